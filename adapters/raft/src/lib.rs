@@ -1,0 +1,1 @@
+//! raft-rs storage over strandlog.

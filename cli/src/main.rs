@@ -1,0 +1,2 @@
+//! The `strandlog` command: create, inspect, dump and verify log files.
+fn main() {}
