@@ -1,1 +1,100 @@
 //! The one door to the operating system.
+//!
+//! Everything the log knows about storage goes through the [`Disk`] trait: a byte range of a fixed
+//! size that can be read anywhere, written in whole blocks, and made durable, either one range at
+//! a time or all at once. Two things stand behind it:
+//!
+//! * [`FileDisk`], a preallocated file with the sync method that is fastest on its device;
+//! * [`sim::SimDisk`], a disk in memory that knows exactly what a power cut may do to it, so that
+//!   crash safety is proved by tests and not by hope.
+//!
+//! What the trait promises is deliberately little, because devices promise little: a durable write
+//! covers **its own range and nothing else**. On a device with forced unit access such a write does
+//! not flush the cache, so a plain write that completed before it may still be lost. Whoever needs
+//! both durable makes both durable, or calls [`Disk::flush`] after them.
+//!
+//! A disk never changes its size. A file that cannot shrink cannot pull pages from under a
+//! mapping, and a file that cannot grow needs no metadata commit on the way to an acknowledgement.
+#![deny(unsafe_code)]
+
+use std::{fmt, io, sync::Arc};
+
+mod aligned;
+mod bounds;
+mod create;
+mod error;
+mod file;
+mod handle;
+mod info;
+#[allow(unsafe_code)]
+mod map;
+mod probe;
+#[doc(hidden)]
+pub mod sim;
+
+pub use self::{
+    aligned::AlignedBuf,
+    error::OpenError,
+    file::{FileDisk, OpenMode},
+    info::{DiskInfo, ProbeMicros, SyncMethod},
+    map::{Advice, Map},
+};
+
+/// The unit of every write: offset, length, and the address of the buffer are multiples of it.
+///
+/// 4096 is what direct I/O needs on the devices we know, the page size under the mapping, and the
+/// physical block below which a device would have to read, modify and write.
+pub const BLOCK: usize = 4096;
+
+/// A fixed number of bytes that survive: what the log is written to.
+///
+/// Every method may be called from any number of threads at once. The disk orders nothing: two
+/// writes to the same range at the same time leave either, or a mixture.
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// The size in bytes. It never changes.
+    fn len(&self) -> u64;
+
+    /// Whether the disk has no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buf` from `offset`, which may have any alignment.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the range reaches past the end; otherwise what the device says.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `buf`: visible to readers on return, **not** durable.
+    ///
+    /// # Errors
+    /// `InvalidInput` when offset, length or buffer is not aligned to [`BLOCK`], or the range
+    /// reaches past the end. After any other error the range may hold anything.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+
+    /// Writes all of `buf`: durable on return, this range only and no other.
+    ///
+    /// # Errors
+    /// As [`Disk::write_at`]. After a failed durable write nothing may be acknowledged that relies
+    /// on it, and trying again proves nothing: the system may have forgotten what failed.
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+
+    /// Makes every write durable that had returned before this was called.
+    ///
+    /// # Errors
+    /// What the device says. A flush that failed is final: a later one that succeeds does not
+    /// cover what this one lost.
+    fn flush(&self) -> io::Result<()>;
+
+    /// A read-only view of the whole disk, if it has one.
+    fn map(&self) -> Option<Arc<Map>>;
+
+    /// How writes are made durable, and why that way.
+    fn info(&self) -> DiskInfo;
+
+    /// Gives the lock up, so that somebody else can open the disk; later writes fail.
+    ///
+    /// Reads go on working. Releasing twice does nothing more. It does not wait for writes of
+    /// other threads: the caller has ended them.
+    fn release(&self);
+}

@@ -1,0 +1,184 @@
+//! A file comes into being whole or not at all.
+//!
+//! It is written under a temporary name beside its own, zeroed, formatted and synced, and only then
+//! renamed, never over a file that is there. A process that fails removes the temporary file; one that
+//! is killed leaves it, unlocked, and the next creation takes it over.
+
+use super::{
+    BLOCK, Disk, FileDisk, OpenError, OpenMode,
+    handle::{Handles, failed, same_file, unsupported, write_zeros},
+};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags},
+    io::{Errno, retry_on_intr},
+};
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+impl FileDisk {
+    /// Creates a file of `len` zeros (a multiple of [`BLOCK`]), lets `init` write to it, makes it durable,
+    /// gives it its name, and makes that durable too.
+    ///
+    /// The lock is held from the first byte on and goes over to the disk that is returned: nobody opens
+    /// the file in between. `progress` hears how many bytes of how many are zeroed.
+    ///
+    /// # Errors
+    /// [`OpenError::Exists`] when the name is taken, now or in the end; [`OpenError::Locked`] while another
+    /// process creates the same file; `StorageFull` when there is no space; what `init` says.
+    /// Whatever the error, no file is left behind.
+    pub fn create(
+        path: impl AsRef<Path>,
+        len: u64,
+        mode: OpenMode,
+        progress: &mut dyn FnMut(u64, u64),
+        init: impl FnOnce(&dyn Disk) -> io::Result<()>,
+    ) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let fail = |context| failed(context, path);
+        if !len.is_multiple_of(BLOCK as u64) || mode.read_only {
+            return Err(fail("creating")(io::ErrorKind::InvalidInput.into()));
+        }
+        let place = Place::of(path)?;
+        if place.is_taken().map_err(fail("examining"))? {
+            return Err(OpenError::Exists { path: path.into() });
+        }
+        let mut handles = place.open_temporary(path)?;
+        reserve(handles.buffered(), len).map_err(fail("reserving the space of"))?;
+        handles.open_direct(&place.dir, &place.temporary).map_err(fail("creating"))?;
+        write_zeros(&mut handles, len, progress).map_err(fail("zeroing"))?;
+        // Now, so that the probe does not measure the writing back of all the zeros.
+        sync(handles.buffered()).map_err(fail("syncing"))?;
+        let mut disk = Self::assemble(path, handles, len, mode)?;
+        init(&disk).map_err(fail("initialising"))?;
+        sync(disk.handles.buffered()).map_err(fail("syncing"))?;
+        if let Some(temporary) = &mut disk.handles.temporary {
+            temporary.publish(&place, path)?;
+        }
+        sync(&place.dir).map_err(fail("syncing the directory of"))?;
+        if let Some(temporary) = disk.handles.temporary.take() {
+            temporary.keep();
+        }
+        Ok(disk)
+    }
+}
+
+/// Where a file is to be, and what it is called until it is there.
+struct Place {
+    dir: OwnedFd,
+    name: PathBuf,
+    temporary: PathBuf,
+}
+
+impl Place {
+    fn of(path: &Path) -> Result<Self, OpenError> {
+        let Some(name) = path.file_name() else {
+            return Err(OpenError::NotAFile { path: path.into() });
+        };
+        let mut temporary = OsString::from(name);
+        temporary.push(".creating");
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = fs::openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty())
+            .map_err(|errno| failed("opening the directory of", path)(errno.into()))?;
+        Ok(Self { dir, name: name.into(), temporary: temporary.into() })
+    }
+
+    fn is_taken(&self) -> io::Result<bool> {
+        match fs::statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Opens and locks the temporary file, empty.
+    ///
+    /// The name is always the same, so that what a killed process left is found; the lock tells that
+    /// from the file of a process that is still at it.
+    fn open_temporary(&self, path: &Path) -> Result<Handles, OpenError> {
+        let fail = |errno: Errno| failed("creating", path)(errno.into());
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666)).map_err(fail)?;
+        let mut handles = Handles::lock(file, path, false)?;
+        // Between our opening and locking it, another process may have given it its final name.
+        let again = fs::openat(&self.dir, &self.temporary, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let ours = match again {
+            Ok(again) => same_file(handles.buffered(), again).map_err(failed("creating", path))?,
+            Err(Errno::NOENT) => false,
+            Err(errno) => return Err(fail(errno)),
+        };
+        if !ours {
+            return Err(OpenError::Locked { path: path.into() });
+        }
+        let dir = self.dir.try_clone().map_err(failed("creating", path))?;
+        handles.temporary = Some(Temporary { dir, name: Some(self.temporary.clone()) });
+        fs::ftruncate(handles.buffered(), 0).map_err(fail)?;
+        Ok(handles)
+    }
+}
+
+/// A file that is removed unless it is kept.
+pub(super) struct Temporary {
+    dir: OwnedFd,
+    name: Option<PathBuf>,
+}
+
+impl Temporary {
+    /// Gives the file its name, unless that is taken.
+    fn publish(&mut self, place: &Place, path: &Path) -> Result<(), OpenError> {
+        match rename_no_replace(&self.dir, &place.temporary, &place.name) {
+            Ok(()) => {
+                self.name = Some(place.name.clone());
+                Ok(())
+            }
+            Err(Errno::EXIST) => Err(OpenError::Exists { path: path.into() }),
+            Err(errno) => Err(failed("naming", path)(errno.into())),
+        }
+    }
+
+    fn keep(mut self) {
+        self.name = None;
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // There is an error on its way already, and this one would only hide it.
+            let _ = fs::unlinkat(&self.dir, name, AtFlags::empty());
+        }
+    }
+}
+
+fn rename_no_replace(dir: &OwnedFd, from: &Path, to: &Path) -> Result<(), Errno> {
+    match fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        // Where the file system has no such rename: a hard link does not replace either.
+        Err(errno) if unsupported(&errno.into()) => {
+            fs::linkat(dir, from, dir, to, AtFlags::empty())?;
+            fs::unlinkat(dir, from, AtFlags::empty())
+        }
+        result => result,
+    }
+}
+
+/// Fails early when there is no space, and otherwise asks for it in one piece.
+fn reserve(file: &OwnedFd, len: u64) -> io::Result<()> {
+    let space = fs::fstatvfs(file)?;
+    if len > space.f_bfree.saturating_mul(space.f_frsize) {
+        return Err(Errno::NOSPC.into());
+    }
+    match retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), 0, len)) {
+        // A file system without it hands the blocks out as the zeros are written.
+        Err(errno) if len == 0 || unsupported(&errno.into()) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Unlike `fdatasync`, with the size of the file and the entries of the directory.
+fn sync(file: impl AsFd) -> io::Result<()> {
+    Ok(retry_on_intr(|| fs::fsync(&file))?)
+}

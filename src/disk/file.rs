@@ -1,0 +1,161 @@
+//! A preallocated file as a disk.
+
+use super::{
+    Disk, DiskInfo, Map, OpenError, ProbeMicros, SyncMethod,
+    bounds::{check_read, check_write, not_writable},
+    handle::{Handles, failed},
+    probe,
+};
+use rustix::fs::{self, CWD, FileType, Mode, OFlags};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenMode {
+    /// Only read: shares the file with others that only read, and writes nothing, not even a probe.
+    pub read_only: bool,
+    /// How to make writes durable.
+    pub sync: SyncMethod,
+    /// Whether to map the file, for reads without a copy.
+    pub mapped: bool,
+}
+
+/// A file whose size never changes, locked for as long as it is open.
+///
+/// All its writes go one way, either past the page cache or through it: mixing the two under a
+/// mapping is where coherence dies. Reads and the mapping always go through the page cache, which the
+/// system keeps coherent with direct writes once they have returned.
+pub struct FileDisk {
+    pub(super) path: PathBuf,
+    pub(super) handles: Handles,
+    len: u64,
+    info: DiskInfo,
+    map: Option<Arc<Map>>,
+    writable: AtomicBool,
+}
+
+impl FileDisk {
+    /// Opens and locks an existing file, and measures how its writes become durable fastest.
+    ///
+    /// The caller checks that the file is as long as its own header says before it relies on the
+    /// mapping: a page past the end of the file is a signal, not an error.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] at once when anybody else has the file open, except that those that
+    /// only read share it; [`OpenError::Unsupported`] when the sync method asked for does not work
+    /// there (with [`SyncMethod::Auto`] another is taken); otherwise what the system says.
+    pub fn open(path: impl AsRef<Path>, mode: OpenMode) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let access = if mode.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        // Not to wait for the other end, should the path be that of a pipe.
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = fs::open(path, flags, Mode::empty()).map_err(|errno| failed("opening", path)(errno.into()))?;
+        let stat = fs::fstat(&file).map_err(|errno| failed("examining", path)(errno.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(OpenError::NotAFile { path: path.into() });
+        }
+        let mut handles = Handles::lock(file, path, mode.read_only)?;
+        if !mode.read_only {
+            handles.open_direct(CWD, path).map_err(failed("opening", path))?;
+        }
+        let len = u64::try_from(stat.st_size).unwrap_or(0);
+        Self::assemble(path, handles, len, mode)
+    }
+
+    /// Makes a disk of a locked file.
+    pub(super) fn assemble(path: &Path, mut handles: Handles, len: u64, mode: OpenMode) -> Result<Self, OpenError> {
+        let (method, probe) = match mode.read_only {
+            true => (mode.sync, ProbeMicros::default()),
+            false => probe::choose(&handles, len, mode.sync)
+                .map_err(failed("probing", path))?
+                .ok_or_else(|| OpenError::Unsupported { path: path.into(), method: mode.sync })?,
+        };
+        let direct = !mode.read_only && method == SyncMethod::DirectDsync;
+        if !direct {
+            handles.close_direct();
+        }
+        let map = match mode.mapped {
+            true => {
+                let map = Map::new(handles.buffered(), len).map_err(failed("mapping", path))?;
+                Some(Arc::new(map))
+            }
+            false => None,
+        };
+        let info = DiskInfo { method, direct, read_only: mode.read_only, probe };
+        tracing::debug!(path = %path.display(), len, %info, "opened");
+        let writable = AtomicBool::new(!mode.read_only);
+        Ok(Self { path: path.into(), handles, len, info, map, writable })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[inline]
+    fn check_write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        // Relaxed: whoever releases the disk has ended its writers, which orders more than this could.
+        if !self.writable.load(Ordering::Relaxed) {
+            return Err(not_writable());
+        }
+        check_write(self.len, offset, buf)
+    }
+}
+
+impl Disk for FileDisk {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        check_read(self.len, offset, buf.len())?;
+        self.handles.read(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.check_write(offset, buf)?;
+        self.handles.write(offset, buf)
+    }
+
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.check_write(offset, buf)?;
+        self.handles.write_durable(self.info.method, offset, buf)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if !self.writable.load(Ordering::Relaxed) {
+            return Err(not_writable());
+        }
+        self.handles.flush()
+    }
+
+    fn map(&self) -> Option<Arc<Map>> {
+        self.map.clone()
+    }
+
+    fn info(&self) -> DiskInfo {
+        self.info
+    }
+
+    fn release(&self) {
+        self.writable.store(false, Ordering::Relaxed);
+        self.handles.unlock();
+    }
+}
+
+impl fmt::Debug for FileDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileDisk")
+            .field("path", &self.path)
+            .field("len", &self.len)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}

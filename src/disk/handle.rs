@@ -1,0 +1,188 @@
+//! The open file: its lock, its descriptors, and the system calls made on them.
+
+use super::{AlignedBuf, BLOCK, OpenError, SyncMethod, create::Temporary};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{self, FlockOperation, Mode, OFlags},
+    io::{Errno, ReadWriteFlags, pread, pwritev2, retry_on_intr},
+};
+use std::{
+    io::{self, IoSlice},
+    path::Path,
+};
+
+/// The descriptors of one locked file.
+pub(super) struct Handles {
+    /// A name to remove when these are dropped, while a file is being created.
+    pub(super) temporary: Option<Temporary>,
+    /// Reads, the mapping and the lock; the writes too, unless they are direct.
+    buffered: OwnedFd,
+    /// All the writes, if they go past the page cache.
+    direct: Option<OwnedFd>,
+}
+
+impl Handles {
+    /// Locks the file: for this process alone, or to be read together with others that only read.
+    ///
+    /// The lock never waits, because whoever holds it will usually do so for days.
+    pub(super) fn lock(file: OwnedFd, path: &Path, read_only: bool) -> Result<Self, OpenError> {
+        let lock = match read_only {
+            true => FlockOperation::NonBlockingLockShared,
+            false => FlockOperation::NonBlockingLockExclusive,
+        };
+        match retry_on_intr(|| fs::flock(&file, lock)) {
+            Ok(()) => Ok(Self { temporary: None, buffered: file, direct: None }),
+            Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.into() }),
+            Err(errno) => Err(failed("locking", path)(errno.into())),
+        }
+    }
+
+    /// Opens the file once more, past the page cache. Does nothing where that is not supported.
+    pub(super) fn open_direct(&mut self, dir: impl AsFd, name: &Path) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let direct = match retry_on_intr(|| fs::openat(&dir, name, flags, Mode::empty())) {
+            Ok(direct) => direct,
+            Err(errno) if is_unsupported(errno.raw_os_error()) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        // The name may lead to another file by now, and the lock is on the first.
+        if !same_file(&self.buffered, &direct)? {
+            return Err(io::Error::other("the file was replaced while it was being opened"));
+        }
+        self.direct = Some(direct);
+        Ok(())
+    }
+
+    pub(super) fn close_direct(&mut self) {
+        self.direct = None;
+    }
+
+    pub(super) fn buffered(&self) -> &OwnedFd {
+        &self.buffered
+    }
+
+    pub(super) fn has_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// The descriptor that takes writes.
+    fn writer(&self) -> &OwnedFd {
+        self.direct.as_ref().unwrap_or(&self.buffered)
+    }
+
+    /// Fills `buf`, through the page cache; it is coherent also when all writes go past it.
+    pub(super) fn read(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            let count = retry_on_intr(|| pread(&self.buffered, &mut *buf, offset))?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            offset += count as u64;
+            buf = &mut buf[count..];
+        }
+        Ok(())
+    }
+
+    /// Writes whole blocks, without making them durable.
+    pub(super) fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        write_all(self.writer(), offset, buf, ReadWriteFlags::empty())
+    }
+
+    /// Writes whole blocks, and makes them durable.
+    pub(super) fn write_durable(&self, method: SyncMethod, offset: u64, buf: &[u8]) -> io::Result<()> {
+        match (method, &self.direct) {
+            // The flag on the write does for it what O_DSYNC on the descriptor does for all writes;
+            // so one descriptor serves both kinds. (And the constant called DSYNC in rustix is that of
+            // O_SYNC, which commits the time stamp of the file with every write.)
+            (SyncMethod::DirectDsync, Some(direct)) => write_all(direct, offset, buf, ReadWriteFlags::DSYNC),
+            (SyncMethod::RwfDsync, _) => write_all(&self.buffered, offset, buf, ReadWriteFlags::DSYNC),
+            (SyncMethod::Fdatasync, _) => {
+                write_all(&self.buffered, offset, buf, ReadWriteFlags::empty())?;
+                fdatasync(&self.buffered)
+            }
+            (SyncMethod::DirectDsync | SyncMethod::Auto, _) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Makes all writes durable, whichever descriptor they went through.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        fdatasync(&self.buffered)
+    }
+
+    /// Gives the lock up.
+    ///
+    /// Closing the descriptor would not: a mapping refers to the same open file, so the lock would live
+    /// on for as long as any reader holds a slice.
+    pub(super) fn unlock(&self) {
+        // An unlock of a lock that is held has no way to fail that anybody could act upon.
+        let _ = retry_on_intr(|| fs::flock(&self.buffered, FlockOperation::Unlock));
+    }
+}
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        // While the lock is held, or the next creator's file would be removed in place of ours.
+        self.temporary = None;
+        self.unlock();
+    }
+}
+
+/// Zeros `len` bytes from the start of the file by writing them.
+///
+/// Space that is merely allocated costs two to seven times on every first write: the device is told of
+/// the write, and the file system then commits that the extent is no longer unwritten.
+pub(super) fn write_zeros(handles: &mut Handles, len: u64, progress: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
+    const STEP: usize = 256 * BLOCK;
+    let mut zeros = AlignedBuf::with_capacity(STEP);
+    zeros.resize(STEP);
+    let mut done = 0;
+    while done < len {
+        let step = &zeros[..STEP.min(usize::try_from(len - done).unwrap_or(STEP))];
+        match handles.write(done, step) {
+            Ok(()) => done += step.len() as u64,
+            // Some file systems open a file for direct I/O, and refuse the first write.
+            Err(error) if handles.has_direct() && unsupported(&error) => handles.close_direct(),
+            Err(error) => return Err(error),
+        }
+        progress(done, len);
+    }
+    Ok(())
+}
+
+/// Whether an error says that the system cannot do it this way, and not that it went wrong.
+pub(super) fn unsupported(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(is_unsupported) || error.kind() == io::ErrorKind::Unsupported
+}
+
+fn is_unsupported(errno: i32) -> bool {
+    [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS].iter().any(|e| e.raw_os_error() == errno)
+}
+
+/// Whether two descriptors are of one file.
+pub(super) fn same_file(a: impl AsFd, b: impl AsFd) -> io::Result<bool> {
+    let (a, b) = (fs::fstat(a)?, fs::fstat(b)?);
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+/// Puts an I/O error into its place.
+pub(super) fn failed(context: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { context, path: path.into(), source }
+}
+
+fn write_all(file: &OwnedFd, mut offset: u64, mut buf: &[u8], flags: ReadWriteFlags) -> io::Result<()> {
+    while !buf.is_empty() {
+        let count = retry_on_intr(|| pwritev2(file, &[IoSlice::new(buf)], offset, flags))?;
+        // Part of a block is written again with the rest of it: direct I/O must start on a block.
+        let count = if count < buf.len() { count / BLOCK * BLOCK } else { count };
+        if count == 0 {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "not even one block was written"));
+        }
+        offset += count as u64;
+        buf = &buf[count..];
+    }
+    Ok(())
+}
+
+fn fdatasync(file: &OwnedFd) -> io::Result<()> {
+    Ok(retry_on_intr(|| fs::fdatasync(file))?)
+}
