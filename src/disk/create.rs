@@ -2,7 +2,7 @@
 //!
 //! It is written under a temporary name beside its own, zeroed, formatted and synced, and only then
 //! renamed, never over a file that is there. A process that fails removes the temporary file; one that
-//! is killed leaves it, unlocked, and the next creation takes it over.
+//! is killed leaves it, unlocked, and the next creation removes it.
 
 use super::{
     BLOCK, Disk, FileDisk, OpenError, OpenMode,
@@ -95,29 +95,52 @@ impl Place {
         }
     }
 
-    /// Opens and locks the temporary file, empty.
+    /// Makes and locks the temporary file.
     ///
-    /// The name is always the same, so that what a killed process left is found; the lock tells that
-    /// from the file of a process that is still at it.
+    /// Its name is always the same, so that what a killed process left is found and removed; the lock
+    /// tells that from the file of a process that is still at it.
     fn open_temporary(&self, path: &Path) -> Result<Handles, OpenError> {
-        let fail = |errno: Errno| failed("creating", path)(errno.into());
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666)).map_err(fail)?;
-        let mut handles = Handles::lock(file, path, false)?;
-        // Between our opening and locking it, another process may have given it its final name.
-        let again = fs::openat(&self.dir, &self.temporary, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let ours = match again {
-            Ok(again) => same_file(handles.buffered(), again).map_err(failed("creating", path))?,
-            Err(Errno::NOENT) => false,
-            Err(errno) => return Err(fail(errno)),
+        let locked = || OpenError::Locked { path: path.into() };
+        let Some(file) = self.open(OFlags::CREATE | OFlags::EXCL, path)? else {
+            self.remove_stale(path)?;
+            // One that is there again belongs to a process that lives.
+            let file = self.open(OFlags::CREATE | OFlags::EXCL, path)?.ok_or_else(locked)?;
+            return self.lock_temporary(file, path)?.ok_or_else(locked);
         };
-        if !ours {
-            return Err(OpenError::Locked { path: path.into() });
+        self.lock_temporary(file, path)?.ok_or_else(locked)
+    }
+
+    /// Removes what a dead process left, and never truncates it: where a name is given by linking, a
+    /// process that died between the link and the removal left a second name of a finished file.
+    fn remove_stale(&self, path: &Path) -> Result<(), OpenError> {
+        if let Some(file) = self.open(OFlags::empty(), path)? {
+            drop(self.lock_temporary(file, path)?);
         }
-        let dir = self.dir.try_clone().map_err(failed("creating", path))?;
+        Ok(())
+    }
+
+    /// Opens the file of the temporary name; nothing if it is there and must not be, or is not.
+    fn open(&self, how: OFlags, path: &Path) -> Result<Option<OwnedFd>, OpenError> {
+        let flags = how | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666)) {
+            Ok(file) => Ok(Some(file)),
+            Err(Errno::EXIST | Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed("creating", path)(errno.into())),
+        }
+    }
+
+    /// Locks a file that had the temporary name; nothing if it has lost it before the lock was there,
+    /// to a process that finished it or that took it for stale.
+    fn lock_temporary(&self, file: OwnedFd, path: &Path) -> Result<Option<Handles>, OpenError> {
+        let fail = |error| failed("creating", path)(error);
+        let mut handles = Handles::lock(file, path, false)?;
+        let Some(named) = self.open(OFlags::empty(), path)? else { return Ok(None) };
+        if !same_file(handles.buffered(), named).map_err(fail)? {
+            return Ok(None);
+        }
+        let dir = self.dir.try_clone().map_err(fail)?;
         handles.temporary = Some(Temporary { dir, name: Some(self.temporary.clone()) });
-        fs::ftruncate(handles.buffered(), 0).map_err(fail)?;
-        Ok(handles)
+        Ok(Some(handles))
     }
 }
 
@@ -157,12 +180,16 @@ impl Drop for Temporary {
 fn rename_no_replace(dir: &OwnedFd, from: &Path, to: &Path) -> Result<(), Errno> {
     match fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
         // Where the file system has no such rename: a hard link does not replace either.
-        Err(errno) if unsupported(&errno.into()) => {
-            fs::linkat(dir, from, dir, to, AtFlags::empty())?;
-            fs::unlinkat(dir, from, AtFlags::empty())
-        }
+        Err(errno) if unsupported(&errno.into()) => link_and_unlink(dir, from, to),
         result => result,
     }
+}
+
+fn link_and_unlink(dir: &OwnedFd, from: &Path, to: &Path) -> Result<(), Errno> {
+    fs::linkat(dir, from, dir, to, AtFlags::empty())?;
+    // The file has its name. A second one that stays is removed as stale in time.
+    let _ = fs::unlinkat(dir, from, AtFlags::empty());
+    Ok(())
 }
 
 /// Fails early when there is no space, and otherwise asks for it in one piece.
@@ -181,4 +208,38 @@ fn reserve(file: &OwnedFd, len: u64) -> io::Result<()> {
 /// Unlike `fdatasync`, with the size of the file and the entries of the directory.
 fn sync(file: impl AsFd) -> io::Result<()> {
     Ok(retry_on_intr(|| fs::fsync(&file))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_way_to_name_a_file_replaces_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name| dir.path().join(name);
+        let place = Place::of(&path("wal")).unwrap();
+        for name in [rename_no_replace, link_and_unlink] {
+            std::fs::write(path("wal"), "theirs").unwrap();
+            std::fs::write(path("wal.creating"), "ours").unwrap();
+            let result = name(&place.dir, &place.temporary, &place.name);
+            assert_eq!(result, Err(Errno::EXIST));
+            assert_eq!(std::fs::read(path("wal")).unwrap(), b"theirs");
+            std::fs::remove_file(path("wal")).unwrap();
+            name(&place.dir, &place.temporary, &place.name).unwrap();
+            assert_eq!(std::fs::read(path("wal")).unwrap(), b"ours");
+            assert!(!path("wal.creating").exists());
+        }
+    }
+
+    #[test]
+    fn a_stale_name_of_a_finished_file_is_removed_and_the_file_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name| dir.path().join(name);
+        std::fs::write(path("moved away"), "a log").unwrap();
+        std::fs::hard_link(path("moved away"), path("wal.creating")).unwrap();
+        FileDisk::create(path("wal"), 4 * BLOCK as u64, OpenMode::default(), &mut |_, _| {}, |_| Ok(())).unwrap();
+        assert_eq!(std::fs::read(path("moved away")).unwrap(), b"a log");
+        assert!(!path("wal.creating").exists());
+    }
 }

@@ -91,9 +91,9 @@ impl Handles {
     /// Writes whole blocks, and makes them durable.
     pub(super) fn write_durable(&self, method: SyncMethod, offset: u64, buf: &[u8]) -> io::Result<()> {
         match (method, &self.direct) {
-            // The flag on the write does for it what O_DSYNC on the descriptor does for all writes;
-            // so one descriptor serves both kinds. (And the constant called DSYNC in rustix is that of
-            // O_SYNC, which commits the time stamp of the file with every write.)
+            // The flag does for one write what O_DSYNC on the descriptor does for all of them, so that one
+            // descriptor serves both kinds. (And what rustix calls DSYNC is the constant of O_SYNC,
+            // which asks for the time stamps of the file as well.)
             (SyncMethod::DirectDsync, Some(direct)) => write_all(direct, offset, buf, ReadWriteFlags::DSYNC),
             (SyncMethod::RwfDsync, _) => write_all(&self.buffered, offset, buf, ReadWriteFlags::DSYNC),
             (SyncMethod::Fdatasync, _) => {

@@ -28,7 +28,8 @@ impl fmt::Display for SyncMethod {
     }
 }
 
-/// What one durable block cost with each method, in microseconds; `None` where it was not timed.
+/// What one durable block costs with each method when nothing interferes, in microseconds; `None` where it
+/// was not timed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeMicros {
     /// With [`SyncMethod::DirectDsync`].

@@ -31,6 +31,8 @@ mod map;
 mod probe;
 #[doc(hidden)]
 pub mod sim;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     aligned::AlignedBuf,

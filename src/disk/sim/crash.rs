@@ -62,18 +62,20 @@ impl SimDisk {
     pub fn crash_seeded(&self, seed: u64) -> SimDisk {
         let mut random = Random(seed);
         let manner = random.below(4);
-        let newest_write = self.with_medium(Medium::writes);
-        let until = random.below(newest_write.saturating_add(2));
-        let kept_percent = [0, 5, 50, 95, 100][random.below(5) as usize];
+        let (oldest, newest) = self.with_medium(Medium::writes_in_doubt);
+        // From just before the oldest write in doubt to the newest.
+        let until = (oldest + random.below(newest - oldest + 2)).saturating_sub(1);
+        let writes_kept_percent = [25, 50, 75][random.below(3) as usize];
+        let sectors_kept_percent = [0, 5, 50, 95, 100][random.below(5) as usize];
         let spoilt_percent = [0, 0, 5, 40][random.below(4) as usize];
         self.crash_by(&mut |_, versions| {
             let spoilt = random.below(100) < spoilt_percent;
             let kept = match manner {
                 0 => versions.iter().rposition(|version| version.write <= until),
-                1 => versions
-                    .iter()
-                    .rposition(|version| Random(seed ^ version.write.wrapping_mul(0x9e37)).below(100) < kept_percent),
-                _ if random.below(100) < kept_percent => Some(random.below(versions.len() as u64) as usize),
+                1 => versions.iter().rposition(|version| {
+                    Random(seed ^ version.write.wrapping_mul(0x9e37)).below(100) < writes_kept_percent
+                }),
+                _ if random.below(100) < sectors_kept_percent => Some(random.below(versions.len() as u64) as usize),
                 _ => None,
             };
             match kept {

@@ -57,9 +57,10 @@ impl Medium {
         self.unsynced.iter().map(|(sector, versions)| (*sector, versions.as_slice()))
     }
 
-    /// The number of the newest write.
-    pub(super) fn writes(&self) -> u64 {
-        self.writes
+    /// The numbers of the oldest and the newest write that left something in doubt.
+    pub(super) fn writes_in_doubt(&self) -> (u64, u64) {
+        let writes = || self.unsynced.values().flatten().map(|version| version.write);
+        (writes().min().unwrap_or(0), writes().max().unwrap_or(0))
     }
 
     /// A write that succeeded, and that the next sync covers.

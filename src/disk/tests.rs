@@ -1,0 +1,353 @@
+//! What a real file does: opened, locked, written, mapped, created and not created.
+
+use super::*;
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+const LEN: u64 = 1 << 20;
+const METHODS: [SyncMethod; 4] =
+    [SyncMethod::Auto, SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync];
+
+fn mode(sync: SyncMethod) -> OpenMode {
+    OpenMode { sync, mapped: true, read_only: false }
+}
+
+const READ_ONLY: OpenMode = OpenMode { read_only: true, sync: SyncMethod::Auto, mapped: true };
+
+/// A directory on a real file system: what is in memory knows no direct I/O.
+fn directory() -> TempDir {
+    tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir_in(".")).unwrap()
+}
+
+fn create(path: &Path, sync: SyncMethod) -> FileDisk {
+    FileDisk::create(path, LEN, mode(sync), &mut |_, _| {}, |_| Ok(())).unwrap()
+}
+
+fn filled(byte: u8, len: usize) -> AlignedBuf {
+    let mut buf = AlignedBuf::new();
+    buf.resize(len);
+    buf.fill(byte);
+    buf
+}
+
+fn names(dir: &TempDir) -> Vec<PathBuf> {
+    fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Creates a file or skips a method that the file system under the tests does not know.
+fn for_each_method(mut check: impl FnMut(&Path, SyncMethod)) {
+    for method in METHODS {
+        let dir = directory();
+        let path = dir.path().join("wal");
+        match FileDisk::create(&path, LEN, mode(method), &mut |_, _| {}, |_| Ok(())) {
+            Ok(disk) => drop(disk),
+            Err(OpenError::Unsupported { .. }) if method != SyncMethod::Auto => continue,
+            Err(error) => panic!("{method}: {error}"),
+        }
+        check(&path, method);
+    }
+}
+
+#[test]
+fn every_method_writes_reads_and_maps_the_same_bytes() {
+    for_each_method(|path, method| {
+        let disk = FileDisk::open(path, mode(method)).unwrap();
+        let map = disk.map().unwrap();
+        assert_eq!((disk.len(), map.len()), (LEN, LEN));
+        // Bring the old pages into the cache, so that a write past it has something to invalidate.
+        assert!(map.slice(0, LEN as usize).unwrap().iter().all(|byte| *byte == 0));
+        disk.write_durable_at(BLOCK as u64, &filled(1, BLOCK)).unwrap();
+        disk.write_at(4 * BLOCK as u64, &filled(2, 3 * BLOCK)).unwrap();
+        let mut bytes = vec![9; 8 * BLOCK];
+        disk.read_at(0, &mut bytes).unwrap();
+        assert_eq!(map.slice(0, bytes.len()).unwrap(), bytes);
+        let blocks: Vec<u8> = bytes.chunks(BLOCK).map(|block| block[17]).collect();
+        assert_eq!(blocks, [0, 1, 0, 0, 2, 2, 2, 0], "{method}");
+        disk.flush().unwrap();
+        let mut odd = [0; 3];
+        disk.read_at(2 * BLOCK as u64 - 1, &mut odd).unwrap();
+        assert_eq!(odd, [1, 0, 0]);
+        drop(disk);
+        assert_eq!(fs::read(path).unwrap()[..bytes.len()], bytes);
+    });
+}
+
+#[test]
+fn what_was_asked_for_or_found_best_is_said() {
+    for_each_method(|path, method| {
+        let disk = FileDisk::open(path, mode(method)).unwrap();
+        let info = disk.info();
+        let figures = [info.probe.direct_dsync, info.probe.rwf_dsync, info.probe.fdatasync];
+        assert_eq!(info.direct, info.method == SyncMethod::DirectDsync);
+        if method == SyncMethod::Auto {
+            assert_ne!(info.method, SyncMethod::Auto);
+            assert!(info.probe.fdatasync.is_some(), "works everywhere: {info}");
+        } else {
+            assert_eq!(info.method, method);
+            assert_eq!(figures.iter().flatten().count(), 1);
+        }
+        assert!(figures.iter().flatten().all(|micros| *micros > 0));
+    });
+}
+
+#[test]
+fn the_probe_leaves_the_bytes_of_a_foreign_file_as_they_were() {
+    let dir = directory();
+    let path = dir.path().join("somebody's letters");
+    let bytes: Vec<u8> = (0..200_003u32).map(|i| (i % 251) as u8).collect();
+    fs::write(&path, &bytes).unwrap();
+    let disk = FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+    assert!(disk.info().probe.fdatasync.is_some());
+    drop(disk);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn a_file_too_short_to_probe_is_opened_all_the_same() {
+    let dir = directory();
+    let path = dir.path().join("short");
+    for len in [0, 5000] {
+        fs::write(&path, vec![1; len]).unwrap();
+        let disk = FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+        assert_eq!((disk.len(), disk.is_empty()), (len as u64, len == 0));
+        assert_eq!(disk.info().probe, ProbeMicros::default());
+        assert_eq!(disk.map().unwrap().len(), len as u64);
+        assert_eq!(disk.read_at(len as u64, &mut [0]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+}
+
+#[test]
+fn unaligned_and_outlying_ranges_are_refused_by_every_method() {
+    for_each_method(|path, method| {
+        let disk = FileDisk::open(path, mode(method)).unwrap();
+        let buf = filled(1, 2 * BLOCK);
+        for (offset, part) in
+            [(1, &buf[..BLOCK]), (0, &buf[..BLOCK - 1]), (0, &buf[1..=BLOCK]), (LEN - BLOCK as u64, &buf[..])]
+        {
+            for result in [disk.write_at(offset, part), disk.write_durable_at(offset, part)] {
+                assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidInput);
+            }
+        }
+        assert_eq!(disk.read_at(LEN - 1, &mut [0; 2]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(fs::metadata(path).unwrap().len(), LEN);
+    });
+}
+
+#[test]
+fn a_second_open_fails_at_once_and_readers_share() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let locked = |result: Result<FileDisk, OpenError>| match result {
+        Err(OpenError::Locked { path: said }) => assert_eq!(said, path),
+        other => panic!("{other:?}"),
+    };
+    let disk = create(&path, SyncMethod::Auto);
+    locked(FileDisk::open(&path, mode(SyncMethod::Auto)));
+    locked(FileDisk::open(&path, READ_ONLY));
+    drop(disk);
+    let readers = [(); 2].map(|()| FileDisk::open(&path, READ_ONLY).unwrap());
+    locked(FileDisk::open(&path, mode(SyncMethod::Auto)));
+    drop(readers);
+    FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+}
+
+#[test]
+fn a_mapping_that_outlives_its_disk_does_not_keep_the_lock() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let map = create(&path, SyncMethod::Auto).map().unwrap();
+    let disk = FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+    disk.write_durable_at(0, &filled(3, BLOCK)).unwrap();
+    assert_eq!(map.slice(0, 1).unwrap(), [3]);
+}
+
+#[test]
+fn a_released_disk_can_be_opened_by_another_and_takes_no_writes() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let first = create(&path, SyncMethod::Auto);
+    first.write_durable_at(0, &filled(1, BLOCK)).unwrap();
+    first.release();
+    first.release();
+    let second = FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+    for result in [first.write_at(0, &filled(2, BLOCK)), first.write_durable_at(0, &filled(2, BLOCK)), first.flush()] {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
+    let mut byte = [0];
+    first.read_at(0, &mut byte).unwrap();
+    assert_eq!(byte, [1]);
+    // The lock is the second's now: what becomes of the first does not matter.
+    first.release();
+    drop(first);
+    assert!(matches!(FileDisk::open(&path, READ_ONLY), Err(OpenError::Locked { .. })));
+    drop(second);
+}
+
+#[test]
+fn a_read_only_open_writes_nothing() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    drop(create(&path, SyncMethod::Auto));
+    let mut permissions = fs::metadata(&path).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&path, permissions).unwrap();
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    let disk = FileDisk::open(&path, READ_ONLY).unwrap();
+    assert!(disk.info().read_only);
+    assert_eq!(disk.info().probe, ProbeMicros::default());
+    assert_eq!(disk.write_at(0, &filled(1, BLOCK)).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert_eq!(disk.write_durable_at(0, &filled(1, BLOCK)).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    disk.flush().unwrap_err();
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let dir = directory();
+    assert!(FileDisk::open(dir.path(), mode(SyncMethod::Auto)).is_err());
+    assert!(matches!(FileDisk::open(dir.path(), READ_ONLY), Err(OpenError::NotAFile { .. })));
+    match FileDisk::open(dir.path().join("missing"), READ_ONLY) {
+        Err(OpenError::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::NotFound),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_created_file_is_zeroed_formatted_and_locked() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let len = 3 * LEN + 8 * BLOCK as u64;
+    let mut heard = Vec::new();
+    let mut progress = |done, total| heard.push((done, total));
+    let disk = FileDisk::create(&path, len, mode(SyncMethod::Auto), &mut progress, |disk| {
+        assert_eq!(disk.len(), len);
+        assert!(names(&dir).iter().all(|name| *name != path), "named before it is formatted");
+        disk.write_durable_at(0, &filled(7, BLOCK))
+    })
+    .unwrap();
+    assert_eq!(heard, [1, 2, 3].map(|i| (i * LEN, len)).into_iter().chain([(len, len)]).collect::<Vec<_>>());
+    assert_eq!(disk.path(), path);
+    assert_eq!(names(&dir), std::slice::from_ref(&path));
+    assert!(matches!(FileDisk::open(&path, READ_ONLY), Err(OpenError::Locked { .. })));
+    disk.write_durable_at(LEN, &filled(8, BLOCK)).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let (lead, mark) = (&bytes[..BLOCK], &bytes[LEN as usize..LEN as usize + BLOCK]);
+    assert!(lead.iter().all(|byte| *byte == 7) && mark.iter().all(|byte| *byte == 8));
+    assert_eq!(bytes.iter().filter(|byte| **byte == 0).count() as u64, len - 2 * BLOCK as u64);
+}
+
+#[test]
+fn a_creation_that_fails_midway_leaves_no_file() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let result = FileDisk::create(&path, LEN, mode(SyncMethod::Auto), &mut |_, _| {}, |disk| {
+        disk.write_durable_at(0, &filled(1, BLOCK))?;
+        Err(io::Error::from_raw_os_error(sim::ENOSPC))
+    });
+    match result {
+        Err(OpenError::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::StorageFull),
+        other => panic!("{other:?}"),
+    }
+    assert!(names(&dir).is_empty());
+}
+
+#[test]
+fn a_file_larger_than_the_disk_is_refused_before_it_fills_it() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let mut zeroed = 0;
+    let mut progress = |done, _| zeroed = done;
+    let result = FileDisk::create(&path, 1 << 60, mode(SyncMethod::Auto), &mut progress, |_| Ok(()));
+    match result {
+        Err(OpenError::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::StorageFull),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(zeroed, 0);
+    assert!(names(&dir).is_empty());
+}
+
+#[test]
+fn a_name_that_is_taken_stays_taken() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let create = |init: &dyn Fn()| {
+        FileDisk::create(&path, LEN, mode(SyncMethod::Auto), &mut |_, _| {}, |_| {
+            init();
+            Ok(())
+        })
+    };
+    // By somebody who was faster, while we were writing.
+    assert!(matches!(create(&|| fs::write(&path, "theirs").unwrap()), Err(OpenError::Exists { .. })));
+    assert_eq!(fs::read(&path).unwrap(), b"theirs");
+    assert_eq!(names(&dir), std::slice::from_ref(&path));
+    // And from the beginning: then not a byte is written.
+    assert!(matches!(create(&|| panic!("initialised")), Err(OpenError::Exists { .. })));
+    assert_eq!(fs::read(&path).unwrap(), b"theirs");
+}
+
+#[test]
+fn two_creations_do_not_meet_and_a_dead_one_is_removed() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let temporary = dir.path().join("wal.creating");
+    fs::write(&temporary, vec![0xdd; 2 * LEN as usize]).unwrap();
+    let disk = FileDisk::create(&path, LEN, mode(SyncMethod::Auto), &mut |_, _| {}, |_| {
+        let second = FileDisk::create(&path, LEN, mode(SyncMethod::Auto), &mut |_, _| {}, |_| Ok(()));
+        assert!(matches!(second, Err(OpenError::Locked { .. })), "{second:?}");
+        assert!(temporary.exists(), "the second has removed the file of the first");
+        Ok(())
+    })
+    .unwrap();
+    drop(disk);
+    assert_eq!(fs::read(&path).unwrap(), vec![0; LEN as usize]);
+    assert_eq!(names(&dir), [path]);
+}
+
+#[test]
+fn what_cannot_be_created_says_so() {
+    let dir = directory();
+    let path = dir.path().join("wal");
+    let create = |path: &Path, len, mode| FileDisk::create(path, len, mode, &mut |_, _| {}, |_| Ok(())).unwrap_err();
+    let kind = |error: OpenError| io::Error::from(error).kind();
+    assert_eq!(kind(create(&path, LEN + 1, mode(SyncMethod::Auto))), ErrorKind::InvalidInput);
+    assert_eq!(kind(create(&path, LEN, READ_ONLY)), ErrorKind::InvalidInput);
+    assert_eq!(kind(create(Path::new("/"), LEN, mode(SyncMethod::Auto))), ErrorKind::InvalidInput);
+    assert_eq!(kind(create(&path.join("x"), LEN, mode(SyncMethod::Auto))), ErrorKind::NotFound);
+    assert!(names(&dir).is_empty());
+}
+
+#[test]
+fn a_file_in_memory_is_a_disk_as_well() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let path = dir.path().join("wal");
+    let disk = create(&path, SyncMethod::Auto);
+    disk.write_durable_at(0, &filled(1, BLOCK)).unwrap();
+    disk.flush().unwrap();
+    assert_eq!(disk.map().unwrap().slice(0, 1).unwrap(), [1]);
+}
+
+#[test]
+fn writers_and_readers_of_different_ranges_do_not_disturb_each_other() {
+    for_each_method(|path, method| {
+        let disk = FileDisk::open(path, mode(method)).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4u8 {
+                let disk = &disk;
+                scope.spawn(move || {
+                    let offset = u64::from(thread) * 16 * BLOCK as u64;
+                    let mut bytes = vec![0; 16 * BLOCK];
+                    for round in 1..8 {
+                        let value = thread * 16 + round;
+                        disk.write_durable_at(offset, &filled(value, bytes.len())).unwrap();
+                        disk.read_at(offset, &mut bytes).unwrap();
+                        assert!(bytes.iter().all(|byte| *byte == value), "{method}");
+                    }
+                });
+            }
+        });
+    });
+}
