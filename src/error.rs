@@ -1,0 +1,241 @@
+//! What can go wrong, said so that the caller knows what to do next.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. Cheap to clone: one failed sync is told to every waiter.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An append would leave a hole: nothing was changed.
+    #[error("replica {replica}: entry {index} leaves a gap, the next index is {expected}; nothing was changed")]
+    Gap {
+        /// The replica.
+        replica: u64,
+        /// The index that was given.
+        index: u64,
+        /// The index that may come next at most.
+        expected: u64,
+    },
+    /// The index lies before the first that is kept.
+    #[error("replica {replica}: index {index} is compacted, the first kept is {first_index}; use a snapshot")]
+    Compacted {
+        /// The replica.
+        replica: u64,
+        /// The index that was asked for.
+        index: u64,
+        /// The first index that is kept.
+        first_index: u64,
+    },
+    /// The index lies behind the last.
+    #[error("replica {replica}: index {index} is beyond the last, {last_index}")]
+    OutOfRange {
+        /// The replica.
+        replica: u64,
+        /// The index that was asked for.
+        index: u64,
+        /// The last index.
+        last_index: u64,
+    },
+    /// The replica holds nothing: it was never written, or was removed.
+    #[error("replica {replica} does not exist; append to it, or install a snapshot, to create it")]
+    UnknownReplica {
+        /// The replica.
+        replica: u64,
+    },
+    /// The batch contradicts itself, or names something impossible: nothing was changed.
+    #[error("replica {replica}: {why}; nothing was changed")]
+    Contradiction {
+        /// The replica.
+        replica: u64,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// An entry beyond the limit.
+    #[error(
+        "replica {replica}: entry {index} has {bytes} bytes, the limit is {limit} (option max_entry_bytes); nothing was changed"
+    )]
+    EntryTooLarge {
+        /// The replica.
+        replica: u64,
+        /// The entry.
+        index: u64,
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A key or a keyed value beyond the limit.
+    #[error("replica {replica}: {what} of {bytes} bytes, the limit is {limit}; nothing was changed")]
+    ValueTooLarge {
+        /// The replica.
+        replica: u64,
+        /// "key" or "value".
+        what: &'static str,
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A batch beyond what one frame holds.
+    #[error("the batch needs {bytes} bytes in one frame, the limit is {limit}; split it, nothing was changed")]
+    BatchTooLarge {
+        /// What it would need.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// No room: nothing was changed. Truncation, removal and state that does not grow still succeed.
+    #[error("{0}")]
+    Full(Box<FullReport>),
+    /// `try_submit` would have had to wait.
+    #[error("the queue is full ({queued} of {limit} bytes) or waits for the cleaner; wait for durability, or use submit")]
+    Busy {
+        /// Bytes in the queue.
+        queued: u64,
+        /// The bound.
+        limit: u64,
+    },
+    /// A write or a sync failed. Nothing after it is acknowledged; reads are still served.
+    #[error("the log is poisoned: {cause}; reopen it: everything acknowledged is there, nothing unacknowledged is promised")]
+    Poisoned {
+        /// The first failure.
+        cause: Arc<str>,
+    },
+    /// The log was closed or dropped.
+    #[error("the log is closed; what was not acknowledged may be lost")]
+    Closed,
+    /// Somebody else has the file open.
+    #[error("{} is open in another process, or elsewhere in this one; close it there first", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The bytes asked for are damaged; other replicas are not affected.
+    #[error("{0}")]
+    Damaged(Damage),
+    /// The file cannot be opened as it is.
+    #[error("{what} at offset {offset}: {hint}")]
+    Corrupt {
+        /// What is broken.
+        what: &'static str,
+        /// Where in the file.
+        offset: u64,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The file needs something that this version does not know.
+    #[error("the file needs {feature}, which this version of strandlog does not know; use a newer one")]
+    Unsupported {
+        /// Its name.
+        feature: String,
+    },
+    /// An option outside its range.
+    #[error("option {name} = {given}: it must be {range}")]
+    Option {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        given: String,
+        /// What is allowed.
+        range: String,
+    },
+    /// The operating system said no.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done.
+        context: Arc<str>,
+        /// What it said.
+        source: Arc<io::Error>,
+    },
+    /// The log was opened read-only.
+    #[error("the log was opened read-only")]
+    ReadOnly,
+}
+
+impl Error {
+    pub(crate) fn io(context: impl Into<Arc<str>>, source: io::Error) -> Self {
+        Self::Io { context: context.into(), source: Arc::new(source) }
+    }
+}
+
+/// Why an append found no room, and what would make some.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FullReport {
+    /// Bytes the batch would need.
+    pub needed: u64,
+    /// Bytes in free chunks.
+    pub free: u64,
+    /// Of these, bytes held back so that what is in the journal can be moved into chains.
+    pub reserved: u64,
+    /// Bytes in chunks that are dead but pinned by a reader, or whose truncation is not durable yet.
+    pub pending: u64,
+    /// Whether the bound on metadata and small replicas was met, rather than the bound on chunks.
+    pub metadata: bool,
+    /// The replicas that hold most, and how many bytes: truncate or remove these first.
+    pub holders: Vec<(u64, u64)>,
+}
+
+impl fmt::Display for FullReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the log is full{}: the batch needs {} bytes, {} are free of which {} are reserved, {} await a reader or a sync; truncate the replicas that hold most:",
+            if self.metadata { " of metadata and small replicas" } else { "" },
+            self.needed,
+            self.free,
+            self.reserved,
+            self.pending
+        )?;
+        for (replica, bytes) in &self.holders {
+            write!(f, " {replica} ({bytes} bytes)")?;
+        }
+        write!(f, "; nothing was changed")
+    }
+}
+
+/// What was lost, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The replica.
+    pub replica: u64,
+    /// What.
+    pub lost: Lost,
+}
+
+/// What was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lost {
+    /// Entries that cannot be read, or that may be older than what was acknowledged.
+    Entries {
+        /// First index.
+        first: u64,
+        /// Last index.
+        last: u64,
+    },
+    /// Keyed state that may miss an update: the replica must not vote before it is reset or removed.
+    State,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lost {
+            Lost::Entries { first, last } => write!(
+                f,
+                "replica {}: entries {first}..={last} are damaged; fetch them from another replica (install_snapshot or remove heals)",
+                self.replica
+            ),
+            Lost::State => write!(
+                f,
+                "replica {}: its keyed state may miss an update; it must not vote until install_snapshot or remove",
+                self.replica
+            ),
+        }
+    }
+}

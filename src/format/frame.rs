@@ -1,0 +1,257 @@
+//! The frame: one group commit, one contiguous write.
+//!
+//! ```text
+//! +----------------+--------------------------------+------------------------+---------+
+//! | header (128 B) | payload: [crc u32 | bytes] ... | table: participants,   | padding |
+//! |                |                                |        records         | to 4096 |
+//! +----------------+--------------------------------+------------------------+---------+
+//! ```
+//! The payload precedes the table so that an entry's LSN is known when it is submitted, before the frame is sealed; the
+//! table is contiguous, so that recovery reads a small part of a large frame.
+
+use super::{BLOCK_BYTES, Reader, Seed, varint};
+
+/// Size of the header.
+pub const FRAME_HEADER_BYTES: usize = 128;
+/// Each entry's payload follows its checksum.
+pub const ENTRY_CRC_BYTES: usize = 4;
+/// A frame names at most so many participants of its predecessor; beyond it says "many".
+pub const MAX_PARTICIPANTS: usize = 1024;
+
+const MAGIC: u32 = 0x4d52_4653; // "SFRM"
+const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
+
+/// How many frames may be in flight at once: what lies above the watermark can be no more.
+pub const MAX_IN_FLIGHT: u32 = 1;
+
+/// The header's fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Where the frame begins; must equal the place it is found at.
+    pub lsn: u64,
+    /// One opening of the log: a number that grows in the high half, a random one in the low.
+    pub session: u64,
+    /// Where this session decided that the log before it ends: frames of earlier sessions at or above it do not exist.
+    pub cut: u64,
+    /// Length of the whole frame in blocks.
+    pub blocks: u32,
+    /// Length of the predecessor in blocks; 0 when there is none.
+    pub prev_blocks: u32,
+    /// Where the predecessor begins; 0 when there is none.
+    pub prev_lsn: u64,
+    /// [`FrameHeader::hash`] of the predecessor; 0 when there is none.
+    pub prev_hash: u64,
+    /// Bytes of payload.
+    pub payload_bytes: u32,
+    /// Bytes of table, participants included.
+    pub table_bytes: u32,
+    /// Checksum of the table.
+    pub table_crc: u32,
+    /// Checksum over the entries' checksums: an old body at this very place does not pass for this one.
+    pub payload_digest: u32,
+    /// Every frame that ends at or below this LSN was durable when this one was sealed.
+    pub watermark: u64,
+    /// Sequence number of the oldest live segment.
+    pub tail_seq: u64,
+}
+
+impl FrameHeader {
+    /// Encodes the header into the front of the frame.
+    pub fn encode(&self, seed: Seed, out: &mut [u8]) {
+        let mut b = Vec::with_capacity(FRAME_HEADER_BYTES);
+        b.extend_from_slice(&MAGIC.to_le_bytes());
+        b.extend_from_slice(&MAX_IN_FLIGHT.to_le_bytes());
+        b.extend_from_slice(&self.lsn.to_le_bytes());
+        b.extend_from_slice(&self.session.to_le_bytes());
+        b.extend_from_slice(&self.cut.to_le_bytes());
+        b.extend_from_slice(&self.prev_lsn.to_le_bytes());
+        b.extend_from_slice(&self.prev_hash.to_le_bytes());
+        b.extend_from_slice(&self.watermark.to_le_bytes());
+        b.extend_from_slice(&self.tail_seq.to_le_bytes());
+        for field in [
+            self.blocks,
+            self.prev_blocks,
+            self.payload_bytes,
+            self.table_bytes,
+            self.table_crc,
+            self.payload_digest,
+        ] {
+            b.extend_from_slice(&field.to_le_bytes());
+        }
+        b.resize(CRC_AT, 0);
+        let crc = seed.crc(self.lsn, &b);
+        b.extend_from_slice(&crc.to_le_bytes());
+        out[..FRAME_HEADER_BYTES].copy_from_slice(&b);
+    }
+
+    /// Decodes a header found `offset` bytes into a segment of `segment_bytes`; `None`: no frame begins here.
+    ///
+    /// The frame says its own LSN, and so which segment this is; checksum and offset vouch for it. A frame of the slab's
+    /// earlier life decodes too: its segment number is lower.
+    pub fn decode(seed: Seed, offset: u64, segment_bytes: u64, bytes: &[u8]) -> Option<Self> {
+        let body = bytes.get(..CRC_AT)?;
+        let crc = Reader::new(bytes.get(CRC_AT..)?).u32()?;
+        let mut r = Reader::new(body);
+        if r.u32()? != MAGIC || r.u32()? > MAX_IN_FLIGHT {
+            return None;
+        }
+        let this = Self {
+            lsn: r.u64()?,
+            session: r.u64()?,
+            cut: r.u64()?,
+            prev_lsn: r.u64()?,
+            prev_hash: r.u64()?,
+            watermark: r.u64()?,
+            tail_seq: r.u64()?,
+            blocks: r.u32()?,
+            prev_blocks: r.u32()?,
+            payload_bytes: r.u32()?,
+            table_bytes: r.u32()?,
+            table_crc: r.u32()?,
+            payload_digest: r.u32()?,
+        };
+        let needed = FRAME_HEADER_BYTES as u64 + u64::from(this.payload_bytes) + u64::from(this.table_bytes);
+        let sound = seed.crc(this.lsn, body) == crc
+            && this.lsn.checked_rem(segment_bytes) == Some(offset)
+            && this.lsn >= segment_bytes
+            && needed <= this.bytes()
+            && this.bytes() <= segment_bytes - offset
+            && this.watermark <= this.lsn
+            && this.cut <= this.lsn
+            && this.tail_seq <= this.lsn / segment_bytes;
+        sound.then_some(this)
+    }
+
+    /// Length of the whole frame in bytes.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.blocks) * BLOCK_BYTES
+    }
+
+    /// The LSN just past the frame.
+    pub fn end(&self) -> u64 {
+        self.lsn.saturating_add(self.bytes())
+    }
+
+    /// Where the table lies within the frame.
+    pub fn table_range(&self) -> std::ops::Range<usize> {
+        let start = FRAME_HEADER_BYTES.saturating_add(self.payload_bytes as usize);
+        start..start.saturating_add(self.table_bytes as usize)
+    }
+
+    /// What a successor remembers this frame by: session, place, table and order are all in it.
+    pub fn hash(&self, seed: Seed) -> u64 {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        self.encode(seed, &mut bytes);
+        let high = crc32c::crc32c_append(!0, &bytes);
+        u64::from(high) << 32 | u64::from(self.table_crc ^ self.session as u32)
+    }
+
+    /// Whether this frame may follow `prev`: it names its place and its hash.
+    pub fn follows(&self, prev: &FrameHeader, seed: Seed) -> bool {
+        self.prev_lsn == prev.lsn && self.prev_hash == prev.hash(seed)
+    }
+}
+
+/// Replicas of the previous frame, as a frame lists them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Participants {
+    /// Exactly these, ascending.
+    These(Vec<u64>),
+    /// Too many to list.
+    Many,
+}
+
+impl Participants {
+    /// Appends the list; `ids` need not be sorted, and is sorted and deduplicated here.
+    pub fn encode(ids: &mut Vec<u64>, out: &mut Vec<u8>) {
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() > MAX_PARTICIPANTS {
+            varint::encode(MAX_PARTICIPANTS as u64 + 1, out);
+            return;
+        }
+        varint::encode(ids.len() as u64, out);
+        let mut last = 0;
+        for &id in ids.iter() {
+            varint::encode(id - last, out);
+            last = id;
+        }
+    }
+
+    /// Reads the list off the front of the table.
+    pub fn decode(r: &mut Reader<'_>) -> Option<Self> {
+        let n = r.varint()?;
+        if n > MAX_PARTICIPANTS as u64 {
+            return Some(Self::Many);
+        }
+        let mut last = 0_u64;
+        let mut ids = Vec::new();
+        for _ in 0..n {
+            last = last.checked_add(r.varint()?)?;
+            ids.push(last);
+        }
+        Some(Self::These(ids))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> FrameHeader {
+        FrameHeader {
+            lsn: (1 << 20) + 8192,
+            session: 77,
+            cut: 4096,
+            payload_digest: 3,
+            blocks: 3,
+            prev_blocks: 2,
+            prev_lsn: 8192,
+            prev_hash: 5,
+            payload_bytes: 5000,
+            table_bytes: 600,
+            table_crc: 42,
+            watermark: 8192,
+            tail_seq: 1,
+        }
+    }
+
+    #[test]
+    fn round_trips_only_at_its_own_offset_and_within_bounds() {
+        let seed = Seed::new(&[1; 16]);
+        let mut bytes = vec![0; FRAME_HEADER_BYTES];
+        sample().encode(seed, &mut bytes);
+        assert_eq!(FrameHeader::decode(seed, 8192, 1 << 20, &bytes), Some(sample()));
+        assert_eq!(FrameHeader::decode(seed, 4096, 1 << 20, &bytes), None);
+        assert_eq!(FrameHeader::decode(seed, 8192, 16384, &bytes), None, "longer than the segment's rest");
+        for bit in 0..FRAME_HEADER_BYTES * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FrameHeader::decode(seed, 8192, 1 << 20, &bad), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_frame_of_a_dropped_tail_does_not_follow_its_replacement() {
+        let seed = Seed::new(&[1; 16]);
+        let dropped = sample();
+        let replacement = FrameHeader { session: 78, ..dropped };
+        let next = FrameHeader { lsn: dropped.end(), prev_lsn: dropped.lsn, prev_hash: dropped.hash(seed), ..dropped };
+        assert!(next.follows(&dropped, seed));
+        assert!(!next.follows(&replacement, seed));
+    }
+
+    #[test]
+    fn participants_round_trip_sorted_and_bounded() {
+        let mut out = Vec::new();
+        Participants::encode(&mut vec![9, 3, 9, u64::MAX, 0], &mut out);
+        assert_eq!(
+            Participants::decode(&mut Reader::new(&out)),
+            Some(Participants::These(vec![0, 3, 9, u64::MAX]))
+        );
+        let mut many = Vec::new();
+        Participants::encode(&mut (0..5000).collect(), &mut many);
+        assert_eq!(Participants::decode(&mut Reader::new(&many)), Some(Participants::Many));
+        assert!(many.len() < 4);
+    }
+}

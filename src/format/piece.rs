@@ -1,0 +1,266 @@
+//! The piece: a run of one replica's entries as it lies in chunks.
+//!
+//! ```text
+//! 0      4       8          16        24             32       40      44      48      52             60    64
+//! | magic| count | piece id | replica | incarnation  | first  | bytes | 0     | table crc | 0 ...    | crc |
+//! | count x { end u32, crc u32 } | payloads, back to back | (zeros to the block) |
+//! ```
+//! `end` is where the entry's payload ends, counted from the first payload. Its *descriptor* lives in the journal; the header
+//! is for cross-checks, `verify` and salvage.
+
+use super::{BLOCK_BYTES, POOL_OFFSET, Reader, Seed, varint};
+
+/// Size of a piece's header.
+pub const PIECE_HEADER_BYTES: usize = 64;
+/// Size of one slot of the table that follows it.
+pub const PIECE_SLOT_BYTES: usize = 8;
+/// A piece holds at most so many changes of term, so that its descriptor stays small whatever the log holds.
+pub const MAX_TERM_RUNS: usize = 32;
+/// The most extents that a piece may be scattered over: a 64 MiB entry in 4 KiB chunks, with its header.
+pub const MAX_EXTENTS: usize = 1 << 15;
+
+const MAGIC: u32 = 0x4345_4950; // "PIEC"
+const CRC_AT: usize = PIECE_HEADER_BYTES - 4;
+
+/// A run of adjacent blocks of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Extent {
+    /// First block, counted from the pool's start.
+    pub block: u32,
+    /// How many.
+    pub blocks: u32,
+}
+
+impl Extent {
+    /// Where the extent begins in the file.
+    pub fn offset(self) -> u64 {
+        POOL_OFFSET + u64::from(self.block) * BLOCK_BYTES
+    }
+    /// Its length in bytes.
+    pub fn bytes(self) -> u64 {
+        u64::from(self.blocks) * BLOCK_BYTES
+    }
+    /// The chunks it touches, given the blocks a chunk holds.
+    pub fn chunks(self, blocks_per_chunk: u32) -> std::ops::RangeInclusive<u32> {
+        let last = self.block.saturating_add(self.blocks.max(1) - 1);
+        self.block / blocks_per_chunk..=last / blocks_per_chunk
+    }
+}
+
+/// What the journal says of a piece: all that is needed to find, read and check it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PieceDesc {
+    /// Unique for ever; part of every checksum in the piece.
+    pub id: u64,
+    /// Index of the first entry in it, dead or alive.
+    pub first: u64,
+    /// How many entries from `first` on were not overwritten when this was written.
+    pub count: u32,
+    /// How many entries it physically holds.
+    pub slots: u32,
+    /// Header, table and payloads in bytes, without padding.
+    pub bytes: u32,
+    /// Checksum of its header and table.
+    pub crc: u32,
+    /// Runs of equal terms over the first `count` entries: (entries, term).
+    pub terms: Vec<(u32, u64)>,
+    /// Where it lies.
+    pub extents: Vec<Extent>,
+}
+
+impl PieceDesc {
+    /// Index of the last entry that was not overwritten; `first - 1` when none is left.
+    pub fn last(&self) -> u64 {
+        (self.first.wrapping_sub(1)).wrapping_add(u64::from(self.count))
+    }
+
+    /// Where the payloads begin within the piece.
+    pub fn payload_start(&self) -> u64 {
+        PIECE_HEADER_BYTES as u64 + u64::from(self.slots) * PIECE_SLOT_BYTES as u64
+    }
+
+    /// Appends the descriptor to a table.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.id.to_le_bytes());
+        out.extend_from_slice(&self.crc.to_le_bytes());
+        for value in [self.first, self.count.into(), self.slots.into(), self.bytes.into(), self.terms.len() as u64] {
+            varint::encode(value, out);
+        }
+        for &(n, term) in &self.terms {
+            varint::encode(n.into(), out);
+            varint::encode(term, out);
+        }
+        varint::encode(self.extents.len() as u64, out);
+        for e in &self.extents {
+            varint::encode(e.block.into(), out);
+            varint::encode(e.blocks.into(), out);
+        }
+    }
+
+    /// Reads a descriptor; `None` unless every field agrees with the others and lies within `pool_blocks`.
+    pub fn decode(r: &mut Reader<'_>, pool_blocks: u32) -> Option<Self> {
+        let (id, crc) = (r.u64()?, r.u32()?);
+        let first = r.varint()?;
+        let (count, slots, bytes) = (r.varint32()?, r.varint32()?, r.varint32()?);
+        let runs = r.varint()? as usize;
+        if runs > MAX_TERM_RUNS {
+            return None;
+        }
+        let mut terms = Vec::with_capacity(runs);
+        let mut covered = 0_u64;
+        for _ in 0..runs {
+            let (n, term) = (r.varint32()?, r.varint()?);
+            covered += u64::from(n);
+            (n > 0).then_some(())?;
+            terms.push((n, term));
+        }
+        let n = r.varint()? as usize;
+        if n == 0 || n > MAX_EXTENTS {
+            return None;
+        }
+        let mut extents = Vec::with_capacity(n.min(r.rest().len()));
+        let mut room = 0_u64;
+        for _ in 0..n {
+            let e = Extent { block: r.varint32()?, blocks: r.varint32()? };
+            if e.blocks == 0 || e.block.checked_add(e.blocks)? > pool_blocks {
+                return None;
+            }
+            room += e.bytes();
+            extents.push(e);
+        }
+        let this = Self { id, first, count, slots, bytes, crc, terms, extents };
+        let sound = covered == u64::from(count)
+            && count <= slots
+            && slots > 0
+            && this.payload_start() <= u64::from(bytes)
+            && u64::from(bytes) <= room
+            && first.checked_add(u64::from(slots) - 1).is_some();
+        sound.then_some(this)
+    }
+
+    /// An upper bound on [`PieceDesc::encode`]'s length for the common piece: one extent, few terms.
+    pub const TYPICAL_BYTES: u64 = 64;
+}
+
+/// Whose piece, and where in its log: what the header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceHeader {
+    /// The piece's id.
+    pub id: u64,
+    /// Its owner.
+    pub replica: u64,
+    /// The owner's life that wrote it.
+    pub incarnation: u64,
+    /// Index of its first entry.
+    pub first: u64,
+    /// Entries in it.
+    pub slots: u32,
+    /// Header, table and payloads in bytes.
+    pub bytes: u32,
+}
+
+impl PieceHeader {
+    /// Encodes header and table checksum into `out`, whose table is already in place; answers the descriptor's checksum.
+    pub fn seal(&self, seed: Seed, out: &mut [u8]) -> u32 {
+        let table_end = PIECE_HEADER_BYTES + self.slots as usize * PIECE_SLOT_BYTES;
+        let table_crc = seed.crc(self.id, &out[PIECE_HEADER_BYTES..table_end]);
+        let mut b = Vec::with_capacity(PIECE_HEADER_BYTES);
+        b.extend_from_slice(&MAGIC.to_le_bytes());
+        b.extend_from_slice(&self.slots.to_le_bytes());
+        for field in [self.id, self.replica, self.incarnation, self.first] {
+            b.extend_from_slice(&field.to_le_bytes());
+        }
+        b.extend_from_slice(&self.bytes.to_le_bytes());
+        b.extend_from_slice(&0_u32.to_le_bytes());
+        b.extend_from_slice(&table_crc.to_le_bytes());
+        b.resize(CRC_AT, 0);
+        let crc = seed.crc(self.id, &b);
+        b.extend_from_slice(&crc.to_le_bytes());
+        out[..PIECE_HEADER_BYTES].copy_from_slice(&b);
+        crc
+    }
+
+    /// Decodes a header and checks it and the table behind it; `None` unless both are whole.
+    pub fn decode(seed: Seed, bytes: &[u8]) -> Option<(Self, u32)> {
+        let body = bytes.get(..CRC_AT)?;
+        let crc = Reader::new(bytes.get(CRC_AT..)?).u32()?;
+        let mut r = Reader::new(body);
+        if r.u32()? != MAGIC {
+            return None;
+        }
+        let slots = r.u32()?;
+        let this = Self {
+            slots,
+            id: r.u64()?,
+            replica: r.u64()?,
+            incarnation: r.u64()?,
+            first: r.u64()?,
+            bytes: r.u32()?,
+        };
+        r.u32()?;
+        let table_crc = r.u32()?;
+        if seed.crc(this.id, body) != crc {
+            return None;
+        }
+        let table = bytes.get(PIECE_HEADER_BYTES..)?.get(..(slots as usize).checked_mul(PIECE_SLOT_BYTES)?)?;
+        (seed.crc(this.id, table) == table_crc).then_some((this, crc))
+    }
+}
+
+/// One slot of the table: where the payload ends, and its checksum.
+pub fn slot(table: &[u8], i: usize) -> Option<(u32, u32)> {
+    let mut r = Reader::new(table.get(i.checked_mul(PIECE_SLOT_BYTES)?..)?);
+    Some((r.u32()?, r.u32()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptor_round_trips_and_refuses_what_does_not_add_up() {
+        let desc = PieceDesc {
+            id: 99,
+            first: 1 << 40,
+            count: 5,
+            slots: 7,
+            bytes: 5000,
+            crc: 1,
+            terms: vec![(2, 3), (3, 4)],
+            extents: vec![Extent { block: 10, blocks: 2 }],
+        };
+        let encode = |d: &PieceDesc| {
+            let mut out = Vec::new();
+            d.encode(&mut out);
+            out
+        };
+        assert_eq!(PieceDesc::decode(&mut Reader::new(&encode(&desc)), 100), Some(desc.clone()));
+        assert_eq!(desc.last(), (1 << 40) + 4);
+        for bad in [
+            PieceDesc { terms: vec![(2, 3)], ..desc.clone() },
+            PieceDesc { slots: 4, ..desc.clone() },
+            PieceDesc { bytes: 9000, ..desc.clone() },
+            PieceDesc { bytes: 100, ..desc.clone() },
+            PieceDesc { first: u64::MAX, ..desc.clone() },
+            PieceDesc { extents: vec![], ..desc.clone() },
+            PieceDesc { extents: vec![Extent { block: 99, blocks: 2 }], ..desc.clone() },
+        ] {
+            assert_eq!(PieceDesc::decode(&mut Reader::new(&encode(&bad)), 100), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn header_seals_header_and_table() {
+        let seed = Seed::new(&[1; 16]);
+        let header = PieceHeader { id: 5, replica: 6, incarnation: 7, first: 8, slots: 2, bytes: 100 };
+        let mut piece = vec![0; 100];
+        piece[64..80].copy_from_slice(&[1; 16]);
+        let crc = header.seal(seed, &mut piece);
+        assert_eq!(PieceHeader::decode(seed, &piece), Some((header, crc)));
+        for bit in 0..80 * 8 {
+            let mut bad = piece.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(PieceHeader::decode(seed, &bad), None, "bit {bit}");
+        }
+    }
+}

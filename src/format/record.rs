@@ -1,0 +1,429 @@
+//! Records: what one replica did, or had done to it, as the frame's table says it.
+//!
+//! ```text
+//! | kind u8 | codec u8 (if kind & 0x80) | replica varint | seq u16 | body |
+//! ```
+//! Replay begins in the middle of history, so each kind means the same with or without what came before.
+
+use super::piece::{MAX_TERM_RUNS, PieceDesc};
+use super::{Reader, varint};
+
+/// Set in the kind byte when a codec id follows: room for compression and encryption of payloads.
+const HAS_CODEC: u8 = 0x80;
+/// The most damage ranges that a CORE record carries; more are merged.
+pub const MAX_DAMAGE_RANGES: usize = 16;
+
+/// Where a replica stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Core {
+    /// This life of the replica; a re-created one gets another.
+    pub incarnation: u64,
+    /// First index it holds.
+    pub first: u64,
+    /// Term of `first - 1`.
+    pub prev_term: u64,
+    /// Last index it holds; `first - 1` when empty.
+    pub last: u64,
+    /// The first record of a life: whatever stood before is gone.
+    pub fresh: bool,
+    /// Keyed state may miss an update: not to be trusted until the replica is reset.
+    pub state_suspect: bool,
+    /// Ranges of indexes known to be lost or stale.
+    pub damaged: Vec<(u64, u64)>,
+}
+
+/// Lengths of a record's entries: varints, checked once when decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lens<'a> {
+    bytes: &'a [u8],
+    count: u32,
+}
+
+impl<'a> Lens<'a> {
+    fn decode(r: &mut Reader<'a>) -> Option<Self> {
+        let count = r.varint32()?;
+        let start = r.rest();
+        // Each length takes a byte at least: a count beyond the rest is refused before the loop.
+        if count as usize > start.len() {
+            return None;
+        }
+        for _ in 0..count {
+            r.varint32()?;
+        }
+        let used = start.len() - r.rest().len();
+        Some(Self { bytes: start.get(..used)?, count })
+    }
+    /// How many entries.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+    /// Each entry's length.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + 'a {
+        let mut r = Reader::new(self.bytes);
+        std::iter::from_fn(move || r.varint32())
+    }
+}
+
+/// The body of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// Here the replica stands thus. The first record of every life; carried.
+    Core(Core),
+    /// Entries from `first` on, of one term; every index above the last of them is cut.
+    Append {
+        /// Index of the first.
+        first: u64,
+        /// Their term.
+        term: u64,
+        /// Their lengths.
+        lens: Lens<'a>,
+    },
+    /// Copies of live entries: moves, never cuts.
+    Carried {
+        /// Index of the first.
+        first: u64,
+        /// Their term.
+        term: u64,
+        /// Their lengths.
+        lens: Lens<'a>,
+    },
+    /// As `Append`, the payload lying in pieces; every index above the last of them is cut.
+    Placed(Vec<PieceDesc>),
+    /// As `Carried`, the payload lying in pieces.
+    Settled(Vec<PieceDesc>),
+    /// A keyed value.
+    Put {
+        /// Its key.
+        key: &'a [u8],
+        /// The value itself.
+        value: &'a [u8],
+    },
+    /// A keyed value that lies in a piece of its own.
+    PutOut {
+        /// Its key.
+        key: &'a [u8],
+        /// Where the value lies.
+        piece: PieceDesc,
+    },
+    /// A key is gone.
+    Delete {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// Entries below `first` are gone.
+    Truncate {
+        /// The first index kept.
+        first: u64,
+        /// Term of `first - 1`.
+        prev_term: u64,
+    },
+    /// A snapshot was installed: every entry is gone, the next index is `first`.
+    Reset {
+        /// The next index.
+        first: u64,
+        /// Term of `first - 1`.
+        prev_term: u64,
+    },
+    /// The replica is gone, its keyed state too.
+    Remove,
+}
+
+const CORE: u8 = 1;
+const APPEND: u8 = 2;
+const CARRIED: u8 = 3;
+const PLACED: u8 = 4;
+const SETTLED: u8 = 5;
+const PUT: u8 = 6;
+const PUT_OUT: u8 = 7;
+const DELETE: u8 = 8;
+const TRUNCATE: u8 = 9;
+const RESET: u8 = 10;
+const REMOVE: u8 = 11;
+
+/// A decoded record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Whose.
+    pub replica: u64,
+    /// The replica's count of records, modulo 2^16.
+    pub seq: u16,
+    /// What.
+    pub body: Body<'a>,
+}
+
+/// Why a table was not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// The checksum held, yet the bytes make no sense.
+    Malformed,
+    /// A payload codec that this library does not know.
+    Codec(u8),
+}
+
+/// Writes the parts that every record begins with.
+fn head(out: &mut Vec<u8>, kind: u8, replica: u64, seq: u16) {
+    out.push(kind);
+    varint::encode(replica, out);
+    out.extend_from_slice(&seq.to_le_bytes());
+}
+
+/// Whether a run of entries is new or moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunKind {
+    /// New entries: they cut what stands above them.
+    Append,
+    /// Moved entries.
+    Carried,
+}
+
+/// Appends a run of entries of one term.
+pub fn encode_run(
+    out: &mut Vec<u8>,
+    kind: RunKind,
+    replica: u64,
+    seq: u16,
+    (first, term): (u64, u64),
+    lens: impl ExactSizeIterator<Item = u32>,
+) {
+    head(out, if kind == RunKind::Append { APPEND } else { CARRIED }, replica, seq);
+    varint::encode(first, out);
+    varint::encode(term, out);
+    varint::encode(lens.len() as u64, out);
+    for len in lens {
+        varint::encode(len.into(), out);
+    }
+}
+
+/// Appends pieces: placed (new) or settled (moved).
+pub fn encode_pieces(out: &mut Vec<u8>, kind: RunKind, replica: u64, seq: u16, pieces: &[PieceDesc]) {
+    head(out, if kind == RunKind::Append { PLACED } else { SETTLED }, replica, seq);
+    varint::encode(pieces.len() as u64, out);
+    for piece in pieces {
+        piece.encode(out);
+    }
+}
+
+/// Appends a CORE.
+pub fn encode_core(out: &mut Vec<u8>, replica: u64, seq: u16, core: &Core) {
+    head(out, CORE, replica, seq);
+    out.extend_from_slice(&core.incarnation.to_le_bytes());
+    for value in [core.first, core.prev_term, core.last] {
+        varint::encode(value, out);
+    }
+    out.push(u8::from(core.state_suspect) | u8::from(core.fresh) << 1);
+    varint::encode(core.damaged.len() as u64, out);
+    for &(lo, hi) in &core.damaged {
+        varint::encode(lo, out);
+        varint::encode(hi, out);
+    }
+}
+
+/// Appends a keyed value.
+pub fn encode_put(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8], value: &[u8]) {
+    head(out, PUT, replica, seq);
+    bytes(out, key);
+    bytes(out, value);
+}
+
+/// Appends a keyed value that lies in a piece.
+pub fn encode_put_out(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8], piece: &PieceDesc) {
+    head(out, PUT_OUT, replica, seq);
+    bytes(out, key);
+    piece.encode(out);
+}
+
+/// Appends a deletion of a key.
+pub fn encode_delete(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8]) {
+    head(out, DELETE, replica, seq);
+    bytes(out, key);
+}
+
+/// Appends a prefix truncation.
+pub fn encode_truncate(out: &mut Vec<u8>, replica: u64, seq: u16, first: u64, prev_term: u64) {
+    head(out, TRUNCATE, replica, seq);
+    varint::encode(first, out);
+    varint::encode(prev_term, out);
+}
+
+/// Appends a snapshot reset.
+pub fn encode_reset(out: &mut Vec<u8>, replica: u64, seq: u16, first: u64, prev_term: u64) {
+    head(out, RESET, replica, seq);
+    varint::encode(first, out);
+    varint::encode(prev_term, out);
+}
+
+/// Appends a removal.
+pub fn encode_remove(out: &mut Vec<u8>, replica: u64, seq: u16) {
+    head(out, REMOVE, replica, seq);
+}
+
+fn bytes(out: &mut Vec<u8>, value: &[u8]) {
+    varint::encode(value.len() as u64, out);
+    out.extend_from_slice(value);
+}
+
+fn take_bytes<'a>(r: &mut Reader<'a>) -> Option<&'a [u8]> {
+    let n = r.varint32()?;
+    r.take(n as usize)
+}
+
+/// Decodes the records of a table, one by one; `pool_blocks` bounds every extent.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    rest: Reader<'a>,
+    pool_blocks: u32,
+}
+
+impl<'a> Records<'a> {
+    /// Starts behind the participants.
+    pub fn new(rest: Reader<'a>, pool_blocks: u32) -> Self {
+        Self { rest, pool_blocks }
+    }
+
+    fn decode(&mut self) -> Result<Record<'a>, RecordError> {
+        let r = &mut self.rest;
+        let bad = RecordError::Malformed;
+        let kind = r.u8().ok_or(bad)?;
+        if kind & HAS_CODEC != 0 {
+            return Err(RecordError::Codec(r.u8().ok_or(bad)?));
+        }
+        let replica = r.varint().ok_or(bad)?;
+        let seq = r.u16().ok_or(bad)?;
+        let body = Self::body(r, kind, self.pool_blocks).ok_or(bad)?;
+        Ok(Record { replica, seq, body })
+    }
+
+    fn body(r: &mut Reader<'a>, kind: u8, pool_blocks: u32) -> Option<Body<'a>> {
+        Some(match kind {
+            CORE => Body::Core(decode_core(r)?),
+            APPEND | CARRIED => {
+                let (first, term, lens) = (r.varint()?, r.varint()?, Lens::decode(r)?);
+                if first == 0 || lens.count == 0 || first.checked_add(u64::from(lens.count) - 1).is_none() {
+                    return None;
+                }
+                if kind == APPEND { Body::Append { first, term, lens } } else { Body::Carried { first, term, lens } }
+            }
+            PLACED | SETTLED => {
+                let n = r.varint()? as usize;
+                let mut pieces = Vec::with_capacity(n.min(r.rest().len() / 16));
+                for _ in 0..n {
+                    let piece = PieceDesc::decode(r, pool_blocks)?;
+                    (piece.first > 0 && piece.count > 0).then_some(())?;
+                    pieces.push(piece);
+                }
+                if kind == PLACED { Body::Placed(pieces) } else { Body::Settled(pieces) }
+            }
+            PUT => Body::Put { key: take_bytes(r)?, value: take_bytes(r)? },
+            PUT_OUT => Body::PutOut { key: take_bytes(r)?, piece: PieceDesc::decode(r, pool_blocks)? },
+            DELETE => Body::Delete { key: take_bytes(r)? },
+            TRUNCATE | RESET => {
+                let (first, prev_term) = (r.varint()?, r.varint()?);
+                (first > 0).then_some(())?;
+                if kind == TRUNCATE {
+                    Body::Truncate { first, prev_term }
+                } else {
+                    Body::Reset { first, prev_term }
+                }
+            }
+            REMOVE => Body::Remove,
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.rest().is_empty() {
+            return None;
+        }
+        let record = self.decode();
+        if record.is_err() {
+            self.rest = Reader::new(&[]);
+        }
+        Some(record)
+    }
+}
+
+fn decode_core(r: &mut Reader<'_>) -> Option<Core> {
+    let incarnation = r.u64()?;
+    let (first, prev_term, last) = (r.varint()?, r.varint()?, r.varint()?);
+    let flags = r.u8()?;
+    let n = r.varint()? as usize;
+    if first == 0 || last < first - 1 || n > MAX_DAMAGE_RANGES || flags > 3 {
+        return None;
+    }
+    let mut damaged = Vec::with_capacity(n);
+    for _ in 0..n {
+        damaged.push((r.varint()?, r.varint()?));
+    }
+    let (state_suspect, fresh) = (flags & 1 != 0, flags & 2 != 0);
+    Some(Core { incarnation, first, prev_term, last, fresh, state_suspect, damaged })
+}
+
+const _: () = assert!(MAX_TERM_RUNS <= 255);
+
+#[cfg(test)]
+mod tests {
+    use super::super::piece::Extent;
+    use super::*;
+
+    fn desc() -> PieceDesc {
+        PieceDesc {
+            id: 4,
+            first: 3,
+            count: 2,
+            slots: 2,
+            bytes: 200,
+            crc: 9,
+            terms: vec![(2, 7)],
+            extents: vec![Extent { block: 1, blocks: 1 }],
+        }
+    }
+
+    #[test]
+    fn every_kind_round_trips() {
+        let core = Core {
+            incarnation: 1,
+            first: 10,
+            prev_term: 2,
+            last: 9,
+            fresh: true,
+            state_suspect: true,
+            damaged: vec![(1, 2)],
+        };
+        let mut t = Vec::new();
+        encode_core(&mut t, 1, 0, &core);
+        encode_run(&mut t, RunKind::Append, 2, 1, (5, 6), [0, 300].into_iter());
+        encode_run(&mut t, RunKind::Carried, 2, 2, (5, 6), [0, 300].into_iter());
+        encode_pieces(&mut t, RunKind::Append, 3, 3, &[desc()]);
+        encode_pieces(&mut t, RunKind::Carried, 3, 4, &[desc(), desc()]);
+        encode_put(&mut t, u64::MAX, 5, b"k", b"v");
+        encode_put_out(&mut t, 4, 6, b"k", &desc());
+        encode_delete(&mut t, 4, 7, b"");
+        encode_truncate(&mut t, 4, 8, 77, 8);
+        encode_reset(&mut t, 4, 9, 78, 9);
+        encode_remove(&mut t, 4, 65535);
+        let got: Vec<_> = Records::new(Reader::new(&t), 10).collect::<Result<_, _>>().unwrap();
+        assert_eq!(got.len(), 11);
+        assert_eq!(got[0].body, Body::Core(core));
+        let Body::Append { first: 5, term: 6, lens } = got[1].body else { panic!("{:?}", got[1]) };
+        assert_eq!(lens.iter().collect::<Vec<_>>(), [0, 300]);
+        assert_eq!(got[4].body, Body::Settled(vec![desc(), desc()]));
+        assert_eq!(got[5].body, Body::Put { key: b"k", value: b"v" });
+        assert_eq!(got[9].body, Body::Reset { first: 78, prev_term: 9 });
+        assert_eq!((got[10].replica, got[10].seq), (4, 65535));
+        for cut in 0..t.len() {
+            let _ = Records::new(Reader::new(&t[..cut]), 10).count();
+        }
+    }
+
+    #[test]
+    fn an_unknown_codec_is_named_and_an_unknown_kind_refused() {
+        let next = |t: &[u8]| Records::new(Reader::new(t), 10).next().map(|r| r.map(|_| ()));
+        assert_eq!(next(&[0x82, 3]), Some(Err(RecordError::Codec(3))));
+        assert_eq!(next(&[99, 0, 0, 0]), Some(Err(RecordError::Malformed)));
+        assert_eq!(next(&[]), None);
+    }
+}

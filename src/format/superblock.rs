@@ -1,0 +1,238 @@
+//! The superblock: geometry, identity, and the slabs that the journal owns.
+//!
+//! ```text
+//! 0        8     12    16        24        40      48      52      56      60      64      68      72
+//! | magic  | ver | 0   | features| uuid    | epoch | chunk | seg   | slabs | floor | cap   | n     | slab u32 x n ... | 0 | crc u32 |
+//! ```
+//! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes: A, sync, B, sync.
+
+use super::{FORMAT_VERSION, POOL_OFFSET, Reader, Seed};
+
+/// Size of one copy.
+pub const SUPERBLOCK_BYTES: usize = 16 * 1024;
+/// Where the two copies lie.
+pub const SUPERBLOCK_OFFSETS: [u64; 2] = [0, SUPERBLOCK_BYTES as u64];
+/// The most slabs that a journal may own: what fits the superblock beside its fields.
+pub const MAX_JOURNAL_SLABS: usize = 4000;
+
+const MAGIC: [u8; 8] = *b"strandl\x01";
+const FIXED_BYTES: usize = 72;
+const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
+const _: () = assert!(FIXED_BYTES + 4 * MAX_JOURNAL_SLABS <= CRC_AT);
+const _: () = assert!(SUPERBLOCK_BYTES as u64 * 2 <= POOL_OFFSET);
+
+/// Feature bits this library understands. None is defined yet: compression and encryption will be the first.
+pub const KNOWN_FEATURES: u64 = 0;
+
+/// The decoded superblock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Identity of this file; part of every checksum.
+    pub uuid: [u8; 16],
+    /// Grows by one with each rewrite.
+    pub epoch: u64,
+    /// Bytes a chunk.
+    pub chunk_bytes: u32,
+    /// Bytes a slab (and so a journal segment).
+    pub segment_bytes: u32,
+    /// Slabs in the file.
+    pub slab_count: u32,
+    /// The journal never owns fewer slabs.
+    pub journal_floor: u32,
+    /// The journal never owns more slabs.
+    pub journal_cap: u32,
+    /// The slabs that the journal owns.
+    pub journal_slabs: Vec<u32>,
+}
+
+/// Why a superblock copy was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SuperblockError {
+    /// All zero: this disk was never formatted.
+    Blank,
+    /// Not a strandlog superblock, or its checksum or a field is wrong.
+    Invalid(&'static str),
+    /// A newer format.
+    Version(u32),
+    /// Feature bits that this library does not know.
+    Features(u64),
+}
+
+impl Superblock {
+    /// Encodes one copy.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SUPERBLOCK_BYTES);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&0_u32.to_le_bytes());
+        out.extend_from_slice(&KNOWN_FEATURES.to_le_bytes());
+        out.extend_from_slice(&self.uuid);
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        for field in [
+            self.chunk_bytes,
+            self.segment_bytes,
+            self.slab_count,
+            self.journal_floor,
+            self.journal_cap,
+            self.journal_slabs.len() as u32,
+        ] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        debug_assert_eq!(out.len(), FIXED_BYTES);
+        for slab in &self.journal_slabs {
+            out.extend_from_slice(&slab.to_le_bytes());
+        }
+        out.resize(CRC_AT, 0);
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Decodes one copy and checks every field against the others and against the file's length.
+    pub fn decode(bytes: &[u8], file_bytes: u64) -> Result<Self, SuperblockError> {
+        use SuperblockError::{Blank, Invalid};
+        if bytes.len() != SUPERBLOCK_BYTES {
+            return Err(Invalid("cut short"));
+        }
+        if bytes.iter().all(|&b| b == 0) {
+            return Err(Blank);
+        }
+        let (body, crc) = bytes.split_at(CRC_AT);
+        if body.get(..8) != Some(&MAGIC[..]) {
+            return Err(Invalid("magic"));
+        }
+        if Some(crc32c::crc32c(body)) != Reader::new(crc).u32() {
+            return Err(Invalid("checksum"));
+        }
+        let this = Self::fields(body)?;
+        this.check(file_bytes)?;
+        Ok(this)
+    }
+
+    fn fields(body: &[u8]) -> Result<Self, SuperblockError> {
+                use SuperblockError::{Features, Invalid, Version};
+                let short = Invalid("cut short");
+                let mut r = Reader::new(body);
+                r.take(8).ok_or(short.clone())?;
+                let version = r.u32().ok_or(short.clone())?;
+                if version != FORMAT_VERSION {
+                    return Err(Version(version));
+                }
+                r.u32().ok_or(short.clone())?;
+                let features = r.u64().ok_or(short.clone())?;
+                if features & !KNOWN_FEATURES != 0 {
+                    return Err(Features(features & !KNOWN_FEATURES));
+                }
+                let uuid = r.take(16).and_then(|b| b.try_into().ok()).ok_or(short.clone())?;
+                let epoch = r.u64().ok_or(short.clone())?;
+                let mut field = || r.u32().ok_or(short.clone());
+                let (chunk_bytes, segment_bytes, slab_count) = (field()?, field()?, field()?);
+                let (journal_floor, journal_cap, n) = (field()?, field()?, field()?);
+                if n as usize > MAX_JOURNAL_SLABS {
+                    return Err(Invalid("more journal slabs than fit"));
+                }
+                let journal_slabs = (0..n).map(|_| field()).collect::<Result<_, _>>()?;
+                Ok(Self { uuid, epoch, chunk_bytes, segment_bytes, slab_count, journal_floor, journal_cap, journal_slabs })
+    }
+
+    fn check(&self, file_bytes: u64) -> Result<(), SuperblockError> {
+        use SuperblockError::Invalid;
+        if !self.chunk_bytes.is_power_of_two() || !(4096..=4 << 20).contains(&self.chunk_bytes) {
+            return Err(Invalid("chunk size"));
+        }
+        if !self.segment_bytes.is_power_of_two()
+            || self.segment_bytes > 64 << 20
+            || self.segment_bytes < self.chunk_bytes
+            || self.segment_bytes < 64 << 10
+        {
+            return Err(Invalid("segment size"));
+        }
+        let end = u64::from(self.slab_count) * u64::from(self.segment_bytes) + POOL_OFFSET;
+        if end > file_bytes {
+            return Err(Invalid("the file is shorter than its superblock says"));
+        }
+        let n = self.journal_slabs.len() as u32;
+        if self.journal_floor < 4 || n < self.journal_floor || n > self.journal_cap || self.journal_cap > self.slab_count {
+            return Err(Invalid("journal size"));
+        }
+        let mut seen = roaring::RoaringBitmap::new();
+        if self.journal_slabs.iter().any(|&s| s >= self.slab_count || !seen.insert(s)) {
+            return Err(Invalid("journal slab list"));
+        }
+        Ok(())
+    }
+
+    /// The seed of every checksum in this file.
+    pub fn seed(&self) -> Seed {
+        Seed::new(&self.uuid)
+    }
+
+    /// Chunks in a slab.
+    pub fn chunks_per_slab(&self) -> u32 {
+        self.segment_bytes / self.chunk_bytes
+    }
+
+    /// Chunks in the file, the journal's among them.
+    pub fn chunk_count(&self) -> u32 {
+        self.slab_count.saturating_mul(self.chunks_per_slab())
+    }
+
+    /// File offset of a slab.
+    pub fn slab_offset(&self, slab: u32) -> u64 {
+        POOL_OFFSET + u64::from(slab) * u64::from(self.segment_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Superblock {
+        Superblock {
+            uuid: [3; 16],
+            epoch: 9,
+            chunk_bytes: 65536,
+            segment_bytes: 1 << 20,
+            slab_count: 100,
+            journal_floor: 4,
+            journal_cap: 20,
+            journal_slabs: vec![0, 1, 2, 7, 99],
+        }
+    }
+    const LEN: u64 = (100 << 20) + POOL_OFFSET;
+
+    #[test]
+    fn round_trips() {
+        assert_eq!(Superblock::decode(&sample().encode(), LEN), Ok(sample()));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = sample().encode();
+        for bit in (0..600 * 8).chain((SUPERBLOCK_BYTES - 8) * 8..SUPERBLOCK_BYTES * 8) {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Superblock::decode(&bad, LEN).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_short_file_and_bad_geometry_are_refused_by_name() {
+        assert_eq!(
+            Superblock::decode(&sample().encode(), LEN - 1),
+            Err(SuperblockError::Invalid("the file is shorter than its superblock says"))
+        );
+        let twice = Superblock { journal_slabs: vec![1, 2, 3, 3], ..sample() };
+        assert_eq!(Superblock::decode(&twice.encode(), LEN), Err(SuperblockError::Invalid("journal slab list")));
+        assert_eq!(Superblock::decode(&vec![0; SUPERBLOCK_BYTES], LEN), Err(SuperblockError::Blank));
+    }
+
+    #[test]
+    fn an_unknown_feature_is_refused_with_its_bit() {
+        let mut bytes = sample().encode();
+        bytes[16] = 4;
+        let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes, LEN), Err(SuperblockError::Features(4)));
+    }
+}

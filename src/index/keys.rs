@@ -1,0 +1,128 @@
+//! Keyed state beside the entries: a handful of keys, overwritten often.
+
+use super::places::ChainPiece;
+use crate::format::piece::{Extent, PieceDesc};
+
+/// Where a value is.
+#[derive(Debug)]
+pub(crate) enum Value {
+    /// In memory, and in the journal.
+    Inline(Vec<u8>),
+    /// In a piece of its own.
+    Out(ChainPiece),
+}
+
+#[derive(Debug)]
+pub(crate) struct KeyEntry {
+    pub key: Box<[u8]>,
+    pub value: Value,
+    /// Segment that holds the newest record of it.
+    pub seq: u64,
+}
+
+/// A record's overhead in the journal, generously.
+const RECORD_OVERHEAD: u64 = 24;
+
+/// The keys of one replica. A list, not a map: raft keeps two or three.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    list: Vec<KeyEntry>,
+}
+
+impl Keys {
+    pub fn get(&self, key: &[u8]) -> Option<&Value> {
+        self.list.iter().find(|e| *e.key == *key).map(|e| &e.value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &KeyEntry> {
+        self.list.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut KeyEntry> {
+        self.list.iter_mut()
+    }
+
+    /// Sets an inline value; one of the same or a smaller size reuses its buffer.
+    pub fn put(&mut self, key: &[u8], value: &[u8], seq: u64, freed: &mut Vec<Extent>) {
+        match self.entry(key, seq) {
+            Some(entry) => match &mut entry.value {
+                Value::Inline(old) => {
+                    old.clear();
+                    old.extend_from_slice(value);
+                }
+                Value::Out(piece) => {
+                    freed.extend_from_slice(&piece.desc.extents);
+                    entry.value = Value::Inline(value.to_vec());
+                }
+            },
+            None => self.list.push(KeyEntry { key: key.into(), value: Value::Inline(value.to_vec()), seq }),
+        }
+    }
+
+    /// Sets a value that lies in a piece.
+    pub fn put_out(&mut self, key: &[u8], piece: ChainPiece, seq: u64, freed: &mut Vec<Extent>) {
+        match self.entry(key, seq) {
+            Some(entry) => {
+                // Carried: the same piece named again keeps its space.
+                if let Value::Out(old) = &entry.value
+                    && old.desc.id != piece.desc.id
+                {
+                    freed.extend_from_slice(&old.desc.extents);
+                }
+                entry.value = Value::Out(piece);
+            }
+            None => self.list.push(KeyEntry { key: key.into(), value: Value::Out(piece), seq }),
+        }
+    }
+
+    pub fn delete(&mut self, key: &[u8], freed: &mut Vec<Extent>) {
+        if let Some(i) = self.list.iter().position(|e| *e.key == *key)
+            && let Value::Out(piece) = self.list.swap_remove(i).value
+        {
+            freed.extend_from_slice(&piece.desc.extents);
+        }
+    }
+
+    pub fn clear(&mut self, freed: &mut Vec<Extent>) {
+        for entry in self.list.drain(..) {
+            if let Value::Out(piece) = entry.value {
+                freed.extend_from_slice(&piece.desc.extents);
+            }
+        }
+    }
+
+    /// What the keys take in the journal when they are carried.
+    pub fn bytes(&self) -> u64 {
+        self.list.iter().map(|e| e.key.len() as u64 + e.value.bytes()).sum()
+    }
+
+    /// What a key costs in the journal now; 0 when it is not there.
+    pub fn cost(&self, key: &[u8]) -> u64 {
+        self.get(key).map_or(0, |v| key.len() as u64 + v.bytes())
+    }
+
+    fn entry(&mut self, key: &[u8], seq: u64) -> Option<&mut KeyEntry> {
+        let entry = self.list.iter_mut().find(|e| *e.key == *key)?;
+        entry.seq = seq;
+        Some(entry)
+    }
+}
+
+impl Value {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Inline(value) => value.len() as u64 + RECORD_OVERHEAD,
+            Self::Out(piece) => out_of_line_cost(&piece.desc),
+        }
+    }
+}
+
+/// What an inline value costs in the journal.
+pub(crate) fn inline_cost(key: &[u8], value_bytes: usize) -> u64 {
+    key.len() as u64 + value_bytes as u64 + RECORD_OVERHEAD
+}
+
+/// What the record of an out-of-line value costs, its key apart.
+pub(crate) fn out_of_line_cost(desc: &PieceDesc) -> u64 {
+    RECORD_OVERHEAD + PieceDesc::TYPICAL_BYTES + desc.extents.len() as u64 * 10
+}

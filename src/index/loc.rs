@@ -1,0 +1,49 @@
+//! Where a journal-resident entry lies, in eight bytes.
+
+/// Bits of LSN that are kept: the journal may span 1 TiB, far beyond its largest size.
+const LSN_BITS: u32 = 40;
+/// Bits of length.
+const LEN_BITS: u32 = 64 - LSN_BITS;
+const LSN_MASK: u64 = (1 << LSN_BITS) - 1;
+
+/// The largest entry whose length fits; larger ones are always placed directly.
+pub(crate) const MAX_INLINE_ENTRY: u32 = (1 << LEN_BITS) - 1;
+
+// The longest journal (every slab that fits a superblock, of the largest size) must be unambiguous.
+const _: () = assert!(crate::format::superblock::MAX_JOURNAL_SLABS as u64 * (64 << 20) < 1 << LSN_BITS);
+
+/// The low bits of the LSN at which `crc | payload` begins, and the payload's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Loc(u64);
+
+impl Loc {
+    pub fn new(lsn: u64, len: u32) -> Self {
+        debug_assert!(len <= MAX_INLINE_ENTRY);
+        Self((lsn & LSN_MASK) << LEN_BITS | u64::from(len & MAX_INLINE_ENTRY))
+    }
+
+    pub fn len(self) -> u32 {
+        (self.0 & u64::from(MAX_INLINE_ENTRY)) as u32
+    }
+
+    /// The full LSN, given one at or after it by less than the journal's span.
+    pub fn lsn(self, head: u64) -> u64 {
+        head - (head.wrapping_sub(self.0 >> LEN_BITS) & LSN_MASK).min(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_full_lsn_comes_back_across_a_wrap() {
+        for lsn in [0, 1, 5 << 39, (1 << 40) - 1, 1 << 40, (1 << 50) + 12345] {
+            for ahead in [0, 1, 1 << 30, (1 << 40) - 1] {
+                let loc = Loc::new(lsn, 77);
+                assert_eq!((loc.lsn(lsn + ahead), loc.len()), (lsn, 77));
+            }
+        }
+        assert_eq!(Loc::new(3, MAX_INLINE_ENTRY).len(), MAX_INLINE_ENTRY);
+    }
+}

@@ -1,0 +1,15 @@
+//! What each replica holds, and where: the only thing readers ask before they touch bytes.
+
+mod keys;
+mod loc;
+mod places;
+mod registry;
+mod state;
+mod terms;
+
+pub(crate) use keys::{Keys, Value};
+pub(crate) use loc::{Loc, MAX_INLINE_ENTRY};
+pub(crate) use places::{ChainPiece, Place, Places};
+pub(crate) use registry::{Cell, Registry};
+pub(crate) use state::ReplicaState;
+pub(crate) use terms::Terms;

@@ -1,0 +1,392 @@
+//! Which index lies where: spans of journal locations, and the pieces of the chain.
+
+use std::collections::VecDeque;
+
+use super::loc::Loc;
+use crate::disk::AlignedBuf;
+use crate::format::piece::{Extent, PieceDesc};
+use crate::format::round_up_block;
+use crate::sync::Arc;
+
+/// A piece of the chain as the index knows it. Its terms are kept with the replica's, not here.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainPiece {
+    /// Its descriptor, without terms. `count` is what has not been overwritten.
+    pub desc: PieceDesc,
+    /// Segment that holds the newest record naming it: carried when that segment is freed.
+    pub meta_seq: u64,
+    /// Its bytes, while they are recent or not yet written.
+    pub mem: Option<Arc<AlignedBuf>>,
+}
+
+/// Consecutive journal-resident entries.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    pub first: u64,
+    pub locs: VecDeque<Loc>,
+}
+
+impl Span {
+    fn last(&self) -> u64 {
+        self.first + (self.locs.len() as u64 - 1)
+    }
+}
+
+/// Where an entry lies.
+#[derive(Debug)]
+pub(crate) enum Place<'a> {
+    Journal(Loc),
+    Chain(&'a ChainPiece),
+}
+
+/// All entries of one replica. Spans and pieces are sorted, and no index is in two of them.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    spans: VecDeque<Span>,
+    chain: VecDeque<ChainPiece>,
+    /// Upper bound on what the journal-resident entries take when they are packed into chunks.
+    weight: u64,
+    /// What they take in the journal.
+    bytes: u64,
+}
+
+/// What an entry takes in the journal besides its payload: checksum, length, its share of a record.
+const JOURNAL_OVERHEAD: u64 = 24;
+
+/// Upper bound on the chunk space that an entry takes once packed by next-fit: see DESIGN.md, "Accounts".
+///
+/// A chunk closed by a small entry is at least seven eighths full, so small entries pay 8/7 (and the piece's header);
+/// a chunk closed by a large one wastes less than that one's size, so large entries pay twice.
+pub(crate) fn weight(len: u32, chunk_bytes: u32) -> u64 {
+    let slot = u64::from(len) + 8;
+    if slot >= u64::from(chunk_bytes / 8) { 2 * round_up_block(slot + 64) } else { slot * 6 / 5 + 1 }
+}
+
+impl Places {
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    pub fn journal_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn spans(&self) -> &VecDeque<Span> {
+        &self.spans
+    }
+
+    pub fn chain(&self) -> &VecDeque<ChainPiece> {
+        &self.chain
+    }
+
+    pub fn chain_mut(&mut self) -> impl Iterator<Item = &mut ChainPiece> {
+        self.chain.iter_mut()
+    }
+
+    pub fn get(&self, index: u64) -> Option<Place<'_>> {
+        if let Some(loc) = self.loc(index) {
+            return Some(Place::Journal(loc));
+        }
+        let i = self.chain.partition_point(|p| p.desc.first <= index).checked_sub(1)?;
+        let piece = self.chain.get(i)?;
+        (index - piece.desc.first < u64::from(piece.desc.count)).then_some(Place::Chain(piece))
+    }
+
+    pub fn loc(&self, index: u64) -> Option<Loc> {
+        // The newest span first: nearly every replica has just one.
+        let span = match self.spans.back() {
+            Some(s) if s.first <= index => s,
+            _ => self.spans.get(self.spans.partition_point(|s| s.first <= index).checked_sub(1)?)?,
+        };
+        span.locs.get(usize::try_from(index - span.first).ok()?).copied()
+    }
+
+    pub fn piece_mut(&mut self, id: u64) -> Option<&mut ChainPiece> {
+        self.chain.iter_mut().rev().find(|p| p.desc.id == id)
+    }
+
+    /// Adds entries at the end; nothing at or above `first` is held (see [`Places::cut_from`]).
+    pub fn push(&mut self, first: u64, locs: impl IntoIterator<Item = Loc>, chunk: u32) {
+        let adjoins = self.spans.back().is_some_and(|s| s.last().checked_add(1) == Some(first));
+        if !adjoins {
+            self.spans.push_back(Span { first, locs: VecDeque::new() });
+        }
+        let Some(span) = self.spans.back_mut() else { return };
+        for loc in locs {
+            self.weight += weight(loc.len(), chunk);
+            self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            span.locs.push_back(loc);
+        }
+        if span.locs.is_empty() {
+            self.spans.pop_back();
+        }
+    }
+
+    /// Forgets every index at or above `from`; the space of pieces that die goes to `freed`.
+    pub fn cut_from(&mut self, from: u64, chunk: u32, freed: &mut Vec<Extent>) {
+        while let Some(span) = self.spans.back_mut() {
+            if span.first.saturating_add(span.locs.len() as u64 - 1) < from {
+                break;
+            }
+            let keep = usize::try_from(from.saturating_sub(span.first)).unwrap_or(usize::MAX).min(span.locs.len());
+            for loc in span.locs.drain(keep..) {
+                self.weight -= weight(loc.len(), chunk);
+                self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            }
+            if keep > 0 {
+                break;
+            }
+            self.spans.pop_back();
+        }
+        while let Some(piece) = self.chain.back_mut() {
+            if piece.desc.last() < from {
+                break;
+            }
+            if piece.desc.first < from {
+                // Shorter than its count, which fits: the cut lies inside the piece.
+                piece.desc.count = (from - piece.desc.first) as u32;
+                break;
+            }
+            freed.extend_from_slice(&piece.desc.extents);
+            self.chain.pop_back();
+        }
+    }
+
+    /// Forgets every index below `first`; the space of pieces that die goes to `freed`.
+    pub fn drop_below(&mut self, first: u64, chunk: u32, freed: &mut Vec<Extent>) {
+        while let Some(span) = self.spans.front_mut() {
+            if span.first >= first {
+                break;
+            }
+            let n = usize::try_from(first - span.first).unwrap_or(usize::MAX).min(span.locs.len());
+            for loc in span.locs.drain(..n) {
+                self.weight -= weight(loc.len(), chunk);
+                self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            }
+            span.first = span.first.saturating_add(n as u64);
+            if !span.locs.is_empty() {
+                break;
+            }
+            self.spans.pop_front();
+        }
+        while self.chain.front().is_some_and(|p| p.desc.last() < first) {
+            if let Some(piece) = self.chain.pop_front() {
+                freed.extend_from_slice(&piece.desc.extents);
+            }
+        }
+    }
+
+    /// Forgets journal locations in `lo..=hi`, wherever they are; pieces stay.
+    pub fn forget_journal(&mut self, lo: u64, hi: u64, chunk: u32) {
+        let mut i = self.spans.partition_point(|s| s.last() < lo);
+        while let Some(span) = self.spans.get_mut(i) {
+            if span.first > hi {
+                break;
+            }
+            let from = usize::try_from(lo.saturating_sub(span.first)).unwrap_or(usize::MAX).min(span.locs.len());
+            let to = usize::try_from(hi - span.first).unwrap_or(usize::MAX).saturating_add(1).min(span.locs.len());
+            let tail_first = span.first + to as u64;
+            let tail = span.locs.split_off(to);
+            for loc in span.locs.drain(from..) {
+                self.weight -= weight(loc.len(), chunk);
+                self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            }
+            let emptied = span.locs.is_empty();
+            if emptied {
+                self.spans.remove(i);
+            } else {
+                i += 1;
+            }
+            if !tail.is_empty() {
+                self.spans.insert(i, Span { first: tail_first, locs: tail });
+                break;
+            }
+        }
+    }
+
+    /// Points journal-resident entries elsewhere in the journal (carried), adding those that are not held yet.
+    pub fn set_journal(&mut self, first: u64, locs: impl ExactSizeIterator<Item = Loc>, chunk: u32) {
+        let n = locs.len() as u64;
+        if n == 0 {
+            return;
+        }
+        let last = first.saturating_add(n - 1);
+        self.forget_journal(first, last, chunk);
+        let at = self.spans.partition_point(|s| s.first < first);
+        let mut span = Span { first, locs: VecDeque::with_capacity(locs.len()) };
+        for loc in locs {
+            self.weight += weight(loc.len(), chunk);
+            self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            span.locs.push_back(loc);
+        }
+        self.spans.insert(at, span);
+        self.join(at);
+        if at > 0 {
+            self.join(at - 1);
+        }
+    }
+
+    /// Joins span `i` with its successor where they adjoin.
+    fn join(&mut self, i: usize) {
+        let adjoin = match (self.spans.get(i), self.spans.get(i + 1)) {
+            (Some(a), Some(b)) => a.last().checked_add(1) == Some(b.first),
+            _ => false,
+        };
+        if adjoin && let Some(mut b) = self.spans.remove(i + 1) {
+            let Some(a) = self.spans.get_mut(i) else { return };
+            if a.locs.len() >= b.locs.len() {
+                a.locs.append(&mut b.locs);
+            } else {
+                for loc in a.locs.drain(..).rev() {
+                    b.locs.push_front(loc);
+                }
+                a.locs = b.locs;
+            }
+        }
+    }
+
+    /// Adds a piece, or renews the one of the same id. Answers `false`, and changes nothing, where another piece overlaps.
+    pub fn set_chain(&mut self, piece: ChainPiece, chunk: u32) -> bool {
+        let (first, last) = (piece.desc.first, piece.desc.last());
+        let at = self.chain.partition_point(|p| p.desc.first < first);
+        if let Some(same) = self.chain.get_mut(at).filter(|p| p.desc.id == piece.desc.id) {
+            same.meta_seq = piece.meta_seq;
+            return true;
+        }
+        let before = at.checked_sub(1).and_then(|i| self.chain.get(i)).is_some_and(|p| p.desc.last() >= first);
+        let after = self.chain.get(at).is_some_and(|p| p.desc.first <= last);
+        if before || after {
+            return false;
+        }
+        self.forget_journal(first, last, chunk);
+        self.chain.insert(at, piece);
+        true
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self, freed: &mut Vec<Extent>) {
+        for piece in self.chain.drain(..) {
+            freed.extend_from_slice(&piece.desc.extents);
+        }
+        *self = Self::default();
+    }
+
+    /// The ranges of `first..=last` that are held nowhere.
+    pub fn holes(&self, first: u64, last: u64) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = self.spans.iter().map(|s| (s.first, s.last())).collect();
+        ranges.extend(self.chain.iter().filter(|p| p.desc.count > 0).map(|p| (p.desc.first, p.desc.last())));
+        ranges.sort_unstable();
+        let mut holes = Vec::new();
+        let mut next = Some(first);
+        for (lo, hi) in ranges {
+            let Some(n) = next else { break };
+            if lo > n && n <= last {
+                holes.push((n, last.min(lo - 1)));
+            }
+            next = if hi >= n { hi.checked_add(1) } else { Some(n) };
+        }
+        if let Some(n) = next.filter(|&n| n <= last && last.checked_add(1) != Some(first)) {
+            holes.push((n, last));
+        }
+        holes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use std::collections::BTreeMap;
+
+    const CHUNK: u32 = 65536;
+
+    fn piece(id: u64, first: u64, count: u32) -> ChainPiece {
+        let desc = PieceDesc {
+            id,
+            first,
+            count,
+            slots: count,
+            bytes: 100,
+            crc: 0,
+            terms: vec![],
+            extents: vec![Extent { block: id as u32, blocks: 1 }],
+        };
+        ChainPiece { desc, meta_seq: 0, mem: None }
+    }
+
+    /// Every operation against a plain map from index to place.
+    #[test]
+    fn agrees_with_a_map_under_random_operations() {
+        for seed in 0..300 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut places = Places::default();
+            let mut map: BTreeMap<u64, Result<Loc, u64>> = BTreeMap::new();
+            let mut freed = Vec::new();
+            let (mut next, mut low) = (1_u64, 1_u64);
+            for step in 0..80 {
+                let i = rng.random_range(low..next + 1);
+                match rng.random_range(0..6) {
+                    0 | 1 => {
+                        places.cut_from(i, CHUNK, &mut freed);
+                        map.split_off(&i);
+                        let n = rng.random_range(1..6);
+                        let locs: Vec<_> = (0..n).map(|k| Loc::new(step * 1000 + k, (step * k) as u32)).collect();
+                        places.push(i, locs.iter().copied(), CHUNK);
+                        map.extend(locs.iter().enumerate().map(|(k, &l)| (i + k as u64, Ok(l))));
+                        next = i + n;
+                    }
+                    2 => {
+                        places.drop_below(i, CHUNK, &mut freed);
+                        map = map.split_off(&i);
+                        low = i;
+                    }
+                    3 => {
+                        let n = rng.random_range(1..4);
+                        if (i..i + n).all(|k| matches!(map.get(&k), Some(Ok(_)))) {
+                            let locs: Vec<_> = (0..n).map(|k| Loc::new(step * 1000 + k, 7)).collect();
+                            places.set_journal(i, locs.iter().copied(), CHUNK);
+                            map.extend(locs.iter().enumerate().map(|(k, &l)| (i + k as u64, Ok(l))));
+                        }
+                    }
+                    4 => {
+                        let n = rng.random_range(1..5);
+                        if (i..i + n).all(|k| matches!(map.get(&k), Some(Ok(_)))) {
+                            assert!(places.set_chain(piece(step + 1, i, n as u32), CHUNK));
+                            map.extend((i..i + n).map(|k| (k, Err(step + 1))));
+                        }
+                    }
+                    _ => {
+                        let n = rng.random_range(1..5);
+                        if (i..i + n).all(|k| matches!(map.get(&k), Some(Ok(_)))) {
+                            places.forget_journal(i, i + n - 1, CHUNK);
+                            map.retain(|k, _| !(i..i + n).contains(k));
+                        }
+                    }
+                }
+                // Below `low` a piece may still hold the dead; the replica's first index hides them.
+                for k in low..next + 3 {
+                    let got = places.get(k).map(|p| match p {
+                        Place::Journal(l) => Ok(l),
+                        Place::Chain(p) => Err(p.desc.id),
+                    });
+                    assert_eq!(got, map.get(&k).copied(), "seed {seed} step {step} index {k}");
+                }
+                let want: u64 = map.values().flatten().map(|l| weight(l.len(), CHUNK)).sum();
+                assert_eq!(places.weight(), want, "seed {seed} step {step}");
+                let holes: u64 = places.holes(low, next).iter().map(|(a, b)| b - a + 1).sum();
+                assert_eq!(holes, next - low + 1 - map.keys().filter(|&&k| k >= low && k <= next).count() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn an_overlapping_piece_is_refused() {
+        let mut places = Places::default();
+        assert!(places.set_chain(piece(1, 10, 5), CHUNK));
+        assert!(!places.set_chain(piece(2, 12, 5), CHUNK));
+        assert!(!places.set_chain(piece(3, 8, 3), CHUNK));
+        assert!(places.set_chain(piece(4, 15, 5), CHUNK));
+        assert!(places.set_chain(piece(1, 10, 5), CHUNK), "the same piece named again is no overlap");
+    }
+}

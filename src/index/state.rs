@@ -1,0 +1,145 @@
+//! The state of one replica.
+
+use super::keys::Keys;
+use super::places::Places;
+use super::terms::Terms;
+use crate::error::{Damage, Lost};
+use crate::format::record::{Core, MAX_DAMAGE_RANGES};
+use crate::space::{Charge, Tail};
+
+/// Everything the log knows of a replica.
+#[derive(Debug)]
+pub(crate) struct ReplicaState {
+    pub exists: bool,
+    pub incarnation: u64,
+    /// First index held.
+    pub first: u64,
+    /// Last index held; `first - 1` when there is none.
+    pub last: u64,
+    /// Term of `first - 1`.
+    pub prev_term: u64,
+    pub terms: Terms,
+    pub places: Places,
+    pub keys: Keys,
+    /// The `seq` of the next record.
+    pub seq: u16,
+    /// Segment that holds the newest CORE.
+    pub core_seq: u64,
+    /// Newest segment whose participants name this replica.
+    pub listed_in: u64,
+    /// LSN of the newest frame whose participants name this replica.
+    pub listed_frame: u64,
+    /// What it holds of the space accounts.
+    pub charge: Charge,
+    pub tail: Option<Tail>,
+    pub state_suspect: bool,
+    /// Damaged ranges of indexes, sorted.
+    pub damaged: Vec<(u64, u64)>,
+}
+
+impl Default for ReplicaState {
+    fn default() -> Self {
+        Self {
+            exists: false,
+            incarnation: 0,
+            first: 1,
+            last: 0,
+            prev_term: 0,
+            terms: Terms::default(),
+            places: Places::default(),
+            keys: Keys::default(),
+            seq: 0,
+            core_seq: 0,
+            listed_in: 0,
+            listed_frame: 0,
+            charge: Charge::default(),
+            tail: None,
+            state_suspect: false,
+            damaged: Vec::new(),
+        }
+    }
+}
+
+impl ReplicaState {
+    /// Term of `index`, which is `first - 1` or held.
+    pub fn term(&self, index: u64) -> Option<u64> {
+        if index == self.first - 1 {
+            return Some(self.prev_term);
+        }
+        (index >= self.first && index <= self.last).then(|| self.terms.get(index)).flatten()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.last < self.first
+    }
+
+    /// The CORE record that says where the replica stands now.
+    pub fn core(&self) -> Core {
+        Core {
+            incarnation: self.incarnation,
+            first: self.first,
+            prev_term: self.prev_term,
+            last: self.last,
+            fresh: false,
+            state_suspect: self.state_suspect,
+            damaged: self.damaged.clone(),
+        }
+    }
+
+    /// Notes that `lo..=hi` is damaged. Beyond the bound neighbouring ranges merge: too much is called damaged, never too little.
+    pub fn add_damage(&mut self, lo: u64, hi: u64) {
+        self.damaged.push((lo, hi));
+        self.damaged.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for &(lo, hi) in &self.damaged {
+            match merged.last_mut() {
+                Some(last) if lo <= last.1.saturating_add(1) => last.1 = last.1.max(hi),
+                _ => merged.push((lo, hi)),
+            }
+        }
+        while merged.len() > MAX_DAMAGE_RANGES {
+            let (_, hi) = merged.remove(1);
+            merged[0].1 = hi;
+        }
+        self.damaged = merged;
+    }
+
+    /// Damage outside of `first..=last` has gone with its entries.
+    pub fn clip_damage(&mut self) {
+        let (first, last) = (self.first, self.last);
+        self.damaged.retain_mut(|range| {
+            *range = (range.0.max(first), range.1.min(last));
+            range.0 <= range.1
+        });
+    }
+
+    /// Forgets damage at or above `index`: those entries are being written anew.
+    pub fn cut_damage(&mut self, index: u64) {
+        self.damaged.retain_mut(|range| {
+            range.1 = range.1.min(index.saturating_sub(1));
+            range.0 <= range.1
+        });
+    }
+
+    /// The damaged range around `index`.
+    pub fn damage_at(&self, index: u64) -> Option<(u64, u64)> {
+        self.damaged.iter().copied().find(|&(lo, hi)| (lo..=hi).contains(&index))
+    }
+
+    pub fn damage(&self, replica: u64) -> Vec<Damage> {
+        let entries = self.damaged.iter().map(|&(first, last)| Damage { replica, lost: Lost::Entries { first, last } });
+        let state = self.state_suspect.then_some(Damage { replica, lost: Lost::State });
+        entries.chain(state).collect()
+    }
+
+    /// What its core, keys and descriptors take in the journal when they are carried.
+    pub fn meta_bytes(&self) -> u64 {
+        const CORE: u64 = 48;
+        const PIECE: u64 = crate::format::piece::PieceDesc::TYPICAL_BYTES;
+        if !self.exists {
+            return 0;
+        }
+        let ranges = self.damaged.len() as u64 * 20;
+        CORE + ranges + self.keys.bytes() + self.places.chain().len() as u64 * PIECE + self.terms.len() as u64 * 12
+    }
+}

@@ -1,0 +1,323 @@
+//! Options: what can be chosen, the defaults, and the bounds that hold.
+
+use std::fmt;
+
+use crate::disk::SyncMethod;
+use crate::error::{Error, Result};
+use crate::format::POOL_OFFSET;
+use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
+
+/// Where an entry's payload is written first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// Small runs into the journal, runs at or above the direct threshold straight into the replica's chain.
+    #[default]
+    Auto,
+    /// Everything that fits a frame into the journal.
+    Journal,
+    /// Everything straight into the replica's chain: for large entries and few replicas, or where scatter is cheap.
+    Chain,
+}
+
+/// How data that is not in memory is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Zero-copy from a mapping. A media error under a mapping raises SIGBUS, as for every program that maps files.
+    #[default]
+    Mapped,
+    /// Copied by read calls: a media error is an error.
+    Copied,
+}
+
+/// How far a long task has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done: "creating" or "recovering".
+    pub what: &'static str,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+type ProgressFn = Box<dyn FnMut(Progress) + Send>;
+
+/// How to open a log. Every option has a default; what is out of bounds is refused with its range.
+///
+/// `capacity`, `chunk_size`, `segment_size` and `journal_cap` shape a new file; an existing one keeps its own.
+pub struct Options {
+    pub(crate) capacity: u64,
+    pub(crate) chunk_size: u32,
+    pub(crate) segment_size: Option<u32>,
+    pub(crate) journal_cap: Option<u64>,
+    pub(crate) run: RunOptions,
+    pub(crate) sync_method: SyncMethod,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) create: bool,
+    pub(crate) read_only: bool,
+    pub(crate) progress: Option<ProgressFn>,
+}
+
+/// The options that hold while the log runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunOptions {
+    pub placement: Placement,
+    pub direct_threshold: u32,
+    pub carry_percent: u8,
+    pub recent_bytes: usize,
+    pub queue_bytes: usize,
+    pub max_entry_bytes: u32,
+    pub background: bool,
+}
+
+/// Largest entry that may be allowed: 64 MiB.
+pub const MAX_ENTRY_BYTES: u32 = 64 << 20;
+/// Largest keyed value: 1 MiB.
+pub const MAX_VALUE_BYTES: u32 = 1 << 20;
+/// Longest key of keyed state.
+pub const MAX_KEY_BYTES: u32 = 256;
+/// Largest batch, all payloads and values together: 1 GiB.
+pub const MAX_BATCH_BYTES: u64 = 1 << 30;
+
+const MIN_SEGMENTS: u64 = 8;
+/// Segments of a new journal at least: the cleaner needs two, truncation one, appends some.
+const MIN_FLOOR: u64 = 6;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            capacity: 1 << 30,
+            chunk_size: 64 << 10,
+            segment_size: None,
+            journal_cap: None,
+            run: RunOptions {
+                placement: Placement::Auto,
+                direct_threshold: 64 << 10,
+                carry_percent: 12,
+                recent_bytes: 64 << 20,
+                queue_bytes: 16 << 20,
+                max_entry_bytes: MAX_ENTRY_BYTES,
+                background: true,
+            },
+            sync_method: SyncMethod::Auto,
+            read_mode: ReadMode::Mapped,
+            create: true,
+            read_only: false,
+            progress: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("capacity", &self.capacity)
+            .field("chunk_size", &self.chunk_size)
+            .field("segment_size", &self.segment_size)
+            .field("journal_cap", &self.journal_cap)
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Size of the file in bytes, all of it written with zeros at creation. Default 1 GiB; at least 8 segments.
+    #[must_use]
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = bytes;
+        self
+    }
+    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two, 4 KiB to 4 MiB. Default 64 KiB.
+    #[must_use]
+    pub fn chunk_size(mut self, bytes: u32) -> Self {
+        self.chunk_size = bytes;
+        self
+    }
+    /// Bytes a journal segment: a power of two, 64 KiB to 64 MiB, at least one chunk. It bounds what one batch may put into
+    /// the journal. Default 4 MiB, less where the capacity is below 256 MiB.
+    #[must_use]
+    pub fn segment_size(mut self, bytes: u32) -> Self {
+        self.segment_size = Some(bytes);
+        self
+    }
+    /// The most bytes that the journal may grow to, and so what an opening has to read. Default a quarter of the
+    /// capacity, at most 512 MiB.
+    #[must_use]
+    pub fn journal_cap(mut self, bytes: u64) -> Self {
+        self.journal_cap = Some(bytes);
+        self
+    }
+    /// Where payloads are written first. Default [`Placement::Auto`].
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.run.placement = placement;
+        self
+    }
+    /// With [`Placement::Auto`]: runs of so many bytes go straight into the chain. 4 KiB to 64 MiB, default 64 KiB.
+    #[must_use]
+    pub fn direct_threshold(mut self, bytes: u32) -> Self {
+        self.run.direct_threshold = bytes;
+        self
+    }
+    /// A replica that holds less than so many percent of a chunk in the journal is carried forward instead of being given
+    /// chunks of its own. 1 to 100, default 12.
+    #[must_use]
+    pub fn carry_fraction(mut self, percent: u8) -> Self {
+        self.run.carry_percent = percent;
+        self
+    }
+    /// Memory for recently written frames, from which reads are served. Default 64 MiB; 1 MiB to 64 GiB. What is in flight
+    /// may exceed it.
+    #[must_use]
+    pub fn recent_bytes(mut self, bytes: usize) -> Self {
+        self.run.recent_bytes = bytes;
+        self
+    }
+    /// Bytes that may wait for the writer before `submit` blocks. Default 16 MiB; 64 KiB to 4 GiB. A larger batch waits
+    /// until it is alone.
+    #[must_use]
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.run.queue_bytes = bytes;
+        self
+    }
+    /// The largest entry accepted. Default and most 64 MiB.
+    #[must_use]
+    pub fn max_entry_bytes(mut self, bytes: u32) -> Self {
+        self.run.max_entry_bytes = bytes;
+        self
+    }
+    /// How writes are made durable. Default: probe the device at open and choose ([`Stats`](crate::Stats) says what was found).
+    #[must_use]
+    pub fn sync_method(mut self, method: SyncMethod) -> Self {
+        self.sync_method = method;
+        self
+    }
+    /// How data that is not in memory is read. Default [`ReadMode::Mapped`].
+    #[must_use]
+    pub fn read_mode(mut self, mode: ReadMode) -> Self {
+        self.read_mode = mode;
+        self
+    }
+    /// With `false` the log starts no threads: callers lead each commit and clean the journal themselves, so that every run of the
+    /// same calls makes the same writes. Lazy batches wait for the next commit. Default `true`.
+    #[must_use]
+    pub fn background(mut self, background: bool) -> Self {
+        self.run.background = background;
+        self
+    }
+    /// Whether a file that is not there is created. Default `true`.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+    /// Opens for reading only: nothing is written, not even a repair. For tools. Default `false`.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+    /// Called now and then while a file is created or recovered.
+    #[must_use]
+    pub fn progress(mut self, f: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.progress = Some(Box::new(f));
+        self
+    }
+
+    /// Refuses what is out of bounds.
+    pub(crate) fn check(&self) -> Result<()> {
+        let run = &self.run;
+        within("chunk_size", u64::from(self.chunk_size), 4 << 10, 4 << 20)?;
+        power_of_two("chunk_size", self.chunk_size)?;
+        let segment = self.segment_bytes();
+        within("segment_size", u64::from(segment), u64::from(self.chunk_size).max(64 << 10), 64 << 20)?;
+        power_of_two("segment_size", segment)?;
+        within("capacity", self.capacity, MIN_SEGMENTS * u64::from(segment) + POOL_OFFSET, 8 << 40)?;
+        if let Some(cap) = self.journal_cap {
+            within("journal_cap", cap, MIN_FLOOR * u64::from(segment), self.capacity)?;
+        }
+        within("direct_threshold", run.direct_threshold.into(), 4 << 10, 64 << 20)?;
+        within("carry_fraction", run.carry_percent.into(), 1, 100)?;
+        within("recent_bytes", run.recent_bytes as u64, 1 << 20, 64 << 30)?;
+        within("queue_bytes", run.queue_bytes as u64, 64 << 10, 4 << 30)?;
+        within("max_entry_bytes", run.max_entry_bytes.into(), 0, MAX_ENTRY_BYTES.into())
+    }
+
+    fn segment_bytes(&self) -> u32 {
+        self.segment_size.unwrap_or_else(|| {
+            let share = (self.capacity / 64).clamp(256 << 10, 4 << 20).max(u64::from(self.chunk_size));
+            // At most 4 MiB: it fits.
+            (share / 2 + 1).next_power_of_two() as u32
+        })
+    }
+
+    /// The superblock of a new file of `capacity` bytes.
+    pub(crate) fn geometry(&self, uuid: [u8; 16], capacity: u64) -> Result<Superblock> {
+        let segment = u64::from(self.segment_bytes());
+        let slabs = capacity.saturating_sub(POOL_OFFSET) / segment;
+        within("capacity", slabs, MIN_SEGMENTS, u32::MAX.into())?;
+        // One sixteenth of the file: its quarter then has room for the descriptors of a file full of small pieces.
+        let floor = (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64);
+        let wish = self.journal_cap.unwrap_or((slabs * segment / 4).min(512 << 20)) / segment;
+        let cap = wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs - 1).max(floor);
+        let floor = floor as u32;
+        Ok(Superblock {
+            uuid,
+            epoch: 1,
+            chunk_bytes: self.chunk_size,
+            segment_bytes: segment as u32,
+            slab_count: slabs as u32,
+            journal_floor: floor,
+            journal_cap: cap as u32,
+            journal_slabs: (0..floor).collect(),
+        })
+    }
+}
+
+fn within(name: &'static str, given: u64, low: u64, high: u64) -> Result<()> {
+    if (low..=high).contains(&given) {
+        return Ok(());
+    }
+    Err(Error::Option { name, given: given.to_string(), range: format!("from {low} to {high}") })
+}
+
+fn power_of_two(name: &'static str, given: u32) -> Result<()> {
+    if given.is_power_of_two() {
+        return Ok(());
+    }
+    Err(Error::Option { name, given: given.to_string(), range: "a power of two".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_within_bounds_and_nonsense_is_refused_with_its_range() {
+        Options::default().check().unwrap();
+        for (bad, name) in [
+            (Options::default().chunk_size(5000), "chunk_size"),
+            (Options::default().chunk_size(1 << 30), "chunk_size"),
+            (Options::default().capacity(1000), "capacity"),
+            (Options::default().segment_size(4096), "segment_size"),
+            (Options::default().carry_fraction(0), "carry_fraction"),
+            (Options::default().queue_bytes(1), "queue_bytes"),
+            (Options::default().direct_threshold(1), "direct_threshold"),
+            (Options::default().journal_cap(1), "journal_cap"),
+        ] {
+            let Err(Error::Option { name: got, range, .. }) = bad.check() else { panic!("{name} was accepted") };
+            assert_eq!(got, name);
+            assert!(!range.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_geometry_of_every_capacity_is_a_valid_superblock() {
+        for capacity in [3 << 20, 10 << 20, 64 << 20, 1 << 30, 100 << 30, 4 << 40] {
+            let options = Options::default().capacity(capacity);
+            options.check().unwrap();
+            let sb = options.geometry([1; 16], capacity).unwrap();
+            assert_eq!(Superblock::decode(&sb.encode(), capacity), Ok(sb));
+        }
+    }
+}

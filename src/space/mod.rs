@@ -1,0 +1,9 @@
+//! The chunks: which are free, who may not be disturbed, and what must be held back.
+
+mod accounts;
+mod pins;
+mod pool;
+
+pub(crate) use accounts::{Accounts, Charge, Demand};
+pub(crate) use pins::Pins;
+pub(crate) use pool::{Pool, Tail};

@@ -1,0 +1,353 @@
+//! The pool: a bitmap of free chunks, and a count of the pieces in each of the others.
+
+use std::collections::VecDeque;
+
+use roaring::RoaringBitmap;
+
+use super::pins::Pins;
+use crate::format::BLOCK_BYTES;
+use crate::format::piece::Extent;
+
+/// Where a replica's next small piece may go: behind its last one, in the same chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub chunk: u32,
+    /// The chunk's generation: once it was freed, it is no longer ours.
+    pub generation: u32,
+    /// First unused block, counted from the pool's start.
+    pub block: u32,
+}
+
+/// The chunks that are not the journal's.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    free: RoaringBitmap,
+    /// Pieces in each chunk: linked ones, those being written, and those whose unlinking is not durable yet.
+    pieces: Vec<u16>,
+    /// Grows whenever the chunk is freed.
+    generations: Vec<u32>,
+    blocks_per_chunk: u32,
+    chunks_per_slab: u32,
+    /// Next-fit: the search begins where the last one ended, so that neighbours stay neighbours.
+    cursor: u32,
+    /// Space of unlinked pieces, by the LSN of the record that unlinked them.
+    dying: VecDeque<(u64, Vec<Extent>)>,
+    /// Chunks without pieces that a reader still pins.
+    pinned: Vec<u32>,
+}
+
+impl Pool {
+    pub fn new(chunks: u32, chunk_bytes: u32, segment_bytes: u32, journal_slabs: &[u32]) -> Self {
+        let chunks_per_slab = segment_bytes / chunk_bytes;
+        let mut free = RoaringBitmap::new();
+        free.insert_range(0..chunks);
+        for slab in journal_slabs {
+            free.remove_range(slab * chunks_per_slab..(slab + 1) * chunks_per_slab);
+        }
+        Self {
+            free,
+            pieces: vec![0; chunks as usize],
+            generations: vec![0; chunks as usize],
+            blocks_per_chunk: (u64::from(chunk_bytes) / BLOCK_BYTES) as u32,
+            chunks_per_slab,
+            cursor: 0,
+            dying: VecDeque::new(),
+            pinned: Vec::new(),
+        }
+    }
+
+    /// Chunks that may be allocated now.
+    pub fn free(&self) -> u64 {
+        self.free.len()
+    }
+
+    /// Chunks that will be free once something is durable or a reader lets go (an upper bound), in chunks.
+    pub fn pending(&self) -> u64 {
+        let dying: u64 = self.dying.iter().flat_map(|(_, e)| e).map(|e| u64::from(e.blocks)).sum();
+        dying.div_ceil(u64::from(self.blocks_per_chunk)) + self.pinned.len() as u64
+    }
+
+    /// Whether anything waits for durability.
+    pub fn has_dying(&self) -> bool {
+        !self.dying.is_empty()
+    }
+
+    /// Chunks that hold pieces.
+    pub fn used(&self) -> u64 {
+        self.pieces.iter().filter(|&&n| n > 0).count() as u64
+    }
+
+    /// Chunks whose pieces are gone but which a reader pins.
+    pub fn pinned(&self) -> u64 {
+        self.pinned.len() as u64
+    }
+
+    /// Allocates room for one piece. The extents are one wherever the pool allows it.
+    pub fn allocate(&mut self, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
+        if let Some(t) = tail.as_mut()
+            && self.generations.get(t.chunk as usize) == Some(&t.generation)
+            && (t.chunk + 1) * self.blocks_per_chunk - t.block >= blocks
+        {
+            let extent = Extent { block: t.block, blocks };
+            t.block += blocks;
+            return self.hold(vec![extent]);
+        }
+        let chunks = blocks.div_ceil(self.blocks_per_chunk);
+        if u64::from(chunks) > self.free.len() {
+            return None;
+        }
+        let wish = tail.map_or(self.cursor, |t| t.chunk + 1);
+        let extents = match self.run(chunks, wish).or_else(|| self.run(chunks, self.cursor)).or_else(|| self.run(chunks, 0)) {
+            Some(chunk) => {
+                self.free.remove_range(chunk..chunk + chunks);
+                self.cursor = chunk + chunks;
+                vec![Extent { block: chunk * self.blocks_per_chunk, blocks }]
+            }
+            None => self.scatter(chunks, blocks),
+        };
+        if let Some(last) = extents.last() {
+            let block = last.block + last.blocks;
+            let chunk = (block - 1) / self.blocks_per_chunk;
+            *tail = self.generations.get(chunk as usize).map(|&generation| Tail { chunk, generation, block });
+        }
+        self.hold(extents)
+    }
+
+    /// The first run of `n` free chunks at or after `from`.
+    fn run(&self, n: u32, from: u32) -> Option<u32> {
+        let mut start = None;
+        let mut next = from;
+        for chunk in self.free.range(from..) {
+            if start.is_none() || chunk != next {
+                start = Some(chunk);
+            }
+            next = chunk + 1;
+            if let Some(s) = start
+                && next - s == n
+            {
+                return Some(s);
+            }
+        }
+        None
+    }
+
+    /// Any free chunks: only for a piece longer than every free run.
+    fn scatter(&mut self, chunks: u32, blocks: u32) -> Vec<Extent> {
+        let picked: Vec<u32> = self.free.iter().take(chunks as usize).collect();
+        let mut left = blocks;
+        let mut extents: Vec<Extent> = Vec::new();
+        for chunk in picked {
+            self.free.remove(chunk);
+            let (block, n) = (chunk * self.blocks_per_chunk, left.min(self.blocks_per_chunk));
+            left -= n;
+            match extents.last_mut() {
+                Some(e) if e.block + e.blocks == block => e.blocks += n,
+                _ => extents.push(Extent { block, blocks: n }),
+            }
+        }
+        extents
+    }
+
+    /// Counts a piece in every chunk it touches.
+    fn hold(&mut self, extents: Vec<Extent>) -> Option<Vec<Extent>> {
+        for chunk in extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
+            if let Some(n) = self.pieces.get_mut(chunk as usize) {
+                *n = n.saturating_add(1);
+            }
+        }
+        Some(extents)
+    }
+
+    /// Recovery: takes the chunks of a linked piece. `false`, and nothing changes, where one of them belongs to the journal or to
+    /// another replica (`owners` says whose each chunk is).
+    pub fn claim(&mut self, extents: &[Extent], replica: u64, owners: &mut std::collections::HashMap<u32, u64>) -> bool {
+        let chunks = || extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk));
+        let fits = chunks().all(|c| match owners.get(&c) {
+            Some(&owner) => owner == replica,
+            None => self.free.contains(c),
+        });
+        if !fits {
+            return false;
+        }
+        for chunk in chunks().collect::<Vec<_>>() {
+            self.free.remove(chunk);
+            owners.insert(chunk, replica);
+        }
+        self.hold(extents.to_vec()).is_some()
+    }
+
+    /// Recovery: the tail behind the replica's last block, if that chunk has room left.
+    pub fn tail_behind(&self, last_block: u32) -> Option<Tail> {
+        let chunk = last_block / self.blocks_per_chunk;
+        let generation = *self.generations.get(chunk as usize)?;
+        (last_block + 1 < (chunk + 1) * self.blocks_per_chunk).then_some(Tail { chunk, generation, block: last_block + 1 })
+    }
+
+    /// The space of pieces unlinked by a record at `lsn`: free once a durable frame's watermark covers it.
+    pub fn unlink(&mut self, lsn: u64, extents: Vec<Extent>) {
+        if !extents.is_empty() {
+            self.dying.push_back((lsn, extents));
+        }
+    }
+
+    /// Gives back at once what was never linked.
+    pub fn give_back(&mut self, extents: &[Extent], pins: &Pins) {
+        for extent in extents {
+            self.drop_piece(*extent, pins);
+        }
+    }
+
+    /// Frees what records at or below `watermark` unlinked. `watermark` was carried by a frame that is itself durable: recovery
+    /// then never verifies a payload that lay there.
+    pub fn release(&mut self, watermark: u64, pins: &Pins) {
+        while self.dying.front().is_some_and(|&(lsn, _)| lsn <= watermark) {
+            let Some((_, extents)) = self.dying.pop_front() else { break };
+            for extent in extents {
+                self.drop_piece(extent, pins);
+            }
+        }
+        let pinned = std::mem::take(&mut self.pinned);
+        for chunk in pinned {
+            self.free_or_keep(chunk, pins);
+        }
+    }
+
+    fn drop_piece(&mut self, extent: Extent, pins: &Pins) {
+        for chunk in extent.chunks(self.blocks_per_chunk) {
+            let Some(n) = self.pieces.get_mut(chunk as usize) else { continue };
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                if let Some(generation) = self.generations.get_mut(chunk as usize) {
+                    *generation = generation.wrapping_add(1);
+                }
+                self.free_or_keep(chunk, pins);
+            }
+        }
+    }
+
+    fn free_or_keep(&mut self, chunk: u32, pins: &Pins) {
+        if pins.is_pinned(chunk) {
+            self.pinned.push(chunk);
+        } else {
+            self.free.insert(chunk);
+        }
+    }
+
+    /// Takes a slab whose chunks are all free, for the journal.
+    pub fn take_slab(&mut self) -> Option<u32> {
+        let per = self.chunks_per_slab;
+        let slabs = self.pieces.len() as u32 / per;
+        // From the end: chains fill the pool from the front.
+        let slab = (0..slabs).rev().find(|s| self.free.range_cardinality(s * per..(s + 1) * per) == u64::from(per))?;
+        self.free.remove_range(slab * per..(slab + 1) * per);
+        Some(slab)
+    }
+
+    /// Gives a slab of the journal back.
+    pub fn return_slab(&mut self, slab: u32) {
+        self.free.insert_range(slab * self.chunks_per_slab..(slab + 1) * self.chunks_per_slab);
+    }
+
+    /// Chunks in a slab.
+    pub fn chunks_per_slab(&self) -> u32 {
+        self.chunks_per_slab
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    /// 64 chunks of 4 blocks; the journal owns the first 16.
+    fn pool() -> Pool {
+        Pool::new(64, 16384, 65536, &[0, 1, 2, 3])
+    }
+
+    #[test]
+    fn small_pieces_fill_a_chunk_before_another_is_taken() {
+        let mut pool = pool();
+        let mut tail = None;
+        let a = pool.allocate(2, &mut tail).unwrap();
+        let b = pool.allocate(2, &mut tail).unwrap();
+        let c = pool.allocate(1, &mut tail).unwrap();
+        assert_eq!(a[0].block + 2, b[0].block);
+        assert_eq!(c[0].block, b[0].block + 2, "the neighbouring chunk continues the chain");
+        assert_eq!(pool.free(), 46);
+    }
+
+    #[test]
+    fn a_freed_tail_chunk_is_not_refilled() {
+        let mut pool = pool();
+        let pins = Pins::new(64);
+        let mut tail = None;
+        let a = pool.allocate(1, &mut tail).unwrap();
+        pool.unlink(10, a);
+        pool.release(9, &pins);
+        assert_eq!(pool.free(), 47);
+        pool.release(10, &pins);
+        assert_eq!(pool.free(), 48);
+        let old = tail.unwrap();
+        let b = pool.allocate(1, &mut tail).unwrap();
+        assert_ne!(tail, Some(Tail { block: old.block + 1, ..old }), "{b:?}");
+        assert_eq!(b[0].block % 4, 0);
+    }
+
+    #[test]
+    fn a_chunk_being_written_to_survives_the_death_of_its_older_piece() {
+        let mut pool = pool();
+        let pins = Pins::new(64);
+        let mut tail = None;
+        let old = pool.allocate(1, &mut tail).unwrap();
+        let new = pool.allocate(1, &mut tail).unwrap();
+        pool.unlink(1, old);
+        pool.release(1, &pins);
+        assert_eq!(pool.free(), 47, "the new piece holds the chunk");
+        pool.give_back(&new, &pins);
+        assert_eq!(pool.free(), 48);
+    }
+
+    #[test]
+    fn a_pinned_chunk_waits_for_its_reader() {
+        let mut pool = pool();
+        let pins = Pins::new(64);
+        let a = pool.allocate(4, &mut None).unwrap();
+        pins.pin(a[0].block / 4);
+        pool.unlink(1, a.clone());
+        pool.release(1, &pins);
+        assert_eq!((pool.free(), pool.pinned()), (47, 1));
+        pins.unpin(a[0].block / 4);
+        pool.release(1, &pins);
+        assert_eq!((pool.free(), pool.pinned()), (48, 0));
+    }
+
+    #[test]
+    fn long_pieces_scatter_only_when_they_must_and_nothing_leaks() {
+        for seed in 0..100 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut pool = pool();
+            let pins = Pins::new(64);
+            let mut live: Vec<Vec<Extent>> = Vec::new();
+            let mut tail = None;
+            for _ in 0..200 {
+                if rng.random_bool(0.6) {
+                    if let Some(e) = pool.allocate(rng.random_range(1..30), &mut tail) {
+                        live.push(e);
+                    }
+                } else if !live.is_empty() {
+                    let e = live.swap_remove(rng.random_range(0..live.len()));
+                    pool.unlink(1, e);
+                    pool.release(1, &pins);
+                }
+                let mut blocks: Vec<u32> = live.iter().flatten().flat_map(|e| e.block..e.block + e.blocks).collect();
+                let n = blocks.len();
+                blocks.sort_unstable();
+                blocks.dedup();
+                assert_eq!(n, blocks.len(), "seed {seed}: a block was given twice");
+                assert!(blocks.iter().all(|b| (64..256).contains(b)), "seed {seed}: a journal block was given");
+                assert_eq!(pool.free() + pool.used(), 48, "seed {seed}: a chunk leaked");
+            }
+        }
+    }
+}
