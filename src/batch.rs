@@ -135,7 +135,8 @@ impl Batch {
         let from = self.metas.len();
         for (i, entry) in entries.iter().enumerate() {
             if first == 0 || first.checked_add(i as u64) != Some(entry.index()) {
-                let why = if first == 0 { "index 0 is before the first entry" } else { "its entries are not consecutive" };
+                let why =
+                    if first == 0 { "index 0 is before the first entry" } else { "its entries are not consecutive" };
                 self.refuse(replica, why);
                 return self;
             }

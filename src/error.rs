@@ -94,7 +94,9 @@ pub enum Error {
     #[error("{0}")]
     Full(Box<FullReport>),
     /// `try_submit` would have had to wait.
-    #[error("the queue is full ({queued} of {limit} bytes) or waits for the cleaner; wait for durability, or use submit")]
+    #[error(
+        "the queue is full ({queued} of {limit} bytes) or waits for the cleaner; wait for durability, or use submit"
+    )]
     Busy {
         /// Bytes in the queue.
         queued: u64,
@@ -102,7 +104,9 @@ pub enum Error {
         limit: u64,
     },
     /// A write or a sync failed. Nothing after it is acknowledged; reads are still served.
-    #[error("the log is poisoned: {cause}; reopen it: everything acknowledged is there, nothing unacknowledged is promised")]
+    #[error(
+        "the log is poisoned: {cause}; reopen it: everything acknowledged is there, nothing unacknowledged is promised"
+    )]
     Poisoned {
         /// The first failure.
         cause: Arc<str>,

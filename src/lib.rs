@@ -2,15 +2,35 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod batch;
+mod chain;
+mod checkpoint;
 pub mod disk;
+mod engine;
 mod error;
 #[doc(hidden)]
 pub mod format;
 mod index;
+mod journal;
+mod lsn;
 mod options;
+mod pending;
+mod recovery;
+mod replica;
 mod space;
+mod stats;
 mod sync;
+mod verify;
+mod wal;
 
 pub use batch::{AsEntry, Batch, Entry};
+pub use bytes::Bytes;
 pub use error::{Damage, Error, FullReport, Lost, Result};
-pub use options::{Options, Placement, Progress, ReadMode};
+pub use lsn::Lsn;
+pub use options::{
+    MAX_BATCH_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, Options, Placement, Progress, ReadMode,
+};
+pub use pending::{Pending, SubmitFuture};
+pub use replica::Replica;
+pub use stats::Stats;
+pub use verify::{VerifyProgress, VerifyReport};
+pub use wal::Wal;

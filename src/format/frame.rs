@@ -68,14 +68,9 @@ impl FrameHeader {
         b.extend_from_slice(&self.prev_hash.to_le_bytes());
         b.extend_from_slice(&self.watermark.to_le_bytes());
         b.extend_from_slice(&self.tail_seq.to_le_bytes());
-        for field in [
-            self.blocks,
-            self.prev_blocks,
-            self.payload_bytes,
-            self.table_bytes,
-            self.table_crc,
-            self.payload_digest,
-        ] {
+        for field in
+            [self.blocks, self.prev_blocks, self.payload_bytes, self.table_bytes, self.table_crc, self.payload_digest]
+        {
             b.extend_from_slice(&field.to_le_bytes());
         }
         b.resize(CRC_AT, 0);
@@ -245,10 +240,7 @@ mod tests {
     fn participants_round_trip_sorted_and_bounded() {
         let mut out = Vec::new();
         Participants::encode(&mut vec![9, 3, 9, u64::MAX, 0], &mut out);
-        assert_eq!(
-            Participants::decode(&mut Reader::new(&out)),
-            Some(Participants::These(vec![0, 3, 9, u64::MAX]))
-        );
+        assert_eq!(Participants::decode(&mut Reader::new(&out)), Some(Participants::These(vec![0, 3, 9, u64::MAX])));
         let mut many = Vec::new();
         Participants::encode(&mut (0..5000).collect(), &mut many);
         assert_eq!(Participants::decode(&mut Reader::new(&many)), Some(Participants::Many));

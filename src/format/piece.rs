@@ -1,8 +1,8 @@
 //! The piece: a run of one replica's entries as it lies in chunks.
 //!
 //! ```text
-//! 0      4       8          16        24             32       40      44      48      52             60    64
-//! | magic| count | piece id | replica | incarnation  | first  | bytes | 0     | table crc | 0 ...    | crc |
+//! 0      4       8          16        24      32      36  40          44       60    64
+//! | magic| count | piece id | replica | first | bytes | 0 | table crc | 0 ...  | crc |
 //! | count x { end u32, crc u32 } | payloads, back to back | (zeros to the block) |
 //! ```
 //! `end` is where the entry's payload ends, counted from the first payload. Its *descriptor* lives in the journal; the header
@@ -149,8 +149,6 @@ pub struct PieceHeader {
     pub id: u64,
     /// Its owner.
     pub replica: u64,
-    /// The owner's life that wrote it.
-    pub incarnation: u64,
     /// Index of its first entry.
     pub first: u64,
     /// Entries in it.
@@ -167,7 +165,7 @@ impl PieceHeader {
         let mut b = Vec::with_capacity(PIECE_HEADER_BYTES);
         b.extend_from_slice(&MAGIC.to_le_bytes());
         b.extend_from_slice(&self.slots.to_le_bytes());
-        for field in [self.id, self.replica, self.incarnation, self.first] {
+        for field in [self.id, self.replica, self.first] {
             b.extend_from_slice(&field.to_le_bytes());
         }
         b.extend_from_slice(&self.bytes.to_le_bytes());
@@ -189,14 +187,7 @@ impl PieceHeader {
             return None;
         }
         let slots = r.u32()?;
-        let this = Self {
-            slots,
-            id: r.u64()?,
-            replica: r.u64()?,
-            incarnation: r.u64()?,
-            first: r.u64()?,
-            bytes: r.u32()?,
-        };
+        let this = Self { slots, id: r.u64()?, replica: r.u64()?, first: r.u64()?, bytes: r.u32()? };
         r.u32()?;
         let table_crc = r.u32()?;
         if seed.crc(this.id, body) != crc {
@@ -252,7 +243,7 @@ mod tests {
     #[test]
     fn header_seals_header_and_table() {
         let seed = Seed::new(&[1; 16]);
-        let header = PieceHeader { id: 5, replica: 6, incarnation: 7, first: 8, slots: 2, bytes: 100 };
+        let header = PieceHeader { id: 5, replica: 6, first: 8, slots: 2, bytes: 100 };
         let mut piece = vec![0; 100];
         piece[64..80].copy_from_slice(&[1; 16]);
         let crc = header.seal(seed, &mut piece);

@@ -319,11 +319,7 @@ impl<'a> Records<'a> {
             TRUNCATE | RESET => {
                 let (first, prev_term) = (r.varint()?, r.varint()?);
                 (first > 0).then_some(())?;
-                if kind == TRUNCATE {
-                    Body::Truncate { first, prev_term }
-                } else {
-                    Body::Reset { first, prev_term }
-                }
+                if kind == TRUNCATE { Body::Truncate { first, prev_term } } else { Body::Reset { first, prev_term } }
             }
             REMOVE => Body::Remove,
             _ => return None,

@@ -110,29 +110,29 @@ impl Superblock {
     }
 
     fn fields(body: &[u8]) -> Result<Self, SuperblockError> {
-                use SuperblockError::{Features, Invalid, Version};
-                let short = Invalid("cut short");
-                let mut r = Reader::new(body);
-                r.take(8).ok_or(short.clone())?;
-                let version = r.u32().ok_or(short.clone())?;
-                if version != FORMAT_VERSION {
-                    return Err(Version(version));
-                }
-                r.u32().ok_or(short.clone())?;
-                let features = r.u64().ok_or(short.clone())?;
-                if features & !KNOWN_FEATURES != 0 {
-                    return Err(Features(features & !KNOWN_FEATURES));
-                }
-                let uuid = r.take(16).and_then(|b| b.try_into().ok()).ok_or(short.clone())?;
-                let epoch = r.u64().ok_or(short.clone())?;
-                let mut field = || r.u32().ok_or(short.clone());
-                let (chunk_bytes, segment_bytes, slab_count) = (field()?, field()?, field()?);
-                let (journal_floor, journal_cap, n) = (field()?, field()?, field()?);
-                if n as usize > MAX_JOURNAL_SLABS {
-                    return Err(Invalid("more journal slabs than fit"));
-                }
-                let journal_slabs = (0..n).map(|_| field()).collect::<Result<_, _>>()?;
-                Ok(Self { uuid, epoch, chunk_bytes, segment_bytes, slab_count, journal_floor, journal_cap, journal_slabs })
+        use SuperblockError::{Features, Invalid, Version};
+        let short = Invalid("cut short");
+        let mut r = Reader::new(body);
+        r.take(8).ok_or(short.clone())?;
+        let version = r.u32().ok_or(short.clone())?;
+        if version != FORMAT_VERSION {
+            return Err(Version(version));
+        }
+        r.u32().ok_or(short.clone())?;
+        let features = r.u64().ok_or(short.clone())?;
+        if features & !KNOWN_FEATURES != 0 {
+            return Err(Features(features & !KNOWN_FEATURES));
+        }
+        let uuid = r.take(16).and_then(|b| b.try_into().ok()).ok_or(short.clone())?;
+        let epoch = r.u64().ok_or(short.clone())?;
+        let mut field = || r.u32().ok_or(short.clone());
+        let (chunk_bytes, segment_bytes, slab_count) = (field()?, field()?, field()?);
+        let (journal_floor, journal_cap, n) = (field()?, field()?, field()?);
+        if n as usize > MAX_JOURNAL_SLABS {
+            return Err(Invalid("more journal slabs than fit"));
+        }
+        let journal_slabs = (0..n).map(|_| field()).collect::<Result<_, _>>()?;
+        Ok(Self { uuid, epoch, chunk_bytes, segment_bytes, slab_count, journal_floor, journal_cap, journal_slabs })
     }
 
     fn check(&self, file_bytes: u64) -> Result<(), SuperblockError> {
@@ -152,7 +152,11 @@ impl Superblock {
             return Err(Invalid("the file is shorter than its superblock says"));
         }
         let n = self.journal_slabs.len() as u32;
-        if self.journal_floor < 4 || n < self.journal_floor || n > self.journal_cap || self.journal_cap > self.slab_count {
+        if self.journal_floor < 4
+            || n < self.journal_floor
+            || n > self.journal_cap
+            || self.journal_cap > self.slab_count
+        {
             return Err(Invalid("journal size"));
         }
         let mut seen = roaring::RoaringBitmap::new();

@@ -34,6 +34,25 @@ impl Keys {
         self.list.iter().find(|e| *e.key == *key).map(|e| &e.value)
     }
 
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn at(&self, i: usize) -> Option<&KeyEntry> {
+        self.list.get(i)
+    }
+
+    pub fn at_mut(&mut self, i: usize) -> Option<&mut KeyEntry> {
+        self.list.get_mut(i)
+    }
+
+    /// Keeps the keys that `keep` says yes to; `false` if one went.
+    pub fn retain(&mut self, keep: impl FnMut(&KeyEntry) -> bool) -> bool {
+        let before = self.list.len();
+        self.list.retain(keep);
+        self.list.len() == before
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &KeyEntry> {
         self.list.iter()
     }

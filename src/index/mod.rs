@@ -7,9 +7,8 @@ mod registry;
 mod state;
 mod terms;
 
-pub(crate) use keys::{Keys, Value};
+pub(crate) use keys::{Value, inline_cost};
 pub(crate) use loc::{Loc, MAX_INLINE_ENTRY};
-pub(crate) use places::{ChainPiece, Place, Places};
+pub(crate) use places::{ChainPiece, Place, weight};
 pub(crate) use registry::{Cell, Registry};
 pub(crate) use state::ReplicaState;
-pub(crate) use terms::Terms;

@@ -59,7 +59,13 @@ const JOURNAL_OVERHEAD: u64 = 24;
 /// a chunk closed by a large one wastes less than that one's size, so large entries pay twice.
 pub(crate) fn weight(len: u32, chunk_bytes: u32) -> u64 {
     let slot = u64::from(len) + 8;
-    if slot >= u64::from(chunk_bytes / 8) { 2 * round_up_block(slot + 64) } else { slot * 6 / 5 + 1 }
+    if slot + 64 > u64::from(chunk_bytes) {
+        2 * round_up_block(slot + 64)
+    } else if slot >= u64::from(chunk_bytes / 8) {
+        2 * slot + slot / 31 + 1
+    } else {
+        slot * 6 / 5 + 1
+    }
 }
 
 impl Places {
@@ -77,10 +83,6 @@ impl Places {
 
     pub fn chain(&self) -> &VecDeque<ChainPiece> {
         &self.chain
-    }
-
-    pub fn chain_mut(&mut self) -> impl Iterator<Item = &mut ChainPiece> {
-        self.chain.iter_mut()
     }
 
     pub fn get(&self, index: u64) -> Option<Place<'_>> {
@@ -261,6 +263,19 @@ impl Places {
         self.forget_journal(first, last, chunk);
         self.chain.insert(at, piece);
         true
+    }
+
+    /// Keeps the pieces that `keep` says yes to; answers the ranges of the others.
+    pub fn retain_chain(&mut self, mut keep: impl FnMut(&ChainPiece) -> bool) -> Vec<(u64, u64)> {
+        let mut lost = Vec::new();
+        self.chain.retain(|piece| {
+            let kept = keep(piece);
+            if !kept {
+                lost.push((piece.desc.first, piece.desc.last()));
+            }
+            kept
+        });
+        lost
     }
 
     /// Forgets everything.

@@ -132,6 +132,14 @@ impl ReplicaState {
         entries.chain(state).collect()
     }
 
+    /// Whether the newest record of its CORE, of a key or of a piece lies in segment `seq`.
+    pub fn has_metadata_in(&self, seq: u64) -> bool {
+        self.exists
+            && (self.core_seq == seq
+                || self.keys.iter().any(|e| e.seq == seq)
+                || self.places.chain().iter().any(|p| p.meta_seq == seq))
+    }
+
     /// What its core, keys and descriptors take in the journal when they are carried.
     pub fn meta_bytes(&self) -> u64 {
         const CORE: u64 = 48;

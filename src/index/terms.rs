@@ -119,7 +119,9 @@ mod tests {
                 let term = rng.random_range(1..4);
                 if rng.random_bool(0.5) {
                     // Holes are only ever asked about by the owner's own range, so the model fills them as `set` may.
-                    if plain.iter().take(hi + 2).skip(lo).any(|t: &Option<u64>| t.is_some()) || plain.iter().all(|t| t.is_none()) {
+                    if plain.iter().take(hi + 2).skip(lo).any(|t: &Option<u64>| t.is_some())
+                        || plain.iter().all(|t| t.is_none())
+                    {
                         terms.set(lo as u64, hi as u64, term);
                         plain[lo..=hi].fill(Some(term));
                     }

@@ -23,7 +23,7 @@ pub(crate) struct Demand {
 }
 
 /// The sums over all replicas, and their bounds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Accounts {
     reserved: u64,
     carried: u64,
@@ -61,11 +61,6 @@ impl Accounts {
         self.budget
     }
 
-    /// Whether a replica of this weight is worth chunks of its own.
-    pub fn is_large(&self, weight: u64) -> bool {
-        weight >= self.small
-    }
-
     /// What `demand` is charged, given what the replica is charged now.
     ///
     /// Small replicas are carried while the budget has room; beyond it they reserve chunks like large ones.
@@ -75,7 +70,7 @@ impl Accounts {
         }
         let small = Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes };
         let others = self.carried - now.carried.min(self.carried);
-        if !self.is_large(demand.weight) && others + small.carried <= self.budget {
+        if demand.weight < self.small && others + small.carried <= self.budget {
             return small;
         }
         let chunks = (demand.weight + demand.term_runs * WEIGHT_PER_TERM).div_ceil(self.chunk_bytes) + 1;

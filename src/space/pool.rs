@@ -97,14 +97,15 @@ impl Pool {
             return None;
         }
         let wish = tail.map_or(self.cursor, |t| t.chunk + 1);
-        let extents = match self.run(chunks, wish).or_else(|| self.run(chunks, self.cursor)).or_else(|| self.run(chunks, 0)) {
-            Some(chunk) => {
-                self.free.remove_range(chunk..chunk + chunks);
-                self.cursor = chunk + chunks;
-                vec![Extent { block: chunk * self.blocks_per_chunk, blocks }]
-            }
-            None => self.scatter(chunks, blocks),
-        };
+        let extents =
+            match self.run(chunks, wish).or_else(|| self.run(chunks, self.cursor)).or_else(|| self.run(chunks, 0)) {
+                Some(chunk) => {
+                    self.free.remove_range(chunk..chunk + chunks);
+                    self.cursor = chunk + chunks;
+                    vec![Extent { block: chunk * self.blocks_per_chunk, blocks }]
+                }
+                None => self.scatter(chunks, blocks),
+            };
         if let Some(last) = extents.last() {
             let block = last.block + last.blocks;
             let chunk = (block - 1) / self.blocks_per_chunk;
@@ -160,7 +161,12 @@ impl Pool {
 
     /// Recovery: takes the chunks of a linked piece. `false`, and nothing changes, where one of them belongs to the journal or to
     /// another replica (`owners` says whose each chunk is).
-    pub fn claim(&mut self, extents: &[Extent], replica: u64, owners: &mut std::collections::HashMap<u32, u64>) -> bool {
+    pub fn claim(
+        &mut self,
+        extents: &[Extent],
+        replica: u64,
+        owners: &mut std::collections::HashMap<u32, u64>,
+    ) -> bool {
         let chunks = || extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk));
         let fits = chunks().all(|c| match owners.get(&c) {
             Some(&owner) => owner == replica,
@@ -180,7 +186,11 @@ impl Pool {
     pub fn tail_behind(&self, last_block: u32) -> Option<Tail> {
         let chunk = last_block / self.blocks_per_chunk;
         let generation = *self.generations.get(chunk as usize)?;
-        (last_block + 1 < (chunk + 1) * self.blocks_per_chunk).then_some(Tail { chunk, generation, block: last_block + 1 })
+        (last_block + 1 < (chunk + 1) * self.blocks_per_chunk).then_some(Tail {
+            chunk,
+            generation,
+            block: last_block + 1,
+        })
     }
 
     /// The space of pieces unlinked by a record at `lsn`: free once a durable frame's watermark covers it.
@@ -231,6 +241,28 @@ impl Pool {
         } else {
             self.free.insert(chunk);
         }
+    }
+
+    /// Compares the counts with the pieces that are really linked; answers what does not agree.
+    pub fn audit(&self, linked: &std::collections::HashMap<u32, u16>, journal_slabs: &[u32]) -> Vec<String> {
+        let mut expected = linked.clone();
+        for chunk in self.dying.iter().flat_map(|(_, e)| e).flat_map(|e| e.chunks(self.blocks_per_chunk)) {
+            *expected.entry(chunk).or_default() += 1;
+        }
+        let mut wrong = Vec::new();
+        for (chunk, &count) in (0_u32..).zip(&self.pieces) {
+            let want = expected.get(&chunk).copied().unwrap_or(0);
+            let free = self.free.contains(chunk);
+            let journal = journal_slabs.contains(&(chunk / self.chunks_per_slab));
+            let pinned = self.pinned.contains(&chunk);
+            let places = u8::from(free) + u8::from(journal) + u8::from(pinned) + u8::from(count > 0);
+            if count != want || places != 1 {
+                wrong.push(format!(
+                    "chunk {chunk}: counts {count} pieces, {want} are linked; free: {free}, journal: {journal}, pinned: {pinned}"
+                ));
+            }
+        }
+        wrong
     }
 
     /// Takes a slab whose chunks are all free, for the journal.

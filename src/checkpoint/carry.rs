@@ -1,0 +1,199 @@
+//! Carrying: what is small goes to the journal's head as it is.
+
+use bytes::Bytes;
+
+use super::gather::{Moving, Seen, SegmentSource};
+use super::settle::encoded_bound;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::format::EntryId;
+use crate::format::frame::ENTRY_CRC_BYTES;
+use crate::format::record::{self, MAX_DAMAGE_RANGES, RunKind};
+use crate::index::{Loc, ReplicaState, Value};
+use crate::journal::{Class, Sequencer};
+
+/// Payload copied under one hold of the sequencer lock: callers must not wait long.
+const CARRY_BYTES: usize = 64 << 10;
+/// A record of one entry, at its longest, without payload.
+const RECORD_BYTES: u64 = 64;
+/// A CORE at its longest.
+const CORE_BYTES: u64 = 64 + 20 * MAX_DAMAGE_RANGES as u64;
+
+impl Engine {
+    /// Copies the entries to the open frame, clipped to what still lies where it was read. `false`: no room.
+    pub(super) fn carry(&self, moving: &Moving, source: &mut SegmentSource) -> Result<bool> {
+        let mut batch: Vec<(Seen, Bytes)> = Vec::new();
+        let mut bytes = 0;
+        for &seen in &moving.entries {
+            let Some(payload) = self.payload(moving, seen, source)? else { continue };
+            bytes += payload.len() + ENTRY_CRC_BYTES;
+            batch.push((seen, payload));
+            if bytes >= CARRY_BYTES {
+                if !self.carry_batch(moving, &batch)? {
+                    return Ok(false);
+                }
+                batch.clear();
+                bytes = 0;
+            }
+        }
+        if batch.is_empty() { Ok(true) } else { self.carry_batch(moving, &batch) }
+    }
+
+    fn carry_batch(&self, moving: &Moving, batch: &[(Seen, Bytes)]) -> Result<bool> {
+        let payload: u64 = batch.iter().map(|(_, p)| (p.len() + ENTRY_CRC_BYTES) as u64).sum();
+        let mut s = self.seq.lock();
+        if let Some(why) = &s.stopped {
+            return Err(why.clone());
+        }
+        if !s.make_room(payload, batch.len() as u64 * RECORD_BYTES, Class::Clean, &self.segment_map, &self.recent) {
+            return Ok(false);
+        }
+        self.publish_head(&s);
+        let mut state = moving.cell.lock();
+        if !state.exists || state.incarnation != moving.incarnation {
+            return Ok(true);
+        }
+        let alive: Vec<&(Seen, Bytes)> =
+            batch.iter().filter(|(e, _)| e.index >= state.first && state.places.loc(e.index) == Some(e.loc)).collect();
+        for run in alive.chunk_by(|(a, _), (b, _)| a.index + 1 == b.index && a.term == b.term) {
+            self.carry_run(&mut s, moving.cell.id, &mut state, run);
+        }
+        s.open.batches += u64::from(!alive.is_empty());
+        self.recharge(&mut s, &mut state);
+        drop(state);
+        self.submitted(&mut s, true, None, false);
+        Ok(true)
+    }
+
+    fn carry_run(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, run: &[&(Seen, Bytes)]) {
+        let Some((head, _)) = run.first() else { return };
+        let seq = Self::next_seq(s, id, state);
+        let lens = run.iter().map(|(_, p)| p.len() as u32);
+        let place = (head.index, head.term);
+        let before = s.open.used();
+        record::encode_run(&mut s.open.table, RunKind::Carried, id, seq, place, lens);
+        let locs: Vec<Loc> = run
+            .iter()
+            .map(|(seen, payload)| {
+                let len = payload.len() as u32;
+                let entry = EntryId { replica: id, index: seen.index, term: seen.term, len };
+                let crc = self.geo.seed.entry_crc(crc32c::crc32c(payload), s.open.here(), entry);
+                Loc::new(s.open.push_entry(crc, payload), len)
+            })
+            .collect();
+        self.counters.carried_entries.add(run.len() as u64);
+        self.counters.carried_bytes.add(s.open.used() - before);
+        state.places.set_journal(head.index, locs.into_iter(), self.geo.chunk_bytes);
+    }
+
+    /// Writes anew every CORE, key and descriptor whose newest record lies in the segment: generated from the index under the
+    /// lock, never copied, so that an old value cannot overtake a new one. `false`: no room.
+    pub(super) fn carry_metadata(&self, seq: u64, participants: &[u64]) -> Result<bool> {
+        for &id in participants {
+            let Some(cell) = self.registry.get(id) else { continue };
+            if !cell.lock().has_metadata_in(seq) {
+                continue;
+            }
+            let mut s = self.seq.lock();
+            if let Some(why) = &s.stopped {
+                return Err(why.clone());
+            }
+            let mut state = cell.lock();
+            let before = s.open.used();
+            let (mut first, at) = (true, s.open.lsn);
+            let mut room = |s: &mut Sequencer, table: u64| {
+                let ok = s.make_room(0, table, Class::Clean, &self.segment_map, &self.recent);
+                s.open.batches += u64::from(std::mem::take(&mut first) || s.open.batches == 0);
+                ok
+            };
+            if !state.exists {
+                continue;
+            }
+            if state.core_seq == seq {
+                if !room(&mut s, CORE_BYTES) {
+                    return Ok(false);
+                }
+                let core = state.core();
+                self.write_core(&mut s, id, &mut state, &core);
+            }
+            if !self.carry_keys(&mut s, id, &mut state, seq, &mut room)
+                || !self.carry_descriptors(&mut s, id, &mut state, seq, &mut room)
+            {
+                return Ok(false);
+            }
+            if s.open.lsn == at {
+                self.counters.carried_bytes.add(s.open.used().saturating_sub(before));
+            }
+            drop(state);
+            self.submitted(&mut s, true, None, false);
+        }
+        Ok(true)
+    }
+
+    fn carry_keys(
+        &self,
+        s: &mut Sequencer,
+        id: u64,
+        state: &mut ReplicaState,
+        seq: u64,
+        room: &mut impl FnMut(&mut Sequencer, u64) -> bool,
+    ) -> bool {
+        for i in 0..state.keys.len() {
+            let Some(entry) = state.keys.at(i).filter(|e| e.seq == seq) else { continue };
+            let bytes = RECORD_BYTES
+                + entry.key.len() as u64
+                + match &entry.value {
+                    Value::Inline(value) => value.len() as u64,
+                    Value::Out(piece) => encoded_bound(&piece.desc),
+                };
+            if !room(s, bytes) {
+                return false;
+            }
+            let record = Self::next_seq(s, id, state);
+            let segment = s.segments.current();
+            let Some(entry) = state.keys.at_mut(i) else { continue };
+            match &entry.value {
+                Value::Inline(value) => record::encode_put(&mut s.open.table, id, record, &entry.key, value),
+                Value::Out(piece) => record::encode_put_out(&mut s.open.table, id, record, &entry.key, &piece.desc),
+            }
+            entry.seq = segment;
+        }
+        true
+    }
+
+    fn carry_descriptors(
+        &self,
+        s: &mut Sequencer,
+        id: u64,
+        state: &mut ReplicaState,
+        seq: u64,
+        room: &mut impl FnMut(&mut Sequencer, u64) -> bool,
+    ) -> bool {
+        let descs: Vec<_> = state
+            .places
+            .chain()
+            .iter()
+            .filter(|p| p.meta_seq == seq)
+            .map(|p| {
+                let mut desc = p.desc.clone();
+                desc.terms = state.terms.runs(desc.first, desc.count);
+                desc
+            })
+            .collect();
+        // A few dozen at a time: a record must fit its frame.
+        for some in descs.chunks(64) {
+            if !room(s, RECORD_BYTES + some.iter().map(encoded_bound).sum::<u64>()) {
+                return false;
+            }
+            let record = Self::next_seq(s, id, state);
+            record::encode_pieces(&mut s.open.table, RunKind::Carried, id, record, some);
+            let segment = s.segments.current();
+            for desc in some {
+                if let Some(piece) = state.places.piece_mut(desc.id) {
+                    piece.meta_seq = segment;
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,65 @@
+//! Resizing: the journal grows while chunks are plentiful, and gives slabs back when they are not.
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::format::superblock::{SUPERBLOCK_OFFSETS, Superblock};
+use crate::journal::RESERVED_SEGMENTS;
+
+impl Engine {
+    /// Takes a slab for the journal if it may grow and three quarters of what the chains have left is not needed.
+    pub(super) fn grow_journal(&self) -> Result<()> {
+        loop {
+            let reserved = { self.seq.lock().accounts.reserved() };
+            let mut superblock = self.superblock.lock();
+            if superblock.journal_slabs.len() as u32 >= superblock.journal_cap {
+                return Ok(());
+            }
+            if { self.seq.lock().segments.free.len() } > { self.seq.lock().low_water() } {
+                return Ok(());
+            }
+            let slab = {
+                let mut pool = self.pool.lock();
+                let spare = pool.free().saturating_sub(reserved + self.value_reserve);
+                let plenty = u64::from(self.geo.chunks / 4) + u64::from(pool.chunks_per_slab());
+                if spare < plenty { None } else { pool.take_slab() }
+            };
+            let Some(slab) = slab else { return Ok(()) };
+            let mut next = superblock.clone();
+            next.journal_slabs.push(slab);
+            self.write_superblock(&mut superblock, next)?;
+            drop(superblock);
+            self.seq.lock().segments.free.push_back(slab);
+        }
+    }
+
+    /// Gives a free slab back to the chains, if the journal is above its floor and can spare one.
+    pub(crate) fn shrink_journal(&self) -> Result<bool> {
+        let mut superblock = self.superblock.lock();
+        if superblock.journal_slabs.len() as u32 <= superblock.journal_floor {
+            return Ok(false);
+        }
+        let slab = {
+            let mut s = self.seq.lock();
+            if s.segments.free.len() <= RESERVED_SEGMENTS + 1 { None } else { s.segments.free.pop_back() }
+        };
+        let Some(slab) = slab else { return Ok(false) };
+        let mut next = superblock.clone();
+        next.journal_slabs.retain(|&s| s != slab);
+        self.write_superblock(&mut superblock, next)?;
+        self.pool.lock().return_slab(slab);
+        Ok(true)
+    }
+
+    /// A, durable; then B, durable: one of them is whole at every moment.
+    fn write_superblock(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
+        next.epoch += 1;
+        let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
+        for offset in SUPERBLOCK_OFFSETS {
+            self.disk
+                .write_durable_at(offset, bytes.as_slice())
+                .map_err(|e| self.failed("writing the superblock", &e))?;
+        }
+        *current = next;
+        Ok(())
+    }
+}

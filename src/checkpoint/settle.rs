@@ -1,0 +1,150 @@
+//! Settling: a replica's journal-resident entries become pieces of its chain.
+
+use bytes::Bytes;
+
+use super::gather::{Moving, Seen, SegmentSource};
+use crate::chain::{PackEntry, Packed, pack};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::format::piece::{Extent, PieceDesc};
+use crate::format::record::{self, RunKind};
+use crate::format::varint;
+use crate::index::{ChainPiece, ReplicaState};
+use crate::journal::Class;
+
+/// A piece that is written but not linked.
+struct Written {
+    desc: PieceDesc,
+    /// What its entries were when they were read.
+    seen: Vec<Seen>,
+}
+
+impl Engine {
+    /// Settles the group: pack, write, **flush**, and only then say so in the journal.
+    pub(super) fn settle(&self, group: Vec<Moving>, source: &mut SegmentSource) -> Result<bool> {
+        let mut written: Vec<(Moving, Vec<Written>)> = Vec::new();
+        let mut short = false;
+        for moving in group {
+            let pieces = self.write_pieces(&moving, source, &mut short)?;
+            written.push((moving, pieces));
+        }
+        // One flush after all of them: a move record must never be durable before the pieces it names.
+        self.disk.flush().map_err(|e| self.failed("flushing settled pieces", &e))?;
+        for (moving, pieces) in written {
+            if !self.link_settled(&moving, pieces)? {
+                return Ok(false);
+            }
+        }
+        Ok(!short)
+    }
+
+    /// Packs and writes the replica's entries. Not durable yet, not linked yet.
+    fn write_pieces(&self, moving: &Moving, source: &mut SegmentSource, short: &mut bool) -> Result<Vec<Written>> {
+        let mut payloads: Vec<(Seen, Bytes)> = Vec::with_capacity(moving.entries.len());
+        for &seen in &moving.entries {
+            if let Some(payload) = self.payload(moving, seen, source)? {
+                payloads.push((seen, payload));
+            }
+        }
+        let mut written = Vec::new();
+        for run in payloads.chunk_by(|(a, _), (b, _)| a.index.checked_add(1) == Some(b.index)) {
+            let Some((head, _)) = run.first() else { continue };
+            let entries: Vec<_> = run
+                .iter()
+                .map(|(seen, p)| PackEntry { term: seen.term, payload: p, payload_crc: crc32c::crc32c(p) })
+                .collect();
+            let owner = moving.cell.id;
+            let packed = pack(self.geo.seed, owner, head.index, &entries, self.geo.chunk_bytes, || self.next_id());
+            let mut rest = run;
+            for piece in packed {
+                let (mine, later) = rest.split_at(rest.len().min(piece.desc.count as usize));
+                rest = later;
+                let Some(extents) = self.destination(moving, &piece) else {
+                    *short = true;
+                    continue;
+                };
+                self.write_piece(&extents, piece.buf.as_slice())
+                    .map_err(|e| self.failed("writing a settled piece", &e))?;
+                self.counters.settled_bytes.add(piece.buf.len() as u64);
+                written.push(Written { desc: piece.at(extents), seen: mine.iter().map(|&(seen, _)| seen).collect() });
+            }
+        }
+        Ok(written)
+    }
+
+    /// Room for a piece, behind the replica's last one if that chunk has some left. Held from here on.
+    fn destination(&self, moving: &Moving, piece: &Packed) -> Option<Vec<Extent>> {
+        let mut state = moving.cell.lock();
+        let mut pool = self.pool.lock();
+        if state.incarnation != moving.incarnation {
+            return pool.allocate(piece.blocks(), &mut None);
+        }
+        pool.allocate(piece.blocks(), &mut state.tail)
+    }
+
+    /// Links what still stands as it was read; gives back the space of what does not.
+    fn link_settled(&self, moving: &Moving, pieces: Vec<Written>) -> Result<bool> {
+        let table: u64 = 64 + pieces.iter().map(|w| encoded_bound(&w.desc)).sum::<u64>();
+        let mut s = self.seq.lock();
+        if let Some(why) = &s.stopped {
+            return Err(why.clone());
+        }
+        let room = s.make_room(0, table, Class::Clean, &self.segment_map, &self.recent);
+        let mut state = moving.cell.lock();
+        let alive = room && state.exists && state.incarnation == moving.incarnation;
+        let mut linked = Vec::new();
+        for piece in pieces {
+            let n = if alive { still_standing(&state, &piece.seen) } else { 0 };
+            if n == 0 {
+                self.pool.lock().give_back(&piece.desc.extents, &self.pins);
+                continue;
+            }
+            linked.push(clip(piece.desc, n));
+        }
+        if !linked.is_empty() {
+            let id = moving.cell.id;
+            let seq = Self::next_seq(&mut s, id, &mut state);
+            record::encode_pieces(&mut s.open.table, RunKind::Carried, id, seq, &linked);
+            let meta_seq = s.segments.current();
+            for mut desc in linked {
+                desc.terms = Vec::new();
+                self.counters.settled_entries.add(u64::from(desc.count));
+                let extents = desc.extents.clone();
+                if !state.places.set_chain(ChainPiece { desc, meta_seq, mem: None }, self.geo.chunk_bytes) {
+                    self.pool.lock().give_back(&extents, &self.pins);
+                }
+            }
+            s.open.batches += 1;
+        }
+        self.recharge(&mut s, &mut state);
+        drop(state);
+        self.submitted(&mut s, true, None, false);
+        Ok(room)
+    }
+}
+
+/// How many of the piece's entries, from its first on, are dead by truncation or still lie where they were read; 0 when none of
+/// them is alive.
+fn still_standing(state: &ReplicaState, seen: &[Seen]) -> usize {
+    let n = seen.iter().take_while(|e| e.index < state.first || state.places.loc(e.index) == Some(e.loc)).count();
+    let any_alive = seen.iter().take(n).any(|e| e.index >= state.first);
+    if any_alive { n } else { 0 }
+}
+
+/// The descriptor of the first `n` entries.
+fn clip(mut desc: PieceDesc, n: usize) -> PieceDesc {
+    let mut left = n as u32;
+    desc.terms.retain_mut(|(count, _)| {
+        *count = (*count).min(left);
+        left -= *count;
+        *count > 0
+    });
+    desc.count = n as u32;
+    desc
+}
+
+/// The most that a descriptor takes in a table.
+pub(super) fn encoded_bound(desc: &PieceDesc) -> u64 {
+    let varints = 5 + 1 + 2 * desc.terms.len() + 2 * desc.extents.len();
+    12 + (varints * varint::MAX_BYTES) as u64
+}

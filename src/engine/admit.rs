@@ -1,0 +1,251 @@
+//! Admission: whether a batch makes sense where the replicas stand, and whether there is room. Changes nothing.
+
+use std::collections::HashMap;
+
+use super::Engine;
+use super::plan::{INLINE_VALUE_BYTES, Plan};
+use crate::batch::{Batch, What};
+use crate::error::{Error, FullReport, Result};
+use crate::index::{Cell, ReplicaState, inline_cost, weight};
+use crate::journal::Class;
+use crate::space::{Accounts, Charge, Demand, Pool};
+use crate::sync::Arc;
+
+/// A replica named by the batch, as it will stand after the operations looked at so far.
+#[derive(Debug)]
+pub(super) struct Touched {
+    pub cell: Arc<Cell>,
+    exists: bool,
+    first: u64,
+    last: u64,
+    /// Something else than its creation was asked for: removing it now would contradict that.
+    changed: bool,
+    charge: Charge,
+    demand: Demand,
+    grows: bool,
+}
+
+impl Touched {
+    fn new(cell: Arc<Cell>) -> Self {
+        let (exists, first, last, charge, demand) = {
+            let s = cell.lock();
+            (s.exists, s.first, s.last, s.charge, demand(&s))
+        };
+        Self { cell, exists, first, last, changed: false, charge, demand, grows: false }
+    }
+
+    fn create(&mut self) {
+        if !self.exists {
+            (self.exists, self.first, self.last) = (true, 1, 0);
+            self.demand.meta_bytes += 64;
+            self.grows = true;
+        }
+    }
+}
+
+/// What a replica's state asks of the accounts.
+pub(crate) fn demand(state: &ReplicaState) -> Demand {
+    Demand {
+        weight: state.places.weight(),
+        journal_bytes: state.places.journal_bytes(),
+        meta_bytes: state.meta_bytes(),
+        term_runs: state.terms.len() as u64,
+    }
+}
+
+/// The replicas of one batch: few are searched, many are hashed.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    pub touched: Vec<Touched>,
+    by_id: HashMap<u64, usize>,
+    /// Chunks that direct appends need.
+    append_chunks: u64,
+    /// Chunks that large values need.
+    value_chunks: u64,
+    pub class: Option<Class>,
+}
+
+const FEW: usize = 8;
+
+impl Admission {
+    /// Where the replica stands in `touched`.
+    pub fn position(&self, id: u64) -> Option<usize> {
+        if self.touched.len() <= FEW {
+            self.touched.iter().rposition(|t| t.cell.id == id)
+        } else {
+            self.by_id.get(&id).copied()
+        }
+    }
+
+    fn find(&mut self, engine: &Engine, id: u64) -> usize {
+        self.position(id).unwrap_or_else(|| {
+            let i = self.touched.len();
+            self.touched.push(Touched::new(engine.registry.get_or_create(id)));
+            match i {
+                FEW => self.by_id.extend(self.touched.iter().enumerate().map(|(i, t)| (t.cell.id, i))),
+                i if i > FEW => drop(self.by_id.insert(id, i)),
+                _ => {}
+            }
+            i
+        })
+    }
+}
+
+/// Why there is no room.
+pub(super) struct NoRoom {
+    pub metadata: bool,
+}
+
+impl Engine {
+    /// Checks every operation against the replica it names, in order.
+    pub(super) fn validate(&self, batch: &Batch, plan: &Plan) -> Result<Admission> {
+        let mut adm = Admission::default();
+        for (i, op) in batch.ops.iter().enumerate() {
+            let at = adm.find(self, op.replica);
+            let direct: u64 = plan
+                .pieces_of(i)
+                .map_or(0, |p| p.iter().map(|p| u64::from(p.blocks().div_ceil(self.geo.blocks_per_chunk))).sum());
+            let is_append = matches!(op.what, What::Append { .. });
+            *(if is_append { &mut adm.append_chunks } else { &mut adm.value_chunks }) += direct;
+            let Some(t) = adm.touched.get_mut(at) else { continue };
+            self.validate_op(batch, plan, i, op.replica, t, direct > 0)?;
+        }
+        let grows = adm.touched.iter().any(|t| t.grows);
+        adm.class = Some(if grows { Class::Grow } else { Class::Keep });
+        Ok(adm)
+    }
+
+    fn validate_op(
+        &self,
+        batch: &Batch,
+        plan: &Plan,
+        i: usize,
+        replica: u64,
+        t: &mut Touched,
+        direct: bool,
+    ) -> Result<()> {
+        let Some(op) = batch.ops.get(i) else { return Ok(()) };
+        match op.what {
+            What::Append { first, from, to } => {
+                t.create();
+                if first < t.first {
+                    return Err(Error::Compacted { replica, index: first, first_index: t.first });
+                }
+                if t.last.checked_add(1).is_some_and(|next| first > next) {
+                    return Err(Error::Gap { replica, index: first, expected: t.last + 1 });
+                }
+                t.last = first + (to - from) as u64 - 1;
+                if direct {
+                    for piece in plan.pieces_of(i).unwrap_or(&[]) {
+                        t.demand.meta_bytes += crate::format::piece::PieceDesc::TYPICAL_BYTES;
+                        t.demand.term_runs += piece.desc.terms.len() as u64;
+                        t.demand.meta_bytes += piece.desc.terms.len() as u64 * 12;
+                    }
+                } else {
+                    let mut term = None;
+                    for meta in batch.metas.get(from..to).unwrap_or(&[]) {
+                        t.demand.weight += weight(meta.len, self.geo.chunk_bytes);
+                        t.demand.journal_bytes += u64::from(meta.len) + 24;
+                        if term != Some(meta.term) {
+                            term = Some(meta.term);
+                            t.demand.term_runs += 1;
+                            t.demand.meta_bytes += 12;
+                        }
+                    }
+                }
+                t.grows = true;
+                t.changed = true;
+            }
+            What::Put { key, value } => {
+                t.create();
+                let now = t.cell.lock().keys.cost(batch.bytes_of(key));
+                let inline = if value.len > INLINE_VALUE_BYTES { 160 } else { value.len };
+                let new = inline_cost(batch.bytes_of(key), inline);
+                if new > now {
+                    t.demand.meta_bytes += new - now;
+                    t.grows = true;
+                }
+                t.changed = true;
+            }
+            What::Delete { .. } => t.changed = true,
+            What::Truncate { first } => {
+                if !t.exists {
+                    return if first <= 1 { Ok(()) } else { Err(Error::UnknownReplica { replica }) };
+                }
+                if t.last.checked_add(1).is_some_and(|next| first > next) {
+                    let why = "truncate_prefix beyond last_index + 1; use install_snapshot, which says the term";
+                    return Err(Error::Contradiction { replica, why });
+                }
+                t.first = t.first.max(first);
+                t.changed = true;
+            }
+            What::Reset { index, .. } => {
+                let Some(first) = index.checked_add(1) else {
+                    return Err(Error::Contradiction { replica, why: "a snapshot at the last possible index" });
+                };
+                t.create();
+                (t.first, t.last) = (first, index);
+                // What the entries cost until now is given back when the batch is applied.
+                t.demand.weight = 0;
+                t.demand.journal_bytes = 0;
+                t.changed = true;
+            }
+            What::Remove => {
+                if t.changed {
+                    return Err(Error::Contradiction { replica, why: "changed and removed in one batch" });
+                }
+                t.exists = false;
+                t.demand = Demand::default();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the accounts have room for what was validated.
+    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, pool: &Pool) -> Result<(), NoRoom> {
+        if adm.class != Some(Class::Grow) && adm.value_chunks == 0 {
+            return Ok(());
+        }
+        let mut after = accounts.clone();
+        for t in &adm.touched {
+            let mut charge = t.charge;
+            let new = after.price(charge, t.demand);
+            after.settle(&mut charge, new);
+        }
+        if after.carried() > after.budget() && after.carried() > accounts.carried() {
+            return Err(NoRoom { metadata: true });
+        }
+        let takes_chunks = adm.append_chunks > 0 || after.reserved() > accounts.reserved();
+        let held_back = if takes_chunks || adm.class == Some(Class::Grow) { self.value_reserve } else { 0 };
+        let needed = after.reserved() + adm.append_chunks + adm.value_chunks + held_back;
+        if (takes_chunks || adm.value_chunks > 0) && needed > pool.free() {
+            return Err(NoRoom { metadata: false });
+        }
+        Ok(())
+    }
+
+    /// The error for a full log: says who holds most.
+    pub(super) fn full(&self, plan: &Plan, why: NoRoom) -> Error {
+        let chunk = u64::from(self.geo.chunk_bytes);
+        let (free, pending) = {
+            let pool = self.pool.lock();
+            (pool.free() * chunk, pool.pending() * chunk)
+        };
+        let reserved = self.seq.lock().accounts.reserved() * chunk;
+        let mut holders: Vec<(u64, u64)> = self
+            .registry
+            .all()
+            .iter()
+            .map(|cell| {
+                let s = cell.lock();
+                let chain: u64 = s.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum();
+                (cell.id, s.places.journal_bytes() + chain)
+            })
+            .filter(|&(_, bytes)| bytes > 0)
+            .collect();
+        holders.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
+        holders.truncate(5);
+        let report = FullReport { needed: plan.bytes(), free, reserved, pending, metadata: why.metadata, holders };
+        Error::Full(Box::new(report))
+    }
+}

@@ -1,0 +1,307 @@
+//! Applying: an admitted batch becomes records in the open frame and changes of the index, under the sequencer lock.
+//!
+//! The order in which this happens is the order of the log.
+
+use super::Engine;
+use super::admit::{Admission, demand};
+use super::plan::Plan;
+use crate::batch::{Batch, What};
+use crate::chain::Packed;
+use crate::error::Result;
+use crate::format::EntryId;
+use crate::format::piece::{Extent, PieceDesc};
+use crate::format::record::{self, Core, RunKind};
+use crate::index::{Cell, ChainPiece, Loc, ReplicaState};
+use crate::journal::{Class, Placed, Sequencer};
+use crate::sync::{Arc, Ordering};
+
+impl Engine {
+    /// Applies the batch. Cannot fail: everything was checked under the same lock.
+    pub(super) fn apply(&self, s: &mut Sequencer, batch: &Batch, plan: &Plan, adm: &Admission) {
+        let mut freed = Vec::new();
+        self.publish_head(s);
+        for (i, op) in batch.ops.iter().enumerate() {
+            // Found by id: a batch names a replica more than once rarely, and then nearby.
+            let Some(cell) = adm.cell(op.replica) else { continue };
+            let mut state = cell.lock();
+            self.apply_op(s, batch, plan.pieces_of(i), op.what, cell, &mut state, &mut freed);
+        }
+        for t in &adm.touched {
+            self.recharge(s, &mut t.cell.lock());
+        }
+        s.open.batches += 1;
+        s.open.entries += plan.entries;
+        s.open.user_bytes += plan.user_bytes;
+        self.unlink(s, freed);
+    }
+
+    /// Before any location is published that needs it to be unpacked.
+    pub(crate) fn publish_head(&self, s: &Sequencer) {
+        self.head.store(s.lsn_bound(), Ordering::Release);
+    }
+
+    /// Queues the space of unlinked pieces: free once what unlinked them is durable.
+    pub(crate) fn unlink(&self, s: &Sequencer, freed: Vec<Extent>) {
+        if !freed.is_empty() {
+            self.pool.lock().unlink(s.open.here(), freed);
+        }
+    }
+
+    /// Brings the accounts up to where the replica stands.
+    pub(crate) fn recharge(&self, s: &mut Sequencer, state: &mut ReplicaState) {
+        let new = s.accounts.price(state.charge, demand(state));
+        s.accounts.settle(&mut state.charge, new);
+    }
+
+    /// Lists the replica as a participant of the open frame and of its segment, and counts its record.
+    pub(crate) fn next_seq(s: &mut Sequencer, id: u64, state: &mut ReplicaState) -> u16 {
+        if state.listed_frame != s.open.lsn {
+            state.listed_frame = s.open.lsn;
+            s.open.participants.push(id);
+        }
+        let segment = s.segments.current();
+        if state.listed_in != segment {
+            state.listed_in = segment;
+            s.segments.list(id);
+        }
+        let seq = state.seq;
+        state.seq = seq.wrapping_add(1);
+        seq
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn apply_op(
+        &self,
+        s: &mut Sequencer,
+        batch: &Batch,
+        pieces: Option<&[Packed]>,
+        what: What,
+        cell: &Arc<Cell>,
+        state: &mut ReplicaState,
+        freed: &mut Vec<Extent>,
+    ) {
+        let id = cell.id;
+        let chunk = self.geo.chunk_bytes;
+        match what {
+            What::Append { first, from, to } => {
+                self.create(s, id, state, 1, 0);
+                state.places.cut_from(first, chunk, freed);
+                // A cut may leave a piece with nothing but entries that were truncated before.
+                state.places.drop_below(state.first, chunk, freed);
+                state.terms.cut_from(first);
+                state.cut_damage(first);
+                match pieces {
+                    Some(pieces) => self.place(s, id, state, pieces),
+                    None => self.append_inline(s, batch, id, state, first, from, to),
+                }
+                state.last = first + (to - from) as u64 - 1;
+            }
+            What::Put { key, value } => {
+                self.create(s, id, state, 1, 0);
+                let key = batch.bytes_of(key);
+                let seq = Self::next_seq(s, id, state);
+                let segment = s.segments.current();
+                match pieces.and_then(<[_]>::first) {
+                    Some(piece) => {
+                        let mut tail = None;
+                        let Some(desc) = self.link(s, id, &mut tail, piece) else { return };
+                        record::encode_put_out(&mut s.open.table, id, seq, key, &desc);
+                        let piece = ChainPiece { desc, meta_seq: segment, mem: Some(Arc::clone(&piece.buf)) };
+                        state.keys.put_out(key, piece, segment, freed);
+                    }
+                    None => {
+                        let value = batch.bytes_of(value);
+                        record::encode_put(&mut s.open.table, id, seq, key, value);
+                        state.keys.put(key, value, segment, freed);
+                    }
+                }
+            }
+            What::Delete { key } => {
+                let key = batch.bytes_of(key);
+                if state.exists && state.keys.get(key).is_some() {
+                    let seq = Self::next_seq(s, id, state);
+                    record::encode_delete(&mut s.open.table, id, seq, key);
+                    state.keys.delete(key, freed);
+                }
+            }
+            What::Truncate { first } => self.truncate(s, id, state, first, freed),
+            What::Reset { index, term } => self.reset(s, id, state, index, term, freed),
+            What::Remove => self.remove(s, id, state, freed),
+        }
+    }
+
+    fn remove(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, freed: &mut Vec<Extent>) {
+        if !state.exists {
+            return;
+        }
+        let seq = Self::next_seq(s, id, state);
+        record::encode_remove(&mut s.open.table, id, seq);
+        state.places.clear(freed);
+        state.keys.clear(freed);
+        let (charge, frame, segment) = (state.charge, state.listed_frame, state.listed_in);
+        *state = ReplicaState { charge, listed_frame: frame, listed_in: segment, ..ReplicaState::default() };
+    }
+
+    /// Recovery found damage that no record tells of: it is written down before the segment that shows it can be freed.
+    pub(crate) fn record_damage(&self, hurt: &[u64]) -> Result<()> {
+        for &id in hurt {
+            let Some(cell) = self.registry.get(id) else { continue };
+            let mut s = self.seq.lock();
+            if !s.make_room(0, 1024, Class::Clean, &self.segment_map, &self.recent) {
+                break;
+            }
+            let mut state = cell.lock();
+            let core = state.core();
+            self.write_core(&mut s, id, &mut state, &core);
+            s.open.batches += 1;
+            drop(state);
+            self.submitted(&mut s, true, None, false);
+        }
+        if hurt.is_empty() { Ok(()) } else { self.sync().map(|_| ()) }
+    }
+
+    /// Begins a life, if the replica has none: a fresh CORE, whose sequence begins at a number of this life alone.
+    fn create(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, first: u64, prev_term: u64) {
+        if state.exists {
+            return;
+        }
+        state.exists = true;
+        state.incarnation = self.next_id();
+        state.seq = state.incarnation as u16;
+        (state.first, state.last, state.prev_term) = (first, first - 1, prev_term);
+        let core = Core { fresh: true, ..state.core() };
+        self.write_core(s, id, state, &core);
+    }
+
+    /// Writes a CORE and remembers the segment that now holds it.
+    pub(crate) fn write_core(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, core: &Core) {
+        let seq = Self::next_seq(s, id, state);
+        record::encode_core(&mut s.open.table, id, seq, core);
+        state.core_seq = s.segments.current();
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn append_inline(
+        &self,
+        s: &mut Sequencer,
+        batch: &Batch,
+        id: u64,
+        state: &mut ReplicaState,
+        first: u64,
+        from: usize,
+        to: usize,
+    ) {
+        let mut metas = batch.metas.get(from..to).unwrap_or(&[]);
+        let mut index = first;
+        while let Some(head) = metas.first() {
+            let n = metas.iter().take_while(|m| m.term == head.term).count();
+            let (run, rest) = metas.split_at(n);
+            let seq = Self::next_seq(s, id, state);
+            record::encode_run(
+                &mut s.open.table,
+                RunKind::Append,
+                id,
+                seq,
+                (index, head.term),
+                run.iter().map(|m| m.len),
+            );
+            let seed = self.geo.seed;
+            let open = &mut s.open;
+            let locs = run.iter().enumerate().map(|(i, m)| {
+                let entry = EntryId { replica: id, index: index + i as u64, term: m.term, len: m.len };
+                let crc = seed.entry_crc(m.payload_crc, open.here(), entry);
+                Loc::new(open.push_entry(crc, batch.payload(m)), m.len)
+            });
+            state.places.push(index, locs, self.geo.chunk_bytes);
+            state.terms.push(index, head.term);
+            // The last index fits, by the batch's own check; one beyond is not used.
+            index = index.wrapping_add(n as u64);
+            metas = rest;
+        }
+    }
+
+    /// Gives a packed piece its place in the pool and queues its bytes beside the open frame.
+    fn link(
+        &self,
+        s: &mut Sequencer,
+        id: u64,
+        tail: &mut Option<crate::space::Tail>,
+        piece: &Packed,
+    ) -> Option<PieceDesc> {
+        // Admission saw enough free chunks under this very lock; a pool that lies is a bug, not a reason to panic.
+        let extents = self.pool.lock().allocate(piece.blocks(), tail)?;
+        let desc = piece.at(extents.clone());
+        s.open.placed_bytes += piece.buf.len() as u64;
+        s.open.placed.push(Placed { replica: id, piece: desc.id, extents, buf: Arc::clone(&piece.buf) });
+        Some(desc)
+    }
+
+    fn place(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, pieces: &[Packed]) {
+        let mut tail = state.tail;
+        let descs: Vec<_> = pieces.iter().filter_map(|p| self.link(s, id, &mut tail, p)).collect();
+        state.tail = tail;
+        let seq = Self::next_seq(s, id, state);
+        record::encode_pieces(&mut s.open.table, RunKind::Append, id, seq, &descs);
+        let meta_seq = s.segments.current();
+        for (mut desc, packed) in descs.into_iter().zip(pieces) {
+            let mut index = desc.first;
+            for (n, term) in std::mem::take(&mut desc.terms) {
+                state.terms.push(index, term);
+                index = index.wrapping_add(n.into());
+            }
+            let piece = ChainPiece { desc, meta_seq, mem: Some(Arc::clone(&packed.buf)) };
+            state.places.set_chain(piece, self.geo.chunk_bytes);
+        }
+    }
+
+    fn truncate(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, first: u64, freed: &mut Vec<Extent>) {
+        if !state.exists || first <= state.first {
+            return;
+        }
+        // Unknown only where damage left a hole: then the caller was told, and 0 is as good as any.
+        let prev_term = state.term(first - 1).unwrap_or(0);
+        let seq = Self::next_seq(s, id, state);
+        record::encode_truncate(&mut s.open.table, id, seq, first, prev_term);
+        state.places.drop_below(first, self.geo.chunk_bytes, freed);
+        state.terms.drop_below(first);
+        state.first = first;
+        state.prev_term = prev_term;
+        state.clip_damage();
+    }
+
+    fn reset(
+        &self,
+        s: &mut Sequencer,
+        id: u64,
+        state: &mut ReplicaState,
+        index: u64,
+        term: u64,
+        freed: &mut Vec<Extent>,
+    ) {
+        if !state.exists {
+            self.create(s, id, state, index + 1, term);
+            return;
+        }
+        if state.state_suspect {
+            // State that may miss an update is not believed again: a new life begins, and what the caller puts into it is.
+            self.remove(s, id, state, freed);
+            self.create(s, id, state, index + 1, term);
+            return;
+        }
+        let seq = Self::next_seq(s, id, state);
+        record::encode_reset(&mut s.open.table, id, seq, index + 1, term);
+        state.places.clear(freed);
+        state.terms.clear();
+        state.damaged.clear();
+        (state.first, state.last, state.prev_term) = (index + 1, index, term);
+    }
+}
+
+impl Admission {
+    fn cell(&self, id: u64) -> Option<&Arc<Cell>> {
+        match self.position(id) {
+            Some(i) => self.touched.get(i).map(|t| &t.cell),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The cleaner thread: frees segments when asked, and seals the log when nothing happens.
+
+use std::time::Duration;
+
+use super::Engine;
+
+/// How long nothing must happen before the log is sealed. Not on the way to any acknowledgement.
+const IDLE: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// Runs until the log is stopped.
+    pub(crate) fn run_cleaner(&self) {
+        let (mut seen, mut sealed) = (0, 0);
+        loop {
+            let wanted = {
+                let mut cleaner = self.cleaner.lock();
+                if !cleaner.wanted && !cleaner.stop {
+                    cleaner = self.clean.wait_for(cleaner, IDLE);
+                }
+                if cleaner.stop {
+                    return;
+                }
+                std::mem::take(&mut cleaner.wanted)
+            };
+            if wanted {
+                if let Err(error) = self.clean_some() {
+                    tracing::warn!(%error, "cleaning the journal");
+                }
+                // Whoever waits looks again, also where nothing could be freed.
+                self.room.notify_all();
+                continue;
+            }
+            let (taken, quiet) = {
+                let s = self.seq.lock();
+                (s.frames_taken, s.in_flight.is_none() && s.closed.is_empty() && !s.open.wanted)
+            };
+            // A seal moves the watermark past the last frame: what rots in it is then damage, not a torn tail.
+            if quiet && taken == seen && taken != sealed {
+                let _ = self.sync().and_then(|_| self.seal());
+                sealed = self.seq.lock().frames_taken;
+                seen = sealed;
+            } else {
+                seen = taken;
+            }
+        }
+    }
+}

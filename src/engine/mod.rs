@@ -1,0 +1,219 @@
+//! The engine: one log, shared by the handles, the writer and the cleaner.
+
+mod admit;
+mod apply;
+mod commit;
+mod idle;
+mod plan;
+mod read;
+mod submit;
+
+use std::sync::atomic::AtomicU64 as StdAtomicU64;
+
+pub(crate) use admit::demand;
+pub(crate) use submit::{Done, Mode, Submitted};
+
+use crate::disk::{Disk, Map};
+use crate::error::{Error, Result};
+use crate::format::Seed;
+use crate::format::superblock::Superblock;
+use crate::index::Registry;
+use crate::journal::{Recent, SegmentMap, Sequencer};
+use crate::options::RunOptions;
+use crate::space::{Pins, Pool};
+use crate::stats::Counters;
+use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, RwLock};
+
+/// The sizes that never change while the log is open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    pub seed: Seed,
+    pub chunk_bytes: u32,
+    pub segment_bytes: u64,
+    pub blocks_per_chunk: u32,
+    /// Blocks in the pool: no extent ends beyond.
+    pub pool_blocks: u32,
+    pub chunks: u32,
+}
+
+impl Geometry {
+    pub fn new(sb: &Superblock) -> Self {
+        let blocks_per_chunk = sb.chunk_bytes / crate::disk::BLOCK as u32;
+        Self {
+            seed: sb.seed(),
+            chunk_bytes: sb.chunk_bytes,
+            segment_bytes: u64::from(sb.segment_bytes),
+            blocks_per_chunk,
+            pool_blocks: sb.chunk_count().saturating_mul(blocks_per_chunk),
+            chunks: sb.chunk_count(),
+        }
+    }
+}
+
+/// The writer role: whoever holds it takes frames to the disk, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    /// Pieces whose bytes are still held in memory for readers: replica, piece, length. Oldest first.
+    recent_pieces: std::collections::VecDeque<(u64, u64, u64)>,
+    recent_piece_bytes: u64,
+}
+
+/// What the cleaner is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct CleanerState {
+    /// Somebody waits for a segment.
+    pub wanted: bool,
+    pub stop: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub disk: Arc<dyn Disk>,
+    pub map: Option<Arc<Map>>,
+    pub geo: Geometry,
+    pub run: RunOptions,
+    pub registry: Registry,
+    pub pool: Mutex<Pool>,
+    pub pins: Arc<Pins>,
+    pub seq: Mutex<Sequencer>,
+    /// The writer thread waits here, under `seq`.
+    pub work: Condvar,
+    /// Submitters that wait for room wait here, under `seq`.
+    pub room: Condvar,
+    pub writer: Mutex<Writer>,
+    pub cleaner: Mutex<CleanerState>,
+    /// The cleaner thread waits here, under `cleaner`.
+    pub clean: Condvar,
+    /// One cleaning at a time.
+    pub cleaning: Mutex<()>,
+    pub superblock: Mutex<Superblock>,
+    pub durable: AtomicU64,
+    /// At or above every LSN given out: unpacks locations.
+    pub head: AtomicU64,
+    pub segment_map: RwLock<SegmentMap>,
+    pub recent: Recent,
+    next_id: StdAtomicU64,
+    pub counters: Counters,
+    pub read_only: bool,
+    /// Chunks kept for overwriting large keyed values.
+    pub value_reserve: u64,
+}
+
+/// What an engine is made of when recovery is done.
+pub(crate) struct Parts {
+    pub disk: Arc<dyn Disk>,
+    pub mapped: bool,
+    pub superblock: Superblock,
+    pub run: RunOptions,
+    pub registry: Registry,
+    pub pool: Pool,
+    pub resume: crate::journal::Resume,
+    pub segment_map: SegmentMap,
+    pub durable: u64,
+    pub counters: Counters,
+    pub read_only: bool,
+}
+
+impl Engine {
+    pub fn new(parts: Parts) -> Self {
+        let geo = Geometry::new(&parts.superblock);
+        let recent = Recent::new(parts.run.recent_bytes as u64);
+        let session = parts.resume.session;
+        let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, crate::format::POOL_OFFSET, &recent);
+        let map = if parts.mapped { parts.disk.map() } else { None };
+        let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
+        Self {
+            map,
+            geo,
+            run: parts.run,
+            registry: parts.registry,
+            pool: Mutex::new(parts.pool),
+            pins: Arc::new(Pins::new(geo.chunks)),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            writer: Mutex::new(Writer::default()),
+            cleaner: Mutex::new(CleanerState::default()),
+            clean: Condvar::new(),
+            cleaning: Mutex::new(()),
+            durable: AtomicU64::new(parts.durable),
+            head: AtomicU64::new(seq.lsn_bound()),
+            segment_map: RwLock::new(parts.segment_map),
+            recent,
+            // The session's random half is in the high bits: an id is never used twice, not even by a session whose frames were lost.
+            next_id: StdAtomicU64::new(session << 32),
+            counters: parts.counters,
+            read_only: parts.read_only,
+            value_reserve: value.div_ceil(geo.chunk_bytes.into()).min(u64::from(geo.chunks) / 32),
+            superblock: Mutex::new(parts.superblock),
+            disk: parts.disk,
+            seq: Mutex::new(seq),
+        }
+    }
+
+    /// A number that was never used before in this file: piece ids and incarnations.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// The largest inline part of a batch: payload, checksums, records.
+    pub fn max_inline(&self) -> u64 {
+        // Participants of the previous frame at their longest, the header, rounding.
+        let overhead = crate::format::frame::MAX_PARTICIPANTS as u64 * 10 + 512 + 4096;
+        self.geo.segment_bytes.saturating_sub(overhead)
+    }
+
+    /// The largest keyed value.
+    pub fn max_value(&self) -> u64 {
+        u64::from(crate::options::MAX_VALUE_BYTES).min(self.geo.segment_bytes / 2)
+    }
+
+    /// A replica of at least this weight in the journal is settled rather than carried.
+    pub fn small_weight(&self) -> u64 {
+        u64::from(self.geo.chunk_bytes) * u64::from(self.run.carry_percent) / 100
+    }
+
+    pub fn stats(&self) -> crate::stats::Stats {
+        let mut stats = crate::stats::Stats::default();
+        self.counters.fill(&mut stats);
+        stats.durable_lsn = self.durable();
+        stats.replicas = self.registry.all().iter().filter(|c| c.lock().exists).count() as u64;
+        stats.capacity = self.disk.len();
+        stats.chunk_size = u64::from(self.geo.chunk_bytes);
+        stats.segment_size = self.geo.segment_bytes;
+        stats.recent_bytes = self.recent.bytes();
+        stats.disk = Some(self.disk.info());
+        {
+            let s = self.seq.lock();
+            stats.reserved_chunks = s.accounts.reserved();
+            stats.carried_class_bytes = s.accounts.carried();
+            stats.carried_class_limit = s.accounts.budget();
+            stats.free_segments = s.segments.free.len() as u64;
+            stats.journal_segments = stats.free_segments + (s.segments.live.len() + s.segments.leaving.len()) as u64;
+            stats.queued_bytes = s.waiting_bytes();
+        }
+        {
+            let pool = self.pool.lock();
+            stats.free_chunks = pool.free();
+            stats.used_chunks = pool.used();
+            stats.pinned_chunks = pool.pinned();
+            stats.chunks = stats.free_chunks + stats.used_chunks + stats.pinned_chunks;
+        }
+        stats.journal_cap_segments = u64::from(self.superblock.lock().journal_cap);
+        stats
+    }
+
+    pub fn writable(&self) -> Result<()> {
+        if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Wakes the cleaner.
+    pub fn want_segments(&self) {
+        let mut cleaner = self.cleaner.lock();
+        cleaner.wanted = true;
+        self.clean.notify_all();
+    }
+}

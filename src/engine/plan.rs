@@ -1,0 +1,216 @@
+//! Planning: what of a batch goes inline and what is placed directly. Done before any lock is taken.
+
+use super::Engine;
+use crate::batch::{Batch, Op, What};
+use crate::chain::{PackEntry, Packed, pack};
+use crate::error::{Error, Result};
+use crate::format::frame::ENTRY_CRC_BYTES;
+use crate::format::piece::PieceDesc;
+use crate::format::varint;
+use crate::index::MAX_INLINE_ENTRY;
+use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
+
+/// Keyed values beyond this lie in pieces of their own: a large value must not be carried again and again.
+pub(crate) const INLINE_VALUE_BYTES: usize = 4096;
+
+/// A record's parts at their longest: kind, replica, sequence, first, term, count.
+const RECORD_HEAD: u64 = 3 + 4 * varint::MAX_BYTES as u64;
+/// A CORE that creates: incarnation, three integers, flags, no damage.
+const CREATING_CORE: u64 = RECORD_HEAD + 8 + 3 * varint::MAX_BYTES as u64 + 2;
+
+/// A descriptor of one extent and one term, in a record of its own.
+const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + 10 + 2 * varint::MAX_BYTES as u64;
+
+/// A batch made ready.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Upper bound on the payload it puts into a frame.
+    pub payload: u64,
+    /// Upper bound on its records.
+    pub table: u64,
+    /// Bytes of pieces.
+    pub placed: u64,
+    pub entries: u64,
+    pub user_bytes: u64,
+    /// Pieces of the operations that are placed directly, by the operation's position.
+    pub pieces: Vec<(usize, Vec<Packed>)>,
+}
+
+impl Plan {
+    pub fn bytes(&self) -> u64 {
+        self.payload + self.table + self.placed
+    }
+
+    pub fn pieces_of(&self, op: usize) -> Option<&[Packed]> {
+        let i = self.pieces.binary_search_by_key(&op, |&(at, _)| at).ok()?;
+        self.pieces.get(i).map(|(_, pieces)| pieces.as_slice())
+    }
+}
+
+impl Engine {
+    pub(super) fn plan(&self, batch: &Batch) -> Result<Plan> {
+        if batch.arena.len() as u64 > MAX_BATCH_BYTES {
+            return Err(Error::BatchTooLarge { bytes: batch.arena.len() as u64, limit: MAX_BATCH_BYTES });
+        }
+        let mut plan = Plan { user_bytes: batch.arena.len() as u64, ..Plan::default() };
+        let mut direct: Vec<usize> = Vec::new();
+        // Inline runs that could be placed if the frame overflows: (bytes, op).
+        let mut movable: Vec<(u64, usize)> = Vec::new();
+        for (i, op) in batch.ops.iter().enumerate() {
+            plan.table += CREATING_CORE;
+            match op.what {
+                What::Append { first, from, to } => {
+                    let run = self.check_run(batch, op.replica, first, from, to)?;
+                    plan.entries += (to - from) as u64;
+                    if run.direct {
+                        direct.push(i);
+                    } else {
+                        plan.payload += run.payload;
+                        plan.table += run.table;
+                        movable.push((run.payload + run.table, i));
+                    }
+                }
+                What::Put { key, value } => {
+                    self.check_key(op.replica, key.len)?;
+                    let limit = self.max_value();
+                    if value.len as u64 > limit {
+                        return Err(Error::ValueTooLarge {
+                            replica: op.replica,
+                            what: "a value",
+                            bytes: value.len as u64,
+                            limit,
+                        });
+                    }
+                    plan.table += RECORD_HEAD + key.len as u64;
+                    if value.len > INLINE_VALUE_BYTES {
+                        direct.push(i);
+                    } else {
+                        plan.table += value.len as u64;
+                    }
+                }
+                What::Delete { key } => {
+                    self.check_key(op.replica, key.len)?;
+                    plan.table += RECORD_HEAD + key.len as u64;
+                }
+                What::Truncate { .. } | What::Reset { .. } | What::Remove => plan.table += RECORD_HEAD,
+            }
+        }
+        self.relieve(&mut plan, batch, &mut direct, movable)?;
+        direct.sort_unstable();
+        for i in direct {
+            let Some(op) = batch.ops.get(i) else { continue };
+            let pieces = self.pack_op(batch, op);
+            for piece in &pieces {
+                plan.placed += piece.buf.len() as u64;
+                let extents = u64::from(piece.blocks().div_ceil(self.geo.blocks_per_chunk)) * 10;
+                let terms = piece.desc.terms.len() as u64 * 2 * varint::MAX_BYTES as u64;
+                plan.table += RECORD_HEAD + PieceDesc::TYPICAL_BYTES + extents + terms;
+            }
+            plan.pieces.push((i, pieces));
+        }
+        self.check_inline(&plan)?;
+        Ok(plan)
+    }
+
+    /// Where the inline part overflows a frame, the longest runs are placed directly instead.
+    fn relieve(
+        &self,
+        plan: &mut Plan,
+        batch: &Batch,
+        direct: &mut Vec<usize>,
+        mut movable: Vec<(u64, usize)>,
+    ) -> Result<()> {
+        let limit = self.max_inline();
+        // What the descriptors of direct runs will take: known for sure only once they are packed.
+        let mut descriptors: u64 = direct.iter().map(|&op| self.descriptors(batch, op)).sum();
+        if plan.payload + plan.table + descriptors <= limit {
+            return Ok(());
+        }
+        movable.sort_unstable();
+        while plan.payload + plan.table + descriptors > limit {
+            let Some((bytes, op)) = movable.pop() else {
+                return Err(Error::BatchTooLarge { bytes: plan.payload + plan.table + descriptors, limit });
+            };
+            let gain = bytes.min(plan.payload);
+            plan.payload -= gain;
+            plan.table = plan.table.saturating_sub(bytes - gain);
+            descriptors += self.descriptors(batch, op);
+            direct.push(op);
+        }
+        Ok(())
+    }
+
+    /// Upper bound on the descriptors of an operation that is placed directly.
+    fn descriptors(&self, batch: &Batch, op: usize) -> u64 {
+        let Some(What::Append { from, to, .. }) = batch.ops.get(op).map(|op| op.what) else {
+            return 2 * DESCRIPTOR;
+        };
+        let metas = batch.metas.get(from..to).unwrap_or(&[]);
+        let bytes: u64 = metas.iter().map(|m| u64::from(m.len) + 8).sum();
+        let runs = 1 + metas.windows(2).filter(|w| w[0].term != w[1].term).count() as u64;
+        // Next-fit: two neighbouring pieces fill a chunk at least.
+        let pieces = 2 * bytes.div_ceil(u64::from(self.geo.chunk_bytes)) + 1 + runs / 32;
+        pieces * DESCRIPTOR + runs * 2 * varint::MAX_BYTES as u64 + bytes / u64::from(self.geo.chunk_bytes) * 10
+    }
+
+    fn check_inline(&self, plan: &Plan) -> Result<()> {
+        let (bytes, limit) = (plan.payload + plan.table, self.max_inline());
+        if bytes > limit { Err(Error::BatchTooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    fn check_key(&self, replica: u64, len: usize) -> Result<()> {
+        let (bytes, limit) = (len as u64, u64::from(MAX_KEY_BYTES));
+        if bytes > limit { Err(Error::ValueTooLarge { replica, what: "a key", bytes, limit }) } else { Ok(()) }
+    }
+
+    fn check_run(&self, batch: &Batch, replica: u64, first: u64, from: usize, to: usize) -> Result<Run> {
+        let mut run = Run { payload: 0, table: 0, direct: self.run.placement == Placement::Chain };
+        let mut last_term = None;
+        for (i, meta) in batch.metas.get(from..to).unwrap_or(&[]).iter().enumerate() {
+            if meta.len > self.run.max_entry_bytes {
+                return Err(Error::EntryTooLarge {
+                    replica,
+                    index: first.saturating_add(i as u64),
+                    bytes: meta.len.into(),
+                    limit: self.run.max_entry_bytes.into(),
+                });
+            }
+            run.direct |= meta.len > MAX_INLINE_ENTRY;
+            run.payload += u64::from(meta.len) + ENTRY_CRC_BYTES as u64;
+            run.table += varint::len(meta.len.into()) as u64;
+            if last_term != Some(meta.term) {
+                last_term = Some(meta.term);
+                run.table += RECORD_HEAD;
+            }
+        }
+        run.direct |= run.payload + run.table > self.max_inline();
+        run.direct |= self.run.placement == Placement::Auto && run.payload >= u64::from(self.run.direct_threshold);
+        Ok(run)
+    }
+
+    fn pack_op(&self, batch: &Batch, op: &Op) -> Vec<Packed> {
+        let owner = op.replica;
+        match op.what {
+            What::Append { first, from, to } => {
+                let metas = batch.metas.get(from..to).unwrap_or(&[]);
+                let entries: Vec<_> = metas
+                    .iter()
+                    .map(|m| PackEntry { term: m.term, payload: batch.payload(m), payload_crc: m.payload_crc })
+                    .collect();
+                pack(self.geo.seed, owner, first, &entries, self.geo.chunk_bytes, || self.next_id())
+            }
+            What::Put { value, .. } => {
+                let payload = batch.bytes_of(value);
+                let entry = PackEntry { term: 0, payload, payload_crc: crc32c::crc32c(payload) };
+                pack(self.geo.seed, owner, 0, &[entry], self.geo.chunk_bytes, || self.next_id())
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+struct Run {
+    payload: u64,
+    table: u64,
+    direct: bool,
+}

@@ -1,0 +1,297 @@
+//! Reading: ask the index under the replica's lock, then touch bytes under none.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::Engine;
+use crate::batch::Entry;
+use crate::chain::PieceRef;
+use crate::error::{Damage, Error, Lost, Result};
+use crate::format::frame::ENTRY_CRC_BYTES;
+use crate::format::{EntryId, POOL_OFFSET};
+use crate::index::{Cell, ChainPiece, Loc, Place, ReplicaState, Value};
+use crate::sync::Ordering;
+
+/// Where a read begins, taken out of the index.
+enum Source {
+    Journal(Loc),
+    Chain(PieceRef),
+}
+
+/// Entries of the journal looked up under one lock.
+const LOOKUPS: usize = 256;
+/// A slice of a frame is handed out only if it is at least this part of it: small slices must not keep big buffers alive.
+const SHARE_PART: usize = 4;
+/// How often a read is tried anew while the entry moves under it, before a mismatch is called damage.
+const ATTEMPTS: usize = 8;
+
+impl Engine {
+    fn piece(&self, replica: u64, piece: &ChainPiece) -> PieceRef {
+        PieceRef::new(replica, &piece.desc, piece.mem.as_ref(), &self.pins, self.geo.blocks_per_chunk)
+    }
+
+    /// Checks that `index` is held and undamaged; answers its term and place.
+    fn look(&self, id: u64, state: &ReplicaState, index: u64) -> Result<(u64, Source)> {
+        if !state.exists {
+            return Err(Error::UnknownReplica { replica: id });
+        }
+        if index < state.first {
+            return Err(Error::Compacted { replica: id, index, first_index: state.first });
+        }
+        if index > state.last || state.is_empty() {
+            return Err(Error::OutOfRange { replica: id, index, last_index: state.last });
+        }
+        let damaged = |first, last| Error::Damaged(Damage { replica: id, lost: Lost::Entries { first, last } });
+        if let Some((first, last)) = state.damage_at(index) {
+            return Err(damaged(first, last));
+        }
+        let source = match state.places.get(index) {
+            Some(Place::Journal(loc)) => Source::Journal(loc),
+            Some(Place::Chain(piece)) => Source::Chain(self.piece(id, piece)),
+            None => return Err(damaged(index, index)),
+        };
+        Ok((state.terms.get(index).unwrap_or(0), source))
+    }
+
+    pub(crate) fn read_term(&self, cell: &Cell, index: u64) -> Result<u64> {
+        let state = cell.lock();
+        if state.exists && index == state.first - 1 {
+            return Ok(state.prev_term);
+        }
+        self.look(cell.id, &state, index).map(|(term, _)| term)
+    }
+
+    pub(crate) fn read_entry(&self, cell: &Cell, index: u64) -> Result<Entry> {
+        for _ in 0..ATTEMPTS {
+            let (term, source) = self.look(cell.id, &cell.lock(), index)?;
+            if let Some(data) = self.read_source(cell.id, index, term, source)? {
+                return Ok(Entry { index, term, data });
+            }
+        }
+        Err(Error::Damaged(Damage { replica: cell.id, lost: Lost::Entries { first: index, last: index } }))
+    }
+
+    /// `None`: the bytes do not match, because they moved or because they rotted; look again.
+    fn read_source(&self, replica: u64, index: u64, term: u64, source: Source) -> Result<Option<Bytes>> {
+        let read = match source {
+            Source::Journal(loc) => self.read_journal(EntryId { replica, index, term, len: loc.len() }, loc),
+            Source::Chain(piece) => piece.load_one(&*self.disk, self.map.as_ref(), self.geo.seed, index, term),
+        };
+        read.map_err(|e| Error::io(format!("reading replica {replica} entry {index}"), e))
+    }
+
+    /// Reads entries of `lo..hi` until `max_bytes` are exceeded; at least one.
+    pub(crate) fn read_entries(&self, cell: &Cell, lo: u64, hi: u64, max_bytes: usize) -> Result<Vec<Entry>> {
+        let mut out = Vec::new();
+        let mut left = max_bytes;
+        let mut next = lo;
+        while next < hi {
+            let before = next;
+            match self.read_some(cell, &mut next, hi, &mut left, &mut out) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What was read before the log changed under us is whole; the caller asks again for the rest.
+                Err(_) if !out.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+            if next == before {
+                // The entry moved while it was read, or is damaged: the single read tells which.
+                let entry = match self.read_entry(cell, next) {
+                    Ok(entry) => entry,
+                    Err(_) if !out.is_empty() => break,
+                    Err(error) => return Err(error),
+                };
+                if entry.data.len() > left && !out.is_empty() {
+                    break;
+                }
+                left = left.saturating_sub(entry.data.len());
+                out.push(entry);
+                next += 1;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Reads on from `next` within one piece, or a run of the journal. `false`: the byte limit is met.
+    fn read_some(&self, cell: &Cell, next: &mut u64, hi: u64, left: &mut usize, out: &mut Vec<Entry>) -> Result<bool> {
+        let mut locs: Vec<(Loc, u64)> = Vec::new();
+        let mut terms: Vec<(u32, u64)> = Vec::new();
+        let piece = {
+            let state = cell.lock();
+            match self.look(cell.id, &state, *next)? {
+                (_, Source::Chain(piece)) => {
+                    let last = (hi - 1).min(state.last).min(piece.first.saturating_add(u64::from(piece.slots) - 1));
+                    // Behind the piece's live part another place begins: ask the index where.
+                    let live = state.places.get(*next).map_or(*next, |p| match p {
+                        Place::Chain(p) => p.desc.last(),
+                        Place::Journal(_) => *next,
+                    });
+                    let n = last.min(live) - *next + 1;
+                    terms = state.terms.runs(*next, u32::try_from(n).unwrap_or(u32::MAX));
+                    Some(piece)
+                }
+                (term, Source::Journal(loc)) => {
+                    locs.push((loc, term));
+                    let mut bytes = loc.len() as usize;
+                    for index in *next + 1..hi.min(state.last.saturating_add(1)) {
+                        let Some(loc) = state.places.loc(index).filter(|_| locs.len() < LOOKUPS) else { break };
+                        if state.damage_at(index).is_some() {
+                            break;
+                        }
+                        bytes += loc.len() as usize;
+                        locs.push((loc, state.terms.get(index).unwrap_or(0)));
+                        if bytes > *left {
+                            break;
+                        }
+                    }
+                    None
+                }
+            }
+        };
+        if let Some(piece) = piece {
+            let replica = cell.id;
+            let context = || format!("reading replica {replica} from entry {next}");
+            let bytes = piece.load(&*self.disk, self.map.as_ref()).map_err(|e| Error::io(context(), e))?;
+            for (n, term) in terms {
+                for _ in 0..n {
+                    let Some(data) = bytes.entry(self.geo.seed, *next, term) else { return Ok(true) };
+                    if !push(out, left, Entry { index: *next, term, data }) {
+                        return Ok(false);
+                    }
+                    *next += 1;
+                }
+            }
+            return Ok(true);
+        }
+        for (loc, term) in locs {
+            let id = EntryId { replica: cell.id, index: *next, term, len: loc.len() };
+            let read = self.read_journal(id, loc);
+            let read = read.map_err(|e| Error::io(format!("reading replica {} entry {next}", cell.id), e))?;
+            let Some(data) = read else { return Ok(true) };
+            if !push(out, left, Entry { index: *next, term, data }) {
+                return Ok(false);
+            }
+            *next += 1;
+        }
+        Ok(true)
+    }
+
+    /// Reads a journal-resident entry: from memory while its frame is recent, else from its segment.
+    ///
+    /// `None` when the bytes are not this entry's: its segment was reused, or they rotted.
+    pub(crate) fn read_journal(&self, id: EntryId, loc: Loc) -> io::Result<Option<Bytes>> {
+        let lsn = loc.lsn(self.head());
+        let data = lsn + ENTRY_CRC_BYTES as u64;
+        let len = loc.len() as usize;
+        // Twice: a frame may be sealed between the first look and the second.
+        for _ in 0..2 {
+            if let Some(frame) = self.recent.find(lsn) {
+                let Some(bytes) = frame.slice(data, len) else { return Ok(None) };
+                return Ok(Some(if len * SHARE_PART > frame.buf.len() {
+                    let start = (data - frame.lsn) as usize;
+                    Bytes::from_owner(SharedFrame(frame)).slice(start..start + len)
+                } else {
+                    Bytes::copy_from_slice(bytes)
+                }));
+            }
+            if lsn < self.durable() {
+                break;
+            }
+            let unsealed = self.seq.lock().read_unsealed(data, len, Bytes::copy_from_slice);
+            if unsealed.is_some() {
+                return Ok(unsealed);
+            }
+        }
+        self.read_segment(id, lsn)
+    }
+
+    fn read_segment(&self, id: EntryId, lsn: u64) -> io::Result<Option<Bytes>> {
+        let (seq, within) = (lsn / self.geo.segment_bytes, lsn % self.geo.segment_bytes);
+        let Some(slab) = self.segment_map.read().slab(seq) else { return Ok(None) };
+        let offset = POOL_OFFSET + u64::from(slab) * self.geo.segment_bytes + within;
+        let mut buf = vec![0; ENTRY_CRC_BYTES + id.len as usize];
+        self.disk.read_at(offset, &mut buf)?;
+        // Copy, then check, then ask whether the segment is still the one we meant.
+        let payload = buf.get(ENTRY_CRC_BYTES..).unwrap_or(&[]);
+        let crc = self.geo.seed.entry_crc(crc32c::crc32c(payload), lsn, id);
+        let matches = buf.get(..ENTRY_CRC_BYTES) == Some(&crc.to_le_bytes()[..]);
+        let live = self.segment_map.read().slab(seq) == Some(slab);
+        Ok((matches && live).then(|| Bytes::from(buf).slice(ENTRY_CRC_BYTES..)))
+    }
+
+    /// Reads the entry from the disk, past every memory, and answers its length. `None`: gone, or damaged.
+    pub(crate) fn check_entry(&self, cell: &Cell, index: u64) -> Result<Option<u64>> {
+        for _ in 0..ATTEMPTS {
+            let Ok((term, source)) = self.look(cell.id, &cell.lock(), index) else { return Ok(None) };
+            let io = |e| Error::io(format!("reading replica {} entry {index}", cell.id), e);
+            let data = match source {
+                Source::Journal(loc) => {
+                    let id = EntryId { replica: cell.id, index, term, len: loc.len() };
+                    let lsn = loc.lsn(self.head());
+                    let on_disk = lsn < self.durable();
+                    if on_disk { self.read_segment(id, lsn) } else { self.read_journal(id, loc) }.map_err(io)?
+                }
+                Source::Chain(piece) => piece
+                    .from_disk()
+                    .load_one(&*self.disk, self.map.as_ref(), self.geo.seed, index, term)
+                    .map_err(io)?,
+            };
+            if let Some(data) = data {
+                return Ok(Some(data.len() as u64));
+            }
+            // Written but a moment ago, or moved: what is not durable yet becomes so before it is called damaged.
+            if !self.read_only && self.seq.lock().stopped.is_none() {
+                self.sync()?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// An LSN at or above every location in the index.
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn read_key(&self, cell: &Cell, key: &[u8]) -> Result<Option<Bytes>> {
+        let replica = cell.id;
+        let lost = || Error::Damaged(Damage { replica, lost: Lost::State });
+        for _ in 0..ATTEMPTS {
+            let piece = {
+                let state = cell.lock();
+                if state.state_suspect {
+                    return Err(lost());
+                }
+                match state.keys.get(key) {
+                    None => return Ok(None),
+                    Some(Value::Inline(value)) => return Ok(Some(Bytes::copy_from_slice(value))),
+                    Some(Value::Out(piece)) => self.piece(replica, piece),
+                }
+            };
+            let read = piece.load_one(&*self.disk, self.map.as_ref(), self.geo.seed, 0, 0);
+            if let Some(value) = read.map_err(|e| Error::io(format!("reading replica {replica} keyed state"), e))? {
+                return Ok(Some(value));
+            }
+        }
+        Err(lost())
+    }
+}
+
+/// A recent frame as an owner of `Bytes`.
+struct SharedFrame(crate::sync::Arc<crate::journal::FrameMem>);
+
+impl AsRef<[u8]> for SharedFrame {
+    fn as_ref(&self) -> &[u8] {
+        self.0.buf.as_slice()
+    }
+}
+
+/// Adds the entry unless it exceeds the limit; the first always fits.
+fn push(out: &mut Vec<Entry>, left: &mut usize, entry: Entry) -> bool {
+    if entry.data.len() > *left && !out.is_empty() {
+        return false;
+    }
+    *left = left.saturating_sub(entry.data.len());
+    out.push(entry);
+    true
+}

@@ -1,0 +1,155 @@
+//! Submitting: a batch gets its place in the log, or a reason why not.
+
+use std::cell::Cell as ThreadCell;
+
+use super::Engine;
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::journal::{Sequencer, Ticket};
+use crate::lsn::Lsn;
+use crate::sync::{Arc, MutexGuard};
+
+thread_local! {
+    /// Set while completions run: what they submit must not wait for the writer that runs them.
+    pub(super) static COMPLETING: ThreadCell<bool> = const { ThreadCell::new(false) };
+}
+
+/// What to do when there is no room at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Wait.
+    Block,
+    /// Say `Busy`.
+    Try,
+}
+
+/// Where the batch went.
+#[derive(Debug)]
+pub(crate) struct Submitted {
+    pub lsn: Lsn,
+    pub ticket: Arc<Ticket>,
+}
+
+/// What runs when the batch is durable, or never will be.
+pub(crate) type Done = Box<dyn FnOnce(Result<Lsn>) + Send>;
+
+/// Rounds of cleaning that free nothing before a waiting append is told that the log is full.
+const FRUITLESS_CLEANINGS: u32 = 3;
+
+impl Engine {
+    /// Checks, admits and applies the batch: readable on return.
+    ///
+    /// `lead`: the caller means to write the frame itself, so nobody is woken for it.
+    pub(crate) fn submit(&self, batch: &Batch, mode: Mode, done: Option<Done>, lead: bool) -> Result<Submitted> {
+        self.writable()?;
+        batch.check()?;
+        let mode = if COMPLETING.get() { Mode::Try } else { mode };
+        let plan = self.plan(batch)?;
+        let mut relief = 0;
+        let mut fruitless = 0;
+        let mut s = self.seq.lock();
+        loop {
+            if let Some(why) = &s.stopped {
+                return Err(why.clone());
+            }
+            let (waiting, limit) = (s.waiting_bytes(), self.run.queue_bytes as u64);
+            if waiting > 0 && waiting + plan.bytes() > limit {
+                if mode == Mode::Try {
+                    return Err(Error::Busy { queued: waiting, limit });
+                }
+                s.open.wanted |= s.open.batches > 0;
+                s = self.wait_for_writer(s);
+                continue;
+            }
+            let adm = self.validate(batch, &plan)?;
+            let room = self.admit(&adm, &s.accounts, &self.pool.lock());
+            if let Err(why) = room {
+                let pending = self.pool.lock().pending() > 0;
+                drop(s);
+                if mode == Mode::Try || relief == 2 {
+                    return Err(self.full(&plan, why));
+                }
+                relief += 1;
+                if relief == 1 && pending {
+                    // Something was truncated a moment ago: make that durable, and look again.
+                    self.release_space()?;
+                } else {
+                    // What is settled needs no reservation any more, and an empty journal can give slabs back.
+                    relief = 2;
+                    self.clean_all()?;
+                    self.release_space()?;
+                    while self.shrink_journal()? {}
+                }
+                s = self.seq.lock();
+                continue;
+            }
+            let class = adm.class.unwrap_or(crate::journal::Class::Grow);
+            if !s.make_room(plan.payload, plan.table, class, &self.segment_map, &self.recent) {
+                // What was closed to make room is ready to go.
+                self.wake_writer(&s);
+                if mode == Mode::Try {
+                    self.want_segments();
+                    return Err(Error::Busy { queued: waiting, limit });
+                }
+                let before = self.counters.segments_cleaned.get();
+                s = self.wait_for_cleaner(s)?;
+                fruitless = if self.counters.segments_cleaned.get() == before { fruitless + 1 } else { 0 };
+                if fruitless > FRUITLESS_CLEANINGS && !self.run.background {
+                    drop(s);
+                    return Err(self.full(&plan, super::admit::NoRoom { metadata: true }));
+                }
+                continue;
+            }
+            self.apply(&mut s, batch, &plan, &adm);
+            return Ok(self.submitted(&mut s, batch.lazy, done, lead));
+        }
+    }
+
+    /// The last step of every submission, the cleaner's among them.
+    pub(crate) fn submitted(&self, s: &mut Sequencer, lazy: bool, done: Option<Done>, lead: bool) -> Submitted {
+        let lsn = Lsn(s.open.here());
+        let ticket = Arc::clone(&s.open.ticket);
+        if let Some(done) = done {
+            s.open.callbacks.push((lsn, done));
+        }
+        // A lazy batch causes no write, unless the queue fills with its kind.
+        s.open.wanted |= !lazy || s.waiting_bytes() > self.run.queue_bytes as u64 / 2;
+        if !lead {
+            self.wake_writer(s);
+        }
+        let segment = s.segments.current();
+        if s.nudged != segment && s.segments.free.len() <= s.low_water() {
+            s.nudged = segment;
+            self.want_segments();
+        }
+        Submitted { lsn, ticket }
+    }
+
+    pub(crate) fn wake_writer(&self, s: &Sequencer) {
+        if s.writer_idle && s.has_work() {
+            self.work.notify_one();
+        }
+    }
+
+    fn wait_for_writer<'a>(&'a self, s: MutexGuard<'a, Sequencer>) -> MutexGuard<'a, Sequencer> {
+        self.counters.stalls.add(1);
+        if self.run.background {
+            self.wake_writer(&s);
+            return self.room.wait(s);
+        }
+        drop(s);
+        self.lead_one();
+        self.seq.lock()
+    }
+
+    fn wait_for_cleaner<'a>(&'a self, s: MutexGuard<'a, Sequencer>) -> Result<MutexGuard<'a, Sequencer>> {
+        self.counters.stalls.add(1);
+        if self.run.background {
+            self.want_segments();
+            return Ok(self.room.wait(s));
+        }
+        drop(s);
+        self.clean_some()?;
+        Ok(self.seq.lock())
+    }
+}

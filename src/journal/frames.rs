@@ -1,0 +1,186 @@
+//! The open frame: where submitted batches gather until a writer takes them.
+
+use crate::disk::AlignedBuf;
+use crate::error::Result;
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
+use crate::format::piece::Extent;
+use crate::format::{BLOCK_BYTES, Seed, round_up_block};
+use crate::lsn::Lsn;
+use crate::sync::Arc;
+
+use super::recent::FrameMem;
+use super::ticket::Ticket;
+
+/// A callback and the LSN it is told.
+pub(crate) type Callbacks = Vec<(Lsn, Box<dyn FnOnce(Result<Lsn>) + Send>)>;
+
+/// A payload that goes straight to its chain, beside the frame that describes it.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub replica: u64,
+    pub piece: u64,
+    pub extents: Vec<Extent>,
+    pub buf: Arc<AlignedBuf>,
+}
+
+/// A frame that still takes batches, or waits to be sealed.
+pub(crate) struct OpenFrame {
+    pub lsn: u64,
+    /// Where it will lie in the file.
+    pub offset: u64,
+    /// Bytes from here to the segment's end.
+    pub room: u64,
+    pub buf: AlignedBuf,
+    pub table: Vec<u8>,
+    /// Its own participants: the next frame lists them.
+    pub participants: Vec<u64>,
+    pub digest: u32,
+    pub placed: Vec<Placed>,
+    pub placed_bytes: u64,
+    pub ticket: Arc<Ticket>,
+    pub callbacks: Callbacks,
+    pub batches: u64,
+    pub entries: u64,
+    pub user_bytes: u64,
+    /// Whether somebody waits for it: a frame of lazy batches alone causes no write.
+    pub wanted: bool,
+}
+
+impl std::fmt::Debug for OpenFrame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenFrame").field("lsn", &self.lsn).field("batches", &self.batches).finish_non_exhaustive()
+    }
+}
+
+/// A frame on its way to the disk.
+pub(crate) struct SealedFrame {
+    pub header: FrameHeader,
+    pub offset: u64,
+    pub mem: Arc<FrameMem>,
+    pub placed: Vec<Placed>,
+    pub ticket: Arc<Ticket>,
+    pub callbacks: Callbacks,
+    pub batches: u64,
+    pub entries: u64,
+    pub user_bytes: u64,
+    /// What it counted in the queue.
+    pub queued: u64,
+}
+
+/// What a frame must know of the log before it when it is sealed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    pub session: u64,
+    pub cut: u64,
+    pub prev: Option<FrameHeader>,
+    pub watermark: u64,
+    pub tail_seq: u64,
+}
+
+impl OpenFrame {
+    /// Opens a frame that lists the participants of the one before it. It has no home yet: see [`OpenFrame::move_to`].
+    pub fn new(buf: AlignedBuf, mut table: Vec<u8>, previous: &mut Vec<u64>) -> Self {
+        table.clear();
+        Participants::encode(previous, &mut table);
+        let mut this = Self {
+            lsn: 0,
+            offset: 0,
+            room: 0,
+            buf,
+            table,
+            participants: Vec::new(),
+            digest: 0,
+            placed: Vec::new(),
+            placed_bytes: 0,
+            ticket: Arc::new(Ticket::new()),
+            callbacks: Vec::new(),
+            batches: 0,
+            entries: 0,
+            user_bytes: 0,
+            wanted: false,
+        };
+        this.buf.clear();
+        this.buf.resize(FRAME_HEADER_BYTES);
+        this
+    }
+
+    /// Gives an empty frame its place.
+    pub fn move_to(&mut self, lsn: u64, offset: u64, room: u64) {
+        debug_assert_eq!(self.batches, 0);
+        (self.lsn, self.offset, self.room) = (lsn, offset, room);
+    }
+
+    /// Whether `payload` and `table` bytes more fit before the segment's end.
+    pub fn fits(&self, payload: u64, table: u64) -> bool {
+        round_up_block(self.used() + payload + table) <= self.room
+    }
+
+    /// Header, payload and table so far.
+    pub fn used(&self) -> u64 {
+        self.buf.len() as u64 + self.table.len() as u64
+    }
+
+    /// What it counts in the queue.
+    pub fn queued(&self) -> u64 {
+        if self.batches == 0 { 0 } else { self.used() + self.placed_bytes }
+    }
+
+    /// Its length once it is sealed.
+    pub fn sealed_bytes(&self) -> u64 {
+        round_up_block(self.used())
+    }
+
+    /// The LSN of what is appended next.
+    pub fn here(&self) -> u64 {
+        self.lsn + self.buf.len() as u64
+    }
+
+    /// Appends a checksum and its payload; answers the LSN they begin at.
+    pub fn push_entry(&mut self, crc: u32, payload: &[u8]) -> u64 {
+        let lsn = self.here();
+        let crc = crc.to_le_bytes();
+        self.digest = crc32c::crc32c_append(self.digest, &crc);
+        self.buf.extend_from_slice(&crc);
+        self.buf.extend_from_slice(payload);
+        lsn
+    }
+
+    /// Puts table and header in place; from here on nothing changes.
+    pub fn seal(mut self, seed: Seed, before: &Before) -> SealedFrame {
+        let queued = self.queued();
+        let payload_bytes = (self.buf.len() - FRAME_HEADER_BYTES) as u32;
+        let table_crc = seed.crc(self.lsn, &self.table);
+        let blocks = (self.sealed_bytes() / BLOCK_BYTES) as u32;
+        let table_bytes = self.table.len() as u32;
+        self.buf.extend_from_slice(&self.table);
+        self.buf.pad_to_block();
+        let header = FrameHeader {
+            lsn: self.lsn,
+            session: before.session,
+            cut: before.cut,
+            blocks,
+            prev_blocks: before.prev.map_or(0, |p| p.blocks),
+            prev_lsn: before.prev.map_or(0, |p| p.lsn),
+            prev_hash: before.prev.map_or(0, |p| p.hash(seed)),
+            payload_bytes,
+            table_bytes,
+            table_crc,
+            payload_digest: self.digest,
+            watermark: before.watermark,
+            tail_seq: before.tail_seq,
+        };
+        header.encode(seed, self.buf.as_mut_slice());
+        SealedFrame {
+            header,
+            offset: self.offset,
+            mem: Arc::new(FrameMem { lsn: self.lsn, buf: self.buf }),
+            placed: self.placed,
+            ticket: self.ticket,
+            callbacks: self.callbacks,
+            batches: self.batches,
+            entries: self.entries,
+            user_bytes: self.user_bytes,
+            queued,
+        }
+    }
+}

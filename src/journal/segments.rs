@@ -1,0 +1,77 @@
+//! Journal segments: which slab holds which, which are live, which are free.
+
+use std::collections::VecDeque;
+
+/// For readers: where a live segment lies. Entries leave before their slab is written anew, so a reader that asks again after
+/// it has copied knows whether what it copied was still the segment's.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentMap {
+    /// (sequence, slab), ascending.
+    live: VecDeque<(u64, u32)>,
+}
+
+impl SegmentMap {
+    pub fn slab(&self, seq: u64) -> Option<u32> {
+        let i = self.live.binary_search_by_key(&seq, |&(s, _)| s).ok()?;
+        self.live.get(i).map(|&(_, slab)| slab)
+    }
+
+    pub fn push(&mut self, seq: u64, slab: u32) {
+        self.live.push_back((seq, slab));
+    }
+
+    pub fn pop_front(&mut self) {
+        self.live.pop_front();
+    }
+}
+
+/// A segment that holds something, or is being written.
+#[derive(Debug)]
+pub(crate) struct LiveSegment {
+    pub seq: u64,
+    pub slab: u32,
+    /// Replicas with a record in it, each once.
+    pub participants: Vec<u64>,
+}
+
+/// The writer's view: under the sequencer lock.
+#[derive(Debug, Default)]
+pub(crate) struct Segments {
+    pub live: VecDeque<LiveSegment>,
+    pub free: VecDeque<u32>,
+    /// The next segment's number: above every number ever seen, so that no stale frame has a place in it.
+    pub next_seq: u64,
+    /// Segments whose content is superseded, and the tail that a durable frame must name before they are free.
+    pub leaving: VecDeque<(u64, u32)>,
+}
+
+impl Segments {
+    /// Opens the next segment if `leaves` stay free behind it.
+    pub fn open_next(&mut self, leaves: usize) -> Option<(u64, u32)> {
+        if self.free.len() <= leaves {
+            return None;
+        }
+        let slab = self.free.pop_front()?;
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.live.push_back(LiveSegment { seq, slab, participants: Vec::new() });
+        Some((seq, slab))
+    }
+
+    /// Sequence number of the segment that is being written.
+    pub fn current(&self) -> u64 {
+        self.live.back().map_or(0, |s| s.seq)
+    }
+
+    /// Sequence number of the oldest live segment.
+    pub fn tail(&self) -> u64 {
+        self.live.front().map_or(self.next_seq, |s| s.seq)
+    }
+
+    /// Notes that `replica` has a record in the segment being written.
+    pub fn list(&mut self, replica: u64) {
+        if let Some(segment) = self.live.back_mut() {
+            segment.participants.push(replica);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The sequencer's state: what the lock protects under which batches get their place in the log.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::frames::{Before, OpenFrame, SealedFrame};
+use super::recent::Recent;
+use super::segments::{SegmentMap, Segments};
+use super::{Class, Ticket};
+use crate::error::Error;
+use crate::format::frame::FrameHeader;
+use crate::format::{BLOCK_BYTES, Seed};
+use crate::space::Accounts;
+use crate::sync::{Arc, RwLock};
+
+/// A frame that has gathered so much is closed: longer writes would only make those in it wait.
+pub(crate) const FRAME_TARGET: u64 = 1 << 20;
+
+/// All that is ordered.
+pub(crate) struct Sequencer {
+    pub open: OpenFrame,
+    /// Full frames that wait for the writer.
+    pub closed: VecDeque<OpenFrame>,
+    /// Bytes in `closed`, and in the frame being written.
+    pub queued: u64,
+    pub segments: Segments,
+    pub accounts: Accounts,
+    /// The last frame that was sealed, here or before the opening.
+    pub prev: Option<FrameHeader>,
+    pub session: u64,
+    pub cut: u64,
+    /// Ticket of the frame being written.
+    pub in_flight: Option<Arc<Ticket>>,
+    /// Why nothing is accepted any more.
+    pub stopped: Option<Error>,
+    /// The writer thread waits for work.
+    pub writer_idle: bool,
+    /// Tasks that wait for room.
+    pub room_wakers: Vec<Waker>,
+    /// The segment in which the cleaner was last nudged: once each is enough.
+    pub nudged: u64,
+    /// Grows with every frame taken: tells the idle watch whether anything happened.
+    pub frames_taken: u64,
+    seed: Seed,
+    segment_bytes: u64,
+    pool_offset: u64,
+}
+
+impl std::fmt::Debug for Sequencer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sequencer").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+/// What recovery found, from which the sequencer goes on.
+#[derive(Debug)]
+pub(crate) struct Resume {
+    pub segments: Segments,
+    pub accounts: Accounts,
+    pub prev: Option<FrameHeader>,
+    pub prev_participants: Vec<u64>,
+    pub session: u64,
+    pub cut: u64,
+    /// Where to go on in the newest segment, where no fresh one could be spared: LSN, file offset, room.
+    pub in_place: Option<(u64, u64, u64)>,
+}
+
+impl Sequencer {
+    pub fn new(mut resume: Resume, seed: Seed, segment_bytes: u64, pool_offset: u64, recent: &Recent) -> Self {
+        let mut open = OpenFrame::new(recent.buffer(0), Vec::new(), &mut resume.prev_participants);
+        if let Some((lsn, offset, room)) = resume.in_place {
+            open.move_to(lsn, offset, room);
+        }
+        Self {
+            open,
+            closed: VecDeque::new(),
+            queued: 0,
+            segments: resume.segments,
+            accounts: resume.accounts,
+            prev: resume.prev,
+            session: resume.session,
+            cut: resume.cut,
+            in_flight: None,
+            stopped: None,
+            writer_idle: false,
+            room_wakers: Vec::new(),
+            nudged: 0,
+            frames_taken: 0,
+            seed,
+            segment_bytes,
+            pool_offset,
+        }
+    }
+
+    /// Bytes that wait for the writer.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.queued + self.open.queued()
+    }
+
+    /// An LSN above every one given out so far: the end of the segment being written.
+    pub fn lsn_bound(&self) -> u64 {
+        (self.segments.current() + 1) * self.segment_bytes
+    }
+
+    /// Whether a writer has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.closed.is_empty() || self.open.wanted
+    }
+
+    /// Makes room for a batch in the open frame: closes a full one, opens the next segment. `false`: no segment can be spared
+    /// for this class, the cleaner must free one first.
+    pub fn make_room(
+        &mut self,
+        payload: u64,
+        table: u64,
+        class: Class,
+        map: &RwLock<SegmentMap>,
+        recent: &Recent,
+    ) -> bool {
+        let full = self.open.batches > 0 && self.open.used() + payload + table > FRAME_TARGET;
+        if !full && self.open.fits(payload, table) {
+            return true;
+        }
+        if self.open.batches > 0 {
+            self.close_open(recent);
+            if self.open.fits(payload, table) {
+                return true;
+            }
+        }
+        let Some((seq, slab)) = self.segments.open_next(class.leaves()) else { return false };
+        map.write().push(seq, slab);
+        let offset = self.pool_offset + u64::from(slab) * self.segment_bytes;
+        self.open.move_to(seq * self.segment_bytes, offset, self.segment_bytes);
+        self.open.fits(payload, table)
+    }
+
+    /// Free segments below which the cleaner begins: the reserved ones, and an eighth of the journal.
+    pub fn low_water(&self) -> usize {
+        let total = self.segments.live.len() + self.segments.free.len() + self.segments.leaving.len();
+        super::RESERVED_SEGMENTS + (total / 8).max(1)
+    }
+
+    /// Closes the open frame: it takes no more batches and waits for the writer.
+    pub fn close_open(&mut self, recent: &Recent) {
+        let next = self.next_open(recent);
+        let mut closed = std::mem::replace(&mut self.open, next);
+        closed.wanted = true;
+        self.queued += closed.queued();
+        self.closed.push_back(closed);
+    }
+
+    /// The frame that follows the open one.
+    fn next_open(&mut self, recent: &Recent) -> OpenFrame {
+        let len = self.open.sealed_bytes();
+        let (lsn, offset, room) = (self.open.lsn + len, self.open.offset + len, self.open.room.saturating_sub(len));
+        let mut participants = std::mem::take(&mut self.open.participants);
+        let mut next = OpenFrame::new(recent.buffer(len as usize), Vec::new(), &mut participants);
+        self.open.participants = participants;
+        // Less than a block behind it is no room at all.
+        next.move_to(lsn, offset, if room >= BLOCK_BYTES { room } else { 0 });
+        next
+    }
+
+    /// Takes the oldest frame and seals it. The watermark is as of now: frames above it are at most those in flight.
+    pub fn take(&mut self, durable: u64, recent: &Recent) -> Option<SealedFrame> {
+        let frame = match self.closed.pop_front() {
+            Some(frame) => {
+                self.queued -= frame.queued();
+                frame
+            }
+            None if self.open.wanted => {
+                let next = self.next_open(recent);
+                std::mem::replace(&mut self.open, next)
+            }
+            None => return None,
+        };
+        let before = Before {
+            session: self.session,
+            cut: self.cut,
+            prev: self.prev,
+            watermark: durable,
+            tail_seq: self.segments.tail(),
+        };
+        let sealed = frame.seal(self.seed, &before);
+        self.prev = Some(sealed.header);
+        self.queued += sealed.queued;
+        self.in_flight = Some(Arc::clone(&sealed.ticket));
+        self.frames_taken += 1;
+        recent.push(Arc::clone(&sealed.mem));
+        Some(sealed)
+    }
+
+    /// The bytes at `lsn` of a frame that is not sealed yet, given to `f`.
+    pub fn read_unsealed<T>(&self, lsn: u64, len: usize, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let frame = self.closed.iter().chain(std::iter::once(&self.open)).find(|o| o.lsn <= lsn && lsn < o.here())?;
+        let start = usize::try_from(lsn - frame.lsn).ok()?;
+        frame.buf.as_slice().get(start..start.checked_add(len)?).map(f)
+    }
+}

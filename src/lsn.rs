@@ -1,0 +1,22 @@
+//! The LSN: a place in the journal.
+
+use std::fmt;
+
+/// A log sequence number: one byte of the journal, named for ever. It grows with every batch and is never used again.
+///
+/// A batch's LSN is durable when [`Wal::durable_lsn`](crate::Wal::durable_lsn) has reached it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub(crate) u64);
+
+impl Lsn {
+    /// The number itself.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,94 @@
+//! Accounting: every chunk in exactly one place, every replica charged what it costs.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::chain::verify_piece;
+use crate::disk::Disk;
+use crate::engine::{Geometry, demand};
+use crate::format::piece::PieceDesc;
+use crate::index::{ReplicaState, Value};
+use crate::space::{Accounts, Charge, Pins, Pool};
+use crate::sync::Arc;
+
+/// Claims the chunks of every linked piece. Where two replicas name one chunk, the piece whose header lies there keeps it and
+/// the other is damage: a neighbour's lost truncation must not hurt the chunk's new owner.
+pub(super) fn claim_chunks(
+    disk: &dyn Disk,
+    geo: &Geometry,
+    pool: &mut Pool,
+    states: &mut HashMap<u64, ReplicaState>,
+    pins: &Arc<Pins>,
+) {
+    let contested = contested(geo, states);
+    let mut owners: HashMap<u32, u64> = HashMap::new();
+    for (&id, state) in states.iter_mut() {
+        let mut keep = |desc: &PieceDesc| {
+            let fought_over = chunks(geo, desc).any(|c| contested.contains(&c));
+            if fought_over && !holds(disk, geo, id, desc, pins) {
+                return false;
+            }
+            pool.claim(&desc.extents, id, &mut owners)
+        };
+        let lost = state.places.retain_chain(|piece| keep(&piece.desc));
+        for (first, last) in lost {
+            state.add_damage(first, last);
+        }
+        if !state.keys.retain(|entry| !matches!(&entry.value, Value::Out(piece) if !keep(&piece.desc))) {
+            state.state_suspect = true;
+        }
+        state.clip_damage();
+    }
+    for state in states.values_mut() {
+        let last = state.places.chain().iter().max_by_key(|p| p.desc.id).and_then(|p| p.desc.extents.last().copied());
+        let Some(last) = last else { continue };
+        let chunk = last.chunks(geo.blocks_per_chunk).last();
+        // The chunk's other pieces may reach further: younger ones lie behind older ones, but ids wrap between sessions.
+        let ends = state.places.chain().iter().flat_map(|p| &p.desc.extents);
+        let end = ends.filter(|e| e.chunks(geo.blocks_per_chunk).last() == chunk).map(|e| e.block + e.blocks - 1).max();
+        state.tail = end.and_then(|block| pool.tail_behind(block));
+    }
+}
+
+fn chunks(geo: &Geometry, desc: &PieceDesc) -> impl Iterator<Item = u32> {
+    desc.extents.iter().flat_map(|e| e.chunks(geo.blocks_per_chunk))
+}
+
+/// Chunks that more than one replica names.
+fn contested(geo: &Geometry, states: &HashMap<u64, ReplicaState>) -> HashSet<u32> {
+    let mut owner: HashMap<u32, u64> = HashMap::new();
+    let mut contested = HashSet::new();
+    for (&id, state) in states {
+        let values = state.keys.iter().filter_map(|e| match &e.value {
+            Value::Out(piece) => Some(&piece.desc),
+            Value::Inline(_) => None,
+        });
+        for chunk in state.places.chain().iter().map(|p| &p.desc).chain(values).flat_map(|d| chunks(geo, d)) {
+            if *owner.entry(chunk).or_insert(id) != id {
+                contested.insert(chunk);
+            }
+        }
+    }
+    contested
+}
+
+/// Whether the piece's own header lies where its descriptor says.
+fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<Pins>) -> bool {
+    // Without terms only header and table are compared: enough to tell whose chunk it is.
+    let desc = PieceDesc { terms: Vec::new(), ..desc.clone() };
+    verify_piece(disk, geo.seed, id, &desc, pins).unwrap_or(false)
+}
+
+/// Charges every replica. Never refuses: a log over its budget opens, and takes no appends until it is drained.
+pub(super) fn charge(accounts: &mut Accounts, states: &mut HashMap<u64, ReplicaState>) {
+    // Metadata first, then small replicas before large ones: as many as possible are carried.
+    for state in states.values_mut() {
+        let meta = Charge { chunks: 0, carried: state.meta_bytes() };
+        accounts.settle(&mut state.charge, meta);
+    }
+    let mut order: Vec<&mut ReplicaState> = states.values_mut().filter(|s| s.places.journal_bytes() > 0).collect();
+    order.sort_unstable_by_key(|s| s.places.weight());
+    for state in order {
+        let price = accounts.price(state.charge, demand(state));
+        accounts.settle(&mut state.charge, price);
+    }
+}

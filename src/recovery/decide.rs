@@ -1,0 +1,72 @@
+//! The decision table: what recovery makes of a frame. Every case meets exactly one row; DESIGN.md shows the same table.
+//!
+//! | frame | below the watermark | valid frames behind it | decision |
+//! |---|---|---|---|
+//! | intact | yes | any | apply; payloads are checked when they are read |
+//! | intact, payload good | no | any | apply |
+//! | payload or placed piece bad | no | none | the log ends before it |
+//! | payload or placed piece bad | no | some | impossible with one frame in flight: refuse |
+//! | unreadable | yes | any | damage: those listed by the next frame, and whoever shows a gap |
+//! | unreadable | no | none | the log ends before it |
+//! | unreadable | no | some | impossible: refuse |
+
+use crate::format::frame::MAX_IN_FLIGHT;
+
+/// What can be said of the bytes at a frame's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Header and table are whole; so is the payload, where it was looked at.
+    Intact,
+    /// Header and table are whole, but a payload or a piece placed beside the frame is not.
+    PayloadBad,
+    /// No frame can be read there.
+    Unreadable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Apply,
+    Damage,
+    EndOfLog,
+    Refuse,
+}
+
+/// Decides. `followers` counts valid frames behind this one in the same session.
+pub(super) fn decide(condition: Condition, below_watermark: bool, followers: usize) -> Decision {
+    match (condition, below_watermark) {
+        (Condition::Intact, _) => Decision::Apply,
+        // Below the watermark the frame was durable with all it describes: what is bad is that entry, found when it is read.
+        (Condition::PayloadBad, true) => Decision::Apply,
+        (Condition::Unreadable, true) => Decision::Damage,
+        (_, false) if followers < MAX_IN_FLIGHT as usize => Decision::EndOfLog,
+        (_, false) => Decision::Refuse,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the table above, as predicates; a case must match exactly one.
+    #[test]
+    fn the_table_is_total_and_unambiguous() {
+        type Row = (fn(Condition, bool, usize) -> bool, Decision);
+        let rows: [Row; 6] = [
+            (|c, _, _| c == Condition::Intact, Decision::Apply),
+            (|c, below, _| c == Condition::PayloadBad && below, Decision::Apply),
+            (|c, below, n| c == Condition::PayloadBad && !below && n == 0, Decision::EndOfLog),
+            (|c, below, _| c == Condition::Unreadable && below, Decision::Damage),
+            (|c, below, n| c == Condition::Unreadable && !below && n == 0, Decision::EndOfLog),
+            (|c, below, n| c != Condition::Intact && !below && n > 0, Decision::Refuse),
+        ];
+        for condition in [Condition::Intact, Condition::PayloadBad, Condition::Unreadable] {
+            for below in [false, true] {
+                for followers in [0, 1, 2, 1000] {
+                    let hits: Vec<_> = rows.iter().filter(|(row, _)| row(condition, below, followers)).collect();
+                    assert_eq!(hits.len(), 1, "{condition:?} {below} {followers}");
+                    assert_eq!(decide(condition, below, followers), hits[0].1, "{condition:?} {below} {followers}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Recovery: superblock and journal tell everything; chains are not read.
+
+mod account;
+mod decide;
+mod replay;
+mod scan;
+mod walk;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use crate::disk::{AlignedBuf, Disk};
+use crate::engine::{Engine, Geometry, Parts};
+use crate::error::{Error, Result};
+use crate::format::POOL_OFFSET;
+use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock, SuperblockError};
+use crate::index::Registry;
+use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
+use crate::options::{Progress, RunOptions};
+use crate::space::{Accounts, Pins, Pool};
+use crate::stats::Counters;
+use crate::sync::Arc;
+
+/// Whether a disk was ever formatted.
+pub(crate) enum Found {
+    Blank,
+    Log(Box<Superblock>),
+}
+
+/// Reads both superblocks and takes the newer valid one; the other is repaired unless nothing may be written.
+pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found> {
+    let mut best: Option<Superblock> = None;
+    let mut errors = Vec::new();
+    for offset in SUPERBLOCK_OFFSETS {
+        let mut bytes = vec![0; SUPERBLOCK_BYTES];
+        disk.read_at(offset, &mut bytes).map_err(|e| Error::io("reading the superblock", e))?;
+        match Superblock::decode(&bytes, disk.len()) {
+            Ok(sb) if best.as_ref().is_none_or(|b| b.epoch < sb.epoch) => best = Some(sb),
+            Ok(_) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    let Some(sb) = best else {
+        if errors.iter().all(|e| *e == SuperblockError::Blank) {
+            return Ok(Found::Blank);
+        }
+        let first = errors.into_iter().find(|e| *e != SuperblockError::Blank);
+        return Err(superblock_error(first.unwrap_or(SuperblockError::Blank)));
+    };
+    if !read_only && let Some(error) = errors.first() {
+        tracing::warn!(?error, "one superblock is bad: repaired from the other");
+        let bytes = AlignedBuf::from(sb.encode().as_slice());
+        for offset in SUPERBLOCK_OFFSETS {
+            let written = disk.write_durable_at(offset, bytes.as_slice());
+            written.map_err(|e| Error::io("repairing the superblock", e))?;
+        }
+    }
+    Ok(Found::Log(Box::new(sb)))
+}
+
+fn superblock_error(error: SuperblockError) -> Error {
+    match error {
+        SuperblockError::Version(v) => Error::Unsupported { feature: format!("format version {v}") },
+        SuperblockError::Features(bits) => Error::Unsupported { feature: format!("feature bits {bits:#x}") },
+        SuperblockError::Invalid(why) => Error::Corrupt {
+            what: why,
+            offset: 0,
+            hint: "both superblocks are bad (or this is no strandlog file): restore the file from another store, or salvage it",
+        },
+        SuperblockError::Blank => {
+            Error::Corrupt { what: "blank superblock", offset: 0, hint: "this is no strandlog file" }
+        }
+    }
+}
+
+/// Brings a log back to life.
+pub(crate) fn recover(
+    disk: Arc<dyn Disk>,
+    superblock: Superblock,
+    run: RunOptions,
+    (mapped, read_only): (bool, bool),
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Engine> {
+    let started = Instant::now();
+    if !read_only {
+        // After kill -9 the bytes below may lie in a volatile cache. **Sync before believing.**
+        disk.flush().map_err(|e| Error::io("syncing before recovery", e))?;
+    }
+    let geo = Geometry::new(&superblock);
+    let scan = scan::scan(&*disk, &superblock, progress)?;
+    let walk = walk::walk(&*disk, &geo, &scan)?;
+    let replayed = replay::replay(&geo, &scan, &walk)?;
+
+    let counters = Counters::default();
+    counters.recovered_frames.set(walk.accepted.len() as u64);
+    counters.lost_frames.set(walk.lost);
+    counters.dropped_frames.set(walk.dropped);
+
+    let mut pool = Pool::new(geo.chunks, superblock.chunk_bytes, superblock.segment_bytes, &superblock.journal_slabs);
+    let budget = u64::from(superblock.journal_floor) * geo.segment_bytes / 4;
+    let mut accounts = Accounts::new(geo.chunk_bytes, budget, run.carry_percent);
+    let pins = Arc::new(Pins::new(1));
+    let mut states = replayed.states;
+    account::claim_chunks(&*disk, &geo, &mut pool, &mut states, &pins);
+    account::charge(&mut accounts, &mut states);
+
+    let (segments, segment_map) = segments(&superblock, &scan, &walk, replayed.participants);
+    let in_place = in_place(&geo, &segments, &walk);
+    let resume = Resume {
+        prev: walk.accepted.last().map(|f| f.header),
+        prev_participants: replayed.last_participants,
+        session: (scan.max_session >> 32).wrapping_add(1) << 32 | u64::from(random_u32()),
+        cut: walk.end,
+        segments,
+        accounts,
+        in_place,
+    };
+    let registry = Registry::new();
+    let mut hurt = Vec::new();
+    for (id, state) in states {
+        if replayed.newly_hurt.contains(&id) || state.state_suspect {
+            hurt.push(id);
+        }
+        registry.insert(id, state);
+    }
+    let durable = walk.end;
+    let engine = Engine::new(Parts {
+        disk,
+        mapped,
+        superblock,
+        run,
+        registry,
+        pool,
+        resume,
+        segment_map,
+        durable,
+        counters,
+        read_only,
+    });
+    if !read_only {
+        engine.record_damage(&hurt)?;
+    }
+    engine.counters.recovery_micros.set(started.elapsed().as_micros() as u64);
+    Ok(engine)
+}
+
+/// Which slabs hold live segments, and which are free.
+fn segments(
+    superblock: &Superblock,
+    scan: &scan::Scan,
+    walk: &walk::Walk,
+    mut participants: HashMap<u64, Vec<u64>>,
+) -> (Segments, SegmentMap) {
+    let mut segments = Segments { next_seq: scan.max_seq + 1, ..Segments::default() };
+    let mut map = SegmentMap::default();
+    let mut live: Vec<u32> = Vec::new();
+    for slab in &scan.slabs {
+        let seg = slab.seq;
+        if seg >= walk.tail_seq && Some(seg) <= walk.last_seq {
+            live.push(slab.slab);
+            map.push(seg, slab.slab);
+            let participants = participants.remove(&seg).unwrap_or_default();
+            segments.live.push_back(LiveSegment { seq: seg, slab: slab.slab, participants });
+        }
+    }
+    segments.free = superblock.journal_slabs.iter().copied().filter(|s| !live.contains(s)).collect::<VecDeque<_>>();
+    (segments, map)
+}
+
+/// Where to go on in the newest segment when a fresh one cannot be spared: repeated crashes must not eat the reserve.
+///
+/// Safe, because the new session says where it cut: whatever an earlier session wrote from there on does not exist.
+fn in_place(geo: &Geometry, segments: &Segments, walk: &walk::Walk) -> Option<(u64, u64, u64)> {
+    let last = segments.live.back()?;
+    if segments.free.len() > RESERVED_SEGMENTS || walk.end / geo.segment_bytes != last.seq {
+        return None;
+    }
+    let within = walk.end % geo.segment_bytes;
+    let offset = POOL_OFFSET + u64::from(last.slab) * geo.segment_bytes + within;
+    Some((walk.end, offset, geo.segment_bytes - within))
+}
+
+/// Unpredictable enough to tell one opening from another.
+pub(crate) fn random_u32() -> u32 {
+    let mut bytes = [0; 4];
+    if rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) == Ok(4) {
+        return u32::from_le_bytes(bytes);
+    }
+    // No entropy this early in the boot: the clock differs between openings, too.
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(1, |d| d.subsec_nanos() ^ d.as_secs() as u32)
+}

@@ -1,0 +1,355 @@
+//! Replay: records in log order become the state of every replica.
+//!
+//! It begins in the middle of history. What a record needs to know of earlier ones it may only learn later, from the CORE
+//! that the cleaner carried; so ranges are taken as they come, and what is missing is found at the end.
+
+use std::collections::{HashMap, HashSet};
+
+use super::scan::Scan;
+use super::walk::{Accepted, Before, Walk};
+use crate::engine::Geometry;
+use crate::error::{Error, Result};
+use crate::format::Reader;
+use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, Participants};
+use crate::format::piece::PieceDesc;
+use crate::format::record::{Body, Core, Lens, RecordError, Records};
+use crate::index::{ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
+
+/// A replica being replayed.
+#[derive(Debug, Default)]
+struct Replaying {
+    state: ReplicaState,
+    /// A CORE or a removal was seen: what is held is all there is.
+    based: bool,
+    /// Some record was seen.
+    seen: bool,
+    /// A record is missing; entries up to here may be older than what was acknowledged.
+    suspect_to: Option<u64>,
+    /// Holes of unknown content that had been passed when its last record was seen.
+    holes: u64,
+}
+
+/// All replicas after replay.
+#[derive(Debug)]
+pub(super) struct Replayed {
+    pub states: HashMap<u64, ReplicaState>,
+    /// By segment: the replicas with a record in it.
+    pub participants: HashMap<u64, Vec<u64>>,
+    pub last_participants: Vec<u64>,
+    /// Replicas whose damage no CORE tells of yet.
+    pub newly_hurt: HashSet<u64>,
+}
+
+struct Replay<'a> {
+    geo: &'a Geometry,
+    replicas: HashMap<u64, Replaying>,
+    participants: HashMap<u64, Vec<u64>>,
+    last_participants: Vec<u64>,
+    hurt: HashSet<u64>,
+    /// Holes of unknown content so far.
+    holes: u64,
+}
+
+/// Replays every accepted frame.
+pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>) -> Result<Replayed> {
+    let mut replay = Replay {
+        geo,
+        replicas: HashMap::new(),
+        participants: HashMap::new(),
+        last_participants: Vec::new(),
+        hurt: HashSet::new(),
+        holes: 0,
+    };
+    for frame in &walk.accepted {
+        replay.frame(scan, frame)?;
+    }
+    replay.holes += u64::from(walk.lost_at_end);
+    Ok(replay.finish())
+}
+
+impl Replay<'_> {
+    fn frame(&mut self, scan: &Scan, frame: &Accepted<'_>) -> Result<()> {
+        let header = &frame.header;
+        let corrupt = |what| Error::Corrupt {
+            what,
+            offset: scan.offset_of(header.lsn),
+            hint: "its checksum holds, so a newer or broken writer made it: open it with the version that wrote it, or salvage",
+        };
+        let mut reader = Reader::new(frame.table);
+        let listed = Participants::decode(&mut reader).ok_or_else(|| corrupt("a list of participants"))?;
+        match frame.before {
+            Before::Whole => {}
+            Before::LostOne => self.lost(listed, false),
+            Before::LostSome => self.lost(listed, true),
+        }
+        self.last_participants.clear();
+        let segment = header.lsn / self.geo.segment_bytes;
+        let mut lsn = header.lsn + FRAME_HEADER_BYTES as u64;
+        let payload_end = lsn + u64::from(header.payload_bytes);
+        for record in Records::new(reader, self.geo.pool_blocks) {
+            let record = record.map_err(|e| match e {
+                RecordError::Codec(id) => Error::Unsupported { feature: format!("payload codec {id}") },
+                RecordError::Malformed => corrupt("a record"),
+            })?;
+            self.note(record.replica, record.seq, &record.body, header.lsn, segment);
+            let Some(r) = self.replicas.get_mut(&record.replica) else { continue };
+            let ok = r.apply(self.geo, record.body, segment, &mut lsn);
+            if ok.is_none() || lsn > payload_end {
+                return Err(corrupt("a record that does not fit its frame"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame is missing before this one. Its participants are hurt; if more may be missing, so is whoever cannot show that
+    /// nothing of theirs was in it.
+    fn lost(&mut self, listed: Participants, more: bool) {
+        match listed {
+            Participants::These(ids) => {
+                for id in ids {
+                    self.replicas.entry(id).or_default().suspect();
+                    self.hurt.insert(id);
+                }
+                self.holes += u64::from(more);
+            }
+            Participants::Many => self.holes += 1,
+        }
+    }
+
+    /// Keeps the books: who is in which segment and frame, and whether a record of theirs is missing.
+    fn note(&mut self, id: u64, seq: u16, body: &Body<'_>, frame_lsn: u64, segment: u64) {
+        let r = self.replicas.entry(id).or_default();
+        let fresh = matches!(body, Body::Core(Core { fresh: true, .. }));
+        if r.seen && !fresh && r.state.seq != seq || !r.seen && !fresh && self.holes > 0 {
+            r.suspect();
+            self.hurt.insert(id);
+        }
+        r.seen = true;
+        r.holes = self.holes;
+        r.state.seq = seq.wrapping_add(1);
+        if r.state.listed_frame != frame_lsn {
+            r.state.listed_frame = frame_lsn;
+            self.last_participants.push(id);
+        }
+        if r.state.listed_in != segment {
+            r.state.listed_in = segment;
+            self.participants.entry(segment).or_default().push(id);
+        }
+    }
+
+    fn finish(mut self) -> Replayed {
+        let mut states = HashMap::with_capacity(self.replicas.len());
+        for (id, mut r) in self.replicas {
+            if r.holes < self.holes {
+                // Behind a hole of unknown content it never spoke again: it cannot be cleared.
+                r.suspect();
+                self.hurt.insert(id);
+            }
+            if r.finish(self.geo) {
+                self.hurt.insert(id);
+            }
+            if r.state.exists {
+                states.insert(id, r.state);
+            }
+        }
+        Replayed {
+            states,
+            participants: self.participants,
+            last_participants: self.last_participants,
+            newly_hurt: self.hurt,
+        }
+    }
+}
+
+impl Replaying {
+    /// A record is missing. Whatever stands now may be stale.
+    fn suspect(&mut self) {
+        self.suspect_to = Some(self.suspect_to.unwrap_or(0).max(self.state.last));
+    }
+
+    /// Applies a record; `None` where it contradicts its frame.
+    fn apply(&mut self, geo: &Geometry, body: Body<'_>, segment: u64, lsn: &mut u64) -> Option<()> {
+        let chunk = geo.chunk_bytes;
+        // Whose space it was is settled at the end, from what is left.
+        let mut gone = Vec::new();
+        match body {
+            Body::Core(core) => self.core(core, segment, chunk),
+            Body::Append { first, term, lens } => {
+                let last = first + u64::from(lens.count()) - 1;
+                self.cut(first, chunk);
+                let locs = locations(lens, lsn)?;
+                self.state.places.push(first, locs, chunk);
+                self.state.terms.push(first, term);
+                self.state.last = last;
+                self.state.exists = true;
+            }
+            Body::Carried { first, term, lens } => {
+                let locs = locations(lens, lsn)?;
+                self.state.terms.set(first, first + u64::from(lens.count()) - 1, term);
+                self.state.places.set_journal(first, locs.into_iter(), chunk);
+                self.seen_to(first + u64::from(lens.count()) - 1);
+            }
+            Body::Placed(pieces) => {
+                if let Some(first) = pieces.first().map(|p| p.first) {
+                    self.cut(first, chunk);
+                }
+                for piece in pieces {
+                    let last = piece.last();
+                    self.link(piece, segment, chunk);
+                    self.state.last = last;
+                }
+                self.state.exists = true;
+            }
+            Body::Settled(pieces) => {
+                for piece in pieces {
+                    self.seen_to(piece.last());
+                    self.link(piece, segment, chunk);
+                }
+            }
+            Body::Put { key, value } => self.state.keys.put(key, value, segment, &mut gone),
+            Body::PutOut { key, piece } => {
+                let piece = ChainPiece { desc: piece, meta_seq: segment, mem: None };
+                self.state.keys.put_out(key, piece, segment, &mut gone);
+            }
+            Body::Delete { key } => self.state.keys.delete(key, &mut gone),
+            Body::Truncate { first, prev_term } => {
+                self.state.places.drop_below(first, chunk, &mut gone);
+                self.state.terms.drop_below(first);
+                (self.state.first, self.state.prev_term) = (first, prev_term);
+                if self.based {
+                    self.state.clip_damage();
+                }
+            }
+            Body::Reset { first, prev_term } => {
+                self.state.places.clear(&mut gone);
+                self.state.terms.clear();
+                self.state.damaged.clear();
+                (self.state.first, self.state.last, self.state.prev_term) = (first, first - 1, prev_term);
+                // Its entries are past; what keyed state may have missed is not.
+                self.suspect_to = self.suspect_to.map(|_| 0);
+            }
+            Body::Remove => self.wipe(),
+        }
+        Some(())
+    }
+
+    fn wipe(&mut self) {
+        let (seq, frame, segment) = (self.state.seq, self.state.listed_frame, self.state.listed_in);
+        self.state = ReplicaState { seq, listed_frame: frame, listed_in: segment, ..ReplicaState::default() };
+        self.based = true;
+        self.suspect_to = None;
+    }
+
+    fn core(&mut self, core: Core, segment: u64, chunk: u32) {
+        if core.fresh {
+            self.wipe();
+        }
+        let mut gone = Vec::new();
+        if self.based && self.state.exists && self.state.last != core.last {
+            self.suspect();
+        }
+        let state = &mut self.state;
+        state.exists = true;
+        state.incarnation = core.incarnation;
+        (state.first, state.last, state.prev_term) = (core.first, core.last, core.prev_term);
+        state.places.drop_below(core.first, chunk, &mut gone);
+        if let Some(next) = core.last.checked_add(1) {
+            state.places.cut_from(next, chunk, &mut gone);
+            state.terms.cut_from(next);
+        }
+        state.state_suspect = core.state_suspect;
+        state.damaged = core.damaged;
+        state.core_seq = segment;
+        self.based = true;
+    }
+
+    fn cut(&mut self, first: u64, chunk: u32) {
+        let mut gone = Vec::new();
+        self.state.places.cut_from(first, chunk, &mut gone);
+        self.state.terms.cut_from(first);
+        self.state.cut_damage(first);
+    }
+
+    /// Moved entries were alive here: before a CORE says where the log ends, they say how far it reached at least.
+    fn seen_to(&mut self, last: u64) {
+        self.state.exists = true;
+        if !self.based {
+            self.state.last = self.state.last.max(last);
+        }
+    }
+
+    fn link(&mut self, mut piece: PieceDesc, segment: u64, chunk: u32) {
+        let terms = std::mem::take(&mut piece.terms);
+        let (first, last) = (piece.first, piece.last());
+        if !self.state.places.set_chain(ChainPiece { desc: piece, meta_seq: segment, mem: None }, chunk) {
+            // Two pieces over one range: something between them is missing.
+            self.state.add_damage(first, last);
+            return;
+        }
+        let mut index = first;
+        for (n, term) in terms {
+            self.state.terms.set(index, index + u64::from(n) - 1, term);
+            index = index.wrapping_add(n.into());
+        }
+    }
+
+    /// Brings what was learnt together. `true`: damage was found that no CORE tells of.
+    fn finish(&mut self, geo: &Geometry) -> bool {
+        let mut gone = Vec::new();
+        let mut hurt = false;
+        if self.suspect_to.is_some() && !self.state.exists && !self.based {
+            // Known only as a participant of a frame that is lost.
+            self.state.exists = true;
+        }
+        if !self.state.exists {
+            return false;
+        }
+        let state = &mut self.state;
+        if !self.based {
+            // No CORE in the whole journal: it was lost with its frame.
+            state.state_suspect = true;
+            let held = state.places.spans().front().map(|s| s.first).into_iter();
+            let held = held.chain(state.places.chain().front().map(|p| p.desc.first)).min();
+            state.first = state.first.max(held.unwrap_or(1).min(state.last.saturating_add(1)));
+            let (first, last) = (state.first, state.last);
+            if first <= last {
+                state.add_damage(first, last);
+            }
+            hurt = true;
+        }
+        state.places.drop_below(state.first, geo.chunk_bytes, &mut gone);
+        state.terms.drop_below(state.first);
+        if let Some(upto) = self.suspect_to {
+            state.state_suspect = true;
+            let upto = upto.min(state.last);
+            if state.first <= upto {
+                state.add_damage(state.first, upto);
+            }
+            hurt = true;
+        }
+        if !state.is_empty() {
+            for (lo, hi) in state.places.holes(state.first, state.last) {
+                let known = state.damaged.iter().any(|&(a, b)| a <= lo && hi <= b);
+                if !known {
+                    state.add_damage(lo, hi);
+                    hurt = true;
+                }
+            }
+        }
+        state.clip_damage();
+        hurt
+    }
+}
+
+/// The locations of a run whose payload begins at `lsn`, which moves on behind it. `None`: a length that no inline entry has.
+fn locations(lens: Lens<'_>, lsn: &mut u64) -> Option<Vec<Loc>> {
+    let mut locs = Vec::with_capacity(lens.count() as usize);
+    for len in lens.iter() {
+        if len > MAX_INLINE_ENTRY {
+            return None;
+        }
+        locs.push(Loc::new(*lsn, len));
+        *lsn = lsn.checked_add(ENTRY_CRC_BYTES as u64 + u64::from(len))?;
+    }
+    Some(locs)
+}

@@ -1,0 +1,180 @@
+//! Walking: from what was found to what counts. Finds the tail, the watermark and the end, and what is missing between them.
+
+use std::collections::BTreeMap;
+
+use super::decide::{Condition, Decision, decide};
+use super::scan::{Found, Scan};
+use crate::chain::verify_piece;
+use crate::disk::Disk;
+use crate::engine::Geometry;
+use crate::error::{Error, Result};
+use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
+use crate::format::record::{Body, Records};
+use crate::format::{EntryId, Reader};
+use crate::space::Pins;
+use crate::sync::Arc;
+
+/// What is missing in front of an accepted frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nothing.
+    Whole,
+    /// Exactly one frame, whose participants this one lists.
+    LostOne,
+    /// One or more frames; only the last one's participants are known.
+    LostSome,
+}
+
+/// A frame that counts.
+#[derive(Debug)]
+pub(super) struct Accepted<'a> {
+    pub header: FrameHeader,
+    pub table: &'a [u8],
+    pub before: Before,
+}
+
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    pub accepted: Vec<Accepted<'a>>,
+    /// Frames known to be missing below the watermark, at least.
+    pub lost: u64,
+    /// Frames missing at the end whose participants nobody lists.
+    pub lost_at_end: bool,
+    pub dropped: u64,
+    /// The LSN at which the log ends.
+    pub end: u64,
+    pub tail_seq: u64,
+    /// Segment of the last accepted frame.
+    pub last_seq: Option<u64>,
+}
+
+/// Leaves out what a later session said does not exist.
+fn existing(scan: &Scan) -> Vec<&Found> {
+    let mut cuts: BTreeMap<u64, u64> = BTreeMap::new();
+    let all = || scan.slabs.iter().flat_map(|s| &s.frames);
+    for frame in all() {
+        cuts.insert(frame.header.session, frame.header.cut);
+    }
+    all().filter(|f| !cuts.range(f.header.session.saturating_add(1)..).any(|(_, &cut)| cut <= f.header.lsn)).collect()
+}
+
+/// Decides frame by frame, by the table in [`super::decide`].
+pub(super) fn walk<'a>(disk: &dyn Disk, geo: &Geometry, scan: &'a Scan) -> Result<Walk<'a>> {
+    let frames = existing(scan);
+    let watermark = frames.iter().map(|f| f.header.watermark).max().unwrap_or(0);
+    // The newest whole frame names the tail: all it says of older frames was durable when it was sealed.
+    let tail_seq = frames.iter().rev().find(|f| f.table.is_some()).map_or(0, |f| f.header.tail_seq);
+    let first_lsn = tail_seq.saturating_mul(geo.segment_bytes);
+    let frames: Vec<&Found> = frames.into_iter().filter(|f| f.header.lsn >= first_lsn).collect();
+    let mut walk =
+        Walk { accepted: Vec::new(), lost: 0, lost_at_end: false, dropped: 0, end: 0, tail_seq, last_seq: None };
+    let mut hole = false;
+    for (i, frame) in frames.iter().enumerate() {
+        let header = frame.header;
+        let followers = frames.iter().skip(i + 1).filter(|f| f.table.is_some()).count();
+        let below = header.lsn < watermark;
+        let condition = match &frame.table {
+            None => Condition::Unreadable,
+            Some(table) if !below && !payload_holds(disk, geo, frame, table)? => Condition::PayloadBad,
+            Some(_) => Condition::Intact,
+        };
+        match decide(condition, below, followers) {
+            Decision::Apply => {
+                let before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
+                let before = if hole && before == Before::Whole { Before::LostSome } else { before };
+                if before != Before::Whole && !below && watermark <= walk.end {
+                    // It names a predecessor that is not there, and nothing vouches for what lies between.
+                    walk.dropped += 1;
+                    continue;
+                }
+                walk.lost += u64::from(before != Before::Whole);
+                hole = false;
+                let Some(table) = frame.table.as_deref() else { continue };
+                walk.end = header.end();
+                walk.last_seq = Some(header.lsn / geo.segment_bytes);
+                walk.accepted.push(Accepted { header, table, before });
+            }
+            Decision::Damage => hole = true,
+            Decision::EndOfLog => {
+                walk.dropped += 1;
+                break;
+            }
+            Decision::Refuse => {
+                return Err(Error::Corrupt {
+                    what: "a frame that cannot be read, with more valid ones behind it than may be in flight",
+                    offset: frame.offset,
+                    hint: "the device lost a write it had confirmed: restore the file from another store, or salvage it",
+                });
+            }
+        }
+    }
+    if walk.end < watermark {
+        // Durable frames are missing, and no later one lists who was in them.
+        walk.lost += 1;
+        walk.lost_at_end = true;
+        walk.end = watermark;
+    }
+    Ok(walk)
+}
+
+/// What is missing between two accepted frames.
+fn gap(geo: &Geometry, first_lsn: u64, prev: Option<&FrameHeader>, header: &FrameHeader) -> Before {
+    match prev {
+        Some(prev) if header.follows(prev, geo.seed) => Before::Whole,
+        Some(prev) if header.prev_lsn == prev.end() && header.prev_lsn < header.lsn => Before::LostOne,
+        Some(_) => Before::LostSome,
+        // The tail segment begins with a frame at its very start.
+        None if header.lsn == first_lsn || header.prev_lsn < first_lsn => Before::Whole,
+        None if header.prev_lsn == first_lsn => Before::LostOne,
+        None => Before::LostSome,
+    }
+}
+
+/// Whether everything the frame brings is whole: each payload, their digest, each piece placed beside it.
+fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -> Result<bool> {
+    let header = &frame.header;
+    let mut payload = vec![0; header.payload_bytes as usize];
+    let io = |e| Error::io(format!("reading frame {}", header.lsn), e);
+    disk.read_at(frame.offset + FRAME_HEADER_BYTES as u64, &mut payload).map_err(io)?;
+    let mut reader = Reader::new(table);
+    if Participants::decode(&mut reader).is_none() {
+        return Ok(false);
+    }
+    let mut rest = Reader::new(&payload);
+    let mut lsn = header.lsn + FRAME_HEADER_BYTES as u64;
+    let mut digest = 0;
+    let pins = Arc::new(Pins::new(1));
+    for record in Records::new(reader, geo.pool_blocks) {
+        let Ok(record) = record else { return Ok(false) };
+        match record.body {
+            Body::Append { first, term, lens } | Body::Carried { first, term, lens } => {
+                for (i, len) in lens.iter().enumerate() {
+                    let id = EntryId { replica: record.replica, index: first.wrapping_add(i as u64), term, len };
+                    let Some(crc) = rest.take(ENTRY_CRC_BYTES) else { return Ok(false) };
+                    let Some(bytes) = rest.take(len as usize) else { return Ok(false) };
+                    if crc != geo.seed.entry_crc(crc32c::crc32c(bytes), lsn, id).to_le_bytes() {
+                        return Ok(false);
+                    }
+                    digest = crc32c::crc32c_append(digest, crc);
+                    lsn += (ENTRY_CRC_BYTES + bytes.len()) as u64;
+                }
+            }
+            Body::Placed(pieces) => {
+                for piece in &pieces {
+                    if !verify_piece(disk, geo.seed, record.replica, piece, &pins).map_err(io)? {
+                        return Ok(false);
+                    }
+                }
+            }
+            Body::PutOut { piece, .. } => {
+                // A carried value may have been overwritten and its chunk reused within this very frame's reach: only a fresh one counts,
+                // and chunks are not reused before a durable watermark covers what freed them, so every one named here must hold.
+                if !verify_piece(disk, geo.seed, record.replica, &piece, &pins).map_err(io)? {
+                    return Ok(false);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(rest.rest().is_empty() && digest == header.payload_digest)
+}

@@ -1,0 +1,116 @@
+//! The read side: a cheap handle on one replica.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::batch::Entry;
+use crate::engine::Engine;
+use crate::error::{Damage, Error, Result};
+use crate::index::Cell;
+use crate::sync::Arc;
+
+/// Reads one replica. Reads see every submitted batch at once, durable or not, and wait for no disk write.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) id: u64,
+    /// Known since the handle was made, or looked up each time until the replica is written.
+    pub(crate) cell: Option<Arc<Cell>>,
+}
+
+impl Replica {
+    fn cell(&self) -> Option<Arc<Cell>> {
+        self.cell.clone().or_else(|| self.engine.registry.get(self.id))
+    }
+
+    fn known(&self) -> Result<Arc<Cell>> {
+        self.cell().ok_or(Error::UnknownReplica { replica: self.id })
+    }
+
+    /// The replica's id.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether it was ever written, and not removed since.
+    pub fn exists(&self) -> bool {
+        self.cell().is_some_and(|c| c.lock().exists)
+    }
+
+    /// The first index it holds; 1 when it does not exist. Beyond [`Replica::last_index`] when it is empty.
+    pub fn first_index(&self) -> u64 {
+        self.cell().map_or(1, |c| c.lock().first)
+    }
+
+    /// The last index it holds; `first_index - 1` when it is empty.
+    pub fn last_index(&self) -> u64 {
+        self.cell().map_or(0, |c| c.lock().last)
+    }
+
+    /// First and last index at one moment.
+    pub fn bounds(&self) -> (u64, u64) {
+        self.cell().map_or((1, 0), |c| {
+            let state = c.lock();
+            (state.first, state.last)
+        })
+    }
+
+    /// The term of entry `index`, or of `first_index - 1`: raft asks for it after a truncation. Touches memory only.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`], [`Error::OutOfRange`], [`Error::UnknownReplica`], [`Error::Damaged`].
+    pub fn term(&self, index: u64) -> Result<u64> {
+        match self.cell() {
+            Some(cell) if index > 0 || cell.lock().first > 1 => self.engine.read_term(&cell, index),
+            // Before the first entry of a log that was never truncated.
+            Some(_) => Ok(0),
+            None if index == 0 => Ok(0),
+            None => Err(Error::UnknownReplica { replica: self.id }),
+        }
+    }
+
+    /// The entry at `index`. Zero-copy from a mapped chain, whose chunk stays pinned while the payload lives; otherwise a copy.
+    ///
+    /// # Errors
+    /// As [`Replica::term`]; [`Error::Damaged`] also when the bytes do not match their checksum.
+    pub fn entry(&self, index: u64) -> Result<Entry> {
+        self.engine.read_entry(&*self.known()?, index)
+    }
+
+    /// Entries of `range`, at least one, until their payloads exceed `max_bytes`.
+    ///
+    /// # Errors
+    /// As [`Replica::entry`], for the first of them. An empty range is `Ok` and empty; one that ends beyond the last index is
+    /// [`Error::OutOfRange`].
+    pub fn entries(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cell = self.known()?;
+        let last_index = cell.lock().last;
+        if range.end - 1 > last_index {
+            return Err(Error::OutOfRange { replica: self.id, index: range.end - 1, last_index });
+        }
+        self.engine.read_entries(&cell, range.start, range.end, max_bytes)
+    }
+
+    /// The value of a key of keyed state.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where the state may miss an update: such a replica must not vote.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.cell().map_or(Ok(None), |cell| self.engine.read_key(&cell, key))
+    }
+
+    /// The keys of keyed state, in no order.
+    pub fn keys(&self) -> Vec<Bytes> {
+        let keys = |c: Arc<Cell>| c.lock().keys.iter().map(|e| Bytes::copy_from_slice(&e.key)).collect();
+        self.cell().map_or_else(Vec::new, keys)
+    }
+
+    /// What of it is known to be lost.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.cell().map_or_else(Vec::new, |c| c.lock().damage(self.id))
+    }
+}

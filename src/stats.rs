@@ -1,0 +1,132 @@
+//! Figures about a log: what it did since it was opened, and how it stands.
+
+use crate::disk::DiskInfo;
+use crate::sync::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters { $(pub $name: Counter),* }
+
+        impl Counters {
+            pub(crate) fn fill(&self, stats: &mut Stats) { $(stats.$name = self.$name.get();)* }
+        }
+    };
+}
+
+/// A counter that only grows (or is set once); exact order between counters does not matter.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+counters!(
+    batches,
+    entries,
+    user_bytes,
+    frames,
+    journal_bytes,
+    placed_bytes,
+    settled_bytes,
+    settled_entries,
+    carried_bytes,
+    carried_entries,
+    segments_cleaned,
+    stalls,
+    recovery_micros,
+    recovered_frames,
+    lost_frames,
+    dropped_frames,
+);
+
+/// Figures about a log, all at one moment. Counters run from the opening.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Batches made durable.
+    pub batches: u64,
+    /// Entries made durable.
+    pub entries: u64,
+    /// Bytes of payload and keyed values that callers gave and that became durable.
+    pub user_bytes: u64,
+    /// Frames written: group commits. `entries / frames` is what one sync carried.
+    pub frames: u64,
+    /// Bytes written to the journal.
+    pub journal_bytes: u64,
+    /// Bytes written straight into chains.
+    pub placed_bytes: u64,
+    /// Bytes written to chains by the cleaner.
+    pub settled_bytes: u64,
+    /// Entries moved to chains by the cleaner.
+    pub settled_entries: u64,
+    /// Bytes of entries and metadata that the cleaner copied forward in the journal (part of `journal_bytes`).
+    pub carried_bytes: u64,
+    /// Entries copied forward in the journal.
+    pub carried_entries: u64,
+    /// Journal segments freed.
+    pub segments_cleaned: u64,
+    /// Times that a submit had to wait for the queue or for the cleaner.
+    pub stalls: u64,
+    /// How long the opening took, in microseconds.
+    pub recovery_micros: u64,
+    /// Frames replayed at the opening.
+    pub recovered_frames: u64,
+    /// Frames that were durable and could not be read at the opening: see [`Wal::damage`](crate::Wal::damage).
+    pub lost_frames: u64,
+    /// Valid frames behind the end of the log that were dropped at the opening: never acknowledged.
+    pub dropped_frames: u64,
+    /// Everything at or below this LSN is durable.
+    pub durable_lsn: u64,
+    /// Replicas that exist.
+    pub replicas: u64,
+    /// Size of the file.
+    pub capacity: u64,
+    /// Bytes a chunk.
+    pub chunk_size: u64,
+    /// Bytes a journal segment.
+    pub segment_size: u64,
+    /// Chunks outside of the journal.
+    pub chunks: u64,
+    /// Of these, chunks that are free.
+    pub free_chunks: u64,
+    /// Chunks that hold pieces, or whose freeing is not durable yet.
+    pub used_chunks: u64,
+    /// Chunks that are free but for a reader's pin.
+    pub pinned_chunks: u64,
+    /// Free chunks that are held back for what is in the journal.
+    pub reserved_chunks: u64,
+    /// Segments of the journal.
+    pub journal_segments: u64,
+    /// Of these, segments that are free.
+    pub free_segments: u64,
+    /// The most segments that the journal may grow to.
+    pub journal_cap_segments: u64,
+    /// Journal bytes of metadata and small replicas, and their bound.
+    pub carried_class_bytes: u64,
+    /// The bound on `carried_class_bytes`.
+    pub carried_class_limit: u64,
+    /// Bytes of recent frames held in memory.
+    pub recent_bytes: u64,
+    /// Bytes waiting for the writer.
+    pub queued_bytes: u64,
+    /// How writes are made durable, and what the probe found.
+    pub disk: Option<DiskInfo>,
+}
+
+impl Stats {
+    /// Bytes written to the device for each byte that callers gave; 0 before the first.
+    pub fn write_amplification(&self) -> f64 {
+        let written = self.journal_bytes + self.placed_bytes + self.settled_bytes;
+        if self.user_bytes == 0 { 0.0 } else { written as f64 / self.user_bytes as f64 }
+    }
+}

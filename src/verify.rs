@@ -1,0 +1,128 @@
+//! Verification: everything that is kept is read back from the disk and compared with its checksums.
+
+use std::collections::HashMap;
+
+use crate::engine::Engine;
+use crate::error::{Damage, Lost, Result};
+use crate::index::{Cell, Value};
+
+/// How far a verification has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Replicas done.
+    pub replicas: u64,
+    /// Replicas in all.
+    pub total: u64,
+    /// Entries read.
+    pub entries: u64,
+    /// Bytes of payload read.
+    pub bytes: u64,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Replicas that exist.
+    pub replicas: u64,
+    /// Entries read.
+    pub entries: u64,
+    /// Bytes of payload read.
+    pub bytes: u64,
+    /// Damage, known before or found now.
+    pub damage: Vec<Damage>,
+    /// Chunks that are not in exactly one place. Empty unless strandlog itself is wrong.
+    pub accounting: Vec<String>,
+}
+
+impl VerifyReport {
+    /// Whether everything is as it should be.
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty() && self.accounting.is_empty()
+    }
+}
+
+impl Engine {
+    pub(crate) fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
+        if !self.read_only && self.seq.lock().stopped.is_none() {
+            self.sync()?;
+        }
+        let mut report = VerifyReport::default();
+        let mut cells = self.registry.all();
+        cells.retain(|c| c.lock().exists);
+        cells.sort_unstable_by_key(|c| c.id);
+        let total = cells.len() as u64;
+        for cell in &cells {
+            self.verify_replica(cell, &mut report)?;
+            report.replicas += 1;
+            let (replicas, entries, bytes) = (report.replicas, report.entries, report.bytes);
+            progress(VerifyProgress { replicas, total, entries, bytes });
+        }
+        report.accounting = self.audit();
+        Ok(report)
+    }
+
+    fn verify_replica(&self, cell: &Cell, report: &mut VerifyReport) -> Result<()> {
+        let replica = cell.id;
+        let (first, last) = {
+            let state = cell.lock();
+            report.damage.extend(state.damage(replica));
+            (state.first, state.last)
+        };
+        let mut next = Some(first);
+        while let Some(index) = next.filter(|&i| i <= last) {
+            let checked = self.check_entry(cell, index)?;
+            report.entries += u64::from(checked.is_some());
+            report.bytes += checked.unwrap_or(0);
+            if checked.is_none() && self.is_new_damage(cell, index) {
+                let lost = Lost::Entries { first: index, last: index };
+                match report.damage.last_mut() {
+                    Some(Damage { replica: r, lost: Lost::Entries { last, .. } })
+                        if *r == replica && last.checked_add(1) == Some(index) =>
+                    {
+                        *last = index;
+                    }
+                    _ => report.damage.push(Damage { replica, lost }),
+                }
+            }
+            next = index.checked_add(1);
+        }
+        let keys: Vec<Box<[u8]>> = {
+            let state = cell.lock();
+            let out = state.keys.iter().filter(|e| matches!(e.value, Value::Out(_)));
+            out.map(|e| e.key.clone()).collect()
+        };
+        for key in keys {
+            if self.read_key(cell, &key).is_err() && !cell.lock().state_suspect {
+                report.damage.push(Damage { replica, lost: Lost::State });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the entry is still held, and not yet known to be damaged.
+    fn is_new_damage(&self, cell: &Cell, index: u64) -> bool {
+        let state = cell.lock();
+        state.exists && index >= state.first && index <= state.last && state.damage_at(index).is_none()
+    }
+
+    /// Chunks that are not in exactly one place. Nothing moves while it looks.
+    fn audit(&self) -> Vec<String> {
+        let _still = self.cleaning.lock();
+        let _order = self.seq.lock();
+        let mut linked: HashMap<u32, u16> = HashMap::new();
+        for cell in self.registry.all() {
+            let state = cell.lock();
+            let values = state.keys.iter().filter_map(|e| match &e.value {
+                Value::Out(piece) => Some(&piece.desc),
+                Value::Inline(_) => None,
+            });
+            for desc in state.places.chain().iter().map(|p| &p.desc).chain(values) {
+                for chunk in desc.extents.iter().flat_map(|e| e.chunks(self.geo.blocks_per_chunk)) {
+                    *linked.entry(chunk).or_default() += 1;
+                }
+            }
+        }
+        self.pool.lock().audit(&linked, &self.superblock.lock().journal_slabs)
+    }
+}

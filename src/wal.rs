@@ -1,0 +1,308 @@
+//! The log, as its users see it.
+
+use std::borrow::BorrowMut;
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use crate::batch::Batch;
+use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
+use crate::engine::{Done, Engine, Mode};
+use crate::error::{Damage, Error, Result};
+use crate::format::superblock::SUPERBLOCK_OFFSETS;
+use crate::lsn::Lsn;
+use crate::options::{Options, Progress, ReadMode};
+use crate::pending::{Pending, SubmitFuture};
+use crate::recovery::{self, Found};
+use crate::replica::Replica;
+use crate::stats::Stats;
+use crate::sync::{Arc, Mutex};
+use crate::verify::{VerifyProgress, VerifyReport};
+
+/// A shared write-ahead log of any number of replicas, in one file.
+///
+/// All methods may be called from any number of threads; put it in an `Arc`. Dropping it without [`Wal::close`] stops it like a
+/// crash: what was acknowledged is there, what was not may be lost.
+#[derive(Debug)]
+pub struct Wal {
+    engine: Arc<Engine>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Wal {
+    /// The options to open a log with.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Applies the batch and waits until it is durable. When nobody else is about, the caller writes the frame itself.
+    ///
+    /// Takes a `Batch`, or a `&mut Batch`, which is then cleared and can be filled again without allocating.
+    ///
+    /// # Errors
+    /// Everything that [`Wal::submit`] and [`Pending::wait`] may say. After a refusal the batch is as it was.
+    pub fn commit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Lsn> {
+        let batch = batch.borrow_mut();
+        let submitted = self.engine.submit(batch, Mode::Block, None, self.engine.run.background)?;
+        batch.clear();
+        self.engine.drive(&submitted.ticket)?;
+        Ok(submitted.lsn)
+    }
+
+    /// Applies the batch: readable on return, durable when the [`Pending`] says so. Waits while the queue is full.
+    ///
+    /// # Errors
+    /// A batch that is refused changes nothing: [`Error::Gap`], [`Error::Compacted`], [`Error::Contradiction`],
+    /// [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`], [`Error::Full`]; [`Error::Poisoned`] and
+    /// [`Error::Closed`] when the log takes no more.
+    pub fn submit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Pending> {
+        self.submit_as(batch.borrow_mut(), Mode::Block)
+    }
+
+    /// As [`Wal::submit`], but says [`Error::Busy`] instead of waiting.
+    ///
+    /// # Errors
+    /// As [`Wal::submit`].
+    pub fn try_submit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Pending> {
+        self.submit_as(batch.borrow_mut(), Mode::Try)
+    }
+
+    fn submit_as(&self, batch: &mut Batch, mode: Mode) -> Result<Pending> {
+        let submitted = self.engine.submit(batch, mode, None, false)?;
+        batch.clear();
+        Ok(Pending { engine: Arc::clone(&self.engine), submitted })
+    }
+
+    /// As [`Wal::submit`], but waits for room without blocking the thread.
+    pub fn submit_async(&self, batch: Batch) -> SubmitFuture<'_> {
+        SubmitFuture { engine: &self.engine, batch }
+    }
+
+    /// As [`Wal::submit`]; `done` is called once with the outcome, in order of LSN, on the thread that wrote the frame. It must be
+    /// short, and what it submits does not wait ([`Error::Busy`]).
+    ///
+    /// # Errors
+    /// As [`Wal::submit`]; `done` is then not called.
+    pub fn submit_with(
+        &self,
+        mut batch: impl BorrowMut<Batch>,
+        done: impl FnOnce(Result<Lsn>) + Send + 'static,
+    ) -> Result<Lsn> {
+        let batch = batch.borrow_mut();
+        let done: Done = Box::new(done);
+        let submitted = self.engine.submit(batch, Mode::Block, Some(done), false)?;
+        batch.clear();
+        Ok(submitted.lsn)
+    }
+
+    /// Everything submitted at or below this LSN is durable. Never goes back.
+    pub fn durable_lsn(&self) -> Lsn {
+        Lsn(self.engine.durable())
+    }
+
+    /// Blocks until everything at or below `lsn` is durable.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out.
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<()> {
+        if self.durable_lsn() >= lsn {
+            return Ok(());
+        }
+        match self.engine.ticket_of(lsn)? {
+            Some(ticket) => self.engine.drive(&ticket),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything submitted so far durable, lazy batches among it.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub fn sync(&self) -> Result<Lsn> {
+        self.engine.writable()?;
+        self.engine.sync()
+    }
+
+    /// A handle to read a replica with, whether it exists yet or not.
+    pub fn replica(&self, id: u64) -> Replica {
+        Replica { cell: self.engine.registry.get(id), engine: Arc::clone(&self.engine), id }
+    }
+
+    /// The ids of all replicas that exist, ascending.
+    pub fn replicas(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> =
+            self.engine.registry.all().into_iter().filter(|c| c.lock().exists).map(|c| c.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Figures about the log.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Reads everything that is kept and compares it with its checksums; checks that every chunk is in exactly one place.
+    ///
+    /// # Errors
+    /// What the device says. Damage is no error here: it is in the report.
+    pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
+        self.engine.verify(progress)
+    }
+
+    /// All damage known now. Reading and [`Wal::verify`] may find more.
+    pub fn damage(&self) -> Vec<Damage> {
+        let mut cells = self.engine.registry.all();
+        cells.sort_unstable_by_key(|c| c.id);
+        cells.iter().flat_map(|c| c.lock().damage(c.id)).collect()
+    }
+
+    /// Cleans every journal segment but the newest now, rather than when space is needed.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`], or what the device says when it is read.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.engine.writable()?;
+        self.engine.clean_all().map(|_| ())
+    }
+
+    /// Makes everything durable, seals the log and gives the file up. Reads of what is in memory or mapped still work.
+    /// Closing twice is well.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when the last writes failed.
+    pub fn close(&self) -> Result<()> {
+        let outcome = if self.engine.read_only { Ok(()) } else { self.engine.seal_everything() };
+        self.end();
+        match outcome {
+            Err(Error::Closed) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Stops the threads and gives the lock up. What waits is told that the log is closed.
+    fn end(&self) {
+        self.engine.stop(&Error::Closed, None);
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let _ = thread.join();
+        }
+        // A frame being written by a caller's thread ends first.
+        drop(self.engine.writer.lock());
+        drop(self.engine.cleaning.lock());
+        self.engine.disk.release();
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Options {
+    /// Opens the log at `path`: recovers it, or creates it where there is none. One process at a time.
+    ///
+    /// Creation is atomic: the file appears under its name whole, or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Option`], [`Error::Locked`], [`Error::Corrupt`], [`Error::Unsupported`], [`Error::Io`].
+    pub fn open(mut self, path: impl AsRef<Path>) -> Result<Wal> {
+        self.check()?;
+        let path = path.as_ref();
+        let mode =
+            OpenMode { read_only: self.read_only, sync: self.sync_method, mapped: self.read_mode == ReadMode::Mapped };
+        let disk = match FileDisk::open(path, mode) {
+            Err(OpenError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && self.create && !self.read_only =>
+            {
+                self.create_file(path, mode)?
+            }
+            opened => opened.map_err(|e| open_error(path, e))?,
+        };
+        self.open_found(Arc::new(disk))
+    }
+
+    fn create_file(&mut self, path: &Path, mode: OpenMode) -> Result<FileDisk> {
+        let blank = self.superblock(self.capacity)?;
+        let mut report = self.progress.take();
+        let mut progress = |done, total| {
+            if let Some(f) = report.as_mut() {
+                f(Progress { what: "creating", done, total });
+            }
+        };
+        let len = self.capacity / crate::format::BLOCK_BYTES * crate::format::BLOCK_BYTES;
+        let created = FileDisk::create(path, len, mode, &mut progress, |disk| write_superblocks(disk, &blank));
+        self.progress = report;
+        created.map_err(|e| open_error(path, e))
+    }
+
+    fn superblock(&self, capacity: u64) -> Result<crate::format::superblock::Superblock> {
+        let mut uuid = [0; 16];
+        for part in uuid.chunks_exact_mut(4) {
+            part.copy_from_slice(&recovery::random_u32().to_le_bytes());
+        }
+        self.geometry(uuid, capacity)
+    }
+
+    /// Opens a log on any [`Disk`]: one whose superblocks are blank is formatted. For tests on the simulated disk, and for
+    /// stores with a device of their own. The disk must not be shared.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_disk(self, disk: Arc<dyn Disk>) -> Result<Wal> {
+        self.check()?;
+        if self.create && !self.read_only && matches!(recovery::read_superblock(&*disk, true)?, Found::Blank) {
+            let blank = self.superblock(disk.len())?;
+            write_superblocks(&*disk, &blank).map_err(|e| Error::io("formatting the disk", e))?;
+        }
+        self.open_found(disk)
+    }
+
+    fn open_found(mut self, disk: Arc<dyn Disk>) -> Result<Wal> {
+        let superblock = match recovery::read_superblock(&*disk, self.read_only)? {
+            Found::Log(superblock) => *superblock,
+            Found::Blank => {
+                return Err(Error::Corrupt {
+                    what: "blank superblocks",
+                    offset: 0,
+                    hint: "this is no strandlog file; remove it, and it will be created",
+                });
+            }
+        };
+        let mut report = self.progress.take();
+        let mut progress = |p| {
+            if let Some(f) = report.as_mut() {
+                f(p);
+            }
+        };
+        let flags = (self.read_mode == ReadMode::Mapped, self.read_only);
+        let engine = Arc::new(recovery::recover(disk, superblock, self.run, flags, &mut progress)?);
+        let wal = Wal { engine, threads: Mutex::new(Vec::new()) };
+        if self.run.background && !self.read_only {
+            wal.start("strandlog-writer", Engine::run_writer)?;
+            wal.start("strandlog-cleaner", Engine::run_cleaner)?;
+        }
+        Ok(wal)
+    }
+}
+
+impl Wal {
+    fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
+        let engine = Arc::clone(&self.engine);
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || body(&engine));
+        self.threads.lock().push(thread.map_err(|e| Error::io("starting a thread", e))?);
+        Ok(())
+    }
+}
+
+/// A, durable; then B, durable.
+fn write_superblocks(disk: &dyn Disk, superblock: &crate::format::superblock::Superblock) -> std::io::Result<()> {
+    let bytes = crate::disk::AlignedBuf::from(superblock.encode().as_slice());
+    SUPERBLOCK_OFFSETS.into_iter().try_for_each(|offset| disk.write_durable_at(offset, bytes.as_slice()))
+}
+
+fn open_error(path: &Path, error: OpenError) -> Error {
+    match error {
+        OpenError::Locked { path } => Error::Locked { path },
+        OpenError::Io { context, source, .. } => Error::io(format!("{context} {}", path.display()), source),
+        other => Error::io(format!("opening {}", path.display()), other.into()),
+    }
+}
