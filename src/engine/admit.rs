@@ -134,7 +134,8 @@ impl Engine {
                 if t.last.checked_add(1).is_some_and(|next| first > next) {
                     return Err(Error::Gap { replica, index: first, expected: t.last + 1 });
                 }
-                t.last = first + (to - from) as u64 - 1;
+                // Consecutive indexes exist: the last of them does not overflow, one beyond it may.
+                t.last = first + ((to - from) as u64 - 1);
                 if direct {
                     for piece in plan.pieces_of(i).unwrap_or(&[]) {
                         t.demand.meta_bytes += crate::format::piece::PieceDesc::TYPICAL_BYTES;

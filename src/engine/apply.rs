@@ -94,7 +94,7 @@ impl Engine {
                     Some(pieces) => self.place(s, id, state, pieces),
                     None => self.append_inline(s, batch, id, state, first, from, to),
                 }
-                state.last = first + (to - from) as u64 - 1;
+                state.last = first + ((to - from) as u64 - 1);
             }
             What::Put { key, value } => {
                 self.create(s, id, state, 1, 0);

@@ -187,7 +187,8 @@ impl Places {
             }
             let from = usize::try_from(lo.saturating_sub(span.first)).unwrap_or(usize::MAX).min(span.locs.len());
             let to = usize::try_from(hi - span.first).unwrap_or(usize::MAX).saturating_add(1).min(span.locs.len());
-            let tail_first = span.first + to as u64;
+            // Saturates only where nothing is left behind the last possible index.
+            let tail_first = span.first.saturating_add(to as u64);
             let tail = span.locs.split_off(to);
             for loc in span.locs.drain(from..) {
                 self.weight -= weight(loc.len(), chunk);

@@ -175,7 +175,7 @@ impl Replaying {
         match body {
             Body::Core(core) => self.core(core, segment, chunk),
             Body::Append { first, term, lens } => {
-                let last = first + u64::from(lens.count()) - 1;
+                let last = first + (u64::from(lens.count()) - 1);
                 self.cut(first, chunk);
                 let locs = locations(lens, lsn)?;
                 self.state.places.push(first, locs, chunk);
@@ -185,9 +185,9 @@ impl Replaying {
             }
             Body::Carried { first, term, lens } => {
                 let locs = locations(lens, lsn)?;
-                self.state.terms.set(first, first + u64::from(lens.count()) - 1, term);
+                self.state.terms.set(first, first + (u64::from(lens.count()) - 1), term);
                 self.state.places.set_journal(first, locs.into_iter(), chunk);
-                self.seen_to(first + u64::from(lens.count()) - 1);
+                self.seen_to(first + (u64::from(lens.count()) - 1));
             }
             Body::Placed(pieces) => {
                 if let Some(first) = pieces.first().map(|p| p.first) {
@@ -288,7 +288,7 @@ impl Replaying {
         }
         let mut index = first;
         for (n, term) in terms {
-            self.state.terms.set(index, index + u64::from(n) - 1, term);
+            self.state.terms.set(index, index + (u64::from(n) - 1), term);
             index = index.wrapping_add(n.into());
         }
     }

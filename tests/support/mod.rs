@@ -1,0 +1,93 @@
+//! What the recovery tests share: a reference model, an oracle for crashes, generated work, and a disk that remembers
+//! what it was before each of its events.
+#![allow(dead_code)]
+
+pub mod model;
+pub mod recorder;
+pub mod work;
+
+use std::sync::Arc;
+
+use strandlog::disk::sim::SimDisk;
+use strandlog::{Bytes, Options, Placement, Wal};
+
+pub const PLACEMENTS: [Placement; 3] = [Placement::Auto, Placement::Journal, Placement::Chain];
+
+/// Small chunks and segments: every path is reached soon.
+pub fn small(placement: Placement) -> Options {
+    Wal::options()
+        .chunk_size(4096)
+        .segment_size(64 << 10)
+        .direct_threshold(8 << 10)
+        .recent_bytes(1 << 20)
+        .background(false)
+        .placement(placement)
+}
+
+/// Bytes that only this entry can have.
+pub fn payload(replica: u64, index: u64, term: u64, len: usize) -> Bytes {
+    let mut x = replica ^ index.rotate_left(21) ^ term.rotate_left(42) ^ (len as u64) << 7;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bytes.extend_from_slice(&(z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes.into()
+}
+
+/// The number that an environment variable holds, or a default.
+pub fn env(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    }
+}
+
+/// The seeds to run: `STRANDLOG_SEED` alone when it is set, else `STRANDLOG_SEEDS` of them (or `count`) from `from`.
+pub fn seeds(from: u64, count: u64) -> Vec<u64> {
+    match std::env::var("STRANDLOG_SEED") {
+        Ok(_) => vec![env("STRANDLOG_SEED", 0)],
+        Err(_) => (from..from + env("STRANDLOG_SEEDS", count)).collect(),
+    }
+}
+
+/// Runs `test` for every job, on two threads; a failure names the job.
+pub fn for_each<T: Copy + Send + Sync + std::fmt::Debug>(jobs: &[T], test: impl Fn(T) + Send + Sync) {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(&job) = jobs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(job)));
+                    if let Err(panic) = outcome {
+                        eprintln!("failed: {job:?} (a seed alone: STRANDLOG_SEED=...)");
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Verification finds nothing, and the figures about space add up.
+pub fn assert_sound(wal: &Wal, when: &str) {
+    let report = wal.verify(|_| ()).unwrap_or_else(|e| panic!("{when}: verify: {e}"));
+    assert!(report.is_clean(), "{when}: {report:?}");
+    assert_eq!(wal.damage(), [], "{when}");
+    assert_space(wal, when);
+}
+
+/// Free, used and pinned chunks and the journal are the whole file.
+pub fn assert_space(wal: &Wal, when: &str) {
+    let s = wal.stats();
+    let journal = s.journal_segments * (s.segment_size / s.chunk_size);
+    let all = (s.capacity - strandlog::format::POOL_OFFSET) / s.segment_size * (s.segment_size / s.chunk_size);
+    assert_eq!(s.free_chunks + s.used_chunks + s.pinned_chunks + journal, all, "{when}: {s:#?}");
+}
+
+pub fn open(options: Options, disk: &Arc<SimDisk>) -> Wal {
+    let disk: Arc<SimDisk> = Arc::clone(disk);
+    options.open_disk(disk).expect("the log opens")
+}

@@ -1,0 +1,69 @@
+//! A disk that takes a picture before each event: one run gives the disk as it was cut at every write and every sync.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use strandlog::disk::sim::{Fault, SimDisk};
+use strandlog::disk::{Disk, DiskInfo, Map};
+
+type Watch = Box<dyn FnMut(u64, SimDisk) + Send>;
+
+pub struct Recorder {
+    pub disk: Arc<SimDisk>,
+    watch: Mutex<Watch>,
+    /// Of so many events one is watched.
+    stride: u64,
+}
+
+impl Recorder {
+    /// `watch` is given, for each event, its number and the disk with the power cut in it.
+    pub fn new(disk: Arc<SimDisk>, stride: u64, watch: impl FnMut(u64, SimDisk) + Send + 'static) -> Self {
+        Self { disk, watch: Mutex::new(Box::new(watch)), stride }
+    }
+
+    fn event(&self, run: impl Fn(&SimDisk) -> io::Result<()>) -> io::Result<()> {
+        let number = self.disk.events();
+        if number.is_multiple_of(self.stride) {
+            let cut = (*self.disk).clone();
+            cut.fail_at(number, Fault::Cut);
+            // What was in flight stays in doubt.
+            if run(&cut).is_err() {
+                (self.watch.lock().expect("no other panic"))(number, cut);
+            }
+        }
+        run(&self.disk)
+    }
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Disk for Recorder {
+    fn len(&self) -> u64 {
+        Disk::len(&*self.disk)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.event(|d| d.write_at(offset, buf))
+    }
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.event(|d| d.write_durable_at(offset, buf))
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.event(|d| d.flush())
+    }
+    fn map(&self) -> Option<Arc<Map>> {
+        self.disk.map()
+    }
+    fn info(&self) -> DiskInfo {
+        self.disk.info()
+    }
+    fn release(&self) {
+        self.disk.release();
+    }
+}
