@@ -97,12 +97,6 @@ impl Run {
             _ => self.wal().submit(b).map(|p| (p.lsn(), Some(p))),
         };
         self.counts.batches += 1;
-                    "{:?} -> {:?}",
-                    ops.iter().filter(|o| o.replica() == r).collect::<Vec<_>>(),
-                    lsn.as_ref().map(|l| l.0)
-                );
-            }
-        }
         match (lsn, predicted) {
             (Ok((lsn, pending)), Ok(())) => {
                 self.oracle.submitted(Some(lsn), ops);

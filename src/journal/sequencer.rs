@@ -192,7 +192,11 @@ impl Sequencer {
 
     /// The bytes at `lsn` of a frame that is not sealed yet, given to `f`. None at all may lie at its very end: an empty entry.
     pub fn read_unsealed<T>(&self, lsn: u64, len: usize, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let frame = self.closed.iter().chain(std::iter::once(&self.open)).find(|o| o.lsn <= lsn && lsn + len as u64 <= o.here())?;
+        let frame = self
+            .closed
+            .iter()
+            .chain(std::iter::once(&self.open))
+            .find(|o| o.lsn <= lsn && lsn + len as u64 <= o.here())?;
         let start = usize::try_from(lsn - frame.lsn).ok()?;
         frame.buf.as_slice().get(start..start.checked_add(len)?).map(f)
     }
