@@ -23,6 +23,8 @@ struct Run {
     held: Vec<(Pending, usize)>,
     options: Box<dyn Fn(&mut StdRng) -> Options>,
     label: String,
+    /// The power fails soon: with threads, at any moment.
+    doomed: bool,
     counts: Counts,
 }
 
@@ -44,7 +46,17 @@ impl Run {
         let wal = support::open(options(&mut work.rng), &disk);
         let label = format!("seed {seed}");
         let (oracle, held) = (Oracle::default(), Vec::new());
-        Self { disk, wal: Some(wal), oracle, work, held, options: Box::new(options), label, counts: Counts::default() }
+        Self {
+            disk,
+            wal: Some(wal),
+            oracle,
+            work,
+            held,
+            options: Box::new(options),
+            label,
+            doomed: false,
+            counts: Counts::default(),
+        }
     }
 
     fn wal(&self) -> &Wal {
@@ -156,8 +168,8 @@ impl Run {
 
     /// One replica in detail: every entry alone, a range, and the typed errors around them.
     fn compare_one(&mut self) {
-        if self.disk.is_cut() {
-            return self.recover();
+        if self.doomed {
+            return;
         }
         let replica = self.work.shape.replicas[self.work.rng.random_range(0..self.work.shape.replicas.len())];
         let (r, label) = (self.wal().replica(replica), &self.label);
@@ -212,7 +224,7 @@ impl Run {
     }
 
     fn compare_all(&mut self, when: &str) {
-        if self.disk.is_cut() {
+        if self.doomed {
             return self.recover();
         }
         let found = Model::read(self.wal()).unwrap_or_else(|e| panic!("{}: reading: {e}", self.label));
@@ -246,6 +258,7 @@ impl Run {
 
     /// The power will fail at one of the next events.
     fn plan_a_cut(&mut self) {
+        self.doomed = true;
         let events = self.disk.events() + self.work.rng.random_range(0..40);
         self.disk.fail_at(events, Fault::Cut);
     }
@@ -269,6 +282,7 @@ impl Run {
     fn reopen_on(&mut self, disk: SimDisk) {
         self.counts.reopened += 1;
         self.held.clear();
+        self.doomed = false;
         self.wal = None;
         let _: u64 = self.work.rng.random();
         self.disk = Arc::new(disk);
@@ -280,7 +294,7 @@ impl Run {
         });
         match self.oracle.check(&found) {
             Ok(n) => self.counts.survivors += n,
-            Err(why) => panic!("{}: {why}", self.label),
+            Err(why) => panic!("{}: {why}\n{:#?}", self.label, wal.stats()),
         }
         self.oracle.settle(found);
         assert_sound(&wal, &self.label);
