@@ -5,9 +5,10 @@
 #[cfg(not(loom))]
 mod imp {
     pub use std::sync::Arc;
-    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
     pub use parking_lot::{MutexGuard, RwLock};
+    use rustix::thread::futex;
 
     /// A mutual exclusion lock without poisoning.
     #[derive(Debug, Default)]
@@ -22,6 +23,35 @@ mod imp {
         }
         pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             self.0.try_lock()
+        }
+    }
+
+    /// A gate that opens once. Everybody who waits is woken by one system call, and none of them takes a lock afterwards.
+    #[derive(Debug, Default)]
+    pub struct Gate(AtomicU32);
+
+    const SHUT: u32 = 0;
+    const OPEN: u32 = 1;
+    /// Somebody sleeps: opening must wake.
+    const SHUT_AWAITED: u32 = 2;
+
+    impl Gate {
+        pub fn is_open(&self) -> bool {
+            self.0.load(Ordering::Acquire) == OPEN
+        }
+
+        pub fn open(&self) {
+            if self.0.swap(OPEN, Ordering::AcqRel) == SHUT_AWAITED {
+                let _ = futex::wake(&self.0, futex::Flags::PRIVATE, i32::MAX as u32);
+            }
+        }
+
+        pub fn wait(&self) {
+            while !self.is_open() {
+                let _ = self.0.compare_exchange(SHUT, SHUT_AWAITED, Ordering::AcqRel, Ordering::Acquire);
+                // Sleeps only if the state is still what we say; any error (a signal, a change) means: look again.
+                let _ = futex::wait(&self.0, futex::Flags::PRIVATE, SHUT_AWAITED, None);
+            }
         }
     }
 
@@ -53,7 +83,7 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
-    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
     pub use loom::sync::{Arc, MutexGuard};
 
     #[derive(Debug)]
@@ -95,6 +125,29 @@ mod imp {
     impl<T: Default> Default for RwLock<T> {
         fn default() -> Self {
             Self::new(T::default())
+        }
+    }
+
+    /// The same promise with what loom can follow.
+    #[derive(Debug, Default)]
+    pub struct Gate {
+        open: Mutex<bool>,
+        opened: Condvar,
+    }
+
+    impl Gate {
+        pub fn is_open(&self) -> bool {
+            *self.open.lock()
+        }
+        pub fn open(&self) {
+            *self.open.lock() = true;
+            self.opened.notify_all();
+        }
+        pub fn wait(&self) {
+            let mut open = self.open.lock();
+            while !*open {
+                open = self.opened.wait(open);
+            }
         }
     }
 

@@ -44,7 +44,11 @@ impl Wal {
         let batch = batch.borrow_mut();
         let submitted = self.engine.submit(batch, Mode::Block, None, self.engine.run.background)?;
         batch.clear();
-        self.engine.drive(&submitted.ticket)?;
+        if submitted.writer_busy {
+            submitted.ticket.wait()?;
+        } else {
+            self.engine.drive(&submitted.ticket)?;
+        }
         Ok(submitted.lsn)
     }
 

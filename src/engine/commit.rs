@@ -9,6 +9,11 @@ use crate::journal::{Callbacks, Class, SealedFrame, Ticket};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering};
 
+/// A frame of so many batches released a crowd.
+const CROWD: u64 = 4;
+/// How often the writer thread gives the processor away before it takes what is there: some microseconds in all.
+const YIELDS: u32 = 16;
+
 impl Engine {
     /// Writes the oldest waiting frame, if there is one. The caller holds the writer role.
     fn round(&self, writer: &mut Writer) -> bool {
@@ -75,6 +80,7 @@ impl Engine {
         let c = &self.counters;
         c.frames.add(1);
         c.batches.add(frame.batches);
+        self.last_batches.store(frame.batches, Ordering::Relaxed);
         c.entries.add(frame.entries);
         c.user_bytes.add(frame.user_bytes);
         c.journal_bytes.add(frame.header.bytes());
@@ -283,12 +289,35 @@ impl Engine {
         Ok(())
     }
 
+    /// Those whom the last frame released come back at once with their next batch: a frame taken before they had the processor would
+    /// carry one of them, and make all others wait for it. Gives the processor away a few times; never sleeps.
+    fn let_others_in(&self) {
+        let last = self.last_batches.load(Ordering::Relaxed);
+        if last < CROWD {
+            return;
+        }
+        for _ in 0..YIELDS {
+            {
+                let s = self.seq.lock();
+                if s.stopped.is_some() || !s.closed.is_empty() || 2 * s.open.batches >= last {
+                    return;
+                }
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// The writer thread: takes frames until there are none, then rests.
     pub(crate) fn run_writer(&self) {
         loop {
             {
                 let mut writer = self.writer.lock();
-                while self.round(&mut writer) {}
+                loop {
+                    self.let_others_in();
+                    if !self.round(&mut writer) {
+                        break;
+                    }
+                }
             }
             let mut s = self.seq.lock();
             loop {

@@ -93,6 +93,8 @@ pub(crate) struct Engine {
     pub segment_map: RwLock<SegmentMap>,
     pub recent: Recent,
     next_id: StdAtomicU64,
+    /// Batches in the last frame: how many may come back at once.
+    last_batches: AtomicU64,
     pub counters: Counters,
     pub read_only: bool,
     /// Chunks kept for overwriting large keyed values.
@@ -141,6 +143,7 @@ impl Engine {
             recent,
             // The session's random half is in the high bits: an id is never used twice, not even by a session whose frames were lost.
             next_id: StdAtomicU64::new(session << 32),
+            last_batches: AtomicU64::new(0),
             counters: parts.counters,
             read_only: parts.read_only,
             value_reserve: value.div_ceil(geo.chunk_bytes.into()).min(u64::from(geo.chunks) / 32),

@@ -28,6 +28,8 @@ pub(crate) enum Mode {
 pub(crate) struct Submitted {
     pub lsn: Lsn,
     pub ticket: Arc<Ticket>,
+    /// The writer thread was at work when the batch got its place: it looks again before it rests.
+    pub writer_busy: bool,
 }
 
 /// What runs when the batch is durable, or never will be.
@@ -122,7 +124,7 @@ impl Engine {
             s.nudged = segment;
             self.want_segments();
         }
-        Submitted { lsn, ticket }
+        Submitted { lsn, ticket, writer_busy: self.run.background && !s.writer_idle && s.has_work() }
     }
 
     pub(crate) fn wake_writer(&self, s: &Sequencer) {

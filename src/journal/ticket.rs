@@ -5,19 +5,20 @@
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, Result};
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
+use crate::sync::{Gate, Mutex};
 
 /// Waits for one frame to become durable, or to fail.
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
-    done: AtomicBool,
+    gate: Gate,
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    outcome: Option<Result<(), Error>>,
+    done: bool,
+    /// Why the frame is not durable.
+    failure: Option<Error>,
     wakers: Vec<Waker>,
 }
 
@@ -28,33 +29,25 @@ impl Ticket {
 
     /// Whether the outcome is known.
     pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
+        self.gate.is_open()
     }
 
     /// The outcome, if it is known.
     pub fn outcome(&self) -> Option<Result<()>> {
-        if !self.is_done() {
-            return None;
-        }
-        self.state.lock().outcome.clone()
+        self.is_done().then(|| self.state.lock().failure.clone().map_or(Ok(()), Err))
     }
 
     /// Blocks until the outcome is known.
     pub fn wait(&self) -> Result<()> {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(outcome) = &state.outcome {
-                return outcome.clone();
-            }
-            state = self.changed.wait(state);
-        }
+        self.gate.wait();
+        self.state.lock().failure.clone().map_or(Ok(()), Err)
     }
 
     /// Registers for a wake-up unless the outcome is known. The check and the registration are one step: no wake-up is lost.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut state = self.state.lock();
-        if let Some(outcome) = &state.outcome {
-            return Poll::Ready(outcome.clone());
+        if state.done {
+            return Poll::Ready(state.failure.clone().map_or(Ok(()), Err));
         }
         if !state.wakers.iter().any(|w| w.will_wake(cx.waker())) {
             state.wakers.push(cx.waker().clone());
@@ -66,14 +59,14 @@ impl Ticket {
     pub fn complete(&self, outcome: Result<()>) {
         let wakers = {
             let mut state = self.state.lock();
-            if state.outcome.is_some() {
+            if std::mem::replace(&mut state.done, true) {
                 return;
             }
-            state.outcome = Some(outcome);
-            self.done.store(true, Ordering::Release);
+            state.failure = outcome.err();
             std::mem::take(&mut state.wakers)
         };
-        self.changed.notify_all();
+        // After the outcome was written: whoever passes the gate finds it.
+        self.gate.open();
         // Outside of the lock: a waker may run the task at once.
         for waker in wakers {
             waker.wake();
