@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::{Geometry, demand};
-use crate::format::piece::PieceDesc;
+use crate::format::piece::{Extent, PieceDesc};
 use crate::index::{ReplicaState, Value};
 use crate::space::{Accounts, Charge, Pins, Pool};
 use crate::sync::Arc;
@@ -46,6 +46,42 @@ pub(super) fn claim_chunks(
         let ends = state.places.chain().iter().flat_map(|p| &p.desc.extents);
         let end = ends.filter(|e| e.chunks(geo.blocks_per_chunk).last() == chunk).map(|e| e.block + e.blocks - 1).max();
         state.tail = end.and_then(|block| pool.tail_behind(block));
+    }
+}
+
+/// Holds the space of pieces that the last frame brought and that nobody links any more, until a watermark covers that frame.
+///
+/// **The next recovery verifies them again**: overwritten before that, they would take an acknowledged frame with them.
+pub(super) fn hold_unsettled(
+    geo: &Geometry,
+    pool: &mut Pool,
+    states: &mut HashMap<u64, ReplicaState>,
+    unsettled: Vec<(u64, Vec<Extent>)>,
+    end: u64,
+) {
+    if unsettled.is_empty() {
+        return;
+    }
+    let mut linked: HashSet<u64> = HashSet::new();
+    for state in states.values() {
+        linked.extend(state.places.chain().iter().map(|p| p.desc.id));
+        linked.extend(state.keys.iter().filter_map(|e| match &e.value {
+            Value::Out(piece) => Some(piece.desc.id),
+            Value::Inline(_) => None,
+        }));
+    }
+    let mut held: HashSet<u32> = HashSet::new();
+    for (id, extents) in unsettled {
+        // A value that was carried is named twice.
+        if linked.insert(id) {
+            let extents = pool.hold_dead(end, extents);
+            held.extend(extents.iter().flat_map(|e| e.chunks(geo.blocks_per_chunk)));
+        }
+    }
+    for state in states.values_mut() {
+        if state.tail.is_some_and(|t| held.contains(&t.chunk)) {
+            state.tail = None;
+        }
     }
 }
 

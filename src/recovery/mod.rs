@@ -102,6 +102,7 @@ pub(crate) fn recover(
     let pins = Arc::new(Pins::new(1));
     let mut states = replayed.states;
     account::claim_chunks(&*disk, &geo, &mut pool, &mut states, &pins);
+    account::hold_unsettled(&geo, &mut pool, &mut states, replayed.unsettled, walk.end);
     account::charge(&mut accounts, &mut states);
 
     let (segments, segment_map) = segments(&superblock, &scan, &walk, replayed.participants);

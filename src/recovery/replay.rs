@@ -11,7 +11,7 @@ use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::format::Reader;
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, Participants};
-use crate::format::piece::PieceDesc;
+use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{Body, Core, Lens, RecordError, Records};
 use crate::index::{ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
 
@@ -38,6 +38,8 @@ pub(super) struct Replayed {
     pub last_participants: Vec<u64>,
     /// Replicas whose damage no CORE tells of yet.
     pub newly_hurt: HashSet<u64>,
+    /// Pieces that a frame above the watermark brings: linked or not, their bytes must stay until a later frame is durable.
+    pub unsettled: Vec<(u64, Vec<Extent>)>,
 }
 
 struct Replay<'a> {
@@ -46,6 +48,7 @@ struct Replay<'a> {
     participants: HashMap<u64, Vec<u64>>,
     last_participants: Vec<u64>,
     hurt: HashSet<u64>,
+    unsettled: Vec<(u64, Vec<Extent>)>,
     /// Holes of unknown content so far.
     holes: u64,
 }
@@ -58,6 +61,7 @@ pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>) -> Result<Rep
         participants: HashMap::new(),
         last_participants: Vec::new(),
         hurt: HashSet::new(),
+        unsettled: Vec::new(),
         holes: 0,
     };
     for frame in &walk.accepted {
@@ -91,6 +95,15 @@ impl Replay<'_> {
                 RecordError::Codec(id) => Error::Unsupported { feature: format!("payload codec {id}") },
                 RecordError::Malformed => corrupt("a record"),
             })?;
+            match &record.body {
+                Body::Placed(pieces) if frame.unsettled => {
+                    self.unsettled.extend(pieces.iter().map(|p| (p.id, p.extents.clone())));
+                }
+                Body::PutOut { piece, .. } if frame.unsettled => {
+                    self.unsettled.push((piece.id, piece.extents.clone()));
+                }
+                _ => {}
+            }
             self.note(record.replica, record.seq, &record.body, header.lsn, segment);
             let Some(r) = self.replicas.get_mut(&record.replica) else { continue };
             let ok = r.apply(self.geo, record.body, segment, &mut lsn);
@@ -157,6 +170,7 @@ impl Replay<'_> {
             participants: self.participants,
             last_participants: self.last_participants,
             newly_hurt: self.hurt,
+            unsettled: self.unsettled,
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Accepted<'a> {
     pub header: FrameHeader,
     pub table: &'a [u8],
     pub before: Before,
+    /// No watermark covers it yet: the next recovery will look at its payload and its pieces again.
+    pub unsettled: bool,
 }
 
 #[derive(Debug)]
@@ -92,7 +94,7 @@ pub(super) fn walk<'a>(disk: &dyn Disk, geo: &Geometry, scan: &'a Scan) -> Resul
                 let Some(table) = frame.table.as_deref() else { continue };
                 walk.end = header.end();
                 walk.last_seq = Some(header.lsn / geo.segment_bytes);
-                walk.accepted.push(Accepted { header, table, before });
+                walk.accepted.push(Accepted { header, table, before, unsettled: !below });
             }
             Decision::Damage => hole = true,
             Decision::EndOfLog => {

@@ -182,6 +182,19 @@ impl Pool {
         self.hold(extents.to_vec()).is_some()
     }
 
+    /// Recovery: takes the chunks of a piece that is dead already, and frees them once a durable watermark covers `lsn`.
+    /// Answers what it took: what is the journal's stays the journal's.
+    pub fn hold_dead(&mut self, lsn: u64, mut extents: Vec<Extent>) -> Vec<Extent> {
+        let ours = |c: u32| self.free.contains(c) || self.pieces.get(c as usize).is_some_and(|&n| n > 0);
+        extents.retain(|e| e.chunks(self.blocks_per_chunk).all(ours));
+        for chunk in extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
+            self.free.remove(chunk);
+        }
+        let extents = self.hold(extents).unwrap_or_default();
+        self.unlink(lsn, extents.clone());
+        extents
+    }
+
     /// Recovery: the tail behind the replica's last block, if that chunk has room left.
     pub fn tail_behind(&self, last_block: u32) -> Option<Tail> {
         let chunk = last_block / self.blocks_per_chunk;
