@@ -40,6 +40,9 @@ impl Engine {
 
     /// Packs and writes the replica's entries. Not durable yet, not linked yet.
     fn write_pieces(&self, moving: &Moving, source: &mut SegmentSource, short: &mut bool) -> Result<Vec<Written>> {
+        for seen in &moving.entries {
+            self.prefetch(seen.loc, source.seq);
+        }
         let mut payloads: Vec<(Seen, Bytes)> = Vec::with_capacity(moving.entries.len());
         for &seen in &moving.entries {
             if let Some(payload) = self.payload(moving, seen, source)? {

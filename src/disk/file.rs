@@ -119,6 +119,10 @@ impl Disk for FileDisk {
         self.handles.read(offset, buf)
     }
 
+    fn prefetch(&self, offset: u64, len: u64) {
+        self.handles.prefetch(offset, len);
+    }
+
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.check_write(offset, buf)?;
         self.handles.write(offset, buf)

@@ -70,6 +70,12 @@ impl Handles {
         self.direct.as_ref().unwrap_or(&self.buffered)
     }
 
+    /// Starts reading the range into the page cache, and does not wait for it.
+    pub(super) fn prefetch(&self, offset: u64, len: u64) {
+        // A hint: that it was refused is nobody's concern.
+        let _ = fs::fadvise(&self.buffered, offset, std::num::NonZeroU64::new(len), fs::Advice::WillNeed);
+    }
+
     /// Fills `buf`, through the page cache; it is coherent also when all writes go past it.
     pub(super) fn read(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
         while !buf.is_empty() {

@@ -67,6 +67,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// `UnexpectedEof` when the range reaches past the end; otherwise what the device says.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// Says that the range will be read soon. A hint: nothing depends on it.
+    fn prefetch(&self, _offset: u64, _len: u64) {}
+
     /// Writes all of `buf`: visible to readers on return, **not** durable.
     ///
     /// # Errors

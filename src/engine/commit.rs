@@ -69,9 +69,10 @@ impl Engine {
                 if let Some((_, slab)) = s.segments.leaving.pop_front() {
                     // Readers lose the segment before anybody may write into it.
                     self.segment_map.write().pop_front();
-                    s.segments.free.push_back(slab);
+                    s.segments.freeing.push(slab);
                 }
             }
+            self.free_unpinned(&mut s);
             self.room.notify_all();
             std::mem::take(&mut s.room_wakers)
         };
@@ -96,6 +97,19 @@ impl Engine {
         drop(frame.mem);
         self.recent.evict(end);
         self.forget_pieces(writer);
+    }
+
+    /// Frees the segments that no reader is copying from: nearly always all of them.
+    fn free_unpinned(&self, s: &mut crate::journal::Sequencer) {
+        let chunks_per_slab = (self.geo.segment_bytes / u64::from(self.geo.chunk_bytes)) as u32;
+        let segments = &mut s.segments;
+        segments.freeing.retain(|&slab| {
+            let pinned = self.pins.is_pinned(slab * chunks_per_slab);
+            if !pinned {
+                segments.free.push_back(slab);
+            }
+            pinned
+        });
     }
 
     /// Lets go of the oldest pieces in memory while they exceed the budget: they are in their chains by now.

@@ -206,18 +206,46 @@ impl Engine {
         self.read_segment(id, lsn)
     }
 
+    /// Copies an entry out of its segment. The segment stays pinned meanwhile, for microseconds: it is not written anew.
     fn read_segment(&self, id: EntryId, lsn: u64) -> io::Result<Option<Bytes>> {
         let (seq, within) = (lsn / self.geo.segment_bytes, lsn % self.geo.segment_bytes);
-        let Some(slab) = self.segment_map.read().slab(seq) else { return Ok(None) };
-        let offset = POOL_OFFSET + u64::from(slab) * self.geo.segment_bytes + within;
-        let mut buf = vec![0; ENTRY_CRC_BYTES + id.len as usize];
+        let Some(pinned) = self.pin_segment(seq) else { return Ok(None) };
+        let offset = POOL_OFFSET + u64::from(pinned.slab) * self.geo.segment_bytes + within;
+        let len = ENTRY_CRC_BYTES + id.len as usize;
+        if let Some(bytes) = self.map.as_ref().and_then(|map| map.slice(offset, len)) {
+            return Ok(self.checked(id, lsn, bytes).map(Bytes::copy_from_slice));
+        }
+        let mut buf = vec![0; len];
         self.disk.read_at(offset, &mut buf)?;
-        // Copy, then check, then ask whether the segment is still the one we meant.
-        let payload = buf.get(ENTRY_CRC_BYTES..).unwrap_or(&[]);
-        let crc = self.geo.seed.entry_crc(crc32c::crc32c(payload), lsn, id);
-        let matches = buf.get(..ENTRY_CRC_BYTES) == Some(&crc.to_le_bytes()[..]);
-        let live = self.segment_map.read().slab(seq) == Some(slab);
-        Ok((matches && live).then(|| Bytes::from(buf).slice(ENTRY_CRC_BYTES..)))
+        Ok(self.checked(id, lsn, &buf).is_some().then(|| Bytes::from(buf).slice(ENTRY_CRC_BYTES..)))
+    }
+
+    /// The payload behind its checksum, if that holds.
+    fn checked<'a>(&self, id: EntryId, lsn: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let (crc, payload) = bytes.split_at_checked(ENTRY_CRC_BYTES)?;
+        (crc == self.geo.seed.entry_crc(crc32c::crc32c(payload), lsn, id).to_le_bytes()).then_some(payload)
+    }
+
+    /// Holds a live segment. First the pin, then the question whether it is live: whoever frees it asks in the other order.
+    fn pin_segment(&self, seq: u64) -> Option<PinnedSegment<'_>> {
+        let slab = self.segment_map.read().slab(seq)?;
+        let chunk = slab * (self.geo.segment_bytes / u64::from(self.geo.chunk_bytes)) as u32;
+        self.pins.pin(chunk);
+        let pinned = PinnedSegment { pins: &self.pins, chunk, slab };
+        (self.segment_map.read().slab(seq) == Some(slab)).then_some(pinned)
+    }
+
+    /// Starts reading what is neither in memory nor in the segment `seq` that is being cleaned.
+    pub(crate) fn prefetch(&self, loc: Loc, seq: u64) {
+        let lsn = loc.lsn(self.head());
+        let (home, within) = (lsn / self.geo.segment_bytes, lsn % self.geo.segment_bytes);
+        if home == seq || self.recent.find(lsn).is_some() {
+            return;
+        }
+        if let Some(slab) = self.segment_map.read().slab(home) {
+            let offset = POOL_OFFSET + u64::from(slab) * self.geo.segment_bytes + within;
+            self.disk.prefetch(offset, u64::from(loc.len()) + ENTRY_CRC_BYTES as u64);
+        }
     }
 
     /// Reads the entry from the disk, past every memory, and answers its length. `None`: gone, or damaged.
@@ -274,6 +302,19 @@ impl Engine {
             }
         }
         Err(lost())
+    }
+}
+
+/// A segment that is not written anew while this lives.
+struct PinnedSegment<'a> {
+    pins: &'a crate::space::Pins,
+    chunk: u32,
+    slab: u32,
+}
+
+impl Drop for PinnedSegment<'_> {
+    fn drop(&mut self) {
+        self.pins.unpin(self.chunk);
     }
 }
 

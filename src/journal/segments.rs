@@ -43,6 +43,8 @@ pub(crate) struct Segments {
     pub next_seq: u64,
     /// Segments whose content is superseded, and the tail that a durable frame must name before they are free.
     pub leaving: VecDeque<(u64, u32)>,
+    /// Slabs of segments that are free but for a reader who is copying.
+    pub freeing: Vec<u32>,
 }
 
 impl Segments {

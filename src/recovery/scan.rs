@@ -6,6 +6,9 @@ use crate::format::frame::FrameHeader;
 use crate::format::superblock::Superblock;
 use crate::options::Progress;
 
+/// Slabs asked for ahead of the one being read.
+const PREFETCH: usize = 4;
+
 /// A frame as it was found.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
@@ -50,6 +53,13 @@ pub(super) fn scan(disk: &dyn Disk, sb: &Superblock, progress: &mut dyn FnMut(Pr
     for (i, &slab) in sb.journal_slabs.iter().enumerate() {
         let offset = sb.slab_offset(slab);
         progress(Progress { what: "recovering", done: i as u64 * u64::from(sb.segment_bytes), total });
+        // While this slab is parsed, the next ones are on their way.
+        let ahead = if i == 0 { 0..PREFETCH } else { PREFETCH - 1..PREFETCH };
+        for next in ahead {
+            if let Some(&slab) = sb.journal_slabs.get(i + 1 + next) {
+                disk.prefetch(sb.slab_offset(slab), u64::from(sb.segment_bytes));
+            }
+        }
         disk.read_at(offset, &mut buf).map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
         let mut frames = frames(sb, offset, &buf);
         for frame in &frames {

@@ -108,7 +108,7 @@ fn usage() -> (u64, f64) {
 
 /// So many threads, each appending one entry to one of its replicas and waiting.
 fn threads(ctx: &Context, dir: &Path, name: &str, n: usize, len: usize) -> Figures {
-    let store = open(dir, name, 2 << 30);
+    let store = open(dir, name, 1 << 30);
     let stop = AtomicBool::new(false);
     let total = AtomicU64::new(0);
     let (bytes, cpu) = usage();
@@ -169,7 +169,7 @@ fn notes(ctx: &Context, name: &str, store: &dyn Store) {
 
 /// Two threads, each committing batches of one entry to each of 500 replicas.
 fn batches(ctx: &Context, dir: &Path, name: &str) -> Figures {
-    let store = open(dir, name, 4 << 30);
+    let store = open(dir, name, 1 << 30);
     let stop = AtomicBool::new(false);
     let total = AtomicU64::new(0);
     let (bytes, cpu) = usage();
@@ -278,7 +278,8 @@ fn churn(ctx: &Context, dir: &Path, name: &str) -> Figures {
 
 /// 4M entries of 256 B over 1,000 replicas, written interleaved: scan, random reads, and an opening after an unclean end.
 fn read(ctx: &Context, dir: &Path, name: &str) -> Figures {
-    let store = open(dir, name, 4 << 30);
+    let capacity = ((2.5 * ctx.scale * f64::from(1 << 30)) as u64).max(64 << 20);
+    let store = open(dir, name, capacity);
     let each = (4000.0 * ctx.scale) as u64;
     let mut scratch = Scratch::default();
     let start = Instant::now();
@@ -316,7 +317,7 @@ fn read(ctx: &Context, dir: &Path, name: &str) -> Figures {
     // Cold: pages that are clean leave the cache.
     let _ = std::fs::write("/proc/sys/vm/drop_caches", "1");
     let t = Instant::now();
-    let store = open(dir, name, 4 << 30);
+    let store = open(dir, name, capacity);
     let open_ms = t.elapsed().as_secs_f64() * 1e3;
     notes(ctx, name, &*store);
     let n: u64 = (1..=3).map(|r| store.scan(r)).sum();
