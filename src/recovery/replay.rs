@@ -230,6 +230,9 @@ impl Replaying {
                 self.state.places.drop_below(first, chunk, &mut gone);
                 self.state.terms.drop_below(first);
                 (self.state.first, self.state.prev_term) = (first, prev_term);
+                // What is truncated was held, also where the record that brought it is lost.
+                self.state.exists = true;
+                self.state.last = self.state.last.max(first - 1);
                 if self.based {
                     self.state.clip_damage();
                 }
