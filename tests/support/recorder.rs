@@ -6,7 +6,17 @@ use std::sync::{Arc, Mutex};
 use strandlog::disk::sim::{Fault, SimDisk};
 use strandlog::disk::{Disk, DiskInfo, Map};
 
-type Watch = Box<dyn FnMut(u64, SimDisk) + Send>;
+/// One event that is about to happen.
+pub struct Moment {
+    /// Its number.
+    pub event: u64,
+    /// The disk as it was before: where a process is killed.
+    pub before: SimDisk,
+    /// The disk with the power cut during the event: what was in flight is in doubt.
+    pub cut: SimDisk,
+}
+
+type Watch = Box<dyn FnMut(Moment) + Send>;
 
 pub struct Recorder {
     pub disk: Arc<SimDisk>,
@@ -16,20 +26,18 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// `watch` is given, for each event, its number and the disk with the power cut in it.
-    pub fn new(disk: Arc<SimDisk>, stride: u64, watch: impl FnMut(u64, SimDisk) + Send + 'static) -> Self {
+    /// `watch` is given every `stride`th event before it happens.
+    pub fn new(disk: Arc<SimDisk>, stride: u64, watch: impl FnMut(Moment) + Send + 'static) -> Self {
         Self { disk, watch: Mutex::new(Box::new(watch)), stride }
     }
 
     fn event(&self, run: impl Fn(&SimDisk) -> io::Result<()>) -> io::Result<()> {
         let number = self.disk.events();
         if number.is_multiple_of(self.stride) {
-            let cut = (*self.disk).clone();
+            let (before, cut) = ((*self.disk).clone(), (*self.disk).clone());
             cut.fail_at(number, Fault::Cut);
-            // What was in flight stays in doubt.
-            if run(&cut).is_err() {
-                (self.watch.lock().expect("no other panic"))(number, cut);
-            }
+            run(&cut).expect_err("the power is cut");
+            (self.watch.lock().expect("no other panic"))(Moment { event: number, before, cut });
         }
         run(&self.disk)
     }
