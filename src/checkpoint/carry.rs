@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::gather::{Moving, Seen, SegmentSource};
+use super::gather::{Group, Moving, Seen};
 use super::settle::encoded_bound;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -21,11 +21,11 @@ const CORE_BYTES: u64 = 64 + 20 * MAX_DAMAGE_RANGES as u64;
 
 impl Engine {
     /// Copies the entries to the open frame, clipped to what still lies where it was read. `false`: no room.
-    pub(super) fn carry(&self, moving: &Moving, source: &mut SegmentSource) -> Result<bool> {
+    pub(super) fn carry(&self, moving: &Moving, from: &mut Group) -> Result<bool> {
         let mut batch: Vec<(Seen, Bytes)> = Vec::new();
         let mut bytes = 0;
         for &seen in &moving.entries {
-            let Some(payload) = self.payload(moving, seen, source)? else { continue };
+            let Some(payload) = self.payload(moving, seen, from)? else { continue };
             bytes += payload.len() + ENTRY_CRC_BYTES;
             batch.push((seen, payload));
             if bytes >= CARRY_BYTES {
@@ -86,12 +86,12 @@ impl Engine {
         state.places.set_journal(head.index, locs.into_iter(), self.geo.chunk_bytes);
     }
 
-    /// Writes anew every CORE, key and descriptor whose newest record lies in the segment: generated from the index under the
+    /// Writes anew every CORE, key and descriptor whose newest record lies in the group: generated from the index under the
     /// lock, never copied, so that an old value cannot overtake a new one. `false`: no room.
-    pub(super) fn carry_metadata(&self, seq: u64, participants: &[u64]) -> Result<bool> {
-        for &id in participants {
+    pub(super) fn carry_metadata(&self, group: &Group) -> Result<bool> {
+        for &id in &group.participants {
             let Some(cell) = self.registry.get(id) else { continue };
-            if !cell.lock().has_metadata_in(seq) {
+            if !cell.lock().has_metadata_in(|seq| group.holds(seq)) {
                 continue;
             }
             let mut s = self.seq.lock();
@@ -109,15 +109,15 @@ impl Engine {
             if !state.exists {
                 continue;
             }
-            if state.core_seq == seq {
+            if group.holds(state.core_seq) {
                 if !room(&mut s, CORE_BYTES) {
                     return Ok(false);
                 }
                 let core = state.core();
                 self.write_core(&mut s, id, &mut state, &core);
             }
-            if !self.carry_keys(&mut s, id, &mut state, seq, &mut room)
-                || !self.carry_descriptors(&mut s, id, &mut state, seq, &mut room)
+            if !self.carry_keys(&mut s, id, &mut state, group, &mut room)
+                || !self.carry_descriptors(&mut s, id, &mut state, group, &mut room)
             {
                 return Ok(false);
             }
@@ -135,11 +135,11 @@ impl Engine {
         s: &mut Sequencer,
         id: u64,
         state: &mut ReplicaState,
-        seq: u64,
+        group: &Group,
         room: &mut impl FnMut(&mut Sequencer, u64) -> bool,
     ) -> bool {
         for i in 0..state.keys.len() {
-            let Some(entry) = state.keys.at(i).filter(|e| e.seq == seq) else { continue };
+            let Some(entry) = state.keys.at(i).filter(|e| group.holds(e.seq)) else { continue };
             let bytes = RECORD_BYTES
                 + entry.key.len() as u64
                 + match &entry.value {
@@ -166,14 +166,14 @@ impl Engine {
         s: &mut Sequencer,
         id: u64,
         state: &mut ReplicaState,
-        seq: u64,
+        group: &Group,
         room: &mut impl FnMut(&mut Sequencer, u64) -> bool,
     ) -> bool {
         let descs: Vec<_> = state
             .places
             .chain()
             .iter()
-            .filter(|p| p.meta_seq == seq)
+            .filter(|p| group.holds(p.meta_seq))
             .map(|p| {
                 let mut desc = p.desc.clone();
                 desc.terms = state.terms.runs(desc.first, desc.count);

@@ -3,15 +3,18 @@
 use bytes::Bytes;
 
 use crate::disk::Disk;
-use crate::engine::Engine;
+use crate::engine::{Engine, Geometry};
 use crate::error::Result;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::{EntryId, POOL_OFFSET, Seed};
-use crate::index::{Cell, Loc};
+use crate::index::{Cell, Loc, weight};
+use crate::journal::LiveSegment;
 use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
-const GROUP_BYTES: u64 = 4 << 20;
+const SETTLE_BYTES: u64 = 4 << 20;
+/// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
+const CARRY_SHARE: u64 = 4;
 
 /// An entry as it was seen: it counts only if it still stands so when it is moved.
 #[derive(Clone, Copy, Debug)]
@@ -29,27 +32,55 @@ pub(super) struct Moving {
     pub entries: Vec<Seen>,
 }
 
-/// The segment's bytes, read once, when first needed.
-pub(super) struct SegmentSource {
-    pub seq: u64,
-    base: u64,
+/// A segment being cleaned, and its bytes once they are needed.
+struct Source {
+    seq: u64,
     offset: u64,
-    len: usize,
     bytes: Option<Vec<u8>>,
 }
 
-impl SegmentSource {
-    /// The checked payload at `lsn`, if the segment holds it.
-    fn get(&mut self, disk: &dyn Disk, seed: Seed, id: EntryId, lsn: u64) -> std::io::Result<Option<&[u8]>> {
-        if self.bytes.is_none() {
-            let mut bytes = vec![0; self.len];
-            disk.read_at(self.offset, &mut bytes)?;
-            self.bytes = Some(bytes);
+/// Neighbouring segments cleaned together.
+pub(super) struct Group {
+    sources: Vec<Source>,
+    pub participants: Vec<u64>,
+    segment_bytes: u64,
+}
+
+impl Group {
+    pub fn new<'a>(segments: impl Iterator<Item = &'a LiveSegment>, geo: &Geometry) -> Self {
+        let mut this = Self { sources: Vec::new(), participants: Vec::new(), segment_bytes: geo.segment_bytes };
+        for segment in segments {
+            let offset = POOL_OFFSET + u64::from(segment.slab) * geo.segment_bytes;
+            this.sources.push(Source { seq: segment.seq, offset, bytes: None });
+            this.participants.extend_from_slice(&segment.participants);
         }
-        let Some(at) = lsn.checked_sub(self.base).and_then(|n| usize::try_from(n).ok()) else { return Ok(None) };
-        let found = self.bytes.as_ref().and_then(|bytes| {
-            let stored = bytes.get(at..)?.get(..ENTRY_CRC_BYTES)?;
-            let payload = bytes.get(at + ENTRY_CRC_BYTES..)?.get(..id.len as usize)?;
+        this.participants.sort_unstable();
+        this.participants.dedup();
+        this
+    }
+
+    /// How many segments.
+    pub fn len(&self) -> u64 {
+        self.sources.len() as u64
+    }
+
+    /// Whether segment `seq` is one of them.
+    pub fn holds(&self, seq: u64) -> bool {
+        self.sources.iter().any(|s| s.seq == seq)
+    }
+
+    /// The checked payload at `lsn`, if one of the segments holds it. Each segment is read whole, once, when first asked for.
+    fn get(&mut self, disk: &dyn Disk, seed: Seed, id: EntryId, lsn: u64) -> std::io::Result<Option<&[u8]>> {
+        let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
+        let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return Ok(None) };
+        if source.bytes.is_none() {
+            let mut bytes = vec![0; self.segment_bytes as usize];
+            disk.read_at(source.offset, &mut bytes)?;
+            source.bytes = Some(bytes);
+        }
+        let found = source.bytes.as_ref().and_then(|bytes| {
+            let (stored, rest) = bytes.get(at..)?.split_at_checked(ENTRY_CRC_BYTES)?;
+            let payload = rest.get(..id.len as usize)?;
             let crc = seed.entry_crc(crc32c::crc32c(payload), lsn, id);
             (stored == crc.to_le_bytes()).then_some(payload)
         });
@@ -57,76 +88,100 @@ impl SegmentSource {
     }
 }
 
-impl Engine {
-    pub(super) fn segment_source(&self, seq: u64, slab: u32) -> SegmentSource {
-        SegmentSource {
-            seq,
-            base: seq * self.geo.segment_bytes,
-            offset: POOL_OFFSET + u64::from(slab) * self.geo.segment_bytes,
-            len: self.geo.segment_bytes as usize,
-            bytes: None,
-        }
-    }
+/// What becomes of a replica's entries.
+enum Fate {
+    /// Those in the group go to the chain.
+    Settle,
+    /// All that are journal-resident go to the chain: that is what the reservation is for.
+    SettleAll,
+    /// Those in the group go to the journal's head.
+    Carry,
+}
 
-    /// Settles or carries every entry alive in the segment. `false`: no room.
-    pub(super) fn move_entries(&self, seq: u64, participants: &[u64], source: &mut SegmentSource) -> Result<bool> {
+impl Engine {
+    /// Settles or carries every entry alive in the group. `false`: no room.
+    pub(super) fn move_entries(&self, group: &mut Group) -> Result<bool> {
+        for source in &group.sources {
+            self.disk.prefetch(source.offset, self.geo.segment_bytes);
+        }
         let mut settle: Vec<Moving> = Vec::new();
-        let mut bytes = 0;
-        for &id in participants {
+        let (mut bytes, mut carried) = (0, 0);
+        // Spent as replicas are settled in part: what they take beyond their reservation must not be others'.
+        let mut slack = self.slack_chunks();
+        for id in group.participants.clone() {
             let Some(cell) = self.registry.get(id) else { continue };
-            let Some((moving, large)) = self.alive_in(seq, cell) else { continue };
-            if !large {
-                if !self.carry(&moving, source)? {
+            let Some((moving, fate)) = self.alive_in(group, cell, carried, &mut slack) else { continue };
+            let size = moving.entries.iter().map(|e| u64::from(e.loc.len()) + 8).sum::<u64>();
+            if matches!(fate, Fate::Carry) {
+                carried += size;
+                if !self.carry(&moving, group)? {
                     return Ok(false);
                 }
                 continue;
             }
-            bytes += moving.entries.iter().map(|e| u64::from(e.loc.len()) + 8).sum::<u64>();
+            bytes += size;
             settle.push(moving);
-            if bytes >= GROUP_BYTES {
-                if !self.settle(std::mem::take(&mut settle), source)? {
+            if bytes >= SETTLE_BYTES {
+                if !self.settle(std::mem::take(&mut settle), group)? {
                     return Ok(false);
                 }
                 bytes = 0;
             }
         }
-        if settle.is_empty() { Ok(true) } else { self.settle(settle, source) }
+        if settle.is_empty() { Ok(true) } else { self.settle(settle, group) }
     }
 
-    /// What of the replica is to be moved: all its durable journal-resident entries where it is large, those in the segment
-    /// where it is small. `None`: nothing of it is alive there.
-    fn alive_in(&self, seq: u64, cell: Arc<Cell>) -> Option<(Moving, bool)> {
-        let head = self.head();
-        let durable = self.durable();
+    /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group.
+    fn alive_in(&self, group: &Group, cell: Arc<Cell>, carried: u64, slack: &mut u64) -> Option<(Moving, Fate)> {
+        let (head, durable) = (self.head(), self.durable());
         let state = cell.lock();
-        let (weight, reserved) = (state.places.weight(), state.charge.chunks > 0);
-        let in_segment = |loc: Loc| loc.lsn(head) / self.geo.segment_bytes == seq;
-        if !state.exists || !state.places.spans().iter().any(|s| s.locs.iter().any(|&l| in_segment(l))) {
+        let chunk = self.geo.chunk_bytes;
+        let in_group = |loc: Loc| group.holds(loc.lsn(head) / self.geo.segment_bytes);
+        let locs = || state.places.spans().iter().flat_map(|s| &s.locs).copied();
+        let here: u64 = locs().filter(|&l| in_group(l)).map(|l| weight(l.len(), chunk)).sum();
+        if !state.exists || here == 0 {
             return None;
         }
-        let large = reserved || weight >= self.small_weight();
+        let reserved = state.charge.chunks > 0;
+        let worth_chunks = here >= self.small_weight();
+        let chunks = here.div_ceil(chunk.into()) + 1;
+        let fate = if worth_chunks && chunks <= *slack {
+            *slack -= chunks;
+            Fate::Settle
+        } else if reserved && (worth_chunks || carried > group.len() * self.geo.segment_bytes / CARRY_SHARE) {
+            // Pieces made bit by bit may waste more than the reservation has; made at once they do not. And a cleaner that
+            // carries nearly everything gains nothing.
+            Fate::SettleAll
+        } else {
+            Fate::Carry
+        };
+        let all = matches!(fate, Fate::SettleAll);
         let mut entries = Vec::new();
         for span in state.places.spans() {
             for (i, &loc) in span.locs.iter().enumerate() {
                 let index = span.first + i as u64;
-                if (large && loc.lsn(head) < durable) || in_segment(loc) {
+                if (all && loc.lsn(head) < durable) || in_group(loc) {
                     entries.push(Seen { index, term: state.terms.get(index).unwrap_or(0), loc });
                 }
             }
         }
         let incarnation = state.incarnation;
         drop(state);
-        Some((Moving { cell, incarnation, entries }, large))
+        Some((Moving { cell, incarnation, entries }, fate))
+    }
+
+    /// Free chunks that nobody has reserved.
+    fn slack_chunks(&self) -> u64 {
+        let reserved = { self.seq.lock().accounts.reserved() };
+        self.pool.lock().free().saturating_sub(reserved + self.value_reserve)
     }
 
     /// The checked payload of an entry. `None`: it is gone from the index by now, or it is damaged, which is then recorded.
-    pub(super) fn payload(&self, moving: &Moving, seen: Seen, source: &mut SegmentSource) -> Result<Option<Bytes>> {
+    pub(super) fn payload(&self, moving: &Moving, seen: Seen, group: &mut Group) -> Result<Option<Bytes>> {
         let id = EntryId { replica: moving.cell.id, index: seen.index, term: seen.term, len: seen.loc.len() };
         let lsn = seen.loc.lsn(self.head());
         let io = |e| crate::error::Error::io("reading the journal to clean it", e);
-        if lsn / self.geo.segment_bytes == source.seq
-            && let Some(payload) = source.get(&*self.disk, self.geo.seed, id, lsn).map_err(io)?
-        {
+        if let Some(payload) = group.get(&*self.disk, self.geo.seed, id, lsn).map_err(io)? {
             return Ok(Some(Bytes::copy_from_slice(payload)));
         }
         // Again from where readers read: a mismatch is called damage only when it stands.

@@ -9,12 +9,15 @@ mod gather;
 mod resize;
 mod settle;
 
+use gather::Group;
+
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::journal::RESERVED_SEGMENTS;
+use crate::journal::{RESERVED_SEGMENTS, Sequencer};
 
-/// Segments cleaned before their release is published, while there are enough free ones.
-const CLEAN_BATCH: usize = 8;
+/// Bytes of journal cleaned together: a replica's entries in neighbouring segments then settle as one piece, and their
+/// release costs two frames in all.
+const GROUP_BYTES: u64 = 32 << 20;
 
 impl Engine {
     /// Frees segments until the low-water mark is passed. Answers how many.
@@ -22,7 +25,7 @@ impl Engine {
         let _one = self.cleaning.lock();
         self.grow_journal()?;
         let target = { self.seq.lock().low_water() };
-        self.clean_until(|free| free > target)
+        self.clean_while(|s| s.segments.free.len() + s.segments.leaving.len() <= target)
     }
 
     /// Frees every segment but the one being written.
@@ -30,92 +33,61 @@ impl Engine {
         let _one = self.cleaning.lock();
         self.sync()?;
         let last = { self.seq.lock().segments.current() };
-        let mut freed = 0;
-        loop {
-            let tail = { self.seq.lock().segments.tail() };
-            if tail >= last {
-                return Ok(freed);
-            }
-            let n = self.clean_batch(|s| s.segments.tail() < last)?;
-            if n == 0 {
-                return Ok(freed);
-            }
-            freed += n;
-        }
+        self.clean_while(|s| s.segments.tail() < last)
     }
 
-    fn clean_until(&self, enough: impl Fn(usize) -> bool) -> Result<u64> {
+    fn clean_while(&self, more: impl Fn(&Sequencer) -> bool) -> Result<u64> {
         let mut freed = 0;
         loop {
-            let free = self.seq.lock().segments.free.len();
-            if enough(free) {
-                break;
-            }
-            let n = self.clean_batch(|s| !enough(s.segments.free.len() + s.segments.leaving.len()))?;
-            if n == 0 {
-                break;
-            }
-            freed += n;
-        }
-        Ok(freed)
-    }
-
-    /// Cleans a few segments, then publishes that they are free: two frames, however many segments.
-    fn clean_batch(&self, more: impl Fn(&crate::journal::Sequencer) -> bool) -> Result<u64> {
-        let mut done = 0;
-        for _ in 0..CLEAN_BATCH {
-            let front = {
-                let s = self.seq.lock();
-                if done > 0 && (!more(&s) || s.segments.free.len() <= RESERVED_SEGMENTS) {
-                    break;
-                }
-                let next = s.segments.live.get(1).map(|n| n.seq * self.geo.segment_bytes);
-                s.segments.live.front().map(|f| (f.seq, f.slab, f.participants.clone())).zip(next)
-            };
-            let Some(((seq, slab, participants), next_lsn)) = front else { break };
-            if self.durable() < next_lsn {
+            let Some((group, behind)) = self.next_group(&more) else { return Ok(freed) };
+            if self.durable() < behind {
                 self.sync()?;
             }
-            if !self.clean_segment(seq, slab, participants)? {
-                break;
+            let segments = group.len();
+            if !self.clean_group(group)? {
+                tracing::warn!("no room to clean the oldest segments");
+                return Ok(freed);
             }
-            self.supersede(seq)?;
-            done += 1;
-        }
-        if done > 0 {
             // The frame that says so must be durable before anything is reused.
             self.seal()?;
-            self.counters.segments_cleaned.add(done);
+            self.counters.segments_cleaned.add(segments);
+            freed += segments;
         }
-        Ok(done)
     }
 
-    /// Makes durable all that emptied the segment, then takes it off the log's tail.
-    fn supersede(&self, seq: u64) -> Result<()> {
+    /// The oldest segments, and the LSN behind them. One at a time when room is short: what is moved out of one fits what is kept
+    /// for the cleaner.
+    fn next_group(&self, more: &impl Fn(&Sequencer) -> bool) -> Option<(Group, u64)> {
+        let s = self.seq.lock();
+        if !more(&s) {
+            return None;
+        }
+        let roomy = s.segments.free.len() > RESERVED_SEGMENTS;
+        let most = if roomy { (GROUP_BYTES / self.geo.segment_bytes).max(1) as usize } else { 1 };
+        // Never the segment that is being written.
+        let n = most.min(s.segments.live.len().checked_sub(1)?);
+        let behind = s.segments.live.get(n)?.seq * self.geo.segment_bytes;
+        (n > 0).then(|| (Group::new(s.segments.live.iter().take(n), &self.geo), behind))
+    }
+
+    /// Moves everything alive out of the group, makes that durable, and takes the group off the log's tail. `false`: no room.
+    fn clean_group(&self, mut group: Group) -> Result<bool> {
+        if !self.move_entries(&mut group)? || !self.carry_metadata(&group)? {
+            return Ok(false);
+        }
+        // Not only the moves: also what made the rest dead must be durable before it is forgotten.
         self.sync()?;
         let mut s = self.seq.lock();
         if let Some(why) = &s.stopped {
             return Err(why.clone());
         }
-        if s.segments.live.len() > 1
-            && s.segments.live.front().is_some_and(|f| f.seq == seq)
+        while s.segments.live.len() > 1
+            && s.segments.live.front().is_some_and(|f| group.holds(f.seq))
             && let Some(front) = s.segments.live.pop_front()
         {
             s.segments.leaving.push_back((front.seq, front.slab));
         }
-        Ok(())
-    }
-
-    /// Moves everything alive out of the segment. `false`: there was no room to move it to.
-    fn clean_segment(&self, seq: u64, slab: u32, mut participants: Vec<u64>) -> Result<bool> {
-        participants.sort_unstable();
-        participants.dedup();
-        let mut source = self.segment_source(seq, slab);
-        let moved = self.move_entries(seq, &participants, &mut source)? && self.carry_metadata(seq, &participants)?;
-        if !moved {
-            tracing::warn!(seq, "no room to clean the oldest segment");
-        }
-        Ok(moved)
+        Ok(true)
     }
 
     /// A write of the cleaner failed: like any other, it poisons.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::gather::{Moving, Seen, SegmentSource};
+use super::gather::{Group, Moving, Seen};
 use crate::chain::{PackEntry, Packed, pack};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -21,11 +21,11 @@ struct Written {
 
 impl Engine {
     /// Settles the group: pack, write, **flush**, and only then say so in the journal.
-    pub(super) fn settle(&self, group: Vec<Moving>, source: &mut SegmentSource) -> Result<bool> {
+    pub(super) fn settle(&self, group: Vec<Moving>, from: &mut Group) -> Result<bool> {
         let mut written: Vec<(Moving, Vec<Written>)> = Vec::new();
         let mut short = false;
         for moving in group {
-            let pieces = self.write_pieces(&moving, source, &mut short)?;
+            let pieces = self.write_pieces(&moving, from, &mut short)?;
             written.push((moving, pieces));
         }
         // One flush after all of them: a move record must never be durable before the pieces it names.
@@ -39,13 +39,15 @@ impl Engine {
     }
 
     /// Packs and writes the replica's entries. Not durable yet, not linked yet.
-    fn write_pieces(&self, moving: &Moving, source: &mut SegmentSource, short: &mut bool) -> Result<Vec<Written>> {
+    fn write_pieces(&self, moving: &Moving, from: &mut Group, short: &mut bool) -> Result<Vec<Written>> {
         for seen in &moving.entries {
-            self.prefetch(seen.loc, source.seq);
+            if !from.holds(seen.loc.lsn(self.head()) / self.geo.segment_bytes) {
+                self.prefetch(seen.loc);
+            }
         }
         let mut payloads: Vec<(Seen, Bytes)> = Vec::with_capacity(moving.entries.len());
         for &seen in &moving.entries {
-            if let Some(payload) = self.payload(moving, seen, source)? {
+            if let Some(payload) = self.payload(moving, seen, from)? {
                 payloads.push((seen, payload));
             }
         }

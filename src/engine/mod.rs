@@ -195,7 +195,8 @@ impl Engine {
             stats.carried_class_bytes = s.accounts.carried();
             stats.carried_class_limit = s.accounts.budget();
             stats.free_segments = s.segments.free.len() as u64;
-            stats.journal_segments = stats.free_segments + (s.segments.live.len() + s.segments.leaving.len() + s.segments.freeing.len()) as u64;
+            stats.journal_segments = stats.free_segments
+                + (s.segments.live.len() + s.segments.leaving.len() + s.segments.freeing.len()) as u64;
             stats.queued_bytes = s.waiting_bytes();
         }
         {

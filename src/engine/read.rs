@@ -235,11 +235,11 @@ impl Engine {
         (self.segment_map.read().slab(seq) == Some(slab)).then_some(pinned)
     }
 
-    /// Starts reading what is neither in memory nor in the segment `seq` that is being cleaned.
-    pub(crate) fn prefetch(&self, loc: Loc, seq: u64) {
+    /// Starts reading an entry that is not in memory.
+    pub(crate) fn prefetch(&self, loc: Loc) {
         let lsn = loc.lsn(self.head());
         let (home, within) = (lsn / self.geo.segment_bytes, lsn % self.geo.segment_bytes);
-        if home == seq || self.recent.find(lsn).is_some() {
+        if self.recent.find(lsn).is_some() {
             return;
         }
         if let Some(slab) = self.segment_map.read().slab(home) {

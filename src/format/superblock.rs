@@ -15,6 +15,8 @@ pub const SUPERBLOCK_OFFSETS: [u64; 2] = [0, SUPERBLOCK_BYTES as u64];
 /// The most slabs that a journal may own: what fits the superblock beside its fields.
 pub const MAX_JOURNAL_SLABS: usize = 4000;
 
+/// No file is rewritten so often: one that claims so is not believed, and counting on does not overflow.
+const MAX_EPOCH: u64 = 3 << 60;
 const MAGIC: [u8; 8] = *b"strandl\x01";
 const FIXED_BYTES: usize = 72;
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
@@ -137,6 +139,9 @@ impl Superblock {
 
     fn check(&self, file_bytes: u64) -> Result<(), SuperblockError> {
         use SuperblockError::Invalid;
+        if self.epoch > MAX_EPOCH {
+            return Err(Invalid("epoch"));
+        }
         if !self.chunk_bytes.is_power_of_two() || !(4096..=4 << 20).contains(&self.chunk_bytes) {
             return Err(Invalid("chunk size"));
         }

@@ -132,12 +132,12 @@ impl ReplicaState {
         entries.chain(state).collect()
     }
 
-    /// Whether the newest record of its CORE, of a key or of a piece lies in segment `seq`.
-    pub fn has_metadata_in(&self, seq: u64) -> bool {
+    /// Whether the newest record of its CORE, of a key or of a piece lies in one of these segments.
+    pub fn has_metadata_in(&self, holds: impl Fn(u64) -> bool) -> bool {
         self.exists
-            && (self.core_seq == seq
-                || self.keys.iter().any(|e| e.seq == seq)
-                || self.places.chain().iter().any(|p| p.meta_seq == seq))
+            && (holds(self.core_seq)
+                || self.keys.iter().any(|e| holds(e.seq))
+                || self.places.chain().iter().any(|p| holds(p.meta_seq)))
     }
 
     /// What its core, keys and descriptors take in the journal when they are carried.

@@ -136,7 +136,10 @@ impl Sequencer {
 
     /// Free segments below which the cleaner begins: the reserved ones, and an eighth of the journal.
     pub fn low_water(&self) -> usize {
-        let total = self.segments.live.len() + self.segments.free.len() + self.segments.leaving.len() + self.segments.freeing.len();
+        let total = self.segments.live.len()
+            + self.segments.free.len()
+            + self.segments.leaving.len()
+            + self.segments.freeing.len();
         super::RESERVED_SEGMENTS + (total / 8).max(1)
     }
 

@@ -6,6 +6,10 @@ use crate::format::frame::FrameHeader;
 use crate::format::superblock::Superblock;
 use crate::options::Progress;
 
+/// No log ever written comes near these; a file that claims so is not believed, and nothing that counts on from it overflows.
+const MAX_LSN: u64 = 3 << 60;
+const MAX_SESSION: u64 = 3 << 62;
+
 /// Slabs asked for ahead of the one being read.
 const PREFETCH: usize = 4;
 
@@ -62,6 +66,13 @@ pub(super) fn scan(disk: &dyn Disk, sb: &Superblock, progress: &mut dyn FnMut(Pr
         }
         disk.read_at(offset, &mut buf).map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
         let mut frames = frames(sb, offset, &buf);
+        if let Some(beyond) = frames.iter().find(|f| f.header.lsn > MAX_LSN || f.header.session > MAX_SESSION) {
+            return Err(Error::Corrupt {
+                what: "a frame whose number no log reaches",
+                offset: beyond.offset,
+                hint: "its checksum holds, so it was made to look like this: restore the file from another store",
+            });
+        }
         for frame in &frames {
             scan.max_seq = scan.max_seq.max(frame.header.lsn / u64::from(sb.segment_bytes));
             scan.max_session = scan.max_session.max(frame.header.session);
