@@ -93,7 +93,7 @@ impl Default for Options {
             run: RunOptions {
                 placement: Placement::Auto,
                 direct_threshold: 64 << 10,
-                carry_percent: 12,
+                carry_percent: 50,
                 recent_bytes: 64 << 20,
                 queue_bytes: 16 << 20,
                 max_entry_bytes: MAX_ENTRY_BYTES,
@@ -160,7 +160,7 @@ impl Options {
         self
     }
     /// A replica that holds less than so many percent of a chunk in the journal is carried forward instead of being given
-    /// chunks of its own. 1 to 100, default 12.
+    /// chunks of its own. 1 to 100, default 50.
     #[must_use]
     pub fn carry_fraction(mut self, percent: u8) -> Self {
         self.run.carry_percent = percent;

@@ -6,7 +6,7 @@ use crate::format::superblock::{SUPERBLOCK_OFFSETS, Superblock};
 use crate::journal::RESERVED_SEGMENTS;
 
 impl Engine {
-    /// Takes a slab for the journal if it may grow and three quarters of what the chains have left is not needed.
+    /// Takes a slab for the journal if it may grow and most of what the chains have left is not needed.
     pub(super) fn grow_journal(&self) -> Result<()> {
         loop {
             let reserved = { self.seq.lock().accounts.reserved() };
@@ -20,7 +20,7 @@ impl Engine {
             let slab = {
                 let mut pool = self.pool.lock();
                 let spare = pool.free().saturating_sub(reserved + self.value_reserve);
-                let plenty = u64::from(self.geo.chunks / 4) + u64::from(pool.chunks_per_slab());
+                let plenty = u64::from(self.geo.chunks / 8) + u64::from(pool.chunks_per_slab());
                 if spare < plenty { None } else { pool.take_slab() }
             };
             let Some(slab) = slab else { return Ok(()) };

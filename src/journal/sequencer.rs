@@ -134,13 +134,13 @@ impl Sequencer {
         self.open.fits(payload, table)
     }
 
-    /// Free segments below which the cleaner begins: the reserved ones, and an eighth of the journal.
+    /// Free segments below which the cleaner begins: the reserved ones, and a sixth of the journal.
     pub fn low_water(&self) -> usize {
         let total = self.segments.live.len()
             + self.segments.free.len()
             + self.segments.leaving.len()
             + self.segments.freeing.len();
-        super::RESERVED_SEGMENTS + (total / 8).max(1)
+        super::RESERVED_SEGMENTS + (total / 6).max(1)
     }
 
     /// Closes the open frame: it takes no more batches and waits for the writer.

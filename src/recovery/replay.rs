@@ -282,16 +282,25 @@ impl Replaying {
 
     fn cut(&mut self, first: u64, chunk: u32) {
         let mut gone = Vec::new();
+        if self.state.exists && first < self.state.first {
+            // Nothing is appended below the first: the end of that life, and the beginning of this one, are missing.
+            self.suspect();
+            self.state.first = first;
+        }
         self.state.places.cut_from(first, chunk, &mut gone);
         self.state.terms.cut_from(first);
         self.state.cut_damage(first);
     }
 
-    /// Moved entries were alive here: before a CORE says where the log ends, they say how far it reached at least.
+    /// Moved entries were alive here: they say how far the log reached at least.
     fn seen_to(&mut self, last: u64) {
         self.state.exists = true;
-        if !self.based {
-            self.state.last = self.state.last.max(last);
+        if self.state.last < last {
+            if self.based {
+                // The record that brought them is missing.
+                self.suspect();
+            }
+            self.state.last = last;
         }
     }
 
@@ -321,6 +330,11 @@ impl Replaying {
         if !self.state.exists {
             return false;
         }
+        if self.state.last < self.state.first - 1 {
+            // Records that would make sense of these bounds are missing.
+            self.suspect();
+            self.state.last = self.state.first - 1;
+        }
         let state = &mut self.state;
         if !self.based {
             // No CORE in the whole journal: it was lost with its frame.
@@ -336,6 +350,10 @@ impl Replaying {
         }
         state.places.drop_below(state.first, geo.chunk_bytes, &mut gone);
         state.terms.drop_below(state.first);
+        if let Some(next) = state.last.checked_add(1) {
+            state.places.cut_from(next, geo.chunk_bytes, &mut gone);
+            state.terms.cut_from(next);
+        }
         if let Some(upto) = self.suspect_to {
             state.state_suspect = true;
             let upto = upto.min(state.last);

@@ -73,7 +73,9 @@ impl Accounts {
         if demand.weight < self.small && others + small.carried <= self.budget {
             return small;
         }
-        let chunks = (demand.weight + demand.term_runs * WEIGHT_PER_TERM).div_ceil(self.chunk_bytes) + 1;
+        let weight = demand.weight + demand.term_runs * WEIGHT_PER_TERM;
+        // What fits one chunk takes one; next-fit over several may waste the last.
+        let chunks = if weight <= self.chunk_bytes { 1 } else { weight.div_ceil(self.chunk_bytes) + 1 };
         Charge { chunks, carried: demand.meta_bytes + chunks * DESCRIPTORS_PER_CHUNK }
     }
 
@@ -100,9 +102,9 @@ mod tests {
             accounts.settle(charge, new);
         }
         let new = accounts.price(c, demand);
-        assert_eq!(new.chunks, 2);
+        assert_eq!(new.chunks, 1);
         accounts.settle(&mut c, new);
-        assert_eq!((accounts.reserved(), accounts.carried()), (2, 900 + new.carried));
+        assert_eq!((accounts.reserved(), accounts.carried()), (1, 900 + new.carried));
         accounts.settle(&mut a, Charge::default());
         accounts.settle(&mut b, Charge::default());
         accounts.settle(&mut c, Charge::default());
