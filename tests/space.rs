@@ -1,0 +1,309 @@
+//! Space: it comes back, it is accounted for, a full log has a way out, and nothing is written under a reader.
+
+mod support;
+
+use std::sync::Arc;
+
+use strandlog::disk::sim::SimDisk;
+use strandlog::{Batch, Bytes, Error, FullReport, Placement, Wal};
+
+use support::model::Model;
+use support::{PLACEMENTS, assert_sound, assert_space, open, payload, small};
+
+const CAPACITY: u64 = 4 << 20;
+
+/// Appends `n` entries of `len` bytes behind the last.
+fn grow(batch: &mut Batch, wal: &Wal, replica: u64, n: u64, len: usize) {
+    let next = wal.replica(replica).last_index() + 1;
+    let entries: Vec<_> = (next..next + n).map(|i| (i, 1, payload(replica, i, 1, len))).collect();
+    batch.append(replica, &entries);
+}
+
+fn assert_contents(wal: &Wal, replicas: impl IntoIterator<Item = u64>, len: usize) {
+    for replica in replicas {
+        let r = wal.replica(replica);
+        let (first, last) = r.bounds();
+        for i in first..=last {
+            assert!(r.entry(i).expect("held").data == payload(replica, i, 1, len), "replica {replica} entry {i}");
+        }
+    }
+}
+
+/// Twenty times the capacity through one file; two replicas lag far behind, one is removed and comes back all the time.
+fn churn(wal: &Wal, capacity: u64) {
+    let mut batch = Batch::new();
+    let mut written = 0;
+    for turn in 0_u64.. {
+        if written >= 20 * capacity {
+            break;
+        }
+        for replica in 1..=12 {
+            let n = 1 + (turn + replica) % 5;
+            grow(&mut batch, wal, replica, n, 900);
+            written += n * 900;
+            let (first, last) = wal.replica(replica).bounds();
+            let lag = match replica {
+                1 => 400,
+                2 => 150,
+                _ => 10 + replica,
+            };
+            if last > lag && last - lag > first {
+                batch.truncate_prefix(replica, last - lag);
+            }
+        }
+        if turn % 7 == 0 {
+            batch.remove(50);
+        }
+        batch.put(3, b"hard_state", &turn.to_le_bytes());
+        wal.commit(&mut batch).unwrap_or_else(|e| panic!("turn {turn}, {written} bytes: {e}\n{:#?}", wal.stats()));
+        grow(&mut batch, wal, 50, 2, 3000);
+        written += 6000;
+        wal.commit(&mut batch).unwrap_or_else(|e| panic!("turn {turn}, {written} bytes: {e}\n{:#?}", wal.stats()));
+    }
+}
+
+#[test]
+fn a_churn_with_lagging_replicas_runs_for_ever_in_one_file() {
+    support::for_each(&PLACEMENTS, |placement| {
+        let disk = Arc::new(SimDisk::new(CAPACITY));
+        let wal = open(small(placement), &disk);
+        churn(&wal, CAPACITY);
+        assert_sound(&wal, "after the churn");
+        assert_contents(&wal, 1..=12, 900);
+        assert_contents(&wal, [50], 3000);
+        // What is kept is about 600 KiB: the rest has come back.
+        wal.checkpoint().expect("cleaned");
+        wal.sync().expect("synced");
+        wal.commit(Batch::new().put(3, b"hard_state", b"")).expect("committed");
+        wal.commit(Batch::new().put(3, b"hard_state", b"")).expect("committed");
+        let s = wal.stats();
+        assert!(s.used_chunks * s.chunk_size < 1300 << 10, "{placement:?}: {s:#?}");
+        assert_space(&wal, "after the churn");
+        let before = Model::read(&wal).expect("readable");
+        drop(wal);
+        let wal = open(small(placement), &Arc::new(disk.restart()));
+        assert_sound(&wal, "reopened");
+        let after = Model::read(&wal).expect("readable");
+        assert!(before == after, "{placement:?}:{}", before.difference(&after));
+    });
+}
+
+#[test]
+fn a_churn_on_a_real_file_with_threads_gives_everything_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let options = || Wal::options().capacity(8 << 20).chunk_size(16 << 10).segment_size(128 << 10);
+    let wal = options().open(&path).expect("created");
+    churn(&wal, 8 << 20);
+    assert_sound(&wal, "after the churn");
+    assert_contents(&wal, 1..=12, 900);
+    let mut batch = Batch::new();
+    for replica in wal.replicas() {
+        batch.remove(replica);
+    }
+    wal.commit(batch).expect("removed");
+    wal.close().expect("closed");
+    assert_eq!(std::fs::metadata(&path).expect("there").len(), 8 << 20, "the file has kept its size");
+    let wal = options().open(&path).expect("opened");
+    assert_eq!((wal.replicas(), wal.stats().used_chunks), (vec![], 0), "an empty log holds no chunk");
+    assert_space(&wal, "empty");
+}
+
+/// Fills the log with entries of `len` bytes from a few replicas until it says that it is full.
+fn fill(wal: &Wal, len: usize) -> FullReport {
+    let mut batch = Batch::new();
+    for n in 0_u64.. {
+        // Replica 1 gets half of all.
+        let replica = if n % 2 == 0 { 1 } else { 2 + n % 3 };
+        batch.clear();
+        grow(&mut batch, wal, replica, 4, len);
+        let bounds = wal.replica(replica).bounds();
+        match wal.commit(&mut batch) {
+            Ok(_) => assert!(n < 100_000, "it never fills"),
+            Err(Error::Full(report)) => {
+                assert_eq!(wal.replica(replica).bounds(), bounds, "a refused batch changes nothing");
+                return *report;
+            }
+            Err(error) => panic!("filling: {error}"),
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_full_log_says_who_holds_most_and_truncation_removal_and_state_get_through() {
+    for placement in PLACEMENTS {
+        for len in [700, 3000, 20_000] {
+            let what = format!("{placement:?}, entries of {len} bytes");
+            let disk = Arc::new(SimDisk::new(CAPACITY));
+            let wal = open(small(placement), &disk);
+            let mut batch = Batch::new();
+            for replica in 1..=4 {
+                batch.put(replica, b"hard_state", &[1; 32]);
+            }
+            wal.commit(&mut batch).expect("state");
+            let report = fill(&wal, len);
+            assert!(report.needed >= 4 * len as u64, "{what}: {report:?}");
+            assert!(report.free >= report.reserved || report.free < CAPACITY / 4, "{what}: {report:?}");
+            assert_eq!(report.holders.first().map(|h| h.0), Some(1), "{what}: replica 1 holds most: {report:?}");
+            assert!(report.holders.is_sorted_by(|a, b| a.1 >= b.1), "{what}: {report:?}");
+            let said = Error::Full(Box::new(report.clone())).to_string();
+            assert!(said.contains("truncate") && said.contains("nothing was changed"), "{said}");
+            // It was used well before it was called full.
+            let held: u64 = report.holders.iter().map(|h| h.1).sum();
+            assert!(held > CAPACITY / 3, "{what}: only {held} bytes: {report:?}");
+
+            // State that does not grow, again and again: the reserve is not eaten by it.
+            for n in 0..200_u8 {
+                let mut batch = Batch::new();
+                batch.put(u64::from(n % 4) + 1, b"hard_state", &[n; 32]);
+                wal.commit(batch).unwrap_or_else(|e| panic!("{what}: state {n} on a full log: {e}"));
+            }
+            assert_sound(&wal, &what);
+            assert_contents(&wal, 1..=4, len);
+            let (first, last) = wal.replica(1).bounds();
+            wal.commit(Batch::new().truncate_prefix(1, first + (last - first) / 2)).expect("truncation on a full log");
+            wal.commit(Batch::new().remove(2)).expect("removal on a full log");
+            let mut batch = Batch::new();
+            for _ in 0..10 {
+                batch.clear();
+                grow(&mut batch, &wal, 3, 4, len);
+                wal.commit(&mut batch).unwrap_or_else(|e| panic!("{what}: an append after relief: {e}"));
+            }
+            assert_sound(&wal, &what);
+            assert_contents(&wal, [1, 3, 4], len);
+            assert!(!wal.replica(2).exists());
+            let state = wal.replica(4).get(b"hard_state").expect("readable").expect("there");
+            assert_eq!(state, vec![199; 32], "{what}");
+        }
+    }
+}
+
+#[test]
+fn too_much_metadata_is_refused_as_such_and_removal_makes_room() {
+    let disk = Arc::new(SimDisk::new(CAPACITY));
+    let wal = open(small(Placement::Auto), &disk);
+    let mut refused = None;
+    for replica in 0..100_000 {
+        match wal.commit(Batch::new().put(replica, b"state", &[7; 100])) {
+            Ok(_) => {}
+            Err(Error::Full(report)) => {
+                refused = Some((replica, report));
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let (replica, report) = refused.expect("it fills");
+    assert!(report.metadata, "{report:?}");
+    assert!(!wal.replica(replica).exists(), "a refused batch creates nothing");
+    assert_sound(&wal, "full of metadata");
+    for r in 0..replica / 2 {
+        wal.commit(Batch::new().remove(r)).expect("removed");
+    }
+    wal.commit(Batch::new().put(replica, b"state", &[7; 100])).expect("there is room again");
+    drop(wal);
+    let wal = open(small(Placement::Auto), &Arc::new(disk.restart()));
+    assert_eq!(wal.replicas(), (replica / 2..=replica).collect::<Vec<_>>());
+    assert_sound(&wal, "reopened");
+}
+
+#[test]
+fn a_full_log_survives_a_hundred_crashes_and_openings() {
+    for placement in PLACEMENTS {
+        let mut disk = Arc::new(SimDisk::new(CAPACITY));
+        let wal = open(small(placement), &disk);
+        wal.commit(Batch::new().put(1, b"hard_state", &[0; 32])).expect("state");
+        fill(&wal, 700);
+        let mut state = Model::read(&wal).expect("readable");
+        drop(wal);
+        for n in 0..100_u64 {
+            disk = Arc::new(disk.crash_seeded(n));
+            let wal = small(placement).open_disk(disk.clone());
+            let wal = wal.unwrap_or_else(|e| panic!("{placement:?}, crash {n}: {e}"));
+            let found = Model::read(&wal).expect("readable");
+            assert!(found == state, "{placement:?}, crash {n}:{}", state.difference(&found));
+            if n % 10 == 0 {
+                assert_sound(&wal, "a full log reopened");
+            }
+            if n % 3 == 1 {
+                let put = wal.commit(Batch::new().put(1, b"hard_state", &[n as u8; 32]));
+                put.unwrap_or_else(|e| panic!("{placement:?}, crash {n}: state: {e}\n{:#?}", wal.stats()));
+                state = Model::read(&wal).expect("readable");
+            }
+            drop(wal);
+        }
+        let wal = open(small(placement), &disk.restart().into());
+        let (first, last) = wal.replica(1).bounds();
+        wal.commit(Batch::new().truncate_prefix(1, first + (last - first) / 2)).expect("truncation");
+        let mut batch = Batch::new();
+        grow(&mut batch, &wal, 3, 4, 700);
+        wal.commit(batch).expect("an append after relief");
+        assert_sound(&wal, "at the end");
+    }
+}
+
+/// Slices of a chain are the mapped file itself: were their chunks written again, they would change in the reader's hands.
+#[test]
+fn a_slice_keeps_its_bytes_while_its_chunk_is_dead_and_the_log_is_rewritten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = Wal::options()
+        .capacity(8 << 20)
+        .chunk_size(16 << 10)
+        .segment_size(128 << 10)
+        .recent_bytes(1 << 20)
+        .background(false)
+        .open(dir.path().join("log"))
+        .expect("created");
+    let mut batch = Batch::new();
+    for replica in 1..=3 {
+        grow(&mut batch, &wal, replica, 40, 6000);
+        wal.commit(&mut batch).expect("written");
+        grow(&mut batch, &wal, replica, 2, 70_000);
+        wal.commit(&mut batch).expect("written");
+    }
+    wal.checkpoint().expect("settled");
+    // Push what is recent out of memory.
+    for _ in 0..300 {
+        grow(&mut batch, &wal, 9, 2, 8000);
+        let (_, last) = wal.replica(9).bounds();
+        batch.truncate_prefix(9, last.max(1));
+        wal.commit(&mut batch).expect("written");
+    }
+    let mut held: Vec<(u64, u64, Bytes)> = Vec::new();
+    for replica in 1..=3 {
+        for i in (1..=42).step_by(3) {
+            held.push((replica, i, wal.replica(replica).entry(i).expect("held").data));
+        }
+        held.push((replica, 42, wal.replica(replica).entry(42).expect("held").data));
+    }
+    let settled = wal.stats().used_chunks;
+    wal.commit(Batch::new().remove(1)).expect("removed");
+    wal.commit(Batch::new().truncate_prefix(2, 43)).expect("truncated");
+    wal.commit(Batch::new().install_snapshot(3, 1000, 5)).expect("reset");
+    wal.sync().expect("synced");
+    wal.commit(Batch::new().put(9, b"a", b"1")).expect("a watermark");
+    wal.commit(Batch::new().put(9, b"a", b"2")).expect("a watermark");
+    let pinned = wal.stats().pinned_chunks;
+    assert!(pinned > 20, "{pinned} chunks of {settled} are pinned: slices are not copies");
+    // Three times the file, every free chunk of it.
+    for turn in 0..400 {
+        grow(&mut batch, &wal, 7, 1, 64 << 10);
+        let (_, last) = wal.replica(7).bounds();
+        if last > 30 {
+            batch.truncate_prefix(7, last - 30);
+        }
+        wal.commit(&mut batch).unwrap_or_else(|e| panic!("turn {turn}: {e}"));
+    }
+    for (replica, i, data) in &held {
+        let len = if *i <= 40 { 6000 } else { 70_000 };
+        assert!(*data == payload(*replica, *i, 1, len), "replica {replica} entry {i} changed under its reader");
+    }
+    assert_eq!(wal.stats().pinned_chunks, pinned);
+    assert_sound(&wal, "with pins");
+    drop(held);
+    wal.commit(Batch::new().put(9, b"a", b"3")).expect("committed");
+    wal.commit(Batch::new().put(9, b"a", b"4")).expect("committed");
+    assert_eq!(wal.stats().pinned_chunks, 0, "what no reader holds is free");
+    assert_sound(&wal, "without pins");
+}
