@@ -25,17 +25,24 @@ impl Engine {
         let mut written: Vec<(Moving, Vec<Written>)> = Vec::new();
         let mut short = false;
         for moving in group {
-            let pieces = self.write_pieces(&moving, from, &mut short)?;
-            written.push((moving, pieces));
+            match self.write_pieces(&moving, from, &mut short) {
+                Ok(pieces) => written.push((moving, pieces)),
+                Err(error) => {
+                    // Nobody will link what is written already.
+                    let mut pool = self.pool.lock();
+                    written.iter().flat_map(|(_, w)| w).for_each(|w| pool.give_back(&w.desc.extents, &self.pins));
+                    return Err(error);
+                }
+            }
         }
         // One flush after all of them: a move record must never be durable before the pieces it names.
         self.disk.flush().map_err(|e| self.failed("flushing settled pieces", &e))?;
+        // Every one of them, also when there is no room for one: what is not linked gives its space back.
+        let mut room = true;
         for (moving, pieces) in written {
-            if !self.link_settled(&moving, pieces)? {
-                return Ok(false);
-            }
+            room &= self.link_settled(&moving, pieces)?;
         }
-        Ok(!short)
+        Ok(room && !short)
     }
 
     /// Packs and writes the replica's entries. Not durable yet, not linked yet.
