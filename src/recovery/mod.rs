@@ -29,6 +29,13 @@ pub(crate) enum Found {
 
 /// Reads both superblocks and takes the newer valid one; the other is repaired unless nothing may be written.
 pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found> {
+    if disk.len() < crate::format::POOL_OFFSET {
+        return Err(Error::Corrupt {
+            what: "a file shorter than any log",
+            offset: disk.len(),
+            hint: "this is no strandlog file, or all but its beginning is lost",
+        });
+    }
     let mut best: Option<Superblock> = None;
     let mut errors = Vec::new();
     for offset in SUPERBLOCK_OFFSETS {
@@ -39,6 +46,11 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
             Ok(_) => {}
             Err(error) => errors.push(error),
         }
+    }
+    // A whole copy of a newer format beside an older one: somebody's upgrade was cut. It is not ours to "repair".
+    if let Some(newer) = errors.iter().find(|e| matches!(e, SuperblockError::Version(_) | SuperblockError::Features(_)))
+    {
+        return Err(superblock_error(newer.clone()));
     }
     let Some(sb) = best else {
         if errors.iter().all(|e| *e == SuperblockError::Blank) {

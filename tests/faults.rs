@@ -1,0 +1,517 @@
+//! What goes wrong without the power failing: errors of the device, torn superblocks, unknown formats, rotten bytes.
+
+mod support;
+
+use std::sync::Arc;
+
+use strandlog::disk::sim::{EIO, ENOSPC, EventKind, Fault, SimDisk};
+use strandlog::{Batch, Damage, Error, Lost, Options, Placement, Wal};
+
+use support::model::{Model, Op, Oracle, batch};
+use support::work::{Shape, Work};
+use support::{PLACEMENTS, assert_sound, open, payload, small};
+
+const SUPERBLOCKS: [u64; 2] = [0, 16 << 10];
+const SUPERBLOCK_BYTES: usize = 16 << 10;
+
+/// A formatted disk, with no events yet.
+fn formatted(placement: Placement) -> Arc<SimDisk> {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    drop(open(small(placement), &disk));
+    Arc::new(disk.restart())
+}
+
+/// The same batches each time, cleaning included; answers how it ended.
+fn work(wal: &Wal, oracle: &mut Oracle) -> Result<(), Error> {
+    let shape =
+        Shape { replicas: (1..8).collect(), sizes: vec![0, 1, 100, 700, 4096, 9000], live_bytes: 300_000, nonsense: 0 };
+    let mut work = Work::new(5, shape);
+    for n in 0..60 {
+        let ops = work.batch(&oracle.current);
+        if n % 3 == 0 {
+            let pending = wal.submit(batch(&ops))?;
+            oracle.submitted(Some(pending.lsn()), ops);
+            continue;
+        }
+        match wal.commit(batch(&ops)) {
+            Ok(lsn) => {
+                oracle.submitted(Some(lsn), ops);
+                oracle.acknowledged(lsn);
+            }
+            Err(error) => {
+                oracle.submitted(None, ops);
+                return Err(error);
+            }
+        }
+        if n % 20 == 19 {
+            wal.checkpoint()?;
+        }
+    }
+    wal.close()
+}
+
+#[test]
+fn a_failed_write_or_sync_poisons_for_good_and_nothing_acknowledged_is_lost() {
+    let events = {
+        let disk = formatted(Placement::Auto);
+        let wal = open(small(Placement::Auto), &disk);
+        work(&wal, &mut Oracle::default()).expect("no fault, no error");
+        disk.events()
+    };
+    assert!(events > 60, "{events}");
+    let faults = [
+        Fault::Error(EIO),
+        Fault::Error(ENOSPC),
+        Fault::ShortThenError { kept: 512, errno: EIO },
+        Fault::ShortThenError { kept: 8192, errno: ENOSPC },
+    ];
+    let jobs: Vec<(u64, Fault)> = (0..events).map(|e| (e, faults[e as usize % 4])).collect();
+    support::for_each(&jobs, |(event, fault)| {
+        let what = format!("event {event}: {fault:?}");
+        let disk = formatted(Placement::Auto);
+        disk.fail_at(event, fault);
+        let wal = match small(Placement::Auto).open_disk(disk.clone()) {
+            Ok(wal) => wal,
+            Err(Error::Io { .. }) => {
+                // The opening itself failed; the next one succeeds.
+                assert_sound(&open(small(Placement::Auto), &disk.restart().into()), &what);
+                return;
+            }
+            Err(error) => panic!("{what}: {error}"),
+        };
+        let mut oracle = Oracle::default();
+        let error = work(&wal, &mut oracle).expect_err("a fault");
+        let Error::Poisoned { cause } = &error else { panic!("{what}: {error}") };
+        let (durable, events) = (wal.durable_lsn(), disk.events());
+        // Sticky: every way in says the same, and nothing more is written or acknowledged.
+        let refused = [
+            wal.commit(Batch::new().put(1, b"k", b"v")).map(drop),
+            wal.submit(Batch::new().put(1, b"k", b"v")).map(drop),
+            wal.try_submit(Batch::new().put(1, b"k", b"v")).map(drop),
+            wal.submit_with(Batch::new().put(1, b"k", b"v"), |_| ()).map(drop),
+            wal.sync().map(drop),
+            wal.checkpoint(),
+        ];
+        for (n, refused) in refused.into_iter().enumerate() {
+            let Err(Error::Poisoned { cause: again }) = refused else { panic!("{what}: way {n}: {refused:?}") };
+            assert_eq!(again, *cause, "{what}: the first failure is told");
+        }
+        assert_eq!((wal.durable_lsn(), disk.events()), (durable, events), "{what}: nothing after the failure");
+        let alive = Model::read(&wal).unwrap_or_else(|e| panic!("{what}: reads are still served: {e}"));
+        oracle.check(&alive).unwrap_or_else(|why| panic!("{what}: alive: {why}"));
+        drop(wal);
+        for disk in [disk.restart(), disk.crash_lost_all(), disk.crash_kept_all(), disk.crash_seeded(event)] {
+            let wal = open(small(Placement::Auto), &Arc::new(disk));
+            let found = Model::read(&wal).unwrap_or_else(|e| panic!("{what}: {e}"));
+            oracle.check(&found).unwrap_or_else(|why| panic!("{what}: {why}"));
+            assert_sound(&wal, &what);
+        }
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_frame_that_fails_is_told() {
+    let disk = formatted(Placement::Auto);
+    let wal = open(small(Placement::Auto), &disk);
+    let outcomes = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let first = wal.submit(Batch::new().append(1, &[(1, 1, b"a")])).expect("submitted");
+    let (told, out) = (Arc::clone(&outcomes), Arc::clone(&outcomes));
+    wal.submit_with(Batch::new().append(2, &[(1, 1, b"b")]), move |o| told.lock().expect("alive").push(o.is_ok()))
+        .expect("submitted");
+    wal.submit_with(Batch::new().append(3, &[(1, 1, b"c")]), move |o| out.lock().expect("alive").push(o.is_ok()))
+        .expect("submitted");
+    disk.fail_at(disk.events(), Fault::Error(EIO));
+    assert!(matches!(first.wait(), Err(Error::Poisoned { .. })));
+    assert_eq!(*outcomes.lock().expect("alive"), [false, false], "each callback once, with the failure");
+    assert_eq!(wal.replica(3).entry(1).expect("still readable").data, b"c"[..]);
+}
+
+#[test]
+fn a_second_opening_fails_at_once_until_the_first_has_ended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let options = || Wal::options().capacity(4 << 20).segment_size(64 << 10);
+    let wal = options().open(&path).expect("created");
+    wal.commit(Batch::new().append(1, &[(1, 1, b"x")])).expect("committed");
+    for second in [options(), options().read_only(true), options().create(false)] {
+        let error = second.open(&path).expect_err("it is open");
+        assert!(matches!(&error, Error::Locked { path: p } if *p == path), "{error}");
+        assert!(error.to_string().contains("close it there first"), "{error}");
+    }
+    wal.commit(Batch::new().append(1, &[(2, 1, b"y")])).expect("the first is not disturbed");
+    wal.close().expect("closed");
+    let again = options().open(&path).expect("closing gives the file up");
+    assert!(matches!(wal.commit(Batch::new().put(1, b"k", b"v")), Err(Error::Closed)));
+    assert_eq!(again.replica(1).bounds(), (1, 2));
+    drop(again);
+    let reader = options().read_only(true).open(&path).expect("dropping gives the file up");
+    assert_eq!(reader.replica(1).entry(2).expect("held").data, b"y"[..]);
+    assert!(matches!(reader.commit(Batch::new().put(1, b"k", b"v")), Err(Error::ReadOnly)));
+    assert!(matches!(reader.sync(), Err(Error::ReadOnly)));
+    assert!(matches!(reader.checkpoint(), Err(Error::ReadOnly)));
+    drop(reader);
+    let missing = Wal::options().create(false).open(dir.path().join("none"));
+    assert!(matches!(missing, Err(Error::Io { .. })), "{missing:?}");
+    assert!(!dir.path().join("none").exists());
+}
+
+#[test]
+fn opening_for_reading_writes_nothing_whatever_it_finds() {
+    let disk = formatted(Placement::Auto);
+    let wal = open(small(Placement::Auto), &disk);
+    let mut oracle = Oracle::default();
+    disk.fail_at(50, Fault::Cut);
+    work(&wal, &mut oracle).expect_err("cut");
+    drop(wal);
+    for crashed in [disk.crash_lost_all(), disk.crash_kept_all(), disk.crash_seeded(1)] {
+        let torn = crashed.clone();
+        torn.poke(SUPERBLOCKS[0] + 512, &[0xEE; 512]);
+        let rotten = crashed.clone();
+        // The middle of the journal.
+        rotten.poke(strandlog::format::POOL_OFFSET + 2 * (64 << 10), &[0xEE; 4096]);
+        for disk in [crashed, torn, rotten] {
+            let disk = Arc::new(disk.restart());
+            let before = disk.kept_image();
+            let wal = small(Placement::Auto).read_only(true).open_disk(disk.clone()).expect("readable");
+            for id in wal.replicas() {
+                let (first, last) = wal.replica(id).bounds();
+                let _ = (first..=last).map(|i| wal.replica(id).entry(i).is_ok()).filter(|&ok| ok).count();
+            }
+            wal.verify(|_| ()).expect("verified");
+            let _ = wal.damage();
+            wal.close().expect("closed");
+            drop(wal);
+            assert_eq!(disk.events(), 0, "a write or a sync by a reader");
+            assert!(disk.kept_image() == before);
+        }
+    }
+}
+
+fn filled(placement: Placement) -> (Arc<SimDisk>, Model) {
+    let disk = formatted(placement);
+    let wal = open(small(placement), &disk);
+    let mut oracle = Oracle::default();
+    work(&wal, &mut oracle).expect("no fault");
+    (disk, oracle.current)
+}
+
+#[test]
+fn one_bad_superblock_is_repaired_from_the_other_and_two_are_refused() {
+    let (disk, model) = filled(Placement::Auto);
+    for (bad, good) in [(0, 1), (1, 0)] {
+        for spoil in [[0xEE; 512], [0; 512]] {
+            let hurt = Arc::new(disk.restart());
+            for sector in 0..SUPERBLOCK_BYTES as u64 / 512 {
+                hurt.poke(SUPERBLOCKS[bad] + sector * 512, &spoil);
+            }
+            let wal = open(small(Placement::Auto), &hurt);
+            assert!(Model::read(&wal).expect("readable") == model);
+            drop(wal);
+            // It is whole again: now the other may go.
+            let hurt = hurt.restart();
+            hurt.poke(SUPERBLOCKS[good], &[0xEE; 512]);
+            let wal = open(small(Placement::Auto), &Arc::new(hurt));
+            assert!(Model::read(&wal).expect("readable") == model);
+            assert_sound(&wal, "repaired");
+        }
+    }
+    let both = disk.restart();
+    SUPERBLOCKS.iter().for_each(|&at| both.poke(at, &[0xEE; 512]));
+    let error = small(Placement::Auto).open_disk(Arc::new(both)).expect_err("nothing to go by");
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("salvage"), "{error}");
+}
+
+#[test]
+fn a_cut_while_the_superblocks_are_written_leaves_one_of_them() {
+    // The journal grows: A, durable; B, durable. Torn at any of them, the log opens with the old set of slabs or the new.
+    let disk = formatted(Placement::Journal);
+    let wal = open(small(Placement::Journal), &disk);
+    let mut batch = Batch::new();
+    for i in 1..400_u64 {
+        batch.append(1, &[(i, 1, payload(1, i, 1, 5000))]).truncate_prefix(1, i.saturating_sub(10).max(1));
+        wal.commit(&mut batch).expect("committed");
+    }
+    drop(wal);
+    let writes: Vec<_> = disk.log().into_iter().filter(|e| SUPERBLOCKS.contains(&e.offset) && e.len > 0).collect();
+    assert!(writes.len() >= 4 && writes.len().is_multiple_of(2), "the journal grew: {writes:?}");
+    assert!(writes.iter().all(|e| e.kind == EventKind::WriteDurable));
+    assert!(writes.chunks(2).all(|w| (w[0].offset, w[1].offset) == (SUPERBLOCKS[0], SUPERBLOCKS[1])), "A before B");
+}
+
+#[test]
+fn an_unknown_version_or_feature_is_refused_by_name() {
+    let (disk, _) = filled(Placement::Auto);
+    let image = disk.kept_image();
+    // Version, then feature bits; the checksum is made good again: what is refused is the meaning, not the bytes.
+    for (at, name) in [(8, "format version"), (16, "feature bits"), (23, "feature bits")] {
+        let mut changed = image[..SUPERBLOCK_BYTES].to_vec();
+        changed[at] ^= 0x40;
+        let crc = crc32c::crc32c(&changed[..SUPERBLOCK_BYTES - 4]);
+        changed[SUPERBLOCK_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+        // In both copies; or in one, where a newer version was cut while it wrote: that must not be "repaired".
+        for copies in [&SUPERBLOCKS[..], &SUPERBLOCKS[..1], &SUPERBLOCKS[1..]] {
+            let hurt = Arc::new(disk.restart());
+            copies.iter().for_each(|&offset| hurt.poke(offset, &changed));
+            let error = small(Placement::Auto).open_disk(hurt.clone()).expect_err("refused");
+            assert!(matches!(&error, Error::Unsupported { feature } if feature.contains(name)), "{error}");
+            assert!(error.to_string().contains("newer"), "{error}");
+            assert_eq!(hurt.events(), 0, "what is not understood is not written to");
+        }
+    }
+}
+
+/// Where the payload of an entry lies in the file: its bytes are like no other's. Every copy.
+fn find(disk: &SimDisk, bytes: &[u8]) -> Vec<u64> {
+    let image = disk.kept_image();
+    let head = &bytes[..32];
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(n) = image[at..].windows(32).position(|w| w == head) {
+        if image[at + n..].starts_with(bytes) {
+            found.push((at + n) as u64);
+        }
+        at += n + 1;
+    }
+    found
+}
+
+const LEN: usize = 600;
+
+/// Three replicas, twenty entries each, then a frame that vouches for all before it. `settled`: in chains.
+fn victims(options: Options, settled: bool) -> Arc<SimDisk> {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = options.open_disk(disk.clone()).expect("opened");
+    for i in 1..=20 {
+        let mut batch = Batch::new();
+        for replica in 1..=3 {
+            batch.append(replica, &[(i, 1, payload(replica, i, 1, LEN))]);
+            batch.put(replica, b"hard_state", &[i as u8; 16]);
+        }
+        wal.commit(batch).expect("committed");
+    }
+    if settled {
+        for n in 0..200_u64 {
+            let mut batch = Batch::new();
+            batch.append(9, &[(n + 1, 1, [0; 4000])]);
+            batch.truncate_prefix(9, n.max(1));
+            wal.commit(batch).expect("committed");
+        }
+        wal.checkpoint().expect("settled");
+        assert!(wal.stats().settled_entries + wal.stats().placed_bytes > 0);
+    }
+    wal.close().expect("closed");
+    disk
+}
+
+fn intact(wal: &Wal, replica: u64, but: &[u64]) {
+    for i in 1..=20 {
+        if !but.contains(&i) {
+            let e = wal.replica(replica).entry(i).unwrap_or_else(|e| panic!("replica {replica} entry {i}: {e}"));
+            assert!(e.data == payload(replica, i, 1, LEN), "replica {replica} entry {i}");
+        }
+    }
+}
+
+#[test]
+fn a_rotten_entry_is_named_and_hurts_nobody_else_until_it_is_healed() {
+    for settled in [false, true] {
+        for placement in PLACEMENTS {
+            let what = format!("{placement:?}, settled: {settled}");
+            let disk = victims(small(placement), settled);
+            let disk = disk.restart();
+            let copies = find(&disk, &payload(2, 7, 1, LEN));
+            assert!(!copies.is_empty(), "{what}");
+            copies.iter().for_each(|&at| disk.flip_bit(at + 300, 3));
+            let disk = Arc::new(disk);
+            let wal = open(small(placement), &disk);
+            let named = |e: Result<strandlog::Entry, Error>| match e {
+                Err(Error::Damaged(Damage { replica: 2, lost: Lost::Entries { first, last } })) => {
+                    first <= 7 && 7 <= last
+                }
+                other => panic!("{what}: {other:?}"),
+            };
+            assert!(named(wal.replica(2).entry(7)), "{what}");
+            let range = wal.replica(2).entries(1..21, usize::MAX).expect("what lies before the damage");
+            assert_eq!(range.len(), 6, "{what}");
+            [1, 3].into_iter().for_each(|replica| intact(&wal, replica, &[]));
+            intact(&wal, 2, &[7]);
+            let report = wal.verify(|_| ()).expect("verified");
+            let lost = Damage { replica: 2, lost: Lost::Entries { first: 7, last: 7 } };
+            assert_eq!((report.damage.as_slice(), report.accounting.len()), (&[lost][..], 0), "{what}");
+
+            // Everybody goes on, the hurt one included.
+            for replica in 1..=3 {
+                wal.commit(Batch::new().append(replica, &[(21, 2, b"more")])).expect("writable");
+            }
+            // Cleaning moves what it can, and writes down what it cannot.
+            for _ in 0..2 {
+                wal.checkpoint().unwrap_or_else(|e| panic!("{what}: {e}"));
+            }
+            drop(wal);
+            let disk = Arc::new(disk.crash_lost_all());
+            let wal = open(small(placement), &disk);
+            assert!(named(wal.replica(2).entry(7)), "{what}: after cleaning and reopening");
+            intact(&wal, 2, &[7]);
+            [1, 3].into_iter().for_each(|replica| intact(&wal, replica, &[]));
+            assert_eq!(wal.replica(2).bounds(), (1, 21), "{what}");
+            let report = wal.verify(|_| ()).expect("verified");
+            assert!(report.damage.iter().all(|d| d.replica == 2) && !report.damage.is_empty(), "{what}: {report:?}");
+
+            // Truncation past it, a snapshot, removal: each heals.
+            for heal in 0..3 {
+                let disk = Arc::new(disk.restart());
+                let wal = open(small(placement), &disk);
+                let mut b = Batch::new();
+                match heal {
+                    0 => b.truncate_prefix(2, 8),
+                    1 => b.install_snapshot(2, 50, 9),
+                    _ => b.remove(2),
+                };
+                wal.commit(b).expect("healed");
+                assert_sound(&wal, &what);
+                drop(wal);
+                let wal = open(small(placement), &disk.crash_lost_all().into());
+                assert_sound(&wal, &what);
+                let bounds = [(8, 21), (51, 50), (1, 0)][heal];
+                assert_eq!(wal.replica(2).bounds(), bounds, "{what}");
+                [1, 3].into_iter().for_each(|replica| intact(&wal, replica, &[]));
+            }
+        }
+    }
+}
+
+#[test]
+fn rot_in_the_journal_below_the_watermark_is_told_and_never_truncates_the_log() {
+    let disk = victims(small(Placement::Journal), false);
+    let frames: Vec<_> = disk.log().into_iter().filter(|e| e.offset >= strandlog::format::POOL_OFFSET).collect();
+    assert!(frames.len() > 20);
+    // Every frame but those that nothing vouches for yet.
+    for frame in &frames[..frames.len() - 2] {
+        for at in [10, 60, 127, frame.len / 2] {
+            let what = format!("byte {at} of the frame at {}", frame.offset);
+            let hurt = Arc::new(disk.restart());
+            hurt.flip_bit(frame.offset + at, 5);
+            let wal = open(small(Placement::Journal), &hurt);
+            // All three were in every frame: hurt or not, nothing vanishes without a word, and no wrong byte is shown.
+            let check = |wal: &Wal, when: &str| {
+                for replica in 1..=3 {
+                    let r = wal.replica(replica);
+                    let told = !r.damage().is_empty();
+                    let mut lost = 0;
+                    for i in 1..=20 {
+                        match r.entry(i) {
+                            Ok(e) => assert!(e.data == payload(replica, i, 1, LEN), "{what} {when}"),
+                            Err(Error::Damaged(d)) => {
+                                assert_eq!(d.replica, replica, "{what} {when}");
+                                lost += 1;
+                            }
+                            // Its CORE is lost, and with it where the log began: told, so that it is fetched again.
+                            Err(Error::Compacted { first_index, .. }) if told && first_index == r.first_index() => {}
+                            Err(error) => {
+                                panic!("{what} {when}: replica {replica} entry {i} of {:?}: {error}", r.bounds())
+                            }
+                        }
+                    }
+                    match r.get(b"hard_state") {
+                        Ok(value) => assert_eq!(value.expect("there"), vec![20; 16], "{what} {when}"),
+                        Err(Error::Damaged(Damage { lost: Lost::State, .. })) => assert!(told, "{what} {when}"),
+                        Err(error) => panic!("{what} {when}: {error}"),
+                    }
+                    // One rotten byte in a payload costs that entry; in a header or a table, what one frame's participants hold.
+                    assert!(told || lost <= 1, "{what} {when}: replica {replica}: {lost} entries, and it is not told");
+                }
+            };
+            check(&wal, "at once");
+            let hurt_ones = (1..=3).filter(|&r| !wal.replica(r).damage().is_empty()).count();
+            for replica in 1..=3 {
+                wal.commit(Batch::new().append(replica, &[(21, 1, b"more")])).unwrap_or_else(|e| panic!("{what}: {e}"));
+            }
+            wal.checkpoint().unwrap_or_else(|e| panic!("{what}: {e}"));
+            drop(wal);
+            let again = Arc::new(hurt.crash_lost_all());
+            let wal = open(small(Placement::Journal), &again);
+            check(&wal, "reopened");
+            let still = (1..=3).filter(|&r| !wal.replica(r).damage().is_empty()).count();
+            assert!(still >= hurt_ones, "{what}: damage was forgotten: {hurt_ones} hurt, then {still}");
+            // A snapshot, with state put again, heals each of them.
+            for replica in 1..=3 {
+                let mut b = Batch::new();
+                b.install_snapshot(replica, 100, 9).put(replica, b"hard_state", b"new");
+                wal.commit(b).expect("healed");
+            }
+            drop(wal);
+            let wal = open(small(Placement::Journal), &again.crash_lost_all().into());
+            for replica in 1..=3 {
+                assert_eq!(wal.replica(replica).damage(), [], "{what}");
+                assert_eq!(wal.replica(replica).get(b"hard_state").expect("healed").expect("there"), b"new"[..]);
+                assert_eq!(wal.replica(replica).term(100).expect("known"), 9);
+            }
+            assert_sound(&wal, &what);
+        }
+    }
+}
+
+#[test]
+fn a_rotten_large_value_makes_the_state_suspect_and_nothing_else() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open(small(Placement::Auto), &disk);
+    let value = payload(5, 1, 1, 20_000);
+    wal.commit(Batch::new().put(5, b"large", &value).put(6, b"large", &payload(6, 1, 1, 20_000))).expect("committed");
+    wal.commit(Batch::new().append(5, &[(1, 1, b"x")])).expect("committed");
+    wal.close().expect("closed");
+    let disk = disk.restart();
+    find(&disk, &value).iter().for_each(|&at| disk.flip_bit(at + 15_000, 0));
+    let wal = open(small(Placement::Auto), &Arc::new(disk));
+    let lost = |e| matches!(e, Err(Error::Damaged(Damage { replica: 5, lost: Lost::State })));
+    assert!(lost(wal.replica(5).get(b"large")));
+    assert_eq!(wal.replica(5).entry(1).expect("held").data, b"x"[..]);
+    assert_eq!(wal.replica(6).get(b"large").expect("readable").expect("there"), payload(6, 1, 1, 20_000));
+    let report = wal.verify(|_| ()).expect("verified");
+    assert_eq!(report.damage, [Damage { replica: 5, lost: Lost::State }]);
+    wal.commit(Batch::new().put(5, b"large", &value)).expect("a new value");
+    assert_eq!(wal.replica(5).get(b"large").expect("readable").expect("there"), value);
+    assert_sound(&wal, "put anew");
+}
+
+#[test]
+fn a_device_that_cannot_read_is_an_error_and_not_damage() {
+    let disk = victims(small(Placement::Chain), true);
+    let disk = Arc::new(disk.restart());
+    let wal = open(small(Placement::Chain), &disk);
+    let at = find(&disk, &payload(2, 7, 1, LEN));
+    at.iter().for_each(|&at| disk.fail_reads(at..at + 1, EIO));
+    assert!(matches!(wal.replica(2).entry(7), Err(Error::Io { .. })));
+    intact(&wal, 2, &[7]);
+    disk.heal_reads();
+    assert_eq!(wal.damage(), []);
+    intact(&wal, 2, &[]);
+    assert_sound(&wal, "healed");
+}
+
+#[test]
+fn a_batch_beyond_the_limits_is_refused_and_changes_nothing() {
+    let disk = formatted(Placement::Auto);
+    let wal = small(Placement::Auto).max_entry_bytes(10_000).open_disk(disk).expect("opened");
+    let mut b = Batch::new();
+    b.put(1, b"k", b"v").append(1, &[(1, 1, vec![0; 10_001])]);
+    let refused = wal.commit(&mut b);
+    assert!(matches!(refused, Err(Error::EntryTooLarge { replica: 1, index: 1, bytes: 10_001, limit: 10_000 })));
+    assert_eq!(wal.replicas(), [] as [u64; 0]);
+    let refused = wal.commit(Batch::new().put(1, &[0; 257], b"v"));
+    assert!(matches!(refused, Err(Error::ValueTooLarge { replica: 1, bytes: 257, limit: 256, .. })), "{refused:?}");
+    let refused = wal.commit(Batch::new().put(1, b"k", &[0; 32_769]));
+    assert!(matches!(refused, Err(Error::ValueTooLarge { bytes: 32_769, limit: 32_768, .. })), "{refused:?}");
+    let mut b = Batch::new();
+    for n in 0..30_u8 {
+        b.put(u64::from(n), b"k", &[n; 4096]);
+    }
+    assert!(matches!(wal.commit(&mut b), Err(Error::BatchTooLarge { .. })));
+    assert_eq!(wal.replicas(), [] as [u64; 0]);
+    wal.commit(Batch::new().append(1, &[(1, 1, vec![7; 10_000])]).put(1, &[0; 256], &[1; 32_768]))
+        .expect("at the limits");
+    assert_eq!(wal.replica(1).entry(1).expect("held").data, vec![7; 10_000]);
+    let op = [Op::Remove { replica: 1 }];
+    wal.commit(batch(&op)).expect("removed");
+    assert_eq!(wal.replicas(), [] as [u64; 0]);
+}
