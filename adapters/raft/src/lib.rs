@@ -1,1 +1,61 @@
-//! raft-rs storage over strandlog.
+//! [raft-rs](https://docs.rs/raft/0.7) on [`strandlog`]: a [`raft::Storage`] per group, and the
+//! asynchronous Ready flow for a thread that drives many groups.
+//!
+//! A multi-raft store keeps every replica's log, hard state and small state in one [`strandlog::Wal`].
+//! Each poller thread owns some groups and goes round and round:
+//!
+//! 1. step messages, ticks and proposals into its groups;
+//! 2. take the [`Ready`](raft::Ready) of each group that has one into a [`Round`]: one
+//!    [`strandlog::Batch`] for all of them;
+//! 3. [`PersistQueue::submit`] the round and go on at once. What it wrote is readable, not yet durable;
+//! 4. when the durable watermark passes, [`PersistQueue::poll`] hands back what may happen now:
+//!    [`on_persist_ready`](raft::RawNode::on_persist_ready), and the messages that had to wait.
+//!
+//! No poller thread ever waits for the disk, a leader's messages leave before its own entries are
+//! durable, and a follower's acknowledgement never does.
+//!
+//! # Where what lives
+//!
+//! | raft                | strandlog                                                                  |
+//! |---------------------|----------------------------------------------------------------------------|
+//! | group               | replica                                                                    |
+//! | entry               | entry: index and term as they are; type, context, data by [`codec::entry`] |
+//! | hard state          | keyed state [`HARD_STATE`]                                                 |
+//! | configuration       | keyed state [`CONF_STATE`], always written together with `applied`         |
+//! | applied index, term | keyed state [`APPLIED`], with the state machine's bytes behind, if any     |
+//!
+//! # What must come from outside
+//!
+//! Ticks, a network, and the state machine. A state machine small enough (1 MiB) can live in the log as
+//! a [`Checkpoint`]; a larger one keeps its own files, names the index it holds *durably* by
+//! [`GroupStorage::set_applied`], and supplies a [`SnapshotSource`].
+
+pub mod codec;
+mod error;
+mod queue;
+mod round;
+mod snapshot;
+mod storage;
+mod waiting;
+mod write;
+
+pub use error::{Error, Result};
+pub use queue::PersistQueue;
+pub use round::Round;
+pub use snapshot::SnapshotSource;
+pub use storage::GroupStorage;
+pub use waiting::Persisted;
+pub use write::Checkpoint;
+
+/// Key of a group's hard state (term, vote, commit).
+pub const HARD_STATE: &[u8] = b"hard_state";
+/// Key of a group's configuration as of its applied index.
+pub const CONF_STATE: &[u8] = b"conf_state";
+/// Key of a group's applied index and term, and of the state machine's bytes as of there.
+pub const APPLIED: &[u8] = b"applied";
+
+/// Index (and term) at which [`GroupStorage::bootstrap`] starts a group.
+///
+/// Not 0: a replica added later starts blank, at 0, and so can only catch up through a snapshot, which
+/// brings it the configuration that no log entry holds.
+pub const BOOTSTRAP_INDEX: u64 = 1;

@@ -1,0 +1,88 @@
+//! One replica of one group: raft's node, and the state machine it feeds.
+
+use raft::{Config, RawNode, StateRole};
+use slog::{Discard, Logger, o};
+use strandlog::Wal;
+use strandlog_raft::{Checkpoint, GroupStorage, Round};
+
+use crate::Result;
+use crate::machine::Machine;
+
+/// Entries applied between two checkpoints of a group's state machine.
+pub const CHECKPOINT_EVERY: u64 = 32;
+
+/// Ticks of 100 ms: modest traffic where a thousand groups beat at once.
+const HEARTBEAT_TICKS: usize = 4;
+const ELECTION_TICKS: usize = 12;
+
+pub struct Group {
+    pub node: RawNode<GroupStorage>,
+    pub machine: Machine,
+    /// Number of the Ready that installed a snapshot, until it is durable.
+    pub snapshot: Option<u64>,
+    /// Has, or may have, a Ready: listed to be looked at.
+    pub listed: bool,
+}
+
+impl Group {
+    /// As the log has it: the state machine's checkpoint, and raft told to go on from there.
+    pub fn open(wal: &Wal, group: u64, store: u64) -> Result<Self> {
+        let storage = GroupStorage::open(wal, group)?;
+        let data = storage.checkpoint_data()?.ok_or("a group without a checkpoint")?;
+        let machine = Machine::decode(&data)?;
+        let config = Config {
+            id: store,
+            applied: storage.applied(),
+            heartbeat_tick: HEARTBEAT_TICKS,
+            election_tick: ELECTION_TICKS,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            // Followers learn of a commit with the next append or heartbeat.
+            skip_bcast_commit: true,
+            max_size_per_msg: 256 << 10,
+            max_inflight_msgs: 64,
+            ..Config::default()
+        };
+        let node = RawNode::new(&config, storage, &Logger::root(Discard, o!()))?;
+        Ok(Group { node, machine, snapshot: None, listed: false })
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// While a snapshot is not durable yet its entries cannot be applied, and raft cannot campaign.
+    pub fn tick(&mut self) -> bool {
+        self.snapshot.is_none() && self.node.tick()
+    }
+
+    /// Tells raft how far the state machine is.
+    pub fn applied(&mut self) {
+        if self.snapshot.is_none() {
+            self.node.advance_apply_to(self.machine.index);
+        }
+    }
+
+    /// A Ready (and all before it) is durable.
+    pub fn persisted(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+        if self.snapshot.is_some_and(|snapshot| snapshot <= number) {
+            self.snapshot = None;
+        }
+        self.applied();
+    }
+
+    /// Writes the state machine's copy when it is worth it, and lets go of the entries behind it.
+    pub fn checkpoint(&mut self, round: &mut Round, every: u64, retain: u64) {
+        let Machine { index, term, .. } = self.machine;
+        let storage = self.node.mut_store();
+        if index < storage.applied() + every {
+            return;
+        }
+        let (conf_state, data) = (storage.conf_state().clone(), self.machine.encode());
+        let checkpoint = Checkpoint { index, term, conf_state: &conf_state, data: &data };
+        storage.checkpoint(round.batch(), checkpoint);
+        storage.compact(round.batch(), index.saturating_sub(retain));
+    }
+}

@@ -1,0 +1,90 @@
+//! What can go wrong, and how raft hears of it.
+
+use crate::codec::DecodeError;
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of this crate. Converts into [`raft::Error`], which knows fewer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The log refused or failed.
+    #[error(transparent)]
+    Log(#[from] strandlog::Error),
+
+    /// Bytes read from the log are intact (their checksum holds) but are not what this crate writes.
+    #[error("group {group}: {what} cannot be decoded: {source}")]
+    Decode {
+        /// The group.
+        group: u64,
+        /// What was to be decoded.
+        what: &'static str,
+        /// Why it could not be.
+        source: DecodeError,
+    },
+
+    /// The log knows that it lost something of this group, which therefore must neither vote nor
+    /// acknowledge. Remove the replica and let it come back as a new member, or install a snapshot.
+    #[error("group {group} is damaged: {what}")]
+    Damaged {
+        /// The group.
+        group: u64,
+        /// The log's own report.
+        what: String,
+    },
+
+    /// What the log holds of this group cannot have been written by this crate in this order.
+    #[error("group {group} is inconsistent: {what}")]
+    Inconsistent {
+        /// The group.
+        group: u64,
+        /// What contradicts what.
+        what: String,
+    },
+
+    /// Entries would leave a hole in the log, or rewrite what was compacted.
+    #[error("group {group}: entries from {index} do not continue the log [{first}, {last}]")]
+    NotContinuous {
+        /// The group.
+        group: u64,
+        /// Index of the first entry offered.
+        index: u64,
+        /// First index of the log.
+        first: u64,
+        /// Last index of the log.
+        last: u64,
+    },
+
+    /// A snapshot offers nothing beyond what the log has already compacted.
+    #[error("group {group}: snapshot at {index} is out of date, the log starts at {first}")]
+    SnapshotOutOfDate {
+        /// The group.
+        group: u64,
+        /// Index of the snapshot.
+        index: u64,
+        /// First index of the log.
+        first: u64,
+    },
+
+    /// A group's Ready was put into a [`Round`](crate::Round) which cannot take it.
+    #[error("group {group}: {what}")]
+    Misuse {
+        /// The group.
+        group: u64,
+        /// What the caller should have done.
+        what: &'static str,
+    },
+}
+
+impl From<Error> for raft::Error {
+    fn from(error: Error) -> Self {
+        use raft::StorageError as S;
+        raft::Error::Store(match error {
+            Error::Log(strandlog::Error::Compacted { .. }) => S::Compacted,
+            Error::Log(strandlog::Error::OutOfRange { .. }) => S::Unavailable,
+            Error::SnapshotOutOfDate { .. } => S::SnapshotOutOfDate,
+            other => S::Other(Box::new(other)),
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! From "written" to "durable": the asynchronous half of the Ready flow.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use raft::Ready;
+use strandlog::{Lsn, Wal};
+
+use crate::round::{Round, waiting_part};
+use crate::waiting::{Persisted, Waiting};
+use crate::{Error, Result};
+
+/// Submits [`Round`]s and knows what has become durable since. One for each poller thread.
+///
+/// ```text
+///  poller:  persist .. persist, submit ---> step on ---> poll: on_persist_ready, send
+///                                 |                        ^
+///  log:                           `--> one write, one sync-' watermark, wake()
+/// ```
+pub struct PersistQueue {
+    wal: Arc<Wal>,
+    waiting: Waiting,
+    signal: Arc<Signal>,
+    last: Option<Lsn>,
+}
+
+/// What the log's writer thread leaves for the poller.
+struct Signal {
+    durable: AtomicU64,
+    failed: Mutex<Option<strandlog::Error>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl PersistQueue {
+    /// A queue on `wal`. `wake` runs on the log's writer thread whenever a round has become durable (or
+    /// failed) and must be short: put a token into the poller's inbox, unpark it.
+    pub fn new(wal: Arc<Wal>, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        PersistQueue {
+            wal,
+            waiting: Waiting::default(),
+            signal: Arc::new(Signal { durable: AtomicU64::new(0), failed: Mutex::new(None), wake: Box::new(wake) }),
+            last: None,
+        }
+    }
+
+    /// An empty round, of a size that suits the log. One is enough for a poller's life: it is emptied by
+    /// [`submit`](Self::submit).
+    pub fn round(&self) -> Round {
+        // A batch must fit a segment; a quarter leaves room for the last Ready that is put into it.
+        let segment = usize::try_from(self.wal.stats().segment_size).unwrap_or(usize::MAX);
+        Round::with_limit((segment / 4).clamp(64 << 10, 1 << 20))
+    }
+
+    /// Submits a round. When this returns, what it wrote is readable, and `advance` was called for each of
+    /// its readies: call [`RawNode::advance_append_async`](raft::RawNode::advance_append_async) there.
+    ///
+    /// A round in which raft relies on nothing (only commit indexes, checkpoints) is lazy: it becomes
+    /// durable with whatever is synced next.
+    ///
+    /// # Errors
+    ///
+    /// The round is untouched and may be submitted again, and nothing else may be added to it first. After
+    /// [`strandlog::Error::Full`] that makes sense once other batches have compacted; any other error is
+    /// for good.
+    pub fn submit(&mut self, round: &mut Round, mut advance: impl FnMut(u64, Ready)) -> Result<()> {
+        let lsn = match self.write(round) {
+            Ok(lsn) => lsn,
+            Err(error) => {
+                round.sealed = true;
+                return Err(Error::Log(error));
+            }
+        };
+        for (group, mut ready) in round.readies.drain(..) {
+            let position = if ready.must_sync() { lsn } else { None };
+            let part = waiting_part(group, &mut ready);
+            // First the group learns that it may read what it wrote, then what is durable.
+            advance(group, ready);
+            self.waiting.push(position.map(|lsn| lsn.get()), part);
+        }
+        round.reset();
+        Ok(())
+    }
+
+    /// Where the round's sync will be, `None` when it needs none.
+    fn write(&mut self, round: &mut Round) -> strandlog::Result<Option<Lsn>> {
+        if round.batch.is_empty() {
+            return Ok(None);
+        }
+        if !round.needs_sync {
+            round.batch.lazy();
+            self.last = Some(self.wal.submit(&mut round.batch)?.lsn());
+            return Ok(None);
+        }
+        let signal = Arc::clone(&self.signal);
+        let lsn = self.wal.submit_with(&mut round.batch, move |outcome| signal.done(outcome))?;
+        self.last = Some(lsn);
+        Ok(Some(lsn))
+    }
+
+    /// Hands over each Ready which has become durable since the last call. For each, call
+    /// [`RawNode::on_persist_ready`](raft::RawNode::on_persist_ready), *then* send its messages.
+    ///
+    /// # Errors
+    ///
+    /// A write or sync failed: the log is poisoned, nothing more will become durable, and nobody must
+    /// hear from these groups again until the log has been reopened.
+    pub fn poll(&mut self, each: impl FnMut(Persisted)) -> Result<()> {
+        if let Some(error) = self.signal.failure().as_ref() {
+            return Err(Error::Log(error.clone()));
+        }
+        let durable = self.signal.durable.load(Ordering::Acquire);
+        self.waiting.release(durable, each);
+        Ok(())
+    }
+
+    /// Waits until everything submitted through this queue is durable, lazy rounds included.
+    pub fn flush(&self) -> Result<()> {
+        if let Some(last) = self.last {
+            self.wal.sync()?;
+            self.wal.wait_durable(last)?;
+        }
+        Ok(())
+    }
+
+    /// How many readies wait, merged ones counted once.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The log.
+    pub fn wal(&self) -> &Arc<Wal> {
+        &self.wal
+    }
+}
+
+impl Signal {
+    fn done(&self, outcome: strandlog::Result<Lsn>) {
+        match outcome {
+            Ok(lsn) => {
+                self.durable.fetch_max(lsn.get(), Ordering::Release);
+            }
+            Err(error) => {
+                self.failure().get_or_insert(error);
+            }
+        }
+        (self.wake)();
+    }
+
+    fn failure(&self) -> std::sync::MutexGuard<'_, Option<strandlog::Error>> {
+        // Nothing panics while holding it; if something did, the error inside is still the truth.
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for PersistQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PersistQueue")
+            .field("waiting", &self.waiting.len())
+            .field("durable", &self.signal.durable)
+            .finish_non_exhaustive()
+    }
+}

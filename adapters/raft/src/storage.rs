@@ -1,0 +1,239 @@
+//! One group's part of the log, as raft reads it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::util::limit_size;
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use strandlog::{Replica, Wal};
+
+use crate::codec::{DecodeError, entry, state};
+use crate::{APPLIED, CONF_STATE, Error, HARD_STATE, Result, SnapshotSource};
+
+/// One raft group in a [`Wal`]: the [`Storage`] that its [`RawNode`](raft::RawNode) reads.
+///
+/// Entries are read from the log each time, without copying where the log can; hard state and
+/// configuration are kept here as last written. Writing goes through a
+/// [`Batch`](strandlog::Batch): see [`Round`](crate::Round) for the Ready flow, and
+/// [`bootstrap`](Self::bootstrap), [`checkpoint`](Self::checkpoint), [`compact`](Self::compact) for the rest.
+///
+/// What is written through this value must be submitted in the order in which it was written, and one
+/// group must have one `GroupStorage`: it belongs to the thread that drives the group.
+pub struct GroupStorage {
+    pub(crate) replica: Replica,
+    pub(crate) hard_state: HardState,
+    pub(crate) conf_state: ConfState,
+    pub(crate) applied: u64,
+    source: Option<Box<dyn SnapshotSource>>,
+}
+
+impl GroupStorage {
+    /// Opens `group` as the log holds it: blank when it does not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] when the log lost something of this group, [`Error::Decode`] when its state is not
+    /// this crate's, [`Error::Inconsistent`] when it contradicts itself. In each case the replica must not
+    /// take part: what it promised may be gone.
+    pub fn open(wal: &Wal, group: u64) -> Result<Self> {
+        let replica = wal.replica(group);
+        if let Some(damage) = replica.damage().first() {
+            let what = damage.to_string();
+            return Err(Error::Damaged { group, what });
+        }
+        let read = |key| replica.get(key).map_err(Error::Log);
+        let decode = |what, source| Error::Decode { group, what, source };
+        let hard_state = read(HARD_STATE)?
+            .map(|bytes| state::decode_hard_state(&bytes).map_err(|e| decode("hard state", e)))
+            .transpose()?;
+        let conf_state = read(CONF_STATE)?
+            .map(|bytes| state::decode_conf_state(&bytes).map_err(|e| decode("configuration", e)))
+            .transpose()?;
+        let applied = read(APPLIED)?
+            .map(|bytes| state::decode_applied(&bytes).map_err(|e| decode("applied index", e)))
+            .transpose()?
+            .map_or(0, |(index, _, _)| index);
+        let storage = GroupStorage {
+            hard_state: hard_state.clone().unwrap_or_default(),
+            conf_state: conf_state.unwrap_or_default(),
+            applied,
+            source: None,
+            replica,
+        };
+        storage.check(hard_state.is_some())?;
+        Ok(storage)
+    }
+
+    /// What raft would panic about, or worse, believe.
+    fn check(&self, has_hard_state: bool) -> Result<()> {
+        let (first, last) = (self.replica.first_index(), self.replica.last_index());
+        let commit = self.hard_state.commit;
+        let what = if last > 0 && !has_hard_state {
+            format!("log [{first}, {last}] without a hard state")
+        } else if commit > last {
+            format!("commit {commit} is beyond the last entry {last}")
+        } else if commit + 1 < first {
+            format!("commit {commit} is before the first entry {first}")
+        } else if self.applied > commit {
+            format!("applied {} is beyond commit {commit}", self.applied)
+        } else {
+            return Ok(());
+        };
+        Err(Error::Inconsistent { group: self.group(), what })
+    }
+
+    /// Snapshots come from `source` from now on, not from checkpoints in the log.
+    pub fn with_snapshots(mut self, source: impl SnapshotSource + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The group, which is the replica's id in the log.
+    pub fn group(&self) -> u64 {
+        self.replica.id()
+    }
+
+    /// The reading handle underneath.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Hard state as last written.
+    pub fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    /// Configuration as last written, which is that of the applied index.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// Up to where the state machine's own copy is safe: [`compact`](Self::compact) goes no further, and
+    /// after a restart applying resumes behind it ([`raft::Config::applied`]).
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// A state machine outside the log holds everything up to `index` durably. Never goes back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Inconsistent`] when the log ends before `index`: it lost what the state machine has.
+    pub fn set_applied(&mut self, index: u64) -> Result<()> {
+        let last = self.replica.last_index();
+        if index > last {
+            return Err(Error::Inconsistent {
+                group: self.group(),
+                what: format!("applied {index} is beyond the last entry {last}"),
+            });
+        }
+        self.applied = self.applied.max(index);
+        // What is applied is committed, whether or not the lazily written commit index says so already.
+        self.hard_state.commit = self.hard_state.commit.max(index);
+        Ok(())
+    }
+
+    /// The state machine's bytes of the newest checkpoint or installed snapshot.
+    pub fn checkpoint_data(&self) -> Result<Option<Bytes>> {
+        Ok(self.read_applied()?.map(|(_, _, data)| data))
+    }
+
+    fn read_applied(&self) -> Result<Option<(u64, u64, Bytes)>> {
+        let Some(bytes) = self.replica.get(APPLIED)? else {
+            return Ok(None);
+        };
+        let decoded = state::decode_applied(&bytes);
+        decoded.map(Some).map_err(|e| self.undecodable("applied index", e))
+    }
+
+    fn undecodable(&self, what: &'static str, source: DecodeError) -> Error {
+        Error::Decode { group: self.group(), what, source }
+    }
+
+    /// Entries `[low, high)`, as many as `max_size` bytes of them hold and one at least.
+    pub fn read_entries(&self, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<Entry>> {
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        // An encoded entry is smaller than the form by which raft counts: the log cuts off too little,
+        // never too much, and raft's own limit does the rest.
+        let bytes = max_size.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        let stored = self.replica.entries(low..high, bytes)?;
+        let mut entries = Vec::with_capacity(stored.len());
+        for one in &stored {
+            let decoded = entry::decode(one.index, one.term, &one.data);
+            entries.push(decoded.map_err(|e| self.undecodable("entry", e))?);
+        }
+        limit_size(&mut entries, max_size);
+        Ok(entries)
+    }
+
+    fn checkpoint_snapshot(&self, request_index: u64) -> raft::Result<Snapshot> {
+        // Index 0 is no snapshot at all to raft, and one older than it asked for does not help it.
+        let unavailable = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
+        let Some((index, term, data)) = self.read_applied()? else {
+            return Err(unavailable);
+        };
+        if index == 0 || index < request_index {
+            return Err(unavailable);
+        }
+        Ok(snapshot_of(index, term, &self.conf_state, data))
+    }
+}
+
+pub(crate) fn snapshot_of(index: u64, term: u64, conf_state: &ConfState, data: Bytes) -> Snapshot {
+    let mut snapshot = Snapshot { data, ..Snapshot::default() };
+    let metadata = snapshot.mut_metadata();
+    metadata.index = index;
+    metadata.term = term;
+    metadata.set_conf_state(conf_state.clone());
+    snapshot
+}
+
+impl Storage for GroupStorage {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        Ok(self.read_entries(low, high, max_size.into())?)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        Ok(self.replica.term(index).map_err(Error::Log)?)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.replica.first_index())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.replica.last_index())
+    }
+
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        match &self.source {
+            Some(source) => source.snapshot(self.group(), request_index, to),
+            None => self.checkpoint_snapshot(request_index),
+        }
+    }
+}
+
+impl fmt::Debug for GroupStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupStorage")
+            .field("group", &self.group())
+            .field("first_index", &self.replica.first_index())
+            .field("last_index", &self.replica.last_index())
+            .field("hard_state", &self.hard_state)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,121 @@
+//! Readies between "submitted" and "durable": who waits for which position of the log.
+
+use std::collections::{HashMap, VecDeque};
+
+use raft::eraftpb::Message;
+
+/// A Ready (and all of its group before it) that is durable now.
+#[derive(Debug)]
+pub struct Persisted {
+    /// The group.
+    pub group: u64,
+    /// For [`RawNode::on_persist_ready`](raft::RawNode::on_persist_ready), to be called first.
+    pub number: u64,
+    /// The messages that had to wait, to be sent then.
+    pub messages: Vec<Message>,
+}
+
+/// Waiting readies, oldest first.
+///
+/// A Ready that changes nothing raft relies on (`must_sync` is false) waits for no sync of its own. But
+/// it must not overtake an earlier one of its group: its messages may acknowledge what that one wrote.
+/// So it joins the newest that waits, or, where none does, is through at once.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    through: Vec<Persisted>,
+    queue: VecDeque<(u64, Persisted)>,
+    /// Where in the queue a group's newest is, counted from the first that was ever queued.
+    newest: HashMap<u64, u64>,
+    popped: u64,
+}
+
+impl Waiting {
+    /// A Ready was written; `lsn` is where its sync will have it, `None` when it needs none.
+    ///
+    /// Positions must not go back from call to call.
+    pub(crate) fn push(&mut self, lsn: Option<u64>, ready: Persisted) {
+        match lsn {
+            Some(lsn) => {
+                let place = self.popped + self.queue.len() as u64;
+                self.newest.insert(ready.group, place);
+                self.queue.push_back((lsn, ready));
+            }
+            None => match self.newest.get(&ready.group) {
+                Some(place) => {
+                    let (_, earlier) = &mut self.queue[(place - self.popped) as usize];
+                    earlier.number = ready.number;
+                    earlier.messages.extend(ready.messages);
+                }
+                None => self.through.push(ready),
+            },
+        }
+    }
+
+    /// Hands over whatever needs no position beyond `durable`.
+    pub(crate) fn release(&mut self, durable: u64, mut each: impl FnMut(Persisted)) {
+        self.through.drain(..).for_each(&mut each);
+        while self.queue.front().is_some_and(|(lsn, _)| *lsn <= durable) {
+            let Some((_, ready)) = self.queue.pop_front() else {
+                break;
+            };
+            if self.newest.get(&ready.group) == Some(&self.popped) {
+                self.newest.remove(&ready.group);
+            }
+            self.popped += 1;
+            each(ready);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.through.len() + self.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(group: u64, number: u64) -> Persisted {
+        let message = Message { index: number, ..Message::default() };
+        Persisted { group, number, messages: vec![message] }
+    }
+
+    fn released(waiting: &mut Waiting, durable: u64) -> Vec<(u64, u64, usize)> {
+        let mut out = Vec::new();
+        waiting.release(durable, |r| out.push((r.group, r.number, r.messages.len())));
+        out
+    }
+
+    #[test]
+    fn nothing_leaves_before_its_position_is_durable() {
+        let mut waiting = Waiting::default();
+        waiting.push(Some(10), ready(1, 1));
+        waiting.push(Some(10), ready(2, 1));
+        waiting.push(Some(20), ready(1, 2));
+        assert_eq!(released(&mut waiting, 9), []);
+        assert_eq!(released(&mut waiting, 10), [(1, 1, 1), (2, 1, 1)]);
+        assert_eq!(released(&mut waiting, 19), []);
+        assert_eq!(released(&mut waiting, 20), [(1, 2, 1)]);
+        assert_eq!(waiting.len(), 0);
+        assert!(waiting.newest.is_empty());
+    }
+
+    #[test]
+    fn a_ready_without_a_sync_never_overtakes_its_group() {
+        let mut waiting = Waiting::default();
+        waiting.push(None, ready(1, 1));
+        assert_eq!(released(&mut waiting, 0), [(1, 1, 1)]);
+
+        waiting.push(Some(10), ready(1, 2));
+        waiting.push(Some(20), ready(2, 1));
+        waiting.push(None, ready(1, 3));
+        waiting.push(None, ready(3, 1));
+        // Group 3 has nothing to wait for; group 1 must not acknowledge ready 2 through ready 3.
+        assert_eq!(released(&mut waiting, 5), [(3, 1, 1)]);
+        assert_eq!(released(&mut waiting, 10), [(1, 3, 2)]);
+        waiting.push(None, ready(1, 4));
+        waiting.push(None, ready(2, 2));
+        assert_eq!(released(&mut waiting, 10), [(1, 4, 1)]);
+        assert_eq!(released(&mut waiting, 20), [(2, 2, 2)]);
+    }
+}
