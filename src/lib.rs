@@ -10,6 +10,7 @@ mod error;
 #[doc(hidden)]
 pub mod format;
 mod index;
+mod inspect;
 mod journal;
 mod lsn;
 mod options;
@@ -25,6 +26,7 @@ mod wal;
 pub use batch::{AsEntry, Batch, Entry};
 pub use bytes::Bytes;
 pub use error::{Damage, Error, FullReport, Lost, Result};
+pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun};
 pub use lsn::Lsn;
 pub use options::{
     MAX_BATCH_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, Options, Placement, Progress, ReadMode,

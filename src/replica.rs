@@ -20,7 +20,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    fn cell(&self) -> Option<Arc<Cell>> {
+    pub(crate) fn cell(&self) -> Option<Arc<Cell>> {
         self.cell.clone().or_else(|| self.engine.registry.get(self.id))
     }
 

@@ -24,7 +24,7 @@ use crate::verify::{VerifyProgress, VerifyReport};
 /// crash: what was acknowledged is there, what was not may be lost.
 #[derive(Debug)]
 pub struct Wal {
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 

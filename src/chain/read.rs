@@ -157,6 +157,26 @@ impl PieceRef {
     }
 }
 
+impl PieceRef {
+    /// Whether header and table lie on the disk as the descriptor says.
+    pub fn header_holds(&self, disk: &dyn Disk, seed: Seed, crc: u32) -> io::Result<bool> {
+        let mut bytes = vec![0; self.payload_start()];
+        self.copy(disk, 0, &mut bytes)?;
+        let Some((header, found)) = PieceHeader::decode(seed, &bytes) else { return Ok(false) };
+        Ok(found == crc && (header.id, header.replica, header.first) == (self.id, self.replica, self.first))
+    }
+
+    /// Where in the file it begins.
+    pub fn offset(&self) -> u64 {
+        self.extents.as_slice().first().map_or(0, |e| e.offset())
+    }
+
+    /// Whether its bytes are still in memory: they may not be on the disk yet.
+    pub fn in_memory(&self) -> bool {
+        self.mem.is_some()
+    }
+}
+
 /// A piece in memory as an owner of `Bytes`.
 struct Shared(Arc<AlignedBuf>);
 

@@ -27,7 +27,7 @@ const SHARE_PART: usize = 4;
 const ATTEMPTS: usize = 8;
 
 impl Engine {
-    fn piece(&self, replica: u64, piece: &ChainPiece) -> PieceRef {
+    pub(crate) fn piece(&self, replica: u64, piece: &ChainPiece) -> PieceRef {
         PieceRef::new(replica, &piece.desc, piece.mem.as_ref(), &self.pins, self.geo.blocks_per_chunk)
     }
 

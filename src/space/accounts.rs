@@ -36,6 +36,9 @@ pub(crate) struct Accounts {
 
 /// What the descriptors of the pieces in one reserved chunk may take in the journal.
 const DESCRIPTORS_PER_CHUNK: u64 = 2 * crate::format::piece::PieceDesc::TYPICAL_BYTES;
+/// Small replicas are carried while all that is carried stays below this part of the budget. The rest is for metadata, which has
+/// no other place: were the budget filled by small replicas, the next key would find the log full.
+const SMALL_SHARE: u64 = 2;
 /// What a change of term may cost in chunk space: a block for every thirty-two.
 const WEIGHT_PER_TERM: u64 = 4096 / crate::format::piece::MAX_TERM_RUNS as u64;
 
@@ -70,7 +73,7 @@ impl Accounts {
         }
         let small = Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes };
         let others = self.carried - now.carried.min(self.carried);
-        if demand.weight < self.small && others + small.carried <= self.budget {
+        if demand.weight < self.small && others + small.carried <= self.budget / SMALL_SHARE {
             return small;
         }
         let weight = demand.weight + demand.term_runs * WEIGHT_PER_TERM;
@@ -93,7 +96,7 @@ mod tests {
 
     #[test]
     fn small_replicas_are_carried_until_the_budget_is_spent_and_then_reserve() {
-        let mut accounts = Accounts::new(65536, 1000, 12);
+        let mut accounts = Accounts::new(65536, 2000, 12);
         let demand = Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1 };
         let (mut a, mut b, mut c) = Default::default();
         for charge in [&mut a, &mut b] {

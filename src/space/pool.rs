@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 use super::pins::Pins;
 use crate::format::BLOCK_BYTES;
 use crate::format::piece::Extent;
+use crate::inspect::ChunkUse;
 
 /// Where a replica's next small piece may go: behind its last one, in the same chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,17 @@ impl Pool {
     /// Chunks whose pieces are gone but which a reader pins.
     pub fn pinned(&self) -> u64 {
         self.pinned.len() as u64
+    }
+
+    /// What a chunk outside of the journal is used for.
+    pub fn used_for(&self, chunk: u32) -> ChunkUse {
+        if self.free.contains(chunk) {
+            ChunkUse::Free
+        } else if self.pinned.contains(&chunk) {
+            ChunkUse::Pinned
+        } else {
+            ChunkUse::Chain
+        }
     }
 
     /// Allocates room for one piece. The extents are one wherever the pool allows it.
