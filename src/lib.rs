@@ -1,5 +1,6 @@
-//! strandlog: the shared write-ahead log of a multi-raft store.
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_op_in_unsafe_fn)]
+#![deny(missing_docs)]
 
 mod batch;
 mod chain;
