@@ -149,7 +149,8 @@ impl Engine {
             }
             if !holds {
                 let (id, at, first) = (cell.id, piece.offset(), piece.first);
-                let what = format!("replica {id}: the header of the piece at offset {at} is bad (entries from {first} on)");
+                let what =
+                    format!("replica {id}: the header of the piece at offset {at} is bad (entries from {first} on)");
                 report.structure.push(what);
             }
         }

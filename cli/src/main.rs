@@ -1,2 +1,43 @@
 //! The `strandlog` command: create, inspect, dump and verify log files.
-fn main() {}
+//!
+//! Everything but `create` opens the file for reading only, and so never changes it. Exit codes: 0, all is well; 1, `verify`
+//! found damage; 2, it could not be done.
+
+mod args;
+mod create;
+mod dump;
+mod failure;
+mod info;
+mod map;
+mod open;
+mod output;
+mod progress;
+mod size;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use output::Output;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut out = Output::new(args.json);
+    let done = match &args.command {
+        Command::Create(args) => create::run(args, &mut out),
+        Command::Info(args) => info::run(args, &mut out),
+        Command::Dump(args) => dump::run(args, &mut out),
+        Command::Verify(args) => verify::run(args, &mut out),
+    };
+    match done.and_then(|code| out.finish().map(|()| code)) {
+        Ok(code) => code,
+        // Whoever was reading has seen enough.
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(args.json);
+            ExitCode::from(2)
+        }
+    }
+}

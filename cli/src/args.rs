@@ -1,0 +1,101 @@
+//! What can be asked for.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::size;
+
+/// Create, inspect, dump and verify strandlog files.
+#[derive(Debug, Parser)]
+#[command(name = "strandlog", version, max_term_width = 100)]
+pub struct Args {
+    /// Machine-readable output: one JSON object, or one a line for `dump`.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a log: all of the file is written now, so that no later write has to wait for an allocation.
+    Create(Create),
+    /// Show what a log holds, and where its space went.
+    Info(Info),
+    /// Show replicas, and their entries.
+    Dump(Dump),
+    /// Read everything back and compare it with its checksums. Exits with 1, and names the damage, if there is any.
+    Verify(Verify),
+}
+
+/// Sizes are in bytes, or with a suffix: 64K, 4M, 1G, 2T.
+#[derive(Debug, ClapArgs)]
+pub struct Create {
+    /// The file to create; it must not exist.
+    pub path: PathBuf,
+    /// Size of the file.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1G")]
+    pub capacity: u64,
+    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse32, default_value = "64K")]
+    pub chunk_size: u32,
+    /// Bytes a journal segment: a power of two. Chosen by capacity if not given.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse32)]
+    pub segment_size: Option<u32>,
+    /// The most bytes that the journal may grow to, and so what an opening has to read.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub journal_cap: Option<u64>,
+}
+
+/// What to show.
+#[derive(Debug, ClapArgs)]
+pub struct Info {
+    /// The log.
+    pub path: PathBuf,
+    /// How many of the largest replicas to list.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub top: usize,
+}
+
+/// What to dump.
+#[derive(Debug, ClapArgs)]
+pub struct Dump {
+    /// The log.
+    pub path: PathBuf,
+    /// This replica only; may be given more than once.
+    #[arg(long, value_name = "ID")]
+    pub replica: Vec<u64>,
+    /// Every entry: index, term, length, and how its payload begins.
+    #[arg(long)]
+    pub entries: bool,
+    /// Payloads and values whole, in hexadecimal. Implies --entries.
+    #[arg(long)]
+    pub hex: bool,
+    /// Entries from this index on.
+    #[arg(long, value_name = "INDEX")]
+    pub from: Option<u64>,
+    /// Entries up to this index.
+    #[arg(long, value_name = "INDEX")]
+    pub to: Option<u64>,
+}
+
+/// What to verify.
+#[derive(Debug, ClapArgs)]
+pub struct Verify {
+    /// The log.
+    pub path: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+}

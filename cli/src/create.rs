@@ -1,0 +1,59 @@
+//! `strandlog create`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use strandlog::Wal;
+
+use crate::args::Create;
+use crate::failure::{Failure, Result};
+use crate::output::{Output, Style};
+use crate::{progress, size};
+
+/// Creates the log. The file appears under its name whole, or not at all.
+pub fn run(args: &Create, out: &mut Output) -> Result<ExitCode> {
+    if args.path.exists() {
+        return Err(Failure::Request(format!("{} exists already; nothing was changed", args.path.display())));
+    }
+    let bar = progress::bytes("writing", out.is_json());
+    let shown = bar.clone();
+    let mut options = Wal::options().capacity(args.capacity).chunk_size(args.chunk_size).progress(move |p| {
+        shown.set_length(p.total);
+        shown.set_position(p.done);
+    });
+    if let Some(bytes) = args.segment_size {
+        options = options.segment_size(bytes);
+    }
+    if let Some(bytes) = args.journal_cap {
+        options = options.journal_cap(bytes);
+    }
+    let wal = options.open(&args.path);
+    bar.finish_and_clear();
+    let wal = wal?;
+    let stats = wal.stats();
+    wal.close()?;
+    let path = args.path.display().to_string();
+    if out.is_json() {
+        out.json(&json!({
+            "created": path,
+            "capacity": stats.capacity,
+            "chunk_size": stats.chunk_size,
+            "segment_size": stats.segment_size,
+            "journal_segments": stats.journal_segments,
+            "journal_cap_segments": stats.journal_cap_segments,
+            "chunks": stats.chunks,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let done = out.styled(Style::Good, "created");
+    out.line(format_args!(
+        "{done} {path}: {}, {} chunks of {}, journal of {} (at most {}) segments of {}",
+        size::human(stats.capacity),
+        size::count(stats.chunks),
+        size::human(stats.chunk_size),
+        stats.journal_segments,
+        stats.journal_cap_segments,
+        size::human(stats.segment_size),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

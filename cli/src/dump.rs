@@ -1,0 +1,145 @@
+//! `strandlog dump`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use strandlog::{Entry, Error, Replica};
+
+use crate::args::Dump;
+use crate::failure::{Failure, Result};
+use crate::open;
+use crate::output::{Output, Style, hex};
+use crate::size::count;
+
+/// Payload read at a time.
+const STEP_BYTES: usize = 1 << 20;
+/// How much of a payload is shown without --hex.
+const PREVIEW: usize = 32;
+
+/// Shows replicas, one after the other.
+pub fn run(args: &Dump, out: &mut Output) -> Result<ExitCode> {
+    let wal = open::read_only(&args.path, out.is_json())?;
+    let ids = if args.replica.is_empty() { wal.replicas() } else { args.replica.clone() };
+    for id in ids {
+        let replica = wal.replica(id);
+        if !replica.exists() {
+            return Err(Failure::Request(format!("there is no replica {id} in {}", args.path.display())));
+        }
+        head(&replica, args, out)?;
+        if args.entries || args.hex {
+            entries(&replica, args, out)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
+    let (first, last) = replica.bounds();
+    let mut keys = replica.keys();
+    keys.sort_unstable();
+    let damage: Vec<String> = replica.damage().iter().map(ToString::to_string).collect();
+    if out.is_json() {
+        let mut state = serde_json::Map::new();
+        for key in keys {
+            let value = match replica.get(&key) {
+                Ok(value) => json!(value.map(|v| hex(&v))),
+                Err(error) => json!({ "error": error.to_string() }),
+            };
+            state.insert(text(&key), value);
+        }
+        return out.json(&json!({
+            "replica": replica.id(), "first": first, "last": last,
+            "term_before_first": replica.term(first - 1).ok(), "last_term": replica.term(last).ok(),
+            "state": state, "damage": damage,
+        }));
+    }
+    let title = out.styled(Style::Bold, format_args!("replica {}", replica.id()));
+    let terms = match (replica.term(first), replica.term(last)) {
+        (Ok(a), Ok(b)) if last >= first => format!(", terms {a} to {b}"),
+        _ => String::new(),
+    };
+    let entries = last.wrapping_add(1).wrapping_sub(first);
+    out.line(format_args!("{title}: {} entries, {first}..={last}{terms}", count(entries)))?;
+    for key in keys {
+        let value = match replica.get(&key) {
+            Ok(Some(value)) => shown(&value, args.hex),
+            Ok(None) => continue,
+            Err(error) => out.styled(Style::Bad, error),
+        };
+        out.line(format_args!("  {} = {value}", text(&key)))?;
+    }
+    for line in damage {
+        let line = out.styled(Style::Bad, line);
+        out.line(format_args!("  {line}"))?;
+    }
+    Ok(())
+}
+
+/// Every entry asked for. One that cannot be read is said to be so, and the next one follows.
+fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
+    let (first, last) = replica.bounds();
+    let last = args.to.map_or(last, |to| to.min(last));
+    let mut next = args.from.map_or(first, |from| from.max(first));
+    while next <= last {
+        let Some(end) = last.checked_add(1) else {
+            // The last possible index: a range cannot say it.
+            return replica.entry(last).map_err(Failure::from).and_then(|e| entry(replica.id(), &e, args, out));
+        };
+        match replica.entries(next..end, STEP_BYTES) {
+            Ok(some) => {
+                for e in &some {
+                    entry(replica.id(), e, args, out)?;
+                }
+                next += some.len().max(1) as u64;
+            }
+            Err(Error::Damaged(damage)) => {
+                let upto = match damage.lost {
+                    strandlog::Lost::Entries { last: upto, .. } => upto.clamp(next, last),
+                    _ => next,
+                };
+                lost(replica.id(), next, upto, out)?;
+                next = upto + 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn entry(id: u64, e: &Entry, args: &Dump, out: &mut Output) -> Result<()> {
+    if out.is_json() {
+        let data = if args.hex { hex(&e.data) } else { hex(&e.data[..e.data.len().min(PREVIEW)]) };
+        return out.json(&json!({
+            "replica": id, "index": e.index, "term": e.term, "len": e.data.len(), "data": data,
+            "whole": args.hex || e.data.len() <= PREVIEW,
+        }));
+    }
+    let data = shown(&e.data, args.hex);
+    out.line(format_args!("  {:>12}  term {:<6} {:>8} bytes  {data}", e.index, e.term, e.data.len()))
+}
+
+fn lost(id: u64, first: u64, last: u64, out: &mut Output) -> Result<()> {
+    if out.is_json() {
+        return out.json(&json!({ "replica": id, "damaged": { "first": first, "last": last } }));
+    }
+    let what = out.styled(Style::Bad, format_args!("{first:>12}..={last} damaged"));
+    out.line(format_args!("  {what}"))
+}
+
+/// Bytes for people: as text where they are text, and not more of them than they want.
+fn shown(bytes: &[u8], whole: bool) -> String {
+    if whole {
+        return hex(bytes);
+    }
+    let head = &bytes[..bytes.len().min(PREVIEW)];
+    let more = if head.len() < bytes.len() { "..." } else { "" };
+    format!("{}{more}", text(head))
+}
+
+/// Text in quotes where it is printable, hexadecimal where not.
+fn text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.chars().all(|c| !c.is_control()) => format!("{text:?}"),
+        _ => hex(bytes),
+    }
+}

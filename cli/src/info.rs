@@ -1,0 +1,199 @@
+//! `strandlog info`
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use strandlog::{Stats, Wal};
+
+use crate::args::Info;
+use crate::failure::Result;
+use crate::output::{Output, Style, hex};
+use crate::size::{count, human};
+use crate::{map, open};
+
+/// A replica, as it is listed.
+struct Row {
+    id: u64,
+    first: u64,
+    last: u64,
+    journal: u64,
+    chain: u64,
+    keys: u64,
+    damaged: bool,
+}
+
+impl Row {
+    fn entries(&self) -> u64 {
+        self.last.wrapping_add(1).wrapping_sub(self.first)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.journal + self.chain
+    }
+}
+
+/// Shows the log.
+pub fn run(args: &Info, out: &mut Output) -> Result<ExitCode> {
+    let wal = open::read_only(&args.path, out.is_json())?;
+    let stats = wal.stats();
+    let rows = rows(&wal);
+    if out.is_json() {
+        out.json(&as_json(&wal, &stats, &rows, args))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let title = out.styled(Style::Bold, args.path.display());
+    out.line(format_args!("{title}"))?;
+    facts(&wal, &stats, &rows, out)?;
+    let (cells, legend) = map::draw(&wal.space_map(), out);
+    out.line(format_args!(""))?;
+    for row in cells {
+        out.line(format_args!("  {row}"))?;
+    }
+    out.line(format_args!("  {legend}"))?;
+    largest(&rows, args.top, out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every replica, the largest first.
+fn rows(wal: &Wal) -> Vec<Row> {
+    let row = |id| {
+        let replica = wal.replica(id);
+        let ((first, last), usage) = (replica.bounds(), replica.usage());
+        let damaged = !replica.damage().is_empty();
+        Row { id, first, last, journal: usage.journal_bytes, chain: usage.chain_bytes, keys: usage.keys, damaged }
+    };
+    let mut rows: Vec<Row> = wal.replicas().into_iter().map(row).collect();
+    rows.sort_by_key(|r| (std::cmp::Reverse(r.bytes()), r.id));
+    rows
+}
+
+fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
+    out.fact("identity", hex(&wal.uuid()))?;
+    out.fact(
+        "file",
+        format_args!("{}, chunks of {}, segments of {}", human(s.capacity), human(s.chunk_size), human(s.segment_size)),
+    )?;
+    out.fact(
+        "journal",
+        format_args!(
+            "{} of {} segments hold something; it may grow to {} ({})",
+            s.journal_segments - s.free_segments,
+            s.journal_segments,
+            s.journal_cap_segments,
+            human(s.journal_cap_segments * s.segment_size),
+        ),
+    )?;
+    let used = s.used_chunks + s.pinned_chunks;
+    out.fact(
+        "chains",
+        format_args!(
+            "{} of {} chunks in use ({}), {} more held back for what is in the journal",
+            count(used),
+            count(s.chunks),
+            percent(used, s.chunks),
+            count(s.reserved_chunks),
+        ),
+    )?;
+    let metadata = percent(s.carried_class_bytes, s.carried_class_limit);
+    out.fact(
+        "metadata",
+        format_args!("{} with small replicas, {metadata} of the bound", human(s.carried_class_bytes)),
+    )?;
+    let entries: u64 = rows.iter().map(Row::entries).fold(0, u64::saturating_add);
+    let bytes: u64 = rows.iter().map(Row::bytes).sum();
+    out.fact("replicas", format_args!("{}, {} entries, {}", count(s.replicas), count(entries), human(bytes)))?;
+    out.fact("durable", format_args!("up to LSN {}", s.durable_lsn))?;
+    out.fact(
+        "opened",
+        format_args!("in {:.1} ms, {} frames", s.recovery_micros as f64 / 1000.0, count(s.recovered_frames)),
+    )?;
+    damage(wal, s, out)
+}
+
+fn damage(wal: &Wal, s: &Stats, out: &mut Output) -> Result<()> {
+    let damage = wal.damage();
+    if damage.is_empty() && s.lost_frames == 0 {
+        let none = out.styled(Style::Good, "none known");
+        return out.fact("damage", format_args!("{none} (verify reads everything)"));
+    }
+    let some = out.styled(Style::Bad, format_args!("{} places, {} frames lost", damage.len(), s.lost_frames));
+    out.fact("damage", some)?;
+    for d in damage.iter().take(10) {
+        out.line(format_args!("              {d}"))?;
+    }
+    Ok(())
+}
+
+fn largest(rows: &[Row], top: usize, out: &mut Output) -> Result<()> {
+    if rows.is_empty() || top == 0 {
+        return Ok(());
+    }
+    let head = format!(
+        "  {:>20} {:>12} {:>12} {:>12} {:>11} {:>11} {:>5}",
+        "replica", "entries", "first", "last", "journal", "chain", "keys"
+    );
+    let head = out.styled(Style::Dim, head);
+    out.line(format_args!("\n{head}"))?;
+    for r in rows.iter().take(top) {
+        let note = if r.damaged { out.styled(Style::Bad, "  damaged") } else { String::new() };
+        out.line(format_args!(
+            "  {:>20} {:>12} {:>12} {:>12} {:>11} {:>11} {:>5}{note}",
+            r.id,
+            count(r.entries()),
+            r.first,
+            r.last,
+            human(r.journal),
+            human(r.chain),
+            r.keys
+        ))?;
+    }
+    if rows.len() > top {
+        let more = out.styled(Style::Dim, format_args!("and {} more", count((rows.len() - top) as u64)));
+        out.line(format_args!("  {more:>20}"))?;
+    }
+    Ok(())
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "0%".into() } else { format!("{:.0}%", part as f64 * 100.0 / whole as f64) }
+}
+
+fn as_json(wal: &Wal, s: &Stats, rows: &[Row], args: &Info) -> Value {
+    let space: Vec<Value> =
+        wal.space_map().iter().map(|r| json!([format!("{:?}", r.used).to_lowercase(), r.chunks])).collect();
+    let largest: Vec<Value> = rows
+        .iter()
+        .take(args.top)
+        .map(|r| {
+            json!({
+                "replica": r.id, "first": r.first, "last": r.last, "entries": r.entries(),
+                "journal_bytes": r.journal, "chain_bytes": r.chain, "keys": r.keys, "damaged": r.damaged,
+            })
+        })
+        .collect();
+    json!({
+        "path": args.path.display().to_string(),
+        "uuid": hex(&wal.uuid()),
+        "capacity": s.capacity,
+        "chunk_size": s.chunk_size,
+        "segment_size": s.segment_size,
+        "journal": {
+            "segments": s.journal_segments, "free_segments": s.free_segments, "cap_segments": s.journal_cap_segments,
+        },
+        "chunks": {
+            "total": s.chunks, "free": s.free_chunks, "used": s.used_chunks, "pinned": s.pinned_chunks,
+            "reserved": s.reserved_chunks,
+        },
+        "metadata": { "bytes": s.carried_class_bytes, "limit": s.carried_class_limit },
+        "replicas": s.replicas,
+        "entries": rows.iter().map(Row::entries).fold(0, u64::saturating_add),
+        "durable_lsn": s.durable_lsn,
+        "recovery": {
+            "micros": s.recovery_micros, "frames": s.recovered_frames, "lost_frames": s.lost_frames,
+            "dropped_frames": s.dropped_frames,
+        },
+        "damage": wal.damage().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "space": space,
+        "largest": largest,
+    })
+}

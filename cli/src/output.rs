@@ -1,0 +1,93 @@
+//! Standard output: buffered, for people or for machines.
+
+use std::fmt::{Arguments, Display};
+use std::io::{BufWriter, IsTerminal, StdoutLock, Write, stdout};
+
+use serde_json::Value;
+
+use crate::failure::Result;
+
+/// How something looks, where colours are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// A heading.
+    Bold,
+    /// Less important.
+    Dim,
+    /// As it should be.
+    Good,
+    /// Damage.
+    Bad,
+    /// The journal's.
+    Journal,
+    /// The chains'.
+    Chain,
+}
+
+/// Where the output goes.
+#[derive(Debug)]
+pub struct Output {
+    out: BufWriter<StdoutLock<'static>>,
+    json: bool,
+    colours: bool,
+}
+
+impl Output {
+    /// Standard output; coloured if that is a terminal and nobody objects.
+    pub fn new(json: bool) -> Self {
+        let colours = !json && stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { out: BufWriter::new(stdout().lock()), json, colours }
+    }
+
+    /// Whether JSON was asked for.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Writes a line.
+    pub fn line(&mut self, text: Arguments<'_>) -> Result<()> {
+        Ok(writeln!(self.out, "{text}")?)
+    }
+
+    /// Writes a fact: its name, and what it is.
+    pub fn fact(&mut self, name: &str, value: impl Display) -> Result<()> {
+        let name = self.styled(Style::Dim, format_args!("{name:<11}"));
+        self.line(format_args!("  {name} {value}"))
+    }
+
+    /// Writes a JSON value on a line of its own.
+    pub fn json(&mut self, value: &Value) -> Result<()> {
+        self.line(format_args!("{value}"))
+    }
+
+    /// The text in a style, where colours are wanted.
+    pub fn styled(&self, style: Style, text: impl Display) -> String {
+        if !self.colours {
+            return text.to_string();
+        }
+        let code = match style {
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Good => "32",
+            Style::Bad => "1;31",
+            Style::Journal => "36",
+            Style::Chain => "33",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// Everything is out.
+    pub fn finish(&mut self) -> Result<()> {
+        Ok(self.out.flush()?)
+    }
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}

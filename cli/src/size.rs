@@ -1,0 +1,86 @@
+//! Sizes: read as `64K` or `1G`, written as `64 KiB` or `1.0 GiB`.
+
+const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// Reads a size: a number, and then nothing, `K`, `M`, `G` or `T` (also as `KiB`, in either case).
+///
+/// # Errors
+/// Says what is expected.
+pub fn parse(text: &str) -> Result<u64, String> {
+    let expected = || format!("`{text}` is no size: write bytes, or a number with K, M, G or T");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let shift = match suffix.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is more than any file can hold"))
+}
+
+/// As [`parse`], for sizes below 4 GiB.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse32(text: &str) -> Result<u32, String> {
+    u32::try_from(parse(text)?).map_err(|_| format!("`{text}` is too much here: it must be below 4G"))
+}
+
+/// Writes a size so that it is read at a glance.
+pub fn human(bytes: u64) -> String {
+    let mut unit = 0;
+    let mut value = bytes as f64;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 || (value.fract() == 0.0 && value < 1000.0) {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+/// Writes a count with a comma between thousands.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_a_suffix() {
+        assert_eq!(parse("4096"), Ok(4096));
+        assert_eq!(parse("64K"), Ok(65536));
+        assert_eq!(parse("1g"), Ok(1 << 30));
+        assert_eq!(parse("2 MiB"), Ok(2 << 20));
+        for bad in ["", "K", "1.5G", "-1", "5X", "99999999999T"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(parse32("4G").is_err());
+    }
+
+    #[test]
+    fn sizes_and_counts_are_written_for_people() {
+        assert_eq!(human(0), "0 B");
+        assert_eq!(human(65536), "64 KiB");
+        assert_eq!(human(1 << 30), "1 GiB");
+        assert_eq!(human(1500), "1.5 KiB");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(count(12), "12");
+    }
+}
