@@ -69,9 +69,11 @@ impl Future for SubmitFuture<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        // Without threads nobody else would ever make room.
+        let mode = if this.engine.run.background { Mode::Try } else { Mode::Block };
         // Registered before the attempt: room made in between is not missed.
         this.engine.seq.lock().room_wakers.push(cx.waker().clone());
-        match this.engine.submit(&this.batch, Mode::Try, None, false) {
+        match this.engine.submit(&this.batch, mode, None, false) {
             Err(Error::Busy { .. }) => Poll::Pending,
             outcome => {
                 let engine = Arc::clone(this.engine);

@@ -78,7 +78,7 @@ impl PieceRef {
     }
 
     /// Forgets what is in memory: the next load reads the disk.
-    pub fn from_disk(mut self) -> Self {
+    pub fn without_memory(mut self) -> Self {
         self.mem = None;
         self
     }

@@ -261,7 +261,7 @@ impl Engine {
                     if on_disk { self.read_segment(id, lsn) } else { self.read_journal(id, loc) }.map_err(io)?
                 }
                 Source::Chain(piece) => piece
-                    .from_disk()
+                    .without_memory()
                     .load_one(&*self.disk, self.map.as_ref(), self.geo.seed, index, term)
                     .map_err(io)?,
             };

@@ -21,10 +21,12 @@ impl Cell {
     }
 }
 
+type Shard = RwLock<HashMap<u64, Arc<Cell>>>;
+
 /// All cells ever asked for by a writer. A removed replica keeps its empty cell until the log is reopened.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    shards: Box<[RwLock<HashMap<u64, Arc<Cell>>>]>,
+    shards: Box<[Shard]>,
 }
 
 impl Registry {
@@ -32,7 +34,7 @@ impl Registry {
         Self { shards: (0..SHARDS).map(|_| RwLock::new(HashMap::new())).collect() }
     }
 
-    fn shard(&self, id: u64) -> &RwLock<HashMap<u64, Arc<Cell>>> {
+    fn shard(&self, id: u64) -> &Shard {
         // Fibonacci hashing: consecutive ids, the usual case, spread over all shards.
         let hash = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
         &self.shards[hash as usize % SHARDS]

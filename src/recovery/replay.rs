@@ -133,7 +133,8 @@ impl Replay<'_> {
     fn note(&mut self, id: u64, seq: u16, body: &Body<'_>, frame_lsn: u64, segment: u64) {
         let r = self.replicas.entry(id).or_default();
         let fresh = matches!(body, Body::Core(Core { fresh: true, .. }));
-        if r.seen && !fresh && r.state.seq != seq || !r.seen && !fresh && self.holes > 0 {
+        let missing = if r.seen { r.state.seq != seq } else { self.holes > 0 };
+        if missing && !fresh {
             r.suspect();
             self.hurt.insert(id);
         }

@@ -168,12 +168,11 @@ fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -
                     }
                 }
             }
-            Body::PutOut { piece, .. } => {
-                // A carried value may have been overwritten and its chunk reused within this very frame's reach: only a fresh one counts,
-                // and chunks are not reused before a durable watermark covers what freed them, so every one named here must hold.
-                if !verify_piece(disk, geo.seed, record.replica, &piece, &pins).map_err(io)? {
-                    return Ok(false);
-                }
+            // Chunks are not reused before a durable watermark covers what freed them: every piece named here must hold.
+            Body::PutOut { piece, .. }
+                if !verify_piece(disk, geo.seed, record.replica, &piece, &pins).map_err(io)? =>
+            {
+                return Ok(false);
             }
             _ => {}
         }
