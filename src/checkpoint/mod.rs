@@ -13,7 +13,7 @@ use gather::Group;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::journal::{RESERVED_SEGMENTS, Sequencer};
+use crate::journal::{Class, RESERVED_SEGMENTS, Sequencer};
 
 /// Bytes of journal cleaned together: a replica's entries in neighbouring segments then settle as one piece, and their
 /// release costs two frames in all.
@@ -49,7 +49,7 @@ impl Engine {
                 return Ok(freed);
             }
             // The frame that says so must be durable before anything is reused.
-            self.seal()?;
+            self.seal(Class::Clean)?;
             self.counters.segments_cleaned.add(segments);
             freed += segments;
         }

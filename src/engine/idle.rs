@@ -36,7 +36,7 @@ impl Engine {
             };
             // A seal moves the watermark past the last frame: what rots in it is then damage, not a torn tail.
             if quiet && taken == seen && taken != sealed {
-                let _ = self.sync().and_then(|_| self.seal());
+                let _ = self.seal_everything();
                 sealed = self.seq.lock().frames_taken;
                 seen = sealed;
             } else {
