@@ -239,6 +239,46 @@ fn a_cut_while_the_superblocks_are_written_leaves_one_of_them() {
     assert!(writes.chunks(2).all(|w| (w[0].offset, w[1].offset) == (SUPERBLOCKS[0], SUPERBLOCKS[1])), "A before B");
 }
 
+/// Cut between A and B, the log went on with A; cut again while A was written, only B was left, and did not know every slab.
+#[test]
+fn a_superblock_left_behind_by_a_cut_is_brought_up_before_the_other_is_written_again() {
+    let disk = formatted(Placement::Journal);
+    let mut batch = Batch::new();
+    let mut grow = |wal: &Wal| {
+        for _ in 0..100_u64 {
+            let i = wal.replica(1).last_index() + 1;
+            batch.append(1, &[(i, 1, payload(1, i, 1, 5000))]).truncate_prefix(1, i.saturating_sub(10).max(1));
+            wal.commit(&mut batch)?;
+        }
+        Ok::<(), Error>(())
+    };
+    disk.on_event(|e| (e.offset == SUPERBLOCKS[1] && e.kind == EventKind::WriteDurable).then_some(Fault::Cut));
+    grow(&open(small(Placement::Journal), &disk)).expect_err("cut before B is written");
+    let disk = Arc::new(disk.crash_lost_all());
+    let wal = open(small(Placement::Journal), &disk);
+    let image = disk.kept_image();
+    let copy = |n: usize| &image[SUPERBLOCKS[n] as usize..][..SUPERBLOCK_BYTES];
+    assert!(copy(0) == copy(1), "both are the same before anything relies on either");
+    let writes: Vec<_> = disk.log().into_iter().filter(|e| e.len > 0 && e.offset < 32 << 10).collect();
+    assert!(writes.iter().all(|e| e.offset == SUPERBLOCKS[1]), "the good one is not touched: {writes:?}");
+    let seen = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let hook = Arc::clone(&seen);
+    disk.on_event(move |e| {
+        let hit = e.offset == SUPERBLOCKS[0] && e.len > 0;
+        hook.fetch_or(hit, std::sync::atomic::Ordering::Relaxed);
+        hit.then_some(Fault::Cut)
+    });
+    grow(&wal).expect_err("cut while A is written");
+    assert!(seen.load(std::sync::atomic::Ordering::Relaxed));
+    let last = wal.replica(1).last_index() - 1;
+    drop(wal);
+    // What was in flight is garbage.
+    let torn = disk.crash(&mut |sector, _| strandlog::disk::sim::Choice::Garbage(sector));
+    let wal = open(small(Placement::Journal), &Arc::new(torn));
+    assert!(wal.replica(1).last_index() >= last, "{:?}, {last} was acknowledged", wal.replica(1).bounds());
+    assert_sound(&wal, "opened from B");
+}
+
 #[test]
 fn an_unknown_version_or_feature_is_refused_by_name() {
     let (disk, _) = filled(Placement::Auto);

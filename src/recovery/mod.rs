@@ -37,11 +37,14 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         });
     }
     let mut best: Option<Superblock> = None;
+    let mut epochs: Vec<(u64, Option<u64>)> = Vec::new();
     let mut errors = Vec::new();
     for offset in SUPERBLOCK_OFFSETS {
         let mut bytes = vec![0; SUPERBLOCK_BYTES];
         disk.read_at(offset, &mut bytes).map_err(|e| Error::io("reading the superblock", e))?;
-        match Superblock::decode(&bytes, disk.len()) {
+        let decoded = Superblock::decode(&bytes, disk.len());
+        epochs.push((offset, decoded.as_ref().ok().map(|sb| sb.epoch)));
+        match decoded {
             Ok(sb) if best.as_ref().is_none_or(|b| b.epoch < sb.epoch) => best = Some(sb),
             Ok(_) => {}
             Err(error) => errors.push(error),
@@ -59,10 +62,14 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         let first = errors.into_iter().find(|e| *e != SuperblockError::Blank);
         return Err(superblock_error(first.unwrap_or(SuperblockError::Blank)));
     };
-    if !read_only && let Some(error) = errors.first() {
-        tracing::warn!(?error, "one superblock is bad: repaired from the other");
+    // Bad, or older: a cut between A and B. Left so, it would be the only one when the next change tears the other, and it
+    // does not know every slab of the journal. The good one is not touched, and made durable first.
+    let behind: Vec<u64> = epochs.into_iter().filter(|&(_, e)| e != Some(sb.epoch)).map(|(offset, _)| offset).collect();
+    if !read_only && !behind.is_empty() {
+        tracing::warn!(?errors, "one superblock is bad or behind: repaired from the other");
+        disk.flush().map_err(|e| Error::io("syncing before the superblock is repaired", e))?;
         let bytes = AlignedBuf::from(sb.encode().as_slice());
-        for offset in SUPERBLOCK_OFFSETS {
+        for offset in behind {
             let written = disk.write_durable_at(offset, bytes.as_slice());
             written.map_err(|e| Error::io("repairing the superblock", e))?;
         }
