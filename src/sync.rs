@@ -6,6 +6,7 @@
 mod imp {
     pub use std::sync::Arc;
     pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub use std::thread_local;
 
     pub use parking_lot::{MutexGuard, RwLock};
     use rustix::thread::futex;
@@ -26,32 +27,21 @@ mod imp {
         }
     }
 
-    /// A gate that opens once. Everybody who waits is woken by one system call, and none of them takes a lock afterwards.
+    /// A word to sleep on: woken by one system call, however many sleep.
     #[derive(Debug, Default)]
-    pub struct Gate(AtomicU32);
+    pub struct Futex(AtomicU32);
 
-    const SHUT: u32 = 0;
-    const OPEN: u32 = 1;
-    /// Somebody sleeps: opening must wake.
-    const SHUT_AWAITED: u32 = 2;
-
-    impl Gate {
-        pub fn is_open(&self) -> bool {
-            self.0.load(Ordering::Acquire) == OPEN
+    impl Futex {
+        pub fn word(&self) -> &AtomicU32 {
+            &self.0
         }
-
-        pub fn open(&self) {
-            if self.0.swap(OPEN, Ordering::AcqRel) == SHUT_AWAITED {
-                let _ = futex::wake(&self.0, futex::Flags::PRIVATE, i32::MAX as u32);
-            }
+        /// Sleeps if the word is still `expected`; may wake for no reason.
+        pub fn wait(&self, expected: u32) {
+            // Any error (a signal, a change) means: look again.
+            let _ = futex::wait(&self.0, futex::Flags::PRIVATE, expected, None);
         }
-
-        pub fn wait(&self) {
-            while !self.is_open() {
-                let _ = self.0.compare_exchange(SHUT, SHUT_AWAITED, Ordering::AcqRel, Ordering::Acquire);
-                // Sleeps only if the state is still what we say; any error (a signal, a change) means: look again.
-                let _ = futex::wait(&self.0, futex::Flags::PRIVATE, SHUT_AWAITED, None);
-            }
+        pub fn wake_all(&self) {
+            let _ = futex::wake(&self.0, futex::Flags::PRIVATE, i32::MAX as u32);
         }
     }
 
@@ -83,8 +73,11 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
+    pub use loom::sync::MutexGuard;
     pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-    pub use loom::sync::{Arc, MutexGuard};
+    pub use loom::thread_local;
+    // The real one: loom's cannot hold a trait object made by `Arc::new`, and counting references is not what is modelled.
+    pub use std::sync::Arc;
 
     #[derive(Debug)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);
@@ -128,26 +121,27 @@ mod imp {
         }
     }
 
-    /// The same promise with what loom can follow.
+    /// What the kernel promises, with what loom can follow: comparing and falling asleep are one step.
     #[derive(Debug, Default)]
-    pub struct Gate {
-        open: Mutex<bool>,
-        opened: Condvar,
+    pub struct Futex {
+        word: AtomicU32,
+        bucket: Mutex<()>,
+        woken: Condvar,
     }
 
-    impl Gate {
-        pub fn is_open(&self) -> bool {
-            *self.open.lock()
+    impl Futex {
+        pub fn word(&self) -> &AtomicU32 {
+            &self.word
         }
-        pub fn open(&self) {
-            *self.open.lock() = true;
-            self.opened.notify_all();
-        }
-        pub fn wait(&self) {
-            let mut open = self.open.lock();
-            while !*open {
-                open = self.opened.wait(open);
+        pub fn wait(&self, expected: u32) {
+            let bucket = self.bucket.lock();
+            if self.word.load(Ordering::SeqCst) == expected {
+                drop(self.woken.wait(bucket));
             }
+        }
+        pub fn wake_all(&self) {
+            let _bucket = self.bucket.lock();
+            self.woken.notify_all();
         }
     }
 

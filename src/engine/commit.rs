@@ -360,12 +360,12 @@ fn run(callbacks: Callbacks, outcome: &Result<()>) {
     if callbacks.is_empty() {
         return;
     }
-    let before = COMPLETING.replace(true);
+    let before = COMPLETING.with(|c| c.replace(true));
     for (lsn, done) in callbacks {
         let outcome = outcome.clone().map(|()| lsn);
         if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
             tracing::error!(%lsn, "a completion callback panicked");
         }
     }
-    COMPLETING.set(before);
+    COMPLETING.with(|c| c.set(before));
 }

@@ -3,6 +3,8 @@
 mod admit;
 mod apply;
 mod commit;
+#[cfg(all(test, loom))]
+mod commit_loom;
 mod idle;
 mod plan;
 mod read;

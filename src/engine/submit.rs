@@ -7,11 +7,13 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::journal::{Sequencer, Ticket};
 use crate::lsn::Lsn;
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::{Arc, MutexGuard, thread_local};
 
 thread_local! {
     /// Set while completions run: what they submit must not wait for the writer that runs them.
-    pub(super) static COMPLETING: ThreadCell<bool> = const { ThreadCell::new(false) };
+    // Not `const`: loom's macro does not know that.
+    #[allow(clippy::missing_const_for_thread_local)]
+    pub(super) static COMPLETING: ThreadCell<bool> = ThreadCell::new(false);
 }
 
 /// What to do when there is no room at once.
@@ -45,7 +47,7 @@ impl Engine {
     pub(crate) fn submit(&self, batch: &Batch, mode: Mode, done: Option<Done>, lead: bool) -> Result<Submitted> {
         self.writable()?;
         batch.check()?;
-        let mode = if COMPLETING.get() { Mode::Try } else { mode };
+        let mode = if COMPLETING.with(ThreadCell::get) { Mode::Try } else { mode };
         let plan = self.plan(batch)?;
         let mut relief = 0;
         let mut fruitless = 0;

@@ -4,10 +4,13 @@
 //! under which frames go to the disk, one at a time. Nobody holds the first while waiting for the second's disk.
 
 mod frames;
+mod gate;
 mod recent;
 mod segments;
 mod sequencer;
 mod ticket;
+#[cfg(all(test, loom))]
+mod ticket_loom;
 
 pub(crate) use frames::{Callbacks, Placed, SealedFrame};
 pub(crate) use recent::{FrameMem, Recent};

@@ -82,7 +82,6 @@ impl Recent {
             };
             let Some(frame) = frame else { return };
             self.bytes.fetch_sub(frame.buf.len() as u64, Ordering::Relaxed);
-            #[cfg(not(loom))]
             if let Ok(frame) = Arc::try_unwrap(frame) {
                 self.give_back(frame.buf);
             }

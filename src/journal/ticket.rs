@@ -4,8 +4,9 @@
 
 use std::task::{Context, Poll, Waker};
 
+use super::gate::Gate;
 use crate::error::{Error, Result};
-use crate::sync::{Gate, Mutex};
+use crate::sync::Mutex;
 
 /// Waits for one frame to become durable, or to fail.
 #[derive(Debug, Default)]

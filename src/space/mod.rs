@@ -2,6 +2,8 @@
 
 mod accounts;
 mod pins;
+#[cfg(all(test, loom))]
+mod pins_loom;
 mod pool;
 
 pub(crate) use accounts::{Accounts, Charge, Demand};

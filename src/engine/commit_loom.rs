@@ -1,0 +1,235 @@
+//! Models of the queue hand-over: submitters, leaders in the caller's thread, and the writer thread that rests and is woken.
+//!
+//! They run the engine itself, not a sketch of it: `submit`, `drive`, `run_writer`, `stop`, over a device that only counts. loom
+//! fails a model in which everybody sleeps, so each of them also says that no wake-up is lost.
+
+use std::io;
+
+use loom::thread;
+use parking_lot::Mutex as Plain;
+
+use super::{Engine, Mode, Parts};
+use crate::batch::Batch;
+use crate::disk::{Disk, DiskInfo, Map, ProbeMicros, SyncMethod};
+use crate::error::{Error, Result};
+use crate::format::POOL_OFFSET;
+use crate::index::Registry;
+use crate::journal::{Class, Resume, SegmentMap, Segments, Ticket};
+use crate::lsn::Lsn;
+use crate::options::Options;
+use crate::space::{Accounts, Pool};
+use crate::stats::Counters;
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+const SEGMENT: u32 = 64 << 10;
+const CAPACITY: u64 = 8 * SEGMENT as u64 + POOL_OFFSET;
+/// Where the first segment of the log begins: its LSN, and its place in the file.
+const FIRST_LSN: u64 = SEGMENT as u64;
+
+/// A device that forgets everything but how far it was written.
+#[derive(Debug, Default)]
+struct Device {
+    /// Not loom's: it belongs to the model, not to what is modelled.
+    end: Plain<u64>,
+    /// loom's: other threads may run while a write is under way.
+    busy: AtomicU64,
+}
+
+impl Device {
+    /// The LSN up to which the journal was written, as long as that stays in its first segment.
+    fn durable(&self) -> u64 {
+        (*self.end.lock()).saturating_sub(POOL_OFFSET) + FIRST_LSN
+    }
+}
+
+impl Disk for Device {
+    fn len(&self) -> u64 {
+        CAPACITY
+    }
+    fn read_at(&self, _offset: u64, _buf: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn write_at(&self, _offset: u64, _buf: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let mut end = self.end.lock();
+        assert!(*end <= offset, "a frame was written over another, or out of order");
+        *end = offset + buf.len() as u64;
+        Ok(())
+    }
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn map(&self) -> Option<Arc<Map>> {
+        None
+    }
+    fn info(&self) -> DiskInfo {
+        DiskInfo { method: SyncMethod::DirectDsync, direct: true, read_only: false, probe: ProbeMicros::default() }
+    }
+    fn release(&self) {}
+}
+
+/// A log as recovery leaves an empty one, and the device under it.
+struct Log {
+    engine: Engine,
+    device: Arc<Device>,
+}
+
+impl Log {
+    fn new(queue_bytes: usize) -> Arc<Self> {
+        let device = Arc::new(Device::default());
+        let options = Options::default().capacity(CAPACITY).chunk_size(SEGMENT).segment_size(SEGMENT);
+        let superblock = options.geometry([1; 16], CAPACITY).unwrap();
+        let free = superblock.journal_slabs.iter().copied().collect();
+        let segments = Segments { next_seq: 1, free, ..Segments::default() };
+        let accounts = Accounts::new(SEGMENT, u64::from(SEGMENT), 12);
+        let resume = Resume {
+            segments,
+            accounts,
+            prev: None,
+            prev_participants: Vec::new(),
+            session: 1 << 32,
+            cut: 0,
+            in_place: None,
+        };
+        let pool = Pool::new(superblock.chunk_count(), SEGMENT, SEGMENT, &superblock.journal_slabs);
+        let engine = Engine::new(Parts {
+            disk: Arc::clone(&device) as Arc<dyn Disk>,
+            mapped: false,
+            superblock,
+            run: crate::options::RunOptions { queue_bytes, ..options.run },
+            registry: Registry::new(),
+            pool,
+            resume,
+            segment_map: SegmentMap::default(),
+            durable: 0,
+            counters: Counters::default(),
+            read_only: false,
+        });
+        Arc::new(Self { engine, device })
+    }
+
+    fn spawn<T: 'static>(self: &Arc<Self>, body: impl FnOnce(&Self) -> T + 'static) -> thread::JoinHandle<T> {
+        let log = Arc::clone(self);
+        thread::spawn(move || body(&log))
+    }
+
+    /// Puts something into the open frame, as the last steps of `submit` do; `lead` as there.
+    fn enter(&self, lead: bool) -> (Lsn, Arc<Ticket>) {
+        let mut s = self.engine.seq.lock();
+        assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map, &self.engine.recent));
+        s.open.push_entry(0, b"payload");
+        s.open.batches += 1;
+        let submitted = self.engine.submitted(&mut s, false, None, lead);
+        (submitted.lsn, submitted.ticket)
+    }
+
+    /// As `commit`: enters, then leads, or waits for whoever does.
+    fn commit(&self) -> Result<()> {
+        let (lsn, ticket) = self.enter(true);
+        self.engine.drive(&ticket)?;
+        self.check(lsn);
+        Ok(())
+    }
+
+    /// **No acknowledgement before the write that covers it.**
+    fn check(&self, lsn: Lsn) {
+        assert!(self.engine.durable() >= lsn.get(), "acknowledged above the watermark");
+        assert!(self.device.durable() >= lsn.get(), "acknowledged and not written");
+    }
+
+    fn stop(&self) {
+        self.engine.stop(&Error::Closed, None);
+    }
+}
+
+/// Every interleaving with at most `preemptions` switches that no thread asked for.
+fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound.get_or_insert(preemptions);
+    model.max_branches = 20_000;
+    model.check(body);
+}
+
+/// Two callers, either of whom may lead, and the writer thread, which may be at work, resting, or on its way to either.
+#[test]
+fn loom_two_commits_and_the_writer_thread_all_end() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        let writer = log.spawn(|log| log.engine.run_writer());
+        let other = log.spawn(|log| log.commit().unwrap());
+        log.commit().unwrap();
+        other.join().unwrap();
+        log.stop();
+        writer.join().unwrap();
+    });
+}
+
+/// Nobody leads, nobody waits: the writer thread must notice by itself.
+#[test]
+fn loom_the_writer_thread_is_woken_for_what_nobody_leads() {
+    model(3, || {
+        let log = Log::new(1 << 20);
+        let writer = log.spawn(|log| log.engine.run_writer());
+        let (lsn, ticket) = log.enter(false);
+        ticket.wait().unwrap();
+        log.check(lsn);
+        log.stop();
+        writer.join().unwrap();
+    });
+}
+
+/// A leader looks only after its own frame: what came meanwhile must find the writer thread awake.
+#[test]
+fn loom_a_leader_leaves_nothing_behind() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        let writer = log.spawn(|log| log.engine.run_writer());
+        let leader = log.spawn(|log| log.commit().unwrap());
+        let (lsn, ticket) = log.enter(false);
+        ticket.wait().unwrap();
+        log.check(lsn);
+        leader.join().unwrap();
+        log.stop();
+        writer.join().unwrap();
+    });
+}
+
+/// Whoever waits while the log is stopped is told so, or that it is durable.
+#[test]
+fn loom_stopping_leaves_nobody_waiting() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        let writer = log.spawn(|log| log.engine.run_writer());
+        let caller = log.spawn(|log| match log.commit() {
+            Ok(()) | Err(Error::Closed) => {}
+            Err(other) => panic!("{other}"),
+        });
+        log.stop();
+        caller.join().unwrap();
+        writer.join().unwrap();
+    });
+}
+
+/// A full queue: whoever waits for room is let in when the frame before it is written. The whole of `submit`, index and all.
+#[test]
+fn loom_a_full_queue_lets_the_next_one_in() {
+    model(1, || {
+        let log = Log::new(1);
+        let writer = log.spawn(|log| log.engine.run_writer());
+        let submit = |log: &Log, replica: u64| {
+            let mut batch = Batch::new();
+            batch.append(replica, &[(1, 1, b"payload")]);
+            log.engine.submit(&batch, Mode::Block, None, false).unwrap()
+        };
+        let other = log.spawn(move |log| submit(log, 1).ticket);
+        let mine = submit(&log, 2);
+        mine.ticket.wait().unwrap();
+        log.check(mine.lsn);
+        other.join().unwrap().wait().unwrap();
+        log.stop();
+        writer.join().unwrap();
+    });
+}
