@@ -1,0 +1,50 @@
+//! `strandlog dump`
+
+mod support;
+
+use support::{filled, find, payload, rot, str, strandlog};
+
+#[test]
+fn dump_lists_replicas_and_their_state() {
+    let (_dir, path) = filled();
+    let ran = strandlog(&["dump", str(&path)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("replica 1: 5 entries, 1..=5, terms 1 to 2"), "{}", ran.out);
+    assert!(ran.out.contains("replica 3: 0 entries, 101..=100"), "{}", ran.out);
+    assert!(ran.out.contains("\"applied\" = \"one hundred\""), "{}", ran.out);
+    assert!(ran.out.contains("\"vote\" = 0102"), "{}", ran.out);
+}
+
+#[test]
+fn dump_shows_every_entry_whole() {
+    let (_dir, path) = filled();
+    let ran = strandlog(&["dump", str(&path), "--replica", "2", "--hex", "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines = ran.lines();
+    assert_eq!(lines.len(), 21);
+    assert_eq!((&lines[0]["replica"], &lines[0]["last"]), (&2.into(), &20.into()));
+    for (i, line) in (1..).zip(&lines[1..]) {
+        let hex: String = payload(2, i).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!((&line["index"], &line["data"]), (&i.into(), &hex.into()));
+    }
+}
+
+#[test]
+fn dump_shows_a_range() {
+    let (_dir, path) = filled();
+    let ran = strandlog(&["dump", str(&path), "--replica", "2", "--entries", "--from", "7", "--to", "9"]);
+    assert_eq!(ran.out.lines().count(), 4, "{}", ran.out);
+    assert!(ran.out.contains("payload of replica 2 entry 7;"), "{}", ran.out);
+    let ran = strandlog(&["dump", str(&path), "--replica", "9"]);
+    assert!(ran.code == 2 && ran.err.contains("no replica 9"), "{ran:?}");
+}
+
+#[test]
+fn dump_goes_on_behind_a_damaged_entry() {
+    let (_dir, path) = filled();
+    rot(&path, find(&path, &payload(1, 3)) + 5);
+    let lines = strandlog(&["dump", str(&path), "--replica", "1", "--entries", "--json"]).lines();
+    assert_eq!(lines.len(), 6);
+    assert_eq!(lines[3]["damaged"]["first"], 3);
+    assert_eq!(lines[4]["index"], 4);
+}

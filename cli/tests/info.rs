@@ -1,0 +1,71 @@
+//! `strandlog info`
+
+mod support;
+
+use support::{filled, find, place, rot, str, strandlog};
+
+#[test]
+fn info_shows_the_log_and_a_map_of_its_space() {
+    let (_dir, path) = filled();
+    let ran = strandlog(&["info", str(&path)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for part in ["replicas    3, 25 entries", "# journal", "= chains", ". free", "none known", "     replica"] {
+        assert!(ran.out.contains(part), "{part}:\n{}", ran.out);
+    }
+}
+
+#[test]
+fn info_accounts_for_every_chunk() {
+    let (_dir, path) = filled();
+    let json = strandlog(&["info", str(&path), "--json", "--top", "1"]).json();
+    assert_eq!((&json["replicas"], &json["entries"]), (&3.into(), &25.into()));
+    assert_eq!(json["largest"].as_array().unwrap().len(), 1);
+    assert_eq!(json["largest"][0]["replica"], 2);
+    let of = |kind: &str| -> u64 {
+        let runs = json["space"].as_array().unwrap().iter().filter(|r| r[0] == kind);
+        runs.map(|r| r[1].as_u64().unwrap()).sum()
+    };
+    assert_eq!(of("chain"), json["chunks"]["used"]);
+    assert_eq!(of("free"), json["chunks"]["free"]);
+    let journal = json["journal"]["segments"].as_u64().unwrap() * json["segment_size"].as_u64().unwrap();
+    assert_eq!((of("journal") + of("journalfree")) * 4096, journal);
+}
+
+#[test]
+fn known_damage_is_shown() {
+    let (_dir, path) = filled();
+    // The frame's table, behind the payloads: its name of the key.
+    rot(&path, find(&path, b"one hundred"));
+    let ran = strandlog(&["info", str(&path)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("frames lost"), "{}", ran.out);
+}
+
+#[test]
+fn a_log_in_use_is_not_opened() {
+    let (_dir, path) = filled();
+    let _wal = strandlog::Wal::options().open(&path).unwrap();
+    for command in ["info", "dump", "verify"] {
+        let ran = strandlog(&[command, str(&path)]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains("is open in another process") && ran.err.contains("test.log"), "{ran:?}");
+        let ran = strandlog(&[command, str(&path), "--json"]);
+        assert!(ran.json()["error"].is_string(), "{ran:?}");
+    }
+}
+
+#[test]
+fn what_is_no_log_is_called_so() {
+    let (dir, path) = place();
+    for bytes in [vec![], b"hello".to_vec(), vec![0; 1 << 20], vec![7; 1 << 20]] {
+        std::fs::write(&path, &bytes).unwrap();
+        let ran = strandlog(&["info", str(&path)]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains("no strandlog file"), "{ran:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "it was changed");
+    }
+    let ran = strandlog(&["info", str(&dir.path().join("missing"))]);
+    assert!(ran.code == 2 && ran.err.contains("missing"), "{ran:?}");
+    let ran = strandlog(&["info", str(dir.path())]);
+    assert!(ran.code == 2 && ran.err.contains("is a directory"), "{ran:?}");
+}

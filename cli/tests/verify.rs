@@ -1,0 +1,68 @@
+//! `strandlog verify`
+
+mod support;
+
+use support::{filled, find, payload, rot, str, strandlog};
+
+#[test]
+fn a_sound_log_is_called_sound_and_not_touched() {
+    let (_dir, path) = filled();
+    let before = std::fs::read(&path).unwrap();
+    let ran = strandlog(&["verify", str(&path)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.starts_with("sound"), "{ran:?}");
+    let json = strandlog(&["verify", str(&path), "--json"]).json();
+    assert_eq!((&json["ok"], &json["entries"]), (&true.into(), &25.into()));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+/// A byte of an entry in the journal, and of one in a chain: each is named.
+#[test]
+fn a_flipped_byte_is_found_and_named() {
+    for (replica, index) in [(1, 4), (2, 13)] {
+        let (_dir, path) = filled();
+        rot(&path, find(&path, &payload(replica, index)));
+        let ran = strandlog(&["verify", str(&path)]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.out.starts_with("DAMAGED"), "{ran:?}");
+        assert!(ran.out.contains(&format!("replica {replica}: entries {index}..={index} are damaged")), "{ran:?}");
+        let json = strandlog(&["verify", str(&path), "--json"]).json();
+        assert_eq!(json["damage"], serde_json::json!([{ "replica": replica, "entries": [index, index] }]));
+    }
+}
+
+#[test]
+fn lost_state_is_named() {
+    let (_dir, path) = filled();
+    rot(&path, find(&path, b"one hundred"));
+    let ran = strandlog(&["verify", str(&path)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("must not vote"), "{ran:?}");
+}
+
+/// Rot that costs no data is found, too, and called what it is.
+#[test]
+fn a_rotten_superblock_copy_and_a_rotten_piece_header_are_found() {
+    let (_dir, path) = filled();
+    rot(&path, 16 << 10);
+    let ran = strandlog(&["verify", str(&path)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("superblock B is bad"), "{ran:?}");
+
+    let (_dir, path) = filled();
+    let header = find(&path, b"PIEC");
+    rot(&path, header + 33);
+    let ran = strandlog(&["verify", str(&path)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("the header of the piece"), "{ran:?}");
+}
+
+#[test]
+fn both_superblocks_rotten_is_an_error_that_says_so() {
+    let (_dir, path) = filled();
+    rot(&path, 100);
+    rot(&path, (16 << 10) + 100);
+    let ran = strandlog(&["verify", str(&path)]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.contains("both superblocks are bad"), "{ran:?}");
+}
