@@ -119,13 +119,14 @@ impl GroupStorage {
     ///
     /// # Errors
     ///
-    /// [`Error::Inconsistent`] when the log ends before `index`: it lost what the state machine has.
+    /// [`Error::Inconsistent`] when the log ends before `index` (it lost what the state machine has), or
+    /// starts beyond it (the state machine lost what was compacted).
     pub fn set_applied(&mut self, index: u64) -> Result<()> {
-        let last = self.replica.last_index();
-        if index > last {
+        let (first, last) = (self.replica.first_index(), self.replica.last_index());
+        if index > last || index + 1 < first {
             return Err(Error::Inconsistent {
                 group: self.group(),
-                what: format!("applied {index} is beyond the last entry {last}"),
+                what: format!("the state machine is at {index}, the log is [{first}, {last}]"),
             });
         }
         self.applied = self.applied.max(index);

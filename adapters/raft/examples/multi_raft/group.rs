@@ -12,8 +12,8 @@ use crate::machine::Machine;
 pub const CHECKPOINT_EVERY: u64 = 32;
 
 /// Ticks of 100 ms: modest traffic where a thousand groups beat at once.
-const HEARTBEAT_TICKS: usize = 4;
-const ELECTION_TICKS: usize = 12;
+const HEARTBEAT_TICKS: usize = 3;
+const ELECTION_TICKS: usize = 10;
 
 pub struct Group {
     pub node: RawNode<GroupStorage>,

@@ -110,12 +110,15 @@ fn accept(listener: &TcpListener, process: &mut Child) -> Result<TcpStream> {
 }
 
 fn listen(world: &World, id: u64, stream: TcpStream, words: &Sender<Word>) -> Result<()> {
+    // A new life counts from nothing; the board goes on.
+    let totals = world.board.totals(id);
+    let before = [&totals.applied, &totals.snapshots].map(|total| total.load(Ordering::Relaxed));
     let mut stream = BufReader::with_capacity(1 << 20, stream);
     while let Some(frame) = wire::read(&mut stream)? {
         match frame {
             Frame::Raft { store, lane, batch } => drop(world.network.raft(store, lane, batch)),
             Frame::Outcomes(outcomes) => world.outcomes.send(outcomes)?,
-            Frame::Status(status) => take_status(world, id, status),
+            Frame::Status(status) => take_status(world, id, before, status),
             Frame::Hello(opened) => words.send(Word::Hello(opened))?,
             Frame::Bye(usage) => words.send(Word::Bye(usage))?,
             Frame::Propose(_) | Frame::Campaign | Frame::Finish => {}
@@ -124,10 +127,10 @@ fn listen(world: &World, id: u64, stream: TcpStream, words: &Sender<Word>) -> Re
     Ok(())
 }
 
-fn take_status(world: &World, id: u64, status: wire::Status) {
+fn take_status(world: &World, id: u64, [applied, snapshots]: [u64; 2], status: wire::Status) {
     let totals = world.board.totals(id);
-    totals.applied.store(status.applied_entries, Ordering::Relaxed);
-    totals.snapshots.store(status.snapshots, Ordering::Relaxed);
+    totals.applied.store(applied + status.applied_entries, Ordering::Relaxed);
+    totals.snapshots.store(snapshots + status.snapshots, Ordering::Relaxed);
     for (group, (applied, leads)) in (1..).zip(status.groups) {
         world.board.set_applied(id, group, applied);
         world.board.set_leader(group, id, leads);

@@ -153,7 +153,7 @@ impl Scenario {
     fn come_back(&mut self) -> Result<Comeback> {
         let board = Arc::clone(&self.world.board);
         let target = board.furthest();
-        let snapshots = board.totals(VICTIM).snapshots.swap(0, Relaxed);
+        let snapshots = board.totals(VICTIM).snapshots.load(Relaxed);
         let start = Instant::now();
         let (member, opened) = self.open_member(VICTIM)?;
         self.members[VICTIM as usize - 1] = Some(member);
@@ -166,8 +166,7 @@ impl Scenario {
         ));
         self.wait("catching up", |board| board.behind(VICTIM, &target) == 0)?;
         let caught_up = start.elapsed();
-        // A remote store counts from nothing in its new life; a local one was set to nothing above.
-        let by_snapshot = board.totals(VICTIM).snapshots.fetch_add(snapshots, Relaxed);
+        let by_snapshot = board.totals(VICTIM).snapshots.load(Relaxed) - snapshots;
         self.display.say(format!(
             "store {VICTIM} caught up in {caught_up:.2?}: {by_snapshot} groups by snapshot, the others by log"
         ));
