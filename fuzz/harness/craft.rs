@@ -85,9 +85,8 @@ impl Crafted {
         let (first, term) = (input.number(1), input.number(1));
         let honest = input.u8() != 0;
         let many = input.below(16);
-        let lens: Vec<u32> = (0..many)
-            .map(|_| if honest { u32::from(input.u8()) } else { input.number(1) as u32 })
-            .collect();
+        let lens: Vec<u32> =
+            (0..many).map(|_| if honest { u32::from(input.u8()) } else { input.number(1) as u32 }).collect();
         record::encode_run(&mut self.table, kind, replica, seq, (first, term), lens.iter().copied());
         for (index, &len) in (0..).map(|i| first.wrapping_add(i)).zip(lens.iter().filter(|_| honest)) {
             let payload = vec![index as u8; len as usize];
@@ -113,5 +112,14 @@ fn desc(input: &mut Input<'_>) -> PieceDesc {
         .map(|_| Extent { block: input.number(96) as u32, blocks: input.number(1) as u32 })
         .collect();
     let terms = if input.bool() { vec![(count, 1)] } else { vec![(input.number(1) as u32, 1), (input.u8().into(), 2)] };
-    PieceDesc { id: input.number(1), first: input.number(1), count, slots, bytes: input.number(100) as u32, crc: 0, terms, extents }
+    PieceDesc {
+        id: input.number(1),
+        first: input.number(1),
+        count,
+        slots,
+        bytes: input.number(100) as u32,
+        crc: 0,
+        terms,
+        extents,
+    }
 }

@@ -22,8 +22,23 @@ const IDS: [u64; 6] = [0, 1, 2, 3, 1 << 40, u64::MAX];
 /// # Panics
 /// When the log breaks a promise.
 pub fn run(bytes: &[u8]) {
+    go(bytes, false);
+}
+
+/// The same on a disk whose syncs do nothing, until the first crash: the oracle must notice.
+///
+/// # Panics
+/// When it does.
+pub fn run_on_a_lying_disk(bytes: &[u8]) {
+    go(bytes, true);
+}
+
+fn go(bytes: &[u8], lying: bool) {
     let mut input = Input::new(bytes);
     let mut run = Run::new(&mut input);
+    if lying {
+        run.disk.ignore_all_syncs();
+    }
     while !input.is_empty() {
         run.step(&mut input);
     }

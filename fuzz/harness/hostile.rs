@@ -23,7 +23,8 @@ use super::specimen::{Frame, Specimen, specimens};
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mode = input.u8();
-    let image = if mode & 3 == 0 { raw(&mut input) } else { edited(&specimens()[usize::from(mode >> 2) % 4], &mut input) };
+    let image =
+        if mode & 3 == 0 { raw(&mut input) } else { edited(&specimens()[usize::from(mode >> 2) % 4], &mut input) };
     let disk = Arc::new(SimDisk::from_image(image));
     if mode & 0x80 != 0 {
         look_only(&disk);

@@ -1,0 +1,49 @@
+//! The fuzzers' corpora, replayed without a fuzzer: what was found once stays found.
+//!
+//! Files called `found-*` made something fail; the others are what coverage-guided runs kept. See `fuzz/README.md`.
+
+#[allow(dead_code)]
+#[path = "../fuzz/harness/mod.rs"]
+mod harness;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// No input may take longer: a hostile one must not make the log work for ever.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut files: Vec<_> = std::fs::read_dir(&corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() > 20, "the corpus of {target} is gone");
+    for file in files {
+        let input = std::fs::read(&file).unwrap();
+        println!("{}", file.display());
+        let started = Instant::now();
+        run(&input);
+        assert!(started.elapsed() < LIMIT, "{} took {:?}", file.display(), started.elapsed());
+    }
+}
+
+#[test]
+fn the_crash_image_corpus_holds() {
+    replay("crash_image", harness::crash::run);
+}
+
+#[test]
+fn the_hostile_image_corpus_holds() {
+    replay("hostile_image", harness::hostile::run);
+}
+
+/// The oracle is worth something: on a disk that ignores its syncs the same inputs fail.
+#[test]
+fn a_disk_that_ignores_syncs_is_found_out() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/crash_image");
+    let mut inputs = std::fs::read_dir(&corpus).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    let caught = inputs.any(|input| {
+        let lying = std::panic::AssertUnwindSafe(|| harness::crash::run_on_a_lying_disk(&input));
+        std::panic::catch_unwind(lying).is_err()
+    });
+    assert!(caught, "no input noticed that nothing was ever made durable");
+}
