@@ -59,3 +59,8 @@ pub const APPLIED: &[u8] = b"applied";
 /// Not 0: a replica added later starts blank, at 0, and so can only catch up through a snapshot, which
 /// brings it the configuration that no log entry holds.
 pub const BOOTSTRAP_INDEX: u64 = 1;
+
+/// The snippet of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

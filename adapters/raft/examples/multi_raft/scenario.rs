@@ -34,9 +34,10 @@ pub struct Story {
 
 pub struct Comeback {
     pub opened: Opened,
-    /// Groups behind at the return, of which `by_snapshot` needed one.
+    /// Groups behind at the return.
     pub behind: usize,
-    pub by_snapshot: u64,
+    /// Snapshots that were needed for some of them.
+    pub snapshots: u64,
     pub caught_up: Duration,
 }
 
@@ -153,7 +154,7 @@ impl Scenario {
     fn come_back(&mut self) -> Result<Comeback> {
         let board = Arc::clone(&self.world.board);
         let target = board.furthest();
-        let snapshots = board.totals(VICTIM).snapshots.load(Relaxed);
+        let before = board.totals(VICTIM).snapshots.load(Relaxed);
         let start = Instant::now();
         let (member, opened) = self.open_member(VICTIM)?;
         self.members[VICTIM as usize - 1] = Some(member);
@@ -166,11 +167,9 @@ impl Scenario {
         ));
         self.wait("catching up", |board| board.behind(VICTIM, &target) == 0)?;
         let caught_up = start.elapsed();
-        let by_snapshot = board.totals(VICTIM).snapshots.load(Relaxed) - snapshots;
-        self.display.say(format!(
-            "store {VICTIM} caught up in {caught_up:.2?}: {by_snapshot} groups by snapshot, the others by log"
-        ));
-        Ok(Comeback { opened, behind, by_snapshot, caught_up })
+        let snapshots = board.totals(VICTIM).snapshots.load(Relaxed) - before;
+        self.display.say(format!("store {VICTIM} caught up in {caught_up:.2?}: by {snapshots} snapshots, and by log"));
+        Ok(Comeback { opened, behind, snapshots, caught_up })
     }
 
     fn finish_clients(&mut self, clients: std::thread::JoinHandle<Result<Report>>) -> Result<Report> {

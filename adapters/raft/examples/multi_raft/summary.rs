@@ -58,13 +58,13 @@ pub fn print(args: &Args, story: &Story, verdict: &Verdict) {
         line(
             "recovery",
             format!(
-                "log opened in {:.1} ms ({} entries), groups in {:.1} ms; {} groups behind caught up in {:.2?}, {} by snapshot",
+                "log opened in {:.1} ms ({} entries), groups in {:.1} ms; {} groups behind caught up in {:.2?}, with {} snapshots",
                 back.opened.log_micros as f64 / 1e3,
                 back.opened.entries,
                 back.opened.groups_micros as f64 / 1e3,
                 back.behind,
                 back.caught_up,
-                back.by_snapshot
+                back.snapshots
             ),
         );
     }
@@ -85,7 +85,7 @@ pub fn print(args: &Args, story: &Story, verdict: &Verdict) {
     if verdict.differences == 0 {
         println!("  IDENTICAL  every group agrees on all three stores, and nothing acknowledged is missing");
     } else {
-        println!("  DIFFERENT  {} differences in all", verdict.differences);
+        println!("  DIFFERENT  in {} places", verdict.differences);
     }
 }
 
