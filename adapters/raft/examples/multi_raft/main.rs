@@ -64,7 +64,8 @@ fn run(mut args: Args) -> Result<bool> {
     let dir = args.data_dir();
     args.data_dir = Some(dir.clone());
     prepare(&dir)?;
-    let (story, display) = scenario::play(args.clone(), Display::new())?;
+    let (story, display) = scenario::play(args.clone(), Display::new())
+        .map_err(|error| format!("{error} (the logs are in {})", dir.display()))?;
     if let Some(what) = args.plant {
         compare::plant(&dir, args.groups, what)?;
     }
