@@ -244,4 +244,10 @@ mod tests {
         bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(Superblock::decode(&bytes, LEN), Err(SuperblockError::Features(4)));
     }
+
+    #[test]
+    fn an_epoch_that_no_file_reaches_is_not_counted_on_from() {
+        let mad = Superblock { epoch: u64::MAX, ..sample() };
+        assert_eq!(Superblock::decode(&mad.encode(), LEN), Err(SuperblockError::Invalid("epoch")));
+    }
 }

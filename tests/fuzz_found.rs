@@ -1,0 +1,100 @@
+//! What the fuzzers found, told so that one can read it. The inputs themselves are in `fuzz/corpus`, called `found-*`.
+
+use std::sync::Arc;
+
+use strandlog::disk::sim::SimDisk;
+use strandlog::{Batch, Error, Options, Result, Wal};
+
+const SEGMENT: u64 = 64 << 10;
+
+fn options() -> Options {
+    Wal::options().chunk_size(4 << 10).segment_size(SEGMENT as u32).background(false)
+}
+
+fn open(disk: &Arc<SimDisk>, options: Options) -> Result<Wal> {
+    options.open_disk(Arc::clone(disk) as Arc<dyn strandlog::disk::Disk>)
+}
+
+fn disk() -> Arc<SimDisk> {
+    Arc::new(SimDisk::new(14 * SEGMENT + strandlog::format::POOL_OFFSET))
+}
+
+/// The frame that brought a replica's entries rots; a later one truncates them. The bounds that were left made no sense, and the
+/// record of the damage could not be read by the next opening: the whole log was lost with one replica.
+#[test]
+fn a_truncation_behind_a_lost_frame_leaves_a_log_that_opens() {
+    let disk = disk();
+    let wal = open(&disk, options()).unwrap();
+    let mut batch = Batch::new();
+    batch.append(1, &[(1, 1, "a"), (2, 1, "b")]);
+    wal.commit(&mut batch).unwrap();
+    let before = disk.events();
+    batch.append(2, &[(1, 1, "a"), (2, 1, "b"), (3, 1, "c")]);
+    wal.commit(&mut batch).unwrap();
+    batch.truncate_prefix(2, 3);
+    wal.commit(&mut batch).unwrap();
+    wal.close().unwrap();
+
+    let lost = disk.log()[before as usize].offset;
+    let disk = Arc::new(disk.restart());
+    disk.zero_sector(lost / 512);
+    let wal = open(&disk, options()).unwrap();
+    assert!(wal.damage().iter().all(|d| d.replica == 2), "{:?}", wal.damage());
+    assert!(!wal.damage().is_empty());
+    assert_eq!(wal.replica(1).bounds(), (1, 2));
+    let bounds = wal.replica(2).bounds();
+    wal.close().unwrap();
+
+    let wal = open(&Arc::new(disk.restart()), options()).unwrap();
+    assert_eq!(wal.replica(2).bounds(), bounds);
+    assert!(matches!(wal.replica(2).get(b"vote"), Err(Error::Damaged(_))));
+    // A snapshot heals.
+    batch.install_snapshot(2, 10, 2);
+    wal.commit(&mut batch).unwrap();
+    assert_eq!(wal.damage(), []);
+}
+
+/// Each closing writes a frame that says where the log ends. In the end these frames had taken the very segments that the cleaner
+/// needs to make room, and nothing could be written ever again.
+#[test]
+fn a_log_that_is_opened_and_closed_for_ever_goes_on_working() {
+    let mut disk = disk();
+    for round in 0..300_u64 {
+        let wal = open(&disk, options()).unwrap();
+        let mut batch = Batch::new();
+        // Removal may go where appends may not: to the edge of what is held back.
+        batch.remove(round % 3);
+        wal.commit(&mut batch).unwrap();
+        wal.close().unwrap_or_else(|e| panic!("round {round}: {e}"));
+        disk = Arc::new(disk.restart());
+    }
+    let wal = open(&disk, options()).unwrap();
+    let mut batch = Batch::new();
+    for index in 1..=500 {
+        batch.append(1, &[(index, 1, vec![7; 1000])]);
+        if index > 10 {
+            batch.truncate_prefix(1, index - 10);
+        }
+        wal.commit(&mut batch).unwrap_or_else(|e| panic!("entry {index}: {e}"));
+    }
+    assert!(wal.verify(|_| ()).unwrap().is_clean());
+}
+
+/// A power cut between the two superblocks leaves one behind the other. That is no damage, and the next opening ends it.
+#[test]
+fn a_superblock_left_behind_by_a_power_cut_is_no_damage() {
+    let disk = disk();
+    drop(open(&disk, options()).unwrap());
+    let mut old = vec![0; 16 << 10];
+    strandlog::disk::Disk::read_at(&*disk, 0, &mut old).unwrap();
+    let mut newer = strandlog::format::superblock::Superblock::decode(&old, 1 << 20).unwrap();
+    newer.epoch += 1;
+    disk.poke(0, &newer.encode());
+    let wal = open(&disk, options().read_only(true)).unwrap();
+    assert!(wal.verify(|_| ()).unwrap().is_clean());
+    drop(wal);
+    let disk = Arc::new(disk.restart());
+    drop(open(&disk, options()).unwrap());
+    let image = disk.kept_image();
+    assert_eq!(image[..16 << 10], image[16 << 10..32 << 10]);
+}
