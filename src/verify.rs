@@ -166,6 +166,8 @@ impl Engine {
     /// Chunks that are not in exactly one place. Nothing moves while it looks.
     fn audit(&self) -> Vec<String> {
         let _still = self.cleaning.lock();
+        // Before the sequencer, as whoever resizes the journal does.
+        let superblock = self.superblock.lock();
         let _order = self.seq.lock();
         let mut linked: HashMap<u32, u16> = HashMap::new();
         for cell in self.registry.all() {
@@ -180,6 +182,6 @@ impl Engine {
                 }
             }
         }
-        self.pool.lock().audit(&linked, &self.superblock.lock().journal_slabs)
+        self.pool.lock().audit(&linked, &superblock.journal_slabs)
     }
 }

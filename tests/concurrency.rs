@@ -472,3 +472,34 @@ fn closing_under_load_tells_everybody_how_it_ended() {
         assert_sound(&wal, "after closing under load");
     }
 }
+
+/// A commit of a lazy batch that meets the writer thread at work on other frames was left to it, and the thread rested without writing
+/// a frame that nobody had said was wanted.
+#[test]
+fn a_lazy_commit_beside_a_busy_writer_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Wal::options().capacity(16 << 20).segment_size(256 << 10).chunk_size(16 << 10);
+    let wal = Arc::new(options.open(dir.path().join("log")).unwrap());
+    let threads: Vec<_> = (1..=3_u64)
+        .map(|t| {
+            let wal = Arc::clone(&wal);
+            std::thread::spawn(move || {
+                let mut batch = Batch::new();
+                for i in 1..=300_u64 {
+                    if t == 1 {
+                        batch.put(t, b"commit", &i.to_le_bytes()).lazy();
+                    } else {
+                        batch.append(t, &[(i, 1, vec![t as u8; 30_000])]).truncate_prefix(t, i);
+                    }
+                    if t == 1 || i % 20 == 0 {
+                        wal.commit(&mut batch).unwrap();
+                    } else {
+                        let _ = wal.submit(&mut batch).unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|t| t.join().unwrap());
+    assert_eq!(wal.replica(1).get(b"commit").unwrap().as_deref(), Some(&300_u64.to_le_bytes()[..]));
+}

@@ -27,7 +27,9 @@ impl Engine {
                     tracing::warn!(%error, "cleaning the journal");
                 }
                 // Whoever waits looks again, also where nothing could be freed.
+                let wakers = std::mem::take(&mut self.seq.lock().room_wakers);
                 self.room.notify_all();
+                wakers.into_iter().for_each(std::task::Waker::wake);
                 continue;
             }
             let (taken, quiet) = {

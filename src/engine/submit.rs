@@ -30,7 +30,8 @@ pub(crate) enum Mode {
 pub(crate) struct Submitted {
     pub lsn: Lsn,
     pub ticket: Arc<Ticket>,
-    /// The writer thread was at work when the batch got its place: it looks again before it rests.
+    /// The writer thread was at work when the batch got its place, and will write its frame: it looks again before it rests. Not said of a
+    /// frame of lazy batches, which nobody writes unless it is wanted.
     pub writer_busy: bool,
 }
 
@@ -126,7 +127,7 @@ impl Engine {
             s.nudged = segment;
             self.want_segments();
         }
-        Submitted { lsn, ticket, writer_busy: self.run.background && !s.writer_idle && s.has_work() }
+        Submitted { lsn, ticket, writer_busy: self.run.background && !s.writer_idle && s.open.wanted }
     }
 
     pub(crate) fn wake_writer(&self, s: &Sequencer) {
