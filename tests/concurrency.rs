@@ -494,7 +494,7 @@ fn a_lazy_commit_beside_a_busy_writer_returns() {
                     if t == 1 || i % 20 == 0 {
                         wal.commit(&mut batch).unwrap();
                     } else {
-                        let _ = wal.submit(&mut batch).unwrap();
+                        drop(wal.submit(&mut batch).unwrap());
                     }
                 }
             })
