@@ -7,13 +7,15 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use strandlog::{Batch, Wal};
 use tempfile::TempDir;
 
-const CAPACITY: u64 = 512 << 20;
+const CAPACITY: u64 = 1 << 30;
+/// Small chunks: each of many small replicas may be given some of its own.
+const CHUNK: u32 = 4 << 10;
 
 /// A log with so many entries of 256 bytes, spread over the replicas; not closed.
 fn filled(replicas: u64, entries: u64) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("log");
-    let wal = Wal::options().capacity(CAPACITY).open(&path).expect("a log");
+    let wal = Wal::options().capacity(CAPACITY).chunk_size(CHUNK).open(&path).expect("a log");
     let mut batch = Batch::new();
     for index in 1..=entries / replicas {
         for replica in 0..replicas {
@@ -29,7 +31,7 @@ fn filled(replicas: u64, entries: u64) -> (TempDir, PathBuf) {
 
 fn open(c: &mut Criterion) {
     let mut group = c.benchmark_group("open");
-    for (replicas, entries) in [(1, 1), (100, 200_000), (10_000, 200_000), (100_000, 100_000)] {
+    for (replicas, entries) in [(1, 1), (100, 200_000), (10_000, 200_000), (50_000, 50_000)] {
         let (_dir, path) = filled(replicas, entries);
         group.throughput(Throughput::Elements(entries));
         group.bench_function(BenchmarkId::from_parameter(format!("{replicas} replicas, {entries} entries")), |b| {

@@ -108,7 +108,7 @@ fn usage() -> (u64, f64) {
 
 /// So many threads, each appending one entry to one of its replicas and waiting.
 fn threads(ctx: &Context, dir: &Path, name: &str, n: usize, len: usize) -> Figures {
-    let store = open(dir, name, 1 << 30);
+    let store = open(dir, name, 512 << 20);
     let stop = AtomicBool::new(false);
     let total = AtomicU64::new(0);
     let (bytes, cpu) = usage();
@@ -169,7 +169,7 @@ fn notes(ctx: &Context, name: &str, store: &dyn Store) {
 
 /// Two threads, each committing batches of one entry to each of 500 replicas.
 fn batches(ctx: &Context, dir: &Path, name: &str) -> Figures {
-    let store = open(dir, name, 1 << 30);
+    let store = open(dir, name, 512 << 20);
     let stop = AtomicBool::new(false);
     let total = AtomicU64::new(0);
     let (bytes, cpu) = usage();
