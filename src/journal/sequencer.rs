@@ -117,6 +117,11 @@ impl Sequencer {
         map: &RwLock<SegmentMap>,
         recent: &Recent,
     ) -> bool {
+        // A segment that was opened from the reserve belongs to those for whom it was kept: filled by others, it would leave the
+        // cleaner without one, and nobody could ever free any.
+        if self.segments.free.len() < class.leaves() {
+            return false;
+        }
         let full = self.open.batches > 0 && self.open.used() + payload + table > FRAME_TARGET;
         if !full && self.open.fits(payload, table) {
             return true;
