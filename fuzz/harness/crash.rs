@@ -271,7 +271,8 @@ impl Run {
         };
         self.absorb();
         match outcome {
-            Err(Error::Poisoned { .. } | Error::Io { .. }) if self.doomed => {}
+            Err(Error::Poisoned { .. }) if self.doomed => self.poisoned = true,
+            Err(Error::Io { .. }) if self.doomed => {}
             outcome => outcome.expect("nothing is wrong with the disk"),
         }
     }

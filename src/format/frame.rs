@@ -24,6 +24,11 @@ const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
 /// How many frames may be in flight at once: what lies above the watermark can be no more.
 pub const MAX_IN_FLIGHT: u32 = 1;
 
+/// No log ever written comes near these numbers: a header that claims so is none, and nothing that counts on overflows.
+pub const MAX_LSN: u64 = 3 << 60;
+/// As [`MAX_LSN`], for sessions.
+pub const MAX_SESSION: u64 = 3 << 62;
+
 /// The header's fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameHeader {
@@ -109,6 +114,8 @@ impl FrameHeader {
         let sound = seed.crc(this.lsn, body) == crc
             && this.lsn.checked_rem(segment_bytes) == Some(offset)
             && this.lsn >= segment_bytes
+            && this.lsn <= MAX_LSN
+            && this.session <= MAX_SESSION
             && needed <= this.bytes()
             && this.bytes() <= segment_bytes - offset
             && this.watermark <= this.lsn

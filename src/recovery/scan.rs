@@ -2,13 +2,13 @@
 
 use crate::disk::{BLOCK, Disk};
 use crate::error::{Error, Result};
-use crate::format::frame::FrameHeader;
+use crate::format::frame::{FrameHeader, MAX_LSN, MAX_SESSION};
 use crate::format::superblock::Superblock;
 use crate::options::Progress;
 
-/// No log ever written comes near these; a file that claims so is not believed, and nothing that counts on from it overflows.
-const MAX_LSN: u64 = 3 << 60;
-const MAX_SESSION: u64 = 3 << 62;
+/// From here on the numbers are used up: what is written next could not be read again. Millions of years away from an honest log.
+const LAST_LSN: u64 = MAX_LSN - (1 << 56);
+const LAST_SESSION: u64 = MAX_SESSION - (1 << 56);
 
 /// Slabs asked for ahead of the one being read.
 const PREFETCH: usize = 4;
@@ -66,7 +66,7 @@ pub(super) fn scan(disk: &dyn Disk, sb: &Superblock, progress: &mut dyn FnMut(Pr
         }
         disk.read_at(offset, &mut buf).map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
         let mut frames = frames(sb, offset, &buf);
-        if let Some(beyond) = frames.iter().find(|f| f.header.lsn > MAX_LSN || f.header.session > MAX_SESSION) {
+        if let Some(beyond) = frames.iter().find(|f| f.header.lsn > LAST_LSN || f.header.session > LAST_SESSION) {
             return Err(Error::Corrupt {
                 what: "a frame whose number no log reaches",
                 offset: beyond.offset,
