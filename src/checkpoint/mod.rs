@@ -62,8 +62,9 @@ impl Engine {
         if !more(&s) {
             return None;
         }
-        let roomy = s.segments.free.len() > RESERVED_SEGMENTS;
-        let most = if roomy { (GROUP_BYTES / self.geo.segment_bytes).max(1) as usize } else { 1 };
+        // All of it may be alive: what is carried out of the group, and the frame that publishes it, must find segments.
+        let spare = s.segments.free.len().saturating_sub(RESERVED_SEGMENTS);
+        let most = spare.min((GROUP_BYTES / self.geo.segment_bytes) as usize).max(1);
         // Never the segment that is being written.
         let n = most.min(s.segments.live.len().checked_sub(1)?);
         let behind = s.segments.live.get(n)?.seq * self.geo.segment_bytes;
