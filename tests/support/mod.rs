@@ -53,6 +53,12 @@ pub fn seeds(from: u64, count: u64) -> Vec<u64> {
     }
 }
 
+/// Says how much was tried, in a line that the long runs add up.
+pub fn tally(counts: &[(&str, u64)]) {
+    let counts: Vec<String> = counts.iter().map(|(what, n)| format!("{what}={n}")).collect();
+    println!("tally {}", counts.join(" "));
+}
+
 /// Runs `test` for every job, on two threads; a failure names the job.
 pub fn for_each<T: Copy + Send + Sync + std::fmt::Debug>(jobs: &[T], test: impl Fn(T) + Send + Sync) {
     let next = std::sync::atomic::AtomicUsize::new(0);

@@ -86,6 +86,31 @@ impl SimDisk {
         })
     }
 
+    /// What a cut may leave, told apart by content: for each sector in doubt every choice, short of tearing and garbage, that leaves
+    /// other bytes than those before it. What was durable comes first, the rest from the oldest version to the newest. Sectors
+    /// that are the same in every case are left out.
+    ///
+    /// A frame of a few hundred bytes covers eight sectors, seven of them zeros over zeros: whoever explores every outcome needs
+    /// to know that it is two cases and not 256.
+    pub fn outcomes(&self) -> Vec<(u64, Vec<Choice>)> {
+        self.with_medium(|medium| {
+            let outcomes = medium.unsynced().map(|(sector, versions)| {
+                let mut durable = [0; SECTOR];
+                medium.durable().read(sector * SECTOR as u64, &mut durable);
+                let mut seen = vec![durable];
+                let mut choices = vec![Choice::Durable];
+                for (i, version) in versions.iter().enumerate() {
+                    if !seen.iter().any(|bytes| bytes == version.bytes()) {
+                        seen.extend(version.bytes().try_into().ok() as Option<[u8; SECTOR]>);
+                        choices.push(Choice::Version(i));
+                    }
+                }
+                (sector, choices)
+            });
+            outcomes.filter(|(_, choices)| choices.len() > 1).collect()
+        })
+    }
+
     fn crash_by(&self, choose: &mut dyn FnMut(u64, &[Version]) -> Choice) -> SimDisk {
         self.with_medium(|medium| {
             let mut kept = medium.durable().clone();

@@ -1,0 +1,95 @@
+//! Every small world: each workload of up to three steps over two replicas, cut at every write and every sync of it, with every
+//! subset of the sectors that no sync had covered.
+//!
+//! Random runs find what is likely; this finds what is small. By default all workloads of two steps run, and a share of those
+//! of three, drawn from `STRANDLOG_SEED`; `STRANDLOG_WORLDS=all` runs every one.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod check;
+mod steps;
+mod subsets;
+mod world;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use steps::{Step, alphabet};
+use strandlog::Placement;
+use support::{PLACEMENTS, env, for_each, tally};
+use world::{Base, Outcome, STARTS, run};
+
+/// How much is explored.
+struct Scope {
+    all: bool,
+    seed: u64,
+    /// Of so many workloads of three steps one is run.
+    share: u64,
+    /// So many combinations of sectors are all tried.
+    bound: usize,
+    workloads: AtomicU64,
+    cuts: AtomicU64,
+    images: AtomicU64,
+}
+
+impl Scope {
+    fn from_env() -> Self {
+        let all = std::env::var("STRANDLOG_WORLDS").is_ok_and(|worlds| worlds == "all");
+        let (share, bound) = if all { (1, 64) } else { (60, 32) };
+        let count = || AtomicU64::new(0);
+        Self { all, seed: env("STRANDLOG_SEED", 1), share, bound, workloads: count(), cuts: count(), images: count() }
+    }
+
+    fn chosen(&self, base: &Base, steps: &[Step]) -> bool {
+        // The placements other than the default one differ in little.
+        let share = if base.placement == Placement::Auto { self.share } else { 8 * self.share };
+        self.all || steps.len() < 3 || steps::hash(steps, self.seed).is_multiple_of(share)
+    }
+
+    /// Runs the workload, and every one that continues it.
+    fn explore(&self, base: &Base, steps: &mut Vec<Step>) {
+        // The events of the steps before the last were cut when those were the last.
+        let Outcome::Ran(cuts) = run(base, steps) else { return };
+        if !cuts.is_empty() {
+            self.workloads.fetch_add(1, Relaxed);
+        }
+        for cut in &cuts {
+            self.cuts.fetch_add(1, Relaxed);
+            self.images.fetch_add(check::every_image(base, cut, steps, self.bound), Relaxed);
+        }
+        if steps.len() == 3 {
+            return;
+        }
+        for step in alphabet() {
+            steps.push(step);
+            if self.chosen(base, steps) {
+                self.explore(base, steps);
+            }
+            steps.pop();
+        }
+    }
+}
+
+#[test]
+fn every_cut_of_every_small_world_leaves_a_prefix_that_goes_on_working() {
+    let began = Instant::now();
+    let scope = Scope::from_env();
+    let bases: Vec<Base> = PLACEMENTS.into_iter().flat_map(|p| STARTS.map(|s| Base::build(s, p))).collect();
+    let jobs: Vec<(usize, Step)> = (0..bases.len()).flat_map(|b| alphabet().map(move |step| (b, step))).collect();
+    for_each(&jobs, |(base, first)| scope.explore(&bases[base], &mut vec![first]));
+    let count = |n: &AtomicU64| n.load(Relaxed);
+    let (workloads, cuts, images) = (count(&scope.workloads), count(&scope.cuts), count(&scope.images));
+    println!("small worlds: {workloads} workloads, {cuts} cuts, {images} images, {:.1?}", began.elapsed());
+    tally(&[("workloads", workloads), ("cuts", cuts), ("images", images)]);
+    assert!(workloads > 5000 && cuts > workloads && images > 10 * cuts, "that was not every small world");
+}
+
+/// Without this a step that is always refused would go unnoticed.
+#[test]
+fn every_step_is_taken_by_some_workload() {
+    let worn = Base::build(world::Start::Worn, Placement::Auto);
+    let taken: HashSet<Step> = alphabet().filter(|&step| matches!(run(&worn, &[step]), Outcome::Ran(_))).collect();
+    assert_eq!(taken.len(), alphabet().count(), "{taken:?}");
+}
