@@ -188,8 +188,9 @@ impl Wal {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
-        // A frame being written by a caller's thread ends first.
-        drop(self.engine.writer.lock());
+        // What a caller's thread is writing ends first.
+        self.engine.land_all();
+        drop(self.engine.completion.lock());
         drop(self.engine.cleaning.lock());
         self.engine.disk.release();
     }

@@ -15,9 +15,10 @@ use std::sync::atomic::AtomicU64 as StdAtomicU64;
 pub(crate) use admit::demand;
 pub(crate) use submit::{Done, Mode, Submitted};
 
-use crate::disk::{Disk, Map};
+use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};
 use crate::format::Seed;
+use crate::format::frame::MAX_IN_FLIGHT;
 use crate::format::superblock::Superblock;
 use crate::index::Registry;
 use crate::journal::{Recent, SegmentMap, Sequencer};
@@ -52,9 +53,9 @@ impl Geometry {
     }
 }
 
-/// The writer role: whoever holds it takes frames to the disk, one at a time.
+/// What is kept from one completed frame to the next. Whoever holds it completes frames, in the order of the log.
 #[derive(Debug, Default)]
-pub(crate) struct Writer {
+pub(crate) struct Completion {
     /// Pieces whose bytes are still held in memory for readers: replica, piece, length. Oldest first.
     recent_pieces: std::collections::VecDeque<(u64, u64, u64)>,
     recent_piece_bytes: u64,
@@ -82,7 +83,7 @@ pub(crate) struct Engine {
     pub work: Condvar,
     /// Submitters that wait for room wait here, under `seq`.
     pub room: Condvar,
-    pub writer: Mutex<Writer>,
+    pub completion: Mutex<Completion>,
     pub cleaner: Mutex<CleanerState>,
     /// The cleaner thread waits here, under `cleaner`.
     pub clean: Condvar,
@@ -123,7 +124,10 @@ impl Engine {
         let geo = Geometry::new(&parts.superblock);
         let recent = Recent::new(parts.run.recent_bytes as u64);
         let session = parts.resume.session;
-        let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, crate::format::POOL_OFFSET, &recent);
+        // Where a sync covers more than its own write, its error may be told to whoever asks first: then one at a time.
+        let in_flight = if parts.disk.info().method == SyncMethod::DirectDsync { MAX_IN_FLIGHT as usize } else { 1 };
+        let pool_offset = crate::format::POOL_OFFSET;
+        let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, pool_offset, in_flight, &recent);
         let map = if parts.mapped { parts.disk.map() } else { None };
         let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
         Self {
@@ -135,7 +139,7 @@ impl Engine {
             pins: Arc::new(Pins::new(geo.chunks)),
             work: Condvar::new(),
             room: Condvar::new(),
-            writer: Mutex::new(Writer::default()),
+            completion: Mutex::new(Completion::default()),
             cleaner: Mutex::new(CleanerState::default()),
             clean: Condvar::new(),
             cleaning: Mutex::new(()),
