@@ -1,6 +1,7 @@
 //! The log, as its users see it.
 
 use std::borrow::BorrowMut;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread::JoinHandle;
 
@@ -14,6 +15,7 @@ use crate::options::{Options, Progress, ReadMode};
 use crate::pending::{Pending, SubmitFuture};
 use crate::recovery::{self, Found};
 use crate::replica::Replica;
+use crate::scrub::Scrubbed;
 use crate::stats::Stats;
 use crate::sync::{Arc, Mutex};
 use crate::verify::{VerifyProgress, VerifyReport};
@@ -150,6 +152,18 @@ impl Wal {
     /// What the device says. Damage is no error here: it is in the report.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         self.engine.verify(progress)
+    }
+
+    /// Reads everything that is kept, one replica after the other, at most `bytes_per_second`, while the log is in use; `each` is
+    /// told of every replica and may end the scrub. Blocks the calling thread only: no lock is held while the disk is read.
+    ///
+    /// What cannot be read any more is *quarantined*: recorded as that replica's damage, durably, so that reading answers with it
+    /// until [`Batch::install_snapshot`] or [`Batch::remove`] heals the replica. All others are untouched.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; what the device says.
+    pub fn scrub(&self, bytes_per_second: u64, each: impl FnMut(&Scrubbed) -> ControlFlow<()>) -> Result<()> {
+        self.engine.scrub(bytes_per_second, each)
     }
 
     /// All damage known now. Reading and [`Wal::verify`] may find more.

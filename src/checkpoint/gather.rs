@@ -211,11 +211,8 @@ impl Engine {
         if state.incarnation != moving.incarnation || state.places.loc(seen.index) != Some(seen.loc) {
             return;
         }
-        tracing::error!(replica = moving.cell.id, index = seen.index, "a journal entry is damaged");
-        state.places.forget_journal(seen.index, seen.index, self.geo.chunk_bytes);
-        state.add_damage(seen.index, seen.index);
+        self.forget_damaged(&mut s, moving.cell.id, &mut state, seen.index);
         // Carried with its metadata: the CORE counts as lying in this segment.
         state.core_seq = s.segments.tail();
-        self.recharge(&mut s, &mut state);
     }
 }
