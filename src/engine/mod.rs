@@ -37,6 +37,8 @@ pub(crate) struct Geometry {
     /// Blocks in the pool: no extent ends beyond.
     pub pool_blocks: u32,
     pub chunks: u32,
+    /// Slabs that the journal may have.
+    pub journal_cap: u32,
 }
 
 impl Geometry {
@@ -49,6 +51,7 @@ impl Geometry {
             blocks_per_chunk,
             pool_blocks: sb.chunk_count().saturating_mul(blocks_per_chunk),
             chunks: sb.chunk_count(),
+            journal_cap: sb.journal_cap,
         }
     }
 }
@@ -89,6 +92,7 @@ pub(crate) struct Engine {
     pub clean: Condvar,
     /// One cleaning at a time.
     pub cleaning: Mutex<()>,
+    /// Held while the superblock is written: nothing that must not wait for the disk may ask for it.
     pub superblock: Mutex<Superblock>,
     pub durable: AtomicU64,
     /// At or above every LSN given out: unpacks locations.
@@ -212,7 +216,7 @@ impl Engine {
             stats.pinned_chunks = pool.pinned();
             stats.chunks = stats.free_chunks + stats.used_chunks + stats.pinned_chunks;
         }
-        stats.journal_cap_segments = u64::from(self.superblock.lock().journal_cap);
+        stats.journal_cap_segments = u64::from(self.geo.journal_cap);
         stats
     }
 
