@@ -18,6 +18,7 @@ mod options;
 mod pending;
 mod recovery;
 mod replica;
+mod scrub;
 mod space;
 mod stats;
 mod sync;
@@ -34,6 +35,7 @@ pub use options::{
 };
 pub use pending::{Pending, SubmitFuture};
 pub use replica::Replica;
+pub use scrub::Scrubbed;
 pub use stats::Stats;
 pub use verify::{VerifyProgress, VerifyReport};
 pub use wal::Wal;

@@ -140,7 +140,7 @@ impl Options {
         self.segment_size = Some(bytes);
         self
     }
-    /// The most bytes that the journal may grow to, and so what an opening has to read. Default a quarter of the
+    /// The most bytes that the journal may grow to, and so what an opening has to read. Default half of the
     /// capacity, at most 256 MiB.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Self {
@@ -258,7 +258,7 @@ impl Options {
         within("capacity", slabs, MIN_SEGMENTS, u32::MAX.into())?;
         // One sixteenth of the file: its quarter then has room for the descriptors of a file full of small pieces.
         let floor = (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64);
-        let wish = self.journal_cap.unwrap_or((slabs * segment / 4).min(256 << 20)) / segment;
+        let wish = self.journal_cap.unwrap_or((slabs * segment / 2).min(256 << 20)) / segment;
         let cap = wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs - 1).max(floor);
         let floor = floor as u32;
         Ok(Superblock {

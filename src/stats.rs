@@ -47,6 +47,7 @@ counters!(
     recovered_frames,
     lost_frames,
     dropped_frames,
+    damaged_entries,
 );
 
 /// Figures about a log, all at one moment. Counters run from the opening.
@@ -85,6 +86,8 @@ pub struct Stats {
     pub lost_frames: u64,
     /// Valid frames behind the end of the log that were dropped at the opening: never acknowledged.
     pub dropped_frames: u64,
+    /// Entries that the cleaner or a scrub found damaged since the opening. All damage known: [`Wal::damage`](crate::Wal::damage).
+    pub damaged_entries: u64,
     /// Everything at or below this LSN is durable.
     pub durable_lsn: u64,
     /// Replicas that exist.

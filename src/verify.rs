@@ -58,8 +58,7 @@ impl Engine {
         let total = cells.len() as u64;
         self.verify_superblocks(&mut report)?;
         for cell in &cells {
-            self.verify_replica(cell, &mut report)?;
-            self.verify_headers(cell, &mut report)?;
+            self.check_replica(cell, &mut report, |_| ())?;
             report.replicas += 1;
             let (replicas, entries, bytes) = (report.replicas, report.entries, report.bytes);
             progress(VerifyProgress { replicas, total, entries, bytes });
@@ -68,7 +67,14 @@ impl Engine {
         Ok(report)
     }
 
-    fn verify_replica(&self, cell: &Cell, report: &mut VerifyReport) -> Result<()> {
+    /// Reads everything that one replica holds; `read` is told the bytes of each entry.
+    pub(crate) fn check_replica(&self, cell: &Cell, report: &mut VerifyReport, read: impl FnMut(u64)) -> Result<()> {
+        self.verify_entries(cell, report, read)?;
+        self.verify_keys(cell, report)?;
+        self.verify_headers(cell, report)
+    }
+
+    fn verify_entries(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
         let replica = cell.id;
         let (first, last) = {
             let state = cell.lock();
@@ -80,6 +86,7 @@ impl Engine {
             let checked = self.check_entry(cell, index)?;
             report.entries += u64::from(checked.is_some());
             report.bytes += checked.unwrap_or(0);
+            read(checked.unwrap_or(0));
             if checked.is_none() && self.is_new_damage(cell, index) {
                 let lost = Lost::Entries { first: index, last: index };
                 match report.damage.last_mut() {
@@ -95,14 +102,23 @@ impl Engine {
             let known = cell.lock().damage_at(index).map_or(index, |(_, end)| end);
             next = known.checked_add(1);
         }
+        Ok(())
+    }
+
+    fn verify_keys(&self, cell: &Cell, report: &mut VerifyReport) -> Result<()> {
+        let replica = cell.id;
         let keys: Vec<Box<[u8]>> = {
             let state = cell.lock();
             let out = state.keys.iter().filter(|e| matches!(e.value, Value::Out(_)));
             out.map(|e| e.key.clone()).collect()
         };
         for key in keys {
-            if self.read_key(cell, &key).is_err() && !cell.lock().state_suspect {
-                report.damage.push(Damage { replica, lost: Lost::State });
+            match self.read_key(cell, &key) {
+                Err(Error::Damaged(_)) if !cell.lock().state_suspect => {
+                    report.damage.push(Damage { replica, lost: Lost::State });
+                }
+                Ok(_) | Err(Error::Damaged(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The log, as its users see it.
 
 use std::borrow::BorrowMut;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread::JoinHandle;
 
@@ -14,6 +15,7 @@ use crate::options::{Options, Progress, ReadMode};
 use crate::pending::{Pending, SubmitFuture};
 use crate::recovery::{self, Found};
 use crate::replica::Replica;
+use crate::scrub::Scrubbed;
 use crate::stats::Stats;
 use crate::sync::{Arc, Mutex};
 use crate::verify::{VerifyProgress, VerifyReport};
@@ -152,6 +154,18 @@ impl Wal {
         self.engine.verify(progress)
     }
 
+    /// Reads everything that is kept, one replica after the other, at most `bytes_per_second`, while the log is in use; `each` is
+    /// told of every replica and may end the scrub. Blocks the calling thread only: no lock is held while the disk is read.
+    ///
+    /// What cannot be read any more is *quarantined*: recorded as that replica's damage, durably, so that reading answers with it
+    /// until [`Batch::install_snapshot`] or [`Batch::remove`] heals the replica. All others are untouched.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; what the device says.
+    pub fn scrub(&self, bytes_per_second: u64, each: impl FnMut(&Scrubbed) -> ControlFlow<()>) -> Result<()> {
+        self.engine.scrub(bytes_per_second, each)
+    }
+
     /// All damage known now. Reading and [`Wal::verify`] may find more.
     pub fn damage(&self) -> Vec<Damage> {
         let mut cells = self.engine.registry.all();
@@ -188,8 +202,9 @@ impl Wal {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
-        // A frame being written by a caller's thread ends first.
-        drop(self.engine.writer.lock());
+        // What a caller's thread is writing ends first.
+        self.engine.land_all();
+        drop(self.engine.completion.lock());
         drop(self.engine.cleaning.lock());
         self.engine.disk.release();
     }

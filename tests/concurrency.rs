@@ -395,6 +395,34 @@ fn a_full_queue_is_busy_to_try_submit_and_waits_for_the_others() {
     wal.try_submit(big(accepted + 2)).expect("there is room again").wait().expect("durable");
 }
 
+/// It once asked for the superblock, which the cleaner holds while it writes that.
+#[test]
+fn figures_are_given_while_the_superblock_is_being_written() {
+    let (gate, waiting) = Gate::new();
+    let wal = small(Placement::Auto).background(true).open_disk(gate.clone()).expect("opened");
+    // Into the last free segments, with the disk standing still: the cleaner comes and lets the journal grow.
+    gate.shut(true);
+    let mut writes = 0;
+    let mut replica = 1;
+    while writes < 2 {
+        let mut b = Batch::new();
+        b.append(replica, &[(1, 1, payload(replica, 1, 1, 7000))]);
+        replica += 1;
+        let full = wal.try_submit(b).is_err();
+        while let Ok(kind) = waiting.recv_timeout(std::time::Duration::from_millis(if full { 2000 } else { 1 })) {
+            writes += u32::from(kind == EventKind::WriteDurable);
+            if writes == 2 {
+                break;
+            }
+        }
+        assert!(!full || writes == 2, "the journal never grew");
+    }
+    let stats = wal.stats();
+    assert!(stats.journal_cap_segments > 0 && stats.queued_bytes > 0);
+    gate.shut(false);
+    wal.sync().expect("synced");
+}
+
 #[test]
 fn dropping_a_pending_gives_up_the_notice_and_not_the_batch() {
     let (gate, wal, first) = stopped_log(1 << 20);

@@ -36,6 +36,8 @@ pub(super) struct Moving {
 struct Source {
     seq: u64,
     offset: u64,
+    /// It was asked for ahead.
+    asked: bool,
     bytes: Option<Vec<u8>>,
 }
 
@@ -51,7 +53,7 @@ impl Group {
         let mut this = Self { sources: Vec::new(), participants: Vec::new(), segment_bytes: geo.segment_bytes };
         for segment in segments {
             let offset = POOL_OFFSET + u64::from(segment.slab) * geo.segment_bytes;
-            this.sources.push(Source { seq: segment.seq, offset, bytes: None });
+            this.sources.push(Source { seq: segment.seq, offset, asked: false, bytes: None });
             this.participants.extend_from_slice(&segment.participants);
         }
         this.participants.sort_unstable();
@@ -64,9 +66,21 @@ impl Group {
         self.sources.len() as u64
     }
 
-    /// Whether segment `seq` is one of them.
+    /// Whether segment `seq` is one of them: they are neighbours.
     pub fn holds(&self, seq: u64) -> bool {
-        self.sources.iter().any(|s| s.seq == seq)
+        let (first, last) = (self.sources.first().map(|s| s.seq), self.sources.last().map(|s| s.seq));
+        first.is_some_and(|first| first <= seq) && last.is_some_and(|last| seq <= last)
+    }
+
+    /// Asks for the segments of these entries ahead. Those with nothing alive are never read.
+    fn prefetch(&mut self, disk: &dyn Disk, entries: &[Seen], head: u64) {
+        for seen in entries {
+            let seq = seen.loc.lsn(head) / self.segment_bytes;
+            if let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq && !s.asked) {
+                source.asked = true;
+                disk.prefetch(source.offset, self.segment_bytes);
+            }
+        }
     }
 
     /// The checked payload at `lsn`, if one of the segments holds it. Each segment is read whole, once, when first asked for.
@@ -101,9 +115,6 @@ enum Fate {
 impl Engine {
     /// Settles or carries every entry alive in the group. `false`: no room.
     pub(super) fn move_entries(&self, group: &mut Group) -> Result<bool> {
-        for source in &group.sources {
-            self.disk.prefetch(source.offset, self.geo.segment_bytes);
-        }
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
         // Spent as replicas are settled in part: what they take beyond their reservation must not be others'.
@@ -111,6 +122,7 @@ impl Engine {
         for id in group.participants.clone() {
             let Some(cell) = self.registry.get(id) else { continue };
             let Some((moving, fate)) = self.alive_in(group, cell, carried, &mut slack) else { continue };
+            group.prefetch(&*self.disk, &moving.entries, self.head());
             let size = moving.entries.iter().map(|e| u64::from(e.loc.len()) + 8).sum::<u64>();
             if matches!(fate, Fate::Carry) {
                 carried += size;
@@ -199,11 +211,8 @@ impl Engine {
         if state.incarnation != moving.incarnation || state.places.loc(seen.index) != Some(seen.loc) {
             return;
         }
-        tracing::error!(replica = moving.cell.id, index = seen.index, "a journal entry is damaged");
-        state.places.forget_journal(seen.index, seen.index, self.geo.chunk_bytes);
-        state.add_damage(seen.index, seen.index);
+        self.forget_damaged(&mut s, moving.cell.id, &mut state, seen.index);
         // Carried with its metadata: the CORE counts as lying in this segment.
         state.core_seq = s.segments.tail();
-        self.recharge(&mut s, &mut state);
     }
 }

@@ -1,12 +1,12 @@
 //! Admission: whether a batch makes sense where the replicas stand, and whether there is room. Changes nothing.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::Engine;
-use super::plan::{INLINE_VALUE_BYTES, Plan};
+use super::plan::{CREATING_CORE, INLINE_VALUE_BYTES, Plan};
 use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
-use crate::index::{Cell, ReplicaState, inline_cost, weight};
+use crate::index::{Cell, Registry, ReplicaState, inline_cost, weight};
 use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand, Pool};
 use crate::sync::Arc;
@@ -23,15 +23,31 @@ pub(super) struct Touched {
     charge: Charge,
     demand: Demand,
     grows: bool,
+    /// Lives that the batch may begin.
+    lives: u64,
 }
 
 impl Touched {
     fn new(cell: Arc<Cell>) -> Self {
-        let (exists, first, last, charge, demand) = {
-            let s = cell.lock();
-            (s.exists, s.first, s.last, s.charge, demand(&s))
-        };
-        Self { cell, exists, first, last, changed: false, charge, demand, grows: false }
+        Self {
+            cell,
+            exists: false,
+            first: 1,
+            last: 0,
+            changed: false,
+            charge: Charge::default(),
+            demand: Demand::default(),
+            grows: false,
+            lives: 0,
+        }
+    }
+
+    /// As it stands now.
+    fn look(&mut self) {
+        let s = self.cell.lock();
+        (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
+        self.demand = demand(&s);
+        (self.changed, self.grows, self.lives) = (false, false, 0);
     }
 
     fn create(&mut self) {
@@ -39,6 +55,7 @@ impl Touched {
             (self.exists, self.first, self.last) = (true, 1, 0);
             self.demand.meta_bytes += 64;
             self.grows = true;
+            self.lives += 1;
         }
     }
 }
@@ -53,41 +70,74 @@ pub(crate) fn demand(state: &ReplicaState) -> Demand {
     }
 }
 
-/// The replicas of one batch: few are searched, many are hashed.
+/// The replicas of one batch. Used again and again by a thread, so that steady use allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     pub touched: Vec<Touched>,
-    by_id: HashMap<u64, usize>,
+    /// Where each operation's replica stands in `touched`.
+    slots: Vec<usize>,
+    by_id: FxHashMap<u64, usize>,
+    /// The operations on each replica are neighbours.
+    pub grouped: bool,
     /// Chunks that direct appends need.
     append_chunks: u64,
     /// Chunks that large values need.
     value_chunks: u64,
-    pub class: Option<Class>,
+    pub class: Class,
 }
 
+/// So many replicas are searched, more are hashed.
 const FEW: usize = 8;
 
 impl Admission {
-    /// Where the replica stands in `touched`.
-    pub fn position(&self, id: u64) -> Option<usize> {
-        if self.touched.len() <= FEW {
-            self.touched.iter().rposition(|t| t.cell.id == id)
-        } else {
-            self.by_id.get(&id).copied()
+    /// Finds the replicas that the batch names. No lock is needed for it: a cell once made stays.
+    pub fn resolve(&mut self, registry: &Registry, batch: &Batch) {
+        self.clear();
+        for op in &batch.ops {
+            let slot = match self.touched.last() {
+                Some(last) if last.cell.id == op.replica => self.touched.len() - 1,
+                _ => self.slot_of(registry, op.replica),
+            };
+            self.slots.push(slot);
         }
     }
 
-    fn find(&mut self, engine: &Engine, id: u64) -> usize {
-        self.position(id).unwrap_or_else(|| {
-            let i = self.touched.len();
-            self.touched.push(Touched::new(engine.registry.get_or_create(id)));
-            match i {
-                FEW => self.by_id.extend(self.touched.iter().enumerate().map(|(i, t)| (t.cell.id, i))),
-                i if i > FEW => drop(self.by_id.insert(id, i)),
-                _ => {}
-            }
-            i
-        })
+    fn slot_of(&mut self, registry: &Registry, id: u64) -> usize {
+        let known = if self.touched.len() <= FEW {
+            self.touched.iter().position(|t| t.cell.id == id)
+        } else {
+            self.by_id.get(&id).copied()
+        };
+        if let Some(slot) = known {
+            self.grouped = false;
+            return slot;
+        }
+        let slot = self.touched.len();
+        self.touched.push(Touched::new(registry.get_or_create(id)));
+        match slot {
+            FEW => self.by_id.extend(self.touched.iter().enumerate().map(|(i, t)| (t.cell.id, i))),
+            _ if slot > FEW => drop(self.by_id.insert(id, slot)),
+            _ => {}
+        }
+        slot
+    }
+
+    /// Forgets the batch, and keeps nobody's cell alive.
+    pub fn clear(&mut self) {
+        self.touched.clear();
+        self.slots.clear();
+        self.by_id.clear();
+        self.grouped = true;
+    }
+
+    /// The slot of an operation.
+    pub fn slot(&self, op: usize) -> Option<usize> {
+        self.slots.get(op).copied()
+    }
+
+    /// Upper bound on the records that begin lives.
+    pub fn creating(&self) -> u64 {
+        self.touched.iter().map(|t| t.lives).sum::<u64>() * CREATING_CORE
     }
 }
 
@@ -98,21 +148,21 @@ pub(super) struct NoRoom {
 
 impl Engine {
     /// Checks every operation against the replica it names, in order.
-    pub(super) fn validate(&self, batch: &Batch, plan: &Plan) -> Result<Admission> {
-        let mut adm = Admission::default();
+    pub(super) fn validate(&self, batch: &Batch, plan: &Plan, adm: &mut Admission) -> Result<()> {
+        (adm.append_chunks, adm.value_chunks) = (0, 0);
+        adm.touched.iter_mut().for_each(Touched::look);
         for (i, op) in batch.ops.iter().enumerate() {
-            let at = adm.find(self, op.replica);
             let direct: u64 = plan
                 .pieces_of(i)
                 .map_or(0, |p| p.iter().map(|p| u64::from(p.blocks().div_ceil(self.geo.blocks_per_chunk))).sum());
             let is_append = matches!(op.what, What::Append { .. });
             *(if is_append { &mut adm.append_chunks } else { &mut adm.value_chunks }) += direct;
-            let Some(t) = adm.touched.get_mut(at) else { continue };
+            let Some(t) = adm.slots.get(i).and_then(|&slot| adm.touched.get_mut(slot)) else { continue };
             self.validate_op(batch, plan, i, op.replica, t, direct > 0)?;
         }
         let grows = adm.touched.iter().any(|t| t.grows);
-        adm.class = Some(if grows { Class::Grow } else { Class::Keep });
-        Ok(adm)
+        adm.class = if grows { Class::Grow } else { Class::Keep };
+        Ok(())
     }
 
     fn validate_op(
@@ -184,6 +234,8 @@ impl Engine {
                 let Some(first) = index.checked_add(1) else {
                     return Err(Error::Contradiction { replica, why: "a snapshot at the last possible index" });
                 };
+                // Where the state is suspect, a new life begins.
+                t.lives += u64::from(t.exists);
                 t.create();
                 (t.first, t.last) = (first, index);
                 // What the entries cost until now is given back when the batch is applied.
@@ -204,7 +256,7 @@ impl Engine {
 
     /// Whether the accounts have room for what was validated.
     pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, pool: &Pool) -> Result<(), NoRoom> {
-        if adm.class != Some(Class::Grow) && adm.value_chunks == 0 {
+        if adm.class != Class::Grow && adm.value_chunks == 0 {
             return Ok(());
         }
         let mut after = accounts.clone();
@@ -217,7 +269,7 @@ impl Engine {
             return Err(NoRoom { metadata: true });
         }
         let takes_chunks = adm.append_chunks > 0 || after.reserved() > accounts.reserved();
-        let held_back = if takes_chunks || adm.class == Some(Class::Grow) { self.value_reserve } else { 0 };
+        let held_back = if takes_chunks || adm.class == Class::Grow { self.value_reserve } else { 0 };
         let needed = after.reserved() + adm.append_chunks + adm.value_chunks + held_back;
         if (takes_chunks || adm.value_chunks > 0) && needed > pool.free() {
             return Err(NoRoom { metadata: false });

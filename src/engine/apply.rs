@@ -20,14 +20,21 @@ impl Engine {
     pub(super) fn apply(&self, s: &mut Sequencer, batch: &Batch, plan: &Plan, adm: &Admission) {
         let mut freed = Vec::new();
         self.publish_head(s);
-        for (i, op) in batch.ops.iter().enumerate() {
-            // Found by id: a batch names a replica more than once rarely, and then nearby.
-            let Some(cell) = adm.cell(op.replica) else { continue };
-            let mut state = cell.lock();
-            self.apply_op(s, batch, plan.pieces_of(i), op.what, cell, &mut state, &mut freed);
+        let mut ops = batch.ops.iter().enumerate().peekable();
+        while let Some(&(i, _)) = ops.peek() {
+            let Some(slot) = adm.slot(i) else { break };
+            let Some(t) = adm.touched.get(slot) else { break };
+            let mut state = t.cell.lock();
+            while let Some((i, op)) = ops.next_if(|&(i, _)| adm.slot(i) == Some(slot)) {
+                self.apply_op(s, batch, plan.pieces_of(i), op.what, &t.cell, &mut state, &mut freed);
+            }
+            if adm.grouped {
+                self.recharge(s, &mut state);
+            }
         }
-        for t in &adm.touched {
-            self.recharge(s, &mut t.cell.lock());
+        if !adm.grouped {
+            // In the order in which admission priced them, and only as they stand in the end.
+            adm.touched.iter().for_each(|t| self.recharge(s, &mut t.cell.lock()));
         }
         s.open.batches += 1;
         s.open.entries += plan.entries;
@@ -294,14 +301,5 @@ impl Engine {
         state.terms.clear();
         state.damaged.clear();
         (state.first, state.last, state.prev_term) = (index + 1, index, term);
-    }
-}
-
-impl Admission {
-    fn cell(&self, id: u64) -> Option<&Arc<Cell>> {
-        match self.position(id) {
-            Some(i) => self.touched.get(i).map(|t| &t.cell),
-            None => None,
-        }
     }
 }

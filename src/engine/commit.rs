@@ -1,11 +1,11 @@
-//! Committing: frames go to the disk, one at a time, and only then is anybody told.
+//! Committing: frames go to the disk, a few at a time, and only then is anybody told, in the order of the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::submit::COMPLETING;
-use super::{Engine, Writer};
+use super::{Completion, Engine};
 use crate::error::{Error, Result};
-use crate::journal::{Callbacks, Class, SealedFrame, Ticket};
+use crate::journal::{Callbacks, Class, Landing, SealedFrame, Sequencer, Ticket};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering};
 
@@ -15,8 +15,8 @@ const CROWD: u64 = 4;
 const YIELDS: u32 = 16;
 
 impl Engine {
-    /// Writes the oldest waiting frame, if there is one. The caller holds the writer role.
-    fn round(&self, writer: &mut Writer) -> bool {
+    /// Writes the oldest waiting frame. `false`: there is none, or as many as may be are in flight.
+    fn round(&self) -> bool {
         let frame = {
             let mut s = self.seq.lock();
             if s.stopped.is_some() {
@@ -25,11 +25,34 @@ impl Engine {
             s.take(self.durable(), &self.recent)
         };
         let Some(frame) = frame else { return false };
-        match self.write(&frame) {
-            Ok(()) => self.complete(writer, frame),
-            Err(error) => self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame)),
-        }
+        self.carry_out(frame);
         true
+    }
+
+    /// Writes a frame that was taken, and completes what can be completed then.
+    fn carry_out(&self, frame: Box<SealedFrame>) {
+        let written = self.write(&frame);
+        if let Err(error) = written {
+            return self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame));
+        }
+        let mut completion = self.completion.lock();
+        let landing = { self.seq.lock().in_flight.land(frame) };
+        match landing {
+            Landing::Next(frame) => {
+                let mut next = Some(frame);
+                while let Some(frame) = next {
+                    next = self.complete(&mut completion, *frame);
+                }
+            }
+            Landing::Waits => {}
+            Landing::Doomed(frame) => {
+                let why = self.seq.lock().stopped.clone().unwrap_or(Error::Closed);
+                drop(completion);
+                self.room.notify_all();
+                frame.ticket.complete(Err(why.clone()));
+                run(frame.callbacks, &Err(why));
+            }
+        }
     }
 
     /// One contiguous durable write; with payloads placed beside the frame, all of them and then one flush.
@@ -57,14 +80,15 @@ impl Engine {
         Ok(())
     }
 
-    /// The frame is durable: the watermark moves first, then everybody who waits is told, in order.
-    fn complete(&self, writer: &mut Writer, frame: SealedFrame) {
+    /// The frame and all before it are durable: the watermark moves first, then everybody who waits is told, in order. Answers
+    /// the next frame, if that was written before this one.
+    fn complete(&self, completion: &mut Completion, frame: SealedFrame) -> Option<Box<SealedFrame>> {
         let end = frame.header.end();
         self.durable.store(end, Ordering::Release);
-        let wakers = {
+        let (next, wakers) = {
             let mut s = self.seq.lock();
             s.queued -= frame.queued;
-            s.in_flight = None;
+            let next = s.in_flight.completed();
             while s.segments.leaving.front().is_some_and(|&(seq, _)| seq < frame.header.tail_seq) {
                 if let Some((_, slab)) = s.segments.leaving.pop_front() {
                     // Readers lose the segment before anybody may write into it.
@@ -74,7 +98,7 @@ impl Engine {
             }
             self.free_unpinned(&mut s);
             self.room.notify_all();
-            std::mem::take(&mut s.room_wakers)
+            (next, std::mem::take(&mut s.room_wakers))
         };
         // What a *durable header's* watermark covers: recovery never again verifies what lay there.
         self.pool.lock().release(frame.header.watermark, &self.pins);
@@ -88,15 +112,16 @@ impl Engine {
         for placed in &frame.placed {
             let len = placed.buf.len() as u64;
             c.placed_bytes.add(len);
-            writer.recent_pieces.push_back((placed.replica, placed.piece, len));
-            writer.recent_piece_bytes += len;
+            completion.recent_pieces.push_back((placed.replica, placed.piece, len));
+            completion.recent_piece_bytes += len;
         }
         frame.ticket.complete(Ok(()));
         run(frame.callbacks, &Ok(()));
         wakers.into_iter().for_each(std::task::Waker::wake);
         drop(frame.mem);
         self.recent.evict(end);
-        self.forget_pieces(writer);
+        self.forget_pieces(completion);
+        next
     }
 
     /// Frees the segments that no reader is copying from: nearly always all of them.
@@ -113,10 +138,10 @@ impl Engine {
     }
 
     /// Lets go of the oldest pieces in memory while they exceed the budget: they are in their chains by now.
-    fn forget_pieces(&self, writer: &mut Writer) {
-        while writer.recent_piece_bytes > self.run.recent_bytes as u64 / 2 {
-            let Some((replica, id, len)) = writer.recent_pieces.pop_front() else { return };
-            writer.recent_piece_bytes -= len;
+    fn forget_pieces(&self, completion: &mut Completion) {
+        while completion.recent_piece_bytes > self.run.recent_bytes as u64 / 2 {
+            let Some((replica, id, len)) = completion.recent_pieces.pop_front() else { return };
+            completion.recent_piece_bytes -= len;
             let Some(cell) = self.registry.get(replica) else { continue };
             let mut state = cell.lock();
             if let Some(piece) = state.places.piece_mut(id) {
@@ -134,21 +159,24 @@ impl Engine {
     }
 
     /// Something could not be made durable: nothing more is written or acknowledged, and everybody who waits is told why.
-    pub(crate) fn poison(&self, cause: String, frame: Option<SealedFrame>) {
+    pub(crate) fn poison(&self, cause: String, frame: Option<Box<SealedFrame>>) {
         tracing::error!(%cause, "strandlog is poisoned");
         self.stop(&Error::Poisoned { cause: cause.into() }, frame);
     }
 
-    /// Ends all writing; the first reason stands. What was not acknowledged is told that reason.
-    pub(crate) fn stop(&self, why: &Error, frame: Option<SealedFrame>) {
+    /// Ends all writing; the first reason stands. What was not acknowledged is told that reason: a frame that failed, those behind
+    /// it, and all that were not taken yet. What is being written before them may still succeed.
+    pub(crate) fn stop(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
         let (why, waiting, wakers) = {
             let mut s = self.seq.lock();
             let why = s.stopped.get_or_insert_with(|| why.clone()).clone();
             let mut waiting: Vec<(Arc<Ticket>, Callbacks)> = Vec::new();
-            if let Some(frame) = frame {
-                waiting.push((frame.ticket, frame.callbacks));
-            }
             let s = &mut *s;
+            if let Some(frame) = frame {
+                let behind = s.in_flight.fail(frame.header.lsn);
+                waiting.push((frame.ticket, frame.callbacks));
+                waiting.extend(behind);
+            }
             for open in s.closed.iter_mut().chain(std::iter::once(&mut s.open)) {
                 waiting.push((Arc::clone(&open.ticket), std::mem::take(&mut open.callbacks)));
             }
@@ -168,52 +196,64 @@ impl Engine {
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
-    /// Brings the ticket's frame to the disk, or waits for whoever does. A caller leads inline when nobody else is about.
+    /// Whether what waits is better left to the writer thread: it is at work, and looks again before it rests, and there is a
+    /// crowd that shares its frames. A few callers are each faster by themselves: nobody has to be woken for them.
+    pub(super) fn writer_will(&self, s: &Sequencer) -> bool {
+        self.run.background && !s.writer_idle && self.last_batches.load(Ordering::Relaxed) >= CROWD
+    }
+
+    /// Brings the ticket's frame to the disk, or waits for whoever does. A caller leads inline when few are about.
     pub(crate) fn drive(&self, ticket: &Arc<Ticket>) -> Result<()> {
+        let mut led = false;
         loop {
             if let Some(outcome) = ticket.outcome() {
+                if led {
+                    self.wake_writer(&self.seq.lock());
+                }
                 return outcome;
             }
-            {
-                let mut s = self.seq.lock();
-                if let Some(why) = &s.stopped {
-                    // The frame in flight may still succeed; all others were told.
-                    if !s.in_flight.as_ref().is_some_and(|t| Arc::ptr_eq(t, ticket)) {
-                        return ticket.outcome().unwrap_or_else(|| Err(why.clone()));
-                    }
-                }
-                if Arc::ptr_eq(&s.open.ticket, ticket) {
-                    s.open.wanted = true;
-                }
-                if self.run.background && !s.writer_idle {
-                    // The writer thread is at work and looks again before it rests.
-                    drop(s);
-                    return ticket.wait();
-                }
+            let mut s = self.seq.lock();
+            let flying = s.in_flight.holds(ticket);
+            if let Some(why) = s.stopped.as_ref().filter(|_| !flying) {
+                return ticket.outcome().unwrap_or_else(|| Err(why.clone()));
             }
-            match self.writer.try_lock() {
-                Some(mut writer) => {
-                    while !ticket.is_done() && self.round(&mut writer) {}
-                    drop(writer);
-                    self.wake_writer(&self.seq.lock());
-                }
-                None if self.run.background => {
-                    // Somebody else leads; what is left when they are done is the writer thread's.
-                    self.wake_writer(&self.seq.lock());
-                    return ticket.wait();
-                }
-                None => {
-                    let mut writer = self.writer.lock();
-                    while !ticket.is_done() && self.round(&mut writer) {}
-                }
+            if Arc::ptr_eq(&s.open.ticket, ticket) {
+                s.open.wanted = true;
+            }
+            let others = flying || self.writer_will(&s);
+            if !others && let Some(frame) = s.take(self.durable(), &self.recent) {
+                drop(s);
+                led = true;
+                self.carry_out(frame);
+                continue;
+            }
+            // As many as may be are in flight: what is left when they are done is the writer thread's, and without one the caller's.
+            self.wake_writer(&s);
+            let oldest = if flying || self.run.background { None } else { s.in_flight.oldest().map(Arc::clone) };
+            drop(s);
+            match oldest {
+                Some(oldest) => drop(oldest.wait()),
+                None => drop(ticket.wait()),
             }
         }
     }
 
-    /// Writes one waiting frame in the caller's thread.
+    /// Writes one waiting frame in the caller's thread, or waits for one that is being written.
     pub(crate) fn lead_one(&self) {
-        let mut writer = self.writer.lock();
-        self.round(&mut writer);
+        if !self.round() {
+            let oldest = self.seq.lock().in_flight.oldest().map(Arc::clone);
+            if let Some(oldest) = oldest {
+                let _ = oldest.wait();
+            }
+        }
+    }
+
+    /// Waits until nothing is being written any more.
+    pub(crate) fn land_all(&self) {
+        let mut s = self.seq.lock();
+        while !s.in_flight.is_empty() {
+            s = self.room.wait(s);
+        }
     }
 
     /// Everything submitted so far becomes durable.
@@ -226,7 +266,7 @@ impl Engine {
             if s.open.batches > 0 {
                 Some(Arc::clone(&s.open.ticket))
             } else {
-                s.closed.back().map(|f| Arc::clone(&f.ticket)).or_else(|| s.in_flight.clone())
+                s.closed.back().map(|f| Arc::clone(&f.ticket)).or_else(|| s.in_flight.newest().map(Arc::clone))
             }
         };
         if let Some(ticket) = ticket {
@@ -255,9 +295,9 @@ impl Engine {
             }
             return Ok(Some(Arc::clone(&frame.ticket)));
         }
-        match &s.in_flight {
-            Some(ticket) if lsn.0 <= s.open.lsn => Ok(Some(Arc::clone(ticket))),
-            _ => Err(Error::Option { name: "lsn", given: lsn.to_string(), range: "one that was given out".into() }),
+        match s.in_flight.ticket_of(lsn.0) {
+            Some(ticket) => Ok(Some(Arc::clone(ticket))),
+            None => Err(Error::Option { name: "lsn", given: lsn.to_string(), range: "one that was given out".into() }),
         }
     }
 
@@ -330,13 +370,10 @@ impl Engine {
     /// The writer thread: takes frames until there are none, then rests.
     pub(crate) fn run_writer(&self) {
         loop {
-            {
-                let mut writer = self.writer.lock();
-                loop {
-                    self.let_others_in();
-                    if !self.round(&mut writer) {
-                        break;
-                    }
+            loop {
+                self.let_others_in();
+                if !self.round() {
+                    break;
                 }
             }
             let mut s = self.seq.lock();

@@ -26,19 +26,23 @@ const CAPACITY: u64 = 8 * SEGMENT as u64 + POOL_OFFSET;
 /// Where the first segment of the log begins: its LSN, and its place in the file.
 const FIRST_LSN: u64 = SEGMENT as u64;
 
-/// A device that forgets everything but how far it was written.
+/// A device that forgets everything but what was written where.
 #[derive(Debug, Default)]
 struct Device {
-    /// Not loom's: it belongs to the model, not to what is modelled.
-    end: Plain<u64>,
+    /// Offsets and lengths. Not loom's: it belongs to the model, not to what is modelled.
+    written: Plain<std::collections::BTreeMap<u64, u64>>,
     /// loom's: other threads may run while a write is under way.
     busy: AtomicU64,
 }
 
 impl Device {
-    /// The LSN up to which the journal was written, as long as that stays in its first segment.
+    /// The LSN up to which the journal was written without a hole, as long as that stays in its first segment.
     fn durable(&self) -> u64 {
-        (*self.end.lock()).saturating_sub(POOL_OFFSET) + FIRST_LSN
+        let mut end = POOL_OFFSET;
+        while let Some(len) = self.written.lock().get(&end) {
+            end += len;
+        }
+        end - POOL_OFFSET + FIRST_LSN
     }
 }
 
@@ -54,9 +58,8 @@ impl Disk for Device {
     }
     fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        let mut end = self.end.lock();
-        assert!(*end <= offset, "a frame was written over another, or out of order");
-        *end = offset + buf.len() as u64;
+        let twice = self.written.lock().insert(offset, buf.len() as u64);
+        assert!(twice.is_none(), "a frame was written over another");
         Ok(())
     }
     fn flush(&self) -> io::Result<()> {

@@ -34,7 +34,7 @@ impl Engine {
             }
             let (taken, quiet) = {
                 let s = self.seq.lock();
-                (s.frames_taken, s.in_flight.is_none() && s.closed.is_empty() && !s.open.wanted)
+                (s.frames_taken, s.in_flight.is_empty() && s.closed.is_empty() && !s.open.wanted)
             };
             // A seal moves the watermark past the last frame: what rots in it is then damage, not a torn tail.
             if quiet && taken == seen && taken != sealed {

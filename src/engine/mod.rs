@@ -15,9 +15,10 @@ use std::sync::atomic::AtomicU64 as StdAtomicU64;
 pub(crate) use admit::demand;
 pub(crate) use submit::{Done, Mode, Submitted};
 
-use crate::disk::{Disk, Map};
+use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};
 use crate::format::Seed;
+use crate::format::frame::MAX_IN_FLIGHT;
 use crate::format::superblock::Superblock;
 use crate::index::Registry;
 use crate::journal::{Recent, SegmentMap, Sequencer};
@@ -36,6 +37,8 @@ pub(crate) struct Geometry {
     /// Blocks in the pool: no extent ends beyond.
     pub pool_blocks: u32,
     pub chunks: u32,
+    /// Slabs that the journal may have.
+    pub journal_cap: u32,
 }
 
 impl Geometry {
@@ -48,13 +51,14 @@ impl Geometry {
             blocks_per_chunk,
             pool_blocks: sb.chunk_count().saturating_mul(blocks_per_chunk),
             chunks: sb.chunk_count(),
+            journal_cap: sb.journal_cap,
         }
     }
 }
 
-/// The writer role: whoever holds it takes frames to the disk, one at a time.
+/// What is kept from one completed frame to the next. Whoever holds it completes frames, in the order of the log.
 #[derive(Debug, Default)]
-pub(crate) struct Writer {
+pub(crate) struct Completion {
     /// Pieces whose bytes are still held in memory for readers: replica, piece, length. Oldest first.
     recent_pieces: std::collections::VecDeque<(u64, u64, u64)>,
     recent_piece_bytes: u64,
@@ -82,12 +86,13 @@ pub(crate) struct Engine {
     pub work: Condvar,
     /// Submitters that wait for room wait here, under `seq`.
     pub room: Condvar,
-    pub writer: Mutex<Writer>,
+    pub completion: Mutex<Completion>,
     pub cleaner: Mutex<CleanerState>,
     /// The cleaner thread waits here, under `cleaner`.
     pub clean: Condvar,
     /// One cleaning at a time.
     pub cleaning: Mutex<()>,
+    /// Held while the superblock is written: nothing that must not wait for the disk may ask for it.
     pub superblock: Mutex<Superblock>,
     pub durable: AtomicU64,
     /// At or above every LSN given out: unpacks locations.
@@ -123,7 +128,10 @@ impl Engine {
         let geo = Geometry::new(&parts.superblock);
         let recent = Recent::new(parts.run.recent_bytes as u64);
         let session = parts.resume.session;
-        let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, crate::format::POOL_OFFSET, &recent);
+        // Where a sync covers more than its own write, its error may be told to whoever asks first: then one at a time.
+        let in_flight = if parts.disk.info().method == SyncMethod::DirectDsync { MAX_IN_FLIGHT as usize } else { 1 };
+        let pool_offset = crate::format::POOL_OFFSET;
+        let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, pool_offset, in_flight, &recent);
         let map = if parts.mapped { parts.disk.map() } else { None };
         let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
         Self {
@@ -135,7 +143,7 @@ impl Engine {
             pins: Arc::new(Pins::new(geo.chunks)),
             work: Condvar::new(),
             room: Condvar::new(),
-            writer: Mutex::new(Writer::default()),
+            completion: Mutex::new(Completion::default()),
             cleaner: Mutex::new(CleanerState::default()),
             clean: Condvar::new(),
             cleaning: Mutex::new(()),
@@ -208,7 +216,7 @@ impl Engine {
             stats.pinned_chunks = pool.pinned();
             stats.chunks = stats.free_chunks + stats.used_chunks + stats.pinned_chunks;
         }
-        stats.journal_cap_segments = u64::from(self.superblock.lock().journal_cap);
+        stats.journal_cap_segments = u64::from(self.geo.journal_cap);
         stats
     }
 

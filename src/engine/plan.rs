@@ -13,21 +13,25 @@ use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
 /// Keyed values beyond this lie in pieces of their own: a large value must not be carried again and again.
 pub(crate) const INLINE_VALUE_BYTES: usize = 4096;
 
-/// A record's parts at their longest: kind, replica, sequence, first, term, count.
-const RECORD_HEAD: u64 = 3 + 4 * varint::MAX_BYTES as u64;
+/// Kind and sequence: what every record begins with, its replica apart.
+const KIND_AND_SEQ: u64 = 3;
+/// A record's parts at their longest: kind, sequence, replica, first, term, count.
+const RECORD_HEAD: u64 = KIND_AND_SEQ + 4 * varint::MAX_BYTES as u64;
 /// A CORE that creates: incarnation, three integers, flags, no damage.
-const CREATING_CORE: u64 = RECORD_HEAD + 8 + 3 * varint::MAX_BYTES as u64 + 2;
+pub(super) const CREATING_CORE: u64 = RECORD_HEAD + 8 + 3 * varint::MAX_BYTES as u64 + 2;
 
 /// A descriptor of one extent and one term, in a record of its own.
 const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + 10 + 2 * varint::MAX_BYTES as u64;
 
-/// A batch made ready.
+/// A batch made ready. Used again and again by a thread, so that steady use allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// Upper bound on the payload it puts into a frame.
     pub payload: u64,
-    /// Upper bound on its records.
+    /// Upper bound on its records, but for those that begin a life: only admission knows who has none yet.
     pub table: u64,
+    /// Upper bound on the records that begin a life.
+    creating: u64,
     /// Bytes of pieces.
     pub placed: u64,
     pub entries: u64,
@@ -41,6 +45,16 @@ impl Plan {
         self.payload + self.table + self.placed
     }
 
+    fn inline(&self) -> u64 {
+        self.payload + self.table + self.creating
+    }
+
+    fn clear(&mut self) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.clear();
+        *self = Self { pieces, ..Self::default() };
+    }
+
     pub fn pieces_of(&self, op: usize) -> Option<&[Packed]> {
         let i = self.pieces.binary_search_by_key(&op, |&(at, _)| at).ok()?;
         self.pieces.get(i).map(|(_, pieces)| pieces.as_slice())
@@ -48,16 +62,15 @@ impl Plan {
 }
 
 impl Engine {
-    pub(super) fn plan(&self, batch: &Batch) -> Result<Plan> {
+    pub(super) fn plan(&self, batch: &Batch, plan: &mut Plan) -> Result<()> {
+        plan.clear();
         if batch.arena.len() as u64 > MAX_BATCH_BYTES {
             return Err(Error::BatchTooLarge { bytes: batch.arena.len() as u64, limit: MAX_BATCH_BYTES });
         }
-        let mut plan = Plan { user_bytes: batch.arena.len() as u64, ..Plan::default() };
+        plan.user_bytes = batch.arena.len() as u64;
+        plan.creating = batch.ops.len() as u64 * CREATING_CORE;
         let mut direct: Vec<usize> = Vec::new();
-        // Inline runs that could be placed if the frame overflows: (bytes, op).
-        let mut movable: Vec<(u64, usize)> = Vec::new();
         for (i, op) in batch.ops.iter().enumerate() {
-            plan.table += CREATING_CORE;
             match op.what {
                 What::Append { first, from, to } => {
                     let run = self.check_run(batch, op.replica, first, from, to)?;
@@ -67,7 +80,6 @@ impl Engine {
                     } else {
                         plan.payload += run.payload;
                         plan.table += run.table;
-                        movable.push((run.payload + run.table, i));
                     }
                 }
                 What::Put { key, value } => {
@@ -95,7 +107,7 @@ impl Engine {
                 What::Truncate { .. } | What::Reset { .. } | What::Remove => plan.table += RECORD_HEAD,
             }
         }
-        self.relieve(&mut plan, batch, &mut direct, movable)?;
+        self.relieve(plan, batch, &mut direct)?;
         direct.sort_unstable();
         for i in direct {
             let Some(op) = batch.ops.get(i) else { continue };
@@ -108,32 +120,35 @@ impl Engine {
             }
             plan.pieces.push((i, pieces));
         }
-        self.check_inline(&plan)?;
-        Ok(plan)
+        let (bytes, limit) = (plan.inline(), self.max_inline());
+        if bytes > limit { Err(Error::BatchTooLarge { bytes, limit }) } else { Ok(()) }
     }
 
     /// Where the inline part overflows a frame, the longest runs are placed directly instead.
-    fn relieve(
-        &self,
-        plan: &mut Plan,
-        batch: &Batch,
-        direct: &mut Vec<usize>,
-        mut movable: Vec<(u64, usize)>,
-    ) -> Result<()> {
+    fn relieve(&self, plan: &mut Plan, batch: &Batch, direct: &mut Vec<usize>) -> Result<()> {
         let limit = self.max_inline();
         // What the descriptors of direct runs will take: known for sure only once they are packed.
         let mut descriptors: u64 = direct.iter().map(|&op| self.descriptors(batch, op)).sum();
-        if plan.payload + plan.table + descriptors <= limit {
+        if plan.inline() + descriptors <= limit {
             return Ok(());
         }
+        // Inline runs: (bytes, payload, op).
+        let mut movable: Vec<(u64, u64, usize)> = Vec::new();
+        for (i, op) in batch.ops.iter().enumerate() {
+            if let What::Append { first, from, to } = op.what
+                && !direct.contains(&i)
+            {
+                let run = self.check_run(batch, op.replica, first, from, to)?;
+                movable.push((run.payload + run.table, run.payload, i));
+            }
+        }
         movable.sort_unstable();
-        while plan.payload + plan.table + descriptors > limit {
-            let Some((bytes, op)) = movable.pop() else {
-                return Err(Error::BatchTooLarge { bytes: plan.payload + plan.table + descriptors, limit });
+        while plan.inline() + descriptors > limit {
+            let Some((bytes, payload, op)) = movable.pop() else {
+                return Err(Error::BatchTooLarge { bytes: plan.inline() + descriptors, limit });
             };
-            let gain = bytes.min(plan.payload);
-            plan.payload -= gain;
-            plan.table = plan.table.saturating_sub(bytes - gain);
+            plan.payload -= payload;
+            plan.table -= bytes - payload;
             descriptors += self.descriptors(batch, op);
             direct.push(op);
         }
@@ -153,11 +168,6 @@ impl Engine {
         pieces * DESCRIPTOR + runs * 2 * varint::MAX_BYTES as u64 + bytes / u64::from(self.geo.chunk_bytes) * 10
     }
 
-    fn check_inline(&self, plan: &Plan) -> Result<()> {
-        let (bytes, limit) = (plan.payload + plan.table, self.max_inline());
-        if bytes > limit { Err(Error::BatchTooLarge { bytes, limit }) } else { Ok(()) }
-    }
-
     fn check_key(&self, replica: u64, len: usize) -> Result<()> {
         let (bytes, limit) = (len as u64, u64::from(MAX_KEY_BYTES));
         if bytes > limit { Err(Error::ValueTooLarge { replica, what: "a key", bytes, limit }) } else { Ok(()) }
@@ -166,7 +176,11 @@ impl Engine {
     fn check_run(&self, batch: &Batch, replica: u64, first: u64, from: usize, to: usize) -> Result<Run> {
         let mut run = Run { payload: 0, table: 0, direct: self.run.placement == Placement::Chain };
         let mut last_term = None;
-        for (i, meta) in batch.metas.get(from..to).unwrap_or(&[]).iter().enumerate() {
+        let metas = batch.metas.get(from..to).unwrap_or(&[]);
+        // No record of this run has a longer one: indexes only grow, and each count is at most that of all.
+        let last = first.saturating_add(metas.len() as u64);
+        let head = KIND_AND_SEQ + (varint::len(replica) + varint::len(last) + varint::len(metas.len() as u64)) as u64;
+        for (i, meta) in metas.iter().enumerate() {
             if meta.len > self.run.max_entry_bytes {
                 return Err(Error::EntryTooLarge {
                     replica,
@@ -180,7 +194,7 @@ impl Engine {
             run.table += varint::len(meta.len.into()) as u64;
             if last_term != Some(meta.term) {
                 last_term = Some(meta.term);
-                run.table += RECORD_HEAD;
+                run.table += head + varint::len(meta.term) as u64;
             }
         }
         run.direct |= run.payload + run.table > self.max_inline();

@@ -3,6 +3,8 @@
 use std::cell::Cell as ThreadCell;
 
 use super::Engine;
+use super::admit::Admission;
+use super::plan::Plan;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::journal::{Sequencer, Ticket};
@@ -14,6 +16,15 @@ thread_local! {
     // Not `const`: loom's macro does not know that.
     #[allow(clippy::missing_const_for_thread_local)]
     pub(super) static COMPLETING: ThreadCell<bool> = ThreadCell::new(false);
+    #[allow(clippy::missing_const_for_thread_local)]
+    static SCRATCH: ThreadCell<Option<Box<Scratch>>> = ThreadCell::new(None);
+}
+
+/// What a submission needs while it lasts; kept by its thread for the next one.
+#[derive(Debug, Default)]
+struct Scratch {
+    plan: Plan,
+    adm: Admission,
 }
 
 /// What to do when there is no room at once.
@@ -30,8 +41,7 @@ pub(crate) enum Mode {
 pub(crate) struct Submitted {
     pub lsn: Lsn,
     pub ticket: Arc<Ticket>,
-    /// The writer thread was at work when the batch got its place, and will write its frame: it looks again before it rests. Not said of a
-    /// frame of lazy batches, which nobody writes unless it is wanted.
+    /// The writer thread will write its frame. Not said of a frame of lazy batches, which nobody writes unless it is wanted.
     pub writer_busy: bool,
 }
 
@@ -48,8 +58,26 @@ impl Engine {
     pub(crate) fn submit(&self, batch: &Batch, mode: Mode, done: Option<Done>, lead: bool) -> Result<Submitted> {
         self.writable()?;
         batch.check()?;
+        // Taken, not borrowed: while this one waits, callbacks may submit on the same thread.
+        let mut scratch = SCRATCH.with(ThreadCell::take).unwrap_or_default();
+        let outcome = self.submit_with(batch, mode, done, lead, &mut scratch);
+        scratch.adm.clear();
+        SCRATCH.with(|s| s.set(Some(scratch)));
+        outcome
+    }
+
+    fn submit_with(
+        &self,
+        batch: &Batch,
+        mode: Mode,
+        done: Option<Done>,
+        lead: bool,
+        scratch: &mut Scratch,
+    ) -> Result<Submitted> {
+        let Scratch { plan, adm } = scratch;
         let mode = if COMPLETING.with(ThreadCell::get) { Mode::Try } else { mode };
-        let plan = self.plan(batch)?;
+        self.plan(batch, plan)?;
+        adm.resolve(&self.registry, batch);
         let mut relief = 0;
         let mut fruitless = 0;
         let mut s = self.seq.lock();
@@ -66,13 +94,13 @@ impl Engine {
                 s = self.wait_for_writer(s);
                 continue;
             }
-            let adm = self.validate(batch, &plan)?;
-            let room = self.admit(&adm, &s.accounts, &self.pool.lock());
+            self.validate(batch, plan, adm)?;
+            let room = self.admit(adm, &s.accounts, &self.pool.lock());
             if let Err(why) = room {
                 let pending = self.pool.lock().pending() > 0;
                 drop(s);
                 if mode == Mode::Try || relief == 2 {
-                    return Err(self.full(&plan, why));
+                    return Err(self.full(plan, why));
                 }
                 relief += 1;
                 if relief == 1 && pending {
@@ -88,8 +116,8 @@ impl Engine {
                 s = self.seq.lock();
                 continue;
             }
-            let class = adm.class.unwrap_or(crate::journal::Class::Grow);
-            if !s.make_room(plan.payload, plan.table, class, &self.segment_map, &self.recent) {
+            let table = plan.table + adm.creating();
+            if !s.make_room(plan.payload, table, adm.class, &self.segment_map, &self.recent) {
                 // What was closed to make room is ready to go.
                 self.wake_writer(&s);
                 if mode == Mode::Try {
@@ -101,11 +129,11 @@ impl Engine {
                 fruitless = if self.counters.segments_cleaned.get() == before { fruitless + 1 } else { 0 };
                 if fruitless > FRUITLESS_CLEANINGS && !self.run.background {
                     drop(s);
-                    return Err(self.full(&plan, super::admit::NoRoom { metadata: true }));
+                    return Err(self.full(plan, super::admit::NoRoom { metadata: true }));
                 }
                 continue;
             }
-            self.apply(&mut s, batch, &plan, &adm);
+            self.apply(&mut s, batch, plan, adm);
             return Ok(self.submitted(&mut s, batch.lazy, done, lead));
         }
     }
@@ -127,7 +155,7 @@ impl Engine {
             s.nudged = segment;
             self.want_segments();
         }
-        Submitted { lsn, ticket, writer_busy: self.run.background && !s.writer_idle && s.open.wanted }
+        Submitted { lsn, ticket, writer_busy: s.open.wanted && self.writer_will(s) }
     }
 
     pub(crate) fn wake_writer(&self, s: &Sequencer) {

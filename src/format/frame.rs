@@ -21,8 +21,9 @@ pub const MAX_PARTICIPANTS: usize = 1024;
 const MAGIC: u32 = 0x4d52_4653; // "SFRM"
 const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
 
-/// How many frames may be in flight at once: what lies above the watermark can be no more.
-pub const MAX_IN_FLIGHT: u32 = 1;
+/// How many frames may be in flight at once: what lies above the watermark can be no more. Two keep a device busy while what was
+/// acknowledged comes back; more would only widen what a torn end can hide.
+pub const MAX_IN_FLIGHT: u32 = 2;
 
 /// No log ever written comes near these numbers: a header that claims so is none, and nothing that counts on overflows.
 pub const MAX_LSN: u64 = 3 << 60;
@@ -146,6 +147,11 @@ impl FrameHeader {
         self.encode(seed, &mut bytes);
         let high = crc32c::crc32c_append(!0, &bytes);
         u64::from(high) << 32 | u64::from(self.table_crc ^ self.session as u32)
+    }
+
+    /// Where the predecessor ends.
+    pub fn prev_end(&self) -> u64 {
+        self.prev_lsn.saturating_add(u64::from(self.prev_blocks) * BLOCK_BYTES)
     }
 
     /// Whether this frame may follow `prev`: it names its place and its hash.

@@ -1,6 +1,6 @@
 //! From replica id to its cell: sharded, so that readers of different replicas do not meet.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::state::ReplicaState;
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -21,7 +21,7 @@ impl Cell {
     }
 }
 
-type Shard = RwLock<HashMap<u64, Arc<Cell>>>;
+type Shard = RwLock<FxHashMap<u64, Arc<Cell>>>;
 
 /// All cells ever asked for by a writer. A removed replica keeps its empty cell until the log is reopened.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::new(HashMap::new())).collect() }
+        Self { shards: (0..SHARDS).map(|_| RwLock::new(FxHashMap::default())).collect() }
     }
 
     fn shard(&self, id: u64) -> &Shard {

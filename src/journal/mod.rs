@@ -1,8 +1,10 @@
 //! The journal: where order is made and durability is bought.
 //!
-//! The *sequencer* is the lock under which batches get their place; queue order is log order. The *writer role* is the lock
-//! under which frames go to the disk, one at a time. Nobody holds the first while waiting for the second's disk.
+//! The *sequencer* is the lock under which batches get their place; queue order is log order. Under the same lock frames are
+//! sealed and their flight begins; whoever took one writes it under no lock at all. A few may be in flight at once; they are
+//! acknowledged in the order of the log, whichever was written first.
 
+mod flights;
 mod frames;
 mod gate;
 mod recent;
@@ -12,6 +14,7 @@ mod ticket;
 #[cfg(all(test, loom))]
 mod ticket_loom;
 
+pub(crate) use flights::{Flights, Landing};
 pub(crate) use frames::{Callbacks, Placed, SealedFrame};
 pub(crate) use recent::{FrameMem, Recent};
 pub(crate) use segments::{LiveSegment, SegmentMap, Segments};
@@ -19,9 +22,10 @@ pub(crate) use sequencer::{Resume, Sequencer};
 pub(crate) use ticket::Ticket;
 
 /// Who asks for room in the journal: the less a class frees, the earlier it has to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Appends, and state that grows.
+    #[default]
     Grow,
     /// Truncation, removal, and state that does not grow.
     Keep,

@@ -6,7 +6,7 @@ use std::task::Waker;
 use super::frames::{Before, OpenFrame, SealedFrame};
 use super::recent::Recent;
 use super::segments::{SegmentMap, Segments};
-use super::{Class, Ticket};
+use super::{Class, Flights};
 use crate::error::Error;
 use crate::format::frame::FrameHeader;
 use crate::format::{BLOCK_BYTES, Seed};
@@ -21,7 +21,7 @@ pub(crate) struct Sequencer {
     pub open: OpenFrame,
     /// Full frames that wait for the writer.
     pub closed: VecDeque<OpenFrame>,
-    /// Bytes in `closed`, and in the frame being written.
+    /// Bytes in `closed`, and in the frames in flight.
     pub queued: u64,
     pub segments: Segments,
     pub accounts: Accounts,
@@ -29,8 +29,7 @@ pub(crate) struct Sequencer {
     pub prev: Option<FrameHeader>,
     pub session: u64,
     pub cut: u64,
-    /// Ticket of the frame being written.
-    pub in_flight: Option<Arc<Ticket>>,
+    pub in_flight: Flights,
     /// Why nothing is accepted any more.
     pub stopped: Option<Error>,
     /// The writer thread waits for work.
@@ -66,7 +65,15 @@ pub(crate) struct Resume {
 }
 
 impl Sequencer {
-    pub fn new(mut resume: Resume, seed: Seed, segment_bytes: u64, pool_offset: u64, recent: &Recent) -> Self {
+    /// `in_flight`: how many frames may be written at once.
+    pub fn new(
+        mut resume: Resume,
+        seed: Seed,
+        segment_bytes: u64,
+        pool_offset: u64,
+        in_flight: usize,
+        recent: &Recent,
+    ) -> Self {
         let mut open = OpenFrame::new(recent.buffer(0), Vec::new(), &mut resume.prev_participants);
         if let Some((lsn, offset, room)) = resume.in_place {
             open.move_to(lsn, offset, room);
@@ -80,7 +87,7 @@ impl Sequencer {
             prev: resume.prev,
             session: resume.session,
             cut: resume.cut,
-            in_flight: None,
+            in_flight: Flights::new(in_flight),
             stopped: None,
             writer_idle: false,
             room_wakers: Vec::new(),
@@ -102,9 +109,9 @@ impl Sequencer {
         (self.segments.current() + 1) * self.segment_bytes
     }
 
-    /// Whether a writer has something to do.
+    /// Whether a writer has something to do, and may.
     pub fn has_work(&self) -> bool {
-        !self.closed.is_empty() || self.open.wanted
+        (!self.closed.is_empty() || self.open.wanted) && self.in_flight.may_start()
     }
 
     /// Makes room for a batch in the open frame: closes a full one, opens the next segment. `false`: no segment can be spared
@@ -169,8 +176,12 @@ impl Sequencer {
         next
     }
 
-    /// Takes the oldest frame and seals it. The watermark is as of now: frames above it are at most those in flight.
-    pub fn take(&mut self, durable: u64, recent: &Recent) -> Option<SealedFrame> {
+    /// Takes the oldest frame and seals it, unless as many as may be are in flight. The watermark is as of now: **frames above it
+    /// are at most those in flight**, and recovery counts on that.
+    pub fn take(&mut self, durable: u64, recent: &Recent) -> Option<Box<SealedFrame>> {
+        if !self.in_flight.may_start() {
+            return None;
+        }
         let frame = match self.closed.pop_front() {
             Some(frame) => {
                 self.queued -= frame.queued();
@@ -192,10 +203,10 @@ impl Sequencer {
         let sealed = frame.seal(self.seed, &before);
         self.prev = Some(sealed.header);
         self.queued += sealed.queued;
-        self.in_flight = Some(Arc::clone(&sealed.ticket));
+        self.in_flight.start(&sealed);
         self.frames_taken += 1;
         recent.push(Arc::clone(&sealed.mem));
-        Some(sealed)
+        Some(Box::new(sealed))
     }
 
     /// The bytes at `lsn` of a frame that is not sealed yet, given to `f`. None at all may lie at its very end: an empty entry.

@@ -4,11 +4,13 @@
 //! |---|---|---|---|
 //! | intact | yes | any | apply; payloads are checked when they are read |
 //! | intact, payload good | no | any | apply |
-//! | payload or placed piece bad | no | none | the log ends before it |
-//! | payload or placed piece bad | no | some | impossible with one frame in flight: refuse |
+//! | payload or placed piece bad | no | fewer than may be in flight | the log ends before it |
+//! | payload or placed piece bad | no | as many, or more | impossible: refuse |
 //! | unreadable | yes | any | damage: those listed by the next frame, and whoever shows a gap |
-//! | unreadable | no | none | the log ends before it |
-//! | unreadable | no | some | impossible: refuse |
+//! | unreadable | no | fewer than may be in flight | the log ends before it |
+//! | unreadable | no | as many, or more | impossible: refuse |
+//!
+//! Why impossible: a frame is sealed only while fewer than that are in flight, so the watermark in it covers all but those.
 
 use crate::format::frame::MAX_IN_FLIGHT;
 
@@ -54,14 +56,14 @@ mod tests {
         let rows: [Row; 6] = [
             (|c, _, _| c == Condition::Intact, Decision::Apply),
             (|c, below, _| c == Condition::PayloadBad && below, Decision::Apply),
-            (|c, below, n| c == Condition::PayloadBad && !below && n == 0, Decision::EndOfLog),
+            (|c, below, n| c == Condition::PayloadBad && !below && n < 2, Decision::EndOfLog),
             (|c, below, _| c == Condition::Unreadable && below, Decision::Damage),
-            (|c, below, n| c == Condition::Unreadable && !below && n == 0, Decision::EndOfLog),
-            (|c, below, n| c != Condition::Intact && !below && n > 0, Decision::Refuse),
+            (|c, below, n| c == Condition::Unreadable && !below && n < 2, Decision::EndOfLog),
+            (|c, below, n| c != Condition::Intact && !below && n >= 2, Decision::Refuse),
         ];
         for condition in [Condition::Intact, Condition::PayloadBad, Condition::Unreadable] {
             for below in [false, true] {
-                for followers in [0, 1, 2, 1000] {
+                for followers in [0, 1, 2, 3, 1000] {
                     let hits: Vec<_> = rows.iter().filter(|(row, _)| row(condition, below, followers)).collect();
                     assert_eq!(hits.len(), 1, "{condition:?} {below} {followers}");
                     assert_eq!(decide(condition, below, followers), hits[0].1, "{condition:?} {below} {followers}");

@@ -84,8 +84,9 @@ pub(super) fn walk<'a>(disk: &dyn Disk, geo: &Geometry, scan: &'a Scan) -> Resul
             Decision::Apply => {
                 let before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
                 let before = if hole && before == Before::Whole { Before::LostSome } else { before };
-                if before != Before::Whole && !below && watermark <= walk.end {
-                    // It names a predecessor that is not there, and nothing vouches for what lies between.
+                if before != Before::Whole && !below && header.prev_end() > watermark {
+                    // What it follows is not there and was not durable when it was sealed: it was in flight beside it, and neither
+                    // was acknowledged.
                     walk.dropped += 1;
                     continue;
                 }

@@ -1,20 +1,24 @@
-//! Payload that no compressor shortens and that does not repeat within any window.
+//! Payload that no compressor shortens and that does not repeat within any window, and that lies as near as what has just come
+//! from the network: a random walk through memory would measure the machine's page tables, the same for every contestant.
 
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
+
+/// Many times the window of LZ4 (64 KiB).
+const BYTES: usize = 8 << 20;
 
 pub struct Payload(Vec<u8>);
 
 impl Payload {
     pub fn new() -> Self {
-        let mut bytes = vec![0; 64 << 20];
+        let mut bytes = vec![0; BYTES];
         SmallRng::seed_from_u64(1).fill_bytes(&mut bytes);
         Self(bytes)
     }
 
-    /// A different slice for each `n`, for a long time.
+    /// A different slice for each `n`, for far longer than any compressor looks back.
     pub fn get(&self, n: u64, len: usize) -> &[u8] {
-        let at = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as usize % (self.0.len() - len);
+        let at = n.wrapping_mul(len as u64) as usize % (self.0.len() - len);
         &self.0[at..at + len]
     }
 }

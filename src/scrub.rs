@@ -1,0 +1,172 @@
+//! Scrubbing: a slow verification of a log in use, that quarantines what it finds.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::error::{Damage, Error, Lost, Result};
+use crate::index::{Cell, Loc, Place, ReplicaState};
+use crate::verify::VerifyReport;
+
+/// What a scrub found of one replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Scrubbed {
+    /// Its id.
+    pub replica: u64,
+    /// Entries read.
+    pub entries: u64,
+    /// Bytes of payload read.
+    pub bytes: u64,
+    /// Its damage, known before or found now. What was found now is quarantined: reads of it answer with this damage from now on,
+    /// also after the log is opened again.
+    pub damage: Vec<Damage>,
+    /// Rot that costs no data: the header of a piece.
+    pub structure: Vec<String>,
+}
+
+/// Keeps a reader to so many bytes a second, whatever the size of what it reads.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    started: Instant,
+    bytes: u64,
+    rate: u64,
+}
+
+/// An entry without payload costs a read, too.
+const LEAST_BYTES: u64 = 512;
+/// Shorter pauses are saved up.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
+
+impl Pace {
+    pub fn new(bytes_per_second: u64) -> Self {
+        Self { started: Instant::now(), bytes: 0, rate: bytes_per_second.max(1) }
+    }
+
+    /// Accounts for `bytes`; answers how far the reader is ahead of its rate after `elapsed`.
+    fn ahead(&mut self, bytes: u64, elapsed: Duration) -> Duration {
+        self.bytes = self.bytes.saturating_add(bytes.max(LEAST_BYTES));
+        let micros = u128::from(self.bytes) * 1_000_000 / u128::from(self.rate);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).saturating_sub(elapsed)
+    }
+
+    fn keep(&mut self, bytes: u64) {
+        let ahead = self.ahead(bytes, self.started.elapsed());
+        if ahead >= LEAST_PAUSE {
+            std::thread::sleep(ahead);
+        }
+    }
+}
+
+/// Where an entry was when it could not be read.
+#[derive(PartialEq, Eq)]
+enum Spot {
+    Journal(Loc),
+    Piece(u64),
+}
+
+fn spot(state: &ReplicaState, index: u64) -> Option<(u64, Spot)> {
+    let held = state.exists && index >= state.first && index <= state.last && state.damage_at(index).is_none();
+    let spot = match state.places.get(index).filter(|_| held)? {
+        Place::Journal(loc) => Spot::Journal(loc),
+        Place::Chain(piece) => Spot::Piece(piece.desc.id),
+    };
+    Some((state.incarnation, spot))
+}
+
+impl Engine {
+    pub(crate) fn scrub(
+        &self,
+        bytes_per_second: u64,
+        mut each: impl FnMut(&Scrubbed) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if bytes_per_second == 0 {
+            let (name, given) = ("bytes_per_second", "0".to_owned());
+            return Err(Error::Option { name, given, range: "1 or more; u64::MAX for no limit".into() });
+        }
+        let mut cells = self.registry.all();
+        cells.sort_unstable_by_key(|c| c.id);
+        let mut pace = Pace::new(bytes_per_second);
+        for cell in cells {
+            if !cell.lock().exists {
+                continue;
+            }
+            if let Some(why) = self.seq.lock().stopped.clone() {
+                return Err(why);
+            }
+            let mut report = VerifyReport::default();
+            self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
+            if !self.read_only {
+                self.quarantine(&cell, &report.damage)?;
+            }
+            let mut damage = report.damage;
+            if !self.read_only {
+                // As it stands now: entries that were truncated or healed meanwhile are no damage any more.
+                damage.retain(|d| d.lost == Lost::State);
+                damage.extend(cell.lock().damage(cell.id));
+                damage.dedup();
+            }
+            let (entries, bytes) = (report.entries, report.bytes);
+            let done = Scrubbed { replica: cell.id, entries, bytes, damage, structure: report.structure };
+            if each(&done).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records what is found damaged, durably. Every entry is looked at once more: **what is quarantined is lost**, so it must lie
+    /// where it lay when it could not be read, and everything must be on the disk.
+    fn quarantine(&self, cell: &Cell, found: &[Damage]) -> Result<()> {
+        let mut hurt = false;
+        for damage in found {
+            let Lost::Entries { first, last } = damage.lost else { continue };
+            for index in first..=last {
+                let Some(before) = spot(&cell.lock(), index) else { continue };
+                self.sync()?;
+                if self.check_entry(cell, index)?.is_some() {
+                    continue;
+                }
+                let mut s = self.seq.lock();
+                let mut state = cell.lock();
+                if spot(&state, index).as_ref() == Some(&before) {
+                    self.forget_damaged(&mut s, cell.id, &mut state, index);
+                    hurt = true;
+                }
+            }
+        }
+        if hurt { self.record_damage(&[cell.id]) } else { Ok(()) }
+    }
+
+    /// The entry is damage from now on: the cleaner leaves it, and nobody is given wrong bytes.
+    pub(crate) fn forget_damaged(
+        &self,
+        s: &mut crate::journal::Sequencer,
+        id: u64,
+        state: &mut ReplicaState,
+        index: u64,
+    ) {
+        tracing::error!(replica = id, index, "an entry is damaged");
+        state.places.forget_journal(index, index, self.geo.chunk_bytes);
+        state.add_damage(index, index);
+        self.counters.damaged_entries.add(1);
+        self.recharge(s, state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_kept_over_all_and_catches_up_after_a_pause() {
+        let mut pace = Pace::new(1_000_000);
+        let second = Duration::from_secs(1);
+        assert_eq!(pace.ahead(1_000_000, Duration::ZERO), second);
+        assert_eq!(pace.ahead(1_000_000, second), second);
+        assert_eq!(pace.ahead(1_000_000, 5 * second), Duration::ZERO);
+        assert_eq!(pace.ahead(0, 3 * second), Duration::from_micros(LEAST_BYTES));
+        assert_eq!(Pace::new(u64::MAX).ahead(u64::MAX, Duration::ZERO), second);
+        assert_eq!(Pace::new(0).ahead(u64::MAX, Duration::ZERO), Duration::from_micros(u64::MAX));
+    }
+}

@@ -1,0 +1,279 @@
+//! Two frames in flight: the later may be on the disk before the earlier, and must not count before it.
+
+mod support;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use strandlog::disk::sim::SimDisk;
+use strandlog::disk::{Disk, DiskInfo, Map};
+use strandlog::{Batch, Error, Options, Placement, Wal};
+
+use support::{PLACEMENTS, assert_sound, open, payload, small};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// The next frame is kept from the disk, and the gate opens behind it.
+    HoldNext,
+    /// The next frame fails.
+    FailNext,
+}
+
+/// Lets one frame wait while others pass.
+#[derive(Debug)]
+struct Held {
+    disk: Arc<SimDisk>,
+    gate: Mutex<Gate>,
+    /// What the held frame will say: nothing yet, its own error, or success.
+    verdict: Mutex<Option<bool>>,
+    told: Condvar,
+    holding: AtomicBool,
+    /// Frames that reached the disk.
+    passed: AtomicU64,
+    /// Offset and bytes of what was held last.
+    kept: Mutex<(u64, Vec<u8>)>,
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+impl Held {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            disk: Arc::new(SimDisk::new(4 << 20)),
+            gate: Mutex::new(Gate::Open),
+            verdict: Mutex::new(None),
+            told: Condvar::new(),
+            holding: AtomicBool::new(false),
+            passed: AtomicU64::new(0),
+            kept: Mutex::new((0, Vec::new())),
+        })
+    }
+
+    fn set(&self, gate: Gate) {
+        *self.gate.lock().expect("no other panic") = gate;
+    }
+
+    fn release(&self, ok: bool) {
+        *self.verdict.lock().expect("no other panic") = Some(ok);
+        self.told.notify_all();
+    }
+
+    /// Spins until the condition holds: another thread is on its way to it.
+    fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        for _ in 0..10_000 {
+            if condition(self) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("never: {what}");
+    }
+
+    fn pass(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let gate = std::mem::replace(&mut *self.gate.lock().expect("no other panic"), Gate::Open);
+        match gate {
+            Gate::Open => Ok(()),
+            Gate::FailNext => Err(eio()),
+            Gate::HoldNext => {
+                *self.kept.lock().expect("no other panic") = (offset, buf.to_vec());
+                self.holding.store(true, Ordering::SeqCst);
+                let mut verdict = self.verdict.lock().expect("no other panic");
+                let ok = loop {
+                    match verdict.take() {
+                        Some(ok) => break ok,
+                        None => verdict = self.told.wait(verdict).expect("no other panic"),
+                    }
+                };
+                if ok { Ok(()) } else { Err(eio()) }
+            }
+        }
+    }
+}
+
+impl Disk for Held {
+    fn len(&self) -> u64 {
+        Disk::len(&*self.disk)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.pass(offset, buf)?;
+        self.disk.write_at(offset, buf)
+    }
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.pass(offset, buf)?;
+        self.disk.write_durable_at(offset, buf)?;
+        self.passed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.disk.flush()?;
+        self.passed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+    fn map(&self) -> Option<Arc<Map>> {
+        None
+    }
+    fn info(&self) -> DiskInfo {
+        self.disk.info()
+    }
+    fn release(&self) {
+        self.disk.release();
+    }
+}
+
+fn options(placement: Placement) -> Options {
+    small(placement)
+}
+
+fn entry(replica: u64, index: u64) -> Batch {
+    let mut batch = Batch::new();
+    batch.append(replica, &[(index, 1, payload(replica, index, 1, 9000))]).put(replica, b"k", &index.to_le_bytes());
+    batch
+}
+
+/// What each of three replicas holds.
+fn lasts(wal: &Wal) -> [u64; 3] {
+    [1, 2, 3].map(|r| {
+        let replica = wal.replica(r);
+        let last = replica.last_index();
+        for i in 1..=last {
+            assert_eq!(replica.entry(i).expect("held").data, payload(r, i, 1, 9000));
+        }
+        assert_eq!(replica.get(b"k").expect("readable").map_or(0, |v| v[0]), last as u8);
+        last
+    })
+}
+
+/// A log with one durable entry in replica 3, a frame of replica 1 held back, and one of replica 2 on the disk behind it.
+struct Scene {
+    disk: Arc<Held>,
+    wal: Arc<Wal>,
+    first: std::thread::JoinHandle<Result<strandlog::Lsn, Error>>,
+    second: std::thread::JoinHandle<Result<strandlog::Lsn, Error>>,
+}
+
+fn scene(placement: Placement, second: Gate) -> Scene {
+    let disk = Held::new();
+    let wal = Arc::new(options(placement).open_disk(disk.clone()).expect("opened"));
+    wal.commit(entry(3, 1)).expect("committed");
+    disk.set(Gate::HoldNext);
+    let commit = |replica| {
+        let wal = Arc::clone(&wal);
+        std::thread::spawn(move || wal.commit(entry(replica, 1)))
+    };
+    let first = commit(1);
+    disk.until("the first frame is held", |d| d.holding.load(Ordering::SeqCst));
+    let passed = disk.passed.load(Ordering::SeqCst);
+    disk.set(second);
+    let second_frame = commit(2);
+    if second == Gate::Open {
+        disk.until("the second frame is written", |d| d.passed.load(Ordering::SeqCst) > passed);
+    } else {
+        while !second_frame.is_finished() {
+            std::thread::yield_now();
+        }
+    }
+    Scene { disk, wal, first, second: second_frame }
+}
+
+#[test]
+fn a_frame_behind_a_missing_one_was_never_acknowledged_and_is_dropped() {
+    for placement in PLACEMENTS {
+        let s = scene(placement, Gate::Open);
+        // Time enough for a wrong acknowledgement.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!s.second.is_finished(), "acknowledged before the frame in front of it");
+        let image = s.disk.disk.durable_image();
+        let (offset, held) = s.disk.kept.lock().expect("no other panic").clone();
+        // Power fails now. Of the held write nothing arrived, or any part of it.
+        for blocks in 0..=held.len() / 512 {
+            let mut image = image.clone();
+            let at = offset as usize;
+            let part = &held[..blocks * 512];
+            image[at..at + part.len()].copy_from_slice(part);
+            // The padding is zeros as the disk is; and of a placed payload the frame is still to come.
+            let whole = image[at..at + held.len()] == held && held.starts_with(b"SFRM");
+            let mut disk = Arc::new(SimDisk::from_image(image));
+            for round in 0..2 {
+                let wal = open(options(placement), &disk);
+                let expected = if whole { [1, 1, 1] } else { [0, 0, 1] };
+                assert_eq!(lasts(&wal), expected, "{placement:?}, {blocks} sectors, round {round}");
+                assert_sound(&wal, "after the cut");
+                drop(wal);
+                disk = Arc::new(disk.restart());
+            }
+            // The log goes on where it ends, and what was dropped does not come back.
+            let wal = open(options(placement), &disk);
+            wal.commit(entry(3, 2)).expect("goes on");
+            drop(wal);
+            let disk = Arc::new(disk.crash_lost_all());
+            let wal = open(options(placement), &disk);
+            assert_eq!(lasts(&wal), if whole { [1, 1, 2] } else { [0, 0, 2] });
+            wal.checkpoint().expect("cleaned");
+            assert_sound(&wal, "after it went on");
+        }
+        s.disk.release(true);
+        let first = s.first.join().expect("no panic").expect("acknowledged");
+        let second = s.second.join().expect("no panic").expect("acknowledged");
+        assert!(first < second && s.wal.durable_lsn() >= second);
+        assert_eq!(lasts(&open(options(placement), &Arc::new(s.disk.disk.crash_lost_all()))), [1, 1, 1]);
+    }
+}
+
+#[test]
+fn a_frame_behind_a_failed_one_is_told_so_though_it_is_on_the_disk() {
+    for placement in PLACEMENTS {
+        let s = scene(placement, Gate::Open);
+        s.disk.release(false);
+        for outcome in [s.first, s.second].map(|t| t.join().expect("no panic")) {
+            assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+        }
+        assert!(matches!(s.wal.commit(entry(3, 2)), Err(Error::Poisoned { .. })));
+        drop(s.wal);
+        assert_eq!(lasts(&open(options(placement), &Arc::new(s.disk.disk.crash_lost_all()))), [0, 0, 1]);
+    }
+}
+
+#[test]
+fn a_frame_before_a_failed_one_may_still_succeed() {
+    for placement in PLACEMENTS {
+        let s = scene(placement, Gate::FailNext);
+        let second = s.second.join().expect("no panic");
+        assert!(matches!(second, Err(Error::Poisoned { .. })), "{second:?}");
+        s.disk.release(true);
+        let first = s.first.join().expect("no panic").expect("it was written, whatever came behind it");
+        assert!(s.wal.durable_lsn() >= first);
+        assert!(matches!(s.wal.commit(entry(3, 2)), Err(Error::Poisoned { .. })));
+        drop(s.wal);
+        assert_eq!(lasts(&open(options(placement), &Arc::new(s.disk.disk.crash_lost_all()))), [1, 0, 1]);
+    }
+}
+
+/// Both frames put a large value, which lies in chunks of its own; the callbacks come in the order of the log.
+#[test]
+fn completions_come_in_the_order_of_the_log_whichever_frame_was_written_first() {
+    let s = scene(Placement::Auto, Gate::Open);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    for n in 0..3_u64 {
+        let mut batch = Batch::new();
+        batch.put(3, b"large", &vec![n as u8; 20_000]);
+        let order = Arc::clone(&order);
+        let told = move |outcome: Result<strandlog::Lsn, Error>| {
+            order.lock().expect("no other panic").push((n, outcome.expect("durable")));
+        };
+        s.wal.submit_with(batch, told).expect("submitted");
+    }
+    s.disk.release(true);
+    s.wal.sync().expect("synced");
+    let first = s.first.join().expect("no panic").expect("acknowledged");
+    let second = s.second.join().expect("no panic").expect("acknowledged");
+    let order = order.lock().expect("no other panic").clone();
+    assert_eq!(order.iter().map(|o| o.0).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(first < second && order.iter().all(|o| o.1 > second) && order.is_sorted_by_key(|o| o.1));
+}

@@ -1,0 +1,190 @@
+//! Scrubbing a log in use: what rotted is found, quarantined and healed; what did not is never accused.
+
+mod support;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use strandlog::disk::sim::SimDisk;
+use strandlog::{Batch, Damage, Error, Lost, Options, Placement, Scrubbed, Wal};
+
+use support::{PLACEMENTS, assert_sound, open, payload, small};
+
+fn options(placement: Placement) -> Options {
+    small(placement)
+}
+
+fn fill(wal: &Wal, replicas: std::ops::RangeInclusive<u64>) {
+    for index in 1..=20 {
+        let mut batch = Batch::new();
+        for replica in replicas.clone() {
+            batch.append(replica, &[(index, 1, payload(replica, index, 1, 700))]);
+        }
+        wal.commit(batch).expect("committed");
+    }
+}
+
+/// Rots the entry wherever its bytes lie: old copies, too.
+fn rot(disk: &SimDisk, replica: u64, index: u64) {
+    let (image, wanted) = (disk.kept_image(), payload(replica, index, 1, 700));
+    let mut hits = 0;
+    for at in 0..image.len() - wanted.len() {
+        if image[at] == wanted[0] && image[at..at + wanted.len()] == wanted[..] {
+            disk.flip_bit(at as u64 + 350, 3);
+            hits += 1;
+        }
+    }
+    assert!(hits > 0, "entry {index} of replica {replica} is not on the disk");
+}
+
+fn scrub(wal: &Wal) -> Vec<Scrubbed> {
+    let mut all = Vec::new();
+    wal.scrub(u64::MAX, |one| {
+        all.push(one.clone());
+        ControlFlow::Continue(())
+    })
+    .expect("scrubbed");
+    all
+}
+
+fn lost(replica: u64, first: u64, last: u64) -> Damage {
+    Damage { replica, lost: Lost::Entries { first, last } }
+}
+
+fn assert_quarantined(wal: &Wal) {
+    assert_eq!(wal.damage(), [lost(2, 5, 6)]);
+    for index in 1..=20 {
+        let read = wal.replica(2).entry(index);
+        match index {
+            5 | 6 => assert!(matches!(read, Err(Error::Damaged(ref d)) if *d == lost(2, 5, 6)), "{read:?}"),
+            _ => assert_eq!(read.expect("whole").data, payload(2, index, 1, 700)),
+        }
+        for whole in [1, 3] {
+            assert_eq!(wal.replica(whole).entry(index).expect("whole").data, payload(whole, index, 1, 700));
+        }
+    }
+}
+
+#[test]
+fn rot_is_found_quarantined_remembered_and_healed() {
+    for placement in PLACEMENTS {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = open(options(placement), &disk);
+        fill(&wal, 1..=3);
+        assert!(scrub(&wal).iter().all(|s| s.damage.is_empty() && s.entries == 20), "{placement:?}");
+        rot(&disk, 2, 5);
+        rot(&disk, 2, 6);
+        let found: Vec<_> = scrub(&wal).into_iter().filter(|s| !s.damage.is_empty()).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].replica, &found[0].damage[..]), (2, &[lost(2, 5, 6)][..]));
+        assert_eq!(wal.stats().damaged_entries, 2);
+        assert_quarantined(&wal);
+        // Not found twice, and known after a crash and after cleaning.
+        scrub(&wal);
+        assert_eq!(wal.stats().damaged_entries, 2);
+        drop(wal);
+        let disk = Arc::new(disk.crash_lost_all());
+        let wal = open(options(placement), &disk);
+        assert_quarantined(&wal);
+        wal.checkpoint().expect("cleaned");
+        assert_quarantined(&wal);
+        // Healed by a snapshot; the damaged replica's neighbours never noticed.
+        let mut heal = Batch::new();
+        heal.install_snapshot(2, 20, 1).append(2, &[(21, 1, b"healed")]);
+        wal.commit(heal).expect("committed");
+        assert_eq!(wal.damage(), []);
+        assert_eq!(wal.replica(2).entry(21).expect("whole").data, b"healed"[..]);
+        assert!(scrub(&wal).iter().all(|s| s.damage.is_empty()));
+        assert_sound(&wal, "healed");
+    }
+}
+
+/// Were it only forgotten, the log would say that nothing is damaged until it is opened anew.
+#[test]
+fn what_the_cleaner_cannot_read_is_recorded_as_damage_at_once() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open(options(Placement::Journal), &disk);
+    fill(&wal, 1..=3);
+    // Opened anew, so that nothing is read from memory; and into the next segment, so that the first can be cleaned.
+    drop(wal);
+    let disk = Arc::new(disk.restart());
+    rot(&disk, 2, 5);
+    rot(&disk, 2, 6);
+    let wal = open(options(Placement::Journal), &disk);
+    fill(&wal, 10..=15);
+    wal.checkpoint().expect("cleaned");
+    assert_quarantined(&wal);
+    assert_eq!(wal.stats().damaged_entries, 2);
+    drop(wal);
+    assert_quarantined(&open(options(Placement::Journal), &Arc::new(disk.crash_lost_all())));
+}
+
+#[test]
+fn a_scrub_ends_when_it_is_told_to_and_refuses_to_stand_still() {
+    let wal = open(options(Placement::Auto), &Arc::new(SimDisk::new(4 << 20)));
+    fill(&wal, 1..=3);
+    let mut seen = 0;
+    wal.scrub(u64::MAX, |_| {
+        seen += 1;
+        if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .expect("scrubbed");
+    assert_eq!(seen, 2);
+    assert!(matches!(wal.scrub(0, |_| ControlFlow::Continue(())), Err(Error::Option { .. })));
+    wal.close().expect("closed");
+    assert!(matches!(wal.scrub(u64::MAX, |_| ControlFlow::Continue(())), Err(Error::Closed)));
+}
+
+/// Entries come, go, are overwritten and move while they are read: none of that is damage.
+#[test]
+fn nothing_is_accused_while_the_log_changes_under_the_scrub() {
+    for placement in PLACEMENTS {
+        let disk = Arc::new(SimDisk::new(8 << 20));
+        let options = options(placement).background(true);
+        let wal = options.open_disk(disk).expect("opened");
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..3_u64 {
+                let (wal, stop) = (&wal, &stop);
+                scope.spawn(move || {
+                    let mut next = [1_u64; 4];
+                    for round in 0_u64.. {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let at = (round % 4) as usize;
+                        let replica = thread * 4 + at as u64;
+                        let term = 1 + round / 50;
+                        // Back by two now and then: a conflict is overwritten.
+                        let first = next[at].saturating_sub(u64::from(round % 7 == 0) * 2).max(1);
+                        let first = first.max(wal.replica(replica).bounds().0);
+                        let entries: Vec<_> =
+                            (first..first + 3).map(|i| (i, term, payload(replica, i, term, 900))).collect();
+                        let mut batch = Batch::new();
+                        batch.append(replica, &entries);
+                        next[at] = first + 3;
+                        if round % 5 == 0 && first > 30 {
+                            batch.truncate_prefix(replica, first - 20);
+                        }
+                        wal.commit(batch).expect("committed");
+                    }
+                });
+            }
+            let mut scrubs = 0;
+            let mut entries = 0;
+            let started = std::time::Instant::now();
+            while scrubs < 20 || started.elapsed().as_millis() < 700 {
+                for one in scrub(&wal) {
+                    assert!(one.damage.is_empty() && one.structure.is_empty(), "{placement:?}: {one:?}");
+                    entries += one.entries;
+                }
+                scrubs += 1;
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(entries > 0);
+        });
+        assert_eq!(wal.stats().damaged_entries, 0);
+        assert_sound(&wal, "after the scrubs");
+    }
+}
