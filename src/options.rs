@@ -262,6 +262,7 @@ impl Options {
         let cap = wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs - 1).max(floor);
         let floor = floor as u32;
         Ok(Superblock {
+            durable: 0,
             uuid,
             epoch: 1,
             chunk_bytes: self.chunk_size,

@@ -69,6 +69,7 @@ impl Engine {
 
     /// Reads everything that one replica holds; `read` is told the bytes of each entry.
     pub(crate) fn check_replica(&self, cell: &Cell, report: &mut VerifyReport, read: impl FnMut(u64)) -> Result<()> {
+        self.disk.check_size().map_err(|e| Error::io("reading the file", e))?;
         self.verify_entries(cell, report, read)?;
         self.verify_keys(cell, report)?;
         self.verify_headers(cell, report)

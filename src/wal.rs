@@ -188,7 +188,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Poisoned`] when the last writes failed.
     pub fn close(&self) -> Result<()> {
-        let outcome = if self.engine.read_only { Ok(()) } else { self.engine.seal_everything() };
+        let outcome = if self.engine.read_only { Ok(()) } else { self.engine.seal_for_good() };
         self.end();
         match outcome {
             Err(Error::Closed) => Ok(()),

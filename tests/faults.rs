@@ -555,3 +555,34 @@ fn a_batch_beyond_the_limits_is_refused_and_changes_nothing() {
     wal.commit(batch(&op)).expect("removed");
     assert_eq!(wal.replicas(), [] as [u64; 0]);
 }
+
+/// A mapping of a file that was cut kills whoever reads beyond its end; what can be noticed before is.
+#[test]
+fn a_file_cut_behind_our_back_is_noticed_and_ends_all_writing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let options = || Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+    let wal = options().open(&path).expect("created");
+    let mut batch = Batch::new();
+    batch.append(1, &[(1, 1, b"kept")]);
+    wal.commit(&mut batch).expect("committed");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the file");
+    file.set_len(1 << 20).expect("cut");
+    let verified = wal.verify(|_| ());
+    assert!(matches!(verified, Err(Error::Io { .. })), "{verified:?}");
+    // The housekeeper looks ten times a second.
+    let cause = loop {
+        batch.clear();
+        batch.append(1, &[(wal.replica(1).last_index() + 1, 1, b"more")]);
+        match wal.commit(&mut batch) {
+            Ok(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            Err(Error::Poisoned { cause }) => break cause,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert!(cause.contains("cut to 1048576 of"), "{cause}");
+    assert_eq!(wal.replica(1).entry(1).expect("in memory").data, b"kept"[..]);
+    drop(wal);
+    let again = options().open(&path);
+    assert!(matches!(again, Err(Error::Corrupt { .. })), "{again:?}");
+}

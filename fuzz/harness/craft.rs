@@ -21,7 +21,7 @@ pub fn frame(input: &mut Input<'_>, mut header: FrameHeader, seed: Seed, room: &
     let lsn = header.lsn.wrapping_add(FRAME_HEADER_BYTES as u64);
     let mut it = Crafted { seed, table: Vec::new(), payload: Vec::new(), lsn, digest: 0 };
     let mut ids: Vec<u64> = (0..input.below(4)).map(|_| input.number(1)).collect();
-    Participants::encode(&mut ids, &mut it.table);
+    Participants::encode(&mut ids, 1 << 10, &mut it.table);
     for _ in 0..input.below(8) {
         it.record(input);
     }

@@ -50,6 +50,16 @@ impl Engine {
         Ok(true)
     }
 
+    /// At close: what is missing below here is from now on known to be lost, whatever becomes of the frames that say so.
+    pub(crate) fn mark_durable(&self, durable: u64) -> Result<()> {
+        let mut superblock = self.superblock.lock();
+        if superblock.durable >= durable {
+            return Ok(());
+        }
+        let next = Superblock { durable, ..superblock.clone() };
+        self.write_superblock(&mut superblock, next)
+    }
+
     /// A, durable; then B, durable: one of them is whole at every moment.
     fn write_superblock(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
         next.epoch += 1;

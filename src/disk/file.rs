@@ -140,6 +140,10 @@ impl Disk for FileDisk {
         self.handles.flush()
     }
 
+    fn check_size(&self) -> io::Result<()> {
+        self.handles.check_size(self.len)
+    }
+
     fn map(&self) -> Option<Arc<Map>> {
         self.map.clone()
     }

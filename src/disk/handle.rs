@@ -89,6 +89,16 @@ impl Handles {
         Ok(())
     }
 
+    /// Whether the file is still as long as it was.
+    pub(super) fn check_size(&self, len: u64) -> io::Result<()> {
+        let now = u64::try_from(fs::fstat(&self.buffered)?.st_size).unwrap_or(0);
+        if now >= len {
+            return Ok(());
+        }
+        let what = format!("the file was cut to {now} of {len} bytes while it was in use");
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
+    }
+
     /// Writes whole blocks, without making them durable.
     pub(super) fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         write_all(self.writer(), offset, buf, ReadWriteFlags::empty())

@@ -91,6 +91,14 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// cover what this one lost.
     fn flush(&self) -> io::Result<()>;
 
+    /// Whether the disk still has the size it had: a file can be cut behind our back. Costs one system call.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when it is shorter; otherwise what the device says.
+    fn check_size(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// A read-only view of the whole disk, if it has one.
     fn map(&self) -> Option<Arc<Map>>;
 

@@ -1,4 +1,4 @@
-//! The cleaner thread: frees segments when asked, and seals the log when nothing happens.
+//! The cleaner thread: frees segments when asked, seals the log when nothing happens, and notices a file cut behind our back.
 
 use std::time::Duration;
 
@@ -22,6 +22,11 @@ impl Engine {
                 }
                 std::mem::take(&mut cleaner.wanted)
             };
+            if let Err(error) = self.disk.check_size() {
+                // Written on, it would be a file with holes, and a mapping that kills whoever reads it.
+                self.poison(format!("looking after the file: {error}"), None);
+                return;
+            }
             if wanted {
                 if let Err(error) = self.clean_some() {
                     tracing::warn!(%error, "cleaning the journal");

@@ -175,7 +175,7 @@ impl Engine {
     /// The largest inline part of a batch: payload, checksums, records.
     pub fn max_inline(&self) -> u64 {
         // Participants of the previous frame at their longest, the header, rounding.
-        let overhead = crate::format::frame::MAX_PARTICIPANTS as u64 * 10 + 512 + 4096;
+        let overhead = crate::format::frame::participant_bytes(self.geo.segment_bytes) + 512 + 4096;
         self.geo.segment_bytes.saturating_sub(overhead)
     }
 

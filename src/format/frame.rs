@@ -15,8 +15,14 @@ use super::{BLOCK_BYTES, Reader, Seed, varint};
 pub const FRAME_HEADER_BYTES: usize = 128;
 /// Each entry's payload follows its checksum.
 pub const ENTRY_CRC_BYTES: usize = 4;
-/// A frame names at most so many participants of its predecessor; beyond it says "many".
-pub const MAX_PARTICIPANTS: usize = 1024;
+/// What a frame's list of its predecessor's participants may take in any log: thousands of ids in sequence.
+pub const LEAST_PARTICIPANT_BYTES: u64 = 10 << 10;
+
+/// What a frame's list of its predecessor's participants may take: beyond that it says "many", and if that one frame rots, nobody can say
+/// who was in it.
+pub fn participant_bytes(segment_bytes: u64) -> u64 {
+    (segment_bytes / 16).max(LEAST_PARTICIPANT_BYTES)
+}
 
 const MAGIC: u32 = 0x4d52_4653; // "SFRM"
 const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
@@ -170,28 +176,27 @@ pub enum Participants {
 }
 
 impl Participants {
-    /// Appends the list; `ids` need not be sorted, and is sorted and deduplicated here.
-    pub fn encode(ids: &mut Vec<u64>, out: &mut Vec<u8>) {
+    /// Appends the list, if it takes no more than `limit` bytes; `ids` need not be sorted, and is sorted and deduplicated here.
+    pub fn encode(ids: &mut Vec<u64>, limit: u64, out: &mut Vec<u8>) {
         ids.sort_unstable();
         ids.dedup();
-        if ids.len() > MAX_PARTICIPANTS {
-            varint::encode(MAX_PARTICIPANTS as u64 + 1, out);
-            return;
-        }
-        varint::encode(ids.len() as u64, out);
+        let start = out.len();
+        // One more than there are: nought says "many".
+        varint::encode(ids.len() as u64 + 1, out);
         let mut last = 0;
         for &id in ids.iter() {
             varint::encode(id - last, out);
             last = id;
         }
+        if (out.len() - start) as u64 > limit {
+            out.truncate(start);
+            varint::encode(0, out);
+        }
     }
 
     /// Reads the list off the front of the table.
     pub fn decode(r: &mut Reader<'_>) -> Option<Self> {
-        let n = r.varint()?;
-        if n > MAX_PARTICIPANTS as u64 {
-            return Some(Self::Many);
-        }
+        let Some(n) = r.varint()?.checked_sub(1) else { return Some(Self::Many) };
         let mut last = 0_u64;
         let mut ids = Vec::new();
         for _ in 0..n {
@@ -252,11 +257,17 @@ mod tests {
     #[test]
     fn participants_round_trip_sorted_and_bounded() {
         let mut out = Vec::new();
-        Participants::encode(&mut vec![9, 3, 9, u64::MAX, 0], &mut out);
+        Participants::encode(&mut vec![9, 3, 9, u64::MAX, 0], 100, &mut out);
         assert_eq!(Participants::decode(&mut Reader::new(&out)), Some(Participants::These(vec![0, 3, 9, u64::MAX])));
         let mut many = Vec::new();
-        Participants::encode(&mut (0..5000).collect(), &mut many);
+        Participants::encode(&mut (0..5000).collect(), 4999, &mut many);
         assert_eq!(Participants::decode(&mut Reader::new(&many)), Some(Participants::Many));
         assert!(many.len() < 4);
+        many.clear();
+        Participants::encode(&mut (0..5000).collect(), LEAST_PARTICIPANT_BYTES, &mut many);
+        let all = Participants::decode(&mut Reader::new(&many));
+        assert_eq!(all, Some(Participants::These((0..5000).collect())));
+        // As many as a hostile table says, no more than it holds.
+        assert_eq!(Participants::decode(&mut Reader::new(&many[..many.len() - 1])), None);
     }
 }

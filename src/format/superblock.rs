@@ -1,11 +1,12 @@
 //! The superblock: geometry, identity, and the slabs that the journal owns.
 //!
 //! ```text
-//! 0        8     12    16        24        40      48      52      56      60      64      68      72
-//! | magic  | ver | 0   | features| uuid    | epoch | chunk | seg   | slabs | floor | cap   | n     | slab u32 x n ... | 0 | crc u32 |
+//! 0        8     12    16        24        40      48        56      60      64      68      72      76      80
+//! | magic  | ver | 0   | features| uuid    | epoch | durable | chunk | seg   | slabs | floor | cap   | n     | slab u32 x n ... | 0 | crc u32 |
 //! ```
-//! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes: A, sync, B, sync.
+//! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes, and at close: A, sync, B, sync.
 
+use super::frame::MAX_LSN;
 use super::{FORMAT_VERSION, POOL_OFFSET, Reader, Seed};
 
 /// Size of one copy.
@@ -18,7 +19,7 @@ pub const MAX_JOURNAL_SLABS: usize = 4000;
 /// No file is rewritten so often: one that claims so is not believed, and counting on does not overflow.
 const MAX_EPOCH: u64 = 3 << 60;
 const MAGIC: [u8; 8] = *b"strandl\x01";
-const FIXED_BYTES: usize = 72;
+const FIXED_BYTES: usize = 80;
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
 const _: () = assert!(FIXED_BYTES + 4 * MAX_JOURNAL_SLABS <= CRC_AT);
 const _: () = assert!(SUPERBLOCK_BYTES as u64 * 2 <= POOL_OFFSET);
@@ -33,6 +34,8 @@ pub struct Superblock {
     pub uuid: [u8; 16],
     /// Grows by one with each rewrite.
     pub epoch: u64,
+    /// Everything below this LSN was durable when this was written: what is missing there is lost, and no torn tail.
+    pub durable: u64,
     /// Bytes a chunk.
     pub chunk_bytes: u32,
     /// Bytes a slab (and so a journal segment).
@@ -70,6 +73,7 @@ impl Superblock {
         out.extend_from_slice(&KNOWN_FEATURES.to_le_bytes());
         out.extend_from_slice(&self.uuid);
         out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&self.durable.to_le_bytes());
         for field in [
             self.chunk_bytes,
             self.segment_bytes,
@@ -126,7 +130,7 @@ impl Superblock {
             return Err(Features(features & !KNOWN_FEATURES));
         }
         let uuid = r.take(16).and_then(|b| b.try_into().ok()).ok_or(short.clone())?;
-        let epoch = r.u64().ok_or(short.clone())?;
+        let (epoch, durable) = (r.u64().ok_or(short.clone())?, r.u64().ok_or(short.clone())?);
         let mut field = || r.u32().ok_or(short.clone());
         let (chunk_bytes, segment_bytes, slab_count) = (field()?, field()?, field()?);
         let (journal_floor, journal_cap, n) = (field()?, field()?, field()?);
@@ -134,13 +138,26 @@ impl Superblock {
             return Err(Invalid("more journal slabs than fit"));
         }
         let journal_slabs = (0..n).map(|_| field()).collect::<Result<_, _>>()?;
-        Ok(Self { uuid, epoch, chunk_bytes, segment_bytes, slab_count, journal_floor, journal_cap, journal_slabs })
+        Ok(Self {
+            uuid,
+            epoch,
+            durable,
+            chunk_bytes,
+            segment_bytes,
+            slab_count,
+            journal_floor,
+            journal_cap,
+            journal_slabs,
+        })
     }
 
     fn check(&self, file_bytes: u64) -> Result<(), SuperblockError> {
         use SuperblockError::Invalid;
         if self.epoch > MAX_EPOCH {
             return Err(Invalid("epoch"));
+        }
+        if self.durable > MAX_LSN {
+            return Err(Invalid("durable LSN"));
         }
         if !self.chunk_bytes.is_power_of_two() || !(4096..=4 << 20).contains(&self.chunk_bytes) {
             return Err(Invalid("chunk size"));
@@ -198,6 +215,7 @@ mod tests {
 
     fn sample() -> Superblock {
         Superblock {
+            durable: 77,
             uuid: [3; 16],
             epoch: 9,
             chunk_bytes: 65536,

@@ -78,10 +78,10 @@ pub(crate) struct Before {
 }
 
 impl OpenFrame {
-    /// Opens a frame that lists the participants of the one before it. It has no home yet: see [`OpenFrame::move_to`].
-    pub fn new(buf: AlignedBuf, mut table: Vec<u8>, previous: &mut Vec<u64>) -> Self {
+    /// Opens a frame that lists the participants of the one before it, in so many bytes at most. It has no home yet: see [`OpenFrame::move_to`].
+    pub fn new(buf: AlignedBuf, mut table: Vec<u8>, previous: &mut Vec<u64>, list_bytes: u64) -> Self {
         table.clear();
-        Participants::encode(previous, &mut table);
+        Participants::encode(previous, list_bytes, &mut table);
         let mut this = Self {
             lsn: 0,
             offset: 0,

@@ -8,7 +8,7 @@ use super::recent::Recent;
 use super::segments::{SegmentMap, Segments};
 use super::{Class, Flights};
 use crate::error::Error;
-use crate::format::frame::FrameHeader;
+use crate::format::frame::{FrameHeader, participant_bytes};
 use crate::format::{BLOCK_BYTES, Seed};
 use crate::space::Accounts;
 use crate::sync::{Arc, RwLock};
@@ -74,7 +74,12 @@ impl Sequencer {
         in_flight: usize,
         recent: &Recent,
     ) -> Self {
-        let mut open = OpenFrame::new(recent.buffer(0), Vec::new(), &mut resume.prev_participants);
+        let mut open = OpenFrame::new(
+            recent.buffer(0),
+            Vec::new(),
+            &mut resume.prev_participants,
+            participant_bytes(segment_bytes),
+        );
         if let Some((lsn, offset, room)) = resume.in_place {
             open.move_to(lsn, offset, room);
         }
@@ -169,7 +174,12 @@ impl Sequencer {
         let len = self.open.sealed_bytes();
         let (lsn, offset, room) = (self.open.lsn + len, self.open.offset + len, self.open.room.saturating_sub(len));
         let mut participants = std::mem::take(&mut self.open.participants);
-        let mut next = OpenFrame::new(recent.buffer(len as usize), Vec::new(), &mut participants);
+        let mut next = OpenFrame::new(
+            recent.buffer(len as usize),
+            Vec::new(),
+            &mut participants,
+            participant_bytes(self.segment_bytes),
+        );
         self.open.participants = participants;
         // Less than a block behind it is no room at all.
         next.move_to(lsn, offset, if room >= BLOCK_BYTES { room } else { 0 });

@@ -107,8 +107,15 @@ pub(crate) fn recover(
     }
     let geo = Geometry::new(&superblock);
     let scan = scan::scan(&*disk, &superblock, progress)?;
-    let walk = walk::walk(&*disk, &geo, &scan)?;
+    let walk = walk::walk(&*disk, &geo, &scan, superblock.durable)?;
     let replayed = replay::replay(&geo, &scan, &walk)?;
+    if replayed.unnamed {
+        return Err(Error::Corrupt {
+            what: "neighbouring frames of the journal are lost: nobody can say which replicas were in them",
+            offset: POOL_OFFSET,
+            hint: "to go on would forget such a replica silently: restore the file from another store, or salvage it",
+        });
+    }
 
     let counters = Counters::default();
     counters.recovered_frames.set(walk.accepted.len() as u64);

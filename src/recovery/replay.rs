@@ -38,6 +38,8 @@ pub(super) struct Replayed {
     pub last_participants: Vec<u64>,
     /// Replicas whose damage no CORE tells of yet.
     pub newly_hurt: HashSet<u64>,
+    /// Frames are lost of which nobody can say who was in them: a replica known only there is gone without a trace.
+    pub unnamed: bool,
     /// Pieces that a frame above the watermark brings: linked or not, their bytes must stay until a later frame is durable.
     pub unsettled: Vec<(u64, Vec<Extent>)>,
 }
@@ -48,6 +50,7 @@ struct Replay<'a> {
     participants: HashMap<u64, Vec<u64>>,
     last_participants: Vec<u64>,
     hurt: HashSet<u64>,
+    unnamed: bool,
     unsettled: Vec<(u64, Vec<Extent>)>,
     /// Holes of unknown content so far.
     holes: u64,
@@ -61,6 +64,7 @@ pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>) -> Result<Rep
         participants: HashMap::new(),
         last_participants: Vec::new(),
         hurt: HashSet::new(),
+        unnamed: walk.lost_at_end,
         unsettled: Vec::new(),
         holes: 0,
     };
@@ -117,6 +121,7 @@ impl Replay<'_> {
     /// A frame is missing before this one. Its participants are hurt; if more may be missing, so is whoever cannot show that
     /// nothing of theirs was in it.
     fn lost(&mut self, listed: Participants, more: bool) {
+        self.unnamed |= more || listed == Participants::Many;
         match listed {
             Participants::These(ids) => {
                 for id in ids {
@@ -171,6 +176,7 @@ impl Replay<'_> {
             participants: self.participants,
             last_participants: self.last_participants,
             newly_hurt: self.hurt,
+            unnamed: self.unnamed,
             unsettled: self.unsettled,
         }
     }

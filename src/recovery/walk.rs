@@ -60,10 +60,10 @@ fn existing(scan: &Scan) -> Vec<&Found> {
     all().filter(|f| !cuts.range(f.header.session.saturating_add(1)..).any(|(_, &cut)| cut <= f.header.lsn)).collect()
 }
 
-/// Decides frame by frame, by the table in [`super::decide`].
-pub(super) fn walk<'a>(disk: &dyn Disk, geo: &Geometry, scan: &'a Scan) -> Result<Walk<'a>> {
+/// Decides frame by frame, by the table in [`super::decide`]. `durable`: what the superblock says was durable at the last close.
+pub(super) fn walk<'a>(disk: &dyn Disk, geo: &Geometry, scan: &'a Scan, durable: u64) -> Result<Walk<'a>> {
     let frames = existing(scan);
-    let watermark = frames.iter().map(|f| f.header.watermark).max().unwrap_or(0);
+    let watermark = frames.iter().map(|f| f.header.watermark).max().unwrap_or(0).max(durable);
     // The newest whole frame names the tail: all it says of older frames was durable when it was sealed.
     let tail_seq = frames.iter().rev().find(|f| f.table.is_some()).map_or(0, |f| f.header.tail_seq);
     let first_lsn = tail_seq.saturating_mul(geo.segment_bytes);

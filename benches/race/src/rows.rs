@@ -238,7 +238,7 @@ fn churn(ctx: &Context, dir: &Path, name: &str) -> Figures {
                     while done.fetch_add(8, Ordering::Relaxed) < goal {
                         let at = rng.random_range(0..replicas.len());
                         let (first, next) = &mut heads[at];
-                        let entries: Vec<&[u8]> = (0..8).map(|i| payload.get(rng.random::<u64>() ^ i, 256)).collect();
+                        let entries: Vec<&[u8]> = (0..8).map(|i| payload.get(t * 1_000_003 + *next * 8191 + i, 256)).collect();
                         let truncate = if replicas[at] % 100 != 7 && *next + 8 - *first > 40 {
                             *first = *next + 8 - 20;
                             Some(*first)

@@ -1,0 +1,190 @@
+//! The operating system says no: errors injected into the system calls of a real process on a real file, by `strace`.
+//!
+//! Each time: nothing is acknowledged that is not there afterwards, the error is typed and final, reads go on, and the log opens again.
+//! Where `strace` is missing or may not trace, the test says so and passes.
+
+mod support;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use strandlog::disk::SyncMethod;
+use strandlog::{Batch, Error, Options, Wal};
+
+use support::{assert_sound, payload};
+
+const FILE: &str = "STRANDLOG_FAULTS_FILE";
+const METHOD: &str = "STRANDLOG_FAULTS_METHOD";
+const METHODS: [SyncMethod; 3] = [SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync];
+const BATCHES: u64 = 24;
+
+fn options(method: SyncMethod) -> Options {
+    // The probe would take the injected error for an answer.
+    Wal::options()
+        .capacity(4 << 20)
+        .chunk_size(4096)
+        .segment_size(64 << 10)
+        .direct_threshold(16 << 10)
+        .sync_method(method)
+        .background(false)
+}
+
+fn len(index: u64) -> usize {
+    // Every fourth is placed directly: pieces, frame, flush.
+    if index % 4 == 0 { 20_000 } else { 100 }
+}
+
+fn say(what: &str) {
+    let mut out = std::io::stdout();
+    writeln!(out, "\n{what}").and_then(|()| out.flush()).expect("the parent listens");
+}
+
+/// The child: works until the system refuses, and says what was acknowledged. Not a test of its own.
+#[test]
+fn child() {
+    let Ok(file) = std::env::var(FILE) else { return };
+    let method = METHODS[std::env::var(METHOD).expect("given").parse::<usize>().expect("a number")];
+    let wal = match options(method).open(&file) {
+        Ok(wal) => wal,
+        Err(Error::Io { .. }) => return say("refused"),
+        Err(other) => panic!("an opening that fails says what the system said: {other:?}"),
+    };
+    let replica = wal.replica(1).last_index();
+    let mut acknowledged = replica;
+    for index in replica + 1..=replica + BATCHES {
+        let mut batch = Batch::new();
+        batch.append(1, &[(index, 1, payload(1, index, 1, len(index)))]).put(1, b"last", &index.to_le_bytes());
+        if index > 30 {
+            batch.truncate_prefix(1, index - 30);
+        }
+        let outcome = wal.commit(batch).and_then(|_| if index % 10 == 0 { wal.checkpoint() } else { Ok(()) });
+        match outcome {
+            Ok(()) => {
+                acknowledged = index;
+                say(&format!("ack {index}"));
+            }
+            Err(Error::Poisoned { .. }) => {
+                let again = wal.commit(Batch::new().append(2, &[(1, 1, b"no")]));
+                assert!(matches!(again, Err(Error::Poisoned { .. })), "{again:?}");
+                for index in wal.replica(1).first_index()..=acknowledged {
+                    let entry = wal.replica(1).entry(index).expect("reads go on");
+                    assert_eq!(entry.data, payload(1, index, 1, len(index)));
+                }
+                return say("poisoned");
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    match wal.close() {
+        Ok(()) => say("done"),
+        Err(Error::Poisoned { .. }) => say("poisoned"),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn run(file: &Path, method: usize, inject: Option<&str>) -> Output {
+    let me = std::env::current_exe().expect("our own name");
+    let mut command = Command::new("strace");
+    // Calls on this file alone: not what the loader reads.
+    command.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(file);
+    match inject {
+        Some(inject) => {
+            let calls = inject.split(':').next().unwrap_or_default();
+            command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")])
+        }
+        None => command.args(["-e", "trace=none"]),
+    };
+    command.arg(me).args(["--exact", "child", "--nocapture", "--test-threads=1"]);
+    command.env(FILE, file).env(METHOD, method.to_string()).stdin(Stdio::null());
+    command.output().expect("strace starts")
+}
+
+fn can_trace() -> bool {
+    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "-e", "trace=none", "true"]).output();
+    match probe {
+        Ok(out) if out.status.success() => true,
+        Ok(out) => {
+            println!("skipped: strace may not trace here: {}", String::from_utf8_lossy(&out.stderr));
+            false
+        }
+        Err(error) => {
+            println!("skipped: no strace: {error}");
+            false
+        }
+    }
+}
+
+/// The last word of the child, and the last index it said was acknowledged.
+fn heard(out: &Output, what: &str) -> (String, u64) {
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{what}: {text}\n{}", String::from_utf8_lossy(&out.stderr));
+    let said = |line: &&str| ["done", "poisoned", "refused"].contains(line);
+    let end = text.lines().rfind(said).unwrap_or_else(|| panic!("{what}: no last word: {text}")).to_owned();
+    let acks = text.lines().filter_map(|l| l.strip_prefix("ack ")?.parse().ok());
+    (end, acks.max().unwrap_or(0))
+}
+
+#[test]
+fn whatever_call_fails_nothing_acknowledged_is_lost() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut poisoned, mut refused, mut done) = (0, 0, 0);
+    for (m, method) in METHODS.into_iter().enumerate() {
+        let file = dir.path().join(format!("log{m}"));
+        match options(method).open(&file) {
+            Ok(wal) => wal.close().expect("closed"),
+            Err(error) => {
+                println!("{method}: not here: {error}");
+                continue;
+            }
+        }
+        let mut last = 0;
+        for call in ["pwritev2", "fdatasync", "pread64"] {
+            for fault in ["error=EIO", "error=ENOSPC", "error=EINTR", "delay_enter=2000"] {
+                for when in [1, 4, 13, 22] {
+                    let inject = format!("{call}:{fault}:when={when}");
+                    let what = format!("{method}, {inject}");
+                    let (end, acknowledged) = heard(&run(&file, m, Some(&inject)), &what);
+                    last = last.max(acknowledged);
+                    match end.as_str() {
+                        "poisoned" => poisoned += 1,
+                        "refused" => refused += 1,
+                        _ => done += 1,
+                    }
+                    if fault.contains("EINTR") || fault.starts_with("delay") {
+                        assert_eq!(end, "done", "{what}: neither is an error");
+                    }
+                    let wal = options(method).open(&file).unwrap_or_else(|e| panic!("{what}: opened anew: {e}"));
+                    let r = wal.replica(1);
+                    assert!(r.last_index() >= last, "{what}: ends at {}, {last} was acknowledged", r.last_index());
+                    for index in r.first_index()..=r.last_index() {
+                        assert_eq!(r.entry(index).expect("whole").data, payload(1, index, 1, len(index)), "{what}");
+                    }
+                    assert_sound(&wal, &what);
+                    last = r.last_index();
+                }
+            }
+        }
+        assert!(last > 0);
+    }
+    println!("{poisoned} poisoned, {refused} refused, {done} not disturbed");
+    assert!(poisoned > 10 && refused > 0 && done > 10, "{poisoned} {refused} {done}");
+}
+
+/// Were the error of a sync swallowed, this test would not see it fail: so the injection itself is checked.
+#[test]
+fn the_injection_reaches_the_log() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("log");
+    options(SyncMethod::Fdatasync).open(&file).expect("created").close().expect("closed");
+    assert_eq!(heard(&run(&file, 2, None), "undisturbed"), ("done".to_owned(), BATCHES));
+    let (end, acknowledged) = heard(&run(&file, 2, Some("fdatasync:error=EIO:when=20+")), "the twentieth sync");
+    assert_eq!(end, "poisoned");
+    assert!(acknowledged > BATCHES && acknowledged < BATCHES + 20, "{acknowledged}");
+}
