@@ -1,0 +1,62 @@
+//! Torture: the randomised tests again and again, each time with seeds that were never used before.
+
+use std::io;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::run;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// How long, in hours; fractions are welcome
+    #[arg(long, default_value_t = 1.0)]
+    hours: f64,
+    /// The first seed; each round takes the next. Default: the time of day
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// What takes seeds, or is different each time by itself.
+const TARGETS: [&str; 7] = ["model", "power_cut", "small_worlds", "damage", "concurrency", "scrub", "kill9"];
+/// No round takes so long.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+pub fn run(args: &Args) -> io::Result<bool> {
+    let started = Instant::now();
+    let end = Duration::try_from_secs_f64(args.hours * 3600.0).map_err(io::Error::other)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs());
+    let mut seed = args.seed.unwrap_or(now);
+    let (mut rounds, mut tests) = (0, 0);
+    let mut tallies: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    let mut violations = Vec::new();
+    while rounds == 0 || started.elapsed() < end {
+        for target in TARGETS {
+            let mut command = Command::new("cargo");
+            command.args(["test", "--release", "--package", "strandlog", "--test", target, "--", "--nocapture"]);
+            // `model` and its like take a range of seeds from one on, when STRANDLOG_SEED is not set: so one is set.
+            command.current_dir(run::root()).env("STRANDLOG_SEED", seed.to_string()).env("RUST_BACKTRACE", "0");
+            let ran = run::run(&mut command, LIMIT)?;
+            tests += 1;
+            for line in ran.output.lines().filter_map(|l| l.strip_prefix("tally ")) {
+                for (name, n) in line.split_whitespace().filter_map(|part| part.split_once('=')) {
+                    *tallies.entry(name.to_owned()).or_default() += n.parse::<u64>().unwrap_or(0);
+                }
+            }
+            if !ran.ok {
+                let again = format!("STRANDLOG_SEED={seed} cargo test --release --test {target}");
+                println!("VIOLATION: {again}\n{}", ran.output);
+                violations.push(again);
+            }
+        }
+        rounds += 1;
+        seed += 1;
+        println!("round {rounds}, {} s, {} violations", started.elapsed().as_secs(), violations.len());
+    }
+    println!("\n{rounds} rounds, {tests} runs of {} tests, {} s", TARGETS.len(), started.elapsed().as_secs());
+    for (name, n) in tallies {
+        println!("{name:12} {n}");
+    }
+    println!("violations   {}", violations.len());
+    violations.iter().for_each(|v| println!("  {v}"));
+    Ok(violations.is_empty())
+}
