@@ -163,6 +163,39 @@ fn neighbouring_lost_frames_refuse_the_opening_and_are_salvaged_around() {
     }
 }
 
+/// A misdirected write put one segment into two slabs: neither can be believed, and only a salvage goes on without them.
+#[test]
+fn two_slabs_of_one_segment_refuse_the_opening_and_salvage_believes_neither() {
+    for close in [true, false] {
+        two_slabs_of_one_segment(image(close));
+    }
+}
+
+fn two_slabs_of_one_segment(mut image: Vec<u8>) {
+    let superblock = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).expect("valid");
+    let segment = superblock.segment_bytes as usize;
+    let place = |slab: u32| POOL_OFFSET as usize + slab as usize * segment;
+    let held = (frames(&image)[0].0 - POOL_OFFSET as usize) / segment;
+    let other = superblock.journal_slabs.iter().rev().find(|&&slab| slab as usize != held).expect("a free slab");
+    let from = place(held as u32);
+    image.copy_within(from..from + segment, place(*other));
+    for mode in MODES {
+        let (disk, wal) = open(&image, mode);
+        match wal {
+            Err(Error::Corrupt { hint, .. }) => {
+                assert!(mode != RecoveryMode::Salvage && hint.contains("salvage"), "{hint}")
+            }
+            wal => {
+                let wal = wal.expect("opened");
+                assert_eq!((mode, wal.stats().unnamed_losses), (RecoveryMode::Salvage, 1));
+                assert!(wal.replicas().iter().all(|&id| wal.replica(id).entry(1).is_err()), "neither is believed");
+                drop(wal);
+                assert!(disk.kept_image() == image, "a salvage writes nothing into the log it reads");
+            }
+        }
+    }
+}
+
 /// The fresh log says what the old one could, and of the rest that it is lost.
 fn salvaged(wal: &Wal) {
     let disk = Arc::new(SimDisk::new(2 << 20));
