@@ -18,6 +18,7 @@ mod options;
 mod pending;
 mod recovery;
 mod replica;
+mod salvage;
 mod scrub;
 mod space;
 mod stats;
@@ -32,9 +33,11 @@ pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun};
 pub use lsn::Lsn;
 pub use options::{
     MAX_BATCH_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, Options, Placement, Progress, ReadMode,
+    RecoveryMode,
 };
 pub use pending::{Pending, SubmitFuture};
 pub use replica::Replica;
+pub use salvage::{SalvageProgress, SalvageReport};
 pub use scrub::Scrubbed;
 pub use stats::Stats;
 pub use verify::{VerifyProgress, VerifyReport};

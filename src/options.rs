@@ -29,6 +29,23 @@ pub enum ReadMode {
     Copied,
 }
 
+/// What an opening makes of a log that is not whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecoveryMode {
+    /// Whatever is not as a clean end leaves it refuses the opening: a frame cut off at the end, a damaged replica. For stores that
+    /// would rather fetch everything anew than go on with less. A log that was closed opens, and one that was killed between writes.
+    Strict,
+    /// What was being written when the power failed is cut off: it was never acknowledged. Damage is reported per replica, and the others
+    /// go on. Where nobody can say who was hurt, the opening is refused.
+    #[default]
+    TolerateTornTail,
+    /// For reading only, and for saving what can be saved: opens what the others refuse, as far as anything can be proved. What is missing
+    /// is in [`Wal::damage`](crate::Wal::damage) and [`Stats`](crate::Stats); a replica may be missing without being named, if
+    /// `Stats::unnamed_losses` says so. See [`Wal::salvage_into`](crate::Wal::salvage_into).
+    Salvage,
+}
+
 /// How far a long task has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -68,6 +85,7 @@ pub(crate) struct RunOptions {
     pub queue_bytes: usize,
     pub max_entry_bytes: u32,
     pub background: bool,
+    pub recovery: RecoveryMode,
 }
 
 /// Largest entry that may be allowed: 64 MiB.
@@ -98,6 +116,7 @@ impl Default for Options {
                 queue_bytes: 16 << 20,
                 max_entry_bytes: MAX_ENTRY_BYTES,
                 background: true,
+                recovery: RecoveryMode::TolerateTornTail,
             },
             sync_method: SyncMethod::Auto,
             read_mode: ReadMode::Mapped,
@@ -192,6 +211,13 @@ impl Options {
         self.sync_method = method;
         self
     }
+    /// What to make of a log that is not whole. Default [`RecoveryMode::TolerateTornTail`].
+    #[must_use]
+    pub fn recovery_mode(mut self, mode: RecoveryMode) -> Self {
+        self.run.recovery = mode;
+        self.read_only |= mode == RecoveryMode::Salvage;
+        self
+    }
     /// How data that is not in memory is read. Default [`ReadMode::Mapped`].
     #[must_use]
     pub fn read_mode(mut self, mode: ReadMode) -> Self {
@@ -214,7 +240,7 @@ impl Options {
     /// Opens for reading only: nothing is written, not even a repair. For tools. Default `false`.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
+        self.read_only = read_only || self.run.recovery == RecoveryMode::Salvage;
         self
     }
     /// Called now and then while a file is created or recovered.

@@ -48,6 +48,7 @@ counters!(
     lost_frames,
     dropped_frames,
     damaged_entries,
+    unnamed_losses,
 );
 
 /// Figures about a log, all at one moment. Counters run from the opening.
@@ -88,6 +89,9 @@ pub struct Stats {
     pub dropped_frames: u64,
     /// Entries that the cleaner or a scrub found damaged since the opening. All damage known: [`Wal::damage`](crate::Wal::damage).
     pub damaged_entries: u64,
+    /// Not 0 only after an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage): frames are lost of which nobody can say who
+    /// was in them, so replicas may be missing without being named.
+    pub unnamed_losses: u64,
     /// Everything at or below this LSN is durable.
     pub durable_lsn: u64,
     /// Replicas that exist.

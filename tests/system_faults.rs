@@ -32,7 +32,7 @@ fn options(method: SyncMethod) -> Options {
 
 fn len(index: u64) -> usize {
     // Every fourth is placed directly: pieces, frame, flush.
-    if index % 4 == 0 { 20_000 } else { 100 }
+    if index.is_multiple_of(4) { 20_000 } else { 100 }
 }
 
 fn say(what: &str) {

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::size;
 
-/// Create, inspect, dump and verify strandlog files.
+/// Create, inspect, dump, verify and salvage strandlog files.
 #[derive(Debug, Parser)]
 #[command(name = "strandlog", version, max_term_width = 100)]
 pub struct Args {
@@ -29,6 +29,8 @@ pub enum Command {
     Dump(Dump),
     /// Read everything back and compare it with its checksums. Exits with 1, and names the damage, if there is any.
     Verify(Verify),
+    /// Copy what can still be proved into a fresh log, also from one that does not open. Exits with 1, and names it, if anything is lost.
+    Salvage(Salvage),
 }
 
 /// Sizes are in bytes, or with a suffix: 64K, 4M, 1G, 2T.
@@ -87,6 +89,15 @@ pub struct Dump {
 pub struct Verify {
     /// The log.
     pub path: PathBuf,
+}
+
+/// What to salvage.
+#[derive(Debug, ClapArgs)]
+pub struct Salvage {
+    /// The log; it is not changed.
+    pub from: PathBuf,
+    /// The log to create; it must not exist.
+    pub to: PathBuf,
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The `strandlog` command: create, inspect, dump and verify log files.
+//! The `strandlog` command: create, inspect, dump, verify and salvage log files.
 //!
-//! Everything but `create` opens the file for reading only, and so never changes it. Exit codes: 0, all is well; 1, `verify`
-//! found damage; 2, it could not be done.
+//! A file that exists is opened for reading only, and so never changed. Exit codes: 0, all is well; 1, `verify` found damage, or
+//! `salvage` could not save everything; 2, it could not be done.
 
 mod args;
 mod create;
@@ -12,6 +12,7 @@ mod map;
 mod open;
 mod output;
 mod progress;
+mod salvage;
 mod size;
 mod verify;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(args, &mut out),
         Command::Dump(args) => dump::run(args, &mut out),
         Command::Verify(args) => verify::run(args, &mut out),
+        Command::Salvage(args) => salvage::run(args, &mut out),
     };
     match done.and_then(|code| out.finish().map(|()| code)) {
         Ok(code) => code,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use strandlog::{ReadMode, Wal};
+use strandlog::{ReadMode, RecoveryMode, Wal};
 
 use crate::failure::{Failure, Result};
 use crate::progress;
@@ -11,12 +11,17 @@ use crate::progress;
 ///
 /// Copied reads: a tool that looks for damage must be told of a media error, not killed by it.
 pub fn read_only(path: &Path, quiet: bool) -> Result<Wal> {
+    as_far_as_possible(path, RecoveryMode::TolerateTornTail, quiet)
+}
+
+/// As [`read_only`], and as far as the mode allows.
+pub fn as_far_as_possible(path: &Path, mode: RecoveryMode, quiet: bool) -> Result<Wal> {
     if path.is_dir() {
         return Err(Failure::Request(format!("{} is a directory, not a log", path.display())));
     }
     let bar = progress::bytes("opening", quiet);
     let shown = bar.clone();
-    let options = Wal::options().read_only(true).read_mode(ReadMode::Copied).progress(move |p| {
+    let options = Wal::options().read_only(true).read_mode(ReadMode::Copied).recovery_mode(mode).progress(move |p| {
         shown.set_length(p.total);
         shown.set_position(p.done);
     });

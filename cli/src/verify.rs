@@ -63,7 +63,8 @@ fn show(path: &str, report: &VerifyReport, lost_frames: u64, out: &mut Output) -
     Ok(())
 }
 
-fn as_json(damage: &Damage) -> serde_json::Value {
+/// Damage, for machines.
+pub fn as_json(damage: &Damage) -> serde_json::Value {
     match damage.lost {
         Lost::Entries { first, last } => json!({ "replica": damage.replica, "entries": [first, last] }),
         Lost::State => json!({ "replica": damage.replica, "state": true }),

@@ -16,7 +16,7 @@ use crate::format::POOL_OFFSET;
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock, SuperblockError};
 use crate::index::Registry;
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
-use crate::options::{Progress, RunOptions};
+use crate::options::{Progress, RecoveryMode, RunOptions};
 use crate::space::{Accounts, Pins, Pool};
 use crate::stats::Counters;
 use crate::sync::Arc;
@@ -106,10 +106,10 @@ pub(crate) fn recover(
         disk.flush().map_err(|e| Error::io("syncing before recovery", e))?;
     }
     let geo = Geometry::new(&superblock);
-    let scan = scan::scan(&*disk, &superblock, progress)?;
-    let walk = walk::walk(&*disk, &geo, &scan, superblock.durable)?;
-    let replayed = replay::replay(&geo, &scan, &walk)?;
-    if replayed.unnamed {
+    let scan = scan::scan(&*disk, &superblock, run.recovery, progress)?;
+    let walk = walk::walk(&*disk, &geo, &scan, superblock.durable, run.recovery)?;
+    let replayed = replay::replay(&geo, &scan, &walk, run.recovery)?;
+    if replayed.unnamed && run.recovery != RecoveryMode::Salvage {
         return Err(Error::Corrupt {
             what: "neighbouring frames of the journal are lost: nobody can say which replicas were in them",
             offset: POOL_OFFSET,
@@ -121,6 +121,14 @@ pub(crate) fn recover(
     counters.recovered_frames.set(walk.accepted.len() as u64);
     counters.lost_frames.set(walk.lost);
     counters.dropped_frames.set(walk.dropped);
+    counters.unnamed_losses.set(replayed.unnamed.into());
+    if run.recovery == RecoveryMode::Strict && walk.dropped > 0 {
+        return Err(Error::Corrupt {
+            what: "the last frame is cut off or rotten",
+            offset: walk.end_offset(&scan),
+            hint: "it was not acknowledged if power failed while it was written; recovery_mode(TolerateTornTail) goes on without it",
+        });
+    }
 
     let mut pool = Pool::new(geo.chunks, superblock.chunk_bytes, superblock.segment_bytes, &superblock.journal_slabs);
     let budget = u64::from(superblock.journal_floor) * geo.segment_bytes / 4;
@@ -130,6 +138,11 @@ pub(crate) fn recover(
     account::claim_chunks(&*disk, &geo, &mut pool, &mut states, &pins);
     account::hold_unsettled(&geo, &mut pool, &mut states, replayed.unsettled, walk.end);
     account::charge(&mut accounts, &mut states);
+    if run.recovery == RecoveryMode::Strict
+        && let Some(damage) = states.iter().find_map(|(&id, state)| state.damage(id).into_iter().next())
+    {
+        return Err(Error::Damaged(damage));
+    }
 
     let (segments, segment_map) = segments(&superblock, &scan, &walk, replayed.participants);
     let in_place = in_place(&geo, &segments, &walk);

@@ -14,6 +14,7 @@ use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, Participants};
 use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{Body, Core, Lens, RecordError, Records};
 use crate::index::{ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
+use crate::options::RecoveryMode;
 
 /// A replica being replayed.
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ struct Replay<'a> {
 }
 
 /// Replays every accepted frame.
-pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>) -> Result<Replayed> {
+pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Result<Replayed> {
     let mut replay = Replay {
         geo,
         replicas: HashMap::new(),
@@ -69,7 +70,14 @@ pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>) -> Result<Rep
         holes: 0,
     };
     for frame in &walk.accepted {
-        replay.frame(scan, frame)?;
+        match replay.frame(scan, frame) {
+            Err(Error::Corrupt { .. } | Error::Unsupported { .. }) if mode == RecoveryMode::Salvage => {
+                // What came before the record that makes no sense stands; what came behind it is as if the frame were lost.
+                replay.holes += 1;
+                replay.unnamed = true;
+            }
+            outcome => outcome?,
+        }
     }
     replay.holes += u64::from(walk.lost_at_end);
     Ok(replay.finish())

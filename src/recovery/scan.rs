@@ -4,7 +4,7 @@ use crate::disk::{BLOCK, Disk};
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameHeader, MAX_LSN, MAX_SESSION};
 use crate::format::superblock::Superblock;
-use crate::options::Progress;
+use crate::options::{Progress, RecoveryMode};
 
 /// From here on the numbers are used up: what is written next could not be read again. Millions of years away from an honest log.
 const LAST_LSN: u64 = MAX_LSN - (1 << 56);
@@ -50,7 +50,12 @@ impl Scan {
 }
 
 /// Reads the journal once, front to back of each slab.
-pub(super) fn scan(disk: &dyn Disk, sb: &Superblock, progress: &mut dyn FnMut(Progress)) -> Result<Scan> {
+pub(super) fn scan(
+    disk: &dyn Disk,
+    sb: &Superblock,
+    mode: RecoveryMode,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Scan> {
     let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0 };
     let total = sb.journal_slabs.len() as u64 * u64::from(sb.segment_bytes);
     let mut buf = vec![0; sb.segment_bytes as usize];
@@ -86,6 +91,12 @@ pub(super) fn scan(disk: &dyn Disk, sb: &Superblock, progress: &mut dyn FnMut(Pr
     }
     scan.slabs.sort_by_key(|s| s.seq);
     if let Some(pair) = scan.slabs.windows(2).find(|w| w[0].seq == w[1].seq) {
+        if mode == RecoveryMode::Salvage {
+            // Neither is believed: their frames count as lost.
+            let twice: Vec<u64> = scan.slabs.windows(2).filter(|w| w[0].seq == w[1].seq).map(|w| w[0].seq).collect();
+            scan.slabs.retain(|s| !twice.contains(&s.seq));
+            return Ok(scan);
+        }
         return Err(Error::Corrupt {
             what: "two slabs claim to be the same journal segment",
             offset: sb.slab_offset(pair[1].slab),

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::record::{Body, Records};
 use crate::format::{EntryId, Reader};
+use crate::options::RecoveryMode;
 use crate::space::Pins;
 use crate::sync::Arc;
 
@@ -50,6 +51,13 @@ pub(super) struct Walk<'a> {
     pub last_seq: Option<u64>,
 }
 
+impl Walk<'_> {
+    /// Where in the file the log ends.
+    pub fn end_offset(&self, scan: &Scan) -> u64 {
+        self.accepted.last().map_or(0, |a| scan.offset_of(a.header.lsn).saturating_add(a.header.bytes()))
+    }
+}
+
 /// Leaves out what a later session said does not exist.
 fn existing(scan: &Scan) -> Vec<&Found> {
     let mut cuts: BTreeMap<u64, u64> = BTreeMap::new();
@@ -61,7 +69,13 @@ fn existing(scan: &Scan) -> Vec<&Found> {
 }
 
 /// Decides frame by frame, by the table in [`super::decide`]. `durable`: what the superblock says was durable at the last close.
-pub(super) fn walk<'a>(disk: &dyn Disk, geo: &Geometry, scan: &'a Scan, durable: u64) -> Result<Walk<'a>> {
+pub(super) fn walk<'a>(
+    disk: &dyn Disk,
+    geo: &Geometry,
+    scan: &'a Scan,
+    durable: u64,
+    mode: RecoveryMode,
+) -> Result<Walk<'a>> {
     let frames = existing(scan);
     let watermark = frames.iter().map(|f| f.header.watermark).max().unwrap_or(0).max(durable);
     // The newest whole frame names the tail: all it says of older frames was durable when it was sealed.
@@ -100,6 +114,12 @@ pub(super) fn walk<'a>(disk: &dyn Disk, geo: &Geometry, scan: &'a Scan, durable:
             Decision::Damage => hole = true,
             Decision::EndOfLog => {
                 walk.dropped += 1;
+                break;
+            }
+            // What lies behind cannot be proved to be the log's: it says itself that what is missing was durable.
+            Decision::Refuse if mode == RecoveryMode::Salvage => {
+                walk.dropped += 1 + followers as u64;
+                walk.lost_at_end = true;
                 break;
             }
             Decision::Refuse => {

@@ -1,0 +1,97 @@
+//! `strandlog salvage`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use strandlog::{RecoveryMode, SalvageReport, Wal};
+
+use crate::args::Salvage;
+use crate::failure::{Failure, Result};
+use crate::output::{Output, Style};
+use crate::size::{count, human};
+use crate::{open, progress, verify};
+
+/// Copies what can still be proved into a fresh log; says what was lost.
+pub fn run(args: &Salvage, out: &mut Output) -> Result<ExitCode> {
+    if args.to.exists() {
+        return Err(Failure::Request(format!("{} exists; a salvage never overwrites", args.to.display())));
+    }
+    let from = open::as_far_as_possible(&args.from, RecoveryMode::Salvage, out.is_json())?;
+    let to = fresh(&from, args, out)?;
+    let bar = progress::replicas("salvaging", out.is_json());
+    let report = from.salvage_into(&to, |p| {
+        bar.set_length(p.total);
+        bar.set_position(p.replicas);
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    to.close()?;
+    if out.is_json() {
+        out.json(&json!({
+            "from": args.from.display().to_string(),
+            "to": args.to.display().to_string(),
+            "whole": report.is_whole(),
+            "replicas": report.replicas,
+            "entries": report.entries,
+            "bytes": report.bytes,
+            "lost_frames": report.lost_frames,
+            "dropped_frames": report.dropped_frames,
+            "unnamed": report.unnamed,
+            "damage": report.damage.iter().map(verify::as_json).collect::<Vec<_>>(),
+        }))?;
+    } else {
+        show(args, &report, out)?;
+    }
+    Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A log of the same geometry.
+fn fresh(from: &Wal, args: &Salvage, out: &Output) -> Result<Wal> {
+    let stats = from.stats();
+    let bar = progress::bytes("creating", out.is_json());
+    let shown = bar.clone();
+    let segment = stats.segment_size;
+    let options = Wal::options()
+        .capacity(stats.capacity)
+        .chunk_size(u32::try_from(stats.chunk_size).unwrap_or(u32::MAX))
+        .segment_size(u32::try_from(segment).unwrap_or(u32::MAX))
+        .journal_cap((stats.journal_cap_segments * segment).min(stats.capacity))
+        .progress(move |p| {
+            shown.set_length(p.total);
+            shown.set_position(p.done);
+        });
+    let wal = options.open(&args.to);
+    bar.finish_and_clear();
+    Ok(wal?)
+}
+
+fn show(args: &Salvage, report: &SalvageReport, out: &mut Output) -> Result<()> {
+    let verdict = if report.is_whole() {
+        out.styled(Style::Good, "everything was saved")
+    } else {
+        out.styled(Style::Bad, "NOT EVERYTHING COULD BE SAVED")
+    };
+    out.line(format_args!(
+        "{verdict}: {} replicas, {} entries, {} copied to {} and compared",
+        count(report.replicas),
+        count(report.entries),
+        human(report.bytes),
+        args.to.display()
+    ))?;
+    for damage in &report.damage {
+        out.line(format_args!("  {damage}"))?;
+    }
+    if report.lost_frames > 0 {
+        out.line(format_args!("  {} frames of the journal cannot be read", report.lost_frames))?;
+    }
+    if report.dropped_frames > 0 {
+        out.line(format_args!("  {} frames at the end were not believed", report.dropped_frames))?;
+    }
+    if report.unnamed {
+        out.line(format_args!("  replicas may be missing that nobody can name: compare with what the store knows of"))?;
+    }
+    if !report.damage.is_empty() {
+        out.line(format_args!("  the new log knows what is missing: reading it answers with this damage until a snapshot or a removal heals it"))?;
+    }
+    Ok(())
+}

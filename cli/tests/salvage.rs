@@ -1,0 +1,84 @@
+//! `strandlog salvage`
+
+mod support;
+
+use strandlog::{Error, Wal};
+use support::{filled, find, payload, rot, str, strandlog};
+
+#[test]
+fn a_whole_log_is_copied_whole() {
+    let (dir, path) = filled();
+    let to = dir.path().join("saved");
+    let before = std::fs::read(&path).unwrap();
+    let ran = strandlog(&["salvage", str(&path), str(&to)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.starts_with("everything was saved: 3 replicas, 25 entries"), "{ran:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), before, "the old one is not touched");
+    let wal = Wal::options().open(&to).unwrap();
+    for (replica, n) in [(1, 5), (2, 20)] {
+        for i in 1..=n {
+            let entry = wal.replica(replica).entry(i).unwrap();
+            assert_eq!((entry.term, &entry.data[..]), (1 + i / 5, &payload(replica, i)[..]));
+        }
+    }
+    assert_eq!(wal.replica(1).get(b"vote").unwrap().unwrap(), &b"\x01\x02"[..]);
+    assert_eq!((wal.replica(3).bounds(), wal.replica(3).term(100).unwrap()), ((101, 100), 7));
+    assert_eq!(wal.replica(3).get(b"applied").unwrap().unwrap(), &b"one hundred"[..]);
+}
+
+#[test]
+fn an_entry_that_rotted_is_named_and_stays_damage_in_the_new_log() {
+    for (replica, index) in [(1, 4), (2, 13)] {
+        let (dir, path) = filled();
+        let to = dir.path().join("saved");
+        rot(&path, find(&path, &payload(replica, index)));
+        let ran = strandlog(&["salvage", str(&path), str(&to), "--json"]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        let json = ran.json();
+        assert_eq!(json["damage"], serde_json::json!([{ "replica": replica, "entries": [index, index] }]));
+        assert_eq!((&json["entries"], &json["unnamed"]), (&24.into(), &false.into()));
+        let wal = Wal::options().open(&to).unwrap();
+        for (id, n) in [(1, 5), (2, 20)] {
+            for i in 1..=n {
+                match wal.replica(id).entry(i) {
+                    Err(Error::Damaged(d)) => assert_eq!((d.replica, id, i), (replica, replica, index)),
+                    read => assert_eq!(read.unwrap().data, payload(id, i)),
+                }
+            }
+        }
+        assert_eq!(wal.damage().len(), 1);
+    }
+}
+
+#[test]
+fn lost_state_stays_lost_and_what_exists_is_never_overwritten() {
+    let (dir, path) = filled();
+    let to = dir.path().join("saved");
+    // In the table of the only frame with records.
+    rot(&path, find(&path, b"one hundred"));
+    let ran = strandlog(&["salvage", str(&path), str(&to)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.starts_with("NOT EVERYTHING"), "{ran:?}");
+    let wal = Wal::options().open(&to).unwrap();
+    for replica in 1..=3 {
+        assert!(
+            matches!(wal.replica(replica).get(b"vote"), Err(Error::Damaged(_))),
+            "replica {replica} might vote twice"
+        );
+    }
+    drop(wal);
+    let again = strandlog(&["salvage", str(&path), str(&to)]);
+    assert_eq!(again.code, 2, "{again:?}");
+    assert!(again.err.contains("never overwrites"), "{again:?}");
+}
+
+#[test]
+fn without_superblocks_nothing_can_be_proved() {
+    let (dir, path) = filled();
+    rot(&path, 100);
+    rot(&path, (16 << 10) + 100);
+    let to = dir.path().join("saved");
+    let ran = strandlog(&["salvage", str(&path), str(&to)]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.contains("both superblocks are bad") && !to.exists(), "{ran:?}");
+}

@@ -1,0 +1,189 @@
+//! Salvage: everything that can still be proved, copied into a fresh log that knows what is missing.
+
+use crate::batch::{AsEntry, Batch};
+use crate::engine::Engine;
+use crate::error::{Damage, Error, Lost, Result};
+use crate::wal::Wal;
+
+/// How far a salvage has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SalvageProgress {
+    /// Replicas done.
+    pub replicas: u64,
+    /// Replicas in all.
+    pub total: u64,
+}
+
+/// What was saved, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// Replicas copied.
+    pub replicas: u64,
+    /// Entries copied.
+    pub entries: u64,
+    /// Bytes of payload copied.
+    pub bytes: u64,
+    /// What is lost of the replicas that are known. The fresh log says the same.
+    pub damage: Vec<Damage>,
+    /// Frames of the journal that cannot be read, at least.
+    pub lost_frames: u64,
+    /// Frames at the end that were not believed.
+    pub dropped_frames: u64,
+    /// Replicas may be missing that nobody can name.
+    pub unnamed: bool,
+}
+
+impl SalvageReport {
+    /// Whether nothing at all was lost.
+    pub fn is_whole(&self) -> bool {
+        self.damage.is_empty() && self.lost_frames == 0 && self.dropped_frames == 0 && !self.unnamed
+    }
+}
+
+/// Payload copied in one batch.
+const BATCH_BYTES: usize = 1 << 20;
+/// A longer gap is not filled: its replica is copied without entries.
+const MAX_GAP: u64 = 1 << 20;
+
+/// Stands for an entry that is lost, where others follow: it is marked as damage and never shown.
+struct Gap(u64, u64);
+
+impl AsEntry for Gap {
+    fn index(&self) -> u64 {
+        self.0
+    }
+    fn term(&self) -> u64 {
+        self.1
+    }
+    fn data(&self) -> &[u8] {
+        &[]
+    }
+}
+
+impl Wal {
+    /// Copies everything readable into `to`, a fresh log, and marks there what is lost: reading it answers with the same damage, until
+    /// the replica is removed or given a snapshot. Everything is durable on return, and was compared.
+    ///
+    /// # Errors
+    /// [`Error::Contradiction`] where `to` holds a replica already; [`Error::Full`] where it is too small; what either device says.
+    pub fn salvage_into(&self, to: &Wal, mut progress: impl FnMut(SalvageProgress)) -> Result<SalvageReport> {
+        let ids = self.replicas();
+        let stats = self.stats();
+        let mut report = SalvageReport {
+            lost_frames: stats.lost_frames,
+            dropped_frames: stats.dropped_frames,
+            unnamed: stats.unnamed_losses > 0,
+            ..SalvageReport::default()
+        };
+        for &id in &ids {
+            if to.replica(id).exists() {
+                return Err(Error::Contradiction { replica: id, why: "the log to salvage into holds it already" });
+            }
+            let lost = self.copy_replica(to, id, &mut report)?;
+            to.engine.mark_lost(id, &lost)?;
+            self.compare(to, id, &lost)?;
+            report.damage.extend(lost);
+            report.replicas += 1;
+            progress(SalvageProgress { replicas: report.replicas, total: ids.len() as u64 });
+        }
+        to.sync()?;
+        Ok(report)
+    }
+
+    /// Copies one replica; answers what of it is lost.
+    fn copy_replica(&self, to: &Wal, id: u64, report: &mut SalvageReport) -> Result<Vec<Damage>> {
+        let from = self.replica(id);
+        let (first, last) = from.bounds();
+        let mut lost: Vec<Damage> = Vec::new();
+        let mut batch = Batch::new();
+        batch.install_snapshot(id, first - 1, from.term(first - 1).unwrap_or(0));
+        let mut state_lost = from.damage().iter().any(|d| d.lost == Lost::State);
+        for key in from.keys() {
+            match from.get(&key) {
+                Ok(Some(value)) => drop(batch.put(id, &key, &value)),
+                Ok(None) => {}
+                Err(Error::Damaged(_)) => state_lost = true,
+                Err(error) => return Err(error),
+            }
+        }
+        to.commit(&mut batch)?;
+        let mut next = first;
+        let mut term = 0;
+        while next <= last && next >= first {
+            match from.entries(next..last.saturating_add(1), BATCH_BYTES) {
+                Ok(entries) if !entries.is_empty() => {
+                    report.entries += entries.len() as u64;
+                    report.bytes += entries.iter().map(|e| e.data.len() as u64).sum::<u64>();
+                    next = next.saturating_add(entries.len() as u64);
+                    term = entries.last().map_or(term, |e| e.term);
+                    batch.append(id, &entries);
+                    to.commit(&mut batch)?;
+                }
+                Ok(_) => break,
+                Err(Error::Damaged(Damage { lost: Lost::Entries { last: end, .. }, .. })) => {
+                    let end = end.clamp(next, last);
+                    lost.push(Damage { replica: id, lost: Lost::Entries { first: next, last: end } });
+                    if end - next >= MAX_GAP {
+                        // Nobody appended so much: the bounds themselves are damage. Nothing of it can be relied upon.
+                        batch.remove(id);
+                        to.commit(&mut batch)?;
+                        batch.install_snapshot(id, last, term);
+                        to.commit(&mut batch)?;
+                        lost.push(Damage { replica: id, lost: Lost::State });
+                        return Ok(lost);
+                    }
+                    let gap: Vec<Gap> = (next..=end).map(|index| Gap(index, term)).collect();
+                    batch.append(id, &gap);
+                    to.commit(&mut batch)?;
+                    next = end.saturating_add(1);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if state_lost {
+            lost.push(Damage { replica: id, lost: Lost::State });
+        }
+        Ok(lost)
+    }
+
+    /// Everything that was not lost is the same in both.
+    fn compare(&self, to: &Wal, id: u64, lost: &[Damage]) -> Result<()> {
+        let (from, to) = (self.replica(id), to.replica(id));
+        let (first, last) = to.bounds();
+        let gone = |index| {
+            lost.iter().any(|d| matches!(d.lost, Lost::Entries { first, last } if (first..=last).contains(&index)))
+        };
+        let mut next = first;
+        while next <= last && next >= first {
+            if !gone(next) && from.entry(next)? != to.entry(next)? {
+                return Err(Error::Damaged(Damage { replica: id, lost: Lost::Entries { first: next, last: next } }));
+            }
+            next = next.saturating_add(1);
+            if next == u64::MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Writes down what is lost of a replica, durably.
+    fn mark_lost(&self, id: u64, lost: &[Damage]) -> Result<()> {
+        let Some(cell) = self.registry.get(id).filter(|_| !lost.is_empty()) else { return Ok(()) };
+        {
+            let _order = self.seq.lock();
+            let mut state = cell.lock();
+            for damage in lost {
+                match damage.lost {
+                    Lost::Entries { first, last } if !state.is_empty() => state.add_damage(first, last),
+                    Lost::Entries { .. } => {}
+                    _ => state.state_suspect = true,
+                }
+            }
+            state.clip_damage();
+        }
+        self.record_damage(&[id])
+    }
+}

@@ -1,0 +1,187 @@
+//! What each recovery mode makes of each way in which a log can be less than whole.
+
+mod support;
+
+use std::sync::Arc;
+
+use strandlog::disk::Disk;
+use strandlog::disk::sim::SimDisk;
+use strandlog::format::frame::FrameHeader;
+use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
+use strandlog::format::{BLOCK_BYTES, POOL_OFFSET};
+use strandlog::{Batch, Damage, Error, Lost, Placement, RecoveryMode, Wal};
+
+use support::{payload, small};
+
+const MODES: [RecoveryMode; 3] = [RecoveryMode::Strict, RecoveryMode::TolerateTornTail, RecoveryMode::Salvage];
+
+/// Eight replicas, each written by a frame of its own, then all by one.
+fn image(close: bool) -> Vec<u8> {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = support::open(small(Placement::Journal), &disk);
+    for replica in 1..=8 {
+        let mut batch = Batch::new();
+        batch.append(replica, &[(1, 1, payload(replica, 1, 1, 500))]).put(replica, b"hard_state", b"voted");
+        wal.commit(batch).expect("committed");
+    }
+    let mut batch = Batch::new();
+    for replica in 1..=4 {
+        batch.append(replica, &[(2, 1, payload(replica, 2, 1, 50))]);
+    }
+    wal.commit(batch).expect("committed");
+    if close {
+        wal.close().expect("closed");
+    }
+    drop(wal);
+    disk.kept_image()
+}
+
+/// Where each frame lies, in the order of the log.
+fn frames(image: &[u8]) -> Vec<(usize, FrameHeader)> {
+    let superblock = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).expect("valid");
+    let segment = u64::from(superblock.segment_bytes);
+    let found = (POOL_OFFSET as usize..image.len()).step_by(BLOCK_BYTES as usize).filter_map(|at| {
+        let within = (at as u64 - POOL_OFFSET) % segment;
+        FrameHeader::decode(superblock.seed(), within, segment, &image[at..]).map(|header| (at, header))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(_, header)| header.lsn);
+    found
+}
+
+/// Rots the table of a frame, or its first payload.
+fn rot(image: &mut [u8], frame: usize, payload: bool) {
+    let (at, header) = frames(image)[frame];
+    image[if payload { at + 140 } else { at + header.table_range().start + 3 }] ^= 0x10;
+}
+
+fn open(image: &[u8], mode: RecoveryMode) -> (Arc<SimDisk>, Result<Wal, Error>) {
+    let disk = Arc::new(SimDisk::from_image(image.to_vec()));
+    let wal = small(Placement::Journal).recovery_mode(mode).open_disk(Arc::clone(&disk) as Arc<dyn Disk>);
+    (disk, wal)
+}
+
+/// Everything of these replicas is there.
+fn assert_whole(wal: &Wal, replicas: impl IntoIterator<Item = u64>) {
+    for id in replicas {
+        let replica = wal.replica(id);
+        assert_eq!(replica.last_index(), if id <= 4 { 2 } else { 1 }, "replica {id}");
+        assert_eq!(replica.entry(1).expect("whole").data, payload(id, 1, 1, 500));
+        assert_eq!(replica.get(b"hard_state").expect("whole").expect("put"), &b"voted"[..]);
+    }
+}
+
+#[test]
+fn a_whole_log_opens_in_every_mode_closed_or_killed() {
+    for close in [true, false] {
+        for mode in MODES {
+            let (_disk, wal) = open(&image(close), mode);
+            let wal = wal.unwrap_or_else(|e| panic!("{mode:?}: {e}"));
+            assert_whole(&wal, 1..=8);
+            assert_eq!(wal.damage(), []);
+        }
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_off_unless_strict() {
+    let mut image = image(false);
+    rot(&mut image, 8, false);
+    for mode in MODES {
+        match open(&image, mode).1 {
+            Err(Error::Corrupt { what, hint, .. }) => {
+                assert_eq!(mode, RecoveryMode::Strict);
+                assert!(what.contains("cut off") && hint.contains("TolerateTornTail"), "{what}: {hint}");
+            }
+            wal => {
+                let wal = wal.expect("opened");
+                assert!(mode != RecoveryMode::Strict && wal.stats().dropped_frames == 1);
+                assert!((1..=8).all(|id| wal.replica(id).last_index() == 1), "the last frame was never acknowledged");
+                assert_eq!(wal.damage(), []);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_frame_hurts_whom_it_named_and_strict_refuses_it() {
+    let mut image = image(true);
+    rot(&mut image, 5, false);
+    for mode in MODES {
+        match open(&image, mode).1 {
+            Err(Error::Damaged(Damage { replica, .. })) => assert_eq!((mode, replica), (RecoveryMode::Strict, 6)),
+            wal => {
+                let wal = wal.expect("opened");
+                assert!(mode != RecoveryMode::Strict);
+                assert_whole(&wal, [1, 2, 3, 4, 5, 7, 8]);
+                assert!(wal.damage().iter().all(|d| d.replica == 6) && !wal.damage().is_empty());
+                assert!(matches!(wal.replica(6).get(b"hard_state"), Err(Error::Damaged(_))));
+                assert_eq!((wal.stats().lost_frames, wal.stats().unnamed_losses), (1, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rotten_payload_is_found_when_it_is_read_in_every_mode() {
+    let mut image = image(true);
+    rot(&mut image, 2, true);
+    for mode in MODES {
+        let wal = open(&image, mode).1.expect("opened");
+        let read = wal.replica(3).entry(1);
+        let lost = Damage { replica: 3, lost: Lost::Entries { first: 1, last: 1 } };
+        assert!(matches!(read, Err(Error::Damaged(ref d)) if *d == lost), "{read:?}");
+        assert_whole(&wal, [1, 2, 4, 5, 6, 7, 8]);
+    }
+}
+
+/// Nobody lists who was in the first of them: only a salvage goes on.
+#[test]
+fn neighbouring_lost_frames_refuse_the_opening_and_are_salvaged_around() {
+    let mut image = image(true);
+    rot(&mut image, 5, false);
+    rot(&mut image, 6, false);
+    for mode in MODES {
+        let (disk, wal) = open(&image, mode);
+        match wal {
+            Err(Error::Corrupt { what, hint, .. }) => {
+                assert!(mode != RecoveryMode::Salvage);
+                assert!(what.contains("nobody can say") && hint.contains("salvage"), "{what}: {hint}");
+            }
+            wal => {
+                let wal = wal.expect("opened");
+                assert_eq!(mode, RecoveryMode::Salvage);
+                assert_eq!(wal.stats().unnamed_losses, 1);
+                assert_whole(&wal, [8]);
+                let refused = wal.commit(Batch::new().append(1, &[(3, 1, b"no")]));
+                assert!(matches!(refused, Err(Error::ReadOnly)), "{refused:?}");
+                salvaged(&wal);
+                drop(wal);
+                assert!(disk.kept_image() == image, "a salvage writes nothing into the log it reads");
+            }
+        }
+    }
+}
+
+/// The fresh log says what the old one could, and of the rest that it is lost.
+fn salvaged(wal: &Wal) {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let to = support::open(small(Placement::Journal), &disk);
+    let report = wal.salvage_into(&to, |_| ()).expect("salvaged");
+    assert!(!report.is_whole() && report.unnamed);
+    assert_eq!(report.replicas, wal.replicas().len() as u64);
+    drop(to);
+    let to = support::open(small(Placement::Journal), &Arc::new(disk.crash_lost_all()));
+    for id in wal.replicas() {
+        let (old, new) = (wal.replica(id), to.replica(id));
+        assert_eq!(old.bounds(), new.bounds());
+        for index in old.first_index()..=old.last_index() {
+            match (old.entry(index), new.entry(index)) {
+                (Ok(a), Ok(b)) => assert_eq!(a, b),
+                (Err(Error::Damaged(_)), Err(Error::Damaged(_))) => {}
+                (a, b) => panic!("replica {id} entry {index}: {a:?}, {b:?}"),
+            }
+        }
+        assert_eq!(old.get(b"hard_state").ok(), new.get(b"hard_state").ok(), "replica {id}");
+    }
+}
