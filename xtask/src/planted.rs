@@ -44,11 +44,12 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 17] = [
+const TARGETS: [&str; 18] = [
     "lib",
     "smoke",
     "in_flight",
     "moves",
+    "resize",
     "faults",
     "scrub",
     "fuzz_found",
