@@ -22,6 +22,12 @@ pub struct Args {
     /// Leave the slow targets out: who survives may still be caught by them
     #[arg(long)]
     quick: bool,
+    /// Try only the target that each bug names: who survives may still be caught by others
+    #[arg(long)]
+    first: bool,
+    /// Only write the table anew from the rows it has, also from those of a merge that met
+    #[arg(long)]
+    table: bool,
     /// Do not see first that everything is green without a bug
     #[arg(long)]
     no_baseline: bool,
@@ -82,6 +88,10 @@ pub fn run(args: &Args) -> io::Result<bool> {
         return Ok(true);
     }
     let mut results = read_results(&root.join(RESULTS));
+    if args.table {
+        fs::write(root.join(RESULTS), table(&all, &results))?;
+        return Ok(true);
+    }
     let chosen = |b: &&Bug| {
         let named = args.names.iter().any(|n| b.name.contains(n));
         let missing = !args.missing || !results.contains_key(&b.name);
@@ -178,7 +188,7 @@ struct Suite {
 
 impl Suite {
     fn new(root: &Path, dir: &Path, args: &Args) -> io::Result<Self> {
-        let targets: Vec<_> = TARGETS.into_iter().take_while(|t| !args.quick || *t != SLOW).collect();
+        let targets: Vec<_> = TARGETS.into_iter().take_while(|t| !args.first && !(args.quick && *t == SLOW)).collect();
         let mut this = Self { tree: dir.join("tree"), targets, limits: BTreeMap::new() };
         copy(root, &this.tree)?;
         for target in this.targets.clone().into_iter().filter(|_| !args.no_baseline) {
