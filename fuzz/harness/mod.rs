@@ -1,11 +1,16 @@
 //! What the fuzz targets run. No fuzzer in it, so that a plain `cargo test` can replay their corpora.
 
 pub mod crash;
+pub mod decode;
 pub mod hostile;
+pub mod ops;
 
 mod craft;
 mod input;
 mod model;
+/// The reference model of the project's own tests.
+#[path = "../../tests/support/model.rs"]
+mod reference;
 mod specimen;
 
 use std::sync::Arc;

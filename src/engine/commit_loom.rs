@@ -33,6 +33,8 @@ struct Device {
     written: Plain<std::collections::BTreeMap<u64, u64>>,
     /// loom's: other threads may run while a write is under way.
     busy: AtomicU64,
+    /// The write at this offset fails.
+    bad: Plain<Option<u64>>,
 }
 
 impl Device {
@@ -58,6 +60,9 @@ impl Disk for Device {
     }
     fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.busy.fetch_add(1, Ordering::Relaxed);
+        if *self.bad.lock() == Some(offset) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let twice = self.written.lock().insert(offset, buf.len() as u64);
         assert!(twice.is_none(), "a frame was written over another");
         Ok(())
@@ -137,6 +142,24 @@ impl Log {
         Ok(())
     }
 
+    /// As `commit`, on a log that may have been stopped before: then nothing is entered.
+    fn commit_or_refused(&self) -> Result<()> {
+        let (lsn, ticket) = {
+            let mut s = self.engine.seq.lock();
+            if let Some(why) = &s.stopped {
+                return Err(why.clone());
+            }
+            assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map, &self.engine.recent));
+            s.open.push_entry(0, b"payload");
+            s.open.batches += 1;
+            let submitted = self.engine.submitted(&mut s, false, None, true);
+            (submitted.lsn, submitted.ticket)
+        };
+        self.engine.drive(&ticket)?;
+        self.check(lsn);
+        Ok(())
+    }
+
     /// **No acknowledgement before the write that covers it.**
     fn check(&self, lsn: Lsn) {
         assert!(self.engine.durable() >= lsn.get(), "acknowledged above the watermark");
@@ -197,6 +220,55 @@ fn loom_a_leader_leaves_nothing_behind() {
         leader.join().unwrap();
         log.stop();
         writer.join().unwrap();
+    });
+}
+
+/// Two callers, two frames or one, the first write fails: its frame and what is behind it are told so, and nobody sleeps for ever.
+#[test]
+fn loom_a_failed_write_is_told_to_its_frame_and_all_behind_it() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        *log.device.bad.lock() = Some(POOL_OFFSET);
+        let failed = |outcome: Result<()>| assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+        let other = log.spawn(move |log| failed(log.commit_or_refused()));
+        failed(log.commit_or_refused());
+        other.join().unwrap();
+        assert_eq!(log.engine.durable(), 0, "nothing at all became durable");
+    });
+}
+
+/// As before, but the second frame fails: the first is acknowledged if it was written, whichever landed first.
+#[test]
+fn loom_a_frame_before_a_failed_one_is_acknowledged_when_it_lands() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        let writer = log.spawn(|log| log.engine.run_writer());
+        *log.device.bad.lock() = Some(POOL_OFFSET + crate::format::BLOCK_BYTES);
+        let told =
+            |outcome: Result<()>| assert!(matches!(outcome, Ok(()) | Err(Error::Poisoned { .. })), "{outcome:?}");
+        let other = log.spawn(move |log| told(log.commit_or_refused()));
+        told(log.commit_or_refused());
+        other.join().unwrap();
+        log.stop();
+        writer.join().unwrap();
+    });
+}
+
+/// Closing waits for what is being written, and finds nothing in flight behind it.
+#[test]
+fn loom_closing_waits_for_what_is_in_flight() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        let caller = log.spawn(|log| match log.commit_or_refused() {
+            Ok(()) | Err(Error::Closed) => {}
+            Err(other) => panic!("{other}"),
+        });
+        log.stop();
+        log.engine.land_all();
+        assert!(log.engine.seq.lock().in_flight.is_empty());
+        let written = log.device.busy.load(Ordering::Relaxed);
+        caller.join().unwrap();
+        assert_eq!(log.device.busy.load(Ordering::Relaxed), written, "written after it was closed");
     });
 }
 

@@ -1,0 +1,6 @@
+#![no_main]
+#[path = "../harness/mod.rs"]
+#[allow(dead_code)]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| harness::ops::run(bytes));

@@ -1,0 +1,142 @@
+//! A full log: what frees space, and the state that raft needs to free more, gets through in every order, crashes in between included.
+
+mod support;
+
+use std::sync::Arc;
+
+use strandlog::disk::sim::SimDisk;
+use strandlog::{Batch, Error, Options, Placement, Wal};
+
+use support::model::{Model, Op, batch};
+use support::{PLACEMENTS, assert_sound, for_each, open, payload, small};
+
+const REPLICAS: u64 = 6;
+/// Keyed values are as long before as after: hard state does not grow.
+const STATE: usize = 40;
+
+fn options(placement: Placement) -> Options {
+    small(placement).journal_cap(6 * (64 << 10))
+}
+
+fn put(replica: u64, salt: u64) -> Op {
+    Op::Put { replica, key: b"hard_state".to_vec(), value: payload(replica, salt, 7, STATE) }
+}
+
+/// A log that takes no append any more; what it holds.
+fn full(placement: Placement) -> (Vec<u8>, Model) {
+    let disk = Arc::new(SimDisk::new(12 * (64 << 10) + (64 << 10)));
+    let wal = open(options(placement), &disk);
+    let mut model = Model::default();
+    for replica in 1..=REPLICAS {
+        let first = vec![put(replica, 0)];
+        wal.commit(batch(&first)).expect("empty as it is");
+        model.apply(&first);
+    }
+    // Entries small and large, until not even the smallest gets in.
+    for len in [3000, 300, 1] {
+        let mut replica = 0;
+        let mut refused = 0;
+        while refused < REPLICAS {
+            replica = replica % REPLICAS + 1;
+            let index = model.reps[&replica].last() + 1;
+            let op = vec![Op::Append { replica, entries: vec![(index, 1, payload(replica, index, 1, len))] }];
+            match wal.commit(batch(&op)) {
+                Ok(_) => {
+                    model.apply(&op);
+                    refused = 0;
+                }
+                Err(Error::Full(_)) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+            assert!(index < 100_000, "it is never full");
+        }
+    }
+    drop(wal);
+    (disk.crash_lost_all().kept_image(), model)
+}
+
+/// What must get through, one for each of five replicas; the sixth is left alone.
+fn relief(model: &Model) -> Vec<Op> {
+    let half = |id: u64| (model.reps[&id].first + model.reps[&id].last()) / 2 + 1;
+    vec![
+        Op::Truncate { replica: 1, first: half(1) },
+        Op::Truncate { replica: 2, first: model.reps[&2].last() + 1 },
+        Op::Remove { replica: 3 },
+        put(4, 1),
+        Op::Reset { replica: 5, index: model.reps[&5].last() + 10, term: 9 },
+    ]
+}
+
+/// The `n`th order of `count` things.
+fn permutation(mut n: usize, count: usize) -> Vec<usize> {
+    let mut left: Vec<usize> = (0..count).collect();
+    let mut order = Vec::new();
+    for size in (1..=count).rev() {
+        order.push(left.remove(n % size));
+        n /= size;
+    }
+    order
+}
+
+#[test]
+fn whatever_frees_space_gets_through_a_full_log_in_every_order() {
+    const ORDERS: usize = 120;
+    for placement in PLACEMENTS {
+        let (image, model) = full(placement);
+        let ops = relief(&model);
+        // Bits say before which of them the power fails.
+        let jobs: Vec<(usize, u32)> = (0..ORDERS).flat_map(|n| [0, 0b11111, 0b01010].map(|cuts| (n, cuts))).collect();
+        for_each(&jobs, |(n, cuts)| {
+            let mut model = model.clone();
+            let mut disk = Arc::new(SimDisk::from_image(image.clone()));
+            let mut wal = open(options(placement), &disk);
+            for (turn, at) in permutation(n, ops.len()).into_iter().enumerate() {
+                if cuts >> turn & 1 == 1 {
+                    drop(wal);
+                    disk = Arc::new(disk.crash_lost_all());
+                    wal = open(options(placement), &disk);
+                }
+                let op = vec![ops[at].clone()];
+                wal.commit(batch(&op)).unwrap_or_else(|e| panic!("{placement:?}, order {n}, turn {turn}, {op:?}: {e}"));
+                model.apply(&op);
+            }
+            // There is room again.
+            assert_takes_more(&wal, &mut model);
+            let found = Model::read(&wal).expect("readable");
+            assert!(found == model, "{}", model.difference(&found));
+            assert_sound(&wal, "relieved");
+        });
+    }
+}
+
+fn assert_takes_more(wal: &Wal, model: &mut Model) {
+    for replica in [2, 6] {
+        let index = model.reps[&replica].last() + 1;
+        let op = vec![Op::Append { replica, entries: vec![(index, 2, payload(replica, index, 2, 3000))] }];
+        wal.commit(batch(&op)).unwrap_or_else(|e| panic!("replica {replica}: {e}"));
+        model.apply(&op);
+    }
+}
+
+/// State that does not grow is written as often as one likes, and a full log opens as often as one likes.
+#[test]
+fn a_full_log_takes_hard_states_for_ever_and_opens_for_ever() {
+    for placement in PLACEMENTS {
+        let (image, mut model) = full(placement);
+        let mut disk = Arc::new(SimDisk::from_image(image));
+        for round in 1..=60 {
+            let wal = open(options(placement), &disk);
+            for salt in 0..40 {
+                let op = vec![put(1 + salt % REPLICAS, round << 8 | salt)];
+                wal.commit(batch(&op)).unwrap_or_else(|e| panic!("{placement:?}, round {round}: {e}"));
+                model.apply(&op);
+            }
+            let refused = wal.commit(Batch::new().append(6, &[(model.reps[&6].last() + 1, 1, vec![0; 3000])]));
+            assert!(matches!(refused, Err(Error::Full(_))), "{refused:?}");
+            drop(wal);
+            disk = Arc::new(disk.crash_lost_all());
+        }
+        let found = Model::read(&open(options(placement), &disk)).expect("readable");
+        assert!(found == model, "{}", model.difference(&found));
+    }
+}
