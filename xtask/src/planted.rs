@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 18] = [
+const TARGETS: [&str; 20] = [
     "lib",
     "smoke",
     "in_flight",
@@ -60,10 +60,12 @@ const TARGETS: [&str; 18] = [
     "scrub",
     "fuzz_found",
     "damage",
+    "astray",
     "recovery_modes",
     "power_cut",
     "model",
     "space",
+    "full",
     "small_worlds",
     "concurrency",
     "kill9",
