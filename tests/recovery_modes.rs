@@ -226,3 +226,19 @@ fn a_log_at_rest_is_sealed_and_what_rots_in_it_then_is_damage() {
     assert_eq!(wal.replica(1).last_index(), 1);
     assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
 }
+
+/// A close says in the superblock how far the log reached: the end may rot with the seal behind it, and is missed all the same.
+#[test]
+fn an_end_that_is_lost_after_a_close_is_missed_even_when_no_frame_tells_of_it() {
+    let mut image = image(true);
+    let n = frames(&image).len();
+    assert!(n > 9, "a seal lies behind the last frame");
+    for frame in (8..n).rev() {
+        rot(&mut image, frame, false);
+    }
+    for mode in [RecoveryMode::Strict, RecoveryMode::TolerateTornTail] {
+        let refused = open(&image, mode).1.expect_err("not in silence");
+        assert!(matches!(refused, Error::Corrupt { .. }), "{mode:?}: {refused}");
+    }
+    assert_eq!(open(&image, RecoveryMode::Salvage).1.expect("opened").stats().unnamed_losses, 1);
+}
