@@ -36,6 +36,16 @@ fn the_hostile_image_corpus_holds() {
     replay("hostile_image", harness::hostile::run);
 }
 
+#[test]
+fn the_ops_corpus_holds() {
+    replay("ops", harness::ops::run);
+}
+
+#[test]
+fn the_decode_corpus_holds() {
+    replay("decode", harness::decode::run);
+}
+
 /// The oracle is worth something: on a disk that ignores its syncs the same inputs fail.
 #[test]
 fn a_disk_that_ignores_syncs_is_found_out() {

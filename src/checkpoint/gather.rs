@@ -13,6 +13,9 @@ use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
 const SETTLE_BYTES: u64 = 4 << 20;
+/// A segment is read in steps of this size: the cleaner is in no hurry, and a commit that finds megabytes of reads in front of it at the
+/// device is late by milliseconds.
+const READ_STEP: usize = 256 << 10;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
@@ -36,8 +39,6 @@ pub(super) struct Moving {
 struct Source {
     seq: u64,
     offset: u64,
-    /// It was asked for ahead.
-    asked: bool,
     bytes: Option<Vec<u8>>,
 }
 
@@ -53,7 +54,7 @@ impl Group {
         let mut this = Self { sources: Vec::new(), participants: Vec::new(), segment_bytes: geo.segment_bytes };
         for segment in segments {
             let offset = POOL_OFFSET + u64::from(segment.slab) * geo.segment_bytes;
-            this.sources.push(Source { seq: segment.seq, offset, asked: false, bytes: None });
+            this.sources.push(Source { seq: segment.seq, offset, bytes: None });
             this.participants.extend_from_slice(&segment.participants);
         }
         this.participants.sort_unstable();
@@ -72,24 +73,17 @@ impl Group {
         first.is_some_and(|first| first <= seq) && last.is_some_and(|last| seq <= last)
     }
 
-    /// Asks for the segments of these entries ahead. Those with nothing alive are never read.
-    fn prefetch(&mut self, disk: &dyn Disk, entries: &[Seen], head: u64) {
-        for seen in entries {
-            let seq = seen.loc.lsn(head) / self.segment_bytes;
-            if let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq && !s.asked) {
-                source.asked = true;
-                disk.prefetch(source.offset, self.segment_bytes);
-            }
-        }
-    }
-
     /// The checked payload at `lsn`, if one of the segments holds it. Each segment is read whole, once, when first asked for.
     fn get(&mut self, disk: &dyn Disk, seed: Seed, id: EntryId, lsn: u64) -> std::io::Result<Option<&[u8]>> {
         let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
         let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return Ok(None) };
         if source.bytes.is_none() {
             let mut bytes = vec![0; self.segment_bytes as usize];
-            disk.read_at(source.offset, &mut bytes)?;
+            let mut at = source.offset;
+            for part in bytes.chunks_mut(READ_STEP) {
+                disk.read_at(at, part)?;
+                at += part.len() as u64;
+            }
             source.bytes = Some(bytes);
         }
         let found = source.bytes.as_ref().and_then(|bytes| {
@@ -122,7 +116,6 @@ impl Engine {
         for id in group.participants.clone() {
             let Some(cell) = self.registry.get(id) else { continue };
             let Some((moving, fate)) = self.alive_in(group, cell, carried, &mut slack) else { continue };
-            group.prefetch(&*self.disk, &moving.entries, self.head());
             let size = moving.entries.iter().map(|e| u64::from(e.loc.len()) + 8).sum::<u64>();
             if matches!(fate, Fate::Carry) {
                 carried += size;
