@@ -126,11 +126,15 @@ impl Log {
 
     /// Puts something into the open frame, as the last steps of `submit` do; `lead` as there.
     fn enter(&self, lead: bool) -> (Lsn, Arc<Ticket>) {
+        self.enter_with(lead, None)
+    }
+
+    fn enter_with(&self, lead: bool, done: Option<super::Done>) -> (Lsn, Arc<Ticket>) {
         let mut s = self.engine.seq.lock();
         assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map, &self.engine.recent));
         s.open.push_entry(0, b"payload");
         s.open.batches += 1;
-        let submitted = self.engine.submitted(&mut s, false, None, lead);
+        let submitted = self.engine.submitted(&mut s, false, done, lead);
         (submitted.lsn, submitted.ticket)
     }
 
@@ -218,6 +222,56 @@ fn loom_a_leader_leaves_nothing_behind() {
         ticket.wait().unwrap();
         log.check(lsn);
         leader.join().unwrap();
+        log.stop();
+        writer.join().unwrap();
+    });
+}
+
+/// Callbacks come once each, in the order of the log, and never before the watermark: whoever writes their frames.
+#[test]
+fn loom_callbacks_come_in_the_order_of_the_log() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        let told: Arc<Plain<Vec<Lsn>>> = Arc::default();
+        let done = |log: &Arc<Log>| -> Option<super::Done> {
+            let (log, told) = (Arc::clone(log), Arc::clone(&told));
+            Some(Box::new(move |outcome| {
+                log.check(outcome.clone().unwrap());
+                told.lock().push(outcome.unwrap());
+            }))
+        };
+        let writer = log.spawn(|log| log.engine.run_writer());
+        let other = log.spawn(|log| log.commit().unwrap());
+        let (first, _) = log.enter_with(false, done(&log));
+        let (second, ticket) = log.enter_with(false, done(&log));
+        ticket.wait().unwrap();
+        other.join().unwrap();
+        log.stop();
+        writer.join().unwrap();
+        assert_eq!(*told.lock(), [first, second]);
+    });
+}
+
+/// The watermark is cumulative: whoever waits for an LSN is let go when everything up to it is durable, whichever frame it is in.
+#[test]
+fn loom_waiting_for_an_lsn_covers_all_below_it() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        let writer = log.spawn(|log| log.engine.run_writer());
+        let (first, _) = log.enter(false);
+        let other = log.spawn(move |log| {
+            if let Some(ticket) = log.engine.ticket_of(first).unwrap() {
+                log.engine.drive(&ticket).unwrap();
+            }
+            log.check(first);
+        });
+        let (second, _) = log.enter(true);
+        if let Some(ticket) = log.engine.ticket_of(second).unwrap() {
+            log.engine.drive(&ticket).unwrap();
+        }
+        log.check(first);
+        log.check(second);
+        other.join().unwrap();
         log.stop();
         writer.join().unwrap();
     });
