@@ -231,10 +231,11 @@ fn a_log_at_rest_is_sealed_and_what_rots_in_it_then_is_damage() {
 #[test]
 fn an_end_that_is_lost_after_a_close_is_missed_even_when_no_frame_tells_of_it() {
     let mut image = image(true);
-    let n = frames(&image).len();
-    assert!(n > 9, "a seal lies behind the last frame");
-    for frame in (8..n).rev() {
-        rot(&mut image, frame, false);
+    let found = frames(&image);
+    assert!(found.len() > 9, "a seal lies behind the last frame");
+    for (at, _) in found.into_iter().skip(8) {
+        // Header and all.
+        image[at] ^= 0x10;
     }
     for mode in [RecoveryMode::Strict, RecoveryMode::TolerateTornTail] {
         let refused = open(&image, mode).1.expect_err("not in silence");
