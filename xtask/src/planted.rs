@@ -190,7 +190,7 @@ struct Suite {
 
 impl Suite {
     fn new(root: &Path, dir: &Path, args: &Args) -> io::Result<Self> {
-        let targets: Vec<_> = TARGETS.into_iter().take_while(|t| !args.first && !(args.quick && *t == SLOW)).collect();
+        let targets: Vec<_> = TARGETS.into_iter().take_while(|t| !(args.first || args.quick && *t == SLOW)).collect();
         let mut this = Self { tree: dir.join("tree"), targets, limits: BTreeMap::new() };
         copy(root, &this.tree)?;
         for target in this.targets.clone().into_iter().filter(|_| !args.no_baseline) {
