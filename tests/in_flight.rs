@@ -3,11 +3,12 @@
 mod support;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::JoinHandle;
 
 use strandlog::disk::sim::SimDisk;
-use strandlog::disk::{Disk, DiskInfo, Map};
+use strandlog::disk::{Disk, DiskInfo, Map, SyncMethod};
 use strandlog::{Batch, Error, Options, Placement, Wal};
 
 use support::{PLACEMENTS, assert_sound, open, payload, small};
@@ -17,6 +18,8 @@ enum Gate {
     Open,
     /// The next frame is kept from the disk, and the gate opens behind it.
     HoldNext,
+    /// So are the next two.
+    HoldTwo,
     /// The next frame fails.
     FailNext,
 }
@@ -26,10 +29,11 @@ enum Gate {
 struct Held {
     disk: Arc<SimDisk>,
     gate: Mutex<Gate>,
-    /// What the held frame will say: nothing yet, its own error, or success.
-    verdict: Mutex<Option<bool>>,
+    /// What the held frames will say, in the order in which they were held: their own error, or success.
+    verdicts: Mutex<Vec<bool>>,
     told: Condvar,
-    holding: AtomicBool,
+    holding: AtomicUsize,
+    method: SyncMethod,
     /// Frames that reached the disk.
     passed: AtomicU64,
     /// Offset and bytes of what was held last.
@@ -42,12 +46,17 @@ fn eio() -> io::Error {
 
 impl Held {
     fn new() -> Arc<Self> {
+        Self::with(4 << 20, SyncMethod::DirectDsync)
+    }
+
+    fn with(len: u64, method: SyncMethod) -> Arc<Self> {
         Arc::new(Self {
-            disk: Arc::new(SimDisk::new(4 << 20)),
+            disk: Arc::new(SimDisk::new(len)),
             gate: Mutex::new(Gate::Open),
-            verdict: Mutex::new(None),
+            verdicts: Mutex::new(Vec::new()),
             told: Condvar::new(),
-            holding: AtomicBool::new(false),
+            holding: AtomicUsize::new(0),
+            method,
             passed: AtomicU64::new(0),
             kept: Mutex::new((0, Vec::new())),
         })
@@ -57,9 +66,14 @@ impl Held {
         *self.gate.lock().expect("no other panic") = gate;
     }
 
+    /// Lets the frame go that was held first, of those that still are.
     fn release(&self, ok: bool) {
-        *self.verdict.lock().expect("no other panic") = Some(ok);
+        self.verdicts.lock().expect("no other panic").push(ok);
         self.told.notify_all();
+    }
+
+    fn until_held(&self, n: usize) {
+        self.until("a frame is held", |d| d.holding.load(Ordering::SeqCst) == n);
     }
 
     /// Spins until the condition holds: another thread is on its way to it.
@@ -74,18 +88,22 @@ impl Held {
     }
 
     fn pass(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        let gate = std::mem::replace(&mut *self.gate.lock().expect("no other panic"), Gate::Open);
+        let gate = {
+            let mut gate = self.gate.lock().expect("no other panic");
+            let next = if *gate == Gate::HoldTwo { Gate::HoldNext } else { Gate::Open };
+            std::mem::replace(&mut *gate, next)
+        };
         match gate {
             Gate::Open => Ok(()),
             Gate::FailNext => Err(eio()),
-            Gate::HoldNext => {
+            Gate::HoldNext | Gate::HoldTwo => {
                 *self.kept.lock().expect("no other panic") = (offset, buf.to_vec());
-                self.holding.store(true, Ordering::SeqCst);
-                let mut verdict = self.verdict.lock().expect("no other panic");
+                let nth = self.holding.fetch_add(1, Ordering::SeqCst);
+                let mut verdicts = self.verdicts.lock().expect("no other panic");
                 let ok = loop {
-                    match verdict.take() {
-                        Some(ok) => break ok,
-                        None => verdict = self.told.wait(verdict).expect("no other panic"),
+                    match verdicts.get(nth) {
+                        Some(&ok) => break ok,
+                        None => verdicts = self.told.wait(verdicts).expect("no other panic"),
                     }
                 };
                 if ok { Ok(()) } else { Err(eio()) }
@@ -120,7 +138,9 @@ impl Disk for Held {
         None
     }
     fn info(&self) -> DiskInfo {
-        self.disk.info()
+        let mut info = self.disk.info();
+        info.method = self.method;
+        info
     }
     fn release(&self) {
         self.disk.release();
@@ -168,7 +188,7 @@ fn scene(placement: Placement, second: Gate) -> Scene {
         std::thread::spawn(move || wal.commit(entry(replica, 1)))
     };
     let first = commit(1);
-    disk.until("the first frame is held", |d| d.holding.load(Ordering::SeqCst));
+    disk.until_held(1);
     let passed = disk.passed.load(Ordering::SeqCst);
     disk.set(second);
     let second_frame = commit(2);
@@ -276,4 +296,150 @@ fn completions_come_in_the_order_of_the_log_whichever_frame_was_written_first() 
     let order = order.lock().expect("no other panic").clone();
     assert_eq!(order.iter().map(|o| o.0).collect::<Vec<_>>(), [0, 1, 2]);
     assert!(first < second && order.iter().all(|o| o.1 > second) && order.is_sorted_by_key(|o| o.1));
+}
+
+type Outcome = Result<strandlog::Lsn, Error>;
+
+/// Time enough for a wrong acknowledgement.
+fn a_moment() {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+}
+
+/// Frames of replicas 1 and 2, both held; the second has a callback.
+struct Both {
+    disk: Arc<Held>,
+    wal: Arc<Wal>,
+    /// What the callback was told.
+    told: mpsc::Receiver<Outcome>,
+    first: JoinHandle<Outcome>,
+    second: JoinHandle<Outcome>,
+}
+
+fn both_held(disk: Arc<Held>, options: Options, second: Batch) -> Both {
+    let wal = Arc::new(options.open_disk(disk.clone()).expect("opened"));
+    disk.set(Gate::HoldTwo);
+    let (tell, told) = mpsc::channel();
+    let ours = Arc::clone(&wal);
+    let first = std::thread::spawn(move || ours.commit(entry(1, 1)));
+    disk.until_held(1);
+    let ours = Arc::clone(&wal);
+    let second = std::thread::spawn(move || {
+        let pending = ours.submit_with(second, move |outcome| tell.send(outcome).expect("heard"));
+        pending.and_then(|_| ours.sync())
+    });
+    disk.until_held(2);
+    Both { disk, wal, told, first, second }
+}
+
+/// A sync covers all that was submitted before it, in whatever frame that is.
+#[test]
+fn a_sync_waits_for_every_frame_in_flight() {
+    let Both { disk, wal, told, first, second } = both_held(Held::new(), options(Placement::Journal), entry(2, 1));
+    let syncing = {
+        let wal = Arc::clone(&wal);
+        std::thread::spawn(move || wal.sync())
+    };
+    a_moment();
+    assert!(!syncing.is_finished(), "both frames are held");
+    disk.release(true);
+    disk.until("the first frame is durable", |_| first.is_finished());
+    a_moment();
+    assert!(!syncing.is_finished(), "the second frame is held");
+    disk.release(true);
+    let synced = syncing.join().expect("no panic").expect("synced");
+    assert!(synced >= told.recv().expect("told").expect("durable"));
+    for thread in [first, second] {
+        thread.join().expect("no panic").expect("durable");
+    }
+}
+
+/// What is being written when the frame before it fails lands in vain; its callback must hear of it all the same, and once.
+#[test]
+fn a_callback_behind_a_failed_frame_is_told_when_its_own_write_ends() {
+    let Both { disk, wal, told, first, second } = both_held(Held::new(), options(Placement::Journal), entry(2, 1));
+    disk.release(false);
+    let first = first.join().expect("no panic");
+    assert!(matches!(first, Err(Error::Poisoned { .. })), "{first:?}");
+    disk.release(true);
+    let outcome = second.join().expect("no panic");
+    assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    let outcome = told.recv_timeout(std::time::Duration::from_secs(10)).expect("told");
+    assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    a_moment();
+    assert!(told.try_recv().is_err(), "told twice");
+    assert_eq!(wal.durable_lsn().get(), 0);
+}
+
+/// Of a frame that is being written there is nothing on the disk to read: it stays in memory, whatever that may hold.
+#[test]
+fn a_frame_in_flight_is_readable_though_nothing_is_kept_in_memory() {
+    let disk = Held::with(128 << 20, SyncMethod::DirectDsync);
+    let options = options(Placement::Journal).segment_size(2 << 20);
+    // More than the memory for frames.
+    let mut large = Batch::new();
+    large.append(2, &[(1, 1, payload(2, 1, 1, 1 << 20))]);
+    let Both { disk, wal, told, first, second } = both_held(disk, options, large);
+    disk.release(true);
+    first.join().expect("no panic").expect("durable");
+    assert_eq!(wal.replica(2).entry(1).expect("readable").data, payload(2, 1, 1, 1 << 20));
+    disk.release(true);
+    told.recv().expect("told").expect("durable");
+    second.join().expect("no panic").expect("durable");
+}
+
+/// Where a sync covers more than its own write, the system may tell the first who asks of another's error: only one write at a time.
+#[test]
+fn where_a_sync_covers_others_writes_one_frame_is_in_flight() {
+    for method in [SyncMethod::RwfDsync, SyncMethod::Fdatasync] {
+        let disk = Held::with(4 << 20, method);
+        let wal = Arc::new(options(Placement::Journal).open_disk(disk.clone()).expect("opened"));
+        disk.set(Gate::HoldTwo);
+        let threads: Vec<_> = [1, 2]
+            .map(|replica| {
+                let wal = Arc::clone(&wal);
+                let thread = std::thread::spawn(move || wal.commit(entry(replica, 1)));
+                disk.until("the first frame is held", |d| d.holding.load(Ordering::SeqCst) > 0);
+                thread
+            })
+            .into();
+        disk.until("the second is submitted", |_| wal.replica(2).last_index() == 1);
+        a_moment();
+        assert_eq!(disk.holding.load(Ordering::SeqCst), 1, "{method:?}: two in flight");
+        disk.release(true);
+        disk.until_held(2);
+        disk.release(true);
+        for thread in threads {
+            thread.join().expect("no panic").expect("durable");
+        }
+    }
+}
+
+/// Frames that are full and wait behind those in flight fail with them, and so does the one that is still open.
+#[test]
+fn whoever_waits_for_a_frame_that_was_never_taken_is_told_of_the_failure() {
+    let disk = Held::with(64 << 20, SyncMethod::DirectDsync);
+    let Both { disk, wal, told, first, second } = both_held(disk, options(Placement::Journal), entry(2, 1));
+    let (tell, later) = mpsc::channel();
+    let pendings: Vec<_> = (1..=30)
+        .map(|index| {
+            let tell = tell.clone();
+            let done = move |outcome: Outcome| tell.send(outcome).expect("heard");
+            wal.submit_with(entry(3, index), done).expect("submitted");
+            wal.submit(entry(4, index)).expect("submitted")
+        })
+        .collect();
+    assert!(wal.stats().queued_bytes > 128 << 10, "more than one frame waits");
+    disk.release(false);
+    disk.release(true);
+    for _ in 0..30 {
+        let outcome = later.recv_timeout(std::time::Duration::from_secs(10)).expect("told");
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    }
+    for pending in pendings {
+        let outcome = pending.wait();
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    }
+    for outcome in [first.join().expect("no panic"), second.join().expect("no panic"), told.recv().expect("told")] {
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    }
 }

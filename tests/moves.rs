@@ -156,6 +156,34 @@ fn a_move_is_clipped_by_what_happened_while_it_was_read() {
     }
 }
 
+/// However many segments may be cleaned together: all are, but the one that is being written.
+#[test]
+fn a_checkpoint_leaves_nothing_but_the_segment_being_written() {
+    for segments in [1, 2, 5, 9] {
+        let disk = Arc::new(SimDisk::new(16 << 20));
+        let wal = open(small(Placement::Journal), &disk);
+        let mut b = Batch::new();
+        b.append(1, &[(1, 1, payload(1, 1, 1, 300))]);
+        wal.commit(&mut b).expect("committed");
+        let used = |wal: &Wal| wal.stats().journal_segments - wal.stats().free_segments;
+        let mut next = 1;
+        while used(&wal) <= segments {
+            b.clear();
+            b.append(2, &[(next, 1, payload(2, next, 1, 7000))]).truncate_prefix(2, next);
+            wal.commit(&mut b).expect("committed");
+            next += 1;
+        }
+        wal.checkpoint().expect("cleaned");
+        // What was moved may have opened one more.
+        assert!(used(&wal) <= 2, "{segments} segments: {:#?}", wal.stats());
+        assert_eq!(wal.stats().segments_cleaned, segments, "{:#?}", wal.stats());
+        assert_sound(&wal, "cleaned");
+        drop(wal);
+        let wal = open(small(Placement::Journal), &Arc::new(disk.crash_lost_all()));
+        assert_eq!(wal.replica(1).entry(1).expect("held").data, payload(1, 1, 1, 300));
+    }
+}
+
 /// The cleaner opens a segment from its reserve to move into; appends that filled it would leave the cleaner without one, and
 /// then nobody could ever free any.
 #[test]

@@ -11,11 +11,26 @@ use crate::run;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only bugs whose name contains one of these; the table is then printed, not written
+    /// Only bugs whose name contains one of these; the others keep their rows in the table
     names: Vec<String>,
     /// Only see that each bug can be planted
     #[arg(long)]
     check: bool,
+    /// Only bugs that the table does not name as caught
+    #[arg(long)]
+    missing: bool,
+    /// Leave the slow targets out: who survives may still be caught by them
+    #[arg(long)]
+    quick: bool,
+    /// Try only the target that each bug names: who survives may still be caught by others
+    #[arg(long)]
+    first: bool,
+    /// Only write the table anew from the rows it has, also from those of a merge that met
+    #[arg(long)]
+    table: bool,
+    /// Do not see first that everything is green without a bug
+    #[arg(long)]
+    no_baseline: bool,
     /// Where the copy of the tree is built
     #[arg(long, default_value = "target/planted")]
     dir: PathBuf,
@@ -35,57 +50,94 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 14] = [
+const TARGETS: [&str; 20] = [
     "lib",
     "smoke",
     "in_flight",
     "moves",
+    "resize",
     "faults",
     "scrub",
     "fuzz_found",
     "damage",
+    "astray",
+    "recovery_modes",
     "power_cut",
     "model",
     "space",
+    "full",
     "small_worlds",
     "concurrency",
     "kill9",
+    "system_faults",
+    LOOM,
 ];
-/// A test that takes longer hangs; the slowest takes a sixth of this.
-const LIMIT: Duration = Duration::from_secs(180);
+/// The first of the slow ones.
+const SLOW: &str = "small_worlds";
+/// Not a file: the models of the primitives, every interleaving of them.
+const LOOM: &str = "loom";
+/// A target that takes longer hangs. Those that are slow without a bug are given [`PATIENCE`] times what they took then.
+const LIMIT: Duration = Duration::from_secs(150);
+const PATIENCE: u32 = 4;
+const RESULTS: &str = "tests/planted/RESULTS.md";
 
 pub fn run(args: &Args) -> io::Result<bool> {
     let root = run::root();
-    let mut bugs = read_all(&root)?;
-    for bug in &bugs {
-        let text = fs::read_to_string(root.join(&bug.file))?;
-        let n = text.matches(&bug.find).count();
+    let all = read_all(&root)?;
+    check(&root, &all)?;
+    println!("{} bugs, each can be planted", all.len());
+    if args.check {
+        return Ok(true);
+    }
+    let mut results = read_results(&root.join(RESULTS));
+    if args.table {
+        fs::write(root.join(RESULTS), table(&all, &results))?;
+        return Ok(true);
+    }
+    let chosen = |b: &&Bug| {
+        let named = args.names.iter().any(|n| b.name.contains(n));
+        let missing = !args.missing || !results.get(&b.name).is_some_and(|by| is_red(by));
+        named || args.names.is_empty() && missing && b.equivalent.is_none()
+    };
+    let bugs: Vec<&Bug> = all.iter().filter(chosen).collect();
+    let dir = root.join(&args.dir);
+    let suite = Suite::new(&root, &dir, args)?;
+    let mut broken = false;
+    for (i, bug) in bugs.iter().enumerate() {
+        let started = Instant::now();
+        let killer = suite.plant(bug);
+        let text = match &killer {
+            Ok(Some(test)) => test.clone(),
+            Ok(None) => "SURVIVED".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        println!("{:3}/{} {:45} {text} ({} s)", i + 1, bugs.len(), bug.name, started.elapsed().as_secs());
+        broken |= killer.is_err();
+        // Each time: who ends a long run has what it found so far, and two runs at once keep each other's rows.
+        results = read_results(&root.join(RESULTS));
+        match killer {
+            Ok(Some(test)) => drop(results.insert(bug.name.clone(), test)),
+            Ok(None) if suite.targets.len() == TARGETS.len() => {
+                drop(results.insert(bug.name.clone(), NOBODY.to_owned()))
+            }
+            _ => drop(results.remove(&bug.name)),
+        }
+        fs::write(root.join(RESULTS), table(&all, &results))?;
+    }
+    let survived =
+        bugs.iter().filter(|b| b.equivalent.is_none() && !results.get(&b.name).is_some_and(|by| is_red(by))).count();
+    Ok(survived == 0 && !broken)
+}
+
+/// What each bug looks for is there, once.
+fn check(root: &Path, bugs: &[Bug]) -> io::Result<()> {
+    for bug in bugs {
+        let n = fs::read_to_string(root.join(&bug.file))?.matches(&bug.find).count();
         if n != 1 {
             return Err(io::Error::other(format!("{}: what it looks for occurs {n} times in {}", bug.name, bug.file)));
         }
     }
-    println!("{} bugs, each can be planted", bugs.len());
-    if args.check {
-        return Ok(true);
-    }
-    bugs.retain(|b| args.names.is_empty() || args.names.iter().any(|n| b.name.contains(n)));
-    let tree = root.join(&args.dir).join("tree");
-    copy(&root, &tree)?;
-    let mut results = BTreeMap::new();
-    for (i, bug) in bugs.iter().enumerate() {
-        let started = Instant::now();
-        let killer = plant(&tree, bug)?;
-        let text = killer.as_deref().unwrap_or("SURVIVED");
-        println!("{:3}/{} {:45} {text} ({} s)", i + 1, bugs.len(), bug.name, started.elapsed().as_secs());
-        results.insert(bug.name.clone(), killer);
-    }
-    let (table, survived) = table(&bugs, &results);
-    if args.names.is_empty() {
-        fs::write(root.join("tests/planted/RESULTS.md"), table)?;
-    } else {
-        println!("{table}");
-    }
-    Ok(survived == 0)
+    Ok(())
 }
 
 fn read_all(root: &Path) -> io::Result<Vec<Bug>> {
@@ -133,66 +185,168 @@ fn copy(root: &Path, tree: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Plants the bug, looks for a test that notices, and takes the bug out again. `None`: nobody noticed.
-fn plant(tree: &Path, bug: &Bug) -> io::Result<Option<String>> {
-    let path = tree.join(&bug.file);
-    let whole = fs::read_to_string(&path)?;
-    fs::write(&path, whole.replacen(&bug.find, &bug.put, 1))?;
-    let killer = hunt(tree, bug);
-    fs::write(&path, whole)?;
-    killer
+/// A copy of the tree, and how long each target took in it.
+struct Suite {
+    tree: PathBuf,
+    targets: Vec<&'static str>,
+    limits: BTreeMap<&'static str, Duration>,
 }
 
-fn hunt(tree: &Path, bug: &Bug) -> io::Result<Option<String>> {
-    let first = bug.first.as_deref();
-    let rest = TARGETS.into_iter().filter(|t| Some(*t) != first);
-    for target in first.into_iter().chain(rest) {
-        let mut build = cargo(tree, target);
-        let built = run::run(build.arg("--no-run"), Duration::from_secs(1800))?;
-        if !built.ok {
-            println!("{}: DOES NOT COMPILE:\n{}", bug.name, built.output);
+impl Suite {
+    fn new(root: &Path, dir: &Path, args: &Args) -> io::Result<Self> {
+        let targets: Vec<_> = TARGETS.into_iter().take_while(|t| !(args.first || args.quick && *t == SLOW)).collect();
+        let mut this = Self { tree: dir.join("tree"), targets, limits: BTreeMap::new() };
+        copy(root, &this.tree)?;
+        for target in this.targets.clone().into_iter().filter(|_| !args.no_baseline) {
+            this.build(target)?;
+            let started = Instant::now();
+            if let Some(red) = this.test(target, 10 * LIMIT)? {
+                return Err(io::Error::other(format!("without a bug, {red}")));
+            }
+            println!("without a bug: {target:15} green ({} s)", started.elapsed().as_secs());
+            this.limits.insert(target, LIMIT.max(started.elapsed() * PATIENCE));
+        }
+        Ok(this)
+    }
+
+    /// Plants the bug, looks for a test that notices, and takes the bug out again. `None`: nobody noticed.
+    fn plant(&self, bug: &Bug) -> io::Result<Option<String>> {
+        let path = self.tree.join(&bug.file);
+        let whole = fs::read_to_string(&path)?;
+        fs::write(&path, whole.replacen(&bug.find, &bug.put, 1))?;
+        let killer = self.hunt(bug);
+        fs::write(&path, whole)?;
+        killer
+    }
+
+    fn hunt(&self, bug: &Bug) -> io::Result<Option<String>> {
+        let first = TARGETS.into_iter().find(|t| Some(*t) == bug.first.as_deref());
+        let rest = self.targets.iter().copied().filter(|t| Some(*t) != first);
+        for target in first.into_iter().chain(rest) {
+            self.build(target)?;
+            let limit = self.limits.get(target).copied().unwrap_or(LIMIT);
+            if let Some(red) = self.test(target, limit)? {
+                return Ok(Some(red));
+            }
+        }
+        Ok(None)
+    }
+
+    fn build(&self, target: &str) -> io::Result<()> {
+        let built = run::run(self.cargo(target).arg("--no-run"), Duration::from_secs(1800))?;
+        if built.ok { Ok(()) } else { Err(io::Error::other(format!("does not compile:\n{}", built.output))) }
+    }
+
+    /// `None`: green.
+    fn test(&self, target: &str, limit: Duration) -> io::Result<Option<String>> {
+        let mut test = self.cargo(target);
+        if target == LOOM {
+            test.arg("loom");
+        }
+        // Tests say the name of each only when they are not quiet.
+        let ran = run::run(test.args(["--", "--format=pretty"]).env("RUST_BACKTRACE", "0"), limit)?;
+        if ran.ok {
             return Ok(None);
         }
-        let mut test = cargo(tree, target);
-        // Tests say the name of each only when they are not quiet.
-        let ran = run::run(test.args(["--", "--format=pretty"]).env("RUST_BACKTRACE", "0"), LIMIT)?;
-        if !ran.ok {
-            let red = ran.output.lines().find_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-            let how = if ran.timed_out { "hangs" } else { "aborts" };
-            return Ok(Some(format!("`{target}`: {}", red.map_or(how.to_owned(), |r| format!("`{r}`")))));
-        }
+        let red = ran.output.lines().find_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
+        let how = if ran.timed_out { "hangs" } else { "aborts" };
+        Ok(Some(format!("`{target}`: {}", red.map_or(how.to_owned(), |r| format!("`{r}`")))))
     }
-    Ok(None)
+
+    fn cargo(&self, target: &str) -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["test", "--quiet", "--package", "strandlog"]).current_dir(&self.tree);
+        cargo.env("CARGO_TARGET_DIR", self.tree.join("../target")).env_remove("RUSTFLAGS");
+        match target {
+            LOOM => {
+                cargo.args(["--lib", "--release"]).env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", "2");
+                cargo.env("CARGO_TARGET_DIR", self.tree.join("../loom"))
+            }
+            "lib" => cargo.arg("--lib"),
+            test => cargo.args(["--test", test]),
+        };
+        cargo
+    }
 }
 
-fn cargo(tree: &Path, target: &str) -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet", "--package", "strandlog"]).current_dir(tree);
-    cargo.env("CARGO_TARGET_DIR", tree.join("../target")).env_remove("RUSTFLAGS");
-    match target {
-        "lib" => cargo.arg("--lib"),
-        test => cargo.args(["--test", test]),
+/// What the table says where every target was tried.
+const NOBODY: &str = "**nobody**";
+
+fn is_red(by: &str) -> bool {
+    by.starts_with('`')
+}
+
+/// Name and killer of each row that was tried.
+fn read_results(path: &Path) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
+        let (name, by) = (cells.next()?, cells.last()?);
+        (is_red(by) || by == NOBODY).then(|| (name.to_owned(), by.to_owned()))
     };
-    cargo
+    text.lines().filter_map(row).collect()
 }
 
-fn table(bugs: &[Bug], results: &BTreeMap<String, Option<String>>) -> (String, usize) {
+fn table(bugs: &[Bug], results: &BTreeMap<String, String>) -> String {
     let mut out = String::from(
         "# Planted bugs\n\nWritten by `cargo xtask planted`. Each bug is applied alone to a copy of the tree; the first test that went red is named.\n\n",
     );
-    let killed = |b: &&Bug| matches!(results.get(&b.name), Some(Some(_)));
-    let red = bugs.iter().filter(killed).count();
-    let equivalent = bugs.iter().filter(|b| b.equivalent.is_some() && !killed(b)).count();
-    let survived = bugs.len() - red - equivalent;
-    let _ = writeln!(out, "{} planted, {red} red, {equivalent} equivalent, {survived} survived.\n", bugs.len());
+    let red = |b: &Bug| results.get(&b.name).is_some_and(|by| is_red(by));
+    let equivalent = bugs.iter().filter(|b| b.equivalent.is_some() && !red(b)).count();
+    let survived =
+        bugs.iter().filter(|b| b.equivalent.is_none() && results.get(&b.name).is_some_and(|by| by == NOBODY));
+    let (counted, red, survived) = (bugs.len() - equivalent, bugs.iter().filter(|b| red(b)).count(), survived.count());
+    let untried = counted - red - survived;
+    let _ = writeln!(
+        out,
+        "{counted} planted: {red} red, {survived} noticed by nobody, {untried} not tried by every target yet. Beside them {equivalent} that change nothing.\n"
+    );
     let _ = writeln!(out, "| bug | what | caught by |\n|---|---|---|");
     for bug in bugs {
-        let by = match (results.get(&bug.name).and_then(Option::as_ref), &bug.equivalent) {
-            (Some(killer), _) => killer.clone(),
-            (None, Some(why)) => format!("equivalent: {why}"),
-            (None, None) => "**nobody**".to_owned(),
+        let by = match (results.get(&bug.name), &bug.equivalent) {
+            (Some(killer), _) if is_red(killer) => killer.clone(),
+            (_, Some(why)) => format!("equivalent: {why}"),
+            (Some(nobody), None) => nobody.clone(),
+            (None, None) => "not tried by every target yet".to_owned(),
         };
         let _ = writeln!(out, "| {} | {} | {by} |", bug.name, bug.what);
     }
-    (out, survived)
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_can_be_planted() {
+        let root = run::root();
+        let bugs = read_all(&root).unwrap();
+        assert!(bugs.len() >= 40);
+        check(&root, &bugs).unwrap();
+        for bug in &bugs {
+            assert_ne!(bug.find, bug.put, "{}", bug.name);
+            let known = bug.first.as_deref().is_none_or(|first| TARGETS.contains(&first));
+            assert!(known, "{}: no such target", bug.name);
+        }
+    }
+
+    #[test]
+    fn a_table_is_read_as_it_is_written() {
+        let bug = |name: &str| Bug {
+            name: name.to_owned(),
+            what: "what | it is".to_owned(),
+            file: String::new(),
+            first: None,
+            equivalent: None,
+            find: String::new(),
+            put: String::new(),
+        };
+        let caught = BTreeMap::from([("a".to_owned(), "`lib`: `some::test`".to_owned())]);
+        let text = table(&[bug("a"), bug("b")], &caught);
+        let path = std::env::temp_dir().join(format!("planted-table-{}", std::process::id()));
+        fs::write(&path, text).unwrap();
+        assert_eq!(read_results(&path), caught);
+        fs::remove_file(&path).unwrap();
+    }
 }
