@@ -151,13 +151,25 @@ impl Wal {
     fn compare(&self, to: &Wal, id: u64, lost: &[Damage]) -> Result<()> {
         let (from, to) = (self.replica(id), to.replica(id));
         let (first, last) = to.bounds();
+        let differs = |lost| Error::Damaged(Damage { replica: id, lost });
+        let state_lost = lost.iter().any(|d| d.lost == Lost::State);
+        if !state_lost {
+            for key in from.keys() {
+                if from.get(&key)? != to.get(&key)? {
+                    return Err(differs(Lost::State));
+                }
+            }
+        }
+        if lost.is_empty() && (from.bounds() != to.bounds() || from.term(first - 1)? != to.term(first - 1)?) {
+            return Err(differs(Lost::Entries { first, last }));
+        }
         let gone = |index| {
             lost.iter().any(|d| matches!(d.lost, Lost::Entries { first, last } if (first..=last).contains(&index)))
         };
         let mut next = first;
         while next <= last && next >= first {
             if !gone(next) && from.entry(next)? != to.entry(next)? {
-                return Err(Error::Damaged(Damage { replica: id, lost: Lost::Entries { first: next, last: next } }));
+                return Err(differs(Lost::Entries { first: next, last: next }));
             }
             next = next.saturating_add(1);
             if next == u64::MAX {

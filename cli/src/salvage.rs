@@ -1,5 +1,6 @@
 //! `strandlog salvage`
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -17,15 +18,34 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<ExitCode> {
         return Err(Failure::Request(format!("{} exists; a salvage never overwrites", args.to.display())));
     }
     let from = open::as_far_as_possible(&args.from, RecoveryMode::Salvage, out.is_json())?;
-    let to = fresh(&from, args, out)?;
+    // Under another name until it is whole: half a copy must not be taken for a log.
+    let mut unfinished = args.to.clone().into_os_string();
+    unfinished.push(".salvaging");
+    let unfinished = PathBuf::from(unfinished);
+    if unfinished.exists() {
+        let path = unfinished.display();
+        return Err(Failure::Request(format!(
+            "{path} is left of a salvage that did not end, or under way: remove it first"
+        )));
+    }
+    let to = fresh(&from, &unfinished, out)?;
     let bar = progress::replicas("salvaging", out.is_json());
     let report = from.salvage_into(&to, |p| {
         bar.set_length(p.total);
         bar.set_position(p.replicas);
     });
     bar.finish_and_clear();
-    let report = report?;
-    to.close()?;
+    let published = report.map_err(Failure::from).and_then(|report| {
+        to.close()?;
+        // A link does not replace what came meanwhile; a rename would.
+        let named = std::fs::hard_link(&unfinished, &args.to);
+        named.map_err(|e| Failure::Request(format!("naming {}: {e}", args.to.display())))?;
+        Ok(report)
+    });
+    drop(to);
+    // The other name of what was saved, or what is no use to anybody.
+    let _ = std::fs::remove_file(&unfinished);
+    let report = published?;
     if out.is_json() {
         out.json(&json!({
             "from": args.from.display().to_string(),
@@ -46,7 +66,7 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<ExitCode> {
 }
 
 /// A log of the same geometry.
-fn fresh(from: &Wal, args: &Salvage, out: &Output) -> Result<Wal> {
+fn fresh(from: &Wal, path: &Path, out: &Output) -> Result<Wal> {
     let stats = from.stats();
     let bar = progress::bytes("creating", out.is_json());
     let shown = bar.clone();
@@ -60,7 +80,7 @@ fn fresh(from: &Wal, args: &Salvage, out: &Output) -> Result<Wal> {
             shown.set_length(p.total);
             shown.set_position(p.done);
         });
-    let wal = options.open(&args.to);
+    let wal = options.open(path);
     bar.finish_and_clear();
     Ok(wal?)
 }

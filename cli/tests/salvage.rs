@@ -14,6 +14,7 @@ fn a_whole_log_is_copied_whole() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.starts_with("everything was saved: 3 replicas, 25 entries"), "{ran:?}");
     assert_eq!(std::fs::read(&path).unwrap(), before, "the old one is not touched");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left behind");
     let wal = Wal::options().open(&to).unwrap();
     for (replica, n) in [(1, 5), (2, 20)] {
         for i in 1..=n {

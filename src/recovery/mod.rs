@@ -84,7 +84,7 @@ fn superblock_error(error: SuperblockError) -> Error {
         SuperblockError::Invalid(why) => Error::Corrupt {
             what: why,
             offset: 0,
-            hint: "both superblocks are bad (or this is no strandlog file): restore the file from another store, or salvage it",
+            hint: "both superblocks are bad (or this is no strandlog file): nothing in it can be checked without them; restore the file from another store",
         },
         SuperblockError::Blank => {
             Error::Corrupt { what: "blank superblock", offset: 0, hint: "this is no strandlog file" }
