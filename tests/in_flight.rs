@@ -436,3 +436,33 @@ fn where_a_sync_covers_others_writes_one_frame_is_in_flight() {
         }
     }
 }
+
+/// Frames that are full and wait behind those in flight fail with them, and so does the one that is still open.
+#[test]
+fn whoever_waits_for_a_frame_that_was_never_taken_is_told_of_the_failure() {
+    let disk = Held::with(64 << 20, SyncMethod::DirectDsync);
+    let Both { disk, wal, told, first, second } = both_held(disk, options(Placement::Journal), entry(2, 1));
+    let (tell, later) = mpsc::channel();
+    let pendings: Vec<_> = (1..=30)
+        .map(|index| {
+            let tell = tell.clone();
+            let done = move |outcome: Outcome| tell.send(outcome).expect("heard");
+            wal.submit_with(entry(3, index), done).expect("submitted");
+            wal.submit(entry(4, index)).expect("submitted")
+        })
+        .collect();
+    assert!(wal.stats().queued_bytes > 128 << 10, "more than one frame waits");
+    disk.release(false);
+    disk.release(true);
+    for _ in 0..30 {
+        let outcome = later.recv_timeout(std::time::Duration::from_secs(10)).expect("told");
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    }
+    for pending in pendings {
+        let outcome = pending.wait();
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    }
+    for outcome in [first.join().expect("no panic"), second.join().expect("no panic"), told.recv().expect("told")] {
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    }
+}

@@ -329,6 +329,7 @@ fn every_placement_agrees_with_the_model_over_reopenings_and_power_cuts() {
         let mut run = small_run(seed, placement);
         run.steps(1500);
         println!("{}: {:?}", run.label, run.counts);
+        support::tally(&[("images", run.counts.cuts)]);
         assert!(run.counts.cuts > 5 && run.counts.refused > 10, "{:?}", run.counts);
     });
 }

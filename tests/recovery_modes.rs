@@ -207,3 +207,44 @@ fn salvaged(wal: &Wal) {
         assert_eq!(old.get(b"hard_state").ok(), new.get(b"hard_state").ok(), "replica {id}");
     }
 }
+
+/// Which life a record belongs to is told by its number: nobody lists who was in the frames that began the second one.
+#[test]
+fn a_salvage_does_not_take_the_records_of_two_lives_for_one() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = support::open(small(Placement::Journal), &disk);
+    let append = |replica, index, data: &[u8]| {
+        wal.commit(Batch::new().append(replica, &[(index, 1, data)])).expect("committed");
+    };
+    append(1, 1, b"the first life");
+    wal.commit(Batch::new().remove(1)).expect("committed");
+    append(1, 1, b"the second life");
+    append(2, 1, b"somebody else");
+    append(1, 2, b"the second life goes on");
+    wal.close().expect("closed");
+    let mut image = disk.kept_image();
+    for frame in 1..=3 {
+        rot(&mut image, frame, false);
+    }
+    let wal = open(&image, RecoveryMode::Salvage).1.expect("opened");
+    let read = wal.replica(1).entry(1);
+    assert!(matches!(read, Err(Error::Damaged(_))), "{read:?}");
+}
+
+/// Without a frame behind it, what rots in the last one looks like a torn write, and is dropped without a word.
+#[test]
+fn a_log_at_rest_is_sealed_and_what_rots_in_it_then_is_damage() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = support::open(small(Placement::Journal).background(true), &disk);
+    wal.commit(Batch::new().append(1, &[(1, 1, payload(1, 1, 1, 500))])).expect("committed");
+    let started = std::time::Instant::now();
+    while frames(&disk.kept_image()).len() < 2 {
+        assert!(started.elapsed().as_secs() < 20, "never sealed");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let mut image = disk.kept_image();
+    rot(&mut image, 0, true);
+    let wal = open(&image, RecoveryMode::TolerateTornTail).1.expect("opened");
+    assert_eq!(wal.replica(1).last_index(), 1);
+    assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
+}

@@ -17,7 +17,6 @@ use support::{assert_sound, payload};
 const FILE: &str = "STRANDLOG_FAULTS_FILE";
 const METHOD: &str = "STRANDLOG_FAULTS_METHOD";
 const METHODS: [SyncMethod; 3] = [SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync];
-const CREATE: &str = "STRANDLOG_FAULTS_CREATE";
 const BATCHES: u64 = 24;
 
 fn options(method: SyncMethod) -> Options {
@@ -190,39 +189,76 @@ fn the_injection_reaches_the_log() {
     assert!(acknowledged > BATCHES && acknowledged < BATCHES + 20, "{acknowledged}");
 }
 
-/// The child: creates a log. Not a test of its own.
-#[test]
-fn creator() {
-    let Ok(file) = std::env::var(CREATE) else { return };
-    options(SyncMethod::DirectDsync).open(&file).expect("created").close().expect("closed");
+/// What the child asked of the system, a call a line, in order.
+fn trace(file: &Path, method: usize) -> Vec<String> {
+    let told = file.with_extension("trace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=write,pwritev2,fsync,fdatasync,renameat2,linkat", "-o"]).arg(&told);
+    command.arg(std::env::current_exe().expect("our own name"));
+    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]);
+    command.env(FILE, file).env(METHOD, method.to_string()).stdin(Stdio::null());
+    let out = command.output().expect("strace starts");
+    assert_eq!(heard(&out, "traced"), ("done".to_owned(), BATCHES));
+    let text = std::fs::read_to_string(&told).expect("a trace");
+    // The number of the thread comes first.
+    text.lines().filter_map(|l| Some(l.split_once(' ')?.1.trim_start().to_owned())).collect()
 }
 
-/// A power cut at any moment leaves no file under its name, or a whole one: content before name, name before use.
+/// The simulated disk takes a write's word for it that it is durable; here is what the system is asked for.
 #[test]
-fn a_new_file_is_durable_before_it_has_its_name_and_its_name_before_it_is_used() {
+fn nothing_is_acknowledged_and_no_name_given_before_the_system_was_asked_to_make_it_durable() {
     if !can_trace() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
-    let (file, trace) = (dir.path().join("log"), dir.path().join("trace"));
-    let me = std::env::current_exe().expect("our own name");
-    let mut command = Command::new("strace");
-    command.args(["-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2,linkat,flock,pwritev2", "-o"]).arg(&trace);
-    command.arg(me).args(["--exact", "creator", "--test-threads=1"]).env(CREATE, &file);
-    let ran = command.output().expect("strace starts");
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    let text = std::fs::read_to_string(&trace).expect("traced");
-    let lines: Vec<&str> = text.lines().filter(|l| l.contains(&*dir.path().to_string_lossy())).collect();
-    let at = |what: &str, holds: &dyn Fn(&str) -> bool| {
-        lines.iter().position(|l| holds(l)).unwrap_or_else(|| panic!("no {what} in {text}"))
-    };
-    let named = at("rename", &|l| l.contains("rename") || l.contains("linkat"));
-    let content = at("sync of the content", &|l| l.contains("fsync(") && l.contains(".creating"));
-    let last_write =
-        lines[..named].iter().rposition(|l| l.contains("pwritev2(")).expect("it is written before it is named");
-    let directory = named + lines[named..].iter().position(|l| l.contains("fsync(")).expect("the directory is synced");
-    let used = lines[named..].iter().position(|l| l.contains("pwritev2(")).map(|i| named + i);
-    assert!(content < named, "named before its content was durable: {text}");
-    assert!(lines[last_write..named].iter().any(|l| l.contains("fsync(")), "written after its last sync: {text}");
-    assert!(used.is_none_or(|used| directory < used), "used before its name was durable: {text}");
+    for (m, method) in METHODS.into_iter().enumerate() {
+        let probe = dir.path().join(format!("probe{m}"));
+        if let Err(error) = options(method).open(&probe) {
+            println!("{method}: not here: {error}");
+            continue;
+        }
+        let calls = trace(&dir.path().join(format!("log{m}")), m);
+        let (mut unsynced, mut acks, mut named) = (0, 0, false);
+        let mut name_unsynced = false;
+        for call in &calls {
+            let what = || format!("{method}: {call}, {unsynced} writes before it are not durable");
+            if call.starts_with("pwritev2(") {
+                unsynced += u64::from(!call.contains("RWF_DSYNC") && !call.contains("RWF_SYNC"));
+            } else if call.starts_with("fsync(") || call.starts_with("fdatasync(") {
+                (unsynced, name_unsynced) = (0, false);
+            } else if call.starts_with("renameat2(") || call.starts_with("linkat(") {
+                assert_eq!(unsynced, 0, "{}", what());
+                (named, name_unsynced) = (true, true);
+            } else if call.starts_with("write(1, ") && call.contains("ack ") {
+                acks += 1;
+                assert!(unsynced == 0 && !name_unsynced, "{}", what());
+            }
+            if name_unsynced && call.starts_with("pwritev2(") {
+                panic!("{method}: {call}: used before its name is durable");
+            }
+        }
+        assert!(named && acks == BATCHES, "{method}: {acks} acknowledged");
+    }
+}
+
+/// Part of a write that the system took is gone on with; less than a block is an error, and what is not written is not acknowledged.
+#[test]
+fn a_write_that_falls_short_is_not_taken_for_a_whole_one() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("log");
+    options(SyncMethod::RwfDsync).open(&file).expect("created").close().expect("closed");
+    let mut last = 0;
+    for when in [2, 5, 9] {
+        // The system says so, and writes nothing.
+        let inject = format!("pwritev2:retval=512:when={when}");
+        let (end, acknowledged) = heard(&run(&file, 1, Some(&inject)), &inject);
+        assert!(end == "poisoned" || end == "refused", "{inject}: {end}");
+        last = last.max(acknowledged);
+        let wal = options(SyncMethod::RwfDsync).open(&file).expect("opened anew");
+        assert!(wal.replica(1).last_index() >= last, "{inject}");
+        assert_sound(&wal, &inject);
+    }
 }

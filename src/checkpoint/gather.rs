@@ -13,8 +13,8 @@ use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
 const SETTLE_BYTES: u64 = 4 << 20;
-/// A segment is read in steps of this size: the cleaner is in no hurry, and a commit that finds megabytes of reads in front of it at the
-/// device is late by milliseconds.
+/// A segment is read in steps of this size: the cleaner is in no hurry, and commits should not find megabytes of reads in front of them
+/// at the device.
 const READ_STEP: usize = 256 << 10;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;

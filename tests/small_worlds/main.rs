@@ -2,7 +2,8 @@
 //! subset of the sectors that no sync had covered.
 //!
 //! Random runs find what is likely; this finds what is small. By default all workloads of two steps run, and a share of those
-//! of three, drawn from `STRANDLOG_SEED`; `STRANDLOG_WORLDS=all` runs every one.
+//! of three, drawn from `STRANDLOG_SEED`; `STRANDLOG_WORLDS=all` runs every one, and `STRANDLOG_WORLDS=3/40` the third of forty
+//! parts, which are everything together: for many machines, or many evenings.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -23,7 +24,8 @@ use world::{Base, Outcome, STARTS, run};
 
 /// How much is explored.
 struct Scope {
-    all: bool,
+    /// Which part of everything, of how many; else what a plain run can afford.
+    part: Option<(u64, u64)>,
     seed: u64,
     /// Of so many workloads of three steps one is run.
     share: u64,
@@ -36,13 +38,20 @@ struct Scope {
 
 impl Scope {
     fn from_env() -> Self {
-        let all = std::env::var("STRANDLOG_WORLDS").is_ok_and(|worlds| worlds == "all");
-        let (share, bound) = if all { (1, 64) } else { (60, 32) };
+        let part = std::env::var("STRANDLOG_WORLDS").ok().map(|worlds| match worlds.split_once('/') {
+            None if worlds == "all" => (1, 1),
+            Some((part, of)) => (part.parse().expect("a part"), of.parse().expect("of so many")),
+            None => panic!("STRANDLOG_WORLDS={worlds} is neither `all` nor a part, like 3/40"),
+        });
+        let (share, bound) = if part.is_some() { (1, 64) } else { (60, 32) };
         let count = || AtomicU64::new(0);
-        Self { all, seed: env("STRANDLOG_SEED", 1), share, bound, workloads: count(), cuts: count(), images: count() }
+        Self { part, seed: env("STRANDLOG_SEED", 1), share, bound, workloads: count(), cuts: count(), images: count() }
     }
 
     fn chosen(&self, base: &Base, steps: &[Step]) -> bool {
+        if let Some((part, of)) = self.part {
+            return steps::hash(steps, 0) % of == part % of;
+        }
         // The placements other than the default one differ in little: a share of the shorter ones, too.
         let share = match (base.placement, steps.len()) {
             (_, 1) | (Placement::Auto, 2) => 1,
@@ -50,17 +59,18 @@ impl Scope {
             (_, 2) => 6,
             _ => 2 * self.share,
         };
-        self.all || steps::hash(steps, self.seed).is_multiple_of(share)
+        steps::hash(steps, self.seed).is_multiple_of(share)
     }
 
     /// Runs the workload, and every one that continues it.
     fn explore(&self, base: &Base, steps: &mut Vec<Step>) {
         // The events of the steps before the last were cut when those were the last.
         let Outcome::Ran(cuts) = run(base, steps) else { return };
-        if !cuts.is_empty() {
+        let chosen = self.chosen(base, steps);
+        if chosen && !cuts.is_empty() {
             self.workloads.fetch_add(1, Relaxed);
         }
-        for cut in &cuts {
+        for cut in cuts.iter().filter(|_| chosen) {
             self.cuts.fetch_add(1, Relaxed);
             self.images.fetch_add(check::every_image(base, cut, steps, self.bound), Relaxed);
         }
@@ -69,7 +79,8 @@ impl Scope {
         }
         for step in alphabet() {
             steps.push(step);
-            if self.chosen(base, steps) {
+            // Every part walks the shorter ones, to reach its own.
+            if self.chosen(base, steps) || (self.part.is_some() && steps.len() < 3) {
                 self.explore(base, steps);
             }
             steps.pop();
@@ -88,7 +99,8 @@ fn every_cut_of_every_small_world_leaves_a_prefix_that_goes_on_working() {
     let (workloads, cuts, images) = (count(&scope.workloads), count(&scope.cuts), count(&scope.images));
     println!("small worlds: {workloads} workloads, {cuts} cuts, {images} images, {:.1?}", began.elapsed());
     tally(&[("workloads", workloads), ("cuts", cuts), ("images", images)]);
-    assert!(workloads > 2000 && cuts > workloads && images > 10 * cuts, "that was not every small world");
+    let least = scope.part.map_or(2000, |(_, of)| 100_000 / of);
+    assert!(workloads > least && cuts > workloads && images > 10 * cuts, "that was not every small world");
 }
 
 /// Without this a step that is always refused would go unnoticed.

@@ -44,6 +44,11 @@ impl Work {
         Self { rng: StdRng::seed_from_u64(seed), shape, term: 1 }
     }
 
+    /// Entries from now on have a term that none had before: whatever comes back from earlier is told from them.
+    pub fn next_term(&mut self) {
+        self.term += 1;
+    }
+
     fn size(&mut self) -> usize {
         let size = *self.shape.sizes.choose(&mut self.rng).expect("sizes");
         // Large ones are rare, so that most batches stay small.

@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 18] = [
+const TARGETS: [&str; 20] = [
     "lib",
     "smoke",
     "in_flight",
@@ -60,10 +60,12 @@ const TARGETS: [&str; 18] = [
     "scrub",
     "fuzz_found",
     "damage",
+    "astray",
     "recovery_modes",
     "power_cut",
     "model",
     "space",
+    "full",
     "small_worlds",
     "concurrency",
     "kill9",
@@ -188,7 +190,7 @@ struct Suite {
 
 impl Suite {
     fn new(root: &Path, dir: &Path, args: &Args) -> io::Result<Self> {
-        let targets: Vec<_> = TARGETS.into_iter().take_while(|t| !args.first && !(args.quick && *t == SLOW)).collect();
+        let targets: Vec<_> = TARGETS.into_iter().take_while(|t| !(args.first || args.quick && *t == SLOW)).collect();
         let mut this = Self { tree: dir.join("tree"), targets, limits: BTreeMap::new() };
         copy(root, &this.tree)?;
         for target in this.targets.clone().into_iter().filter(|_| !args.no_baseline) {
