@@ -185,6 +185,39 @@ fn what_a_close_found_durable_is_never_cut_off_as_a_torn_end() {
     }
 }
 
+/// A misdirected write put one segment into two slabs: neither can be believed, and only a salvage goes on without them.
+#[test]
+fn two_slabs_of_one_segment_refuse_the_opening_and_salvage_believes_neither() {
+    for close in [true, false] {
+        two_slabs_of_one_segment(image(close));
+    }
+}
+
+fn two_slabs_of_one_segment(mut image: Vec<u8>) {
+    let superblock = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).expect("valid");
+    let segment = superblock.segment_bytes as usize;
+    let place = |slab: u32| POOL_OFFSET as usize + slab as usize * segment;
+    let held = (frames(&image)[0].0 - POOL_OFFSET as usize) / segment;
+    let other = superblock.journal_slabs.iter().rev().find(|&&slab| slab as usize != held).expect("a free slab");
+    let from = place(held as u32);
+    image.copy_within(from..from + segment, place(*other));
+    for mode in MODES {
+        let (disk, wal) = open(&image, mode);
+        match wal {
+            Err(Error::Corrupt { hint, .. }) => {
+                assert!(mode != RecoveryMode::Salvage && hint.contains("salvage"), "{hint}")
+            }
+            wal => {
+                let wal = wal.expect("opened");
+                assert_eq!((mode, wal.stats().unnamed_losses), (RecoveryMode::Salvage, 1));
+                assert!(wal.replicas().iter().all(|&id| wal.replica(id).entry(1).is_err()), "neither is believed");
+                drop(wal);
+                assert!(disk.kept_image() == image, "a salvage writes nothing into the log it reads");
+            }
+        }
+    }
+}
+
 /// The fresh log says what the old one could, and of the rest that it is lost.
 fn salvaged(wal: &Wal) {
     let disk = Arc::new(SimDisk::new(2 << 20));
@@ -247,4 +280,21 @@ fn a_log_at_rest_is_sealed_and_what_rots_in_it_then_is_damage() {
     let wal = open(&image, RecoveryMode::TolerateTornTail).1.expect("opened");
     assert_eq!(wal.replica(1).last_index(), 1);
     assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
+}
+
+/// A close says in the superblock how far the log reached: the end may rot with the seal behind it, and is missed all the same.
+#[test]
+fn an_end_that_is_lost_after_a_close_is_missed_even_when_no_frame_tells_of_it() {
+    let mut image = image(true);
+    let found = frames(&image);
+    assert!(found.len() > 9, "a seal lies behind the last frame");
+    for (at, _) in found.into_iter().skip(8) {
+        // Header and all.
+        image[at] ^= 0x10;
+    }
+    for mode in [RecoveryMode::Strict, RecoveryMode::TolerateTornTail] {
+        let refused = open(&image, mode).1.expect_err("not in silence");
+        assert!(matches!(refused, Error::Corrupt { .. }), "{mode:?}: {refused}");
+    }
+    assert_eq!(open(&image, RecoveryMode::Salvage).1.expect("opened").stats().unnamed_losses, 1);
 }

@@ -17,6 +17,7 @@ use support::{assert_sound, payload};
 const FILE: &str = "STRANDLOG_FAULTS_FILE";
 const METHOD: &str = "STRANDLOG_FAULTS_METHOD";
 const METHODS: [SyncMethod; 3] = [SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync];
+const CREATE: &str = "STRANDLOG_FAULTS_CREATE";
 const BATCHES: u64 = 24;
 
 fn options(method: SyncMethod) -> Options {
@@ -187,6 +188,43 @@ fn the_injection_reaches_the_log() {
     let (end, acknowledged) = heard(&run(&file, 2, Some("fdatasync:error=EIO:when=20+")), "the twentieth sync");
     assert_eq!(end, "poisoned");
     assert!(acknowledged > BATCHES && acknowledged < BATCHES + 20, "{acknowledged}");
+}
+
+/// The child: creates a log. Not a test of its own.
+#[test]
+fn creator() {
+    let Ok(file) = std::env::var(CREATE) else { return };
+    options(SyncMethod::DirectDsync).open(&file).expect("created").close().expect("closed");
+}
+
+/// A power cut at any moment leaves no file under its name, or a whole one: content before name, name before use.
+#[test]
+fn a_new_file_is_durable_before_it_has_its_name_and_its_name_before_it_is_used() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, trace) = (dir.path().join("log"), dir.path().join("trace"));
+    let me = std::env::current_exe().expect("our own name");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2,linkat,flock,pwritev2", "-o"]).arg(&trace);
+    command.arg(me).args(["--exact", "creator", "--test-threads=1"]).env(CREATE, &file);
+    let ran = command.output().expect("strace starts");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let text = std::fs::read_to_string(&trace).expect("traced");
+    let lines: Vec<&str> = text.lines().filter(|l| l.contains(&*dir.path().to_string_lossy())).collect();
+    let at = |what: &str, holds: &dyn Fn(&str) -> bool| {
+        lines.iter().position(|l| holds(l)).unwrap_or_else(|| panic!("no {what} in {text}"))
+    };
+    let named = at("rename", &|l| l.contains("rename") || l.contains("linkat"));
+    let content = at("sync of the content", &|l| l.contains("fsync(") && l.contains(".creating"));
+    let last_write =
+        lines[..named].iter().rposition(|l| l.contains("pwritev2(")).expect("it is written before it is named");
+    let directory = named + lines[named..].iter().position(|l| l.contains("fsync(")).expect("the directory is synced");
+    let used = lines[named..].iter().position(|l| l.contains("pwritev2(")).map(|i| named + i);
+    assert!(content < named, "named before its content was durable: {text}");
+    assert!(lines[last_write..named].iter().any(|l| l.contains("fsync(")), "written after its last sync: {text}");
+    assert!(used.is_none_or(|used| directory < used), "used before its name was durable: {text}");
 }
 
 /// What the child asked of the system, a call a line, in order.

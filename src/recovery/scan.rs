@@ -39,6 +39,8 @@ pub(super) struct Scan {
     pub max_seq: u64,
     /// Highest session in any header.
     pub max_session: u64,
+    /// Segments that two slabs claim: a salvage believes neither.
+    pub disbelieved: Vec<u64>,
 }
 
 impl Scan {
@@ -56,7 +58,7 @@ pub(super) fn scan(
     mode: RecoveryMode,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Scan> {
-    let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0 };
+    let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
     let total = sb.journal_slabs.len() as u64 * u64::from(sb.segment_bytes);
     let mut buf = vec![0; sb.segment_bytes as usize];
     for (i, &slab) in sb.journal_slabs.iter().enumerate() {
@@ -95,12 +97,13 @@ pub(super) fn scan(
             // Neither is believed: their frames count as lost.
             let twice: Vec<u64> = scan.slabs.windows(2).filter(|w| w[0].seq == w[1].seq).map(|w| w[0].seq).collect();
             scan.slabs.retain(|s| !twice.contains(&s.seq));
+            scan.disbelieved = twice;
             return Ok(scan);
         }
         return Err(Error::Corrupt {
             what: "two slabs claim to be the same journal segment",
             offset: sb.slab_offset(pair[1].slab),
-            hint: "a write went astray, or the file was copied while in use: restore it from another store",
+            hint: "a write went astray, or the file was copied while in use: restore it from another store, or salvage it",
         });
     }
     progress(Progress { what: "recovering", done: total, total });

@@ -137,6 +137,12 @@ pub(super) fn walk<'a>(
         walk.lost_at_end = true;
         walk.end = watermark;
     }
+    // Without a clean close no watermark reaches into a segment that is not believed, and nothing behind it tells of it.
+    let newer = |seq: &u64| *seq >= tail_seq && walk.last_seq.is_none_or(|last| *seq > last);
+    if !walk.lost_at_end && scan.disbelieved.iter().any(newer) {
+        walk.lost += 1;
+        walk.lost_at_end = true;
+    }
     Ok(walk)
 }
 

@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> io::Result<bool> {
     }
     let chosen = |b: &&Bug| {
         let named = args.names.iter().any(|n| b.name.contains(n));
-        let missing = !args.missing || !results.contains_key(&b.name);
+        let missing = !args.missing || !results.get(&b.name).is_some_and(|by| is_red(by));
         named || args.names.is_empty() && missing && b.equivalent.is_none()
     };
     let bugs: Vec<&Bug> = all.iter().filter(chosen).collect();
@@ -117,11 +117,15 @@ pub fn run(args: &Args) -> io::Result<bool> {
         results = read_results(&root.join(RESULTS));
         match killer {
             Ok(Some(test)) => drop(results.insert(bug.name.clone(), test)),
+            Ok(None) if suite.targets.len() == TARGETS.len() => {
+                drop(results.insert(bug.name.clone(), NOBODY.to_owned()))
+            }
             _ => drop(results.remove(&bug.name)),
         }
         fs::write(root.join(RESULTS), table(&all, &results))?;
     }
-    let survived = bugs.iter().filter(|b| b.equivalent.is_none() && !results.contains_key(&b.name)).count();
+    let survived =
+        bugs.iter().filter(|b| b.equivalent.is_none() && !results.get(&b.name).is_some_and(|by| is_red(by))).count();
     Ok(survived == 0 && !broken)
 }
 
@@ -265,13 +269,20 @@ impl Suite {
     }
 }
 
-/// Name and killer of each row that names one.
+/// What the table says where every target was tried.
+const NOBODY: &str = "**nobody**";
+
+fn is_red(by: &str) -> bool {
+    by.starts_with('`')
+}
+
+/// Name and killer of each row that was tried.
 fn read_results(path: &Path) -> BTreeMap<String, String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let row = |line: &str| {
         let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
         let (name, by) = (cells.next()?, cells.last()?);
-        by.starts_with('`').then(|| (name.to_owned(), by.to_owned()))
+        (is_red(by) || by == NOBODY).then(|| (name.to_owned(), by.to_owned()))
     };
     text.lines().filter_map(row).collect()
 }
@@ -280,17 +291,23 @@ fn table(bugs: &[Bug], results: &BTreeMap<String, String>) -> String {
     let mut out = String::from(
         "# Planted bugs\n\nWritten by `cargo xtask planted`. Each bug is applied alone to a copy of the tree; the first test that went red is named.\n\n",
     );
-    let red = bugs.iter().filter(|b| results.contains_key(&b.name)).count();
-    let equivalent = bugs.iter().filter(|b| b.equivalent.is_some() && !results.contains_key(&b.name)).count();
-    let counted = bugs.len() - equivalent;
-    let _ =
-        writeln!(out, "{counted} planted, {red} red, {} not. Not counted: {equivalent} equivalent.\n", counted - red);
+    let red = |b: &Bug| results.get(&b.name).is_some_and(|by| is_red(by));
+    let equivalent = bugs.iter().filter(|b| b.equivalent.is_some() && !red(b)).count();
+    let survived =
+        bugs.iter().filter(|b| b.equivalent.is_none() && results.get(&b.name).is_some_and(|by| by == NOBODY));
+    let (counted, red, survived) = (bugs.len() - equivalent, bugs.iter().filter(|b| red(b)).count(), survived.count());
+    let untried = counted - red - survived;
+    let _ = writeln!(
+        out,
+        "{counted} planted: {red} red, {survived} noticed by nobody, {untried} not tried by every target yet. Beside them {equivalent} that change nothing.\n"
+    );
     let _ = writeln!(out, "| bug | what | caught by |\n|---|---|---|");
     for bug in bugs {
         let by = match (results.get(&bug.name), &bug.equivalent) {
-            (Some(killer), _) => killer.clone(),
-            (None, Some(why)) => format!("equivalent: {why}"),
-            (None, None) => "**nobody**".to_owned(),
+            (Some(killer), _) if is_red(killer) => killer.clone(),
+            (_, Some(why)) => format!("equivalent: {why}"),
+            (Some(nobody), None) => nobody.clone(),
+            (None, None) => "not tried by every target yet".to_owned(),
         };
         let _ = writeln!(out, "| {} | {} | {by} |", bug.name, bug.what);
     }
