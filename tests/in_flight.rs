@@ -370,6 +370,29 @@ fn a_callback_behind_a_failed_frame_is_told_when_its_own_write_ends() {
     assert_eq!(wal.durable_lsn().get(), 0);
 }
 
+/// What is submitted while as many frames as may be are in flight is nobody's: whoever led one of them wakes the writer for it.
+#[test]
+fn what_nobody_waits_for_is_written_when_the_frames_in_flight_have_landed() {
+    let disk = Held::new();
+    let wal = Arc::new(options(Placement::Journal).background(true).open_disk(disk.clone()).expect("opened"));
+    disk.set(Gate::HoldTwo);
+    let mut leaders = Vec::new();
+    for replica in [1, 2] {
+        let ours = Arc::clone(&wal);
+        leaders.push(std::thread::spawn(move || ours.commit(entry(replica, 1))));
+        disk.until_held(replica as usize);
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    let done = move |outcome: Outcome| tell.send(outcome).expect("heard");
+    wal.submit_with(entry(3, 1), done).expect("submitted");
+    disk.release(true);
+    disk.release(true);
+    for leader in leaders {
+        leader.join().expect("no panic").expect("durable");
+    }
+    told.recv_timeout(std::time::Duration::from_secs(10)).expect("told").expect("durable");
+}
+
 /// Of a frame that is being written there is nothing on the disk to read: it stays in memory, whatever that may hold.
 #[test]
 fn a_frame_in_flight_is_readable_though_nothing_is_kept_in_memory() {

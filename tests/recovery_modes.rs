@@ -163,6 +163,28 @@ fn neighbouring_lost_frames_refuse_the_opening_and_are_salvaged_around() {
     }
 }
 
+/// Of the last frames nothing says that they were durable, but for the superblock: it was told so at the close.
+#[test]
+fn what_a_close_found_durable_is_never_cut_off_as_a_torn_end() {
+    let mut image = image(true);
+    let all = frames(&image);
+    assert_eq!(all.len(), 10, "nine commits and a seal");
+    // The very headers: each says what was durable before it.
+    all[8..].iter().for_each(|&(at, _)| image[at + 40] ^= 0x10);
+    for mode in MODES {
+        match open(&image, mode).1 {
+            Err(Error::Corrupt { what, .. }) => {
+                assert!(mode != RecoveryMode::Salvage && what.contains("nobody can say"), "{mode:?}: {what}");
+            }
+            wal => {
+                let wal = wal.unwrap_or_else(|e| panic!("{mode:?}: {e}"));
+                assert_eq!(mode, RecoveryMode::Salvage);
+                assert_eq!(wal.stats().unnamed_losses, 1);
+            }
+        }
+    }
+}
+
 /// A misdirected write put one segment into two slabs: neither can be believed, and only a salvage goes on without them.
 #[test]
 fn two_slabs_of_one_segment_refuse_the_opening_and_salvage_believes_neither() {
