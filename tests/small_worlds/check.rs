@@ -47,6 +47,8 @@ fn check(disk: Arc<SimDisk>, cut: &Cut, oracle: &Oracle, what: &dyn Debug) {
         let ops = more(&now, replica, lens);
         go_on(&wal, &mut now, ops, what);
     }
+    // Before anything is cleaned: behind what was just acknowledged the dropped tail still lies, and must stay dropped.
+    stands(disk.crash_lost_all(), cut, &now, what, "cut before cleaning");
     wal.checkpoint().unwrap_or_else(|e| panic!("{what:?}: cleaning: {e}"));
     let keep_one = REPLICAS.map(|replica| Op::Truncate { replica, first: now.reps[&replica].last() }).to_vec();
     go_on(&wal, &mut now, keep_one, what);
@@ -55,10 +57,15 @@ fn check(disk: Arc<SimDisk>, cut: &Cut, oracle: &Oracle, what: &dyn Debug) {
     assert_sound(&wal, "going on");
     drop(wal);
     // All of that was acknowledged.
-    let wal = open(&Arc::new(disk.crash_lost_all()), cut, what);
+    stands(disk.crash_lost_all(), cut, &now, what, "cut again");
+}
+
+/// The log on this disk holds exactly that.
+fn stands(disk: SimDisk, cut: &Cut, now: &Model, what: &dyn Debug, when: &str) {
+    let wal = open(&Arc::new(disk), cut, what);
     let found = read(&wal, what);
-    assert!(found == now, "{what:?}, cut again:{}", now.difference(&found));
-    assert_sound(&wal, "cut again");
+    assert!(found == *now, "{what:?}, {when}:{}", now.difference(&found));
+    assert_sound(&wal, when);
 }
 
 /// The first frame behind a recovery is cut as well: it comes where a tail was dropped, and neither may pass for the other.

@@ -1,9 +1,9 @@
 //! Every small world: each workload of up to three steps over two replicas, cut at every write and every sync of it, with every
 //! subset of the sectors that no sync had covered.
 //!
-//! Random runs find what is likely; this finds what is small. By default all workloads of two steps run, and a share of those
-//! of three, drawn from `STRANDLOG_SEED`; `STRANDLOG_WORLDS=all` runs every one, and `STRANDLOG_WORLDS=3/40` the third of forty
-//! parts, which are everything together: for many machines, or many evenings.
+//! Random runs find what is likely; this finds what is small. By default all workloads of two steps run in the default
+//! placement, and a share of all others, drawn from `STRANDLOG_SEED`; `STRANDLOG_WORLDS=all` runs every one, and
+//! `STRANDLOG_WORLDS=3/40` the third of forty parts, which are everything together: for many machines, or many evenings.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,201 +6,24 @@
 //! order. A failure names its seed; `STRANDLOG_SEED=n` runs that one alone, `STRANDLOG_SEEDS=n` runs more of them. With one
 //! writer a seed is the same run again; with several it is the same work, met by the cut elsewhere.
 
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+mod jittery;
+mod writer;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use jittery::Jittery;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use strandlog::disk::sim::{Fault, SimDisk};
-use strandlog::disk::{Disk, DiskInfo, Map};
-use strandlog::{Bytes, Error, Lsn, Options, Pending, Wal};
-
+use strandlog::{Lsn, Options, Wal};
 use support::model::{Model, Op, batch};
 use support::work::{Shape, Work};
 use support::{PLACEMENTS, assert_sound, for_each, payload, seeds, small, tally};
-
-/// Lets some writes wait a little, so that those of two threads land in any order.
-#[derive(Debug)]
-struct Jittery {
-    disk: Arc<SimDisk>,
-    /// Nobody waits where it is zero.
-    drawn: AtomicU64,
-}
-
-impl Jittery {
-    fn wait(&self) {
-        let x = self.drawn.load(Relaxed);
-        if x == 0 {
-            return;
-        }
-        let next = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.drawn.store(next | 1, Relaxed);
-        match next >> 61 {
-            0 => std::thread::sleep(Duration::from_micros(next >> 40 & 127)),
-            1..=3 => std::thread::yield_now(),
-            _ => {}
-        }
-    }
-}
-
-impl Disk for Jittery {
-    fn len(&self) -> u64 {
-        Disk::len(&*self.disk)
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.disk.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.wait();
-        self.disk.write_at(offset, buf)
-    }
-    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.wait();
-        self.disk.write_durable_at(offset, buf)?;
-        // It is on the disk before anybody knows.
-        self.wait();
-        Ok(())
-    }
-    fn flush(&self) -> io::Result<()> {
-        self.disk.flush()
-    }
-    fn map(&self) -> Option<Arc<Map>> {
-        self.disk.map()
-    }
-    fn info(&self) -> DiskInfo {
-        self.disk.info()
-    }
-    fn release(&self) {
-        self.disk.release();
-    }
-}
-
-const COUNT: &[u8] = b"batches";
-
-struct Writer {
-    /// The replica in which its batches are counted.
-    counter: u64,
-    work: Work,
-    /// What the last recovery showed: the first `from` batches that there were.
-    base: Model,
-    from: u64,
-    /// After everything submitted.
-    current: Model,
-    submitted: Vec<(Option<Lsn>, Vec<Op>)>,
-    acknowledged: Lsn,
-    label: String,
-}
-
-impl Writer {
-    /// Works until the power fails, or for so many steps.
-    fn write(&mut self, wal: &Wal, disk: &SimDisk, steps: u32) {
-        let mut held: Vec<Pending> = Vec::new();
-        for _ in 0..steps {
-            let outcome = match self.work.rng.random_range(0..1000) {
-                0..=11 => wal.checkpoint(),
-                12..=60 => self.compare_one(wal, disk),
-                61..=250 if !held.is_empty() => {
-                    let n = self.work.rng.random_range(0..held.len());
-                    self.wait(held.swap_remove(n))
-                }
-                _ => self.submit(wal, &mut held),
-            };
-            match outcome {
-                Ok(()) => {}
-                Err(_) if disk.is_cut() => return,
-                Err(error) => panic!("{}: {error}", self.label),
-            }
-        }
-    }
-
-    fn submit(&mut self, wal: &Wal, held: &mut Vec<Pending>) -> Result<(), Error> {
-        self.work.next_term();
-        let ops = self.work.batch(&self.current);
-        match self.submit_ops(wal, held, ops) {
-            Err(Error::Full(_)) => {
-                let relief = self.work.relief(&self.current);
-                self.submit_ops(wal, held, relief)
-            }
-            Err(Error::BatchTooLarge { .. }) => Ok(()),
-            outcome => outcome,
-        }
-    }
-
-    fn submit_ops(&mut self, wal: &Wal, held: &mut Vec<Pending>, mut ops: Vec<Op>) -> Result<(), Error> {
-        ops.retain(|op| op.replica() != self.counter);
-        let count = self.from + self.submitted.len() as u64 + 1;
-        let value = Bytes::copy_from_slice(&count.to_le_bytes());
-        ops.push(Op::Put { replica: self.counter, key: COUNT.to_vec(), value });
-        match wal.submit(batch(&ops)) {
-            Ok(pending) => {
-                self.current.apply(&ops);
-                self.submitted.push((Some(pending.lsn()), ops));
-                if self.work.rng.random_bool(0.6) {
-                    return self.wait(pending);
-                }
-                held.push(pending);
-                Ok(())
-            }
-            Err(error @ Error::Poisoned { .. }) => {
-                // Nobody knows whether it was in the frame.
-                self.submitted.push((None, ops));
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn wait(&mut self, pending: Pending) -> Result<(), Error> {
-        self.acknowledged = self.acknowledged.max(pending.wait()?);
-        Ok(())
-    }
-
-    /// What was submitted can be read at once, whatever the others do.
-    fn compare_one(&mut self, wal: &Wal, disk: &SimDisk) -> Result<(), Error> {
-        let n = self.work.rng.random_range(0..self.work.shape.replicas.len());
-        let replica = self.work.shape.replicas[n];
-        let r = wal.replica(replica);
-        let Some(want) = self.current.reps.get(&replica) else {
-            assert!(!r.exists() || disk.is_cut(), "{}: replica {replica}", self.label);
-            return Ok(());
-        };
-        for (&index, (term, data)) in &want.entries {
-            let entry = r.entry(index)?;
-            assert!(entry.term == *term && entry.data == *data, "{}: replica {replica} entry {index}", self.label);
-        }
-        for (key, value) in &want.keys {
-            assert_eq!(r.get(key)?.as_ref(), Some(value), "{}: replica {replica} key {key:x?}", self.label);
-        }
-        Ok(())
-    }
-
-    /// How many of its unsettled batches the found log holds.
-    fn kept(&self, found: &Model) -> usize {
-        let value = found.reps.get(&self.counter).and_then(|r| r.keys.get(COUNT));
-        let count = value.map_or(0, |v| u64::from_le_bytes(v[..].try_into().expect("eight bytes")));
-        let must = self.submitted.iter().take_while(|(lsn, _)| lsn.is_some_and(|l| l <= self.acknowledged)).count();
-        let (least, most) = (self.from + must as u64, self.from + self.submitted.len() as u64);
-        assert!(
-            count >= least,
-            "{}: {count} batches of writer {}, {least} were acknowledged",
-            self.label,
-            self.counter
-        );
-        assert!(count <= most, "{}: {count} batches of writer {}, {most} were submitted", self.label, self.counter);
-        (count - self.from) as usize
-    }
-
-    fn settle(&mut self, kept: usize) {
-        self.submitted.drain(..).take(kept).for_each(|(_, ops)| self.base.apply(&ops));
-        self.current = self.base.clone();
-        self.from += kept as u64;
-        self.acknowledged = Lsn::default();
-    }
-}
+use writer::Writer;
 
 struct World {
     disk: SimDisk,
