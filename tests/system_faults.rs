@@ -314,7 +314,10 @@ fn what_the_system_holds_of_the_file_is_forgotten_before_it_is_read() {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-e", "trace=pread64,pwritev2,fdatasync,fadvise64", "-P"]).arg(&file);
         command.arg("-o").arg(&told).arg(std::env::current_exe().expect("our own name"));
-        command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env(FILE, &file).env(METHOD, m.to_string());
+        command
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(FILE, &file)
+            .env(METHOD, m.to_string());
         assert_eq!(heard(&command.output().expect("strace starts"), "traced").0, "done");
         let text = std::fs::read_to_string(&told).expect("a trace");
         let calls: Vec<&str> = text.lines().filter_map(|l| Some(l.split_once(' ')?.1.trim_start())).collect();

@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn after_a_superblock_that_failed_the_other_is_left_alone() {
         let disk = Arc::new(SimDisk::new(4 << 20));
-        let open = |disk| crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false).open_disk(disk);
+        let open =
+            |disk| crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false).open_disk(disk);
         let wal = open(disk.clone()).expect("formatted");
         wal.commit(crate::Batch::new().put(1, b"k", b"v")).expect("committed");
         disk.on_event(|e| (e.offset == SUPERBLOCK_OFFSETS[1] && e.len > 0).then_some(Fault::Error(EIO)));

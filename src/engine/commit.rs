@@ -7,7 +7,7 @@ use super::{Completion, Engine};
 use crate::error::{Error, Result};
 use crate::journal::{Callbacks, Class, Landing, SealedFrame, Sequencer, Ticket};
 use crate::lsn::Lsn;
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Ordering, thread};
 
 /// A frame of so many batches released a crowd.
 const CROWD: u64 = 4;
@@ -371,7 +371,7 @@ impl Engine {
                     return;
                 }
             }
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
