@@ -594,3 +594,41 @@ fn a_file_cut_behind_our_back_is_noticed_and_ends_all_writing() {
     let again = options().open(&path);
     assert!(matches!(again, Err(Error::Corrupt { .. })), "{again:?}");
 }
+
+/// A lost write, or a disk of which one half was restored: no order of writes of ours leaves it so.
+#[test]
+fn of_two_superblocks_the_newer_one_counts_wherever_it_lies() {
+    for newer in [0, 1] {
+        let disk = formatted(Placement::Journal);
+        let old = disk.kept_image();
+        let wal = open(small(Placement::Journal), &disk);
+        let mut batch = Batch::new();
+        for i in 1..200_u64 {
+            batch.append(1, &[(i, 1, payload(1, i, 1, 5000))]).truncate_prefix(1, i.saturating_sub(20).max(1));
+            wal.commit(&mut batch).expect("committed");
+        }
+        let (bounds, slabs) = (wal.replica(1).bounds(), wal.stats().journal_segments);
+        drop(wal);
+        let disk = Arc::new(disk.restart());
+        let older = SUPERBLOCKS[1 - newer];
+        disk.poke(older, &old[older as usize..][..SUPERBLOCK_BYTES]);
+        let wal = open(small(Placement::Journal), &disk);
+        assert_eq!((wal.replica(1).bounds(), wal.stats().journal_segments), (bounds, slabs), "{newer} is newer");
+        assert_sound(&wal, "the newer one counts");
+    }
+}
+
+#[test]
+fn a_file_too_short_for_any_log_is_refused_by_what_it_is() {
+    for len in [4096, strandlog::format::POOL_OFFSET - 4096] {
+        let error = small(Placement::Auto).open_disk(Arc::new(SimDisk::new(len))).expect_err("too short");
+        assert!(error.to_string().contains("shorter than any log"), "{error}");
+    }
+}
+
+#[test]
+fn what_may_be_carried_is_a_quarter_of_the_journals_floor() {
+    let disk = formatted(Placement::Auto);
+    let stats = open(small(Placement::Auto), &disk).stats();
+    assert_eq!(stats.carried_class_limit, stats.journal_segments * stats.segment_size / 4, "all that it has yet");
+}
