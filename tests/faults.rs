@@ -406,23 +406,27 @@ fn a_rotten_entry_is_named_and_hurts_nobody_else_until_it_is_healed() {
             let report = wal.verify(|_| ()).expect("verified");
             assert!(report.damage.iter().all(|d| d.replica == 2) && !report.damage.is_empty(), "{what}: {report:?}");
 
-            // Truncation past it, a snapshot, removal: each heals.
-            for heal in 0..3 {
+            // Truncation past it, a snapshot, removal, writing it anew: each heals.
+            for heal in 0..4 {
                 let disk = Arc::new(disk.restart());
                 let wal = open(small(placement), &disk);
                 let mut b = Batch::new();
                 match heal {
                     0 => b.truncate_prefix(2, 8),
                     1 => b.install_snapshot(2, 50, 9),
-                    _ => b.remove(2),
+                    2 => b.remove(2),
+                    _ => b.append(2, &[(7, 3, b"written anew")]),
                 };
                 wal.commit(b).expect("healed");
                 assert_sound(&wal, &what);
                 drop(wal);
                 let wal = open(small(placement), &disk.crash_lost_all().into());
                 assert_sound(&wal, &what);
-                let bounds = [(8, 21), (51, 50), (1, 0)][heal];
+                let bounds = [(8, 21), (51, 50), (1, 0), (1, 7)][heal];
                 assert_eq!(wal.replica(2).bounds(), bounds, "{what}");
+                if heal == 3 {
+                    assert_eq!(wal.replica(2).entry(7).expect("whole").data, b"written anew"[..], "{what}");
+                }
                 [1, 3].into_iter().for_each(|replica| intact(&wal, replica, &[]));
             }
         }
