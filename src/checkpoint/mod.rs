@@ -5,6 +5,8 @@
 //! moves, and whatever else made its content dead. It is free when a durable frame has named a tail beyond it.
 
 mod carry;
+#[cfg(all(test, loom))]
+mod clip_loom;
 mod gather;
 mod resize;
 mod settle;
