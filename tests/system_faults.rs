@@ -182,7 +182,7 @@ fn the_injection_reaches_the_log() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
-    for (m, method) in METHODS.into_iter().enumerate() {
+    for (m, method) in METHODS.into_iter().enumerate().take(2) {
         let file = dir.path().join(format!("log{m}"));
         if let Err(error) = options(method).open(&file).and_then(|wal| wal.close()) {
             println!("{method}: not here: {error}");
