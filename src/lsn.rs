@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A log sequence number: one byte of the journal, named for ever. It grows with every batch and is never used again.
+/// A log sequence number: one byte of the journal, named for ever. From batch to batch it never goes back; batches of one frame may
+/// share one, and they become durable together.
 ///
 /// A batch's LSN is durable when [`Wal::durable_lsn`](crate::Wal::durable_lsn) has reached it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

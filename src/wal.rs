@@ -3,7 +3,6 @@
 use std::borrow::BorrowMut;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::thread::JoinHandle;
 
 use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
@@ -17,6 +16,7 @@ use crate::recovery::{self, Found};
 use crate::replica::Replica;
 use crate::scrub::Scrubbed;
 use crate::stats::Stats;
+use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Mutex};
 use crate::verify::{VerifyProgress, VerifyReport};
 
@@ -306,7 +306,7 @@ impl Options {
 impl Wal {
     fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
         let engine = Arc::clone(&self.engine);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || body(&engine));
+        let thread = thread::spawn(name, move || body(&engine));
         self.threads.lock().push(thread.map_err(|e| Error::io("starting a thread", e))?);
         Ok(())
     }

@@ -2,16 +2,16 @@
 
 mod support;
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Waker};
 
 use strandlog::disk::sim::{EventKind, SimDisk};
 use strandlog::disk::{Disk, DiskInfo, Map};
 use strandlog::{Batch, Error, Placement, ReadMode, Wal};
 
+use support::schedule::block_on;
 use support::{PLACEMENTS, assert_sound, open, payload, small};
 
 const WRITERS: u64 = 8;
@@ -237,24 +237,6 @@ fn the_watermark_is_monotone_and_covers_whoever_waited_for_it() {
             });
         }
     });
-}
-
-/// Polls where it stands; parks between.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(out) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return out;
-        }
-        std::thread::park();
-    }
 }
 
 /// A disk whose writes wait until they are let through.

@@ -300,3 +300,31 @@ fn a_write_that_falls_short_is_not_taken_for_a_whole_one() {
         assert_sound(&wal, &inject);
     }
 }
+
+/// A failed sync leaves pages that look written. Whoever opens the file next must ask the device, or it promises what is not there.
+#[test]
+fn what_the_system_holds_of_the_file_is_forgotten_before_it_is_read() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    for m in [1, 2] {
+        let (file, told) = (dir.path().join(format!("log{m}")), dir.path().join("trace"));
+        options(METHODS[m]).open(&file).expect("created").close().expect("closed");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "trace=pread64,pwritev2,fdatasync,fadvise64", "-P"]).arg(&file);
+        command.arg("-o").arg(&told).arg(std::env::current_exe().expect("our own name"));
+        command
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(FILE, &file)
+            .env(METHOD, m.to_string());
+        assert_eq!(heard(&command.output().expect("strace starts"), "traced").0, "done");
+        let text = std::fs::read_to_string(&told).expect("a trace");
+        let calls: Vec<&str> = text.lines().filter_map(|l| Some(l.split_once(' ')?.1.trim_start())).collect();
+        // The probe's scratch lies behind the superblocks, and holds nothing.
+        let scratch = |c: &str| c.contains(", 32768) = ");
+        let read = calls.iter().position(|c| c.starts_with("pread64(") && !scratch(c)).expect("it is read");
+        let forgotten = calls.iter().position(|c| c.contains("POSIX_FADV_DONTNEED")).expect("it is forgotten");
+        assert!(forgotten < read && calls[..forgotten].last().is_some_and(|c| c.starts_with("fdatasync(")), "{text}");
+    }
+}

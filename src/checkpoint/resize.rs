@@ -61,7 +61,12 @@ impl Engine {
     }
 
     /// A, durable; then B, durable: one of them is whole at every moment.
+    ///
+    /// **Never after a failure**: B may be what failed, and A the only one left. Whoever waited for the lock looks again.
     fn write_superblock(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
+        if let Some(why) = &self.seq.lock().stopped {
+            return Err(why.clone());
+        }
         next.epoch += 1;
         let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
         for offset in SUPERBLOCK_OFFSETS {
@@ -71,5 +76,30 @@ impl Engine {
         }
         *current = next;
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Choice, EIO, Fault, SimDisk};
+    use crate::sync::Arc;
+
+    /// The cleaner's B failed; who waited for the lock meanwhile wrote A: a cut then left neither.
+    #[test]
+    fn after_a_superblock_that_failed_the_other_is_left_alone() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let open =
+            |disk| crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false).open_disk(disk);
+        let wal = open(disk.clone()).expect("formatted");
+        wal.commit(crate::Batch::new().put(1, b"k", b"v")).expect("committed");
+        disk.on_event(|e| (e.offset == SUPERBLOCK_OFFSETS[1] && e.len > 0).then_some(Fault::Error(EIO)));
+        wal.engine.mark_durable(wal.durable_lsn().get()).expect_err("B fails");
+        let events = disk.events();
+        let again = wal.engine.mark_durable(wal.durable_lsn().get());
+        assert!(matches!(again, Err(crate::Error::Poisoned { .. })), "{again:?}");
+        assert_eq!(disk.events(), events, "nothing is written after the failure");
+        let wal = open(Arc::new(disk.crash(&mut |sector, _| Choice::Garbage(sector)))).expect("A is whole");
+        assert_eq!(wal.replica(1).get(b"k").expect("readable"), Some(b"v"[..].into()));
     }
 }

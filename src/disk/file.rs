@@ -81,6 +81,9 @@ impl FileDisk {
         if !direct {
             handles.close_direct();
         }
+        if !direct && !mode.read_only {
+            handles.forget_cached().map_err(failed("syncing before reading", path))?;
+        }
         let map = match mode.mapped {
             true => {
                 let map = Map::new(handles.buffered(), len).map_err(failed("mapping", path))?;

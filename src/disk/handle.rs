@@ -125,6 +125,16 @@ impl Handles {
         fdatasync(&self.buffered)
     }
 
+    /// Has the system forget what it holds of the file, so that the next reads ask the device.
+    ///
+    /// After a sync that failed the pages stay in the cache, marked clean: read again they look as if they had been written,
+    /// and no later sync writes them. (This is what PostgreSQL met in 2018.) Who opens a file cannot know what happened to it before.
+    pub(super) fn forget_cached(&self) -> io::Result<()> {
+        // Only clean pages can be forgotten.
+        self.flush()?;
+        Ok(fs::fadvise(&self.buffered, 0, None, fs::Advice::DontNeed)?)
+    }
+
     /// Gives the lock up.
     ///
     /// Closing the descriptor would not: a mapping refers to the same open file, so the lock would live

@@ -8,6 +8,7 @@ mod commit_loom;
 mod idle;
 mod plan;
 mod read;
+mod seal;
 mod submit;
 
 use std::sync::atomic::AtomicU64 as StdAtomicU64;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use strandlog::disk::sim::SimDisk;
 use strandlog::disk::{Disk, DiskInfo, Map};
 
+use super::support::schedule::thread;
+
 /// Lets some writes wait a little, so that those of two threads land in any order.
 #[derive(Debug)]
 pub struct Jittery {
@@ -25,8 +27,8 @@ impl Jittery {
         let next = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.drawn.store(next | 1, Relaxed);
         match next >> 61 {
-            0 => std::thread::sleep(Duration::from_micros(next >> 40 & 127)),
-            1..=3 => std::thread::yield_now(),
+            0 => thread::sleep(Duration::from_micros(next >> 40 & 127)),
+            1..=3 => thread::yield_now(),
             _ => {}
         }
     }

@@ -5,6 +5,7 @@
 pub mod judge;
 pub mod model;
 pub mod recorder;
+pub mod schedule;
 pub mod work;
 
 use std::sync::Arc;
@@ -46,12 +47,11 @@ pub fn env(name: &str, default: u64) -> u64 {
     }
 }
 
-/// The seeds to run: `STRANDLOG_SEED` alone when it is set, else `STRANDLOG_SEEDS` of them (or `count`) from `from`.
+/// The seeds to run: `STRANDLOG_SEEDS` of them from `STRANDLOG_SEED`; that one alone, or `count` from `from`, if only one is set.
 pub fn seeds(from: u64, count: u64) -> Vec<u64> {
-    match std::env::var("STRANDLOG_SEED") {
-        Ok(_) => vec![env("STRANDLOG_SEED", 0)],
-        Err(_) => (from..from + env("STRANDLOG_SEEDS", count)).collect(),
-    }
+    let count = if std::env::var("STRANDLOG_SEED").is_ok() { 1 } else { count };
+    let from = env("STRANDLOG_SEED", from);
+    (from..from + env("STRANDLOG_SEEDS", count)).collect()
 }
 
 /// Says how much was tried, in a line that the long runs add up.

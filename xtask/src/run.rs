@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Not a file: the tests that run under schedules which are drawn, too.
+pub const SHUTTLE: &str = "shuttle";
+
 /// What became of a command.
 pub struct Outcome {
     pub ok: bool,

@@ -17,8 +17,20 @@ pub struct Args {
 }
 
 /// What takes seeds, or is different each time by itself.
-const TARGETS: [&str; 8] =
-    ["model", "power_cut", "small_worlds", "large_worlds", "damage", "concurrency", "scrub", "kill9"];
+const TARGETS: [&str; 10] = [
+    "model",
+    "power_cut",
+    "small_worlds",
+    "large_worlds",
+    "schedules",
+    "damage",
+    "concurrency",
+    "scrub",
+    "kill9",
+    run::SHUTTLE,
+];
+/// Schedules drawn in one round; the seeds of the next begin behind them.
+const SCHEDULES: u64 = 2000;
 /// No round takes so long.
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -33,9 +45,19 @@ pub fn run(args: &Args) -> io::Result<bool> {
     while rounds == 0 || started.elapsed() < end {
         for target in TARGETS {
             let mut command = Command::new("cargo");
-            command.args(["test", "--release", "--package", "strandlog", "--test", target, "--", "--nocapture"]);
-            // `model` and its like take a range of seeds from one on, when STRANDLOG_SEED is not set: so one is set.
-            command.current_dir(run::root()).env("STRANDLOG_SEED", seed.to_string()).env("RUST_BACKTRACE", "0");
+            command.args(["test", "--release", "--package", "strandlog"]).current_dir(run::root());
+            let mut env = format!("STRANDLOG_SEED={seed}");
+            if target == run::SHUTTLE {
+                let first = seed.wrapping_mul(SCHEDULES);
+                env = format!("RUSTFLAGS='--cfg shuttle' STRANDLOG_SEED={first}");
+                command.env("STRANDLOG_SEED", first.to_string()).env("STRANDLOG_SEEDS", SCHEDULES.to_string());
+                command.args(["--test", "schedules", "--test", "large_worlds", "--target-dir", "target/shuttle"]);
+                command.env("RUSTFLAGS", "--cfg shuttle").args(["--", "--nocapture", "--skip", "a_thousand"]);
+            } else {
+                // `model` and its like take a range of seeds from one on, when STRANDLOG_SEED is not set: so one is set.
+                command.env("STRANDLOG_SEED", seed.to_string()).args(["--test", target, "--", "--nocapture"]);
+            }
+            command.env("RUST_BACKTRACE", "0");
             let ran = run::run(&mut command, LIMIT)?;
             tests += 1;
             for line in ran.output.lines().filter_map(|l| l.strip_prefix("tally ")) {
@@ -44,7 +66,8 @@ pub fn run(args: &Args) -> io::Result<bool> {
                 }
             }
             if !ran.ok {
-                let again = format!("STRANDLOG_SEED={seed} cargo test --release --test {target}");
+                let what = if target == run::SHUTTLE { "schedules --test large_worlds" } else { target };
+                let again = format!("{env} cargo test --release --test {what}");
                 println!("VIOLATION: {again}\n{}", ran.output);
                 violations.push(again);
             }

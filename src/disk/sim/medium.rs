@@ -6,7 +6,8 @@
 //!
 //! A version is *abandoned* when the write or the sync that should have made it durable failed. Later
 //! syncs no longer cover it, as on a real system, where a failed sync leaves its pages marked clean;
-//! only writing the sector again and syncing that does.
+//! only writing the sector again and syncing that does. Whoever opens the file next no longer believes such pages
+//! (`FileDisk::open` has the system forget them), so what is read then is on the device.
 
 use super::pages::Pages;
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
@@ -106,6 +107,19 @@ impl Medium {
     pub(super) fn abandon(&mut self) {
         for version in self.unsynced.values_mut().flatten() {
             version.abandoned = true;
+        }
+    }
+
+    /// Another process opens the file, and what it reads is read from the device: what failed is there or not, and the next sync
+    /// covers that, too.
+    pub(super) fn read_anew(&mut self) {
+        for (sector, versions) in &mut self.unsynced {
+            if versions.iter().any(|version| version.abandoned) {
+                let mut bytes = vec![0; SECTOR];
+                self.live.read(sector * SECTOR as u64, &mut bytes);
+                self.writes += 1;
+                *versions = vec![Version { write: self.writes, abandoned: false, bytes: bytes.into(), at: 0 }];
+            }
         }
     }
 

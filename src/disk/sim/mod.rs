@@ -65,8 +65,15 @@ impl SimDisk {
 
     /// The disk as the next process finds it when only the process died and the power stayed: every
     /// completed write can be read, but what was not synced is still in doubt.
+    ///
+    /// What a failed sync left behind is read if it was visible: a device that took it after all. The other end, a device that
+    /// did not, is [`SimDisk::crash_lost_all`].
     pub fn restart(&self) -> SimDisk {
-        self.with_medium(|medium| Self::from_medium(medium.clone()))
+        self.with_medium(|medium| {
+            let mut medium = medium.clone();
+            medium.read_anew();
+            Self::from_medium(medium)
+        })
     }
 
     /// Makes the event with this number go wrong.

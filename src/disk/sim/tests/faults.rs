@@ -170,3 +170,22 @@ fn a_flush_covers_what_succeeded_below_a_write_that_failed() {
     assert_eq!(block_at(&disk.crash_lost_all(), 0), 1);
     assert_eq!(block_at(&disk.crash_kept_all(), 0), 2);
 }
+
+#[test]
+fn what_the_next_process_reads_after_a_failure_is_on_the_device() {
+    for visible in [true, false] {
+        let disk = SimDisk::new(2 * B);
+        disk.write_durable_at(0, &block(1)).unwrap();
+        disk.fail_at(1, Fault::Error(EIO));
+        let write = if visible { SimDisk::write_durable_at } else { SimDisk::write_at };
+        write(&disk, 0, &block(2)).unwrap_err();
+        let next = disk.restart();
+        let seen = block_at(&next, 0);
+        assert_eq!(seen, if visible { 2 } else { 1 });
+        next.flush().unwrap();
+        assert_eq!([next.crash_lost_all(), next.crash_kept_all()].map(|d| block_at(&d, 0)), [seen; 2]);
+        // The process that saw the failure can do nothing about it.
+        disk.flush().unwrap();
+        assert_eq!([disk.crash_lost_all(), disk.crash_kept_all()].map(|d| block_at(&d, 0)), [1, 2]);
+    }
+}

@@ -1,0 +1,118 @@
+//! Durable on demand: everything up to here, a last frame that says so, space given back.
+
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::journal::{Class, Ticket};
+use crate::lsn::Lsn;
+use crate::sync::Arc;
+
+impl Engine {
+    /// Waits until nothing is being written any more.
+    pub(crate) fn land_all(&self) {
+        let mut s = self.seq.lock();
+        while !s.in_flight.is_empty() {
+            s = self.room.wait(s);
+        }
+    }
+
+    /// Everything submitted so far becomes durable.
+    pub(crate) fn sync(&self) -> Result<Lsn> {
+        let ticket = {
+            let s = self.seq.lock();
+            if let Some(why) = &s.stopped {
+                return Err(why.clone());
+            }
+            if s.open.batches > 0 {
+                Some(Arc::clone(&s.open.ticket))
+            } else {
+                s.closed.back().map(|f| Arc::clone(&f.ticket)).or_else(|| s.in_flight.newest().map(Arc::clone))
+            }
+        };
+        if let Some(ticket) = ticket {
+            self.drive(&ticket)?;
+        }
+        Ok(Lsn(self.durable()))
+    }
+
+    /// The ticket of the frame that holds `lsn`; `None` when that is durable.
+    pub(crate) fn ticket_of(&self, lsn: Lsn) -> Result<Option<Arc<Ticket>>> {
+        let s = self.seq.lock();
+        if lsn.0 <= self.durable() {
+            return Ok(None);
+        }
+        if let Some(why) = &s.stopped {
+            return Err(why.clone());
+        }
+        let waiting = s.closed.iter().chain(std::iter::once(&s.open));
+        if let Some(frame) = waiting.rev().find(|f| f.lsn < lsn.0 && f.batches > 0) {
+            if lsn.0 > s.open.here() {
+                return Err(Error::Option {
+                    name: "lsn",
+                    given: lsn.to_string(),
+                    range: "one that was given out".into(),
+                });
+            }
+            return Ok(Some(Arc::clone(&frame.ticket)));
+        }
+        match s.in_flight.ticket_of(lsn.0) {
+            Some(ticket) => Ok(Some(Arc::clone(ticket))),
+            None => Err(Error::Option { name: "lsn", given: lsn.to_string(), range: "one that was given out".into() }),
+        }
+    }
+
+    /// A ticket that somebody awaits: a frame of lazy batches is written for it.
+    pub(crate) fn want(&self, ticket: &Arc<Ticket>) {
+        let mut s = self.seq.lock();
+        if Arc::ptr_eq(&s.open.ticket, ticket) && !s.open.wanted {
+            s.open.wanted = true;
+            self.wake_writer(&s);
+        }
+    }
+
+    /// Everything durable, and a last frame that says so.
+    ///
+    /// That frame only narrows what a later rot may leave in doubt. **It takes no segment that the cleaner counts on**: a log
+    /// that is opened and closed for ever would end without one.
+    pub(crate) fn seal_everything(&self) -> Result<()> {
+        self.sync()?;
+        match self.seal(Class::Keep) {
+            Err(Error::Full(_)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// At close: as [`Engine::seal_everything`], and the superblock says how far the log reached. Not of the seal itself: it brings nothing,
+    /// and its rot must not look like a loss.
+    pub(crate) fn seal_for_good(&self) -> Result<()> {
+        let durable = self.sync()?;
+        self.mark_durable(durable.get())?;
+        self.seal_everything()
+    }
+
+    /// Writes a frame even if nobody has anything to say: it carries the watermark and the tail.
+    pub(crate) fn seal(&self, class: Class) -> Result<()> {
+        let ticket = {
+            let mut s = self.seq.lock();
+            if let Some(why) = &s.stopped {
+                return Err(why.clone());
+            }
+            if s.open.batches == 0 && !s.make_room(0, 0, class, &self.segment_map, &self.recent) {
+                return Err(Error::Full(Box::default()));
+            }
+            s.open.wanted = true;
+            Arc::clone(&s.open.ticket)
+        };
+        self.drive(&ticket)
+    }
+
+    /// Makes what was unlinked so far free: a frame with the records, then one whose header says that the first is durable.
+    pub(crate) fn release_space(&self) -> Result<()> {
+        self.sync()?;
+        if self.pool.lock().has_dying() {
+            self.seal(Class::Clean)?;
+        }
+        // Where only pins held space, a reader may have let go meanwhile.
+        self.pool.lock().release(0, &self.pins);
+        Ok(())
+    }
+}

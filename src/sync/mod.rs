@@ -1,0 +1,22 @@
+//! The one switch between what ships and what is modelled: code that shares memory imports from here, never from `std::sync` or
+//! `parking_lot`.
+//!
+//! The types have one small face under all of them, so that a model runs the very code that ships.
+
+#[cfg(any(loom, shuttle))]
+mod futex_model;
+#[cfg(loom)]
+mod loom;
+#[cfg(not(any(loom, shuttle)))]
+mod real;
+#[cfg(shuttle)]
+mod shuttle;
+
+#[cfg(any(loom, shuttle))]
+pub use self::futex_model::Futex;
+#[cfg(loom)]
+pub use self::loom::*;
+#[cfg(not(any(loom, shuttle)))]
+pub use self::real::*;
+#[cfg(shuttle)]
+pub use self::shuttle::*;

@@ -1,0 +1,216 @@
+//! Everything that a log can be asked, at once, until it ends: closed, dropped, poisoned, or cut off. Nobody waits for ever, each is
+//! told once and rightly, and nothing acknowledged is gone.
+//!
+//! With `--cfg shuttle` every schedule is drawn from the seed, and a thread that waits for ever is found out at once.
+
+mod support;
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use strandlog::disk::sim::{EIO, Fault, SimDisk};
+use strandlog::{Batch, Error, Lsn, Wal};
+
+use support::schedule::{block_on, for_each, thread};
+use support::{PLACEMENTS, assert_sound, open, payload, seeds, small, tally};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    /// All that is asked is done.
+    None,
+    Close,
+    /// A write or sync fails.
+    Fault,
+    /// The power fails.
+    Cut,
+}
+
+/// One of those who write: a replica of its own, a way of its own.
+struct Writer {
+    replica: u64,
+    way: u64,
+    submitted: u64,
+    acknowledged: u64,
+}
+
+impl Writer {
+    fn batch(&mut self, rng: &mut StdRng) -> Batch {
+        self.submitted += 1;
+        let (index, replica) = (self.submitted, self.replica);
+        let mut batch = Batch::new();
+        batch.append(
+            replica,
+            &[(index, 1, payload(replica, index, 1, [1, 100, 3000, 9000, 30_000][rng.random_range(0..5)]))],
+        );
+        if rng.random_bool(0.5) {
+            batch.truncate_prefix(replica, index.saturating_sub(rng.random_range(0..4)).max(1));
+        }
+        if rng.random_bool(0.2) {
+            batch.lazy();
+        }
+        batch
+    }
+
+    /// Works until it is told that there is nothing more to do.
+    fn write(&mut self, wal: &Wal, steps: u64, rng: &mut StdRng, told: &Arc<Told>) -> Result<(), Error> {
+        for _ in 0..steps {
+            let batch = self.batch(rng);
+            match self.way {
+                0 => drop(wal.commit(batch)?),
+                1 => drop(wal.submit(batch)?.wait()?),
+                2 => drop(block_on(async { wal.submit_async(batch).await?.await })?),
+                3 => {
+                    let lsn = wal.submit(batch)?.lsn();
+                    wal.wait_durable(lsn)?;
+                    assert!(wal.durable_lsn() >= lsn);
+                }
+                4 => match wal.try_submit(batch) {
+                    Ok(pending) => drop(pending.wait()?),
+                    Err(Error::Busy { .. }) => {
+                        self.submitted -= 1;
+                        thread::yield_now();
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
+                _ => {
+                    let told = Arc::clone(told);
+                    told.asked.fetch_add(1, SeqCst);
+                    let index = self.submitted;
+                    let (replica, tell) = (self.replica, Arc::clone(&told));
+                    match wal.submit_with(batch, move |outcome| tell.tell(replica, index, outcome)) {
+                        Ok(_) => continue,
+                        Err(error) => {
+                            told.asked.fetch_sub(1, SeqCst);
+                            return Err(error);
+                        }
+                    }
+                }
+            }
+            self.acknowledged = self.submitted;
+        }
+        Ok(())
+    }
+}
+
+/// What the callbacks were told.
+#[derive(Default)]
+struct Told {
+    asked: AtomicU64,
+    answered: AtomicU64,
+    /// The newest LSN that was acknowledged, and the newest index of each replica.
+    newest: Mutex<(Lsn, std::collections::BTreeMap<u64, u64>)>,
+}
+
+impl Told {
+    fn tell(&self, replica: u64, index: u64, outcome: Result<Lsn, Error>) {
+        self.answered.fetch_add(1, SeqCst);
+        if let Ok(lsn) = outcome {
+            let mut newest = self.newest.lock().expect("no other panic");
+            assert!(lsn >= newest.0, "{lsn} after {}", newest.0);
+            newest.0 = lsn;
+            newest.1.insert(replica, index);
+        }
+    }
+}
+
+fn world(seed: u64, end: End) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let what = format!("seed {seed}, {end:?}");
+    let steps = rng.random_range(5..40);
+    let placement = PLACEMENTS[rng.random_range(0..3)];
+    let first = Arc::new(SimDisk::new(4 << 20));
+    drop(open(small(placement), &first));
+    let disk = Arc::new(first.restart());
+    let options =
+        small(placement).background(rng.random_bool(0.7)).queue_bytes([64 << 10, 1 << 20][rng.random_range(0..2)]);
+    let wal = open(options, &disk);
+    let event = disk.events() + rng.random_range(0..steps * 4);
+    match end {
+        End::Fault => disk.fail_at(event, Fault::Error(EIO)),
+        End::Cut => disk.fail_at(event, Fault::Cut),
+        End::None | End::Close => {}
+    }
+    let told = Arc::new(Told::default());
+    let ended = |error: Error| match (end, &error) {
+        (End::Close, Error::Closed) | (End::Fault | End::Cut, Error::Poisoned { .. }) => {}
+        // Whoever writes without threads cleans, and reads for that.
+        (End::Cut, Error::Io { .. }) if disk.is_cut() => {}
+        _ => panic!("{what}: {error}"),
+    };
+    let mut writers: Vec<Writer> = (0..rng.random_range(2..6))
+        .map(|replica| Writer { replica, way: rng.random_range(0..6), submitted: 0, acknowledged: 0 })
+        .collect();
+    thread::scope(|scope| {
+        let (wal, told, ended, disk) = (&wal, &told, &ended, &disk);
+        for writer in &mut writers {
+            let mut rng = StdRng::seed_from_u64(rng.random());
+            scope.spawn(move || writer.write(wal, steps, &mut rng, told).unwrap_or_else(ended));
+        }
+        let mut rng = StdRng::seed_from_u64(rng.random());
+        scope.spawn(move || {
+            for _ in 0..steps / 4 {
+                let outcome = match rng.random_range(0..6) {
+                    0 => wal.checkpoint(),
+                    1 => wal.sync().map(drop),
+                    2 => wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())),
+                    3 => wal.commit(Batch::new().put(99, b"k", b"v")).map(drop),
+                    // It reads from the disk, and without power there is none.
+                    4 => wal.verify(|_| ()).map(drop).or_else(|e| if disk.is_cut() { Ok(()) } else { Err(e) }),
+                    _ => {
+                        wal.stats();
+                        Ok(())
+                    }
+                };
+                outcome.unwrap_or_else(ended);
+            }
+            if end == End::Close {
+                wal.close().unwrap_or_else(ended);
+            }
+        });
+    });
+    if end == End::None {
+        wal.sync().expect("all is well");
+        assert_sound(&wal, &what);
+    }
+    drop(wal);
+    assert_eq!(told.answered.load(SeqCst), told.asked.load(SeqCst), "{what}: each callback once");
+    let newest = told.newest.lock().expect("no panic").1.clone();
+    let after = if end == End::Fault { disk.restart() } else { disk.crash_lost_all() };
+    let wal = open(small(PLACEMENTS[0]), &Arc::new(after));
+    assert_sound(&wal, &what);
+    for w in &writers {
+        let acknowledged = newest.get(&w.replica).copied().unwrap_or(0).max(w.acknowledged);
+        let r = wal.replica(w.replica);
+        let (first, last) = r.bounds();
+        assert!(last >= acknowledged, "{what}: replica {} ends at {last}, {acknowledged} was acknowledged", w.replica);
+        assert!(last <= w.submitted, "{what}: replica {} ends at {last} of {}", w.replica, w.submitted);
+        for i in first..=last {
+            let e = r.entry(i).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(e.data == payload(w.replica, i, 1, e.data.len()), "{what}: replica {} entry {i}", w.replica);
+        }
+    }
+    tally(&[("endings", 1)]);
+}
+
+#[test]
+fn all_that_is_asked_is_done() {
+    for_each(&seeds(1, 16), |seed| world(seed, End::None));
+}
+
+#[test]
+fn closing_ends_everything_and_loses_nothing() {
+    for_each(&seeds(1001, 16), |seed| world(seed, End::Close));
+}
+
+#[test]
+fn a_failure_is_told_to_all() {
+    for_each(&seeds(2001, 16), |seed| world(seed, End::Fault));
+}
+
+#[test]
+fn a_cut_leaves_nobody_waiting() {
+    for_each(&seeds(3001, 16), |seed| world(seed, End::Cut));
+}
