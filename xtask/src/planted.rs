@@ -1,6 +1,6 @@
 //! Planted bugs: each must turn a test red, or the tests prove less than they claim.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -171,9 +171,11 @@ fn parse(path: &Path) -> io::Result<Bug> {
     })
 }
 
-/// Copies what git knows of, so that nothing in the tree itself is touched. What is the same keeps its time stamp.
+/// Copies what git knows of, so that nothing in the tree itself is touched. What is the same keeps its time stamp; what is no more
+/// goes.
 fn copy(root: &Path, tree: &Path) -> io::Result<()> {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output()?;
+    prune(tree, tree, &listed.stdout.split(|&b| b == 0).collect())?;
     for name in listed.stdout.split(|&b| b == 0).filter(|n| !n.is_empty()) {
         let name = String::from_utf8_lossy(name);
         let (from, to) = (root.join(&*name), tree.join(&*name));
@@ -185,6 +187,20 @@ fn copy(root: &Path, tree: &Path) -> io::Result<()> {
             fs::create_dir_all(dir)?;
         }
         fs::write(to, bytes)?;
+    }
+    Ok(())
+}
+
+/// Removes the files under `dir` that are not listed.
+fn prune(tree: &Path, dir: &Path, listed: &HashSet<&[u8]>) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for path in entries.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()? {
+        let name = path.strip_prefix(tree).unwrap_or(&path).as_os_str().as_encoded_bytes();
+        if path.is_dir() {
+            prune(tree, &path, listed)?;
+        } else if !listed.contains(name) && name != b"Cargo.lock" {
+            fs::remove_file(&path)?;
+        }
     }
     Ok(())
 }
