@@ -513,3 +513,44 @@ fn a_lazy_commit_beside_a_busy_writer_returns() {
     threads.into_iter().for_each(|t| t.join().unwrap());
     assert_eq!(wal.replica(1).get(b"commit").unwrap().as_deref(), Some(&300_u64.to_le_bytes()[..]));
 }
+
+/// A callback runs on the thread that empties the queue: were it to wait for room, nobody would make any.
+#[test]
+fn what_a_callback_submits_never_waits() {
+    let (gate, wal, first) = stopped_log(64 << 10);
+    let wal = Arc::new(wal);
+    let (sender, told) = mpsc::channel();
+    let within = Arc::downgrade(&wal);
+    wal.submit_with(Batch::new().append(2, &[(1, 1, b"asks")]), move |_| {
+        let wal = within.upgrade().expect("open");
+        let mut taken = 0;
+        let refused = loop {
+            match wal.submit(Batch::new().append(3, &[(taken + 1, 1, [7; 5000])])) {
+                Ok(_) => taken += 1,
+                Err(error) => break error,
+            }
+        };
+        sender.send((taken, refused)).expect("somebody listens");
+    })
+    .expect("submitted");
+    gate.shut(false);
+    let told = told.recv_timeout(std::time::Duration::from_secs(30));
+    let (taken, refused) = told.expect("the callback waits for the thread that it runs on");
+    assert!(taken > 5 && matches!(refused, Error::Busy { .. }), "{taken}: {refused}");
+    first.wait().expect("durable");
+    wal.sync().expect("the log goes on");
+    assert_eq!(wal.replica(3).last_index(), taken);
+}
+
+#[test]
+fn a_callback_that_panics_takes_nobody_along() {
+    let (gate, wal, first) = stopped_log(1 << 20);
+    let (sender, told) = mpsc::channel();
+    wal.submit_with(Batch::new().append(2, &[(1, 1, b"a")]), |_| panic!("a callback of the test")).expect("submitted");
+    wal.submit_with(Batch::new().append(3, &[(1, 1, b"b")]), move |o| sender.send(o.is_ok()).expect("heard"))
+        .expect("submitted");
+    gate.shut(false);
+    assert!(told.recv_timeout(std::time::Duration::from_secs(30)).expect("told, in the same frame"));
+    first.wait().expect("durable");
+    wal.commit(Batch::new().append(4, &[(1, 1, b"c")])).expect("the writer thread is alive");
+}

@@ -406,23 +406,27 @@ fn a_rotten_entry_is_named_and_hurts_nobody_else_until_it_is_healed() {
             let report = wal.verify(|_| ()).expect("verified");
             assert!(report.damage.iter().all(|d| d.replica == 2) && !report.damage.is_empty(), "{what}: {report:?}");
 
-            // Truncation past it, a snapshot, removal: each heals.
-            for heal in 0..3 {
+            // Truncation past it, a snapshot, removal, writing it anew: each heals.
+            for heal in 0..4 {
                 let disk = Arc::new(disk.restart());
                 let wal = open(small(placement), &disk);
                 let mut b = Batch::new();
                 match heal {
                     0 => b.truncate_prefix(2, 8),
                     1 => b.install_snapshot(2, 50, 9),
-                    _ => b.remove(2),
+                    2 => b.remove(2),
+                    _ => b.append(2, &[(7, 3, b"written anew")]),
                 };
                 wal.commit(b).expect("healed");
                 assert_sound(&wal, &what);
                 drop(wal);
                 let wal = open(small(placement), &disk.crash_lost_all().into());
                 assert_sound(&wal, &what);
-                let bounds = [(8, 21), (51, 50), (1, 0)][heal];
+                let bounds = [(8, 21), (51, 50), (1, 0), (1, 7)][heal];
                 assert_eq!(wal.replica(2).bounds(), bounds, "{what}");
+                if heal == 3 {
+                    assert_eq!(wal.replica(2).entry(7).expect("whole").data, b"written anew"[..], "{what}");
+                }
                 [1, 3].into_iter().for_each(|replica| intact(&wal, replica, &[]));
             }
         }
@@ -593,4 +597,42 @@ fn a_file_cut_behind_our_back_is_noticed_and_ends_all_writing() {
     drop(wal);
     let again = options().open(&path);
     assert!(matches!(again, Err(Error::Corrupt { .. })), "{again:?}");
+}
+
+/// A lost write, or a disk of which one half was restored: no order of writes of ours leaves it so.
+#[test]
+fn of_two_superblocks_the_newer_one_counts_wherever_it_lies() {
+    for newer in [0, 1] {
+        let disk = formatted(Placement::Journal);
+        let old = disk.kept_image();
+        let wal = open(small(Placement::Journal), &disk);
+        let mut batch = Batch::new();
+        for i in 1..200_u64 {
+            batch.append(1, &[(i, 1, payload(1, i, 1, 5000))]).truncate_prefix(1, i.saturating_sub(20).max(1));
+            wal.commit(&mut batch).expect("committed");
+        }
+        let (bounds, slabs) = (wal.replica(1).bounds(), wal.stats().journal_segments);
+        drop(wal);
+        let disk = Arc::new(disk.restart());
+        let older = SUPERBLOCKS[1 - newer];
+        disk.poke(older, &old[older as usize..][..SUPERBLOCK_BYTES]);
+        let wal = open(small(Placement::Journal), &disk);
+        assert_eq!((wal.replica(1).bounds(), wal.stats().journal_segments), (bounds, slabs), "{newer} is newer");
+        assert_sound(&wal, "the newer one counts");
+    }
+}
+
+#[test]
+fn a_file_too_short_for_any_log_is_refused_by_what_it_is() {
+    for len in [4096, strandlog::format::POOL_OFFSET - 4096] {
+        let error = small(Placement::Auto).open_disk(Arc::new(SimDisk::new(len))).expect_err("too short");
+        assert!(error.to_string().contains("shorter than any log"), "{error}");
+    }
+}
+
+#[test]
+fn what_may_be_carried_is_a_quarter_of_the_journals_floor() {
+    let disk = formatted(Placement::Auto);
+    let stats = open(small(Placement::Auto), &disk).stats();
+    assert_eq!(stats.carried_class_limit, stats.journal_segments * stats.segment_size / 4, "all that it has yet");
 }

@@ -22,13 +22,21 @@ fn put(replica: u64, salt: u64) -> Op {
     Op::Put { replica, key: b"hard_state".to_vec(), value: payload(replica, salt, 7, STATE) }
 }
 
+/// A value with a piece of its own, of two chunks.
+fn large(salt: u64) -> Op {
+    Op::Put { replica: 1, key: b"large".to_vec(), value: payload(1, salt, 9, 8000) }
+}
+
 /// A log that takes no append any more; what it holds.
 fn full(placement: Placement) -> (Vec<u8>, Model) {
     let disk = Arc::new(SimDisk::new(12 * (64 << 10) + (64 << 10)));
     let wal = open(options(placement), &disk);
     let mut model = Model::default();
     for replica in 1..=REPLICAS {
-        let first = vec![put(replica, 0)];
+        let mut first = vec![put(replica, 0)];
+        if replica == 1 {
+            first.push(large(0));
+        }
         wal.commit(batch(&first)).expect("empty as it is");
         model.apply(&first);
     }
@@ -138,5 +146,24 @@ fn a_full_log_takes_hard_states_for_ever_and_opens_for_ever() {
         }
         let found = Model::read(&open(options(placement), &disk)).expect("readable");
         assert!(found == model, "{}", model.difference(&found));
+    }
+}
+
+/// The new one is written beside the old one: the chunks for it are kept from appends, wherever those are placed.
+#[test]
+fn a_full_log_takes_a_large_value_again_and_again() {
+    for placement in PLACEMENTS {
+        let (image, mut model) = full(placement);
+        let disk = Arc::new(SimDisk::from_image(image));
+        let wal = open(options(placement), &disk);
+        for salt in 1..50 {
+            let ops = vec![large(salt)];
+            wal.commit(batch(&ops)).unwrap_or_else(|e| panic!("{placement:?} {salt}: {e}"));
+            model.apply(&ops);
+        }
+        assert_sound(&wal, "large values on a full log");
+        drop(wal);
+        let wal = open(options(placement), &Arc::new(disk.crash_lost_all()));
+        assert!(Model::read(&wal).expect("readable") == model, "{placement:?}");
     }
 }

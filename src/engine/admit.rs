@@ -3,10 +3,10 @@
 use rustc_hash::FxHashMap;
 
 use super::Engine;
-use super::plan::{CREATING_CORE, INLINE_VALUE_BYTES, Plan};
+use super::plan::{CREATING_CORE, Plan};
 use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
-use crate::index::{Cell, Registry, ReplicaState, inline_cost, weight};
+use crate::index::{Cell, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand, Pool};
 use crate::sync::Arc;
@@ -209,13 +209,15 @@ impl Engine {
             }
             What::Put { key, value } => {
                 t.create();
-                let now = t.cell.lock().keys.cost(batch.bytes_of(key));
-                let inline = if value.len > INLINE_VALUE_BYTES { 160 } else { value.len };
-                let new = inline_cost(batch.bytes_of(key), inline);
-                if new > now {
-                    t.demand.meta_bytes += new - now;
-                    t.grows = true;
-                }
+                let key = batch.bytes_of(key);
+                let (now, was_out) = {
+                    let state = t.cell.lock();
+                    (state.keys.cost(key), matches!(state.keys.get(key), Some(Value::Out(_))))
+                };
+                let new = value_cost(key, value.len);
+                t.demand.meta_bytes += new.saturating_sub(now);
+                // A large value in the place of another is what chunks are kept for, whichever is larger.
+                t.grows |= new > now && !(was_out && value.len > INLINE_VALUE_BYTES);
                 t.changed = true;
             }
             What::Delete { .. } => t.changed = true,

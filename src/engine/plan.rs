@@ -7,11 +7,8 @@ use crate::error::{Error, Result};
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::PieceDesc;
 use crate::format::varint;
-use crate::index::MAX_INLINE_ENTRY;
+use crate::index::{INLINE_VALUE_BYTES, MAX_INLINE_ENTRY};
 use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
-
-/// Keyed values beyond this lie in pieces of their own: a large value must not be carried again and again.
-pub(crate) const INLINE_VALUE_BYTES: usize = 4096;
 
 /// Kind and sequence: what every record begins with, its replica apart.
 const KIND_AND_SEQ: u64 = 3;

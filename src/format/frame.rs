@@ -245,6 +245,34 @@ mod tests {
     }
 
     #[test]
+    fn what_no_writer_says_is_no_frame_though_its_checksum_holds() {
+        let seed = Seed::new(&[1; 16]);
+        let decode = |header: FrameHeader| {
+            let mut bytes = vec![0; FRAME_HEADER_BYTES];
+            header.encode(seed, &mut bytes);
+            FrameHeader::decode(seed, 8192, 1 << 20, &bytes)
+        };
+        let (good, room) = (sample(), sample().bytes() as u32 - FRAME_HEADER_BYTES as u32);
+        let to_the_brim = FrameHeader { payload_bytes: room - 600, ..good };
+        assert_eq!(decode(to_the_brim), Some(to_the_brim));
+        let newest = FrameHeader { watermark: good.lsn, cut: good.lsn, tail_seq: good.lsn >> 20, ..good };
+        assert_eq!(decode(newest), Some(newest));
+        let nonsense = [
+            ("payload and table beyond the frame", FrameHeader { payload_bytes: room - 599, ..good }),
+            ("a table beyond any frame", FrameHeader { table_bytes: u32::MAX, ..good }),
+            ("no blocks", FrameHeader { blocks: 0, ..good }),
+            ("a watermark ahead", FrameHeader { watermark: good.lsn + 1, ..good }),
+            ("a cut ahead", FrameHeader { cut: good.lsn + 1, ..good }),
+            ("a tail ahead", FrameHeader { tail_seq: (good.lsn >> 20) + 1, ..good }),
+            ("a session beyond all", FrameHeader { session: MAX_SESSION + 1, ..good }),
+            ("segment 0", FrameHeader { lsn: 8192, watermark: 0, cut: 0, tail_seq: 0, ..good }),
+        ];
+        for (what, header) in nonsense {
+            assert_eq!(decode(header), None, "{what}");
+        }
+    }
+
+    #[test]
     fn a_frame_of_a_dropped_tail_does_not_follow_its_replacement() {
         let seed = Seed::new(&[1; 16]);
         let dropped = sample();

@@ -1,7 +1,8 @@
 //! Keyed state beside the entries: a handful of keys, overwritten often.
 
 use super::places::ChainPiece;
-use crate::format::piece::{Extent, PieceDesc};
+use crate::disk::BLOCK;
+use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};
 
 /// Where a value is.
 #[derive(Debug)]
@@ -20,8 +21,14 @@ pub(crate) struct KeyEntry {
     pub seq: u64,
 }
 
+/// Keyed values beyond this lie in pieces of their own: a large value must not be carried again and again.
+pub(crate) const INLINE_VALUE_BYTES: usize = 4096;
 /// A record's overhead in the journal, generously.
 const RECORD_OVERHEAD: u64 = 24;
+/// Header and table of a piece that holds one value.
+const PIECE_OVERHEAD: u64 = (PIECE_HEADER_BYTES + PIECE_SLOT_BYTES) as u64;
+/// The longest extent in a descriptor.
+const EXTENT_BYTES: u64 = 10;
 
 /// The keys of one replica. A list, not a map: raft keeps two or three.
 #[derive(Debug, Default)]
@@ -131,17 +138,22 @@ impl Value {
     fn bytes(&self) -> u64 {
         match self {
             Self::Inline(value) => value.len() as u64 + RECORD_OVERHEAD,
-            Self::Out(piece) => out_of_line_cost(&piece.desc),
+            Self::Out(piece) => out_of_line_cost(u64::from(piece.desc.bytes)),
         }
     }
 }
 
-/// What an inline value costs in the journal.
-pub(crate) fn inline_cost(key: &[u8], value_bytes: usize) -> u64 {
-    key.len() as u64 + value_bytes as u64 + RECORD_OVERHEAD
+/// What a value of so many bytes costs in the journal at most.
+pub(crate) fn value_cost(key: &[u8], bytes: usize) -> u64 {
+    let value = if bytes > INLINE_VALUE_BYTES {
+        out_of_line_cost(bytes as u64 + PIECE_OVERHEAD)
+    } else {
+        bytes as u64 + RECORD_OVERHEAD
+    };
+    key.len() as u64 + value
 }
 
-/// What the record of an out-of-line value costs, its key apart.
-pub(crate) fn out_of_line_cost(desc: &PieceDesc) -> u64 {
-    RECORD_OVERHEAD + PieceDesc::TYPICAL_BYTES + desc.extents.len() as u64 * 10
+/// What the record of an out-of-line value costs, its key apart: its piece may be in as many extents as it has blocks.
+fn out_of_line_cost(piece_bytes: u64) -> u64 {
+    RECORD_OVERHEAD + PieceDesc::TYPICAL_BYTES + piece_bytes.div_ceil(BLOCK as u64) * EXTENT_BYTES
 }

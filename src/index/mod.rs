@@ -7,7 +7,7 @@ mod registry;
 mod state;
 mod terms;
 
-pub(crate) use keys::{Value, inline_cost};
+pub(crate) use keys::{INLINE_VALUE_BYTES, Value, value_cost};
 pub(crate) use loc::{Loc, MAX_INLINE_ENTRY};
 pub(crate) use places::{ChainPiece, Place, weight};
 pub(crate) use registry::{Cell, Registry};
