@@ -106,7 +106,7 @@ fn build(seed: Seed, mut header: PieceHeader, entries: &[PackEntry<'_>]) -> Pack
     Packed { desc, buf: Arc::new(buf) }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::index::weight;

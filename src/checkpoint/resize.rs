@@ -79,7 +79,7 @@ impl Engine {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::disk::sim::{Choice, EIO, Fault, SimDisk};

@@ -6,6 +6,8 @@ mod commit;
 #[cfg(all(test, loom))]
 mod commit_loom;
 mod idle;
+#[cfg(all(test, not(loom)))]
+mod pin_tests;
 mod plan;
 mod read;
 mod seal;

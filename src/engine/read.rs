@@ -227,7 +227,7 @@ impl Engine {
     }
 
     /// Holds a live segment. First the pin, then the question whether it is live: whoever frees it asks in the other order.
-    fn pin_segment(&self, seq: u64) -> Option<PinnedSegment<'_>> {
+    pub(super) fn pin_segment(&self, seq: u64) -> Option<PinnedSegment<'_>> {
         let slab = self.segment_map.read().slab(seq)?;
         let chunk = slab * (self.geo.segment_bytes / u64::from(self.geo.chunk_bytes)) as u32;
         self.pins.pin(chunk);
@@ -306,10 +306,10 @@ impl Engine {
 }
 
 /// A segment that is not written anew while this lives.
-struct PinnedSegment<'a> {
+pub(super) struct PinnedSegment<'a> {
     pins: &'a crate::space::Pins,
     chunk: u32,
-    slab: u32,
+    pub(super) slab: u32,
 }
 
 impl Drop for PinnedSegment<'_> {

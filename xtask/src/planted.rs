@@ -287,7 +287,7 @@ impl Suite {
                 cargo.env("CARGO_TARGET_DIR", self.tree.join("../loom"))
             }
             SHUTTLE => {
-                cargo.args(["--release", "--test", "schedules", "--test", "large_worlds"]);
+                cargo.args(["--release", "--lib", "--test", "schedules", "--test", "large_worlds"]);
                 cargo.env("RUSTFLAGS", "--cfg shuttle").env("STRANDLOG_SEEDS", SCHEDULES);
                 cargo.env("CARGO_TARGET_DIR", self.tree.join("../shuttle"))
             }
