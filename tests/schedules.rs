@@ -58,16 +58,16 @@ impl Writer {
         for _ in 0..steps {
             let batch = self.batch(rng);
             match self.way {
-                0 => drop(wal.commit(batch)?),
-                1 => drop(wal.submit(batch)?.wait()?),
-                2 => drop(block_on(async { wal.submit_async(batch).await?.await })?),
+                0 => told_after(wal, wal.commit(batch)?),
+                1 => told_after(wal, wal.submit(batch)?.wait()?),
+                2 => told_after(wal, block_on(async { wal.submit_async(batch).await?.await })?),
                 3 => {
                     let lsn = wal.submit(batch)?.lsn();
                     wal.wait_durable(lsn)?;
-                    assert!(wal.durable_lsn() >= lsn);
+                    told_after(wal, lsn);
                 }
                 4 => match wal.try_submit(batch) {
-                    Ok(pending) => drop(pending.wait()?),
+                    Ok(pending) => told_after(wal, pending.wait()?),
                     Err(Error::Busy { .. }) => {
                         self.submitted -= 1;
                         thread::yield_now();
@@ -93,6 +93,11 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Whoever is told finds the watermark there.
+fn told_after(wal: &Wal, lsn: Lsn) {
+    assert!(wal.durable_lsn() >= lsn, "told of {lsn} while {} is durable", wal.durable_lsn());
 }
 
 /// What the callbacks were told.

@@ -307,3 +307,50 @@ fn a_slice_keeps_its_bytes_while_its_chunk_is_dead_and_the_log_is_rewritten() {
     assert_eq!(wal.stats().pinned_chunks, 0, "what no reader holds is free");
     assert_sound(&wal, "without pins");
 }
+
+#[test]
+fn an_opening_charges_every_replica_what_it_costs() {
+    let disk = Arc::new(SimDisk::new(CAPACITY));
+    let wal = open(small(Placement::Journal), &disk);
+    for replica in 1..=20 {
+        let mut batch = Batch::new();
+        grow(&mut batch, &wal, replica, 3, 700 * (replica as usize % 3 + 1));
+        wal.commit(batch.put(replica, b"hard_state", &[1; 40])).expect("committed");
+    }
+    let before = wal.stats();
+    assert!(before.reserved_chunks > 0 && before.carried_class_bytes > 0, "{before:#?}");
+    drop(wal);
+    let after = open(small(Placement::Journal), &disk.restart().into()).stats();
+    let charged = |s: &strandlog::Stats| (s.reserved_chunks, s.carried_class_bytes, s.carried_class_limit);
+    assert_eq!(charged(&after), charged(&before));
+}
+
+/// The cleaner's first frame goes into a segment that is kept for it. Were each opening to begin with a fresh one, so many cuts in
+/// the middle of cleaning would leave none.
+#[test]
+fn cuts_in_the_middle_of_cleaning_do_not_eat_what_is_kept_for_it() {
+    for placement in PLACEMENTS {
+        let mut disk = Arc::new(SimDisk::new(CAPACITY));
+        let wal = open(small(placement), &disk);
+        wal.commit(Batch::new().put(1, b"hard_state", &[0; 32])).expect("state");
+        fill(&wal, 700);
+        let state = Model::read(&wal).expect("readable");
+        drop(wal);
+        for n in 0..40_u64 {
+            // A little of it reaches the disk each time, and stays there.
+            let copy = Arc::new(disk.restart());
+            let wal = open(small(placement), &copy);
+            let opened = copy.events();
+            copy.fail_at(opened + 1 + n % 5, strandlog::disk::sim::Fault::Cut);
+            let _ = wal.checkpoint();
+            drop(wal);
+            disk = Arc::new(copy.crash_kept_all());
+        }
+        let wal = open(small(placement), &disk.restart().into());
+        wal.checkpoint().unwrap_or_else(|e| panic!("{placement:?}: {e}: {:#?}", wal.stats()));
+        assert!(Model::read(&wal).expect("readable") == state, "{placement:?}");
+        wal.commit(Batch::new().put(1, b"hard_state", &[9; 32])).expect("state");
+        wal.commit(Batch::new().truncate_prefix(1, wal.replica(1).last_index())).expect("truncation");
+        assert_sound(&wal, "after so many cuts");
+    }
+}

@@ -328,3 +328,36 @@ fn what_the_system_holds_of_the_file_is_forgotten_before_it_is_read() {
         assert!(forgotten < read && calls[..forgotten].last().is_some_and(|c| c.starts_with("fdatasync(")), "{text}");
     }
 }
+
+/// What the system did not take is offered again, from where it stopped.
+#[test]
+fn a_short_write_is_gone_on_with() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, told) = (dir.path().join("log"), dir.path().join("trace"));
+    options(SyncMethod::RwfDsync).open(&file).expect("created").close().expect("closed");
+    let mut command = Command::new("strace");
+    // Says that one block was written, whatever was asked, and writes nothing.
+    command.args(["-f", "-qq", "-e", "trace=pwritev2", "-e", "inject=pwritev2:retval=4096:when=6+", "-P"]).arg(&file);
+    command.arg("-o").arg(&told).arg(std::env::current_exe().expect("our own name"));
+    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env(FILE, &file).env(METHOD, "1");
+    assert_eq!(heard(&command.output().expect("strace starts"), "traced").0, "done");
+    let text = std::fs::read_to_string(&told).expect("a trace");
+    let number = |call: &str, after: &str, until: &str| -> u64 {
+        let rest = &call[call.find(after).expect("a field") + after.len()..];
+        rest[..rest.find(until).expect("its end")].parse().expect("a number")
+    };
+    let calls: Vec<(u64, u64)> = text
+        .lines()
+        .filter(|l| l.contains("INJECTED"))
+        .map(|l| (number(l, "}], 1, ", ","), number(l, "iov_len=", "}")))
+        .collect();
+    let mut pieces = 0;
+    for pair in calls.windows(2).filter(|pair| pair[0].1 > 4096) {
+        assert_eq!(pair[1], (pair[0].0 + 4096, pair[0].1 - 4096), "{text}");
+        pieces += 1;
+    }
+    assert!(pieces > 8, "some writes were longer than a block: {text}");
+}

@@ -186,3 +186,29 @@ impl Engine {
         Ok(self.seq.lock())
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::Arc;
+    use crate::disk::sim::SimDisk;
+    use crate::{Batch, Wal};
+
+    #[test]
+    fn a_lazy_batch_asks_for_no_write_until_half_the_queue_is_lazy() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).queue_bytes(64 << 10).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        let wanted = || wal.engine.seq.lock().open.wanted;
+        let mut lazy = 0;
+        while !wanted() {
+            lazy += 1;
+            wal.submit(Batch::new().put(lazy, b"commit", &[1; 3000]).lazy()).expect("submitted");
+            assert!(lazy < 20, "the queue fills with what nobody writes");
+        }
+        assert!(lazy > 10, "{lazy} of 3 kB were enough of 32");
+        wal.sync().expect("written");
+        wal.submit(Batch::new().put(1, b"commit", b"v").lazy()).expect("submitted");
+        assert!(!wanted());
+        wal.submit(Batch::new().put(1, b"vote", b"v")).expect("submitted");
+        assert!(wanted());
+    }
+}

@@ -127,6 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_structures_checksum_binds_its_place_and_its_file() {
+        let bytes = [7; 100];
+        let (ours, theirs) = (Seed::new(&[1; 16]), Seed::new(&[2; 16]));
+        assert_ne!(ours.crc(4096, &bytes), ours.crc(8192, &bytes));
+        assert_ne!(ours.crc(4096, &bytes), theirs.crc(4096, &bytes));
+    }
+
+    #[test]
     fn entry_crc_binds_every_part_of_the_identity() {
         let seed = Seed::new(&[7; 16]);
         let id = EntryId { replica: 1, index: 2, term: 3, len: 4 };

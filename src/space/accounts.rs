@@ -113,4 +113,45 @@ mod tests {
         accounts.settle(&mut c, Charge::default());
         assert_eq!((accounts.reserved(), accounts.carried()), (0, 0));
     }
+
+    /// Every bound, from both sides: too low and the cleaner one day waits for what it frees.
+    #[test]
+    fn what_a_demand_is_charged() {
+        let accounts = Accounts::new(65_536, 1000, 50);
+        let price = |weight, term_runs| {
+            let charge =
+                accounts.price(Charge::default(), Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs });
+            (charge.chunks, charge.carried)
+        };
+        assert_eq!(price(32_767, 9), (0, 110), "half a chunk is what is carried");
+        assert_eq!(price(32_768, 0), (1, 10 + 128));
+        assert_eq!(price(65_536, 0), (1, 10 + 128), "what fits one chunk takes one");
+        assert_eq!(price(65_537, 0), (3, 10 + 3 * 128), "next-fit may waste the last");
+        assert_eq!(price(65_536 - 128, 1), (1, 10 + 128));
+        assert_eq!(price(65_536 - 128, 2), (3, 10 + 3 * 128), "a change of term costs 128");
+        assert_eq!(price(2 * 65_536, 0), (3, 10 + 3 * 128));
+        assert_eq!(price(2 * 65_536 + 1, 0), (4, 10 + 4 * 128));
+        let nothing =
+            accounts.price(Charge::default(), Demand { weight: 7, journal_bytes: 0, meta_bytes: 10, term_runs: 1 });
+        assert_eq!(nothing, Charge { chunks: 0, carried: 10 });
+    }
+
+    #[test]
+    fn half_of_the_budget_is_for_small_replicas_their_own_charge_apart() {
+        let mut accounts = Accounts::new(65_536, 1000, 50);
+        let (mut others, mut own) = (Charge::default(), Charge::default());
+        accounts.settle(&mut others, Charge { chunks: 2, carried: 300 });
+        accounts.settle(&mut own, Charge { chunks: 0, carried: 150 });
+        assert_eq!((accounts.reserved(), accounts.carried(), accounts.budget()), (2, 450, 1000));
+        let demand = |meta_bytes| Demand { weight: 100, journal_bytes: 100, meta_bytes, term_runs: 0 };
+        assert_eq!(
+            accounts.price(own, demand(100)),
+            Charge { chunks: 0, carried: 200 },
+            "300 and 200 are half of 1000"
+        );
+        assert_eq!(accounts.price(own, demand(101)), Charge { chunks: 1, carried: 101 + 128 });
+        accounts.settle(&mut others, Charge { chunks: 5, carried: 20 });
+        assert_eq!((accounts.reserved(), accounts.carried()), (5, 170));
+        assert_eq!(others, Charge { chunks: 5, carried: 20 });
+    }
 }
