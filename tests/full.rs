@@ -8,7 +8,7 @@ use strandlog::disk::sim::SimDisk;
 use strandlog::{Batch, Error, Options, Placement, Wal};
 
 use support::model::{Model, Op, batch};
-use support::{PLACEMENTS, assert_sound, for_each, open, payload, small};
+use support::{PLACEMENTS, assert_sound, assert_space, for_each, open, payload, small};
 
 const REPLICAS: u64 = 6;
 /// Keyed values are as long before as after: hard state does not grow.
@@ -166,4 +166,42 @@ fn a_full_log_takes_a_large_value_again_and_again() {
         let wal = open(options(placement), &Arc::new(disk.crash_lost_all()));
         assert!(Model::read(&wal).expect("readable") == model, "{placement:?}");
     }
+}
+
+/// A little of everybody in every segment: settled segment by segment, each part would take a chunk that was reserved for the whole.
+#[test]
+fn a_full_log_of_scattered_replicas_is_cleaned_within_what_was_reserved() {
+    const SCATTERED: u64 = 15;
+    const JOURNAL: u64 = 16 * (64 << 10);
+    let disk = Arc::new(SimDisk::new(40 * (64 << 10) + (64 << 10)));
+    let wal = open(small(Placement::Journal).journal_cap(JOURNAL), &disk);
+    let mut refused = 0;
+    let mut batch = Batch::new();
+    for turn in 0_u64.. {
+        let replica = turn % SCATTERED;
+        let next = wal.replica(replica).last_index() + 1;
+        for index in next..next + 5 {
+            batch.append(replica, &[(index, 1, payload(replica, index, 1, 210))]);
+        }
+        match wal.commit(&mut batch) {
+            Ok(_) => refused = 0,
+            Err(Error::Full(_)) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+        batch.clear();
+        if turn % 40 == 0 {
+            assert_space(&wal, "on the way");
+        }
+        if refused == SCATTERED {
+            break;
+        }
+    }
+    wal.checkpoint().unwrap_or_else(|e| panic!("{e}: {:#?}", wal.stats()));
+    let stats = wal.stats();
+    assert!(stats.free_segments + 1 >= stats.journal_segments, "all but the newest are clean: {stats:#?}");
+    assert_sound(&wal, "cleaned");
+    let model = Model::read(&wal).expect("readable");
+    drop(wal);
+    let wal = open(small(Placement::Journal), &Arc::new(disk.crash_lost_all()));
+    assert!(Model::read(&wal).expect("readable") == model);
 }

@@ -298,3 +298,97 @@ fn an_end_that_is_lost_after_a_close_is_missed_even_when_no_frame_tells_of_it() 
     }
     assert_eq!(open(&image, RecoveryMode::Salvage).1.expect("opened").stats().unnamed_losses, 1);
 }
+
+/// Rewrites every frame as a writer with other ideas would have: `edit` sees its number, header and table; checksums and links are
+/// made good again.
+fn rewrite(image: &mut [u8], edit: impl Fn(usize, &mut FrameHeader, &mut [u8])) {
+    let seed = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).expect("valid").seed();
+    let mut prev: Option<FrameHeader> = None;
+    for (n, (at, mut header)) in frames(image).into_iter().enumerate() {
+        let table = at + header.table_range().start..at + header.table_range().end;
+        edit(n, &mut header, &mut image[table.clone()]);
+        header.table_crc = seed.crc(header.lsn, &image[table]);
+        header.prev_hash = prev.map_or(header.prev_hash, |prev| prev.hash(seed));
+        header.encode(seed, &mut image[at..]);
+        prev = Some(header);
+    }
+}
+
+/// More whole frames behind a bad one than may be in flight, and none of them says that it was durable: no crash leaves that.
+#[test]
+fn what_no_crash_can_leave_refuses_the_opening_and_is_salvaged_up_to_there() {
+    for payload in [false, true] {
+        let mut image = image(false);
+        rewrite(&mut image, |_, header, _| header.watermark = 0);
+        let whole = open(&image, RecoveryMode::Strict).1.expect("nothing is wrong with it yet");
+        assert_whole(&whole, 1..=8);
+        drop(whole);
+        rot(&mut image, 5, payload);
+        for mode in MODES {
+            let (disk, wal) = open(&image, mode);
+            match wal {
+                Err(Error::Corrupt { what, offset, hint }) => {
+                    assert!(mode != RecoveryMode::Salvage);
+                    assert!(what.contains("more valid ones behind it") && hint.contains("salvage"), "{what}: {hint}");
+                    assert_eq!(offset, frames(&image)[5].0 as u64, "it says where");
+                    assert!(disk.kept_image() == image, "what is refused is not written to");
+                }
+                wal => {
+                    let wal = wal.expect("opened");
+                    assert_eq!(mode, RecoveryMode::Salvage);
+                    let stats = wal.stats();
+                    assert_eq!((stats.unnamed_losses, stats.dropped_frames), (1, 4), "that frame and three behind it");
+                    for id in 1..=5 {
+                        // It may have been overwritten behind that frame: what cannot be proved to be the newest is not given out.
+                        let (entry, state) = (wal.replica(id).entry(1), wal.replica(id).get(b"hard_state"));
+                        assert!(matches!(entry, Err(Error::Damaged(_))), "replica {id}: {entry:?}");
+                        assert!(matches!(state, Err(Error::Damaged(_))), "replica {id}: {state:?}");
+                        assert_eq!(wal.replica(id).last_index(), 1, "what came before it is known");
+                    }
+                    assert!((6..=8).all(|id| !wal.replica(id).exists()), "what came behind it cannot be proved");
+                    salvaged(&wal);
+                }
+            }
+        }
+    }
+}
+
+/// Every checksum holds, and the record means nothing to us: a newer writer, or a broken one.
+#[test]
+fn a_record_that_makes_no_sense_refuses_the_opening_and_salvage_goes_around_its_frame() {
+    let mut image = image(true);
+    let found = frames(&image);
+    // The kind of the first record: behind the list of participants, which is of one replica.
+    rewrite(&mut image, |n, header, table| {
+        if n == 5 {
+            assert_eq!(header.lsn, found[5].1.lsn);
+            table[2] = 0x7F;
+        }
+    });
+    for mode in MODES {
+        let (disk, wal) = open(&image, mode);
+        match wal {
+            Err(Error::Corrupt { what, offset, hint }) => {
+                assert!(mode != RecoveryMode::Salvage);
+                assert!(what.contains("a record") && hint.contains("the version that wrote it"), "{what}: {hint}");
+                assert_eq!(offset, found[5].0 as u64);
+                assert!(disk.kept_image() == image, "what is refused is not written to");
+            }
+            wal => {
+                let wal = wal.unwrap_or_else(|e| panic!("{mode:?}: {e}"));
+                assert_eq!((mode, wal.stats().unnamed_losses), (RecoveryMode::Salvage, 1));
+                assert!(!wal.replica(6).exists() || !wal.damage().is_empty(), "replica 6 is not whole");
+                // Who spoke again behind it shows that nothing of theirs was in it; replica 5 did not.
+                for id in 1..=8 {
+                    let entry = wal.replica(id).entry(1);
+                    match id {
+                        5 => assert!(matches!(entry, Err(Error::Damaged(_))), "{entry:?}"),
+                        6 => assert!(entry.is_err(), "{entry:?}"),
+                        _ => assert_eq!(entry.expect("whole").data, payload(id, 1, 1, 500), "replica {id}"),
+                    }
+                }
+                salvaged(&wal);
+            }
+        }
+    }
+}

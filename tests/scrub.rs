@@ -3,10 +3,11 @@
 mod support;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use strandlog::disk::sim::SimDisk;
+use strandlog::disk::{Disk, DiskInfo, Map};
 use strandlog::{Batch, Damage, Error, Lost, Options, Placement, Scrubbed, Wal};
 
 use support::{PLACEMENTS, assert_sound, open, payload, small};
@@ -186,5 +187,96 @@ fn nothing_is_accused_while_the_log_changes_under_the_scrub() {
         });
         assert_eq!(wal.stats().damaged_entries, 0);
         assert_sound(&wal, "after the scrubs");
+    }
+}
+
+type Hook = Box<dyn FnMut(u64) + Send>;
+
+/// Calls back before each read of a place.
+struct Watched {
+    disk: Arc<SimDisk>,
+    place: u64,
+    reads: AtomicU64,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Watched {
+    fn new(disk: SimDisk, place: u64) -> Arc<Self> {
+        Arc::new(Self { disk: Arc::new(disk), place, reads: AtomicU64::new(0), hook: Mutex::new(None) })
+    }
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Disk for Watched {
+    fn len(&self) -> u64 {
+        Disk::len(&*self.disk)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        if (offset..offset + buf.len() as u64).contains(&self.place) {
+            let n = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
+            let hook = self.hook.lock().expect("no other panic").take();
+            if let Some(mut hook) = hook {
+                hook(n);
+                *self.hook.lock().expect("no other panic") = Some(hook);
+            }
+        }
+        self.disk.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+        self.disk.write_at(offset, buf)
+    }
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+        self.disk.write_durable_at(offset, buf)
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        self.disk.flush()
+    }
+    fn map(&self) -> Option<Arc<Map>> {
+        None
+    }
+    fn info(&self) -> DiskInfo {
+        self.disk.info()
+    }
+    fn release(&self) {
+        self.disk.release();
+    }
+}
+
+/// What was rotten was written anew while the scrub read it for the last time: the new entry must not pay for the old one.
+#[test]
+fn an_entry_written_anew_while_it_was_read_is_not_accused() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open(options(Placement::Journal), &disk);
+    fill(&wal, 1..=1);
+    wal.close().expect("closed");
+    drop(wal);
+    let (image, wanted) = (disk.kept_image(), payload(1, 7, 1, 700));
+    let at = image.windows(700).position(|w| w == &wanted[..]).expect("it is there") as u64;
+    disk.flip_bit(at + 350, 3);
+    let scrub_hooked = |at_read: Option<u64>| {
+        let watched = Watched::new(disk.restart(), at + 350);
+        let wal = Arc::new(options(Placement::Journal).open_disk(watched.clone()).expect("opened"));
+        let (within, before) = (Arc::downgrade(&wal), watched.reads.load(Ordering::SeqCst));
+        *watched.hook.lock().expect("no panic") = Some(Box::new(move |n| {
+            if Some(n - before) == at_read {
+                let wal = within.upgrade().expect("open");
+                wal.commit(Batch::new().append(1, &[(7, 2, b"written anew")])).expect("committed");
+            }
+        }));
+        scrub(&wal);
+        (watched.reads.load(Ordering::SeqCst) - before, wal)
+    };
+    let (reads, wal) = scrub_hooked(None);
+    assert!(reads > 1, "it is looked at more than once");
+    assert_eq!(wal.damage(), [lost(1, 7, 7)]);
+    for at_read in 1..=reads {
+        let (_, wal) = scrub_hooked(Some(at_read));
+        assert_eq!(wal.damage(), [], "written anew at reading {at_read} of {reads}");
+        assert_eq!(wal.replica(1).entry(7).expect("whole").data, b"written anew"[..]);
     }
 }

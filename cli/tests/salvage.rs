@@ -2,7 +2,7 @@
 
 mod support;
 
-use strandlog::{Error, Wal};
+use strandlog::{Batch, Error, Wal};
 use support::{filled, find, payload, rot, str, strandlog};
 
 #[test]
@@ -82,4 +82,41 @@ fn without_superblocks_nothing_can_be_proved() {
     let ran = strandlog(&["salvage", str(&path), str(&to)]);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("both superblocks are bad") && !to.exists(), "{ran:?}");
+}
+
+/// Two neighbouring frames are lost: who was in the first of them, nobody says.
+#[test]
+fn a_log_that_cannot_be_opened_says_what_to_do_and_is_saved_by_it() {
+    let (dir, path) = support::place();
+    let wal = Wal::options().capacity(4 << 20).chunk_size(4 << 10).open(&path).unwrap();
+    for replica in 1..=5 {
+        wal.commit(Batch::new().append(replica, &[(1, 1, payload(replica, 1))])).unwrap();
+    }
+    wal.commit(Batch::new().append(1, &[(2, 1, payload(1, 2))])).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    for replica in [3, 4] {
+        // A frame begins with the block that holds its first payload.
+        rot(&path, find(&path, &payload(replica, 1)) / 4096 * 4096);
+    }
+    let before = std::fs::read(&path).unwrap();
+    for command in ["verify", "info"] {
+        let ran = strandlog(&[command, str(&path)]);
+        assert_eq!(ran.code, 2, "{command}: {ran:?}");
+        assert!(ran.err.contains("nobody can say") && ran.err.contains("salvage"), "{command}: {ran:?}");
+    }
+    assert!(Wal::options().open(&path).is_err(), "nor does the library open it");
+    assert_eq!(std::fs::read(&path).unwrap(), before, "what is refused is not touched");
+    let (to, other) = (dir.path().join("saved"), dir.path().join("told"));
+    let ran = strandlog(&["salvage", str(&path), str(&to)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.starts_with("NOT EVERYTHING"), "{ran:?}");
+    let json = strandlog(&["salvage", str(&path), str(&other), "--json"]).json();
+    assert_eq!(json["unnamed"], true, "{json}");
+    assert_eq!(std::fs::read(&path).unwrap(), before, "the old one is not touched");
+    let wal = Wal::options().open(&to).unwrap();
+    assert_eq!(wal.replica(1).entry(2).unwrap().data, payload(1, 2));
+    assert_eq!(wal.replica(5).entry(1).unwrap().data, payload(5, 1), "its life began behind the loss");
+    assert!(wal.replica(3).entry(1).is_err() && wal.replica(4).entry(1).is_err(), "lost, and not made up");
+    wal.commit(Batch::new().append(1, &[(3, 1, b"it goes on")])).unwrap();
 }

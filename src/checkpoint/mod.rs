@@ -5,6 +5,8 @@
 //! moves, and whatever else made its content dead. It is free when a durable frame has named a tail beyond it.
 
 mod carry;
+#[cfg(all(test, loom))]
+mod clip_loom;
 mod gather;
 mod resize;
 mod settle;
@@ -95,5 +97,34 @@ impl Engine {
     fn failed(&self, what: &str, error: &std::io::Error) -> Error {
         self.poison(format!("{what}: {error}"), None);
         Error::Poisoned { cause: format!("{what}: {error}").into() }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::sync::Arc;
+    use crate::{Batch, Wal};
+
+    /// Written anew before that, and cut, the log would begin with a segment that is not there.
+    #[test]
+    fn a_cleaned_segment_is_free_when_a_durable_frame_names_the_next_one_and_not_before() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        for i in 1..=20 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [7; 6000])]).truncate_prefix(1, i)).expect("committed");
+        }
+        let engine = &wal.engine;
+        let oldest = engine.seq.lock().segments.live.front().expect("a segment").slab;
+        let free = || engine.seq.lock().segments.free.contains(&oldest);
+        let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        assert!(
+            engine.clean_group(group).expect("cleaned") && !free(),
+            "the newest durable frame names it as the tail"
+        );
+        let before = engine.durable();
+        engine.seal(Class::Clean).expect("sealed");
+        assert!(engine.durable() > before && free());
     }
 }

@@ -111,7 +111,7 @@ mod tests {
         let map = mapped(&[7; 10_000]);
         assert_eq!(map.slice(0, 10_000).unwrap(), [7; 10_000]);
         assert_eq!(map.slice(9_999, 1).unwrap(), [7]);
-        assert_eq!(map.slice(10_000, 0).unwrap(), []);
+        assert!(map.slice(10_000, 0).unwrap().is_empty());
         for (offset, len) in [(0, 10_001), (9_999, 2), (10_001, 0), (u64::MAX, 1), (1, usize::MAX)] {
             assert_eq!(map.slice(offset, len), None, "{offset}+{len}");
         }
@@ -131,7 +131,7 @@ mod tests {
     fn an_empty_file_has_an_empty_view() {
         let map = mapped(&[]);
         assert!(map.is_empty());
-        assert_eq!(map.slice(0, 0).unwrap(), []);
+        assert!(map.slice(0, 0).unwrap().is_empty());
         assert_eq!(map.slice(0, 1), None);
         map.advise(0, 10, Advice::WillNeed).unwrap();
     }

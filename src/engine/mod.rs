@@ -10,6 +10,10 @@ mod idle;
 mod pin_tests;
 mod plan;
 mod read;
+#[cfg(all(test, loom))]
+mod read_loom;
+#[cfg(all(test, loom))]
+pub(crate) mod rig_loom;
 mod seal;
 mod submit;
 

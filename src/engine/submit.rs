@@ -201,14 +201,14 @@ mod tests {
         let mut lazy = 0;
         while !wanted() {
             lazy += 1;
-            wal.submit(Batch::new().put(lazy, b"commit", &[1; 3000]).lazy()).expect("submitted");
+            drop(wal.submit(Batch::new().put(lazy, b"commit", &[1; 3000]).lazy()).expect("submitted"));
             assert!(lazy < 20, "the queue fills with what nobody writes");
         }
         assert!(lazy > 10, "{lazy} of 3 kB were enough of 32");
         wal.sync().expect("written");
-        wal.submit(Batch::new().put(1, b"commit", b"v").lazy()).expect("submitted");
+        drop(wal.submit(Batch::new().put(1, b"commit", b"v").lazy()).expect("submitted"));
         assert!(!wanted());
-        wal.submit(Batch::new().put(1, b"vote", b"v")).expect("submitted");
+        drop(wal.submit(Batch::new().put(1, b"vote", b"v")).expect("submitted"));
         assert!(wanted());
     }
 }

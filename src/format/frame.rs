@@ -273,6 +273,30 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_with_more_beside_it_than_we_know_of_is_not_believed() {
+        let seed = Seed::new(&[1; 16]);
+        for (in_flight, known) in
+            [(0, true), (1, true), (MAX_IN_FLIGHT, true), (MAX_IN_FLIGHT + 1, false), (u32::MAX, false)]
+        {
+            let mut bytes = vec![0; FRAME_HEADER_BYTES];
+            sample().encode(seed, &mut bytes);
+            bytes[4..8].copy_from_slice(&in_flight.to_le_bytes());
+            let crc = seed.crc(sample().lsn, &bytes[..CRC_AT]);
+            bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(FrameHeader::decode(seed, 8192, 1 << 20, &bytes).is_some(), known, "{in_flight}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_frame() {
+        let frame = sample();
+        assert_eq!((frame.bytes(), frame.end(), frame.prev_end()), (12_288, (1 << 20) + 8192 + 12_288, 8192 + 8192));
+        assert_eq!(frame.table_range(), FRAME_HEADER_BYTES + 5000..FRAME_HEADER_BYTES + 5600);
+        assert_eq!(participant_bytes(16 * LEAST_PARTICIPANT_BYTES + 160), LEAST_PARTICIPANT_BYTES + 10);
+        assert_eq!(participant_bytes(4096), LEAST_PARTICIPANT_BYTES);
+    }
+
+    #[test]
     fn a_frame_of_a_dropped_tail_does_not_follow_its_replacement() {
         let seed = Seed::new(&[1; 16]);
         let dropped = sample();

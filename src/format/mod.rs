@@ -127,6 +127,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn blocks_are_rounded_up() {
+        let (block, rounded) = (BLOCK_BYTES, [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1].map(round_up_block));
+        assert_eq!(rounded, [0, block, block, block, 2 * block]);
+    }
+
+    #[test]
     fn a_structures_checksum_binds_its_place_and_its_file() {
         let bytes = [7; 100];
         let (ours, theirs) = (Seed::new(&[1; 16]), Seed::new(&[2; 16]));

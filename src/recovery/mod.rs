@@ -4,6 +4,8 @@ mod account;
 mod decide;
 mod replay;
 mod scan;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 mod walk;
 
 use std::collections::{HashMap, VecDeque};

@@ -407,4 +407,139 @@ mod tests {
             }
         }
     }
+
+    fn at(chunk: u32, blocks: u32) -> Vec<Extent> {
+        vec![Extent { block: chunk * 4, blocks }]
+    }
+
+    #[test]
+    fn what_waits_is_counted_in_whole_chunks_and_told_apart() {
+        let (mut pool, pins) = (pool(), Pins::new(64));
+        let (a, b) = (pool.allocate(2, &mut None).unwrap(), pool.allocate(3, &mut None).unwrap());
+        let (first, second) = (a[0].block / 4, b[0].block / 4);
+        assert_eq!((pool.used(), pool.pending(), pool.has_dying()), (2, 0, false));
+        pins.pin(first);
+        pool.unlink(5, a);
+        assert_eq!((pool.pending(), pool.has_dying()), (1, true));
+        pool.unlink(6, b);
+        assert_eq!(pool.pending(), 2, "five blocks");
+        pool.release(5, &pins);
+        assert_eq!((pool.pending(), pool.pinned(), pool.used()), (2, 1, 1), "three blocks, and one chunk that is read");
+        assert_eq!([first, second, 63].map(|c| pool.used_for(c)), [ChunkUse::Pinned, ChunkUse::Chain, ChunkUse::Free]);
+        pool.unlink(7, Vec::new());
+        pool.release(6, &pins);
+        assert_eq!((pool.pending(), pool.has_dying()), (1, false), "nothing is no space");
+    }
+
+    #[test]
+    fn the_search_goes_on_behind_the_last_piece_and_begins_anew_at_the_end() {
+        let mut pool = pool();
+        let mut tail = None;
+        assert_eq!(pool.allocate(3, &mut tail), Some(at(16, 3)));
+        assert_eq!(pool.allocate(1, &mut tail), Some(vec![Extent { block: 67, blocks: 1 }]), "exactly what is left");
+        assert_eq!(pool.allocate(5, &mut None), Some(at(17, 5)), "another replica's");
+        assert_eq!(pool.allocate(1, &mut tail), Some(at(19, 1)), "behind the own one nothing is free");
+        assert_eq!(pool.allocate(2, &mut None), Some(at(20, 2)));
+        // Only two single chunks, two that are neighbours, and the last.
+        let pins = Pins::new(64);
+        while pool.allocate(4, &mut None).is_some() {}
+        assert_eq!(pool.free(), 0);
+        for chunk in [30, 32, 33, 40, 63] {
+            pool.give_back(&at(chunk, 4), &pins);
+        }
+        assert_eq!(pool.allocate(8, &mut None), Some(at(32, 8)), "the only run of two");
+        assert_eq!(pool.allocate(1, &mut None), Some(at(40, 1)), "next-fit");
+        assert_eq!(pool.allocate(1, &mut None), Some(at(63, 1)));
+        assert_eq!(pool.allocate(1, &mut None), Some(at(30, 1)), "around");
+        assert_eq!(pool.allocate(1, &mut None), None);
+    }
+
+    #[test]
+    fn a_piece_longer_than_every_run_takes_what_there_is_in_as_few_extents_as_it_can() {
+        let (mut pool, pins) = (pool(), Pins::new(64));
+        while pool.allocate(4, &mut None).is_some() {}
+        for chunk in [30, 32, 33, 40] {
+            pool.give_back(&at(chunk, 4), &pins);
+        }
+        assert_eq!(pool.allocate(17, &mut None), None, "five chunks");
+        let mut tail = None;
+        let extents = [at(30, 4), at(32, 8), at(40, 2)].concat();
+        assert_eq!(pool.allocate(14, &mut tail), Some(extents));
+        assert_eq!(tail, Some(Tail { chunk: 40, generation: 1, block: 162 }));
+        assert_eq!(pool.allocate(3, &mut tail), None, "two blocks are left there");
+        assert_eq!(pool.allocate(2, &mut tail), Some(vec![Extent { block: 162, blocks: 2 }]));
+    }
+
+    #[test]
+    fn recovery_claims_what_is_nobody_elses() {
+        let (mut pool, mut owners) = (pool(), std::collections::HashMap::new());
+        assert!(pool.claim(&at(20, 6), 1, &mut owners));
+        assert_eq!((pool.free(), pool.used()), (46, 2));
+        assert!(pool.claim(&[Extent { block: 21 * 4 + 2, blocks: 1 }], 1, &mut owners), "its own chunk, another piece");
+        assert!(!pool.claim(&at(21, 1), 2, &mut owners), "another's");
+        assert!(!pool.claim(&[at(22, 1), at(15, 1)].concat(), 2, &mut owners), "the journal's: none of it");
+        assert_eq!((pool.free(), owners.len()), (46, 2), "what was refused changes nothing");
+        let linked = [(20, 1), (21, 2)].into_iter().collect();
+        assert_eq!(pool.audit(&linked, &[0, 1, 2, 3]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn recovery_holds_dead_pieces_until_a_watermark_covers_them() {
+        let (mut pool, pins) = (pool(), Pins::new(64));
+        let mut owners = std::collections::HashMap::new();
+        assert!(pool.claim(&at(20, 1), 1, &mut owners));
+        let held = pool.hold_dead(9, [at(15, 1), at(20, 2), at(30, 5)].concat());
+        assert_eq!(held, [at(20, 2), at(30, 5)].concat(), "what is the journal's stays the journal's");
+        assert_eq!(pool.free(), 45);
+        pool.release(8, &pins);
+        assert_eq!(pool.free(), 45);
+        pool.release(9, &pins);
+        assert_eq!((pool.free(), pool.used()), (47, 1), "the living piece keeps its chunk");
+        let nothing: Vec<Extent> = Vec::new();
+        assert_eq!(pool.hold_dead(10, at(15, 1)), nothing);
+        assert!(!pool.has_dying());
+    }
+
+    #[test]
+    fn a_tail_is_the_rest_of_a_chunk() {
+        let pool = pool();
+        assert_eq!(pool.tail_behind(80), Some(Tail { chunk: 20, generation: 0, block: 81 }));
+        assert_eq!(pool.tail_behind(82), Some(Tail { chunk: 20, generation: 0, block: 83 }));
+        assert_eq!(pool.tail_behind(83), None, "full");
+        assert_eq!(pool.tail_behind(64 * 4), None, "beyond the pool");
+    }
+
+    #[test]
+    fn an_audit_tells_every_chunk_that_is_not_in_exactly_one_place() {
+        let (mut pool, pins) = (pool(), Pins::new(64));
+        let journal = [0, 1, 2, 3];
+        let a = pool.allocate(4, &mut None).unwrap();
+        let chunk = a[0].block / 4;
+        let linked: std::collections::HashMap<u32, u16> = [(chunk, 1)].into_iter().collect();
+        let none = std::collections::HashMap::new();
+        assert_eq!(pool.audit(&linked, &journal), Vec::<String>::new());
+        assert_eq!(pool.audit(&none, &journal).len(), 1, "counted, and not linked");
+        assert_eq!(pool.audit(&linked, &journal[1..]).len(), 4, "nobody's");
+        assert_eq!(pool.audit(&linked, &[0, 1, 2, 3, 15]).len(), 4, "free, and the journal's");
+        pins.pin(chunk);
+        pool.unlink(1, a);
+        assert_eq!(pool.audit(&none, &journal), Vec::<String>::new(), "dying counts");
+        pool.release(1, &pins);
+        assert_eq!(pool.audit(&none, &journal), Vec::<String>::new(), "read, and nothing else");
+        pool.free.insert(chunk);
+        assert_eq!(pool.audit(&none, &journal).len(), 1, "free, and read");
+    }
+
+    #[test]
+    fn slabs_change_hands_whole_and_from_the_end() {
+        let mut pool = pool();
+        assert_eq!((pool.take_slab(), pool.take_slab()), (Some(15), Some(14)));
+        assert_eq!(pool.free(), 40);
+        pool.allocate(1, &mut Some(Tail { chunk: 51, generation: 9, block: 0 })).unwrap();
+        assert_eq!(pool.used_for(52), ChunkUse::Chain, "in slab 13");
+        assert_eq!(pool.take_slab(), Some(12), "that one is not free as a whole");
+        pool.return_slab(15);
+        assert_eq!((pool.free(), pool.chunks_per_slab()), (39, 4));
+        assert_eq!(pool.take_slab(), Some(15));
+    }
 }

@@ -92,6 +92,7 @@ pub fn assert_space(wal: &Wal, when: &str) {
     let journal = s.journal_segments * (s.segment_size / s.chunk_size);
     let all = (s.capacity - strandlog::format::POOL_OFFSET) / s.segment_size * (s.segment_size / s.chunk_size);
     assert_eq!(s.free_chunks + s.used_chunks + s.pinned_chunks + journal, all, "{when}: {s:#?}");
+    assert!(s.free_chunks >= s.reserved_chunks, "{when}: what is promised is not there: {s:#?}");
 }
 
 pub fn open(options: Options, disk: &Arc<SimDisk>) -> Wal {

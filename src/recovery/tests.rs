@@ -1,0 +1,244 @@
+//! Replay and accounting, record by record: what each kind of loss leaves.
+
+use std::collections::HashMap;
+
+use super::account::{claim_chunks, hold_unsettled};
+use super::replay::{Replayed, replay};
+use super::scan::Scan;
+use super::walk::{Accepted, Before, Walk};
+use crate::chain::{PackEntry, Packed, pack};
+use crate::disk::Disk;
+use crate::disk::sim::SimDisk;
+use crate::engine::Geometry;
+use crate::format::frame::{FrameHeader, Participants};
+use crate::format::piece::Extent;
+use crate::format::record::{self, Core, RunKind};
+use crate::format::superblock::Superblock;
+use crate::index::{ChainPiece, ReplicaState};
+use crate::options::{Options, RecoveryMode};
+use crate::space::{Pins, Pool, Tail};
+use crate::sync::Arc;
+
+const SEGMENT: u64 = 64 << 10;
+const CAPACITY: u64 = 4 << 20;
+const ID: u64 = 7;
+
+fn superblock() -> Superblock {
+    Options::default().chunk_size(16 << 10).segment_size(SEGMENT as u32).geometry([1; 16], CAPACITY).expect("sound")
+}
+
+/// Frames as a walk would hand them on.
+#[derive(Default)]
+struct Log {
+    frames: Vec<(Before, Vec<u8>)>,
+    lost_at_end: bool,
+}
+
+impl Log {
+    /// A frame behind `before`, whose predecessor was `named`'s.
+    fn frame(mut self, before: Before, named: &[u64], records: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut table = Vec::new();
+        Participants::encode(&mut named.to_vec(), 1000, &mut table);
+        records(&mut table);
+        self.frames.push((before, table));
+        self
+    }
+
+    fn whole(self, records: impl FnOnce(&mut Vec<u8>)) -> Self {
+        self.frame(Before::Whole, &[], records)
+    }
+
+    fn replay(&self) -> Replayed {
+        let scan = Scan { slabs: Vec::new(), max_seq: 1, max_session: 1, disbelieved: Vec::new() };
+        let accepted = self.frames.iter().enumerate().map(|(n, (before, table))| Accepted {
+            header: FrameHeader {
+                lsn: SEGMENT + n as u64 * 8192,
+                blocks: 2,
+                payload_bytes: 4000,
+                table_bytes: table.len() as u32,
+                ..FrameHeader::default()
+            },
+            table,
+            before: *before,
+            unsettled: false,
+        });
+        let walk = Walk {
+            accepted: accepted.collect(),
+            lost: 0,
+            lost_at_end: self.lost_at_end,
+            dropped: 0,
+            end: 2 * SEGMENT,
+            tail_seq: 1,
+            last_seq: Some(1),
+        };
+        replay(&Geometry::new(&superblock()), &scan, &walk, RecoveryMode::TolerateTornTail).expect("sound")
+    }
+}
+
+fn core(first: u64, last: u64) -> Core {
+    Core { incarnation: 1, first, prev_term: 0, last, fresh: false, state_suspect: false, damaged: Vec::new() }
+}
+
+fn born(out: &mut Vec<u8>, seq: u16, incarnation: u64) {
+    record::encode_core(out, ID, seq, &Core { incarnation, fresh: true, ..core(1, 0) });
+}
+
+fn run(out: &mut Vec<u8>, kind: RunKind, seq: u16, indexes: std::ops::RangeInclusive<u64>) {
+    let n = (indexes.end() - indexes.start() + 1) as usize;
+    record::encode_run(out, kind, ID, seq, (*indexes.start(), 1), vec![20; n].into_iter());
+}
+
+/// Born, with entries 1 to 5 and a key.
+fn life(out: &mut Vec<u8>) {
+    born(out, 0, 1);
+    run(out, RunKind::Append, 1, 1..=5);
+    record::encode_put(out, ID, 2, b"vote", b"1");
+}
+
+fn damaged(replayed: &Replayed) -> (Vec<(u64, u64)>, bool, bool) {
+    let state = &replayed.states[&ID];
+    (state.damaged.clone(), state.state_suspect, replayed.newly_hurt.contains(&ID))
+}
+
+#[test]
+fn a_whole_life_is_whole() {
+    let replayed = Log::default().whole(life).whole(|t| run(t, RunKind::Append, 3, 6..=6)).replay();
+    let state = &replayed.states[&ID];
+    assert_eq!((state.first, state.last, state.seq, state.terms.get(6)), (1, 6, 4, Some(1)));
+    assert!(state.keys.get(b"vote").is_some() && !replayed.unnamed);
+    assert_eq!(damaged(&replayed), (vec![], false, false));
+}
+
+#[test]
+fn a_gap_in_the_numbers_puts_in_doubt_what_stood_before_it() {
+    let replayed = Log::default().whole(life).whole(|t| run(t, RunKind::Append, 4, 6..=8)).replay();
+    assert_eq!(damaged(&replayed), (vec![(1, 5)], true, true), "what was appended behind it is certain");
+    let repeated = Log::default().whole(life).whole(|t| run(t, RunKind::Append, 2, 6..=8)).replay();
+    assert_eq!(damaged(&repeated), (vec![(1, 5)], true, true), "a number that was there before is no better");
+}
+
+#[test]
+fn a_new_life_keeps_nothing_of_the_one_before() {
+    // The removal between them need not be there.
+    let second = |t: &mut Vec<u8>| {
+        born(t, 3, 2);
+        run(t, RunKind::Append, 4, 1..=1);
+    };
+    let replayed = Log::default().whole(life).whole(second).replay();
+    let state = &replayed.states[&ID];
+    assert_eq!((state.first, state.last, state.incarnation), (1, 1, 2));
+    assert!(state.keys.get(b"vote").is_none(), "a vote of the life before");
+    assert_eq!(damaged(&replayed), (vec![], false, false));
+    let after_loss = Log::default().whole(life).frame(Before::LostOne, &[ID], second).replay();
+    assert_eq!(damaged(&after_loss), (vec![], false, true), "whatever was lost was not of this life");
+}
+
+#[test]
+fn a_core_that_knows_another_end_is_a_sign_of_a_loss() {
+    let replayed = Log::default().whole(life).whole(|t| record::encode_core(t, ID, 3, &core(1, 7))).replay();
+    assert_eq!(damaged(&replayed), (vec![(1, 7)], true, true));
+    let same = Log::default().whole(life).whole(|t| record::encode_core(t, ID, 3, &core(1, 5))).replay();
+    assert_eq!(damaged(&same), (vec![], false, false));
+}
+
+#[test]
+fn an_entry_that_is_held_nowhere_is_damage() {
+    let carried = |t: &mut Vec<u8>| {
+        record::encode_core(t, ID, 9, &core(1, 6));
+        run(t, RunKind::Carried, 10, 1..=2);
+        run(t, RunKind::Carried, 11, 4..=6);
+    };
+    let replayed = Log::default().whole(carried).replay();
+    assert_eq!(damaged(&replayed), (vec![(3, 3)], false, true));
+    let known = |t: &mut Vec<u8>| {
+        record::encode_core(t, ID, 9, &Core { damaged: vec![(2, 4)], ..core(1, 6) });
+        run(t, RunKind::Carried, 10, 1..=2);
+        run(t, RunKind::Carried, 11, 4..=6);
+    };
+    assert_eq!(damaged(&Log::default().whole(known).replay()), (vec![(2, 4)], false, false), "nothing new");
+}
+
+#[test]
+fn a_snapshot_clears_a_doubt_about_entries_and_none_about_keyed_state() {
+    let reset = |t: &mut Vec<u8>| record::encode_reset(t, ID, 4, 101, 9);
+    let replayed = Log::default().whole(life).frame(Before::LostOne, &[ID], reset).replay();
+    let state = &replayed.states[&ID];
+    assert_eq!((state.first, state.last, state.prev_term), (101, 100, 9));
+    assert_eq!(damaged(&replayed), (vec![], true, true), "the vote in the lost frame is not known");
+}
+
+#[test]
+fn a_carried_entry_cuts_nothing() {
+    let replayed = Log::default().whole(life).whole(|t| run(t, RunKind::Carried, 3, 2..=3)).replay();
+    assert_eq!((replayed.states[&ID].last, damaged(&replayed)), (5, (vec![], false, false)));
+    let beyond = Log::default().whole(life).whole(|t| run(t, RunKind::Carried, 3, 6..=7)).replay();
+    assert_eq!(damaged(&beyond), (vec![(1, 5)], true, true), "what brought 6 and 7 is missing");
+}
+
+#[test]
+fn who_was_in_a_lost_frame_is_hurt_and_nobody_else_unless_more_may_be_lost() {
+    let named = Log::default().whole(life).frame(Before::LostOne, &[3], |_| ()).replay();
+    assert_eq!(damaged(&named), (vec![], false, false));
+    assert!(named.states[&3].exists && named.states[&3].state_suspect, "known only by name");
+    assert!(!named.unnamed);
+    for (before, lost_at_end) in [(Before::LostSome, false), (Before::Whole, true)] {
+        let mut log = Log::default().whole(life).frame(before, &[3], |_| ());
+        log.lost_at_end = lost_at_end;
+        let more = log.replay();
+        assert!(more.unnamed, "{before:?}");
+        assert_eq!(damaged(&more), (vec![(1, 5)], true, true), "{before:?}: it never spoke again");
+    }
+    let spoke =
+        Log::default().whole(life).frame(Before::LostSome, &[3], |t| run(t, RunKind::Append, 3, 6..=6)).replay();
+    assert_eq!(damaged(&spoke), (vec![], false, false), "its numbers go on");
+}
+
+fn packed(owner: u64, entries: u64) -> Packed {
+    let payload = [owner as u8; 3000];
+    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload) };
+    let entries: Vec<PackEntry<'_>> =
+        (0..entries).map(|_| PackEntry { term: entry.term, payload: entry.payload, ..entry }).collect();
+    let mut pieces = pack(superblock().seed(), owner, 1, &entries, 16 << 10, || owner * 1000);
+    pieces.pop().expect("one piece")
+}
+
+fn holding(packed: &Packed, extents: Vec<Extent>) -> ReplicaState {
+    let mut state = ReplicaState { exists: true, last: u64::from(packed.desc.count), ..ReplicaState::default() };
+    let mut desc = packed.at(extents);
+    state.terms.push(1, 1);
+    desc.terms = Vec::new();
+    assert!(state.places.set_chain(ChainPiece { desc, meta_seq: 1, mem: None }, 16 << 10));
+    state
+}
+
+/// A truncation was lost, and the chunk has a new owner by now.
+#[test]
+fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() {
+    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
+    for (loser, owner) in [(1, 2), (2, 1), (5, 9), (9, 5), (100, 3), (3, 100)] {
+        let disk = SimDisk::new(CAPACITY);
+        let (old, new) = (packed(loser, 3), packed(owner, 3));
+        let extents = vec![Extent { block: 30 * 4, blocks: new.blocks() }];
+        disk.write_at(extents[0].offset(), new.buf.as_slice()).expect("written");
+        let mut states =
+            HashMap::from([(loser, holding(&old, extents.clone())), (owner, holding(&new, extents.clone()))]);
+        let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
+        claim_chunks(&disk, &geo, &mut pool, &mut states, &Arc::new(Pins::new(1)));
+        assert_eq!(states[&owner].damaged, [], "{owner} keeps what is its own");
+        assert_eq!(states[&loser].damaged, [(1, 3)], "{loser} has nothing there any more");
+        assert_eq!(pool.used(), 1);
+    }
+}
+
+#[test]
+fn nothing_is_written_behind_a_dead_piece_that_is_held() {
+    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
+    let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
+    let behind =
+        |chunk| ReplicaState { tail: Some(Tail { chunk, generation: 0, block: chunk * 4 + 1 }), ..Default::default() };
+    let mut states = HashMap::from([(1, behind(30)), (2, behind(31)), (3, behind(40))]);
+    let dead = vec![Extent { block: 30 * 4, blocks: 5 }];
+    hold_unsettled(&geo, &mut pool, &mut states, vec![(77, dead)], 5000);
+    assert_eq!([1, 2, 3].map(|id| states[&id].tail.is_some()), [false, false, true]);
+    assert_eq!(pool.pending(), 2, "held until a watermark covers the frame that names it");
+}
