@@ -332,7 +332,10 @@ fn cuts_in_the_middle_of_cleaning_do_not_eat_what_is_kept_for_it() {
     for placement in PLACEMENTS {
         let mut disk = Arc::new(SimDisk::new(CAPACITY));
         let wal = open(small(placement), &disk);
-        wal.commit(Batch::new().put(1, b"hard_state", &[0; 32])).expect("state");
+        // More to be carried than what is left of a segment.
+        for replica in 1..=30 {
+            wal.commit(Batch::new().put(replica, b"hard_state", &[0; 2900])).expect("state");
+        }
         fill(&wal, 700);
         let state = Model::read(&wal).expect("readable");
         drop(wal);
@@ -341,7 +344,7 @@ fn cuts_in_the_middle_of_cleaning_do_not_eat_what_is_kept_for_it() {
             let copy = Arc::new(disk.restart());
             let wal = open(small(placement), &copy);
             let opened = copy.events();
-            copy.fail_at(opened + 1 + n % 5, strandlog::disk::sim::Fault::Cut);
+            copy.fail_at(opened + 1 + n * 7 % 20, strandlog::disk::sim::Fault::Cut);
             let _ = wal.checkpoint();
             drop(wal);
             disk = Arc::new(copy.crash_kept_all());
@@ -349,7 +352,7 @@ fn cuts_in_the_middle_of_cleaning_do_not_eat_what_is_kept_for_it() {
         let wal = open(small(placement), &disk.restart().into());
         wal.checkpoint().unwrap_or_else(|e| panic!("{placement:?}: {e}: {:#?}", wal.stats()));
         assert!(Model::read(&wal).expect("readable") == state, "{placement:?}");
-        wal.commit(Batch::new().put(1, b"hard_state", &[9; 32])).expect("state");
+        wal.commit(Batch::new().put(1, b"hard_state", &[9; 2900])).expect("state");
         wal.commit(Batch::new().truncate_prefix(1, wal.replica(1).last_index())).expect("truncation");
         assert_sound(&wal, "after so many cuts");
     }
