@@ -202,3 +202,20 @@ impl Engine {
         self.pool.lock().audit(&linked, &superblock.journal_slabs)
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use crate::Wal;
+    use crate::disk::sim::SimDisk;
+    use crate::sync::Arc;
+
+    #[test]
+    fn a_chunk_that_nobody_holds_is_told() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        assert!(wal.verify(|_| ()).expect("verified").is_clean());
+        wal.engine.pool.lock().allocate(2, &mut None).expect("room");
+        let report = wal.verify(|_| ()).expect("verified");
+        assert!(report.accounting.len() == 2 && !report.is_clean(), "{report:?}");
+    }
+}

@@ -209,3 +209,38 @@ impl Engine {
         state.core_seq = s.segments.tail();
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::{Batch, Placement, Wal};
+
+    /// Settled in part, a replica may take more chunks than it has reserved: only out of what nobody has.
+    #[test]
+    fn a_part_is_settled_out_of_what_nobody_reserved_or_not_at_all() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        for i in 1..=60 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])]).append(2, &[(i, 1, [2; 10])])).expect("committed");
+        }
+        let engine = &wal.engine;
+        let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        let alive = |id: u64, slack: &mut u64| {
+            let (moving, fate) =
+                engine.alive_in(&group, engine.registry.get(id).expect("there"), 0, slack).expect("alive");
+            (moving.entries.len(), fate)
+        };
+        let (mut none, mut plenty) = (0, 1000);
+        let (part, fate) = alive(1, &mut plenty);
+        assert!(matches!(fate, Fate::Settle) && part < 60 && plenty < 1000 - 10, "{part} entries, {plenty} left");
+        let mut short = 1000 - plenty - 1;
+        for slack in [&mut none, &mut short] {
+            let before = *slack;
+            let (all, fate) = alive(1, slack);
+            assert!(matches!(fate, Fate::SettleAll) && all == 60, "all of it fits what it has reserved: {all}");
+            assert_eq!(*slack, before);
+        }
+        assert!(matches!(alive(2, &mut plenty).1, Fate::Carry), "not worth a chunk");
+    }
+}

@@ -107,11 +107,66 @@ mod tests {
     use crate::sync::Arc;
     use crate::{Batch, Wal};
 
+    fn log() -> Wal {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted")
+    }
+
+    fn fill(wal: &Wal, batches: u64) {
+        for i in 1..=batches {
+            wal.commit(Batch::new().append(1, &[(i, 1, [7; 3000])])).expect("committed");
+        }
+    }
+
+    /// All of it may be alive, and must find a place before any of it is freed.
+    #[test]
+    fn as_many_segments_are_cleaned_together_as_there_is_room_for() {
+        let wal = log();
+        fill(&wal, 60);
+        let engine = &wal.engine;
+        let taken = |free: usize| {
+            // Which they are does not matter here.
+            let kept = std::mem::replace(&mut engine.seq.lock().segments.free, (0..free as u32).collect());
+            let group = engine.next_group(&|_| true).map(|(group, _)| group.len());
+            engine.seq.lock().segments.free = kept;
+            group
+        };
+        assert!(engine.seq.lock().segments.live.len() > 3);
+        assert_eq!([0, RESERVED_SEGMENTS, RESERVED_SEGMENTS + 1].map(taken), [Some(1); 3], "one there must be");
+        assert!(
+            engine.seq.lock().segments.free.len() < RESERVED_SEGMENTS + 2 || taken(RESERVED_SEGMENTS + 2) == Some(2)
+        );
+    }
+
+    /// The record of a move that finds no segment is not squeezed into the frame that is open.
+    #[test]
+    fn what_was_settled_without_room_for_the_record_is_given_back() {
+        let wal = log();
+        fill(&wal, 3);
+        let engine = &wal.engine;
+        let cell = engine.registry.get(1).expect("there");
+        let loc = cell.lock().places.loc(1).expect("in the journal");
+        let (entries, incarnation) = (vec![gather::Seen { index: 1, term: 1, loc }], cell.lock().incarnation);
+        let moving = gather::Moving { cell: Arc::clone(&cell), incarnation, entries };
+        let mut group = Group::new(engine.seq.lock().segments.live.iter(), &engine.geo);
+        let kept = {
+            let mut s = engine.seq.lock();
+            // Not a byte fits the rest of the segment, and there is no other.
+            let at = s.open.lsn;
+            s.open.move_to(at, 0, 0);
+            std::mem::take(&mut s.segments.free)
+        };
+        let (used, table) = (engine.pool.lock().used(), engine.seq.lock().open.table.len());
+        assert!(!engine.settle(vec![moving], &mut group).expect("no error"), "there was no room");
+        assert_eq!((engine.pool.lock().used(), engine.seq.lock().open.table.len()), (used, table));
+        assert!(cell.lock().places.loc(1).is_some(), "it stays where it was");
+        engine.seq.lock().segments.free = kept;
+    }
+
     /// Written anew before that, and cut, the log would begin with a segment that is not there.
     #[test]
     fn a_cleaned_segment_is_free_when_a_durable_frame_names_the_next_one_and_not_before() {
-        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
-        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        let wal = log();
         for i in 1..=20 {
             wal.commit(Batch::new().append(1, &[(i, 1, [7; 6000])]).truncate_prefix(1, i)).expect("committed");
         }

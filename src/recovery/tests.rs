@@ -15,6 +15,7 @@ use crate::format::piece::Extent;
 use crate::format::record::{self, Core, RunKind};
 use crate::format::superblock::Superblock;
 use crate::index::{ChainPiece, ReplicaState};
+use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Segments};
 use crate::options::{Options, RecoveryMode};
 use crate::space::{Pins, Pool, Tail};
 use crate::sync::Arc;
@@ -241,4 +242,24 @@ fn nothing_is_written_behind_a_dead_piece_that_is_held() {
     hold_unsettled(&geo, &mut pool, &mut states, vec![(77, dead)], 5000);
     assert_eq!([1, 2, 3].map(|id| states[&id].tail.is_some()), [false, false, true]);
     assert_eq!(pool.pending(), 2, "held until a watermark covers the frame that names it");
+}
+
+/// Each opening that began with a fresh segment would take one of those that are kept for the cleaner.
+#[test]
+fn an_opening_goes_on_in_the_last_segment_when_a_fresh_one_cannot_be_spared() {
+    let geo = Geometry::new(&superblock());
+    let place = |free: u32, end: u64| {
+        let live = LiveSegment { seq: 5, slab: 2, participants: Vec::new() };
+        let segments =
+            Segments { next_seq: 6, free: (10..10 + free).collect(), live: [live].into(), ..Segments::default() };
+        let walk =
+            Walk { accepted: Vec::new(), lost: 0, lost_at_end: false, dropped: 0, end, tail_seq: 5, last_seq: Some(5) };
+        super::in_place(&geo, &segments, &walk)
+    };
+    let end = 5 * SEGMENT + 8192;
+    let rest = Some((end, crate::format::POOL_OFFSET + 2 * SEGMENT + 8192, SEGMENT - 8192));
+    let spared = RESERVED_SEGMENTS as u32;
+    assert_eq!([0, 1, spared].map(|free| place(free, end)), [rest; 3]);
+    assert_eq!(place(spared + 1, end), None, "there are enough");
+    assert_eq!(place(0, 6 * SEGMENT), None, "it is full to the brim");
 }
