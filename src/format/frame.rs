@@ -288,6 +288,17 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_tells_headers_tables_and_sessions_apart() {
+        let (seed, frame) = (Seed::new(&[1; 16]), sample());
+        let parts = |f: FrameHeader| (f.hash(seed) >> 32, f.hash(seed) as u32);
+        assert_eq!(parts(frame).1, frame.table_crc ^ frame.session as u32);
+        let other = [FrameHeader { watermark: 4096, ..frame }, FrameHeader { prev_hash: 6, ..frame }];
+        for other in other {
+            assert!(parts(other).0 != parts(frame).0 && parts(other).1 == parts(frame).1, "{other:?}");
+        }
+    }
+
+    #[test]
     fn the_parts_of_a_frame() {
         let frame = sample();
         assert_eq!((frame.bytes(), frame.end(), frame.prev_end()), (12_288, (1 << 20) + 8192 + 12_288, 8192 + 8192));
@@ -315,6 +326,14 @@ mod tests {
         Participants::encode(&mut (0..5000).collect(), 4999, &mut many);
         assert_eq!(Participants::decode(&mut Reader::new(&many)), Some(Participants::Many));
         assert!(many.len() < 4);
+        // Two bytes say how many, and each id takes one more: exactly the limit, behind what is there already.
+        many.clear();
+        many.push(9);
+        Participants::encode(&mut (0..5000).collect(), 5002, &mut many);
+        assert_eq!(many.len(), 5003);
+        many.truncate(1);
+        Participants::encode(&mut (0..5000).collect(), 5001, &mut many);
+        assert_eq!(many, [9, 0]);
         many.clear();
         Participants::encode(&mut (0..5000).collect(), LEAST_PARTICIPANT_BYTES, &mut many);
         let all = Participants::decode(&mut Reader::new(&many));

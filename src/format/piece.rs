@@ -254,4 +254,74 @@ mod tests {
             assert_eq!(PieceHeader::decode(seed, &bad), None, "bit {bit}");
         }
     }
+
+    /// Each field at its bounds, and one beyond.
+    #[test]
+    fn every_bound_of_a_descriptor_holds_from_both_sides() {
+        let sample = || PieceDesc {
+            id: 1,
+            first: 1,
+            count: 1,
+            slots: 1,
+            bytes: 4096,
+            crc: 1,
+            terms: vec![(1, 9)],
+            extents: vec![Extent { block: 10, blocks: 1 }],
+        };
+        let decode = |d: &PieceDesc| {
+            let mut out = Vec::new();
+            d.encode(&mut out);
+            PieceDesc::decode(&mut Reader::new(&out), 100)
+        };
+        let runs = |n: usize| (0..n).map(|i| (1, i as u64)).collect::<Vec<_>>();
+        let many = |n: u32| (0..n).map(|block| Extent { block, blocks: 1 }).collect::<Vec<_>>();
+        let n = MAX_TERM_RUNS as u32;
+        let good = [
+            ("all of its room", sample()),
+            ("header and table only", PieceDesc { bytes: 72, ..sample() }),
+            ("the last blocks of the pool", PieceDesc { extents: vec![Extent { block: 99, blocks: 1 }], ..sample() }),
+            ("the last index", PieceDesc { first: u64::MAX, ..sample() }),
+            ("as many terms as may be", PieceDesc { terms: runs(n as usize), count: n, slots: n, ..sample() }),
+            ("dead slots behind the living", PieceDesc { slots: 3, first: u64::MAX - 2, ..sample() }),
+        ];
+        for (what, desc) in good {
+            assert_eq!(decode(&desc), Some(desc.clone()), "{what}");
+        }
+        let bad = [
+            ("more than its room", PieceDesc { bytes: 4097, ..sample() }),
+            ("less than its table", PieceDesc { bytes: 71, ..sample() }),
+            ("beyond the pool", PieceDesc { extents: vec![Extent { block: 100, blocks: 1 }], ..sample() }),
+            ("an extent of nothing", PieceDesc { extents: vec![Extent { block: 5, blocks: 0 }; 2], ..sample() }),
+            (
+                "an extent beyond all numbers",
+                PieceDesc { extents: vec![Extent { block: u32::MAX, blocks: 2 }], ..sample() },
+            ),
+            ("beyond the last index", PieceDesc { slots: 3, first: u64::MAX - 1, ..sample() }),
+            (
+                "more terms than may be",
+                PieceDesc { terms: runs(n as usize + 1), count: n + 1, slots: n + 1, ..sample() },
+            ),
+            ("a term of nothing", PieceDesc { terms: vec![(0, 3), (1, 4)], ..sample() }),
+            ("no slots", PieceDesc { slots: 0, count: 0, terms: vec![], ..sample() }),
+            (
+                "more extents than may be",
+                PieceDesc { extents: vec![Extent { block: 1, blocks: 1 }; MAX_EXTENTS + 1], ..sample() },
+            ),
+        ];
+        for (what, desc) in bad {
+            assert_eq!(decode(&desc), None, "{what}");
+        }
+        let scattered = PieceDesc { extents: many(50), ..sample() };
+        assert_eq!(decode(&scattered), Some(scattered.clone()));
+    }
+
+    #[test]
+    fn places_and_slots() {
+        let extent = Extent { block: 3, blocks: 2 };
+        assert_eq!((extent.offset(), extent.bytes()), (POOL_OFFSET + 3 * 4096, 8192));
+        assert_eq!([extent.chunks(1), extent.chunks(4), extent.chunks(2)], [3..=4, 0..=1, 1..=2]);
+        let table: Vec<u8> = [10_u32, 11, 20, 21].iter().flat_map(|n| n.to_le_bytes()).collect();
+        assert_eq!([0, 1, 2].map(|i| slot(&table, i)), [Some((10, 11)), Some((20, 21)), None]);
+        assert_eq!(slot(&table, usize::MAX), None);
+    }
 }

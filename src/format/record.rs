@@ -422,4 +422,76 @@ mod tests {
         assert_eq!(next(&[99, 0, 0, 0]), Some(Err(RecordError::Malformed)));
         assert_eq!(next(&[]), None);
     }
+
+    /// Each field at its bounds, and one beyond.
+    #[test]
+    fn every_bound_of_a_record_holds_from_both_sides() {
+        let whole = |encode: &dyn Fn(&mut Vec<u8>)| {
+            let mut t = Vec::new();
+            encode(&mut t);
+            let mut records = Records::new(Reader::new(&t), 10);
+            matches!(records.next(), Some(Ok(_))) && records.next().is_none()
+        };
+        let run = |first: u64, n: usize| {
+            let kinds = [RunKind::Append, RunKind::Carried];
+            kinds.map(|k| whole(&|t| encode_run(t, k, 1, 0, (first, 1), vec![7; n].into_iter())))
+        };
+        assert_eq!([run(1, 1), run(u64::MAX, 1), run(u64::MAX - 2, 3)], [[true; 2]; 3]);
+        assert_eq!([run(0, 1), run(1, 0), run(u64::MAX, 2), run(u64::MAX - 1, 3)], [[false; 2]; 4]);
+        let core = |first, last, ranges: usize| {
+            let core = Core {
+                incarnation: 1,
+                first,
+                prev_term: 0,
+                last,
+                fresh: false,
+                state_suspect: false,
+                damaged: vec![(first, last); ranges],
+            };
+            whole(&|t| encode_core(t, 1, 0, &core))
+        };
+        assert!(core(1, 0, 0) && core(5, 4, 0) && core(5, 5, MAX_DAMAGE_RANGES) && core(u64::MAX, u64::MAX, 1));
+        assert!(!core(0, 0, 0) && !core(5, 3, 0) && !core(5, 5, MAX_DAMAGE_RANGES + 1));
+        for (suspect, fresh) in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut t = Vec::new();
+            let core = Core {
+                incarnation: 1,
+                first: 1,
+                prev_term: 0,
+                last: 0,
+                fresh,
+                state_suspect: suspect,
+                damaged: vec![],
+            };
+            encode_core(&mut t, 1, 0, &core);
+            let Some(Ok(Record { body: Body::Core(read), .. })) = Records::new(Reader::new(&t), 10).next() else {
+                panic!("{core:?}")
+            };
+            assert_eq!(read, core);
+            // The flags are the last byte but one; bits that nobody knows are refused.
+            let at = t.len() - 2;
+            t[at] |= 4;
+            assert!(!matches!(Records::new(Reader::new(&t), 10).next(), Some(Ok(_))));
+        }
+        let piece = |first, count| {
+            let piece = PieceDesc {
+                first,
+                count,
+                slots: 2,
+                terms: if count > 0 { vec![(count, 7)] } else { vec![] },
+                ..desc()
+            };
+            whole(&|t| encode_pieces(t, RunKind::Append, 1, 0, std::slice::from_ref(&piece)))
+        };
+        assert!(piece(1, 1) && piece(1, 2));
+        assert!(!piece(0, 1) && !piece(1, 0), "an index 0, and a piece of nothing");
+        assert!(whole(&|t| encode_truncate(t, 1, 0, 1, 0)) && whole(&|t| encode_reset(t, 1, 0, u64::MAX, 0)));
+        assert!(!whole(&|t| encode_truncate(t, 1, 0, 0, 0)) && !whole(&|t| encode_reset(t, 1, 0, 0, 0)));
+        // As many lengths as there are bytes left, and one more.
+        let lens =
+            |bytes: &[u8]| Lens::decode(&mut Reader::new(bytes)).map(|l| (l.count(), l.iter().collect::<Vec<_>>()));
+        assert_eq!(lens(&[2, 5, 6]), Some((2, vec![5, 6])));
+        assert_eq!([lens(&[3, 5, 6]), lens(&[1, 0x80])], [None, None]);
+        assert_eq!(lens(&[0, 5]), Some((0, vec![])));
+    }
 }

@@ -268,4 +268,49 @@ mod tests {
         let mad = Superblock { epoch: u64::MAX, ..sample() };
         assert_eq!(Superblock::decode(&mad.encode(), LEN), Err(SuperblockError::Invalid("epoch")));
     }
+
+    /// Each field at its bounds, and one beyond.
+    #[test]
+    fn every_bound_holds_from_both_sides() {
+        let slab = 1_u64 << 20;
+        let good = [
+            ("the last epoch", Superblock { epoch: MAX_EPOCH, ..sample() }),
+            ("the last LSN", Superblock { durable: MAX_LSN, ..sample() }),
+            ("the smallest chunk", Superblock { chunk_bytes: 4096, ..sample() }),
+            ("a chunk that is a segment", Superblock { chunk_bytes: 1 << 20, ..sample() }),
+            ("the smallest journal", Superblock { journal_slabs: vec![0, 1, 2, 3], ..sample() }),
+            ("all that it may have", Superblock { journal_cap: 5, ..sample() }),
+            ("all that there is", Superblock { journal_cap: 100, ..sample() }),
+            ("as many as its floor", Superblock { journal_floor: 5, ..sample() }),
+            ("the smallest segment", Superblock { segment_bytes: 64 << 10, chunk_bytes: 64 << 10, ..sample() }),
+        ];
+        for (what, sb) in good {
+            assert_eq!(Superblock::decode(&sb.encode(), LEN), Ok(sb.clone()), "{what}");
+        }
+        let large =
+            Superblock { segment_bytes: 64 << 20, chunk_bytes: 4 << 20, slab_count: 6, journal_cap: 6, ..sample() };
+        let large = Superblock { journal_slabs: vec![0, 1, 2, 5], ..large };
+        assert_eq!(Superblock::decode(&large.encode(), 6 * 64 * slab + POOL_OFFSET), Ok(large.clone()), "the largest");
+        let bad = [
+            ("epoch", Superblock { epoch: MAX_EPOCH + 1, ..sample() }),
+            ("durable LSN", Superblock { durable: MAX_LSN + 1, ..sample() }),
+            ("chunk size", Superblock { chunk_bytes: 2048, ..sample() }),
+            ("chunk size", Superblock { chunk_bytes: 8 << 20, segment_bytes: 64 << 20, slab_count: 1, ..sample() }),
+            ("chunk size", Superblock { chunk_bytes: 65_537, ..sample() }),
+            ("segment size", Superblock { segment_bytes: 32 << 10, chunk_bytes: 4096, ..sample() }),
+            ("segment size", Superblock { segment_bytes: 128 << 20, slab_count: 0, ..sample() }),
+            ("segment size", Superblock { segment_bytes: 3 << 19, slab_count: 60, ..sample() }),
+            ("segment size", Superblock { chunk_bytes: 2 << 20, ..sample() }),
+            ("journal size", Superblock { journal_floor: 3, ..sample() }),
+            ("journal size", Superblock { journal_floor: 6, ..sample() }),
+            ("journal size", Superblock { journal_cap: 4, ..sample() }),
+            ("journal size", Superblock { journal_cap: 101, ..sample() }),
+            ("journal slab list", Superblock { journal_slabs: vec![0, 1, 2, 7, 100], ..sample() }),
+        ];
+        for (what, sb) in bad {
+            assert_eq!(Superblock::decode(&sb.encode(), LEN), Err(SuperblockError::Invalid(what)), "{sb:?}");
+        }
+        let places = (sample().chunks_per_slab(), sample().chunk_count(), sample().slab_offset(3));
+        assert_eq!(places, (16, 1600, POOL_OFFSET + 3 * slab));
+    }
 }
