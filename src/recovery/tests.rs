@@ -263,3 +263,33 @@ fn an_opening_goes_on_in_the_last_segment_when_a_fresh_one_cannot_be_spared() {
     assert_eq!(place(spared + 1, end), None, "there are enough");
     assert_eq!(place(0, 6 * SEGMENT), None, "it is full to the brim");
 }
+
+fn link(state: &mut ReplicaState, packed: &Packed, id: u64, first: u64, extent: Extent) {
+    let mut desc = packed.at(vec![extent]);
+    (desc.id, desc.first, desc.terms) = (id, first, Vec::new());
+    state.last = desc.last();
+    assert!(state.places.set_chain(ChainPiece { desc, meta_seq: 1, mem: None }, 16 << 10));
+}
+
+/// Their bytes are not looked at: the journal vouches for them.
+#[test]
+fn what_only_one_replica_names_is_its_own_and_its_tail_is_behind_its_newest_piece() {
+    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
+    let piece = packed(1, 1);
+    assert_eq!(piece.blocks(), 1);
+    let at = |block| Extent { block, blocks: 1 };
+    let (mut mine, mut theirs) = (ReplicaState { exists: true, ..Default::default() }, ReplicaState::default());
+    theirs.exists = true;
+    // Ids wrap between sessions: the newest by its id is not the last in its chunk.
+    for (first, (id, block)) in (1..).zip([(500, 31 * 4 + 3), (900, 30 * 4), (700, 30 * 4 + 1), (100, 33 * 4)]) {
+        link(&mut mine, &piece, id, first, at(block));
+    }
+    link(&mut theirs, &piece, 600, 1, at(32 * 4 + 2));
+    let mut states = HashMap::from([(1, mine), (2, theirs)]);
+    let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
+    claim_chunks(&SimDisk::new(CAPACITY), &geo, &mut pool, &mut states, &Arc::new(Pins::new(1)));
+    assert!(states.values().all(|s| s.damaged.is_empty()), "{states:?}");
+    assert_eq!(pool.used(), 4);
+    assert_eq!(states[&1].tail, Some(Tail { chunk: 30, generation: 0, block: 30 * 4 + 2 }));
+    assert_eq!(states[&2].tail, Some(Tail { chunk: 32, generation: 0, block: 32 * 4 + 3 }));
+}
