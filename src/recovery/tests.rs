@@ -10,11 +10,12 @@ use crate::chain::{PackEntry, Packed, pack};
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::engine::Geometry;
+use crate::error::{Error, Result};
 use crate::format::frame::{FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::record::{self, Core, RunKind};
 use crate::format::superblock::Superblock;
-use crate::index::{ChainPiece, ReplicaState};
+use crate::index::{ChainPiece, MAX_INLINE_ENTRY, ReplicaState};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Segments};
 use crate::options::{Options, RecoveryMode};
 use crate::space::{Pins, Pool, Tail};
@@ -23,6 +24,8 @@ use crate::sync::Arc;
 const SEGMENT: u64 = 64 << 10;
 const CAPACITY: u64 = 4 << 20;
 const ID: u64 = 7;
+/// Too many to be listed.
+const MANY: &[u64] = &[1, 2, 3];
 
 fn superblock() -> Superblock {
     Options::default().chunk_size(16 << 10).segment_size(SEGMENT as u32).geometry([1; 16], CAPACITY).expect("sound")
@@ -33,13 +36,16 @@ fn superblock() -> Superblock {
 struct Log {
     frames: Vec<(Before, Vec<u8>)>,
     lost_at_end: bool,
+    /// No watermark covers them.
+    unsettled: bool,
 }
 
 impl Log {
     /// A frame behind `before`, whose predecessor was `named`'s.
     fn frame(mut self, before: Before, named: &[u64], records: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut table = Vec::new();
-        Participants::encode(&mut named.to_vec(), 1000, &mut table);
+        let limit = if named == MANY { 1 } else { 1000 };
+        Participants::encode(&mut named.to_vec(), limit, &mut table);
         records(&mut table);
         self.frames.push((before, table));
         self
@@ -50,6 +56,10 @@ impl Log {
     }
 
     fn replay(&self) -> Replayed {
+        self.try_replay().expect("sound")
+    }
+
+    fn try_replay(&self) -> Result<Replayed> {
         let scan = Scan { slabs: Vec::new(), max_seq: 1, max_session: 1, disbelieved: Vec::new() };
         let accepted = self.frames.iter().enumerate().map(|(n, (before, table))| Accepted {
             header: FrameHeader {
@@ -61,7 +71,7 @@ impl Log {
             },
             table,
             before: *before,
-            unsettled: false,
+            unsettled: self.unsettled,
         });
         let walk = Walk {
             accepted: accepted.collect(),
@@ -72,7 +82,7 @@ impl Log {
             tail_seq: 1,
             last_seq: Some(1),
         };
-        replay(&Geometry::new(&superblock()), &scan, &walk, RecoveryMode::TolerateTornTail).expect("sound")
+        replay(&Geometry::new(&superblock()), &scan, &walk, RecoveryMode::TolerateTornTail)
     }
 }
 
@@ -292,4 +302,109 @@ fn what_only_one_replica_names_is_its_own_and_its_tail_is_behind_its_newest_piec
     assert_eq!(pool.used(), 4);
     assert_eq!(states[&1].tail, Some(Tail { chunk: 30, generation: 0, block: 30 * 4 + 2 }));
     assert_eq!(states[&2].tail, Some(Tail { chunk: 32, generation: 0, block: 32 * 4 + 3 }));
+}
+
+#[test]
+fn where_more_were_lost_than_are_listed_whoever_comes_next_is_in_doubt() {
+    // Its first record here: it may have had others in what is lost.
+    let first =
+        |before, named: &[u64]| Log::default().frame(before, named, |t| run(t, RunKind::Append, 3, 6..=7)).replay();
+    for (before, named) in [(Before::LostSome, &[3][..]), (Before::LostOne, MANY)] {
+        let replayed = first(before, named);
+        assert!(replayed.unnamed, "{before:?}");
+        assert_eq!(damaged(&replayed), (vec![(6, 7)], true, true), "{before:?}: it has no CORE");
+        let known = Log::default()
+            .whole(life)
+            .frame(before, named, |t| run(t, RunKind::Append, 3, 6..=6))
+            .whole(|t| record::encode_core(t, 9, 4, &core(3, 2)))
+            .replay();
+        assert_eq!(damaged(&known), (vec![], false, false), "{before:?}: its numbers go on");
+        assert!(known.states[&9].state_suspect, "{before:?}: this one cannot show that nothing is missing");
+        let silent = Log::default().whole(life).frame(before, named, |_| ()).replay();
+        assert_eq!(damaged(&silent), (vec![(1, 5)], true, true), "{before:?}: it never spoke again");
+    }
+    let listed = Log::default().frame(Before::LostOne, &[3], |t| record::encode_core(t, 9, 4, &core(3, 2))).replay();
+    assert!(!listed.states[&9].state_suspect && !listed.unnamed, "all that was lost is listed");
+}
+
+#[test]
+fn without_a_core_all_that_is_held_is_in_doubt() {
+    let replayed = Log::default().whole(|t| run(t, RunKind::Append, 3, 6..=8)).replay();
+    let state = &replayed.states[&ID];
+    assert_eq!((state.first, state.last), (6, 8));
+    assert_eq!(damaged(&replayed), (vec![(6, 8)], true, true));
+    let key = Log::default()
+        .whole(|t| {
+            record::encode_core(t, ID, 0, &core(4, 3));
+            record::encode_put(t, ID, 1, b"vote", b"1");
+        })
+        .replay();
+    assert_eq!(damaged(&key), (vec![], false, false), "empty, and whole");
+    let named = Log::default().frame(Before::LostOne, &[ID], |_| ()).replay();
+    assert_eq!(damaged(&named), (vec![], true, true), "known by name, and by nothing else");
+    assert_eq!((named.states[&ID].first, named.states[&ID].last), (1, 0));
+    let gone = Log::default().whole(life).whole(|t| record::encode_remove(t, ID, 3)).replay();
+    assert!(gone.states.is_empty(), "removed, and known to be");
+    let lost_before = Log::default().frame(Before::LostOne, &[ID], |t| record::encode_remove(t, ID, 3)).replay();
+    assert!(lost_before.states.is_empty(), "whatever was lost, it is removed now");
+}
+
+#[test]
+fn a_truncation_says_how_far_the_log_reached() {
+    let truncated = |first| {
+        let log = Log::default().whole(life).whole(|t| record::encode_truncate(t, ID, 3, first, 1));
+        let replayed = log.replay();
+        let state = &replayed.states[&ID];
+        (state.first, state.last, state.prev_term)
+    };
+    assert_eq!([truncated(3), truncated(6), truncated(9)], [(3, 5, 1), (6, 5, 1), (9, 8, 1)]);
+}
+
+#[test]
+fn a_replica_is_listed_once_a_frame_and_once_a_segment() {
+    let log = Log::default().whole(life).whole(|t| {
+        run(t, RunKind::Append, 3, 6..=6);
+        record::encode_remove(t, ID, 4);
+        born(t, 5, 2);
+        record::encode_put(t, 3, 0, b"k", b"v");
+    });
+    let replayed = log.replay();
+    assert_eq!(replayed.last_participants, [ID, 3]);
+    assert_eq!(replayed.participants[&1], [ID, 3]);
+    let last = Log::default().whole(life).whole(|t| record::encode_put(t, 3, 0, b"k", b"v")).replay();
+    assert_eq!(last.last_participants, [3], "of the last frame");
+}
+
+#[test]
+fn pieces_of_frames_that_no_watermark_covers_are_told() {
+    let piece = packed(ID, 2);
+    let at = |block| piece.at(vec![Extent { block, blocks: piece.blocks() }]);
+    let records = |t: &mut Vec<u8>| {
+        born(t, 0, 1);
+        record::encode_pieces(t, RunKind::Append, ID, 1, &[at(200)]);
+        record::encode_put_out(t, ID, 2, b"large", &at(300));
+        record::encode_pieces(t, RunKind::Carried, ID, 3, &[at(400)]);
+    };
+    let mut log = Log::default().whole(records);
+    assert_eq!(log.replay().unsettled, []);
+    log.unsettled = true;
+    let told: Vec<u32> = log.replay().unsettled.iter().map(|(_, extents)| extents[0].block).collect();
+    assert_eq!(told, [200, 300], "what was settled was flushed before it was named");
+}
+
+#[test]
+fn a_record_that_does_not_fit_its_frame_is_refused() {
+    // 4,000 bytes of payload; each entry has a checksum of four.
+    let with = |lens: Vec<u32>| {
+        let log = Log::default().whole(|t| {
+            born(t, 0, 1);
+            record::encode_run(t, RunKind::Append, ID, 1, (1, 1), lens.into_iter());
+        });
+        log.try_replay().map(drop)
+    };
+    with(vec![1996, 1996]).expect("to the brim");
+    for lens in [vec![1996, 1997], vec![MAX_INLINE_ENTRY + 1], vec![u32::MAX; 3]] {
+        let error = with(lens.clone()).expect_err("beyond the frame");
+        assert!(matches!(&error, Error::Corrupt { what, .. } if what.contains("does not fit")), "{lens:?}: {error}");
+    }
 }
