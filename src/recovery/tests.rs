@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::account::{claim_chunks, hold_unsettled};
+use super::account::{charge, claim_chunks, hold_unsettled};
 use super::replay::{Replayed, replay};
 use super::scan::Scan;
 use super::walk::{Accepted, Before, Walk};
@@ -15,10 +15,10 @@ use crate::format::frame::{FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::record::{self, Core, RunKind};
 use crate::format::superblock::Superblock;
-use crate::index::{ChainPiece, MAX_INLINE_ENTRY, ReplicaState};
+use crate::index::{ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Segments};
 use crate::options::{Options, RecoveryMode};
-use crate::space::{Pins, Pool, Tail};
+use crate::space::{Accounts, Pins, Pool, Tail};
 use crate::sync::Arc;
 
 const SEGMENT: u64 = 64 << 10;
@@ -407,4 +407,29 @@ fn a_record_that_does_not_fit_its_frame_is_refused() {
         let error = with(lens.clone()).expect_err("beyond the frame");
         assert!(matches!(&error, Error::Corrupt { what, .. } if what.contains("does not fit")), "{lens:?}: {error}");
     }
+}
+
+/// Metadata of all, then the small ones: as many as possible are carried, and the others reserve chunks.
+#[test]
+fn everybody_is_charged_the_small_ones_first() {
+    let holding = |entries: u64| {
+        let mut state = ReplicaState { exists: true, last: entries, ..ReplicaState::default() };
+        state.places.push(1, (0..entries).map(|i| Loc::new(SEGMENT + i * 200, 100)), 16 << 10);
+        state
+    };
+    let mut states: HashMap<u64, ReplicaState> = (1..=4).zip([0, 3, 30, 3].map(holding)).collect();
+    let meta: u64 = states.values().map(ReplicaState::meta_bytes).sum();
+    let small: u64 = states[&2].places.journal_bytes() + states[&4].places.journal_bytes();
+    let large = states[&3].places.journal_bytes();
+    // Half of it is for those that are carried: the small two fit, and the larger one beside them does not.
+    let mut accounts = Accounts::new(16 << 10, 2 * (meta + small + large - 1), 50);
+    charge(&mut accounts, &mut states);
+    let chunks: Vec<u64> = (1..=4).map(|id| states[&id].charge.chunks).collect();
+    assert_eq!((chunks, accounts.reserved()), (vec![0, 0, 1, 0], 1));
+    assert_eq!(accounts.carried(), states.values().map(|s| s.charge.carried).sum::<u64>());
+    assert!((1..=4).all(|id| states[&id].charge.carried >= states[&id].meta_bytes()));
+    let mut roomy = Accounts::new(16 << 10, 2 * (meta + small + large), 50);
+    states.values_mut().for_each(|s| s.charge = Default::default());
+    charge(&mut roomy, &mut states);
+    assert_eq!((roomy.reserved(), roomy.carried()), (0, meta + small + large), "all of them are carried");
 }
