@@ -433,3 +433,38 @@ fn everybody_is_charged_the_small_ones_first() {
     charge(&mut roomy, &mut states);
     assert_eq!((roomy.reserved(), roomy.carried()), (0, meta + small + large), "all of them are carried");
 }
+
+#[test]
+fn an_append_cuts_what_stands_above_it_and_terms_are_of_their_entries() {
+    let overwritten = Log::default().whole(life).whole(|t| {
+        record::encode_run(t, RunKind::Append, ID, 3, (3, 2), [20, 20].into_iter());
+    });
+    let replayed = overwritten.replay();
+    let state = &replayed.states[&ID];
+    assert_eq!((state.first, state.last), (1, 4));
+    assert_eq!([1, 2, 3, 4].map(|i| state.terms.get(i)), [Some(1), Some(1), Some(2), Some(2)]);
+    assert!(state.places.loc(5).is_none() && state.places.loc(4).is_some());
+    assert_eq!(damaged(&replayed), (vec![], false, false));
+    let healed = |t: &mut Vec<u8>| {
+        record::encode_core(t, ID, 0, &Core { damaged: vec![(2, 3)], ..core(1, 3) });
+        run(t, RunKind::Carried, 1, 1..=1);
+        run(t, RunKind::Append, 2, 2..=2);
+    };
+    assert_eq!(damaged(&Log::default().whole(healed).replay()).0, [], "written anew");
+    // Nothing is appended below the first: what lies between is missing.
+    let below = Log::default()
+        .whole(life)
+        .whole(|t| record::encode_truncate(t, ID, 3, 4, 1))
+        .whole(|t| run(t, RunKind::Append, 4, 2..=2))
+        .replay();
+    assert_eq!((below.states[&ID].first, below.states[&ID].last), (2, 2));
+    assert_eq!((damaged(&below).1, damaged(&below).2), (true, true));
+    let carried = Log::default().whole(|t| {
+        record::encode_core(t, ID, 0, &core(3, 7));
+        record::encode_run(t, RunKind::Carried, ID, 1, (3, 5), [20, 20, 20].into_iter());
+        record::encode_run(t, RunKind::Carried, ID, 2, (6, 8), [20, 20].into_iter());
+    });
+    let state = &carried.replay().states[&ID];
+    let terms = [3, 4, 5, 6, 7].map(|i| state.terms.get(i));
+    assert_eq!(terms, [Some(5), Some(5), Some(5), Some(8), Some(8)]);
+}
