@@ -89,8 +89,10 @@ fn a_torn_end_is_cut_off_unless_strict() {
     rot(&mut image, 8, false);
     for mode in MODES {
         match open(&image, mode).1 {
-            Err(Error::Corrupt { what, hint, .. }) => {
+            Err(Error::Corrupt { what, hint, offset }) => {
                 assert_eq!(mode, RecoveryMode::Strict);
+                let (at, last) = frames(&image)[7];
+                assert_eq!(offset, at as u64 + last.bytes(), "where the log would end");
                 assert!(what.contains("cut off") && hint.contains("TolerateTornTail"), "{what}: {hint}");
             }
             wal => {

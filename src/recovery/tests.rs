@@ -468,3 +468,35 @@ fn an_append_cuts_what_stands_above_it_and_terms_are_of_their_entries() {
     let terms = [3, 4, 5, 6, 7].map(|i| state.terms.get(i));
     assert_eq!(terms, [Some(5), Some(5), Some(5), Some(8), Some(8)]);
 }
+
+#[test]
+fn pieces_bring_their_places_and_terms_and_two_over_one_range_are_a_sign_of_a_loss() {
+    let piece = packed(ID, 4);
+    let desc = |id, first, terms: Vec<(u32, u64)>, block| {
+        let mut desc = piece.at(vec![Extent { block, blocks: piece.blocks() }]);
+        (desc.id, desc.first, desc.terms) = (id, first, terms);
+        desc
+    };
+    let settled = |second: u64| {
+        Log::default()
+            .whole(|t| {
+                record::encode_core(t, ID, 0, &core(1, 8));
+                let pieces = [desc(50, 1, vec![(1, 3), (3, 5)], 200), desc(60, second, vec![(4, 6)], 300)];
+                record::encode_pieces(t, RunKind::Carried, ID, 1, &pieces);
+            })
+            .replay()
+    };
+    let whole = settled(5);
+    let state = &whole.states[&ID];
+    assert_eq!(damaged(&whole), (vec![], false, false));
+    assert_eq!([1, 2, 4, 5, 8].map(|i| state.terms.get(i)), [Some(3), Some(5), Some(5), Some(6), Some(6)]);
+    assert_eq!(state.places.chain().iter().map(|p| p.desc.id).collect::<Vec<_>>(), [50, 60]);
+    let overlapping = settled(3);
+    assert!(!damaged(&overlapping).0.is_empty(), "something between them is missing");
+    let placed = Log::default().whole(life).whole(|t| {
+        record::encode_pieces(t, RunKind::Append, ID, 3, &[desc(50, 4, vec![(4, 9)], 200)]);
+    });
+    let state = &placed.replay().states[&ID];
+    assert_eq!((state.last, state.terms.get(3), state.terms.get(4)), (7, Some(1), Some(9)));
+    assert!(state.places.loc(4).is_none() && state.places.loc(3).is_some(), "it cuts, as every append");
+}
