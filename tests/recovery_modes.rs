@@ -394,3 +394,26 @@ fn a_record_that_makes_no_sense_refuses_the_opening_and_salvage_goes_around_its_
         }
     }
 }
+
+/// What is written next could not be read again: better no opening than such a one.
+#[test]
+fn a_log_whose_sessions_are_used_up_is_refused_before_anything_is_written() {
+    use strandlog::format::frame::MAX_SESSION;
+    let last = MAX_SESSION - (1 << 56);
+    for (session, opens) in [(last, true), (last + 1, false), (MAX_SESSION, false)] {
+        let mut image = image(true);
+        rewrite(&mut image, |_, header, _| header.session = session);
+        let (disk, wal) = open(&image, RecoveryMode::TolerateTornTail);
+        match wal {
+            Ok(wal) => {
+                assert!(opens, "{session}");
+                assert_whole(&wal, 1..=8);
+                wal.commit(Batch::new().put(1, b"k", b"v")).expect("it goes on");
+            }
+            Err(error) => {
+                assert!(!opens && matches!(error, Error::Corrupt { .. }), "{session}: {error}");
+                assert!(disk.kept_image() == image);
+            }
+        }
+    }
+}
