@@ -7,6 +7,8 @@ mod scan;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod walk;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod walk_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;

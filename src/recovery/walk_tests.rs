@@ -1,0 +1,283 @@
+//! Walking, frame by frame: what a missing or unreadable frame makes of those around it.
+
+use super::scan::{Found, Scan, SlabScan};
+use super::walk::{Before, Walk, walk};
+use crate::disk::sim::SimDisk;
+use crate::engine::Geometry;
+use crate::error::Result;
+use crate::format::frame::{FrameHeader, Participants};
+use crate::format::superblock::Superblock;
+use crate::options::{Options, RecoveryMode};
+
+const SEGMENT: u64 = 64 << 10;
+const BLOCK: u64 = 4096;
+const CAPACITY: u64 = 4 << 20;
+/// The first live segment: not 1, so that a segment's number and its LSN are never taken for one another.
+const TAIL: u64 = 3;
+
+fn superblock() -> Superblock {
+    Options::default().chunk_size(16 << 10).segment_size(SEGMENT as u32).geometry([1; 16], CAPACITY).expect("sound")
+}
+
+/// Where the frame with this number lies: one a block, from the first block of the tail on.
+fn lsn(n: u64) -> u64 {
+    TAIL * SEGMENT + n * BLOCK
+}
+
+/// Frames as a scan finds them, each behind the other.
+struct Journal {
+    frames: Vec<Found>,
+    disbelieved: Vec<u64>,
+    durable: u64,
+}
+
+impl Journal {
+    /// So many frames, each sealed when all before it were durable.
+    fn of(frames: u64) -> Self {
+        let geo = Geometry::new(&superblock());
+        let mut table = Vec::new();
+        Participants::encode(&mut Vec::new(), 1000, &mut table);
+        let mut found: Vec<Found> = Vec::new();
+        for n in 0..frames {
+            let prev = found.last().map(|f| f.header);
+            let header = FrameHeader {
+                lsn: lsn(n),
+                session: 1,
+                blocks: 1,
+                prev_blocks: 1,
+                prev_lsn: prev.map_or(lsn(0) - BLOCK, |p| p.lsn),
+                prev_hash: prev.map_or(0, |p| p.hash(geo.seed)),
+                table_bytes: table.len() as u32,
+                watermark: lsn(n),
+                tail_seq: TAIL,
+                ..FrameHeader::default()
+            };
+            found.push(Found { header, offset: n * BLOCK, table: Some(table.as_slice().into()) });
+        }
+        Self { frames: found, disbelieved: Vec::new(), durable: 0 }
+    }
+
+    fn without(mut self, n: u64) -> Self {
+        self.frames.retain(|f| f.header.lsn != lsn(n));
+        self
+    }
+
+    /// Its header can be read, and nothing else of it.
+    fn unreadable(mut self, n: u64) -> Self {
+        self.get(n).table = None;
+        self
+    }
+
+    /// Sealed while everything from this frame on was still in flight.
+    fn in_flight_from(mut self, first: u64) -> Self {
+        for frame in &mut self.frames {
+            frame.header.watermark = frame.header.watermark.min(lsn(first));
+        }
+        self
+    }
+
+    fn get(&mut self, n: u64) -> &mut Found {
+        self.frames.iter_mut().find(|f| f.header.lsn == lsn(n)).expect("there")
+    }
+
+    fn scan(&self) -> Scan {
+        let mut slabs: Vec<SlabScan> = Vec::new();
+        for frame in &self.frames {
+            let seq = frame.header.lsn / SEGMENT;
+            if slabs.last().is_none_or(|s| s.seq != seq) {
+                slabs.push(SlabScan { slab: seq as u32, seq, frames: Vec::new() });
+            }
+            slabs.last_mut().expect("pushed").frames.push(frame.clone());
+        }
+        Scan { slabs, max_seq: TAIL + 1, max_session: 1, disbelieved: self.disbelieved.clone() }
+    }
+
+    fn try_walk<T>(&self, mode: RecoveryMode, look: impl FnOnce(&Walk<'_>) -> T) -> Result<T> {
+        let scan = self.scan();
+        let (disk, geo) = (SimDisk::new(CAPACITY), Geometry::new(&superblock()));
+        walk(&disk, &geo, &scan, self.durable, mode).map(|walk| look(&walk))
+    }
+
+    fn walk(&self) -> Seen {
+        self.try_walk(RecoveryMode::TolerateTornTail, Seen::of).expect("it is walked")
+    }
+}
+
+/// What a walk came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    accepted: Vec<(u64, Before, bool)>,
+    lost: u64,
+    lost_at_end: bool,
+    dropped: u64,
+    end: u64,
+    last_seq: Option<u64>,
+}
+
+impl Seen {
+    fn of(walk: &Walk<'_>) -> Self {
+        assert_eq!(walk.tail_seq, TAIL);
+        Self {
+            accepted: walk.accepted.iter().map(|a| (a.header.lsn, a.before, a.unsettled)).collect(),
+            lost: walk.lost,
+            lost_at_end: walk.lost_at_end,
+            dropped: walk.dropped,
+            end: walk.end,
+            last_seq: walk.last_seq,
+        }
+    }
+
+    /// All of them, the last one above the watermark.
+    fn whole(frames: u64) -> Self {
+        Self {
+            accepted: (0..frames).map(|n| (lsn(n), Before::Whole, n + 1 == frames)).collect(),
+            lost: 0,
+            lost_at_end: false,
+            dropped: 0,
+            end: lsn(frames),
+            last_seq: Some(TAIL + (frames - 1) * BLOCK / SEGMENT),
+        }
+    }
+}
+
+#[test]
+fn what_is_whole_counts_to_its_last_frame() {
+    for frames in [1, 2, 5, 16, 17, 20] {
+        assert_eq!(Journal::of(frames).walk(), Seen::whole(frames));
+    }
+}
+
+#[test]
+fn a_frame_missing_below_the_watermark_is_a_loss_of_those_the_next_one_lists() {
+    let mut one = Seen::whole(6);
+    one.accepted.remove(2);
+    one.accepted[2].1 = Before::LostOne;
+    one.lost = 1;
+    assert_eq!(Journal::of(6).without(2).walk(), one, "nothing of it is left");
+    assert_eq!(Journal::of(6).unreadable(2).walk(), one, "its header is left");
+    let mut two = one;
+    two.accepted.remove(2);
+    two.accepted[2].1 = Before::LostSome;
+    assert_eq!(Journal::of(6).without(2).without(3).walk(), two);
+    let mut apart = Seen::whole(7);
+    apart.accepted.retain(|a| a.0 != lsn(1) && a.0 != lsn(4));
+    (apart.accepted[1].1, apart.accepted[3].1, apart.lost) = (Before::LostOne, Before::LostOne, 2);
+    assert_eq!(Journal::of(7).without(1).without(4).walk(), apart);
+}
+
+#[test]
+fn a_first_frame_that_is_missing_is_a_loss_too() {
+    let mut seen = Seen::whole(4);
+    seen.accepted.remove(0);
+    (seen.accepted[0].1, seen.lost) = (Before::LostOne, 1);
+    assert_eq!(Journal::of(4).without(0).walk(), seen);
+    seen.accepted.remove(0);
+    seen.accepted[0].1 = Before::LostSome;
+    assert_eq!(Journal::of(4).without(0).without(1).walk(), seen);
+}
+
+#[test]
+fn behind_something_unreadable_nothing_counts_as_following() {
+    let mut journal = Journal::of(4).without(1);
+    // The third follows the first, and yet something lies between them.
+    let geo = Geometry::new(&superblock());
+    let first = journal.get(0).header;
+    let third = &mut journal.get(2).header;
+    (third.prev_lsn, third.prev_hash) = (first.lsn, first.hash(geo.seed));
+    let third = *third;
+    journal.get(3).header.prev_hash = third.hash(geo.seed);
+    let between = FrameHeader { lsn: lsn(1), ..first };
+    let mut seen = Seen::whole(4);
+    seen.accepted.remove(1);
+    assert_eq!(journal.walk(), seen, "a place that was never written is no loss");
+    journal.frames.insert(1, Found { header: between, offset: BLOCK, table: None });
+    (seen.accepted[1].1, seen.lost) = (Before::LostSome, 1);
+    assert_eq!(journal.walk(), seen);
+}
+
+#[test]
+fn of_two_in_flight_the_second_does_not_stand_without_the_first() {
+    let mut seen = Seen::whole(4);
+    seen.dropped = 1;
+    assert_eq!(Journal::of(6).in_flight_from(4).without(4).walk(), Seen { accepted: seen_before(4), ..seen });
+    // It was sealed when the missing one was durable: then that is a loss, and this one stands.
+    let mut seen = Seen::whole(6);
+    seen.accepted.remove(4);
+    (seen.accepted[4].1, seen.lost) = (Before::LostOne, 1);
+    assert_eq!(Journal::of(6).without(4).walk(), seen);
+}
+
+/// All before the frame with this number, when the watermark reaches to it.
+fn seen_before(n: u64) -> Vec<(u64, Before, bool)> {
+    (0..n).map(|n| (lsn(n), Before::Whole, false)).collect()
+}
+
+#[test]
+fn what_cannot_be_read_above_the_watermark_is_where_the_log_ends() {
+    let ends = Seen { accepted: seen_before(4), dropped: 1, ..Seen::whole(4) };
+    assert_eq!(Journal::of(5).in_flight_from(4).unreadable(4).walk(), ends);
+    assert_eq!(Journal::of(6).in_flight_from(4).unreadable(4).walk(), ends);
+}
+
+#[test]
+fn more_behind_it_than_may_be_in_flight_is_refused_and_a_salvage_ends_before_it() {
+    for behind in 2..5 {
+        let journal = Journal::of(5 + behind).in_flight_from(4).unreadable(4);
+        let refused = journal.try_walk(RecoveryMode::TolerateTornTail, |_| ());
+        assert!(matches!(refused, Err(crate::Error::Corrupt { offset, .. }) if offset == 4 * BLOCK), "{refused:?}");
+        let seen = journal.try_walk(RecoveryMode::Salvage, Seen::of).expect("a salvage goes on");
+        let ends = Seen { accepted: seen_before(4), dropped: 1 + behind, lost_at_end: true, ..Seen::whole(4) };
+        assert_eq!(seen, ends);
+    }
+}
+
+#[test]
+fn an_end_below_what_was_durable_is_a_loss_that_nobody_lists() {
+    let mut journal = Journal::of(4);
+    journal.durable = lsn(4);
+    let mut seen = Seen::whole(4);
+    seen.accepted[3].2 = false;
+    assert_eq!(journal.walk(), seen, "exactly to its end");
+    journal.durable = lsn(4) + BLOCK;
+    (seen.lost, seen.lost_at_end, seen.end) = (1, true, lsn(5));
+    assert_eq!(journal.walk(), seen);
+}
+
+#[test]
+fn a_disbelieved_segment_is_a_loss_where_nothing_behind_it_tells_of_it() {
+    // The frames lie in the tail and the segment behind it.
+    for (disbelieved, lost) in [(TAIL - 1, false), (TAIL, false), (TAIL + 1, false), (TAIL + 2, true)] {
+        let journal = Journal { disbelieved: vec![disbelieved], ..Journal::of(18) };
+        let seen = Seen { lost: lost.into(), lost_at_end: lost, ..Seen::whole(18) };
+        assert_eq!(journal.walk(), seen, "{disbelieved}");
+    }
+    // One loss at the end is enough.
+    let both = Journal { disbelieved: vec![TAIL + 2], durable: lsn(19), ..Journal::of(18) };
+    assert_eq!(both.walk().lost, 1);
+    // Nothing but its header is left of the only frame: whatever is not dead is lost.
+    let alone = |disbelieved| {
+        let journal = Journal { disbelieved: vec![disbelieved], ..Journal::of(1).unreadable(0) };
+        journal.try_walk(RecoveryMode::Salvage, |walk| (walk.lost, walk.lost_at_end, walk.last_seq)).expect("walked")
+    };
+    assert_eq!(alone(0), (1, true, None));
+}
+
+#[test]
+fn what_a_later_session_cut_off_does_not_exist() {
+    let mut journal = Journal::of(6);
+    // The log went on behind the third frame, and the fourth of it is from another life.
+    for n in 3..6 {
+        journal.get(n).header.session = 2;
+        journal.get(n).header.cut = lsn(3);
+    }
+    let geo = Geometry::new(&superblock());
+    for n in 4..6 {
+        let prev = journal.get(n - 1).header;
+        journal.get(n).header.prev_hash = prev.hash(geo.seed);
+    }
+    assert_eq!(journal.walk(), Seen::whole(6), "its own frames lie at the cut and behind it");
+    journal.get(5).header.session = 1;
+    let seen = Seen { accepted: (0..5).map(|n| (lsn(n), Before::Whole, n == 4)).collect(), ..Seen::whole(5) };
+    // It names a higher watermark, and does not exist.
+    assert_eq!(journal.walk(), seen);
+}
