@@ -4,22 +4,23 @@ use std::collections::HashMap;
 
 use super::account::{charge, claim_chunks, hold_unsettled};
 use super::replay::{Replayed, replay};
-use super::scan::Scan;
+use super::scan::{Scan, SlabScan};
 use super::walk::{Accepted, Before, Walk};
+use super::{Found, read_superblock};
 use crate::chain::{PackEntry, Packed, pack};
-use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{EventKind, SimDisk};
+use crate::disk::{AlignedBuf, Disk};
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::record::{self, Core, RunKind};
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use crate::index::{ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Segments};
 use crate::options::{Options, RecoveryMode};
 use crate::space::{Accounts, Pins, Pool, Tail};
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 const SEGMENT: u64 = 64 << 10;
 const CAPACITY: u64 = 4 << 20;
@@ -499,4 +500,100 @@ fn pieces_bring_their_places_and_terms_and_two_over_one_range_are_a_sign_of_a_lo
     let state = &placed.replay().states[&ID];
     assert_eq!((state.last, state.terms.get(3), state.terms.get(4)), (7, Some(1), Some(9)));
     assert!(state.places.loc(4).is_none() && state.places.loc(3).is_some(), "it cuts, as every append");
+}
+
+/// A disk with these copies of the superblock; `None`: rotten.
+fn with_superblocks(epochs: [Option<u64>; 2]) -> SimDisk {
+    let disk = SimDisk::new(CAPACITY);
+    for (offset, epoch) in SUPERBLOCK_OFFSETS.into_iter().zip(epochs) {
+        let sb = Superblock { epoch: epoch.unwrap_or(9), ..superblock() };
+        let mut bytes = AlignedBuf::from(sb.encode().as_slice());
+        if epoch.is_none() {
+            bytes.as_mut_slice()[20] ^= 1;
+        }
+        disk.write_durable_at(offset, bytes.as_slice()).expect("room");
+    }
+    disk
+}
+
+fn epochs_on(disk: &dyn Disk) -> [Option<u64>; 2] {
+    SUPERBLOCK_OFFSETS.map(|offset| {
+        let mut bytes = vec![0; SUPERBLOCK_BYTES];
+        disk.read_at(offset, &mut bytes).expect("there");
+        Superblock::decode(&bytes, disk.len()).ok().map(|sb| sb.epoch)
+    })
+}
+
+#[test]
+fn of_two_superblocks_the_newer_is_believed_and_the_other_repaired() {
+    for epochs in [[Some(5), Some(5)], [Some(5), Some(6)], [Some(6), Some(5)], [Some(6), None], [None, Some(6)]] {
+        let newest = epochs.into_iter().flatten().max();
+        let disk = with_superblocks(epochs);
+        let (flushed, written) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (flushes, writes) = (Arc::clone(&flushed), Arc::clone(&written));
+        disk.on_event(move |event| {
+            match event.kind {
+                EventKind::Flush => flushes.fetch_add(1, Ordering::Relaxed),
+                _ => writes.fetch_add(1, Ordering::Relaxed),
+            };
+            None
+        });
+        for read_only in [true, false] {
+            let Ok(Found::Log(sb)) = read_superblock(&disk, read_only) else { panic!("{epochs:?}") };
+            assert_eq!(Some(sb.epoch), newest, "{epochs:?}");
+            assert_eq!(epochs_on(&disk), if read_only { epochs } else { [newest; 2] }, "{epochs:?}");
+        }
+        // The good one is made durable before the other is touched, and neither is touched where both are good.
+        let one = u64::from(epochs != [newest; 2]);
+        assert_eq!((flushed.load(Ordering::Relaxed), written.load(Ordering::Relaxed)), (one, one), "{epochs:?}");
+    }
+    assert!(matches!(read_superblock(&with_superblocks([None; 2]), false), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn a_file_is_blank_or_too_short_or_spoilt() {
+    let pool = crate::format::POOL_OFFSET;
+    assert!(matches!(read_superblock(&SimDisk::new(pool), false), Ok(Found::Blank)));
+    let short = read_superblock(&SimDisk::new(pool - 4096), false);
+    assert!(
+        matches!(short, Err(Error::Corrupt { what, offset, .. }) if what.contains("shorter") && offset == pool - 4096)
+    );
+    // One copy blank, the other rotten: this was a log.
+    let disk = with_superblocks([None, Some(1)]);
+    disk.write_durable_at(SUPERBLOCK_OFFSETS[1], AlignedBuf::from(vec![0; SUPERBLOCK_BYTES].as_slice()).as_slice())
+        .expect("room");
+    let spoilt = read_superblock(&disk, false);
+    assert!(
+        matches!(spoilt, Err(Error::Corrupt { what, .. }) if !what.contains("blank")),
+        "what is said is of the one that is not blank"
+    );
+}
+
+#[test]
+fn segments_from_the_tail_to_the_last_frame_are_alive_and_all_others_free() {
+    let sb = Superblock { journal_slabs: vec![0, 1, 2, 3, 4], ..superblock() };
+    let slab = |slab, seq| SlabScan { slab, seq, frames: Vec::new() };
+    // Before the tail; the tail; the last; behind the last: a frame that was dropped. One slab holds nothing.
+    let scan = Scan {
+        slabs: vec![slab(3, 4), slab(1, 5), slab(0, 6), slab(4, 7)],
+        max_seq: 7,
+        max_session: 1,
+        disbelieved: vec![],
+    };
+    let walk = Walk {
+        accepted: Vec::new(),
+        lost: 0,
+        lost_at_end: false,
+        dropped: 1,
+        end: 7 * SEGMENT,
+        tail_seq: 5,
+        last_seq: Some(6),
+    };
+    let listed = HashMap::from([(5, vec![7]), (7, vec![8])]);
+    let (segments, map) = super::segments(&sb, &scan, &walk, listed);
+    let live: Vec<_> = segments.live.iter().map(|s| (s.seq, s.slab, s.participants.clone())).collect();
+    assert_eq!(live, [(5, 1, vec![7]), (6, 0, vec![])]);
+    assert_eq!(segments.free, [2, 3, 4]);
+    assert_eq!(segments.next_seq, 8);
+    assert_eq!((map.slab(4), map.slab(5), map.slab(6), map.slab(7)), (None, Some(1), Some(0), None));
 }

@@ -1,0 +1,192 @@
+//! Rows with a long run: what is truncated soon, what is never truncated, and what lags behind.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::append::crowd;
+use super::{Context, REPLICAS};
+use crate::measure::{Figures, Meter, histogram, record};
+use crate::stores::{Part, Scratch};
+
+/// How the churn is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Churn {
+    /// 32 or 64 blocking threads, 8 entries of one replica a commit.
+    Threads(u64),
+    /// Two threads, 64 replicas with 8 entries each a commit.
+    Batches,
+    /// As 32 threads, ten times as long.
+    Long,
+}
+
+impl Churn {
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Threads(32), Self::Threads(64), Self::Batches, Self::Long].into_iter().find(|c| c.name() == name)
+    }
+
+    pub fn name(self) -> String {
+        match self {
+            Self::Threads(n) => format!("t{n}"),
+            Self::Batches => "b512".into(),
+            Self::Long => "long".into(),
+        }
+    }
+}
+
+/// Entries a replica gets at a time.
+const RUN: u64 = 8;
+
+/// 10,000 replicas with a live tail of 20 to 40 entries, one in a hundred never truncated, 2 GiB.
+pub fn churn(ctx: &Context, how: Churn) -> Figures {
+    let (threads, together, length) = match how {
+        Churn::Threads(n) => (n, 1, 1.0),
+        Churn::Batches => (2, 64, 1.0),
+        Churn::Long => (32, 1, 10.0),
+    };
+    let goal = (2.0 * length * ctx.scale * f64::from(1 << 30)) as u64 / 256;
+    // Room for what lives: the tails, and a hundredth of everything.
+    let store = ctx.open((2 << 30) + goal * 256 / 50);
+    let (done, finished) = (AtomicU64::new(0), AtomicBool::new(false));
+    let meter = Meter::start(&ctx.dir);
+    let mut all = histogram();
+    std::thread::scope(|s| {
+        let (store, done, finished) = (&store, &done, &finished);
+        let work = move |t: u64| -> Histogram<u64> {
+            let (mut rng, mut h, mut scratch) = (SmallRng::seed_from_u64(t), histogram(), Scratch::default());
+            let mine: Vec<u64> = (0..10_000).filter(|r| r % threads == t).collect();
+            let mut heads = vec![(1_u64, 1_u64); mine.len()];
+            while done.fetch_add(RUN * together, Ordering::Relaxed) < goal {
+                // Neighbours from a place drawn at random: no replica twice in one batch.
+                let at = rng.random_range(0..mine.len());
+                let chosen: Vec<usize> = (0..together as usize).map(|k| (at + k * 7) % mine.len()).collect();
+                let entries: Vec<Vec<&[u8]>> = chosen
+                    .iter()
+                    .map(|&at| (0..RUN).map(|i| ctx.payload.get(t * 1_000_003 + heads[at].1 * 8191 + i, 256)).collect())
+                    .collect();
+                let parts: Vec<Part<'_>> = chosen
+                    .iter()
+                    .zip(&entries)
+                    .map(|(&at, entries)| {
+                        let (first, next) = &mut heads[at];
+                        let start = *next;
+                        *next += RUN;
+                        let truncate = (mine[at] % 100 != 7 && *next - *first > 40).then(|| {
+                            *first = *next - 20;
+                            *first
+                        });
+                        Part { replica: mine[at] + 1, first: start, entries, truncate }
+                    })
+                    .collect();
+                let start = Instant::now();
+                store.commit(&parts, &mut scratch);
+                record(&mut h, start);
+            }
+            h
+        };
+        let workers: Vec<_> = (0..threads).map(|t| s.spawn(move || work(t))).collect();
+        s.spawn(move || {
+            while !finished.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(200));
+                store.tend();
+            }
+        });
+        for worker in workers {
+            all.add(worker.join().unwrap()).unwrap();
+        }
+        finished.store(true, Ordering::Relaxed);
+    });
+    ctx.note(&*store);
+    let n = goal as f64;
+    let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&all);
+    figures.extend(meter.figures(n, n * 256.0));
+    figures.with("disk MiB", ctx.footprint(&*store))
+}
+
+/// Small entries that are never truncated, until 1 GiB is there: each is moved once.
+pub fn keep(ctx: &Context) -> Figures {
+    let goal = (ctx.scale * f64::from(1 << 30)) as u64 / 256;
+    let store = ctx.open((2 * goal * 256).max(256 << 20));
+    let done = AtomicU64::new(0);
+    let meter = Meter::start(&ctx.dir);
+    let mut all = histogram();
+    std::thread::scope(|s| {
+        let (store, done) = (&store, &done);
+        let work = move |t: u64| {
+            let (mut h, mut scratch, mut index) = (histogram(), Scratch::default(), 1_u64);
+            while done.fetch_add(500, Ordering::Relaxed) < goal {
+                let entries: Vec<[&[u8]; 1]> = (0..500).map(|r| [ctx.payload.get((index * 500 + r) * 2 + t, 256)]).collect();
+                let parts: Vec<_> = (0..500)
+                    .zip(&entries)
+                    .map(|(r, entries)| Part { replica: r * 2 + t + 1, first: index, entries, truncate: None })
+                    .collect();
+                let start = Instant::now();
+                store.commit(&parts, &mut scratch);
+                record(&mut h, start);
+                index += 1;
+            }
+            h
+        };
+        let workers: Vec<_> = (0..2).map(|t| s.spawn(move || work(t))).collect();
+        for worker in workers {
+            all.add(worker.join().unwrap()).unwrap();
+        }
+    });
+    let n = goal as f64;
+    let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&all);
+    figures.extend(meter.figures(n, n * 256.0));
+    figures.with("disk MiB", ctx.footprint(&*store))
+}
+
+/// 32 threads on 1,000 replicas; in the second half a tenth of them stop truncating, and in the end read all they have.
+pub fn slow(ctx: &Context) -> Figures {
+    let store = ctx.open(4 << 30);
+    let mut next: Vec<AtomicU64> = (0..REPLICAS).map(|_| AtomicU64::new(1)).collect();
+    let meter = Meter::start(&ctx.dir);
+    let half = |lag: bool| {
+        crowd(ctx.seconds, 32, &*store, |t, stop| {
+            let (mut rng, mut h, mut scratch) = (SmallRng::seed_from_u64(t), histogram(), Scratch::default());
+            let mine: Vec<u64> = (0..REPLICAS).filter(|r| r % 32 == t).collect();
+            while !stop.load(Ordering::Relaxed) {
+                let replica = mine[rng.random_range(0..mine.len())];
+                let first = next[replica as usize].fetch_add(RUN, Ordering::Relaxed);
+                let entries: Vec<&[u8]> = (0..RUN).map(|i| ctx.payload.get(replica * 1_000_003 + first + i, 256)).collect();
+                let slow = lag && replica % 10 == 7;
+                let truncate = (!slow && first > 40).then(|| first - 20);
+                let start = Instant::now();
+                store.commit(&[Part { replica: replica + 1, first, entries: &entries, truncate }], &mut scratch);
+                if !slow {
+                    record(&mut h, start);
+                }
+            }
+            h
+        })
+    };
+    let before = half(false);
+    let firsts: Vec<u64> = next.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+    let with = half(true);
+    let n = (before.len() + with.len()) * RUN;
+    let start = Instant::now();
+    let mut read = 0;
+    for replica in (7..REPLICAS as usize).step_by(10) {
+        let last = *next[replica].get_mut() - 1;
+        if firsts[replica] <= last {
+            read += store.read(replica as u64 + 1, firsts[replica], last);
+        }
+    }
+    let catch_up = read as f64 / start.elapsed().as_secs_f64();
+    ctx.note(&*store);
+    let p99 = |h: &Histogram<u64>| h.value_at_quantile(0.99) as f64 / 1e3;
+    let figures = Figures::default()
+        .with("per s", n as f64 / meter.seconds())
+        .with("p99 us alone", p99(&before))
+        .with("p99 us beside", p99(&with))
+        .with("p99 beside/alone", p99(&with) / p99(&before))
+        .with("catch-up per s", catch_up);
+    let mut figures = figures;
+    figures.extend(meter.figures(n as f64, n as f64 * 256.0));
+    figures.with("disk MiB", ctx.footprint(&*store))
+}

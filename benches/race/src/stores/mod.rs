@@ -1,0 +1,88 @@
+//! What a contestant must be able to do, and the contestants.
+
+mod raft_engine;
+mod raft_log;
+#[cfg(feature = "rocksdb")]
+mod rocks;
+mod strand;
+mod wal_db;
+mod walrus;
+
+use std::path::Path;
+
+use strandlog::{Batch, Placement};
+
+pub use strand::Strand;
+
+/// One replica's share of a commit.
+pub struct Part<'a> {
+    pub replica: u64,
+    pub first: u64,
+    pub entries: &'a [&'a [u8]],
+    /// Entries below this go.
+    pub truncate: Option<u64>,
+}
+
+/// Buffers a thread keeps.
+#[derive(Default)]
+pub struct Scratch {
+    pub batch: Batch,
+}
+
+/// A log of many replicas.
+pub trait Store: Send + Sync {
+    /// Durable on return.
+    fn commit(&self, parts: &[Part<'_>], scratch: &mut Scratch);
+    /// Sets the hard state of each replica, durable on return.
+    fn state(&self, _replicas: &[u64], _value: &[u8], _scratch: &mut Scratch) {
+        unimplemented!()
+    }
+    /// Reads the entries `[first, last]`; gives their number.
+    fn read(&self, _replica: u64, _first: u64, _last: u64) -> u64 {
+        unimplemented!()
+    }
+    /// Length of an entry.
+    fn entry(&self, _replica: u64, _index: u64) -> usize {
+        unimplemented!()
+    }
+    /// What a store's user must call now and then.
+    fn tend(&self) {}
+    /// An orderly end.
+    fn close(&self) {}
+    /// Bytes of disk in use, where the size of the files does not say it.
+    fn occupied(&self) -> Option<u64> {
+        None
+    }
+    fn notes(&self) -> String {
+        String::new()
+    }
+}
+
+/// Everybody who can be asked to run.
+pub const NAMES: &[(&str, &str)] = &[
+    ("raw", "a bare loop of O_DIRECT | O_DSYNC writes: the device's limit"),
+    ("strandlog", "as it comes"),
+    ("strandlog-chain", "every append placed in its replica's chain: the layout as the RFC drew it"),
+    ("raft-engine", "0.4.2 as it comes"),
+    ("raft-engine-tuned", "compression off, files recycled and filled beforehand"),
+    ("rocksdb", "a RocksDB of its own for raft, synced writes (feature `rocksdb`)"),
+    ("wal-db", "1.1: one log of records, no replicas, nothing is truncated"),
+    ("raft-log", "0.4.6: the log of one raft group, shared by all threads"),
+    ("walrus", "walrus-rust 0.2: a topic a replica, synced after each entry"),
+];
+
+/// Opens a contestant; `capacity` is for those that must know it beforehand.
+pub fn open(dir: &Path, name: &str, capacity: u64) -> Box<dyn Store> {
+    match name {
+        "strandlog" => Box::new(Strand::open(dir, capacity, Placement::Auto)),
+        "strandlog-chain" => Box::new(Strand::open(dir, capacity, Placement::Chain)),
+        "raft-engine" => Box::new(raft_engine::RaftEngine::open(dir, false)),
+        "raft-engine-tuned" => Box::new(raft_engine::RaftEngine::open(dir, true)),
+        #[cfg(feature = "rocksdb")]
+        "rocksdb" => Box::new(rocks::Rocks::open(dir)),
+        "wal-db" => Box::new(wal_db::WalDb::open(dir)),
+        "raft-log" => Box::new(raft_log::RaftLogStore::open(dir)),
+        "walrus" => Box::new(walrus::WalrusStore::open(dir)),
+        _ => panic!("no such store, or not compiled in: {name}"),
+    }
+}

@@ -1,0 +1,86 @@
+//! TiKV's raft-engine.
+
+use std::path::Path;
+
+use protobuf::descriptor::UninterpretedOption;
+use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
+
+use super::{Part, Scratch, Store};
+
+pub struct RaftEngine(Engine);
+
+#[derive(Clone)]
+struct Ext;
+
+/// raft-engine wants a protobuf message with an index; this well-known one has an integer and bytes.
+impl MessageExt for Ext {
+    type Entry = UninterpretedOption;
+    fn index(e: &Self::Entry) -> u64 {
+        e.get_positive_int_value()
+    }
+}
+
+impl RaftEngine {
+    pub fn open(dir: &Path, tuned: bool) -> Self {
+        let mut config = Config { dir: dir.join("engine").to_string_lossy().into_owned(), ..Config::default() };
+        if tuned {
+            config.batch_compression_threshold = ReadableSize(0);
+            config.enable_log_recycle = true;
+            config.prefill_for_recycle = true;
+        }
+        config.recovery_mode = RecoveryMode::TolerateTailCorruption;
+        Self(Engine::open(config).unwrap())
+    }
+}
+
+impl Store for RaftEngine {
+    fn commit(&self, parts: &[Part<'_>], _: &mut Scratch) {
+        let mut batch = LogBatch::with_capacity(parts.len());
+        for part in parts {
+            let entries: Vec<UninterpretedOption> = part
+                .entries
+                .iter()
+                .enumerate()
+                .map(|(i, data)| {
+                    let mut e = UninterpretedOption::new();
+                    e.set_positive_int_value(part.first + i as u64);
+                    e.set_string_value(data.to_vec());
+                    e
+                })
+                .collect();
+            batch.add_entries::<Ext>(part.replica, &entries).unwrap();
+            if let Some(first) = part.truncate {
+                batch.add_command(part.replica, raft_engine::Command::Compact { index: first });
+            }
+        }
+        self.0.write(&mut batch, true).unwrap();
+    }
+
+    fn state(&self, replicas: &[u64], value: &[u8], _: &mut Scratch) {
+        let mut batch = LogBatch::with_capacity(replicas.len());
+        for &replica in replicas {
+            batch.put(replica, b"hs".to_vec(), value.to_vec()).unwrap();
+        }
+        self.0.write(&mut batch, true).unwrap();
+    }
+
+    fn read(&self, replica: u64, first: u64, last: u64) -> u64 {
+        let mut out = Vec::new();
+        let mut next = first;
+        while next <= last {
+            out.clear();
+            self.0.fetch_entries_to::<Ext>(replica, next, last + 1, Some(1 << 20), &mut out).unwrap();
+            next += out.len() as u64;
+        }
+        next - first
+    }
+
+    fn entry(&self, replica: u64, index: u64) -> usize {
+        self.0.get_entry::<Ext>(replica, index).unwrap().unwrap().get_string_value().len()
+    }
+
+    fn tend(&self) {
+        // It names replicas that should be compacted; a store cannot always oblige.
+        let _ = self.0.purge_expired_files().unwrap();
+    }
+}
