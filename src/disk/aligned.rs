@@ -1,6 +1,7 @@
 //! A byte buffer that direct I/O accepts: it starts on a block boundary, whatever it grows to.
 
 use super::BLOCK;
+use bytes::BytesMut;
 use std::{fmt, ops};
 
 /// A growable byte buffer whose first byte is always aligned to [`BLOCK`].
@@ -11,8 +12,8 @@ use std::{fmt, ops};
 /// of an earlier use never show: growing in length fills with zeros.
 #[derive(Default)]
 pub struct AlignedBuf {
-    /// The whole allocation; its length is its size, so that every byte of it is initialised.
-    raw: Vec<u8>,
+    /// The whole allocation, or this buffer's part of one; every byte of it is initialised.
+    raw: BytesMut,
     /// Where in `raw` the first block boundary lies.
     start: usize,
     /// How many bytes from there on are in use.
@@ -30,10 +31,20 @@ impl AlignedBuf {
         if capacity == 0 {
             return Self::default();
         }
-        let raw = vec![0; capacity.saturating_add(BLOCK - 1)];
-        // Not `align_offset`: that may answer "cannot say", and there is nothing to do about it.
-        let start = raw.as_ptr().addr().wrapping_neg() % BLOCK;
+        let raw = BytesMut::zeroed(capacity.saturating_add(BLOCK - 1));
+        let start = before_boundary(&raw);
         Self { raw, start, len: 0 }
+    }
+
+    /// So many empty buffers of `capacity` bytes (a multiple of [`BLOCK`]), side by side in one allocation, which lives as long as any of them.
+    ///
+    /// For small ones that are made one after the other: asked for one by one, each would cost the allocator a block of padding
+    /// and, in a thread with an arena of its own, a system call.
+    pub fn many(count: usize, capacity: usize) -> Vec<Self> {
+        debug_assert!(capacity.is_multiple_of(BLOCK), "or the second would not be aligned");
+        let mut rest = BytesMut::zeroed(count.saturating_mul(capacity).saturating_add(BLOCK - 1));
+        let _padding = rest.split_to(before_boundary(&rest));
+        (0..count).map(|_| Self { raw: rest.split_to(capacity), start: 0, len: 0 }).collect()
     }
 
     /// The bytes in use.
@@ -58,7 +69,7 @@ impl AlignedBuf {
 
     /// How many bytes fit before the buffer allocates again.
     pub fn capacity(&self) -> usize {
-        self.raw.len().saturating_sub(BLOCK - 1)
+        self.raw.len() - self.start
     }
 
     /// Forgets the bytes and keeps the allocation.
@@ -99,6 +110,12 @@ impl AlignedBuf {
         self.raw[end..end + bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
     }
+}
+
+/// Bytes before the first block boundary.
+fn before_boundary(bytes: &[u8]) -> usize {
+    // Not `align_offset`: that may answer "cannot say", and there is nothing to do about it.
+    bytes.as_ptr().addr().wrapping_neg() % BLOCK
 }
 
 impl Clone for AlignedBuf {
@@ -196,6 +213,22 @@ mod tests {
             assert_eq!((buf.len(), buf.capacity()), (3 * BLOCK, capacity));
             buf.clear();
         }
+    }
+
+    #[test]
+    fn many_at_once_are_aligned_apart_and_grow_by_themselves() {
+        let mut bufs = AlignedBuf::many(5, 2 * BLOCK);
+        for (i, buf) in bufs.iter_mut().enumerate() {
+            assert_eq!((buf.len(), buf.capacity()), (0, 2 * BLOCK));
+            buf.extend_from_slice(&[i as u8 + 1; 2 * BLOCK]);
+        }
+        bufs[1].extend_from_slice(b"more");
+        drop(bufs.remove(0));
+        assert!(bufs.iter().all(aligned));
+        for (i, buf) in bufs.iter().enumerate() {
+            assert!(buf[..2 * BLOCK].iter().all(|b| *b == i as u8 + 2), "nobody wrote into another's");
+        }
+        assert_eq!(&bufs[0][2 * BLOCK..], b"more");
     }
 
     #[test]

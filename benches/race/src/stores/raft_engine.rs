@@ -27,6 +27,8 @@ impl RaftEngine {
             config.batch_compression_threshold = ReadableSize(0);
             config.enable_log_recycle = true;
             config.prefill_for_recycle = true;
+            // More than a row writes. All of its 15 GiB, written before each measurement, would be what is measured.
+            config.prefill_limit = Some(ReadableSize::gb(3));
         }
         config.recovery_mode = RecoveryMode::TolerateTailCorruption;
         Self(Engine::open(config).unwrap())
