@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::disk::Disk;
+use crate::disk::{AlignedBuf, Disk};
 use crate::engine::{Engine, Geometry};
 use crate::error::Result;
 use crate::format::frame::ENTRY_CRC_BYTES;
@@ -39,7 +39,7 @@ pub(super) struct Moving {
 struct Source {
     seq: u64,
     offset: u64,
-    bytes: Option<Vec<u8>>,
+    bytes: Option<AlignedBuf>,
 }
 
 /// Neighbouring segments cleaned together.
@@ -78,16 +78,17 @@ impl Group {
         let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
         let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return Ok(None) };
         if source.bytes.is_none() {
-            let mut bytes = vec![0; self.segment_bytes as usize];
+            let mut bytes = AlignedBuf::with_capacity(self.segment_bytes as usize);
+            bytes.resize(self.segment_bytes as usize);
             let mut at = source.offset;
-            for part in bytes.chunks_mut(READ_STEP) {
+            for part in bytes.as_mut_slice().chunks_mut(READ_STEP) {
                 disk.read_at(at, part)?;
                 at += part.len() as u64;
             }
             source.bytes = Some(bytes);
         }
         let found = source.bytes.as_ref().and_then(|bytes| {
-            let (stored, rest) = bytes.get(at..)?.split_at_checked(ENTRY_CRC_BYTES)?;
+            let (stored, rest) = bytes.as_slice().get(at..)?.split_at_checked(ENTRY_CRC_BYTES)?;
             let payload = rest.get(..id.len as usize)?;
             let crc = seed.entry_crc(crc32c::crc32c(payload), lsn, id);
             (stored == crc.to_le_bytes()).then_some(payload)

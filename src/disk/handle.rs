@@ -15,9 +15,9 @@ use std::{
 pub(super) struct Handles {
     /// A name to remove when these are dropped, while a file is being created.
     pub(super) temporary: Option<Temporary>,
-    /// Reads, the mapping and the lock; the writes too, unless they are direct.
+    /// The mapping, the lock, and reads of any alignment; the writes too, unless they are direct.
     buffered: OwnedFd,
-    /// All the writes, if they go past the page cache.
+    /// All the writes, if they go past the page cache, and the reads of whole blocks.
     direct: Option<OwnedFd>,
 }
 
@@ -31,7 +31,12 @@ impl Handles {
             false => FlockOperation::NonBlockingLockExclusive,
         };
         match retry_on_intr(|| fs::flock(&file, lock)) {
-            Ok(()) => Ok(Self { temporary: None, buffered: file, direct: None }),
+            Ok(()) => {
+                // Whoever reads says how much, and asks for more with `prefetch`. What the system reads ahead by itself may be
+                // megabytes, in front of which commits would wait. A hint: that it was refused is nobody's concern.
+                let _ = fs::fadvise(&file, 0, None, fs::Advice::Random);
+                Ok(Self { temporary: None, buffered: file, direct: None })
+            }
             Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.into() }),
             Err(errno) => Err(failed("locking", path)(errno.into())),
         }
@@ -39,7 +44,7 @@ impl Handles {
 
     /// Opens the file once more, past the page cache. Does nothing where that is not supported.
     pub(super) fn open_direct(&mut self, dir: impl AsFd, name: &Path) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let direct = match retry_on_intr(|| fs::openat(&dir, name, flags, Mode::empty())) {
             Ok(direct) => direct,
             Err(errno) if is_unsupported(errno.raw_os_error()) => return Ok(()),
@@ -76,10 +81,13 @@ impl Handles {
         let _ = fs::fadvise(&self.buffered, offset, std::num::NonZeroU64::new(len), fs::Advice::WillNeed);
     }
 
-    /// Fills `buf`, through the page cache; it is coherent also when all writes go past it.
+    /// Fills `buf`: whole blocks from the device, if writes go there, and everything else through the page cache, which is coherent
+    /// also when all writes go past it.
     pub(super) fn read(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
         while !buf.is_empty() {
-            let count = retry_on_intr(|| pread(&self.buffered, &mut *buf, offset))?;
+            let whole_blocks = is_aligned(offset, buf.len()) && buf.as_ptr().addr().is_multiple_of(BLOCK);
+            let file = self.direct.as_ref().filter(|_| whole_blocks).unwrap_or(&self.buffered);
+            let count = retry_on_intr(|| pread(file, &mut *buf, offset))?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -182,6 +190,10 @@ pub(super) fn unsupported(error: &io::Error) -> bool {
 
 fn is_unsupported(errno: i32) -> bool {
     [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS].iter().any(|e| e.raw_os_error() == errno)
+}
+
+fn is_aligned(offset: u64, len: usize) -> bool {
+    offset.is_multiple_of(BLOCK as u64) && len.is_multiple_of(BLOCK)
 }
 
 /// Whether two descriptors are of one file.

@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use rustc_hash::FxHashMap;
+
 use super::scan::Scan;
 use super::walk::{Accepted, Before, Walk};
 use crate::engine::Geometry;
@@ -47,7 +49,9 @@ pub(super) struct Replayed {
 
 struct Replay<'a> {
     geo: &'a Geometry,
-    replicas: HashMap<u64, Replaying>,
+    replicas: FxHashMap<u64, Replaying>,
+    /// Locations of the run being replayed; kept, so that there is one of it for all runs.
+    locs: Vec<Loc>,
     participants: HashMap<u64, Vec<u64>>,
     last_participants: Vec<u64>,
     hurt: HashSet<u64>,
@@ -61,7 +65,8 @@ struct Replay<'a> {
 pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Result<Replayed> {
     let mut replay = Replay {
         geo,
-        replicas: HashMap::new(),
+        replicas: FxHashMap::default(),
+        locs: Vec::new(),
         participants: HashMap::new(),
         last_participants: Vec::new(),
         hurt: HashSet::new(),
@@ -118,7 +123,7 @@ impl Replay<'_> {
             }
             self.note(record.replica, record.seq, &record.body, header.lsn, segment);
             let Some(r) = self.replicas.get_mut(&record.replica) else { continue };
-            let ok = r.apply(self.geo, record.body, segment, &mut lsn);
+            let ok = r.apply(self.geo, record.body, segment, &mut lsn, &mut self.locs);
             if ok.is_none() || lsn > payload_end {
                 return Err(corrupt("a record that does not fit its frame"));
             }
@@ -197,7 +202,14 @@ impl Replaying {
     }
 
     /// Applies a record; `None` where it contradicts its frame.
-    fn apply(&mut self, geo: &Geometry, body: Body<'_>, segment: u64, lsn: &mut u64) -> Option<()> {
+    fn apply(
+        &mut self,
+        geo: &Geometry,
+        body: Body<'_>,
+        segment: u64,
+        lsn: &mut u64,
+        locs: &mut Vec<Loc>,
+    ) -> Option<()> {
         let chunk = geo.chunk_bytes;
         // Whose space it was is settled at the end, from what is left.
         let mut gone = Vec::new();
@@ -206,16 +218,16 @@ impl Replaying {
             Body::Append { first, term, lens } => {
                 let last = first + (u64::from(lens.count()) - 1);
                 self.cut(first, chunk);
-                let locs = locations(lens, lsn)?;
-                self.state.places.push(first, locs, chunk);
+                locations(lens, lsn, locs)?;
+                self.state.places.push(first, locs.iter().copied(), chunk);
                 self.state.terms.push(first, term);
                 self.state.last = last;
                 self.state.exists = true;
             }
             Body::Carried { first, term, lens } => {
-                let locs = locations(lens, lsn)?;
+                locations(lens, lsn, locs)?;
                 self.state.terms.set(first, first + (u64::from(lens.count()) - 1), term);
-                self.state.places.set_journal(first, locs.into_iter(), chunk);
+                self.state.places.set_journal(first, locs.iter().copied(), chunk);
                 self.seen_to(first + (u64::from(lens.count()) - 1));
             }
             Body::Placed(pieces) => {
@@ -392,8 +404,8 @@ impl Replaying {
 }
 
 /// The locations of a run whose payload begins at `lsn`, which moves on behind it. `None`: a length that no inline entry has.
-fn locations(lens: Lens<'_>, lsn: &mut u64) -> Option<Vec<Loc>> {
-    let mut locs = Vec::with_capacity(lens.count() as usize);
+fn locations(lens: Lens<'_>, lsn: &mut u64, locs: &mut Vec<Loc>) -> Option<()> {
+    locs.clear();
     for len in lens.iter() {
         if len > MAX_INLINE_ENTRY {
             return None;
@@ -401,5 +413,5 @@ fn locations(lens: Lens<'_>, lsn: &mut u64) -> Option<Vec<Loc>> {
         locs.push(Loc::new(*lsn, len));
         *lsn = lsn.checked_add(ENTRY_CRC_BYTES as u64 + u64::from(len))?;
     }
-    Some(locs)
+    Some(())
 }

@@ -1,8 +1,11 @@
 //! Scanning: every frame that can be found in the journal's slabs, whatever it is worth.
 
-use crate::disk::{BLOCK, Disk};
+use std::io;
+use std::ops::Range;
+
+use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
-use crate::format::frame::{FrameHeader, MAX_LSN, MAX_SESSION};
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, MAX_LSN, MAX_SESSION};
 use crate::format::superblock::Superblock;
 use crate::options::{Progress, RecoveryMode};
 
@@ -10,8 +13,13 @@ use crate::options::{Progress, RecoveryMode};
 const LAST_LSN: u64 = MAX_LSN - (1 << 56);
 const LAST_SESSION: u64 = MAX_SESSION - (1 << 56);
 
-/// Slabs asked for ahead of the one being read.
-const PREFETCH: usize = 4;
+/// Headers and tables are all that is read of large frames, so each reading begins with so little, ...
+const LEAST_WINDOW: usize = 32 << 10;
+/// ... and doubles up to so much while frames are small and one reading follows the other.
+const MOST_WINDOW: usize = 1 << 20;
+/// Slabs read at once: not a matter of processors, but of keeping a device busy that answers each reading in a tenth of a millisecond.
+const READERS: usize = 4;
+const _: () = assert!(LEAST_WINDOW >= BLOCK && LEAST_WINDOW.is_multiple_of(BLOCK) && MOST_WINDOW >= LEAST_WINDOW);
 
 /// A frame as it was found.
 #[derive(Clone, Debug)]
@@ -51,7 +59,45 @@ impl Scan {
     }
 }
 
-/// Reads the journal once, front to back of each slab.
+/// A slab being read from front to back, of which only what is asked for is read.
+struct Window<'a> {
+    disk: &'a dyn Disk,
+    /// Where the slab lies, and how long it is.
+    offset: u64,
+    len: usize,
+    /// What was read last, and where in the slab that begins.
+    bytes: &'a mut AlignedBuf,
+    start: usize,
+    step: usize,
+}
+
+impl<'a> Window<'a> {
+    /// `bytes`: those of the last slab, to be used again.
+    fn new(disk: &'a dyn Disk, offset: u64, len: usize, bytes: &'a mut AlignedBuf) -> Self {
+        bytes.clear();
+        Self { disk, offset, len, bytes, start: 0, step: LEAST_WINDOW }
+    }
+
+    /// The bytes of a range of the slab.
+    fn get(&mut self, range: Range<usize>) -> io::Result<&[u8]> {
+        let end = self.start + self.bytes.len();
+        if range.start < self.start || range.end > end {
+            let follows = range.start >= self.start && range.start <= end && end > 0;
+            self.step = if follows { (2 * self.step).min(MOST_WINDOW) } else { LEAST_WINDOW };
+            // Whole blocks: those are read past the page cache, where writes go past it.
+            self.start = range.start / BLOCK * BLOCK;
+            let wanted = range.end.next_multiple_of(BLOCK) - self.start;
+            let len = wanted.max(self.step).min(self.len.saturating_sub(self.start));
+            self.bytes.resize(len);
+            self.disk.read_at(self.offset + self.start as u64, self.bytes.as_mut_slice())?;
+        }
+        let from = range.start - self.start;
+        let found = self.bytes.as_slice().get(from..from + range.len());
+        found.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the slab"))
+    }
+}
+
+/// Reads the journal once: headers and tables, and of small frames all.
 pub(super) fn scan(
     disk: &dyn Disk,
     sb: &Superblock,
@@ -59,20 +105,13 @@ pub(super) fn scan(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Scan> {
     let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
-    let total = sb.journal_slabs.len() as u64 * u64::from(sb.segment_bytes);
-    let mut buf = vec![0; sb.segment_bytes as usize];
-    for (i, &slab) in sb.journal_slabs.iter().enumerate() {
-        let offset = sb.slab_offset(slab);
-        progress(Progress { what: "recovering", done: i as u64 * u64::from(sb.segment_bytes), total });
-        // While this slab is parsed, the next ones are on their way.
-        let ahead = if i == 0 { 0..PREFETCH } else { PREFETCH - 1..PREFETCH };
-        for next in ahead {
-            if let Some(&slab) = sb.journal_slabs.get(i + 1 + next) {
-                disk.prefetch(sb.slab_offset(slab), u64::from(sb.segment_bytes));
-            }
-        }
-        disk.read_at(offset, &mut buf).map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
-        let mut frames = frames(sb, offset, &buf);
+    let segment = u64::from(sb.segment_bytes);
+    let total = sb.journal_slabs.len() as u64 * segment;
+    let mut done = 0;
+    each_slab(disk, sb, &mut |slab, frames| {
+        progress(Progress { what: "recovering", done, total });
+        done += segment;
+        let mut frames = frames.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
         if let Some(beyond) = frames.iter().find(|f| f.header.lsn > LAST_LSN || f.header.session > LAST_SESSION) {
             return Err(Error::Corrupt {
                 what: "a frame whose number no log reaches",
@@ -81,17 +120,19 @@ pub(super) fn scan(
             });
         }
         for frame in &frames {
-            scan.max_seq = scan.max_seq.max(frame.header.lsn / u64::from(sb.segment_bytes));
+            scan.max_seq = scan.max_seq.max(frame.header.lsn / segment);
             scan.max_session = scan.max_session.max(frame.header.session);
         }
         // A slab lives many lives; the frames of the newest are those that count.
-        let seq = frames.iter().map(|f| f.header.lsn / u64::from(sb.segment_bytes)).max();
+        let seq = frames.iter().map(|f| f.header.lsn / segment).max();
         if let Some(seq) = seq {
-            frames.retain(|f| f.header.lsn / u64::from(sb.segment_bytes) == seq);
+            frames.retain(|f| f.header.lsn / segment == seq);
             scan.slabs.push(SlabScan { slab, seq, frames });
         }
-    }
-    scan.slabs.sort_by_key(|s| s.seq);
+        Ok(())
+    })?;
+    // Of two that claim one number the same is always called the second.
+    scan.slabs.sort_by_key(|s| (s.seq, s.slab));
     if let Some(pair) = scan.slabs.windows(2).find(|w| w[0].seq == w[1].seq) {
         if mode == RecoveryMode::Salvage {
             // Neither is believed: their frames count as lost.
@@ -110,21 +151,68 @@ pub(super) fn scan(
     Ok(scan)
 }
 
+/// What was found in a slab, or why it could not be read.
+type Frames = io::Result<Vec<Found>>;
+
+/// Hands the frames of every slab on, in no order, until that is an error.
+#[cfg(not(any(loom, shuttle)))]
+fn each_slab(disk: &dyn Disk, sb: &Superblock, take: &mut dyn FnMut(u32, Frames) -> Result<()>) -> Result<()> {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    if sb.journal_slabs.len() < 2 * READERS {
+        return one_by_one(disk, sb, take);
+    }
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let (found, receive) = mpsc::sync_channel(READERS);
+        for _ in 0..READERS {
+            let (next, found) = (&next, found.clone());
+            scope.spawn(move || {
+                let mut buf = AlignedBuf::with_capacity(MOST_WINDOW);
+                while let Some(&slab) = sb.journal_slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // Nobody listens any more once something was refused.
+                    if found.send((slab, frames(disk, sb, slab, &mut buf))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(found);
+        receive.into_iter().try_for_each(|(slab, frames)| take(slab, frames))
+    })
+}
+
+/// In a model every reader would be one more thread to interleave, and they share nothing.
+#[cfg(any(loom, shuttle))]
+fn each_slab(disk: &dyn Disk, sb: &Superblock, take: &mut dyn FnMut(u32, Frames) -> Result<()>) -> Result<()> {
+    one_by_one(disk, sb, take)
+}
+
+fn one_by_one(disk: &dyn Disk, sb: &Superblock, take: &mut dyn FnMut(u32, Frames) -> Result<()>) -> Result<()> {
+    let mut buf = AlignedBuf::with_capacity(MOST_WINDOW);
+    sb.journal_slabs.iter().try_for_each(|&slab| take(slab, frames(disk, sb, slab, &mut buf)))
+}
+
 /// The frames in one slab. Behind an unreadable one the search goes on block by block.
-fn frames(sb: &Superblock, offset: u64, bytes: &[u8]) -> Vec<Found> {
+fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, buf: &mut AlignedBuf) -> Frames {
     let (seed, segment) = (sb.seed(), u64::from(sb.segment_bytes));
+    let mut slab = Window::new(disk, sb.slab_offset(slab), sb.segment_bytes as usize, buf);
     let mut found = Vec::new();
     let mut at = 0_usize;
-    while let Some(rest) = bytes.get(at..).filter(|r| r.len() >= BLOCK) {
+    while at + BLOCK <= slab.len {
         let mut step = BLOCK;
-        if let Some(header) = FrameHeader::decode(seed, at as u64, segment, rest) {
-            let table = rest.get(header.table_range()).filter(|t| seed.crc(header.lsn, t) == header.table_crc);
+        if let Some(header) = FrameHeader::decode(seed, at as u64, segment, slab.get(at..at + FRAME_HEADER_BYTES)?) {
+            // A header that decodes ends within its slab, and its table within it.
+            let table = header.table_range();
+            let table = slab.get(at + table.start..at + table.end)?;
+            let table = (seed.crc(header.lsn, table) == header.table_crc).then(|| table.into());
             if table.is_some() {
                 step = header.bytes() as usize;
             }
-            found.push(Found { header, offset: offset + at as u64, table: table.map(Into::into) });
+            found.push(Found { header, offset: slab.offset + at as u64, table });
         }
         at += step;
     }
-    found
+    Ok(found)
 }
