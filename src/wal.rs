@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
-use crate::engine::{Done, Engine, Mode};
+use crate::engine::{Engine, Mode};
+use crate::journal::{Sink, Whom};
 use crate::error::{Damage, Error, Result};
 use crate::format::superblock::SUPERBLOCK_OFFSETS;
 use crate::lsn::Lsn;
@@ -94,8 +95,19 @@ impl Wal {
         done: impl FnOnce(Result<Lsn>) + Send + 'static,
     ) -> Result<Lsn> {
         let batch = batch.borrow_mut();
-        let done: Done = Box::new(done);
-        let submitted = self.engine.submit(batch, Mode::Block, Some(done), false)?;
+        let whom = Whom::Caller(Box::new(done));
+        let submitted = self.engine.submit(batch, Mode::Block, Some(whom), false)?;
+        batch.clear();
+        Ok(submitted.lsn)
+    }
+
+    /// As [`Wal::submit_with`], but `sink` is told of `tag`: for many batches under way, without an allocation for each.
+    ///
+    /// # Errors
+    /// As [`Wal::submit`]; the sink then hears nothing of the tag.
+    pub fn submit_to(&self, mut batch: impl BorrowMut<Batch>, sink: &std::sync::Arc<dyn Sink>, tag: u64) -> Result<Lsn> {
+        let batch = batch.borrow_mut();
+        let submitted = self.engine.submit(batch, Mode::Block, Some(Whom::Sink(sink, tag)), false)?;
         batch.clear();
         Ok(submitted.lsn)
     }

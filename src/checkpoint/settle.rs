@@ -48,7 +48,7 @@ impl Engine {
     /// Packs and writes the replica's entries. Not durable yet, not linked yet.
     fn write_pieces(&self, moving: &Moving, from: &mut Group, short: &mut bool) -> Result<Vec<Written>> {
         for seen in &moving.entries {
-            if !from.holds(seen.loc.lsn(self.head()) / self.geo.segment_bytes) {
+            if !from.holds_lsn(seen.loc.lsn(self.head())) {
                 self.prefetch(seen.loc);
             }
         }

@@ -29,6 +29,7 @@ mod info;
 #[allow(unsafe_code)]
 mod map;
 mod probe;
+mod spare;
 #[doc(hidden)]
 pub mod sim;
 #[cfg(test)]

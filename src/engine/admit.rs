@@ -8,7 +8,7 @@ use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
 use crate::index::{Cell, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
-use crate::space::{Accounts, Charge, Demand, Pool};
+use crate::space::{Accounts, Charge, Demand};
 use crate::sync::Arc;
 
 /// A replica named by the batch, as it will stand after the operations looked at so far.
@@ -257,7 +257,7 @@ impl Engine {
     }
 
     /// Whether the accounts have room for what was validated.
-    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, pool: &Pool) -> Result<(), NoRoom> {
+    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts) -> Result<(), NoRoom> {
         if adm.class != Class::Grow && adm.value_chunks == 0 {
             return Ok(());
         }
@@ -273,7 +273,7 @@ impl Engine {
         let takes_chunks = adm.append_chunks > 0 || after.reserved() > accounts.reserved();
         let held_back = if takes_chunks || adm.class == Class::Grow { self.value_reserve } else { 0 };
         let needed = after.reserved() + adm.append_chunks + adm.value_chunks + held_back;
-        if (takes_chunks || adm.value_chunks > 0) && needed > pool.free() {
+        if (takes_chunks || adm.value_chunks > 0) && needed > self.pool.lock().free() {
             return Err(NoRoom { metadata: false });
         }
         Ok(())

@@ -70,24 +70,32 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// Encodes the header into the front of the frame.
     pub fn encode(&self, seed: Seed, out: &mut [u8]) {
-        let mut b = Vec::with_capacity(FRAME_HEADER_BYTES);
-        b.extend_from_slice(&MAGIC.to_le_bytes());
-        b.extend_from_slice(&MAX_IN_FLIGHT.to_le_bytes());
-        b.extend_from_slice(&self.lsn.to_le_bytes());
-        b.extend_from_slice(&self.session.to_le_bytes());
-        b.extend_from_slice(&self.cut.to_le_bytes());
-        b.extend_from_slice(&self.prev_lsn.to_le_bytes());
-        b.extend_from_slice(&self.prev_hash.to_le_bytes());
-        b.extend_from_slice(&self.watermark.to_le_bytes());
-        b.extend_from_slice(&self.tail_seq.to_le_bytes());
+        let mut b = [0; FRAME_HEADER_BYTES];
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            b[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&MAGIC.to_le_bytes());
+        put(&MAX_IN_FLIGHT.to_le_bytes());
+        for field in [
+            self.lsn,
+            self.session,
+            self.cut,
+            self.prev_lsn,
+            self.prev_hash,
+            self.watermark,
+            self.tail_seq,
+        ] {
+            put(&field.to_le_bytes());
+        }
         for field in
             [self.blocks, self.prev_blocks, self.payload_bytes, self.table_bytes, self.table_crc, self.payload_digest]
         {
-            b.extend_from_slice(&field.to_le_bytes());
+            put(&field.to_le_bytes());
         }
-        b.resize(CRC_AT, 0);
-        let crc = seed.crc(self.lsn, &b);
-        b.extend_from_slice(&crc.to_le_bytes());
+        let crc = seed.crc(self.lsn, &b[..CRC_AT]);
+        b[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out[..FRAME_HEADER_BYTES].copy_from_slice(&b);
     }
 

@@ -1,18 +1,14 @@
 //! The open frame: where submitted batches gather until a writer takes them.
 
 use crate::disk::AlignedBuf;
-use crate::error::Result;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::{BLOCK_BYTES, Seed, round_up_block};
-use crate::lsn::Lsn;
 use crate::sync::Arc;
 
+use super::notices::Notices;
 use super::recent::FrameMem;
 use super::ticket::Ticket;
-
-/// A callback and the LSN it is told.
-pub(crate) type Callbacks = Vec<(Lsn, Box<dyn FnOnce(Result<Lsn>) + Send>)>;
 
 /// A payload that goes straight to its chain, beside the frame that describes it.
 #[derive(Debug)]
@@ -38,7 +34,7 @@ pub(crate) struct OpenFrame {
     pub placed: Vec<Placed>,
     pub placed_bytes: u64,
     pub ticket: Arc<Ticket>,
-    pub callbacks: Callbacks,
+    pub notices: Notices,
     pub batches: u64,
     pub entries: u64,
     pub user_bytes: u64,
@@ -59,7 +55,7 @@ pub(crate) struct SealedFrame {
     pub mem: Arc<FrameMem>,
     pub placed: Vec<Placed>,
     pub ticket: Arc<Ticket>,
-    pub callbacks: Callbacks,
+    pub notices: Notices,
     pub batches: u64,
     pub entries: u64,
     pub user_bytes: u64,
@@ -93,7 +89,7 @@ impl OpenFrame {
             placed: Vec::new(),
             placed_bytes: 0,
             ticket: Arc::new(Ticket::new()),
-            callbacks: Vec::new(),
+            notices: Notices::default(),
             batches: 0,
             entries: 0,
             user_bytes: 0,
@@ -176,7 +172,7 @@ impl OpenFrame {
             mem: Arc::new(FrameMem { lsn: self.lsn, buf: self.buf }),
             placed: self.placed,
             ticket: self.ticket,
-            callbacks: self.callbacks,
+            notices: self.notices,
             batches: self.batches,
             entries: self.entries,
             user_bytes: self.user_bytes,

@@ -88,7 +88,7 @@ impl<'a> Window<'a> {
             self.start = range.start / BLOCK * BLOCK;
             let wanted = range.end.next_multiple_of(BLOCK) - self.start;
             let len = wanted.max(self.step).min(self.len.saturating_sub(self.start));
-            self.bytes.resize(len);
+            self.bytes.set_len_to_fill(len);
             self.disk.read_at(self.offset + self.start as u64, self.bytes.as_mut_slice())?;
         }
         let from = range.start - self.start;
