@@ -7,9 +7,9 @@ use std::path::Path;
 use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
 use crate::engine::{Engine, Mode};
-use crate::journal::{Sink, Whom};
 use crate::error::{Damage, Error, Result};
 use crate::format::superblock::SUPERBLOCK_OFFSETS;
+use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
 use crate::options::{Options, Progress, ReadMode};
 use crate::pending::{Pending, SubmitFuture};
@@ -105,7 +105,12 @@ impl Wal {
     ///
     /// # Errors
     /// As [`Wal::submit`]; the sink then hears nothing of the tag.
-    pub fn submit_to(&self, mut batch: impl BorrowMut<Batch>, sink: &std::sync::Arc<dyn Sink>, tag: u64) -> Result<Lsn> {
+    pub fn submit_to(
+        &self,
+        mut batch: impl BorrowMut<Batch>,
+        sink: &std::sync::Arc<dyn Sink>,
+        tag: u64,
+    ) -> Result<Lsn> {
         let batch = batch.borrow_mut();
         let submitted = self.engine.submit(batch, Mode::Block, Some(Whom::Sink(sink, tag)), false)?;
         batch.clear();

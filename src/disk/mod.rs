@@ -29,9 +29,9 @@ mod info;
 #[allow(unsafe_code)]
 mod map;
 mod probe;
-mod spare;
 #[doc(hidden)]
 pub mod sim;
+mod spare;
 #[cfg(test)]
 mod tests;
 

@@ -73,13 +73,10 @@ mod tests {
             assert!(raw.len() >= capacity + BLOCK - 1, "{capacity}");
             give_back(raw);
         }
-        assert_eq!([LEAST - 1, LEAST, LEAST + 1, MOST, MOST + 1].map(class_for), [
-            None,
-            Some(0),
-            Some(1),
-            Some(CLASSES - 1),
-            None
-        ]);
+        assert_eq!(
+            [LEAST - 1, LEAST, LEAST + 1, MOST, MOST + 1].map(class_for),
+            [None, Some(0), Some(1), Some(CLASSES - 1), None]
+        );
     }
 
     #[test]
@@ -92,6 +89,8 @@ mod tests {
         assert!(spare.bytes <= KEPT);
         let kept: usize = spare.lists.iter().flatten().map(|raw| raw.len()).sum();
         assert_eq!(kept, spare.bytes);
-        assert!(spare.lists.iter().enumerate().all(|(class, list)| list.iter().all(|raw| raw.len() == bytes_of(class))));
+        assert!(
+            spare.lists.iter().enumerate().all(|(class, list)| list.iter().all(|raw| raw.len() == bytes_of(class)))
+        );
     }
 }

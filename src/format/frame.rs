@@ -78,15 +78,7 @@ impl FrameHeader {
         };
         put(&MAGIC.to_le_bytes());
         put(&MAX_IN_FLIGHT.to_le_bytes());
-        for field in [
-            self.lsn,
-            self.session,
-            self.cut,
-            self.prev_lsn,
-            self.prev_hash,
-            self.watermark,
-            self.tail_seq,
-        ] {
+        for field in [self.lsn, self.session, self.cut, self.prev_lsn, self.prev_hash, self.watermark, self.tail_seq] {
             put(&field.to_le_bytes());
         }
         for field in

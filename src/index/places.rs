@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 
 use super::loc::Loc;
 use crate::disk::AlignedBuf;
-use crate::format::piece::{Extent, PieceDesc};
-use crate::format::round_up_block;
+use crate::format::piece::{Extent, PieceDesc, is_bare};
 use crate::sync::Arc;
 
 /// A piece of the chain as the index knows it. Its terms are kept with the replica's, not here.
@@ -56,11 +55,12 @@ const JOURNAL_OVERHEAD: u64 = 24;
 /// Upper bound on the chunk space that an entry takes once packed by next-fit: see DESIGN.md, "Accounts".
 ///
 /// A chunk closed by a small entry is at least seven eighths full, so small entries pay 8/7 (and the piece's header);
-/// a chunk closed by a large one wastes less than that one's size, so large entries pay twice.
+/// a chunk closed by a large one wastes less than that one's size, so large entries pay twice. One that lies bare pays the chunks it
+/// fills, and the one that it closes.
 pub(crate) fn weight(len: u32, chunk_bytes: u32) -> u64 {
     let slot = u64::from(len) + 8;
-    if slot + 64 > u64::from(chunk_bytes) {
-        2 * round_up_block(slot + 64)
+    if is_bare(len as usize, chunk_bytes) {
+        u64::from(len).next_multiple_of(u64::from(chunk_bytes)) + u64::from(chunk_bytes)
     } else if slot >= u64::from(chunk_bytes / 8) {
         2 * slot + slot / 31 + 1
     } else {
@@ -323,6 +323,7 @@ mod tests {
             first,
             count,
             slots: count,
+            bare: false,
             bytes: 100,
             crc: 0,
             terms: vec![],

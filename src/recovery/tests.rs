@@ -207,7 +207,7 @@ fn who_was_in_a_lost_frame_is_hurt_and_nobody_else_unless_more_may_be_lost() {
 
 fn packed(owner: u64, entries: u64) -> Packed {
     let payload = [owner as u8; 3000];
-    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload) };
+    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload), bulk: None };
     let entries: Vec<PackEntry<'_>> =
         (0..entries).map(|_| PackEntry { term: entry.term, payload: entry.payload, ..entry }).collect();
     let mut pieces = pack(superblock().seed(), owner, 1, &entries, 16 << 10, || owner * 1000);
