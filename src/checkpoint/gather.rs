@@ -17,7 +17,7 @@ use crate::sync::Arc;
 const SETTLE_BYTES: u64 = 4 << 20;
 /// A segment is read in steps of this size: the cleaner is in no hurry, and commits should not find megabytes of reads in front of them
 /// at the device.
-const READ_STEP: usize = 256 << 10;
+const READ_STEP: usize = 64 << 10;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
