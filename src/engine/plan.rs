@@ -47,9 +47,9 @@ impl Plan {
     }
 
     fn clear(&mut self) {
-        let mut pieces = std::mem::take(&mut self.pieces);
+        let Self { payload, table, creating, placed, entries, user_bytes, pieces } = self;
+        (*payload, *table, *creating, *placed, *entries, *user_bytes) = (0, 0, 0, 0, 0, 0);
         pieces.clear();
-        *self = Self { pieces, ..Self::default() };
     }
 
     pub fn pieces_of(&self, op: usize) -> Option<&[Packed]> {

@@ -30,7 +30,8 @@ pub(crate) struct OpenFrame {
     pub table: Vec<u8>,
     /// Its own participants: the next frame lists them.
     pub participants: Vec<u64>,
-    pub digest: u32,
+    /// The checksums of its entries, one after the other: the digest is of all of them.
+    pub crcs: Vec<u8>,
     pub placed: Vec<Placed>,
     pub placed_bytes: u64,
     pub ticket: Arc<Ticket>,
@@ -45,6 +46,29 @@ pub(crate) struct OpenFrame {
 impl std::fmt::Debug for OpenFrame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpenFrame").field("lsn", &self.lsn).field("batches", &self.batches).finish_non_exhaustive()
+    }
+}
+
+/// Lists that a frame fills and leaves behind when it is sealed: used again, so that steady use allocates nothing.
+#[derive(Default)]
+pub(crate) struct Lists {
+    table: Vec<u8>,
+    participants: Vec<u64>,
+    crcs: Vec<u8>,
+}
+
+/// A list that once was larger is not kept.
+const KEPT_LIST_BYTES: usize = 256 << 10;
+
+impl Lists {
+    fn cleared(mut self) -> Self {
+        self.table.clear();
+        self.participants.clear();
+        self.crcs.clear();
+        self.table.shrink_to(KEPT_LIST_BYTES);
+        self.participants.shrink_to(KEPT_LIST_BYTES / size_of::<u64>());
+        self.crcs.shrink_to(KEPT_LIST_BYTES);
+        self
     }
 }
 
@@ -75,8 +99,8 @@ pub(crate) struct Before {
 
 impl OpenFrame {
     /// Opens a frame that lists the participants of the one before it, in so many bytes at most. It has no home yet: see [`OpenFrame::move_to`].
-    pub fn new(buf: AlignedBuf, mut table: Vec<u8>, previous: &mut Vec<u64>, list_bytes: u64) -> Self {
-        table.clear();
+    pub fn new(buf: AlignedBuf, lists: Lists, previous: &mut Vec<u64>, list_bytes: u64) -> Self {
+        let Lists { mut table, participants, crcs } = lists;
         Participants::encode(previous, list_bytes, &mut table);
         let mut this = Self {
             lsn: 0,
@@ -84,8 +108,8 @@ impl OpenFrame {
             room: 0,
             buf,
             table,
-            participants: Vec::new(),
-            digest: 0,
+            participants,
+            crcs,
             placed: Vec::new(),
             placed_bytes: 0,
             ticket: Arc::new(Ticket::new()),
@@ -135,14 +159,14 @@ impl OpenFrame {
     pub fn push_entry(&mut self, crc: u32, payload: &[u8]) -> u64 {
         let lsn = self.here();
         let crc = crc.to_le_bytes();
-        self.digest = crc32c::crc32c_append(self.digest, &crc);
+        self.crcs.extend_from_slice(&crc);
         self.buf.extend_from_slice(&crc);
         self.buf.extend_from_slice(payload);
         lsn
     }
 
-    /// Puts table and header in place; from here on nothing changes.
-    pub fn seal(mut self, seed: Seed, before: &Before) -> SealedFrame {
+    /// Puts table and header in place; from here on nothing changes. What it needed meanwhile is there for another.
+    pub fn seal(mut self, seed: Seed, before: &Before) -> (SealedFrame, Lists) {
         let queued = self.queued();
         let payload_bytes = (self.buf.len() - FRAME_HEADER_BYTES) as u32;
         let table_crc = seed.crc(self.lsn, &self.table);
@@ -161,12 +185,12 @@ impl OpenFrame {
             payload_bytes,
             table_bytes,
             table_crc,
-            payload_digest: self.digest,
+            payload_digest: crc32c::crc32c(&self.crcs),
             watermark: before.watermark,
             tail_seq: before.tail_seq,
         };
         header.encode(seed, self.buf.as_mut_slice());
-        SealedFrame {
+        let sealed = SealedFrame {
             header,
             offset: self.offset,
             mem: Arc::new(FrameMem { lsn: self.lsn, buf: self.buf }),
@@ -177,6 +201,7 @@ impl OpenFrame {
             entries: self.entries,
             user_bytes: self.user_bytes,
             queued,
-        }
+        };
+        (sealed, Lists { table: self.table, participants: self.participants, crcs: self.crcs }.cleared())
     }
 }
