@@ -122,16 +122,22 @@ fn each_fate(doubts: &[Doubt], base: Vec<u8>, fates: &mut Vec<Fate>, seen: &mut 
     let mut all = vec![Fate::Lost, Fate::Kept, Fate::Garbage];
     if together == 1 {
         let len = first.bytes.len();
-        // Within the first few fields; after a sector; in the middle of one, far behind; before the last.
-        let cuts = [37, 512, len / 2 + 100, len.saturating_sub(512)];
+        // Within the first few fields; after a sector or two; in the middle of one, far behind; before the last.
+        let cuts = [1, 37, 100, 512, 1024, len / 2 + 100, len.saturating_sub(512)];
         all.extend(cuts.into_iter().filter(|cut| *cut < len).map(Fate::Head));
-        all.push(Fate::Tail(512.min(len)));
+        all.extend([37, 512].into_iter().filter(|cut| *cut < len).map(Fate::Tail));
     }
+    // Zeros over zeros are one case and not eight.
+    let mut different: Vec<Vec<u8>> = Vec::new();
     for fate in all {
         let mut bytes = base.clone();
         for doubt in &doubts[..together] {
             apply(doubt, fate, &mut bytes);
         }
+        if different.contains(&bytes) {
+            continue;
+        }
+        different.push(bytes.clone());
         fates.push(fate);
         each_fate(&doubts[together..], bytes, fates, seen);
         fates.pop();

@@ -142,7 +142,7 @@ impl FileSystem {
                 let ours = call.arg(4).parse().is_ok_and(|fd| self.open.contains_key(&fd));
                 assert!(!ours || !call.has(2, "PROT_WRITE"), "writing through a mapping is not modelled");
             }
-            "creat" | "truncate" => panic!("not modelled: {call:.300?}"),
+            "creat" | "truncate" => panic!("not modelled: {call}"),
             _ => return self.change(call),
         }
         false
@@ -169,7 +169,7 @@ impl FileSystem {
             }
             // What the first begins need not be over; the second may be a lock.
             "fsync" | "fdatasync" | "sync_file_range" | "fcntl" => {}
-            _ => panic!("not modelled: {call:.300?}"),
+            _ => panic!("not modelled: {call}"),
         }
         file.live.len() != before
     }
@@ -207,7 +207,7 @@ impl FileSystem {
         };
         let found = self.names.get(&name).and_then(Name::live);
         let number = found.unwrap_or_else(|| {
-            assert!(call.has(flags, "O_CREAT"), "{name} is there, and was not made: {call:?}");
+            assert!(call.has(flags, "O_CREAT"), "{name} is there, and was not made: {call}");
             self.files.push(File::default());
             self.files.len() - 1
         });

@@ -18,6 +18,7 @@ mod trace;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use strandlog::disk::sim::SimDisk;
@@ -32,41 +33,60 @@ use trace::Call;
 
 const FILE: &str = "STRANDLOG_CREATION_FILE";
 const METHOD: &str = "STRANDLOG_CREATION_METHOD";
+const SIZE: &str = "STRANDLOG_CREATION_SIZE";
 const PLAIN: &str = "STRANDLOG_CREATION_PLAIN";
-const METHODS: [SyncMethod; 3] = [SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync];
+const METHODS: [SyncMethod; 4] =
+    [SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync, SyncMethod::Auto];
 const CREATED: &str = "it is created";
+const FAILED: &str = "it cannot be created";
 const COMMITTED: &str = "it is committed";
 /// What a creation that was cut off leaves.
 const TEMPORARY: &str = "log.creating";
 /// Both superblocks.
 const HEAD: usize = 32 << 10;
 
-/// One way for a file to come into being.
+/// One way for a file to come into being, or not.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     name: &'static str,
     method: usize,
+    capacity: u64,
     /// What the system is made to refuse.
-    inject: Option<&'static str>,
+    inject: &'static [&'static str],
     /// What the superblocks are written with is not durable by itself: the creation makes it so.
     plain: bool,
     /// An earlier creation was cut off.
     stale: bool,
+    /// What is refused is an error, and there must be no file.
+    fails: bool,
 }
 
-const WAYS: [Way; 7] = [
-    Way { name: "direct writes", method: 0, inject: None, plain: false, stale: false },
-    Way { name: "ranged syncs", method: 1, inject: None, plain: false, stale: false },
-    Way { name: "fdatasync", method: 2, inject: None, plain: false, stale: false },
-    Way { name: "plain writes", method: 1, inject: None, plain: true, stale: false },
-    Way { name: "no fallocate", method: 1, inject: Some("fallocate:error=EOPNOTSUPP"), plain: false, stale: false },
-    Way { name: "no rename", method: 1, inject: Some("renameat2:error=EINVAL"), plain: false, stale: false },
-    Way { name: "stale file", method: 2, inject: None, plain: false, stale: true },
+/// The default, so far as the size allows.
+const AUTO: Way =
+    Way { name: "probed", method: 3, capacity: CAPACITY, inject: &[], plain: false, stale: false, fails: false };
+const NO_FALLOCATE: &str = "fallocate:error=EOPNOTSUPP";
+const NO_RENAME: &str = "renameat2:error=EINVAL";
+
+const WAYS: [Way; 13] = [
+    AUTO,
+    Way { name: "direct writes", method: 0, ..AUTO },
+    Way { name: "ranged syncs", method: 1, ..AUTO },
+    Way { name: "fdatasync", method: 2, ..AUTO },
+    // The zeros in several steps.
+    Way { name: "larger", method: 1, capacity: (1 << 20) + (64 << 10), ..AUTO },
+    Way { name: "plain writes", method: 1, plain: true, ..AUTO },
+    Way { name: "no fallocate", method: 1, inject: &[NO_FALLOCATE], ..AUTO },
+    Way { name: "no rename", method: 1, inject: &[NO_RENAME], ..AUTO },
+    Way { name: "stale file", method: 2, stale: true, ..AUTO },
+    Way { name: "all at once", method: 2, inject: &[NO_FALLOCATE, NO_RENAME], plain: true, stale: true, ..AUTO },
+    Way { name: "zeros fail", method: 1, inject: &["fsync:error=EIO:when=1"], fails: true, ..AUTO },
+    Way { name: "content fails", method: 1, inject: &["fsync:error=EIO:when=2"], fails: true, ..AUTO },
+    Way { name: "name fails", method: 1, inject: &["fsync:error=EIO:when=3"], fails: true, ..AUTO },
 ];
 
-fn options(method: SyncMethod) -> Options {
-    // The smallest file there is, with nobody at work in it.
-    Wal::options().capacity(CAPACITY).chunk_size(4096).segment_size(64 << 10).sync_method(method).background(false)
+fn options(method: SyncMethod, capacity: u64) -> Options {
+    // Small, with nobody at work in it.
+    Wal::options().capacity(capacity).chunk_size(4096).segment_size(64 << 10).sync_method(method).background(false)
 }
 
 fn say(what: &str) {
@@ -79,22 +99,23 @@ fn say(what: &str) {
 fn child() {
     let Ok(file) = std::env::var(FILE) else { return };
     let method = METHODS[std::env::var(METHOD).expect("given").parse::<usize>().expect("a number")];
+    let capacity = support::env(SIZE, CAPACITY);
     if std::env::var(PLAIN).is_ok() {
-        let blank = SimDisk::new(CAPACITY);
-        let blank = std::sync::Arc::new(blank);
-        drop(support::open(options(method), &blank));
+        let blank = Arc::new(SimDisk::new(capacity));
+        drop(support::open(options(method, capacity), &blank));
         let head = AlignedBuf::from(&blank.kept_image()[..HEAD]);
         let mode = OpenMode { sync: method, ..OpenMode::default() };
-        match FileDisk::create(&file, CAPACITY, mode, &mut |_, _| {}, |disk| disk.write_at(0, &head)) {
+        match FileDisk::create(&file, capacity, mode, &mut |_, _| {}, |disk| disk.write_at(0, &head)) {
             Ok(disk) => drop(disk),
             Err(OpenError::Unsupported { .. }) => return,
             Err(other) => panic!("{other:?}"),
         }
         say(CREATED);
     }
-    let wal = match options(method).open(&file) {
+    let wal = match options(method, capacity).open(&file) {
         Ok(wal) => wal,
         Err(Error::Unsupported { .. }) => return,
+        Err(Error::Io { .. }) => return say(FAILED),
         Err(other) => panic!("{other:?}"),
     };
     say(CREATED);
@@ -116,14 +137,15 @@ struct Promise {
 }
 
 /// Opens the log in what is left, and uses it. Whether it was there.
-fn judge(state: &State, promise: Promise, dir: &Path) -> Result<bool, String> {
+fn judge(state: &State, promise: Promise, capacity: u64, dir: &Path) -> Result<bool, String> {
     state.write(dir).map_err(|e| format!("cannot be made: {e}"))?;
     let there = state.names.contains_key("log");
     if promise.created && !there {
         return Err("the log was created, and is gone".to_owned());
     }
     let open = |when: &str| {
-        options(SyncMethod::Fdatasync).create(true).open(dir.join("log")).map_err(|e| format!("{when}: {e:?}"))
+        let opened = options(SyncMethod::Fdatasync, capacity).create(true).open(dir.join("log"));
+        opened.map_err(|e| format!("{when}: {e:?}"))
     };
     let wal = open(if there { "it is there, and does not open" } else { "it is not there, and cannot be created" })?;
     if !there && dir.join(TEMPORARY).exists() {
@@ -157,7 +179,7 @@ fn scratch() -> tempfile::TempDir {
 /// What one way was put through.
 #[derive(Default)]
 struct Outcome {
-    calls: u64,
+    moments: u64,
     states: u64,
     there: u64,
     failures: Vec<String>,
@@ -167,6 +189,7 @@ struct Outcome {
 struct Traced {
     dir: tempfile::TempDir,
     before: Vec<(&'static str, Vec<u8>)>,
+    capacity: u64,
     calls: Vec<Call>,
 }
 
@@ -179,13 +202,13 @@ fn trace(way: Way) -> Traced {
         before.push((TEMPORARY, vec![0xa5; 100_000]));
         std::fs::write(log_dir(&dir).join(TEMPORARY), &before[0].1).expect("written");
     }
-    let method = way.method.to_string();
-    let mut env = vec![(FILE, log.to_str().expect("a plain name")), (METHOD, &method)];
+    let (method, capacity) = (way.method.to_string(), way.capacity.to_string());
+    let mut env = vec![(FILE, log.to_str().expect("a plain name")), (METHOD, &method), (SIZE, &capacity)];
     if way.plain {
         env.push((PLAIN, "1"));
     }
     let calls = trace::run(dir.path(), way.inject, &env);
-    Traced { dir, before, calls }
+    Traced { dir, before, capacity: way.capacity, calls }
 }
 
 fn log_dir(dir: &tempfile::TempDir) -> PathBuf {
@@ -199,7 +222,7 @@ fn explore(traced: &Traced, lie: Lie, failures: usize) -> (FileSystem, Outcome) 
     let (mut seen, mut outcome) = (HashSet::new(), Outcome::default());
     let mut cut = |fs: &FileSystem, call: &Call, moment: &str| {
         let promise = Promise { created: fs.said.contains(CREATED), committed: fs.said.contains(COMMITTED) };
-        outcome.calls += 1;
+        outcome.moments += 1;
         crash::each(fs, &mut |state| {
             if outcome.failures.len() >= failures || !seen.insert((state.hash(), promise)) {
                 return;
@@ -207,21 +230,19 @@ fn explore(traced: &Traced, lie: Lie, failures: usize) -> (FileSystem, Outcome) 
             outcome.states += 1;
             let dir = scratch.path().join(outcome.states.to_string());
             std::fs::create_dir(&dir).expect("made");
-            match judge(&state, promise, &dir) {
+            match judge(&state, promise, traced.capacity, &dir) {
                 Ok(there) => outcome.there += u64::from(there),
                 Err(why) => {
-                    outcome.failures.push(format!("{moment} {call:.200?}: {promise:?}: {}: {why}", state.describe()));
+                    outcome.failures.push(format!("{moment} {call}: {promise:?}: {}: {why}", state.describe()));
                 }
             }
             std::fs::remove_dir_all(&dir).expect("removed");
         });
+        outcome.failures.len() < failures
     };
     for call in &traced.calls {
-        if fs.begin(call) {
-            cut(&fs, call, "in");
-        }
-        if fs.end(call) {
-            cut(&fs, call, "after");
+        if fs.begin(call) && !cut(&fs, call, "in") || fs.end(call) && !cut(&fs, call, "after") {
+            break;
         }
     }
     (fs, outcome)
@@ -253,14 +274,18 @@ fn a_power_cut_leaves_no_log_or_a_whole_one_and_it_stays_once_it_was_promised() 
     for_each(&WAYS, |way| {
         let traced = trace(way);
         let (fs, outcome) = explore(&traced, Lie::None, 10);
-        if !fs.said.contains(COMMITTED) {
-            return println!("{}: not here", way.name);
-        }
-        assert_faithful(&fs, &log_dir(&traced.dir), way);
-        let Outcome { calls, states: n, there, failures } = outcome;
-        println!("{:14} {calls:3} moments, {n:5} states, the log is there in {there:4}", way.name);
+        let Outcome { moments, states: n, there, failures } = outcome;
         assert!(failures.is_empty(), "{}: {failures:#?}", way.name);
-        assert!(n > there && there > 3, "{}: both are seen", way.name);
+        assert_faithful(&fs, &log_dir(&traced.dir), way);
+        if way.fails {
+            assert!(fs.said.contains(FAILED) && !fs.said.contains(CREATED), "{}: {}", way.name, fs.said);
+            assert!(fs.names.values().all(|leads| leads.live().is_none()), "{}: a file is left", way.name);
+        } else if !fs.said.contains(COMMITTED) {
+            return println!("{}: not here", way.name);
+        } else {
+            assert!(n > there && there > 3, "{}: both are seen", way.name);
+        }
+        println!("{:14} {moments:3} moments, {n:5} states, the log is there in {there:4}", way.name);
         states.fetch_add(n, Relaxed);
     });
     tally(&[("states", states.into_inner())]);
@@ -272,12 +297,9 @@ fn a_system_that_lies_about_its_syncs_is_found_out() {
     if !trace::can_trace() {
         return;
     }
-    for way in [WAYS[1], WAYS[2]] {
-        let traced = trace(way);
-        for lie in [Lie::Directory, Lie::Files] {
-            let (_, outcome) = explore(&traced, lie, 1);
-            assert_eq!(outcome.failures.len(), 1, "{}: {lie:?} is not noticed in {} states", way.name, outcome.states);
-            println!("{}, {lie:?}: {}", way.name, outcome.failures[0]);
-        }
+    for (way, lie) in [(WAYS[1], Lie::Directory), (WAYS[2], Lie::Files), (WAYS[3], Lie::Directory)] {
+        let (_, outcome) = explore(&trace(way), lie, 1);
+        assert_eq!(outcome.failures.len(), 1, "{}: {lie:?} is not noticed in {} states", way.name, outcome.states);
+        println!("{}, {lie:?}: {}", way.name, outcome.failures[0]);
     }
 }

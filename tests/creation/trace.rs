@@ -1,6 +1,7 @@
 //! What a process asked of the system, as `strace` tells it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -41,9 +42,7 @@ impl Call {
     }
 
     pub fn number(&self, at: usize) -> u64 {
-        self.arg(at)
-            .parse()
-            .unwrap_or_else(|_| panic!("{}: argument {at} is no number: {:.300?}", self.name, self.args))
+        self.arg(at).parse().unwrap_or_else(|_| panic!("argument {at} is no number: {self}"))
     }
 
     pub fn has(&self, at: usize, flag: &str) -> bool {
@@ -66,6 +65,17 @@ impl Call {
     }
 }
 
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let args = (0..self.args.len()).map(|at| match self.bytes(at) {
+            bytes if bytes.is_empty() => self.args[at].clone(),
+            bytes if bytes.len() > 80 => format!("{} bytes", bytes.len()),
+            bytes => format!("{:?}", String::from_utf8_lossy(&bytes)),
+        });
+        write!(f, "{}({})", self.name, args.collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// Splits arguments at the commas that are in no vector and no structure. Strings are in hexadecimal and hold none.
 fn split(args: &str) -> Vec<String> {
     let mut depth = 0;
@@ -77,11 +87,11 @@ fn split(args: &str) -> Vec<String> {
 }
 
 /// Runs this very test binary as a child that is traced. What it asked for, in order, as far as it succeeded.
-pub fn run(dir: &Path, inject: Option<&str>, env: &[(&str, &str)]) -> Vec<Call> {
+pub fn run(dir: &Path, inject: &[&str], env: &[(&str, &str)]) -> Vec<Call> {
     let told = dir.join("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-xx", "-s", LONGEST, "-e", &format!("trace={CALLS}"), "-o"]).arg(&told);
-    if let Some(inject) = inject {
+    for inject in inject {
         command.args(["-e", &format!("inject={inject}")]);
     }
     command.arg(std::env::current_exe().expect("our own name"));

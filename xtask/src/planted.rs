@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 22] = [
+const TARGETS: [&str; 23] = [
     "lib",
     "smoke",
     "in_flight",
@@ -71,6 +71,7 @@ const TARGETS: [&str; 22] = [
     "large_worlds",
     "concurrency",
     "kill9",
+    "creation",
     "system_faults",
     LOOM,
 ];
