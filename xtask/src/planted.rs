@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 23] = [
+const TARGETS: [&str; 24] = [
     "lib",
     "smoke",
     "in_flight",
@@ -61,6 +61,7 @@ const TARGETS: [&str; 23] = [
     "fuzz_found",
     "damage",
     "astray",
+    "stale",
     "recovery_modes",
     "power_cut",
     "model",
