@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::filesystem::{Doubt, File, FileSystem, Number};
 
 /// Of more writes in doubt, those before the last few share their fate.
 const ALONE: usize = 3;
+/// What a file that has this name holds is looked at closely. Under any other it is rubbish, and to be removed as such.
+const CLOSELY: &str = "log";
 
 /// What the power cut makes of a write in doubt.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +61,8 @@ impl State {
     }
 }
 
-/// Every state that a cut at this moment may leave.
-pub fn each(fs: &FileSystem, seen: &mut dyn FnMut(State)) {
+/// Every state that a cut at this moment may leave, until enough was seen.
+pub fn each(fs: &FileSystem, seen: &mut dyn FnMut(State) -> ControlFlow<()>) -> ControlFlow<()> {
     let mut ways: Vec<BTreeMap<String, Number>> = vec![BTreeMap::new()];
     for (name, leads) in &fs.names {
         let mut choices: Vec<_> = std::iter::once(leads.durable).chain(leads.since.iter().copied()).collect();
@@ -76,25 +79,36 @@ pub fn each(fs: &FileSystem, seen: &mut dyn FnMut(State)) {
         let mut numbers: Vec<Number> = names.values().copied().collect();
         numbers.sort_unstable();
         numbers.dedup();
-        each_file(fs, &numbers, &mut State { names, files: BTreeMap::new(), how: String::new() }, seen);
+        each_file(fs, &numbers, &mut State { names, files: BTreeMap::new(), how: String::new() }, seen)?;
     }
+    ControlFlow::Continue(())
 }
 
-fn each_file(fs: &FileSystem, numbers: &[Number], state: &mut State, seen: &mut dyn FnMut(State)) {
+fn each_file(
+    fs: &FileSystem,
+    numbers: &[Number],
+    state: &mut State,
+    seen: &mut dyn FnMut(State) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     let Some((&number, rest)) = numbers.split_first() else {
         return seen(State { names: state.names.clone(), files: state.files.clone(), how: state.how.clone() });
     };
     let before = state.how.clone();
-    each_content(&fs.files[number], &mut |bytes, how| {
+    let alone = if state.names.get(CLOSELY) == Some(&number) { ALONE } else { 0 };
+    each_content(&fs.files[number], alone, &mut |bytes, how| {
         state.files.insert(number, bytes);
         state.how = format!("{before} file {number}: {how}");
-        each_file(fs, rest, state, seen);
-    });
+        each_file(fs, rest, state, seen)
+    })?;
     state.how = before;
+    ControlFlow::Continue(())
 }
 
+/// Is given bytes, and what makes them so.
+type Seen<'a> = &'a mut dyn FnMut(Vec<u8>, String) -> ControlFlow<()>;
+
 /// Every content that a file may be found with.
-fn each_content(file: &File, seen: &mut dyn FnMut(Vec<u8>, String)) {
+fn each_content(file: &File, alone: usize, seen: Seen<'_>) -> ControlFlow<()> {
     let mut told = HashSet::new();
     for size in sizes(file.durable.len(), file.live.len()) {
         // What was never written there may be zeros, or what the blocks held before.
@@ -104,21 +118,24 @@ fn each_content(file: &File, seen: &mut dyn FnMut(Vec<u8>, String)) {
             if garbage {
                 spoil(&mut base[file.durable.len()..]);
             }
-            each_fate(&file.doubts, base, &mut Vec::new(), &mut |mut bytes, fates| {
+            let rest = if garbage { "garbage" } else { "zeros" };
+            each_fate(&file.doubts, alone, base, &mut Vec::new(), &mut |mut bytes, fates| {
                 bytes.truncate(size);
                 let mut hasher = DefaultHasher::new();
                 bytes.hash(&mut hasher);
-                if told.insert(hasher.finish()) {
-                    seen(bytes, format!("{size} bytes, {fates:?}, else {}", if garbage { "garbage" } else { "zeros" }));
+                if !told.insert(hasher.finish()) {
+                    return ControlFlow::Continue(());
                 }
-            });
+                seen(bytes, format!("{size} bytes, {fates}, else {rest}"))
+            })?;
         }
     }
+    ControlFlow::Continue(())
 }
 
-fn each_fate(doubts: &[Doubt], base: Vec<u8>, fates: &mut Vec<Fate>, seen: &mut dyn FnMut(Vec<u8>, &[Fate])) {
-    let Some(first) = doubts.first() else { return seen(base, fates) };
-    let together = doubts.len().saturating_sub(ALONE).max(1);
+fn each_fate(doubts: &[Doubt], alone: usize, base: Vec<u8>, fates: &mut Vec<Fate>, seen: Seen<'_>) -> ControlFlow<()> {
+    let Some(first) = doubts.first() else { return seen(base, format!("{fates:?}")) };
+    let together = if alone == 0 { doubts.len() } else { doubts.len().saturating_sub(alone).max(1) };
     let mut all = vec![Fate::Lost, Fate::Kept, Fate::Garbage];
     if together == 1 {
         let len = first.bytes.len();
@@ -139,9 +156,10 @@ fn each_fate(doubts: &[Doubt], base: Vec<u8>, fates: &mut Vec<Fate>, seen: &mut 
         }
         different.push(bytes.clone());
         fates.push(fate);
-        each_fate(&doubts[together..], bytes, fates, seen);
+        each_fate(&doubts[together..], alone, bytes, fates, seen)?;
         fates.pop();
     }
+    ControlFlow::Continue(())
 }
 
 fn apply(doubt: &Doubt, fate: Fate, bytes: &mut [u8]) {
