@@ -6,7 +6,9 @@
 
 use std::io;
 
-use super::scan::{Found, Scan};
+use rustc_hash::FxHashMap;
+
+use super::scan::{Found, Scan, SlabScan};
 use super::walk::Walk;
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
@@ -14,27 +16,30 @@ use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::superblock::Superblock;
 
 /// Blocks read at once, as by the scan: an opening must not wait for one after the other.
+#[cfg(not(any(loom, shuttle)))]
 const READERS: usize = 4;
 /// Not worth a thread each.
+#[cfg(not(any(loom, shuttle)))]
 const FEW: usize = 2 * READERS;
 
 /// Whether there is a frame behind the end that the scan did not see.
 pub(super) fn shows_more(disk: &dyn Disk, sb: &Superblock, scan: &Scan, walk: &Walk<'_>) -> Result<bool> {
-    let look = Look { disk, sb, scan, end: walk.end };
+    let look = Look { disk, sb, scan, seen: scan.slabs.iter().map(|s| (s.slab, s)).collect(), end: walk.end };
     let more = look.behind_the_end(walk.last_seq).and_then(|more| {
         // Those between are all accounted for; into any other the log may have gone on.
         let between = |seq: u64| seq >= walk.tail_seq && walk.last_seq.is_some_and(|last| seq <= last);
-        let others = sb.journal_slabs.iter().filter(|&&slab| !look.seq(slab).is_some_and(between));
+        let others = sb.journal_slabs.iter().filter(|&&slab| !look.seen.get(&slab).is_some_and(|s| between(s.seq)));
         Ok(more || look.any_begins_anew(&others.copied().collect::<Vec<u32>>())?)
     });
     more.map_err(|e| Error::io("reading the journal behind its end", e))
 }
 
-#[derive(Clone, Copy)]
 struct Look<'a> {
     disk: &'a dyn Disk,
     sb: &'a Superblock,
     scan: &'a Scan,
+    /// What the scan saw in a slab.
+    seen: FxHashMap<u32, &'a SlabScan>,
     /// Where the log seems to end.
     end: u64,
 }
@@ -42,11 +47,6 @@ struct Look<'a> {
 impl Look<'_> {
     fn segment(&self) -> u64 {
         u64::from(self.sb.segment_bytes)
-    }
-
-    /// Which segment the scan saw in a slab.
-    fn seq(&self, slab: u32) -> Option<u64> {
-        self.scan.slabs.iter().find(|s| s.slab == slab).map(|s| s.seq)
     }
 
     /// The frame that begins so far into the slab, as it is read now.
@@ -86,12 +86,10 @@ impl Look<'_> {
         let mut buf = AlignedBuf::new();
         for &slab in slabs {
             let Some(header) = self.header(slab, 0, &mut buf)? else { continue };
-            let seen = self.scan.slabs.iter().find(|s| s.slab == slab);
-            let known = seen.is_some_and(|s| {
-                let whole = |f: &Found| f.header.lsn == header.lsn && f.table.is_some();
-                s.seq > header.lsn / self.segment() || s.frames.iter().any(whole)
-            });
-            if !known && self.table_holds(slab, 0, &header)? {
+            let seq = header.lsn / self.segment();
+            let whole = |f: &Found| f.header.lsn == header.lsn && f.table.is_some();
+            let known = self.seen.get(&slab).is_some_and(|s| s.seq > seq || s.frames.iter().any(whole));
+            if !known && !self.scan.disbelieved.contains(&seq) && self.table_holds(slab, 0, &header)? {
                 return Ok(true);
             }
         }

@@ -111,8 +111,8 @@ pub(crate) fn recover(
         disk.flush().map_err(|e| Error::io("syncing before recovery", e))?;
     }
     let geo = Geometry::new(&superblock);
-    let (first, second);
-    first = scan::scan(&*disk, &superblock, run.recovery, progress)?;
+    let second;
+    let first = scan::scan(&*disk, &superblock, run.recovery, progress)?;
     let mut scan = &first;
     let mut walk = walk::walk(&*disk, &geo, scan, superblock.durable, run.recovery)?;
     if again::shows_more(&*disk, &superblock, scan, &walk)? {
