@@ -1,6 +1,7 @@
 //! Recovery: superblock and journal tell everything; chains are not read.
 
 mod account;
+mod again;
 mod decide;
 mod replay;
 mod scan;
@@ -110,9 +111,17 @@ pub(crate) fn recover(
         disk.flush().map_err(|e| Error::io("syncing before recovery", e))?;
     }
     let geo = Geometry::new(&superblock);
-    let scan = scan::scan(&*disk, &superblock, run.recovery, progress)?;
-    let walk = walk::walk(&*disk, &geo, &scan, superblock.durable, run.recovery)?;
-    let replayed = replay::replay(&geo, &scan, &walk, run.recovery)?;
+    let second;
+    let first = scan::scan(&*disk, &superblock, run.recovery, progress)?;
+    let mut scan = &first;
+    let mut walk = walk::walk(&*disk, &geo, scan, superblock.durable, run.recovery)?;
+    if again::shows_more(&*disk, &superblock, scan, &walk)? {
+        tracing::warn!(end = walk.end, "the device did not show the end of the journal at first: it is read again");
+        second = scan::scan(&*disk, &superblock, run.recovery, progress)?;
+        scan = &second;
+        walk = walk::walk(&*disk, &geo, scan, superblock.durable, run.recovery)?;
+    }
+    let replayed = replay::replay(&geo, scan, &walk, run.recovery)?;
     if replayed.unnamed && run.recovery != RecoveryMode::Salvage {
         return Err(Error::Corrupt {
             what: "neighbouring frames of the journal are lost: nobody can say which replicas were in them",
@@ -129,7 +138,7 @@ pub(crate) fn recover(
     if run.recovery == RecoveryMode::Strict && walk.dropped > 0 {
         return Err(Error::Corrupt {
             what: "the last frame is cut off or rotten",
-            offset: walk.end_offset(&scan),
+            offset: walk.end_offset(scan),
             hint: "it was not acknowledged if power failed while it was written; recovery_mode(TolerateTornTail) goes on without it",
         });
     }
@@ -148,7 +157,7 @@ pub(crate) fn recover(
         return Err(Error::Damaged(damage));
     }
 
-    let (segments, segment_map) = segments(&superblock, &scan, &walk, replayed.participants);
+    let (segments, segment_map) = segments(&superblock, scan, &walk, replayed.participants);
     let in_place = in_place(&geo, &segments, &walk);
     let resume = Resume {
         prev: walk.accepted.last().map(|f| f.header),
