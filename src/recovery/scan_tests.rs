@@ -233,11 +233,16 @@ fn of_large_frames_nothing_is_read_but_where_headers_and_tables_lie() {
 
 #[test]
 fn what_was_read_is_not_read_again() {
-    // The table of no bytes lies at the start of the second block, and so does the next header.
-    let journal = Journal::new(SMALL, &[0]);
-    journal.put(0, 1, Frame::full(0, 8, 0));
-    journal.put(0, 1, Frame::small(8));
-    assert_eq!(journal.readings(0), [(0, 32 * KIB), (32 * KIB, 32 * KIB)]);
+    let small = |frames: &[Frame]| {
+        let journal = Journal::new(SMALL, &[0]);
+        frames.iter().for_each(|&frame| drop(journal.put(0, 1, frame)));
+        journal.readings(0)
+    };
+    let halves = [(0, 32 * KIB), (32 * KIB, 32 * KIB)];
+    assert_eq!(small(&[Frame::full(0, 8, 0), Frame::small(8)]), halves);
+    assert_eq!(small(&[Frame::full(0, 8, 5000), Frame::small(8)]), halves, "a table to a window's last byte");
+    // A window begins where a table of no bytes does, and so does the next header.
+    assert_eq!(small(&[Frame::full(0, 9, 0), Frame::small(9)]), [(0, 32 * KIB), (36 * KIB, 28 * KIB)]);
 }
 
 #[test]
