@@ -6,6 +6,8 @@ mod decide;
 mod replay;
 mod scan;
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod scan_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod walk;
 #[cfg(all(test, not(any(loom, shuttle))))]

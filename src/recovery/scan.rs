@@ -131,6 +131,7 @@ pub(super) fn scan(
         }
         Ok(())
     })?;
+    progress(Progress { what: "recovering", done: total, total });
     // Of two that claim one number the same is always called the second.
     scan.slabs.sort_by_key(|s| (s.seq, s.slab));
     if let Some(pair) = scan.slabs.windows(2).find(|w| w[0].seq == w[1].seq) {
@@ -147,7 +148,6 @@ pub(super) fn scan(
             hint: "a write went astray, or the file was copied while in use: restore it from another store, or salvage it",
         });
     }
-    progress(Progress { what: "recovering", done: total, total });
     Ok(scan)
 }
 
