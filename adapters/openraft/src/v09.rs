@@ -1,0 +1,1 @@
+//! Log storage for openraft 0.9 with its feature `storage-v2`.
