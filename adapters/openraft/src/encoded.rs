@@ -42,12 +42,7 @@ impl Encoded {
         Ok(Self { bytes, marks })
     }
 
-    /// Index of the first entry.
-    pub fn first(&self) -> Option<u64> {
-        self.marks.first().map(|mark| mark.slot - 1)
-    }
-
-    /// As a batch takes them.
+    /// As a batch takes them. A slot is at least 1.
     pub fn slots(&self) -> Vec<(u64, u64, &[u8])> {
         let mut start = 0;
         let mut slots = Vec::with_capacity(self.marks.len());

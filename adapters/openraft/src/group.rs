@@ -96,19 +96,28 @@ impl Group {
         }
     }
 
-    /// Appends: readable on return, `done` when durable. What lies at and behind the first index is overwritten.
+    /// Appends: readable on return, `done` when durable, after all that was written before. What lies at and behind the first index is
+    /// overwritten; what was purged is not stored again.
     pub fn append(
         &self,
         entries: &Encoded,
         done: impl FnOnce(strandlog::Result<Lsn>) + Send + 'static,
     ) -> Result<()> {
+        let held = self.held();
+        let mut slots = entries.slots();
         let mut batch = Batch::new();
-        if let Some(first) = entries.first() {
-            let held = self.held();
-            if first < held.end && first >= held.start {
+        if let Some(&(slot, ..)) = slots.first()
+            && slot <= held.start
+            && self.replica.get(PURGED)?.is_some()
+        {
+            slots.retain(|&(slot, ..)| slot > held.start);
+        }
+        if let Some(&(slot, ..)) = slots.first() {
+            let first = slot - 1;
+            if held.contains(&first) {
                 // By itself, so that no reader takes the old end for the new one's beginning.
-                if let Some(mut cut) = self.cut(first)? {
-                    drop(self.wal.submit(&mut cut)?);
+                if let Some(cut) = self.cut(first)? {
+                    drop(self.wal.submit(cut)?);
                     self.cuts.fetch_add(1, Ordering::AcqRel);
                 }
             } else if first > held.end && held.is_empty() && self.replica.get(PURGED)?.is_none() {
@@ -117,7 +126,7 @@ impl Group {
             } else if first != held.end {
                 return Err(self.not_continuous(first));
             }
-            batch.append(self.id(), &entries.slots());
+            batch.append(self.id(), &slots);
         }
         self.wal.submit_with(batch, done)?;
         Ok(())
