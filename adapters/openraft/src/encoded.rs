@@ -35,8 +35,7 @@ impl Encoded {
             if marks.last().is_some_and(|before| before.slot.checked_add(1) != Some(slot)) {
                 return Err(not_consecutive());
             }
-            bytes =
-                encode_behind(&entry, bytes).map_err(|source| Error::Encode { group, what: "an entry", source })?;
+            bytes = encode_behind(&entry, bytes).map_err(|source| Error::Encode { group, what: "an entry", source })?;
             marks.push(Mark { slot, term, end: bytes.len() });
         }
         Ok(Self { bytes, marks })

@@ -98,11 +98,7 @@ impl Group {
 
     /// Appends: readable on return, `done` when durable, after all that was written before. What lies at and behind the first index is
     /// overwritten; what was purged is not stored again.
-    pub fn append(
-        &self,
-        entries: &Encoded,
-        done: impl FnOnce(strandlog::Result<Lsn>) + Send + 'static,
-    ) -> Result<()> {
+    pub fn append(&self, entries: &Encoded, done: impl FnOnce(strandlog::Result<Lsn>) + Send + 'static) -> Result<()> {
         let held = self.held();
         let mut slots = entries.slots();
         let mut batch = Batch::new();

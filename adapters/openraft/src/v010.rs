@@ -125,7 +125,8 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let range = plain(&range);
-        let walk = Walk { group: Arc::clone(&self.group), next: range.start, end: range.end, read: Vec::new().into_iter() };
+        let walk =
+            Walk { group: Arc::clone(&self.group), next: range.start, end: range.end, read: Vec::new().into_iter() };
         stream::try_unfold(walk, |mut walk| async move { Ok(walk.step::<C>()?.map(|entry| (entry, walk))) })
     }
 

@@ -8,7 +8,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::{EntryPayload, OptionalSend};
 
-use super::Types;
+use crate::support::Types;
 
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
@@ -35,10 +35,8 @@ impl RaftSnapshotBuilder<Types> for Machine {
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, Contents>> {
         let contents = self.contents.lock().unwrap().clone();
-        let meta = SnapshotMetaOf::<Types> {
-            last_log_id: contents.applied,
-            last_membership: contents.membership.clone(),
-        };
+        let meta =
+            SnapshotMetaOf::<Types> { last_log_id: contents.applied, last_membership: contents.membership.clone() };
         *self.snapshot.lock().unwrap() = Some((meta.clone(), contents.clone()));
         Ok(SnapshotOf::<Types, Contents> { meta, snapshot: contents })
     }

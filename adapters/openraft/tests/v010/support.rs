@@ -1,8 +1,4 @@
-//! What the tests share: small logs, short ways to say things to openraft, and a state machine in memory.
-
-#![allow(dead_code, missing_docs, reason = "each test uses its part")]
-
-pub mod machine;
+//! What the tests share: small logs, and short ways to say things to openraft.
 
 use std::sync::Arc;
 
@@ -97,4 +93,20 @@ pub async fn held(store: &mut Store) -> Held {
 
 pub fn indexes(entries: &[Entry]) -> Vec<u64> {
     entries.iter().map(|entry| entry.log_id.index).collect()
+}
+
+/// Small, and the same everywhere and for ever.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
 }
