@@ -29,7 +29,7 @@ mod wal;
 pub use batch::{AsEntry, Batch, Entry};
 pub use bytes::Bytes;
 pub use error::{Damage, Error, FullReport, Lost, Result};
-pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun};
+pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun, Stretch};
 pub use lsn::Lsn;
 pub use options::{
     MAX_BATCH_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, Options, Placement, Progress, ReadMode,
