@@ -25,6 +25,8 @@ pub enum Command {
     Create(Create),
     /// Show what a log holds, and where its space went.
     Info(Info),
+    /// Draw the file: whose each part of it is, and how much of that is dead.
+    Map(Map),
     /// Show replicas, and their entries.
     Dump(Dump),
     /// Read everything back and compare it with its checksums. Exits with 1, and names the damage, if there is any.
@@ -60,6 +62,22 @@ pub struct Info {
     /// How many of the largest replicas to list.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub top: usize,
+}
+
+/// What to draw, and where.
+#[derive(Debug, ClapArgs)]
+pub struct Map {
+    /// The log.
+    pub path: PathBuf,
+    /// Draw a picture into this file, for browsers and documents; one that is there is replaced.
+    #[arg(long, value_name = "OUT")]
+    pub svg: Option<PathBuf>,
+    /// The same as PNG.
+    #[arg(long, value_name = "OUT")]
+    pub png: Option<PathBuf>,
+    /// Columns in the terminal; all that it has if not given.
+    #[arg(long, value_name = "N")]
+    pub width: Option<u16>,
 }
 
 /// What to dump.

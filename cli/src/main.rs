@@ -11,6 +11,8 @@ mod info;
 mod map;
 mod open;
 mod output;
+mod overview;
+mod png;
 mod progress;
 mod salvage;
 mod size;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let done = match &args.command {
         Command::Create(args) => create::run(args, &mut out),
         Command::Info(args) => info::run(args, &mut out),
+        Command::Map(args) => map::run(args, &mut out),
         Command::Dump(args) => dump::run(args, &mut out),
         Command::Verify(args) => verify::run(args, &mut out),
         Command::Salvage(args) => salvage::run(args, &mut out),

@@ -22,6 +22,8 @@ pub enum Style {
     Journal,
     /// The chains'.
     Chain,
+    /// One of the 256 colours.
+    Hue(u8),
 }
 
 /// Where the output goes.
@@ -42,6 +44,11 @@ impl Output {
     /// Whether JSON was asked for.
     pub fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Whether there are colours.
+    pub fn has_colours(&self) -> bool {
+        self.colours
     }
 
     /// Writes a line.
@@ -72,6 +79,7 @@ impl Output {
             Style::Bad => "1;31",
             Style::Journal => "36",
             Style::Chain => "33",
+            Style::Hue(hue) => return format!("\x1b[38;5;{hue}m{text}\x1b[0m"),
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
