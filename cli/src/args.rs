@@ -31,6 +31,8 @@ pub enum Command {
     Dump(Dump),
     /// Read everything back and compare it with its checksums. Exits with 1, and names the damage, if there is any.
     Verify(Verify),
+    /// Measure which way of making writes durable a device likes.
+    Probe(Probe),
     /// Copy what can still be proved into a fresh log, also from one that does not open. Exits with 1, and names it, if anything is lost.
     Salvage(Salvage),
 }
@@ -116,6 +118,27 @@ pub struct Salvage {
     pub from: PathBuf,
     /// The log to create; it must not exist.
     pub to: PathBuf,
+}
+
+/// Where to measure, and for how long.
+#[derive(Debug, ClapArgs)]
+pub struct Probe {
+    /// The directory that a log would be kept in. A file is written there, and removed.
+    pub dir: PathBuf,
+    /// Seconds to measure for, all methods together.
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
+    pub seconds: f64,
+    /// Size of the file.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "256M")]
+    pub size: u64,
+}
+
+/// A day is long enough for any measurement, and no overflow.
+const MOST_SECONDS: f64 = 86_400.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s| (0.0..=MOST_SECONDS).contains(s) && *s > 0.0);
+    seconds.ok_or_else(|| format!("`{text}` is no time: write seconds, more than 0 and at most {MOST_SECONDS}"))
 }
 
 #[cfg(test)]

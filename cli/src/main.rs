@@ -9,12 +9,15 @@ mod dump;
 mod failure;
 mod info;
 mod map;
+mod measure;
 mod open;
 mod output;
 mod overview;
 mod png;
+mod probe;
 mod progress;
 mod salvage;
+mod scratch;
 mod size;
 mod verify;
 
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Command::Map(args) => map::run(args, &mut out),
         Command::Dump(args) => dump::run(args, &mut out),
         Command::Verify(args) => verify::run(args, &mut out),
+        Command::Probe(args) => probe::run(args, &mut out),
         Command::Salvage(args) => salvage::run(args, &mut out),
     };
     match done.and_then(|code| out.finish().map(|()| code)) {
