@@ -16,6 +16,7 @@ mod journal;
 mod lsn;
 mod options;
 mod pending;
+mod publish;
 mod recovery;
 mod replica;
 mod salvage;
@@ -36,6 +37,7 @@ pub use options::{
     RecoveryMode,
 };
 pub use pending::{Pending, SubmitFuture};
+pub use publish::Publisher;
 pub use replica::Replica;
 pub use salvage::{SalvageProgress, SalvageReport};
 pub use scrub::Scrubbed;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::size;
 
@@ -31,8 +31,12 @@ pub enum Command {
     Dump(Dump),
     /// Read everything back and compare it with its checksums. Exits with 1, and names the damage, if there is any.
     Verify(Verify),
+    /// Watch a log that another process has open, and that publishes its figures.
+    Top(Top),
     /// Measure which way of making writes durable a device likes.
     Probe(Probe),
+    /// Measure the log on your own disk, under work that you choose.
+    Bench(Bench),
     /// Copy what can still be proved into a fresh log, also from one that does not open. Exits with 1, and names it, if anything is lost.
     Salvage(Salvage),
 }
@@ -120,6 +124,19 @@ pub struct Salvage {
     pub to: PathBuf,
 }
 
+/// What to watch.
+#[derive(Debug, ClapArgs)]
+pub struct Top {
+    /// The log.
+    pub path: PathBuf,
+    /// Where its figures are published, if not beside it with `.stats` behind its name.
+    #[arg(long, value_name = "PATH")]
+    pub stats: Option<PathBuf>,
+    /// With --json: how many lines to write; no end if not given.
+    #[arg(long, value_name = "N", requires = "json")]
+    pub count: Option<u64>,
+}
+
 /// Where to measure, and for how long.
 #[derive(Debug, ClapArgs)]
 pub struct Probe {
@@ -131,6 +148,55 @@ pub struct Probe {
     /// Size of the file.
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "256M")]
     pub size: u64,
+}
+
+/// Work for a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Threads that append one entry to one replica each, and wait.
+    Append,
+    /// Threads that append one entry to each of many replicas, in one batch, and wait.
+    Batch,
+    /// Threads that append eight entries to a replica drawn at random; most are truncated soon, some replicas lag far behind.
+    Churn,
+    /// Threads that write terms and votes.
+    State,
+    /// One thread that never waits, with so many appends outstanding.
+    Window,
+}
+
+/// What to do, where, and for how long.
+#[derive(Debug, ClapArgs)]
+pub struct Bench {
+    /// The directory to write a log into; it is removed in the end.
+    pub dir: PathBuf,
+    /// What to do.
+    #[arg(long, value_enum, default_value = "append")]
+    pub workload: Workload,
+    /// Threads. By default 2 for batches, and else 32.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub threads: Option<u64>,
+    /// Bytes an entry.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse32, default_value = "256")]
+    pub entry_size: u32,
+    /// Replicas. By default 10,000 for churn and state, and else 1,000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub replicas: Option<u64>,
+    /// Replicas in a batch of the workloads `batch` (500 by default) and `state` (1).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub batch: Option<u64>,
+    /// Appends outstanding at most, with the workload `window`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000), default_value_t = 10_000)]
+    pub window: u64,
+    /// Seconds to measure for.
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
+    pub seconds: f64,
+    /// Size of the log. By default as much as the work needs, and 512M at least.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub capacity: Option<u64>,
+    /// Write a report with plots: one file, for browsers.
+    #[arg(long, value_name = "OUT")]
+    pub html: Option<PathBuf>,
 }
 
 /// A day is long enough for any measurement, and no overflow.

@@ -4,6 +4,7 @@
 //! `salvage` could not save everything; 2, it could not be done.
 
 mod args;
+mod bench;
 mod create;
 mod dump;
 mod failure;
@@ -19,6 +20,7 @@ mod progress;
 mod salvage;
 mod scratch;
 mod size;
+mod top;
 mod verify;
 
 use std::process::ExitCode;
@@ -37,7 +39,9 @@ fn main() -> ExitCode {
         Command::Map(args) => map::run(args, &mut out),
         Command::Dump(args) => dump::run(args, &mut out),
         Command::Verify(args) => verify::run(args, &mut out),
+        Command::Top(args) => top::run(args, &mut out),
         Command::Probe(args) => probe::run(args, &mut out),
+        Command::Bench(args) => bench::run(args, &mut out),
         Command::Salvage(args) => salvage::run(args, &mut out),
     };
     match done.and_then(|code| out.finish().map(|()| code)) {

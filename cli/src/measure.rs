@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 
 /// The longest latency that is told from longer ones.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Digits that are kept.
-const DIGITS: u8 = 3;
+/// Digits that are kept: what is longer by less than a hundredth is called the same.
+const DIGITS: u8 = 2;
 
 /// Latencies in nanoseconds.
 #[derive(Clone, Debug)]
@@ -37,6 +37,11 @@ impl Latencies {
         let _ = self.0.add(&other.0);
     }
 
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
     /// How many.
     pub fn count(&self) -> u64 {
         self.0.len()
@@ -52,9 +57,11 @@ impl Latencies {
         self.0.max() as f64 / 1e3
     }
 
-    /// The mean, in microseconds.
-    pub fn mean(&self) -> f64 {
-        self.0.mean() / 1e3
+    /// Microseconds, and the share that is not longer: ascending, for a curve. The share stays below 1: of a thousand the last stands
+    /// for the longest of two thousand.
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let most = 1.0 - 0.5 / self.count().max(1) as f64;
+        self.0.iter_recorded().map(|v| (v.value_iterated_to() as f64 / 1e3, v.quantile().min(most))).collect()
     }
 }
 

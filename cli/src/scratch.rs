@@ -21,6 +21,13 @@ impl Scratch {
         Ok(Self(dir.join(format!("strandlog-{what}-{}.tmp", std::process::id()))))
     }
 
+    /// Another one, with this behind its name.
+    pub fn beside(&self, suffix: &str) -> Self {
+        let mut path = self.0.clone().into_os_string();
+        path.push(suffix);
+        Self(path.into())
+    }
+
     /// Where the file is, or will be.
     pub fn path(&self) -> &Path {
         &self.0
