@@ -10,6 +10,7 @@ mod engine;
 mod error;
 #[doc(hidden)]
 pub mod format;
+mod grow;
 mod index;
 mod inspect;
 mod journal;
@@ -30,6 +31,7 @@ mod wal;
 pub use batch::{AsEntry, Batch, Entry};
 pub use bytes::Bytes;
 pub use error::{Damage, Error, FullReport, Lost, Result};
+pub use grow::{Grown, grow};
 pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun, Stretch};
 pub use lsn::Lsn;
 pub use options::{

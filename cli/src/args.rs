@@ -37,6 +37,8 @@ pub enum Command {
     Probe(Probe),
     /// Measure the log on your own disk, under work that you choose.
     Bench(Bench),
+    /// Make a log longer that nobody has open. What it holds is not touched.
+    Grow(Grow),
     /// Copy what can still be proved into a fresh log, also from one that does not open. Exits with 1, and names it, if anything is lost.
     Salvage(Salvage),
 }
@@ -113,6 +115,16 @@ pub struct Dump {
 pub struct Verify {
     /// The log.
     pub path: PathBuf,
+}
+
+/// What to make longer.
+#[derive(Debug, ClapArgs)]
+pub struct Grow {
+    /// The log.
+    pub path: PathBuf,
+    /// Size that the file is to have.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub capacity: u64,
 }
 
 /// What to salvage.

@@ -1,13 +1,14 @@
 //! The `strandlog` command: create, inspect, dump, verify and salvage log files.
 //!
-//! A file that exists is opened for reading only, and so never changed. Exit codes: 0, all is well; 1, `verify` found damage, or
-//! `salvage` could not save everything; 2, it could not be done.
+//! A log that exists is opened for reading only, and so never changed, but by `grow` and `import`. Exit codes: 0, all is well; 1, `verify`
+//! found damage, or `salvage` could not save everything; 2, it could not be done.
 
 mod args;
 mod bench;
 mod create;
 mod dump;
 mod failure;
+mod grow;
 mod info;
 mod map;
 mod measure;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Top(args) => top::run(args, &mut out),
         Command::Probe(args) => probe::run(args, &mut out),
         Command::Bench(args) => bench::run(args, &mut out),
+        Command::Grow(args) => grow::run(args, &mut out),
         Command::Salvage(args) => salvage::run(args, &mut out),
     };
     match done.and_then(|code| out.finish().map(|()| code)) {

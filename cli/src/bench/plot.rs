@@ -28,6 +28,8 @@ pub const ORANGE: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
 pub const GREY: RGBColor = RGBColor(0x9a, 0xa3, 0xaf);
 pub const INDIGO: RGBColor = RGBColor(0x2b, 0x34, 0x67);
 const LINE: u32 = 2;
+/// Labels of an axis, about.
+const LABELS: usize = 6;
 const FONT: (&str, u32) = ("sans-serif", 13);
 
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
@@ -50,7 +52,7 @@ fn svg(draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
 fn axes<'a, 'b, X, Y>(
     area: &'a Area<'b>,
     (x, x_label): (X, &dyn Fn(&X::Value) -> String),
-    (y, y_label): (Y, &dyn Fn(&Y::Value) -> String),
+    (y, y_label, y_labels): (Y, &dyn Fn(&Y::Value) -> String, usize),
 ) -> Result<
     ChartContext<'a, SVGBackend<'b>, Cartesian2d<X::CoordDescType, Y::CoordDescType>>,
     DrawingAreaErrorKind<std::io::Error>,
@@ -73,7 +75,7 @@ where
         .bold_line_style(RULE)
         .axis_style(RULE)
         .x_labels(7)
-        .y_labels(6)
+        .y_labels(y_labels)
         .x_label_formatter(x_label)
         .y_label_formatter(y_label)
         .label_style(FONT.into_font().color(&INK))
@@ -101,7 +103,11 @@ pub fn latency(o: &Outcome) -> Plot {
                 format!("{:.digits$} %", 100.0 * (1.0 - 10_f64.powf(-v)))
             }
         };
-        let mut chart = axes(area, ((low..high * 1.2).log_scale(), &|us: &f64| short(*us)), (0.0..top, &percent))?;
+        let mut chart = axes(
+            area,
+            ((low..high * 1.2).log_scale(), &|us: &f64| short(*us)),
+            (0.0..top, &percent, top as usize + 1),
+        )?;
         for (curve, colour) in [(&writes, GREY), (&commits, BLUE)] {
             let points = curve.iter().map(|&(us, share)| (us, nines(share)));
             chart.draw_series(LineSeries::new(points, colour.stroke_width(LINE)))?;
@@ -112,19 +118,14 @@ pub fn latency(o: &Outcome) -> Plot {
     if !writes.is_empty() {
         legend.push((GREY, "the device's durable write"));
     }
-    Plot {
-        title: "Latency".into(),
-        note: "share of all that took no longer, on a scale of nines".into(),
-        svg: drawing,
-        legend,
-    }
+    Plot { title: "Latency".into(), note: "the share that took no longer, in nines".into(), svg: drawing, legend }
 }
 
 /// What got done over time.
 pub fn throughput(o: &Outcome, unit: &str) -> Plot {
     let points: Vec<(f64, f64)> = o.samples.iter().map(|s| (s.at, rate(s))).collect();
     let drawing = svg(|area| {
-        let mut chart = axes(area, (time(o), &seconds), (up_to(&points), &|v: &f64| count(*v as u64)))?;
+        let mut chart = axes(area, (time(o), &seconds), (up_to(&points), &|v: &f64| count(*v as u64), LABELS))?;
         chart.draw_series(
             AreaSeries::new(points.iter().copied(), 0.0, BLUE.mix(0.15)).border_style(BLUE.stroke_width(LINE)),
         )?;
@@ -143,7 +144,8 @@ pub fn latency_over_time(o: &Outcome) -> Plot {
     let low = all().fold(f64::MAX, f64::min).clamp(0.1, 1e6);
     let high = all().fold(low * 10.0, f64::max);
     let drawing = svg(|area| {
-        let mut chart = axes(area, (time(o), &seconds), ((low * 0.8..high * 1.2).log_scale(), &|us: &f64| short(*us)))?;
+        let mut chart =
+            axes(area, (time(o), &seconds), ((low * 0.8..high * 1.2).log_scale(), &|us: &f64| short(*us), LABELS))?;
         for (points, colour) in [(&p50, BLUE), (&p99, ORANGE)] {
             chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(LINE)))?;
         }
@@ -173,7 +175,7 @@ pub fn commit_sizes(notes: &Notes) -> Plot {
         let mut chart = axes(
             area,
             ((0..columns.max(4) - 1).into_segmented(), &class),
-            (0.0..highest * 1.08, &|v: &f64| format!("{v:.0} %")),
+            (0.0..highest * 1.08, &|v: &f64| format!("{v:.0} %"), LABELS),
         )?;
         chart.draw_series(bars.iter().map(|&(i, share)| {
             let i = i32::try_from(i).unwrap_or(i32::MAX - 1);
@@ -196,10 +198,14 @@ pub fn commit_sizes(notes: &Notes) -> Plot {
 pub fn space(o: &Outcome) -> Plot {
     let journal = |s: &Sample| (s.stats.journal_segments - s.stats.free_segments) * s.stats.segment_size;
     let chains = |s: &Sample| (s.stats.used_chunks + s.stats.pinned_chunks) * s.stats.chunk_size;
-    let both: Vec<(f64, f64)> = o.samples.iter().map(|s| (s.at, (journal(s) + chains(s)) as f64)).collect();
-    let lower: Vec<(f64, f64)> = o.samples.iter().map(|s| (s.at, journal(s) as f64)).collect();
+    let most = o.samples.iter().map(|s| journal(s) + chains(s)).max().unwrap_or(0);
+    // Round figures on the axis: whole units.
+    let (unit, name) = if most >= 4 << 30 { (f64::from(1 << 30), "GiB") } else { (f64::from(1 << 20), "MiB") };
+    let scaled = |s: &Sample, bytes: u64| (s.at, bytes as f64 / unit);
+    let both: Vec<(f64, f64)> = o.samples.iter().map(|s| scaled(s, journal(s) + chains(s))).collect();
+    let lower: Vec<(f64, f64)> = o.samples.iter().map(|s| scaled(s, journal(s))).collect();
     let drawing = svg(|area| {
-        let mut chart = axes(area, (time(o), &seconds), (up_to(&both), &|v: &f64| human(*v as u64)))?;
+        let mut chart = axes(area, (time(o), &seconds), (up_to(&both), &|v: &f64| format!("{v} {name}"), LABELS))?;
         for (points, colour) in [(&both, GREY), (&lower, INDIGO)] {
             let filled = AreaSeries::new(points.iter().copied(), 0.0, colour.mix(0.85));
             chart.draw_series(filled.border_style(colour.stroke_width(1)))?;
@@ -226,7 +232,7 @@ pub fn sharing(o: &Outcome, unit: &str) -> Plot {
         })
         .collect();
     let drawing = svg(|area| {
-        let mut chart = axes(area, (time(o), &seconds), (up_to(&points), &|v: &f64| format!("{v:.1}")))?;
+        let mut chart = axes(area, (time(o), &seconds), (up_to(&points), &|v: &f64| format!("{v:.1}"), LABELS))?;
         chart.draw_series(LineSeries::new(points.iter().copied(), INDIGO.stroke_width(LINE)))?;
         Ok(())
     });
