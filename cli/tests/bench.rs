@@ -26,7 +26,7 @@ fn every_workload_runs_and_leaves_nothing() {
 fn a_report_is_one_page_that_needs_nothing_else() {
     let (dir, path) = place();
     let html = path.with_extension("html");
-    let args = ["--seconds", "0.6", "--capacity", "32M", "--html", str(&html)];
+    let args = ["--seconds", "0.6", "--capacity", "32M", "--replicas", "50", "--html", str(&html)];
     let ran = strandlog(&[&["bench", str(dir.path())][..], &args].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.contains("p99") && ran.out.contains("report: "), "{ran:?}");

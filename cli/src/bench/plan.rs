@@ -1,5 +1,7 @@
 //! The work, with every size filled in.
 
+use strandlog::Error;
+
 use crate::args::{Bench, Workload};
 use crate::failure::{Failure, Result};
 use crate::size::{count, human};
@@ -57,6 +59,9 @@ impl Plan {
             _ => replicas.saturating_mul(keep).saturating_mul(bytes),
         };
         let capacity = args.capacity.unwrap_or(live.saturating_mul(2).max(LEAST_CAPACITY).next_multiple_of(1 << 20));
+        // In a log that was given a size what is alive takes a quarter of it, or the shortest tails there are.
+        let fits = capacity / 4 / replicas.saturating_mul(bytes).max(1);
+        let keep = keep.min(fits.max(*KEEP_ENTRIES.start()));
         let plan = Self {
             workload,
             threads,
@@ -68,6 +73,17 @@ impl Plan {
             capacity,
         };
         Ok(plan)
+    }
+
+    /// What went wrong, with what to do about it.
+    pub fn failure(&self, error: Error) -> Failure {
+        match error {
+            Error::Full(_) => Failure::Request(format!(
+                "{error}\nthe log of {} is too small for this work: give it more with --capacity, or fewer --replicas",
+                human(self.capacity)
+            )),
+            other => other.into(),
+        }
     }
 
     /// What is counted.

@@ -112,7 +112,7 @@ pub fn measure(
         slot.drain(&mut all);
     }
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(error.into());
+        return Err(plan.failure(error));
     }
     let (notes, stats) = (disk.notes(), wal.stats());
     Ok(Outcome { seconds, items: all.items, latencies: all.latencies, notes, samples, stats, cpu: cpu_seconds() - cpu })
