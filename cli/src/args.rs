@@ -8,7 +8,7 @@ use crate::size;
 
 /// Create, inspect, dump, verify and salvage strandlog files.
 #[derive(Debug, Parser)]
-#[command(name = "strandlog", version, max_term_width = 100)]
+#[command(name = "strandlog", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Args {
     /// Machine-readable output: one JSON object, or one a line for `dump`.
     #[arg(long, global = true)]
@@ -17,6 +17,9 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Command,
 }
+
+const EXIT_CODES: &str = "Exit codes: 0, all is well; 1, damage was found, or not everything could be saved, exported or imported as it was; \
+2, the request makes no sense, or could not be carried out.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -37,10 +40,18 @@ pub enum Command {
     Probe(Probe),
     /// Measure the log on your own disk, under work that you choose.
     Bench(Bench),
+    /// Write everything that a log holds as JSON lines, for other programs and for `import`.
+    Export(Export),
+    /// Copy an export, or another kind of log, into a log, and compare. Run again after an interruption, it goes on.
+    Import(Import),
     /// Make a log longer that nobody has open. What it holds is not touched.
     Grow(Grow),
     /// Copy what can still be proved into a fresh log, also from one that does not open. Exits with 1, and names it, if anything is lost.
     Salvage(Salvage),
+    /// Write the completions for a shell.
+    Completions(Completions),
+    /// Write the manual page.
+    Man(Man),
 }
 
 /// Sizes are in bytes, or with a suffix: 64K, 4M, 1G, 2T.
@@ -115,6 +126,61 @@ pub struct Dump {
 pub struct Verify {
     /// The log.
     pub path: PathBuf,
+}
+
+/// What to export.
+#[derive(Debug, ClapArgs)]
+pub struct Export {
+    /// The log.
+    pub path: PathBuf,
+    /// Write into this file, which must not exist. Standard output if not given.
+    #[arg(long, value_name = "OUT")]
+    pub out: Option<PathBuf>,
+}
+
+/// What can be imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// What `export` writes; `-` is standard input.
+    Jsonl,
+    /// A directory of raft-engine that nobody has open. Each entry's message becomes its payload, byte for byte.
+    RaftEngine,
+}
+
+/// What to import, and where to.
+#[derive(Debug, ClapArgs)]
+pub struct Import {
+    /// What kind of thing it is.
+    #[arg(long, value_enum)]
+    pub from: Source,
+    /// The file or directory to import.
+    pub source: PathBuf,
+    /// The log: created if it is not there.
+    pub path: PathBuf,
+    /// Size of a log that is created. As large as the one that was exported, or as needed, if not given.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub capacity: Option<u64>,
+    /// For raft-engine: the field of an entry's message that holds its index.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub index_field: u32,
+    /// For raft-engine: the field of an entry's message that holds its term.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub term_field: u32,
+}
+
+/// Which shell.
+#[derive(Debug, ClapArgs)]
+pub struct Completions {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// Where to.
+#[derive(Debug, ClapArgs)]
+pub struct Man {
+    /// Write a page for each command into this directory, instead of the one of the tool to standard output.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// What to make longer.

@@ -1,7 +1,7 @@
 //! Standard output: buffered, for people or for machines.
 
 use std::fmt::{Arguments, Display};
-use std::io::{BufWriter, IsTerminal, StdoutLock, Write, stdout};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write, stdout};
 
 use serde_json::Value;
 
@@ -87,6 +87,16 @@ impl Output {
     /// Everything is out.
     pub fn finish(&mut self) -> Result<()> {
         Ok(self.out.flush()?)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

@@ -169,9 +169,9 @@ impl View<'_> {
         let share = if whole == 0 { 0.0 } else { (part as f64 / whole as f64).clamp(0.0, 1.0) };
         let colour = if share >= NEARLY_FULL { WARN } else { GOOD };
         let [label, bar, words] =
-            Layout::horizontal([Constraint::Length(10), Constraint::Min(10), Constraint::Length(38)]).areas(area);
+            Layout::horizontal([Constraint::Length(10), Constraint::Min(10), Constraint::Length(46)]).areas(area);
         frame.render_widget(Paragraph::new(name.to_owned()), label);
-        let gauge = LineGauge::default().ratio(share).label(format!("{:>3.0} %", share * 100.0));
+        let gauge = LineGauge::default().filled_symbol("█").unfilled_symbol("░").ratio(share).label(format!("{:>3.0} %", share * 100.0));
         frame.render_widget(gauge.filled_style(self.colour(colour)).unfilled_style(self.pale()), bar);
         frame.render_widget(Paragraph::new(format!(" {note}")).style(self.pale()), words);
     }
