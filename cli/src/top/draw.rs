@@ -171,7 +171,11 @@ impl View<'_> {
         let [label, bar, words] =
             Layout::horizontal([Constraint::Length(10), Constraint::Min(10), Constraint::Length(46)]).areas(area);
         frame.render_widget(Paragraph::new(name.to_owned()), label);
-        let gauge = LineGauge::default().filled_symbol("█").unfilled_symbol("░").ratio(share).label(format!("{:>3.0} %", share * 100.0));
+        let gauge = LineGauge::default()
+            .filled_symbol("█")
+            .unfilled_symbol("░")
+            .ratio(share)
+            .label(format!("{:>3.0} %", share * 100.0));
         frame.render_widget(gauge.filled_style(self.colour(colour)).unfilled_style(self.pale()), bar);
         frame.render_widget(Paragraph::new(format!(" {note}")).style(self.pale()), words);
     }
