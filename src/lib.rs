@@ -10,12 +10,14 @@ mod engine;
 mod error;
 #[doc(hidden)]
 pub mod format;
+mod grow;
 mod index;
 mod inspect;
 mod journal;
 mod lsn;
 mod options;
 mod pending;
+mod publish;
 mod recovery;
 mod replica;
 mod salvage;
@@ -29,7 +31,8 @@ mod wal;
 pub use batch::{AsEntry, Batch, Entry};
 pub use bytes::Bytes;
 pub use error::{Damage, Error, FullReport, Lost, Result};
-pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun};
+pub use grow::{Grown, grow};
+pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun, Stretch};
 pub use journal::Sink;
 pub use lsn::Lsn;
 pub use options::{
@@ -37,6 +40,7 @@ pub use options::{
     RecoveryMode,
 };
 pub use pending::{Pending, SubmitFuture};
+pub use publish::Publisher;
 pub use replica::Replica;
 pub use salvage::{SalvageProgress, SalvageReport};
 pub use scrub::Scrubbed;

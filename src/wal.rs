@@ -330,12 +330,15 @@ impl Wal {
 }
 
 /// A, durable; then B, durable.
-fn write_superblocks(disk: &dyn Disk, superblock: &crate::format::superblock::Superblock) -> std::io::Result<()> {
+pub(crate) fn write_superblocks(
+    disk: &dyn Disk,
+    superblock: &crate::format::superblock::Superblock,
+) -> std::io::Result<()> {
     let bytes = crate::disk::AlignedBuf::from(superblock.encode().as_slice());
     SUPERBLOCK_OFFSETS.into_iter().try_for_each(|offset| disk.write_durable_at(offset, bytes.as_slice()))
 }
 
-fn open_error(path: &Path, error: OpenError) -> Error {
+pub(crate) fn open_error(path: &Path, error: OpenError) -> Error {
     match error {
         OpenError::Locked { path } => Error::Locked { path },
         OpenError::Io { context, source, .. } => Error::io(format!("{context} {}", path.display()), source),
