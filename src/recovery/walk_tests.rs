@@ -418,7 +418,7 @@ fn a_payload_that_cannot_be_read_is_an_error_and_no_end() {
 
 fn piece(owner: u64) -> Packed {
     let payload = [owner as u8; 3000];
-    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload) };
+    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload), bulk: None };
     pack(superblock().seed(), owner, 1, &[entry], 16 << 10, || 1000).pop().expect("one piece")
 }
 
