@@ -49,6 +49,7 @@ counters!(
     dropped_frames,
     damaged_entries,
     unnamed_losses,
+    opened_by_snapshot,
 );
 
 /// Figures about a log, all at one moment. Counters run from the opening.
@@ -92,6 +93,8 @@ pub struct Stats {
     /// Not 0 only after an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage): frames are lost of which nobody can say who
     /// was in them, so replicas may be missing without being named.
     pub unnamed_losses: u64,
+    /// 1 where the opening took the index as the last close had left it, and read no frames; else 0.
+    pub opened_by_snapshot: u64,
     /// Everything at or below this LSN is durable.
     pub durable_lsn: u64,
     /// Replicas that exist.

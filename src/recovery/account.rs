@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use rustc_hash::FxHashMap;
+
 use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::{Geometry, demand};
@@ -20,7 +22,7 @@ pub(super) fn claim_chunks(
     pins: &Arc<Pins>,
 ) {
     let contested = contested(geo, states);
-    let mut owners: HashMap<u32, u64> = HashMap::new();
+    let mut owners: FxHashMap<u32, u64> = FxHashMap::default();
     for (&id, state) in states.iter_mut() {
         let mut keep = |desc: &PieceDesc| {
             let fought_over = chunks(geo, desc).any(|c| contested.contains(&c));
@@ -38,6 +40,27 @@ pub(super) fn claim_chunks(
         }
         state.clip_damage();
     }
+    tails(geo, pool, states);
+}
+
+/// As [`claim_chunks`], of a snapshot: there nobody names another's chunk, or it is none. `false`: somebody does.
+pub(super) fn claim_all(geo: &Geometry, pool: &mut Pool, states: &mut HashMap<u64, ReplicaState>) -> bool {
+    let mut owners: FxHashMap<u32, u64> = FxHashMap::default();
+    for (&id, state) in states.iter() {
+        let values = state.keys.iter().filter_map(|e| match &e.value {
+            Value::Out(piece) => Some(piece),
+            Value::Inline(_) => None,
+        });
+        if !state.places.chain().iter().chain(values).all(|p| pool.claim(&p.desc.extents, id, &mut owners)) {
+            return false;
+        }
+    }
+    tails(geo, pool, states);
+    true
+}
+
+/// Where each replica's next piece may go.
+fn tails(geo: &Geometry, pool: &Pool, states: &mut HashMap<u64, ReplicaState>) {
     for state in states.values_mut() {
         let last = state.places.chain().iter().max_by_key(|p| p.desc.id).and_then(|p| p.desc.extents.last().copied());
         let Some(last) = last else { continue };
@@ -91,7 +114,7 @@ fn chunks(geo: &Geometry, desc: &PieceDesc) -> impl Iterator<Item = u32> {
 
 /// Chunks that more than one replica names.
 fn contested(geo: &Geometry, states: &HashMap<u64, ReplicaState>) -> HashSet<u32> {
-    let mut owner: HashMap<u32, u64> = HashMap::new();
+    let mut owner: FxHashMap<u32, u64> = FxHashMap::default();
     let mut contested = HashSet::new();
     for (&id, state) in states {
         let values = state.keys.iter().filter_map(|e| match &e.value {

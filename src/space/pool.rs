@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use roaring::RoaringBitmap;
+use rustc_hash::FxHashMap;
 
 use super::pins::Pins;
 use crate::format::BLOCK_BYTES;
@@ -161,14 +162,51 @@ impl Pool {
         extents
     }
 
+    /// Free chunks for so many blocks, in as few runs as there are, and at most `most`, ascending. **They stay free**: for whoever writes
+    /// when nobody allocates any more.
+    pub fn free_runs(&self, blocks: u64, most: usize) -> Option<Vec<Extent>> {
+        let per = u64::from(self.blocks_per_chunk);
+        let wanted = blocks.div_ceil(per);
+        let mut runs: Vec<(u32, u64)> = Vec::new();
+        for chunk in &self.free {
+            match runs.last_mut() {
+                Some((first, n)) if u64::from(*first) + *n == u64::from(chunk) => *n += 1,
+                _ => runs.push((chunk, 1)),
+            }
+        }
+        // The smallest that holds all of it; else the longest there are.
+        if let Some(&run) = runs.iter().filter(|(_, n)| *n >= wanted).min_by_key(|&&(first, n)| (n, first)) {
+            runs = vec![run];
+        } else {
+            runs.sort_unstable_by_key(|&(first, n)| (std::cmp::Reverse(n), first));
+            runs.truncate(most);
+        }
+        let mut left = blocks;
+        let mut extents = Vec::with_capacity(runs.len());
+        for (first, n) in runs {
+            let blocks = left.min(n * per);
+            left -= blocks;
+            if blocks > 0 {
+                let block = u32::try_from(u64::from(first) * per).ok()?;
+                extents.push(Extent { block, blocks: u32::try_from(blocks).ok()? });
+            }
+        }
+        extents.sort_unstable_by_key(|e| e.block);
+        (left == 0).then_some(extents)
+    }
+
     /// Counts a piece in every chunk it touches.
     fn hold(&mut self, extents: Vec<Extent>) -> Option<Vec<Extent>> {
+        self.count(&extents);
+        Some(extents)
+    }
+
+    fn count(&mut self, extents: &[Extent]) {
         for chunk in extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
             if let Some(n) = self.pieces.get_mut(chunk as usize) {
                 *n = n.saturating_add(1);
             }
         }
-        Some(extents)
     }
 
     /// Recovery: takes the chunks of a linked piece. `false`, and nothing changes, where one of them belongs to the journal or to
@@ -177,7 +215,7 @@ impl Pool {
         &mut self,
         extents: &[Extent],
         replica: u64,
-        owners: &mut std::collections::HashMap<u32, u64>,
+        owners: &mut FxHashMap<u32, u64>,
     ) -> bool {
         let chunks = || extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk));
         let fits = chunks().all(|c| match owners.get(&c) {
@@ -187,11 +225,12 @@ impl Pool {
         if !fits {
             return false;
         }
-        for chunk in chunks().collect::<Vec<_>>() {
+        for chunk in chunks() {
             self.free.remove(chunk);
             owners.insert(chunk, replica);
         }
-        self.hold(extents.to_vec()).is_some()
+        self.count(extents);
+        true
     }
 
     /// Recovery: takes the chunks of a piece that is dead already, and frees them once a durable watermark covers `lsn`.
@@ -472,7 +511,7 @@ mod tests {
 
     #[test]
     fn recovery_claims_what_is_nobody_elses() {
-        let (mut pool, mut owners) = (pool(), std::collections::HashMap::new());
+        let (mut pool, mut owners) = (pool(), FxHashMap::default());
         assert!(pool.claim(&at(20, 6), 1, &mut owners));
         assert_eq!((pool.free(), pool.used()), (46, 2));
         assert!(pool.claim(&[Extent { block: 21 * 4 + 2, blocks: 1 }], 1, &mut owners), "its own chunk, another piece");
@@ -486,7 +525,7 @@ mod tests {
     #[test]
     fn recovery_holds_dead_pieces_until_a_watermark_covers_them() {
         let (mut pool, pins) = (pool(), Pins::new(64));
-        let mut owners = std::collections::HashMap::new();
+        let mut owners = FxHashMap::default();
         assert!(pool.claim(&at(20, 1), 1, &mut owners));
         let held = pool.hold_dead(9, [at(15, 1), at(20, 2), at(30, 5)].concat());
         assert_eq!(held, [at(20, 2), at(30, 5)].concat(), "what is the journal's stays the journal's");
@@ -498,6 +537,23 @@ mod tests {
         let nothing: Vec<Extent> = Vec::new();
         assert_eq!(pool.hold_dead(10, at(15, 1)), nothing);
         assert!(!pool.has_dying());
+    }
+
+    #[test]
+    fn free_runs_are_few_and_stay_free() {
+        let (mut pool, pins) = (pool(), Pins::new(64));
+        assert_eq!(pool.free_runs(9, 3), Some(at(16, 9)));
+        while pool.allocate(4, &mut None).is_some() {}
+        assert_eq!(pool.free_runs(1, 3), None);
+        for chunk in [20, 21, 22, 30, 32, 33, 40, 63] {
+            pool.give_back(&at(chunk, 4), &pins);
+        }
+        assert_eq!(pool.free_runs(8, 3), Some(at(32, 8)), "the smallest that is large enough");
+        assert_eq!(pool.free_runs(12, 3), Some(at(20, 12)));
+        assert_eq!(pool.free_runs(13, 3), Some([at(20, 12), at(32, 1)].concat()), "the longest, in order");
+        assert_eq!(pool.free_runs(24, 3), Some([at(20, 12), at(30, 4), at(32, 8)].concat()));
+        assert_eq!([pool.free_runs(25, 3), pool.free_runs(u64::MAX, 3)], [None, None]);
+        assert_eq!(pool.free(), 8);
     }
 
     #[test]
