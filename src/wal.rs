@@ -250,7 +250,8 @@ impl Options {
             }
         };
         let len = self.capacity / crate::format::BLOCK_BYTES * crate::format::BLOCK_BYTES;
-        let created = FileDisk::create(path, len, mode, &mut progress, |disk| recovery::write_superblocks(disk, &blank));
+        let created =
+            FileDisk::create(path, len, mode, &mut progress, |disk| recovery::write_superblocks(disk, &blank));
         self.progress = report;
         created.map_err(|e| open_error(path, e))
     }

@@ -23,6 +23,8 @@ pub const MAX_JOURNAL_SLABS: usize = 4000;
 
 /// No file is rewritten so often: one that claims so is not believed, and counting on does not overflow.
 const MAX_EPOCH: u64 = 3 << 60;
+/// From here on no log is opened any more: it could not be rewritten often enough.
+pub const LAST_EPOCH: u64 = MAX_EPOCH - (1 << 56);
 const MAGIC: [u8; 8] = *b"strandl\x01";
 const FIXED_BYTES: usize = 80;
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
@@ -419,7 +421,10 @@ mod tests {
         assert!(lie(&|s| s.lsn = MAX_LSN) && !lie(&|s| s.lsn = MAX_LSN + 1));
         assert!(lie(&|s| s.bytes = 48 * 4096) && !lie(&|s| s.bytes = 48 * 4096 + 1), "more than its chunks hold");
         assert!(lie(&|s| s.bytes = 1) && !lie(&|s| s.bytes = 0));
-        assert!(lie(&|s| s.extents = one(most - 40, 40)) && !lie(&|s| s.extents = one(most - 39, 40)), "beyond the pool");
+        assert!(
+            lie(&|s| s.extents = one(most - 40, 40)) && !lie(&|s| s.extents = one(most - 39, 40)),
+            "beyond the pool"
+        );
         assert!(!lie(&|s| s.extents = one(u32::MAX, u32::MAX)));
         assert!(lie(&|s| s.extents = many(16)) && !lie(&|s| s.extents = Vec::new()));
         assert!(!lie(&|s| s.extents[1].blocks = 0), "an extent of nothing");

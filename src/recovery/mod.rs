@@ -18,7 +18,9 @@ use crate::engine::{Engine, Geometry, Parts};
 use crate::error::{Error, Result};
 use crate::format::POOL_OFFSET;
 use crate::format::frame::FrameHeader;
-use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock, SuperblockError};
+use crate::format::superblock::{
+    LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock, SuperblockError,
+};
 use crate::index::{Registry, ReplicaState};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
 use crate::options::{Progress, RecoveryMode, RunOptions};
@@ -70,6 +72,13 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         let first = errors.into_iter().find(|e| *e != SuperblockError::Blank);
         return Err(superblock_error(first.unwrap_or(SuperblockError::Blank)));
     };
+    if sb.epoch > LAST_EPOCH {
+        return Err(Error::Corrupt {
+            what: "a superblock whose number no log reaches",
+            offset: 0,
+            hint: "its checksum holds, so it was made to look like this: restore the file from another store",
+        });
+    }
     // Bad, or older: a cut between A and B. Left so, it would be the only one when the next change tears the other, and it
     // does not know every slab of the journal. The good one is not touched, and made durable first.
     let (mut behind, good): (Vec<_>, Vec<_>) = copies.into_iter().partition(|(_, copy)| copy.as_ref() != Some(&sb));

@@ -11,9 +11,7 @@
 
 use super::longest;
 use crate::engine::Geometry;
-use crate::format::frame::{
-    ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION, Participants,
-};
+use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION, Participants};
 use crate::format::piece::PieceDesc;
 use crate::format::record::MAX_DAMAGE_RANGES;
 use crate::format::superblock::Superblock;
@@ -68,7 +66,8 @@ impl Head {
         if r.u32()? != MAGIC {
             return None;
         }
-        let last = FrameHeader::decode(geo.seed, lsn % geo.segment_bytes, geo.segment_bytes, r.take(FRAME_HEADER_BYTES)?)?;
+        let last =
+            FrameHeader::decode(geo.seed, lsn % geo.segment_bytes, geo.segment_bytes, r.take(FRAME_HEADER_BYTES)?)?;
         let Participants::These(participants) = Participants::decode(r)? else { return None };
         let session = r.u64()?;
         let next_seq = r.varint()?;
@@ -252,6 +251,12 @@ impl<'a> Decoder<'a> {
         self.left == 0 && self.r.rest().is_empty()
     }
 
+    /// Bytes that were not read yet.
+    #[cfg(test)]
+    pub fn rest(&self) -> usize {
+        self.r.rest().len()
+    }
+
     /// At most so many replicas follow.
     pub fn most(&self) -> usize {
         // The fixed parts of a replica alone take so much.
@@ -285,7 +290,8 @@ impl<'a> Decoder<'a> {
             None => gap,
         };
         self.before = Some(id);
-        let mut state = ReplicaState { exists: true, incarnation: self.r.u64()?, first: self.r.varint()?, ..Default::default() };
+        let mut state =
+            ReplicaState { exists: true, incarnation: self.r.u64()?, first: self.r.varint()?, ..Default::default() };
         state.last = state.first.checked_sub(1)?.checked_add(self.r.varint()?)?;
         (state.prev_term, state.seq) = (self.r.varint()?, self.r.u16()?);
         state.core_seq = self.segment(id)?;
@@ -366,35 +372,40 @@ impl<'a> Decoder<'a> {
         let gap = self.r.varint()?;
         let start = end.wrapping_add(gap >> 1 ^ (gap & 1).wrapping_neg());
         (n > 0 && n <= most).then_some(())?;
-        let mut here = start;
-        if kind == EACH {
-            for _ in 0..n {
-                *len = self.r.varint32()?;
-                here = self.entry(here, *len)?;
-            }
-        } else {
-            *len = if kind == SAME { *len } else { self.r.varint32()? };
-            (kind <= ONE).then_some(())?;
-            for _ in 0..n {
-                here = self.entry(here, *len)?;
-            }
-        }
         // A run lies in one frame, a frame in one segment.
         let (seq, within) = (start / self.geo.segment_bytes, start % self.geo.segment_bytes);
-        let held = within >= FRAME_HEADER_BYTES as u64 && here <= self.head.last.end();
-        (held && within + (here - start) <= self.geo.segment_bytes).then_some(())?;
         self.list(seq, id)?;
-        *end = here;
-        Some(())
-    }
-
-    /// An entry that begins at an LSN; answers where it ends.
-    fn entry(&mut self, at: u64, len: u32) -> Option<u64> {
-        let bytes = ENTRY_CRC_BYTES as u64 + u64::from(len);
-        (len <= MAX_INLINE_ENTRY).then_some(())?;
-        self.journal = self.journal.checked_sub(bytes)?;
-        self.locs.push(Loc::new(at, len));
-        at.checked_add(bytes)
+        let mut room = self.geo.segment_bytes - within;
+        let mut take = |bytes: u64| {
+            room = room.checked_sub(bytes)?;
+            self.journal = self.journal.checked_sub(bytes)?;
+            Some(())
+        };
+        let each = |len: u32| (len <= MAX_INLINE_ENTRY).then_some(ENTRY_CRC_BYTES as u64 + u64::from(len));
+        *end = start;
+        match kind {
+            EACH => {
+                for _ in 0..n {
+                    *len = self.r.varint32()?;
+                    let bytes = each(*len)?;
+                    take(bytes)?;
+                    self.locs.push(Loc::new(*end, *len));
+                    *end += bytes;
+                }
+            }
+            SAME | ONE => {
+                if kind == ONE {
+                    *len = self.r.varint32()?;
+                }
+                let bytes = each(*len)?;
+                // Before anything grows by so many.
+                take(n.checked_mul(bytes)?)?;
+                self.locs.extend((0..n).map(|i| Loc::new(start + i * bytes, *len)));
+                *end += n * bytes;
+            }
+            _ => return None,
+        }
+        (within >= FRAME_HEADER_BYTES as u64 && *end <= self.head.last.end()).then_some(())
     }
 
     fn keys(&mut self, id: u64, state: &mut ReplicaState) -> Option<()> {

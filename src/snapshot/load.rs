@@ -67,7 +67,7 @@ pub(super) enum Doubt {
 }
 
 /// Compares the snapshot with itself and with the journal.
-fn check(
+pub(super) fn check(
     disk: &dyn Disk,
     geo: &Geometry,
     sb: &Superblock,

@@ -211,12 +211,7 @@ impl Pool {
 
     /// Recovery: takes the chunks of a linked piece. `false`, and nothing changes, where one of them belongs to the journal or to
     /// another replica (`owners` says whose each chunk is).
-    pub fn claim(
-        &mut self,
-        extents: &[Extent],
-        replica: u64,
-        owners: &mut FxHashMap<u32, u64>,
-    ) -> bool {
+    pub fn claim(&mut self, extents: &[Extent], replica: u64, owners: &mut FxHashMap<u32, u64>) -> bool {
         let chunks = || extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk));
         let fits = chunks().all(|c| match owners.get(&c) {
             Some(&owner) => owner == replica,
