@@ -89,6 +89,7 @@ fn both(options: impl Fn() -> Options, disk: &SimDisk) -> ([Arc<SimDisk>; 2], [W
     (disks, wals)
 }
 
+#[derive(Clone)]
 struct Writer {
     work: Work,
     model: Model,
@@ -152,32 +153,24 @@ fn alike(seed: u64) -> u64 {
         let ([a, b], [from_snapshot, from_journal]) = both(options, &disk);
         assert!(!by_snapshot(&from_journal), "{what}");
         used += u64::from(by_snapshot(&from_snapshot));
+        let (left, right) = (see(&from_snapshot), see(&from_journal));
         if rots {
-            // What rotted may be of use to one of the two alone: see `rot_that_only_the_journal_shows`.
-            assert!(see(&from_snapshot).report.accounting.is_empty(), "{what}");
-            if from_journal.damage() != from_snapshot.damage() {
+            // What rotted in the journal alone, only the journal shows; and it knows of locations that were given up with their damage.
+            assert!(left.report.accounting.is_empty(), "{what}");
+            if from_journal.stats().lost_frames > 0 {
                 return used;
             }
-        } else {
-            assert_sound(&from_snapshot, &what);
-        }
-        let (left, right) = (see(&from_snapshot), see(&from_journal));
-        assert_eq!(left, right, "{what}");
-        assert!(rots || left.model.as_ref().ok() == Some(&writer.model), "{what}");
-        if rots {
+            assert_eq!((left.model, left.damage), (right.model, right.damage), "{what}");
             disk = Arc::new(a.restart());
             continue;
         }
+        assert_sound(&from_snapshot, &what);
+        assert_eq!(left, right, "{what}");
+        assert_eq!(left.model.ok().as_ref(), Some(&writer.model), "{what}");
         // Both go on with the same work, clean, and die.
-        let mut other = Writer {
-            work: Work { rng: writer.work.rng.clone(), ..Work::new(seed, shape()) },
-            model: writer.model.clone(),
-        };
-        other.work.next_term();
-        let rng = other.work.rng.clone();
+        writer.work.next_term();
+        let (mut other, mut twin) = (writer.clone(), writer.clone());
         other.commit(&from_snapshot, 12);
-        let mut twin = Writer { work: Work { rng, ..Work::new(seed, shape()) }, model: writer.model.clone() };
-        twin.work.next_term();
         twin.commit(&from_journal, 12);
         assert!(other.model == twin.model, "{what}");
         for wal in [&from_snapshot, &from_journal] {
@@ -234,7 +227,7 @@ fn a_snapshot_that_rots_anywhere_costs_nothing_but_time() {
         .flat_map(|e| (e.offset()..e.offset() + e.bytes()).step_by(SECTOR))
         .take(snapshot.bytes.div_ceil(SECTOR as u64) as usize)
         .collect();
-    assert!(sectors.len() > 20, "{snapshot:?}");
+    assert!(sectors.len() > 7, "{snapshot:?}");
     for_each(&sectors, |at| {
         for wound in 0..4 {
             let disk = Arc::new(disk.restart());
@@ -268,7 +261,7 @@ fn a_snapshot_is_not_believed_once_a_later_session_wrote_a_frame() {
     let mut stale = 0;
     for seed in 0..40 {
         let (before, mut model) = closed(seed);
-        let disk = Arc::new(before.restart());
+        let mut disk = Arc::new(before.restart());
         let mut wal = open(options(), &disk);
         let mut index = 1;
         let mut put = |wal: &Wal, model: &mut Model| {
@@ -281,6 +274,7 @@ fn a_snapshot_is_not_believed_once_a_later_session_wrote_a_frame() {
         for life in 0..seed % 3 {
             // Later sessions, killed: where segments are short they go on in place.
             drop(wal);
+            disk = Arc::new(disk.restart());
             wal = open(options(), &disk);
             put(&wal, &mut model);
             if life == 1 {
@@ -385,9 +379,11 @@ fn who_only_reads_leaves_the_snapshot_to_the_next_who_writes() {
     let chunks: u64 = wal.space_map().iter().filter(|run| run.used == ChunkUse::Snapshot).map(|run| run.chunks).sum();
     assert_eq!(chunks, snapshot.bytes.div_ceil(4096));
     drop(wal);
+    let disk = Arc::new(disk.restart());
     let salvaged = open(options().recovery_mode(RecoveryMode::Salvage), &disk);
     assert_eq!((by_snapshot(&salvaged), Model::read(&salvaged).expect("readable")), (false, model));
     drop(salvaged);
+    let disk = Arc::new(disk.restart());
     assert_eq!(named(&disk), snapshot);
     assert!(by_snapshot(&open(options(), &disk)));
 }
@@ -459,7 +455,7 @@ fn what_is_submitted_while_the_log_closes_is_written_or_refused_and_never_in_bet
         assert!(durable == chain + 1 || chain == 1000, "{durable} of {chain}");
         let found = open(options(), &Arc::new(disk.restart()));
         assert_eq!(found.replica(1).last_index(), durable, "a chain of {chain}");
-        assert_eq!(by_snapshot(&found), chain < 6, "a chain of {chain}");
+        assert_eq!(by_snapshot(&found), chain < 10, "a chain of {chain}");
         assert_sound(&found, "closed");
     }
 }

@@ -331,6 +331,11 @@ impl<'a> Decoder<'a> {
             start = start.checked_add(gap)?;
             state.terms.push(start, self.r.varint()?);
         }
+        // As a replay leaves them.
+        state.terms.drop_below(state.first);
+        if let Some(next) = state.last.checked_add(1) {
+            state.terms.cut_from(next);
+        }
         Some(())
     }
 

@@ -26,14 +26,17 @@ impl Closed {
     fn make() -> Self {
         let disk = Arc::new(SimDisk::new(4 << 20));
         let wal = options().open_disk(disk.clone()).expect("formatted");
-        let commit = |batch: &mut Batch| drop(wal.commit(batch).expect("committed"));
+        let commit = |batch: &mut Batch| {
+            wal.commit(batch).expect("committed");
+        };
         let mut batch = Batch::new();
         commit(batch.append(3, &[(1, 1, [1; 300]), (2, 1, [2; 300]), (3, 2, [3; 300])]).put(3, b"state", b"voted"));
         commit(batch.append(4, &[(1, 1, vec![4; 9000])]).put(4, b"large", &[5; 6000]).append(9, &[(1, 7, b"")]));
         commit(
             batch.append(3, &[(4, 2, vec![6; 10]), (5, 2, vec![7; 200]), (6, 2, vec![8; 30])]).truncate_prefix(3, 2),
         );
-        commit(batch.append(5, &[(1, 1, vec![9; 5])]).remove(5));
+        commit(batch.append(5, &[(1, 1, vec![9; 5])]));
+        commit(batch.remove(5));
         commit(batch.install_snapshot(70_000, 50, 5).append(70_000, &[(51, 6, [10; 60])]));
         wal.checkpoint().expect("cleaned");
         commit(batch.append(3, &[(7, 2, [11; 44])]).append(4, &[(2, 1, [12; 44]), (3, 1, [13; 44])]));
