@@ -93,7 +93,8 @@ impl Engine {
             let durable = self.sync()?;
             self.seal_everything()?;
             if self.freeze() {
-                return self.mark_closed(durable.get());
+                // A failure is what is told from then on, and not the close that met it.
+                return self.mark_closed(durable.get()).inspect_err(|why| self.seq.lock().stopped = Some(why.clone()));
             }
         }
         let durable = self.sync()?;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 
-use super::codec::{Decoder, Head};
+use super::codec::Decoder;
 use super::longest;
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::engine::Geometry;
@@ -14,9 +14,11 @@ use crate::journal::LiveSegment;
 
 /// A snapshot is read in parts of this size, ...
 const PART: usize = 256 << 10;
-/// ... so many at once, and the blocks that are looked at beside it: a device answers many as fast as one.
+/// ... so many at once: a device answers a few as fast as one.
+const PART_READERS: usize = 3;
+/// So many read the first blocks of the slabs, meanwhile.
 #[cfg(not(any(loom, shuttle)))]
-const READERS: usize = 6;
+const FRONT_READERS: usize = 3;
 
 /// All that a snapshot says, checked.
 #[derive(Debug)]
@@ -37,12 +39,31 @@ pub(crate) fn load(disk: &dyn Disk, geo: &Geometry, sb: &Superblock, snapshot: &
     if snapshot.bytes > longest(geo, sb) {
         return None;
     }
-    let mut buf = AlignedBuf::new();
-    let loaded = match read(disk, sb, snapshot, &mut buf) {
-        Ok((bytes, fronts)) => check(disk, geo, sb, snapshot, bytes, fronts),
-        Err(error) => Err(Doubt::Unread(error)),
-    };
+    let loaded = read_and_check(disk, geo, sb, snapshot);
     loaded.inspect_err(|doubt| tracing::warn!(%doubt, "the snapshot of the last close is not used")).ok()
+}
+
+/// The first blocks of the slabs are many, each of them far from the next: they are read while the snapshot is decoded.
+fn read_and_check(disk: &dyn Disk, geo: &Geometry, sb: &Superblock, snapshot: &Snapshot) -> Result<Loaded, Doubt> {
+    let (mut bytes, mut fronts) = (AlignedBuf::new(), AlignedBuf::new());
+    fronts.resize(sb.journal_slabs.len() * BLOCK);
+    let places = sb.journal_slabs.iter().map(|&slab| sb.slab_offset(slab));
+    let jobs: Vec<Job<'_>> = places.zip(fronts.as_mut_slice().chunks_mut(BLOCK)).collect();
+    let decoded = beside(disk, jobs, || {
+        // No longer than the journal.
+        bytes.resize((snapshot.bytes as usize).next_multiple_of(BLOCK));
+        let mut jobs: Vec<Job<'_>> = Vec::new();
+        let mut rest = bytes.as_mut_slice();
+        for extent in &snapshot.extents {
+            let (part, tail) = rest.split_at_mut(rest.len().min(usize::try_from(extent.bytes()).unwrap_or(usize::MAX)));
+            jobs.extend((0..).map(|i| extent.offset() + i * PART as u64).zip(part.chunks_mut(PART)));
+            rest = tail;
+        }
+        read_all(disk, jobs, PART_READERS)?;
+        decode(geo, sb, snapshot, bytes.as_slice().get(..snapshot.bytes as usize).unwrap_or_default())
+    })?;
+    nothing_newer(disk, geo, sb, &decoded, fronts.as_slice())?;
+    Ok(decoded)
 }
 
 /// Why a snapshot is not believed.
@@ -66,20 +87,12 @@ pub(super) enum Doubt {
     End,
 }
 
-/// Compares the snapshot with itself and with the journal.
-pub(super) fn check(
-    disk: &dyn Disk,
-    geo: &Geometry,
-    sb: &Superblock,
-    snapshot: &Snapshot,
-    bytes: &[u8],
-    fronts: &[u8],
-) -> Result<Loaded, Doubt> {
+/// Compares the snapshot with its superblock and with itself.
+pub(super) fn decode(geo: &Geometry, sb: &Superblock, snapshot: &Snapshot, bytes: &[u8]) -> Result<Loaded, Doubt> {
     if Snapshot::checksum(geo.seed, sb.epoch, bytes) != snapshot.crc {
         return Err(Doubt::Checksum);
     }
     let mut decoder = Decoder::new(bytes, geo, sb, snapshot.lsn).ok_or(Doubt::Head)?;
-    nothing_newer(disk, geo, sb, &decoder.head, fronts)?;
     let mut states = HashMap::with_capacity(decoder.most());
     while decoder.left > 0 {
         let (id, state) = decoder.replica().ok_or(Doubt::Replica)?;
@@ -103,28 +116,28 @@ pub(super) fn check(
 
 /// Looks where a later session would have written first: at the front of a slab, or behind the last frame. And whether the journal is the one
 /// that the snapshot speaks of. What an earlier session wrote and a later one declared void may lie anywhere.
-fn nothing_newer(disk: &dyn Disk, geo: &Geometry, sb: &Superblock, head: &Head, fronts: &[u8]) -> Result<(), Doubt> {
-    let newer = |h: &FrameHeader| h.session > head.session || (h.session == head.session && h.lsn >= head.last.end());
+fn nothing_newer(disk: &dyn Disk, geo: &Geometry, sb: &Superblock, is: &Loaded, fronts: &[u8]) -> Result<(), Doubt> {
+    let newer = |h: &FrameHeader| h.session > is.session || (h.session == is.session && h.lsn >= is.last.end());
     let decode = |within, block: &[u8]| FrameHeader::decode(geo.seed, within, geo.segment_bytes, block);
     for (slab, block) in sb.journal_slabs.iter().zip(fronts.chunks(BLOCK)) {
         let front = decode(0, block);
         if front.is_some_and(|h| newer(&h)) {
             return Err(Doubt::Newer);
         }
-        let live = head.segments.iter().find(|(_, s)| s == slab).map(|&(seq, _)| seq);
+        let live = is.segments.iter().find(|s| s.slab == *slab).map(|s| s.seq);
         if live.is_some_and(|seq| front.is_none_or(|h| h.lsn / geo.segment_bytes != seq)) {
             return Err(Doubt::Front);
         }
     }
-    let slab = head.segments.last().map(|&(_, slab)| slab).ok_or(Doubt::Last)?;
+    let slab = is.segments.back().map(|s| s.slab).ok_or(Doubt::Last)?;
     let mut block = AlignedBuf::new();
     block.resize(BLOCK);
-    let within = head.last.lsn % geo.segment_bytes;
+    let within = is.last.lsn % geo.segment_bytes;
     disk.read_at(sb.slab_offset(slab) + within, block.as_mut_slice())?;
-    if decode(within, block.as_slice()) != Some(head.last) {
+    if decode(within, block.as_slice()) != Some(is.last) {
         return Err(Doubt::Last);
     }
-    let behind = within + head.last.bytes();
+    let behind = within + is.last.bytes();
     if behind < geo.segment_bytes {
         disk.read_at(sb.slab_offset(slab) + behind, block.as_mut_slice())?;
         if decode(behind, block.as_slice()).is_some_and(|h| newer(&h)) {
@@ -134,36 +147,13 @@ fn nothing_newer(disk: &dyn Disk, geo: &Geometry, sb: &Superblock, head: &Head, 
     Ok(())
 }
 
-/// Reads the snapshot and the first block of every slab, all at once, into `buf`: answers both.
-fn read<'a>(
-    disk: &dyn Disk,
-    sb: &Superblock,
-    snapshot: &Snapshot,
-    buf: &'a mut AlignedBuf,
-) -> io::Result<(&'a [u8], &'a [u8])> {
-    // No longer than the journal.
-    let bytes = snapshot.bytes as usize;
-    let len = bytes.next_multiple_of(BLOCK);
-    buf.resize(len + sb.journal_slabs.len() * BLOCK);
-    let mut jobs: Vec<Job<'_>> = Vec::new();
-    let (mut rest, fronts) = buf.as_mut_slice().split_at_mut(len);
-    for extent in &snapshot.extents {
-        let (part, tail) = rest.split_at_mut(rest.len().min(usize::try_from(extent.bytes()).unwrap_or(usize::MAX)));
-        jobs.extend((0..).map(|i| extent.offset() + i * PART as u64).zip(part.chunks_mut(PART)));
-        rest = tail;
-    }
-    jobs.extend(sb.journal_slabs.iter().map(|&slab| sb.slab_offset(slab)).zip(fronts.chunks_mut(BLOCK)));
-    read_all(disk, jobs)?;
-    let (snapshot, fronts) = buf.as_slice().split_at(len);
-    Ok((&snapshot[..bytes], fronts))
-}
-
 /// Where to read, and into what.
 type Job<'a> = (u64, &'a mut [u8]);
 
+/// Does the jobs, so many at once, this thread's among them.
 #[cfg(not(any(loom, shuttle)))]
-fn read_all(disk: &dyn Disk, jobs: Vec<Job<'_>>) -> io::Result<()> {
-    let readers = READERS.min(jobs.len());
+fn read_all(disk: &dyn Disk, jobs: Vec<Job<'_>>, readers: usize) -> io::Result<()> {
+    let readers = readers.min(jobs.len());
     let jobs = crate::sync::Mutex::new(jobs.into_iter());
     let work = || {
         loop {
@@ -175,13 +165,34 @@ fn read_all(disk: &dyn Disk, jobs: Vec<Job<'_>>) -> io::Result<()> {
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..readers).map(|_| scope.spawn(work)).collect();
         let own = work();
-        let failed = || io::Error::other("a reader panicked");
-        others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(failed()))).fold(own, Result::and)
+        others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(panicked()))).fold(own, io::Result::and)
     })
+}
+
+/// Does the jobs beside something else: both must succeed.
+#[cfg(not(any(loom, shuttle)))]
+fn beside<T>(disk: &dyn Disk, jobs: Vec<Job<'_>>, main: impl FnOnce() -> Result<T, Doubt>) -> Result<T, Doubt> {
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read_all(disk, jobs, FRONT_READERS));
+        let done = main();
+        reader.join().unwrap_or_else(|_| Err(panicked()))?;
+        done
+    })
+}
+
+#[cfg(not(any(loom, shuttle)))]
+fn panicked() -> io::Error {
+    io::Error::other("a reader panicked")
 }
 
 /// In a model every reader would be one more thread to interleave, and they share nothing.
 #[cfg(any(loom, shuttle))]
-fn read_all(disk: &dyn Disk, jobs: Vec<Job<'_>>) -> io::Result<()> {
+fn read_all(disk: &dyn Disk, jobs: Vec<Job<'_>>, _readers: usize) -> io::Result<()> {
     jobs.into_iter().try_for_each(|(offset, buf)| disk.read_at(offset, buf))
+}
+
+#[cfg(any(loom, shuttle))]
+fn beside<T>(disk: &dyn Disk, jobs: Vec<Job<'_>>, main: impl FnOnce() -> Result<T, Doubt>) -> Result<T, Doubt> {
+    read_all(disk, jobs, 1)?;
+    main()
 }

@@ -1,7 +1,7 @@
 //! Every bound of a snapshot: it is hostile until it has been compared with everything.
 
 use super::codec::Decoder;
-use super::load::{Doubt, check, load};
+use super::load::{Doubt, decode, load};
 use crate::disk::sim::SimDisk;
 use crate::disk::{BLOCK, Disk};
 use crate::engine::Geometry;
@@ -19,7 +19,6 @@ struct Closed {
     disk: Arc<SimDisk>,
     sb: Superblock,
     bytes: Vec<u8>,
-    fronts: Vec<u8>,
 }
 
 impl Closed {
@@ -53,8 +52,7 @@ impl Closed {
         let snapshot = sb.snapshot.as_ref().expect("closed");
         let mut bytes: Vec<u8> = snapshot.extents.iter().flat_map(|e| at(e.offset(), e.bytes() as usize)).collect();
         bytes.truncate(snapshot.bytes as usize);
-        let fronts = sb.journal_slabs.iter().flat_map(|&slab| at(sb.slab_offset(slab), BLOCK)).collect();
-        Self { disk, sb, bytes, fronts }
+        Self { disk, sb, bytes }
     }
 
     fn geo(&self) -> Geometry {
@@ -69,7 +67,7 @@ impl Closed {
     fn believes(&self, bytes: &[u8]) -> Result<(), Doubt> {
         let crc = Snapshot::checksum(self.sb.seed(), self.sb.epoch, bytes);
         let named = Snapshot { crc, bytes: bytes.len() as u64, ..self.named().clone() };
-        let loaded = check(&*self.disk, &self.geo(), &self.sb, &named, bytes, &self.fronts)?;
+        let loaded = decode(&self.geo(), &self.sb, &named, bytes)?;
         loaded.states.values().for_each(sound);
         Ok(())
     }
@@ -140,11 +138,11 @@ fn every_flipped_bit_is_refused() {
     for bit in 0..closed.bytes.len() * 8 {
         let mut bytes = closed.bytes.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let refused = check(&*closed.disk, &closed.geo(), &closed.sb, closed.named(), &bytes, &closed.fronts);
+        let refused = decode(&closed.geo(), &closed.sb, closed.named(), &bytes);
         assert!(matches!(refused, Err(Doubt::Checksum)), "bit {bit}");
     }
     let sb = Superblock { epoch: closed.sb.epoch + 1, ..closed.sb.clone() };
-    let refused = check(&*closed.disk, &closed.geo(), &sb, closed.named(), &closed.bytes, &closed.fronts);
+    let refused = decode(&closed.geo(), &sb, closed.named(), &closed.bytes);
     assert!(matches!(refused, Err(Doubt::Checksum)), "another epoch's");
 }
 

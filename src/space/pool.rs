@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use roaring::RoaringBitmap;
-use rustc_hash::FxHashMap;
 
 use super::pins::Pins;
 use crate::format::BLOCK_BYTES;
@@ -18,6 +17,21 @@ pub(crate) struct Tail {
     pub generation: u32,
     /// First unused block, counted from the pool's start.
     pub block: u32,
+}
+
+/// Whose each chunk is, while the log is being opened: replicas are numbered from 0, in whatever order they are asked.
+#[derive(Debug)]
+pub(crate) struct Owners(Vec<u32>);
+
+impl Owners {
+    pub fn get(&self, chunk: u32) -> Option<u32> {
+        self.0.get(chunk as usize)?.checked_sub(1)
+    }
+
+    /// `true`: it was nobody's.
+    pub fn set(&mut self, chunk: u32, owner: u32) -> bool {
+        self.0.get_mut(chunk as usize).is_some_and(|slot| std::mem::replace(slot, owner.saturating_add(1)) == 0)
+    }
 }
 
 /// The chunks that are not the journal's.
@@ -209,23 +223,29 @@ impl Pool {
         }
     }
 
-    /// Recovery: takes the chunks of a linked piece. `false`, and nothing changes, where one of them belongs to the journal or to
-    /// another replica (`owners` says whose each chunk is).
-    pub fn claim(&mut self, extents: &[Extent], replica: u64, owners: &mut FxHashMap<u32, u64>) -> bool {
+    /// Recovery: takes the chunks of a linked piece for the `owner`th replica. `false`, and nothing changes, where one of them belongs to the
+    /// journal or to another replica.
+    pub fn claim(&mut self, extents: &[Extent], owner: u32, owners: &mut Owners) -> bool {
         let chunks = || extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk));
-        let fits = chunks().all(|c| match owners.get(&c) {
-            Some(&owner) => owner == replica,
+        let fits = chunks().all(|c| match owners.get(c) {
+            Some(other) => other == owner,
             None => self.free.contains(c),
         });
         if !fits {
             return false;
         }
         for chunk in chunks() {
-            self.free.remove(chunk);
-            owners.insert(chunk, replica);
+            if owners.set(chunk, owner) {
+                self.free.remove(chunk);
+            }
         }
         self.count(extents);
         true
+    }
+
+    /// Nobody owns any of its chunks.
+    pub fn owners(&self) -> Owners {
+        Owners(vec![0; self.pieces.len()])
     }
 
     /// Recovery: takes the chunks of a piece that is dead already, and frees them once a durable watermark covers `lsn`.
@@ -506,13 +526,15 @@ mod tests {
 
     #[test]
     fn recovery_claims_what_is_nobody_elses() {
-        let (mut pool, mut owners) = (pool(), FxHashMap::default());
+        let mut pool = pool();
+        let mut owners = pool.owners();
         assert!(pool.claim(&at(20, 6), 1, &mut owners));
         assert_eq!((pool.free(), pool.used()), (46, 2));
         assert!(pool.claim(&[Extent { block: 21 * 4 + 2, blocks: 1 }], 1, &mut owners), "its own chunk, another piece");
         assert!(!pool.claim(&at(21, 1), 2, &mut owners), "another's");
         assert!(!pool.claim(&[at(22, 1), at(15, 1)].concat(), 2, &mut owners), "the journal's: none of it");
-        assert_eq!((pool.free(), owners.len()), (46, 2), "what was refused changes nothing");
+        assert_eq!(pool.free(), 46, "what was refused changes nothing");
+        assert_eq!([19, 20, 21, 22, 64].map(|c| owners.get(c)), [None, Some(1), Some(1), None, None]);
         let linked = [(20, 1), (21, 2)].into_iter().collect();
         assert_eq!(pool.audit(&linked, &[0, 1, 2, 3]), Vec::<String>::new());
     }
@@ -520,7 +542,7 @@ mod tests {
     #[test]
     fn recovery_holds_dead_pieces_until_a_watermark_covers_them() {
         let (mut pool, pins) = (pool(), Pins::new(64));
-        let mut owners = FxHashMap::default();
+        let mut owners = pool.owners();
         assert!(pool.claim(&at(20, 1), 1, &mut owners));
         let held = pool.hold_dead(9, [at(15, 1), at(20, 2), at(30, 5)].concat());
         assert_eq!(held, [at(20, 2), at(30, 5)].concat(), "what is the journal's stays the journal's");
