@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
 use crate::format::{BLOCK_BYTES, POOL_OFFSET};
 use crate::options::{MAX_CAPACITY, Progress, journal_floor, within};
+use crate::recovery::write_superblocks;
 use crate::recovery::{Found, read_superblock};
-use crate::wal::{open_error, write_superblocks};
+use crate::wal::open_error;
 
 /// What a growth did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,8 @@ fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
         slab_count: slabs as u32,
         journal_floor: floor,
         journal_cap: old.journal_cap.max(floor).min(MAX_JOURNAL_SLABS as u32),
+        // What it stands for is the old file: the next opening reads the journal.
+        snapshot: None,
         ..old.clone()
     };
     // From the end: chains fill the pool from the front. All that are new are free.

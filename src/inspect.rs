@@ -22,6 +22,8 @@ pub enum ChunkUse {
     Chain,
     /// Dead, but a reader still holds it.
     Pinned,
+    /// Free, but for the snapshot of the last close, which the next opening for writing makes use of.
+    Snapshot,
 }
 
 /// Neighbouring chunks of one use.
@@ -108,6 +110,12 @@ impl Engine {
             let leaving = s.segments.leaving.iter().map(|&(_, slab)| slab);
             s.segments.live.iter().map(|segment| segment.slab).chain(leaving).collect()
         };
+        let snapshot: roaring::RoaringBitmap = superblock
+            .snapshot
+            .iter()
+            .flat_map(|s| &s.extents)
+            .flat_map(|e| e.chunks(self.geo.blocks_per_chunk))
+            .collect();
         let pool = self.pool.lock();
         let per_slab = pool.chunks_per_slab();
         let mut runs: Vec<SpaceRun> = Vec::new();
@@ -118,7 +126,10 @@ impl Engine {
             } else if superblock.journal_slabs.contains(&slab) {
                 ChunkUse::JournalFree
             } else {
-                pool.used_for(chunk)
+                match pool.used_for(chunk) {
+                    ChunkUse::Free if snapshot.contains(chunk) => ChunkUse::Snapshot,
+                    used => used,
+                }
             };
             match runs.last_mut() {
                 Some(run) if run.used == used => run.chunks += 1,

@@ -22,6 +22,7 @@ mod recovery;
 mod replica;
 mod salvage;
 mod scrub;
+mod snapshot;
 mod space;
 mod stats;
 mod sync;

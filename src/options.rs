@@ -299,6 +299,7 @@ impl Options {
             journal_floor: floor,
             journal_cap: cap as u32,
             journal_slabs: (0..floor).collect(),
+            snapshot: None,
         })
     }
 }

@@ -49,6 +49,7 @@ counters!(
     dropped_frames,
     damaged_entries,
     unnamed_losses,
+    opened_by_snapshot,
 );
 
 /// Figures about a log, all at one moment. Counters run from the opening.
@@ -92,6 +93,8 @@ pub struct Stats {
     /// Not 0 only after an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage): frames are lost of which nobody can say who
     /// was in them, so replicas may be missing without being named.
     pub unnamed_losses: u64,
+    /// 1 where the opening took the index as the last close had left it, and read no frames; else 0.
+    pub opened_by_snapshot: u64,
     /// Everything at or below this LSN is durable.
     pub durable_lsn: u64,
     /// Replicas that exist.
@@ -140,7 +143,7 @@ impl Stats {
         figures!(self:
             batches, entries, user_bytes, frames, journal_bytes, placed_bytes, settled_bytes, settled_entries, carried_bytes,
             carried_entries, segments_cleaned, stalls, recovery_micros, recovered_frames, lost_frames, dropped_frames,
-            damaged_entries, unnamed_losses, durable_lsn, replicas, capacity, chunk_size, segment_size, chunks, free_chunks,
+            damaged_entries, unnamed_losses, opened_by_snapshot, durable_lsn, replicas, capacity, chunk_size, segment_size, chunks, free_chunks,
             used_chunks, pinned_chunks, reserved_chunks, journal_segments, free_segments, journal_cap_segments,
             carried_class_bytes, carried_class_limit, recent_bytes, queued_bytes,
         )

@@ -8,7 +8,6 @@ use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
 use crate::engine::{Engine, Mode};
 use crate::error::{Damage, Error, Result};
-use crate::format::superblock::SUPERBLOCK_OFFSETS;
 use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
 use crate::options::{Options, Progress, ReadMode};
@@ -202,6 +201,9 @@ impl Wal {
     /// Makes everything durable, seals the log and gives the file up. Reads of what is in memory or mapped still work.
     /// Closing twice is well.
     ///
+    /// The index is left in the file, where there is room, so that the next opening need not read the journal. Whoever commits
+    /// meanwhile, again and again, only costs the next opening that time.
+    ///
     /// # Errors
     /// [`Error::Poisoned`] when the last writes failed.
     pub fn close(&self) -> Result<()> {
@@ -265,7 +267,8 @@ impl Options {
             }
         };
         let len = self.capacity / crate::format::BLOCK_BYTES * crate::format::BLOCK_BYTES;
-        let created = FileDisk::create(path, len, mode, &mut progress, |disk| write_superblocks(disk, &blank));
+        let created =
+            FileDisk::create(path, len, mode, &mut progress, |disk| recovery::write_superblocks(disk, &blank));
         self.progress = report;
         created.map_err(|e| open_error(path, e))
     }
@@ -287,7 +290,7 @@ impl Options {
         self.check()?;
         if self.create && !self.read_only && matches!(recovery::read_superblock(&*disk, true)?, Found::Blank) {
             let blank = self.superblock(disk.len())?;
-            write_superblocks(&*disk, &blank).map_err(|e| Error::io("formatting the disk", e))?;
+            recovery::write_superblocks(&*disk, &blank).map_err(|e| Error::io("formatting the disk", e))?;
         }
         self.open_found(disk)
     }
@@ -327,15 +330,6 @@ impl Wal {
         self.threads.lock().push(thread.map_err(|e| Error::io("starting a thread", e))?);
         Ok(())
     }
-}
-
-/// A, durable; then B, durable.
-pub(crate) fn write_superblocks(
-    disk: &dyn Disk,
-    superblock: &crate::format::superblock::Superblock,
-) -> std::io::Result<()> {
-    let bytes = crate::disk::AlignedBuf::from(superblock.encode().as_slice());
-    SUPERBLOCK_OFFSETS.into_iter().try_for_each(|offset| disk.write_durable_at(offset, bytes.as_slice()))
 }
 
 pub(crate) fn open_error(path: &Path, error: OpenError) -> Error {

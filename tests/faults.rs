@@ -349,6 +349,7 @@ fn victims(options: Options, settled: bool) -> Arc<SimDisk> {
         assert!(wal.stats().settled_entries + wal.stats().placed_bytes > 0);
     }
     wal.close().expect("closed");
+    support::forget_snapshot(&disk);
     disk
 }
 

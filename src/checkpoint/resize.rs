@@ -26,7 +26,11 @@ impl Engine {
             let Some(slab) = slab else { return Ok(()) };
             let mut next = superblock.clone();
             next.journal_slabs.push(slab);
-            self.write_superblock(&mut superblock, next)?;
+            if let Err(error) = self.write_superblock(&mut superblock, next) {
+                // Nobody writes any more; those who look find it where it was.
+                self.pool.lock().return_slab(slab);
+                return Err(error);
+            }
             drop(superblock);
             self.seq.lock().segments.free.push_back(slab);
         }
@@ -60,13 +64,28 @@ impl Engine {
         self.write_superblock(&mut superblock, next)
     }
 
+    /// As [`Engine::mark_durable`], of a log that was stopped with nothing left to write: its index goes along.
+    pub(crate) fn mark_closed(&self, durable: u64) -> Result<()> {
+        let mut superblock = self.superblock.lock();
+        let snapshot = self.write_snapshot(&superblock, superblock.epoch + 1)?;
+        if superblock.durable >= durable && snapshot.is_none() {
+            return Ok(());
+        }
+        let next = Superblock { durable: superblock.durable.max(durable), snapshot, ..superblock.clone() };
+        self.write_copies(&mut superblock, next)
+    }
+
     /// A, durable; then B, durable: one of them is whole at every moment.
     ///
     /// **Never after a failure**: B may be what failed, and A the only one left. Whoever waited for the lock looks again.
-    fn write_superblock(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
+    fn write_superblock(&self, current: &mut Superblock, next: Superblock) -> Result<()> {
         if let Some(why) = &self.seq.lock().stopped {
             return Err(why.clone());
         }
+        self.write_copies(current, next)
+    }
+
+    fn write_copies(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
         next.epoch += 1;
         let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
         for offset in SUPERBLOCK_OFFSETS {

@@ -35,6 +35,10 @@ pub const MAX_IN_FLIGHT: u32 = 2;
 pub const MAX_LSN: u64 = 3 << 60;
 /// As [`MAX_LSN`], for sessions.
 pub const MAX_SESSION: u64 = 3 << 62;
+/// From here on the numbers are used up: what is written next could not be read again. Millions of years away from an honest log.
+pub const LAST_LSN: u64 = MAX_LSN - (1 << 56);
+/// As [`LAST_LSN`], for sessions.
+pub const LAST_SESSION: u64 = MAX_SESSION - (1 << 56);
 
 /// The header's fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -111,6 +111,13 @@ impl PieceDesc {
 
     /// Reads a descriptor; `None` unless every field agrees with the others and lies within `pool_blocks`.
     pub fn decode(r: &mut Reader<'_>, pool_blocks: u32) -> Option<Self> {
+        let this = Self::decode_without_terms(r, pool_blocks)?;
+        let covered: u64 = this.terms.iter().map(|&(n, _)| u64::from(n)).sum();
+        (covered == u64::from(this.count)).then_some(this)
+    }
+
+    /// As [`PieceDesc::decode`], of a descriptor whose terms are kept elsewhere: they need not cover its entries.
+    pub fn decode_without_terms(r: &mut Reader<'_>, pool_blocks: u32) -> Option<Self> {
         let (id, crc) = (r.u64()?, r.u32()?);
         let first = r.varint()?;
         let (count, slots, bytes) = (r.varint32()?, r.varint32()?, r.varint32()?);
@@ -121,10 +128,8 @@ impl PieceDesc {
             return None;
         }
         let mut terms = Vec::with_capacity(runs);
-        let mut covered = 0_u64;
         for _ in 0..runs {
             let (n, term) = (r.varint32()?, r.varint()?);
-            covered += u64::from(n);
             (n > 0).then_some(())?;
             terms.push((n, term));
         }
@@ -143,8 +148,7 @@ impl PieceDesc {
             extents.push(e);
         }
         let this = Self { id, first, count, slots, bare, bytes, crc, terms, extents };
-        let sound = covered == u64::from(count)
-            && count <= slots
+        let sound = count <= slots
             && (!bare || count == 1)
             && this.payload_start() <= u64::from(bytes)
             && u64::from(bytes) <= room

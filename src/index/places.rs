@@ -114,8 +114,15 @@ impl Places {
             self.spans.push_back(Span { first, locs: VecDeque::new() });
         }
         let Some(span) = self.spans.back_mut() else { return };
+        let locs = locs.into_iter();
+        span.locs.reserve(locs.size_hint().0);
+        // Neighbours are mostly of one length.
+        let (mut len, mut each) = (0, weight(0, chunk));
         for loc in locs {
-            self.weight += weight(loc.len(), chunk);
+            if loc.len() != len {
+                (len, each) = (loc.len(), weight(loc.len(), chunk));
+            }
+            self.weight += each;
             self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
             span.locs.push_back(loc);
         }

@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::engine::{Geometry, demand};
 use crate::format::piece::{Extent, PieceDesc};
 use crate::index::{ReplicaState, Value};
-use crate::space::{Accounts, Charge, Pins, Pool};
+use crate::space::{Accounts, Charge, Owners, Pins, Pool, Tail};
 use crate::sync::Arc;
 
 /// Claims the chunks of every linked piece. Where two replicas name one chunk, the piece whose header lies there keeps it and
@@ -19,15 +19,15 @@ pub(super) fn claim_chunks(
     states: &mut HashMap<u64, ReplicaState>,
     pins: &Arc<Pins>,
 ) {
-    let contested = contested(geo, states);
-    let mut owners: HashMap<u32, u64> = HashMap::new();
-    for (&id, state) in states.iter_mut() {
+    let contested = contested(geo, pool.owners(), states);
+    let mut owners = pool.owners();
+    for (owner, (&id, state)) in (0..).zip(states.iter_mut()) {
         let mut keep = |desc: &PieceDesc| {
             let fought_over = chunks(geo, desc).any(|c| contested.contains(&c));
             if fought_over && !holds(disk, geo, id, desc, pins) {
                 return false;
             }
-            pool.claim(&desc.extents, id, &mut owners)
+            pool.claim(&desc.extents, owner, &mut owners)
         };
         let lost = state.places.retain_chain(|piece| keep(&piece.desc));
         for (first, last) in lost {
@@ -37,16 +37,35 @@ pub(super) fn claim_chunks(
             state.state_suspect = true;
         }
         state.clip_damage();
+        state.tail = tail(geo, pool, state);
     }
-    for state in states.values_mut() {
-        let last = state.places.chain().iter().max_by_key(|p| p.desc.id).and_then(|p| p.desc.extents.last().copied());
-        let Some(last) = last else { continue };
-        let chunk = last.chunks(geo.blocks_per_chunk).last();
-        // The chunk's other pieces may reach further: younger ones lie behind older ones, but ids wrap between sessions.
-        let ends = state.places.chain().iter().flat_map(|p| &p.desc.extents);
-        let end = ends.filter(|e| e.chunks(geo.blocks_per_chunk).last() == chunk).map(|e| e.block + e.blocks - 1).max();
-        state.tail = end.and_then(|block| pool.tail_behind(block));
+}
+
+/// As [`claim_chunks`], of a snapshot: there nobody names another's chunk, or it is none. `false`: somebody does.
+pub(super) fn claim_all(geo: &Geometry, pool: &mut Pool, states: &mut HashMap<u64, ReplicaState>) -> bool {
+    let mut owners = pool.owners();
+    for (owner, state) in (0..).zip(states.values_mut()) {
+        let values = state.keys.iter().filter_map(|e| match &e.value {
+            Value::Out(piece) => Some(piece),
+            Value::Inline(_) => None,
+        });
+        if !state.places.chain().iter().chain(values).all(|p| pool.claim(&p.desc.extents, owner, &mut owners)) {
+            return false;
+        }
+        state.tail = tail(geo, pool, state);
     }
+    true
+}
+
+/// Where the replica's next piece may go: no chunk of its is freed before that.
+fn tail(geo: &Geometry, pool: &Pool, state: &ReplicaState) -> Option<Tail> {
+    let chain = state.places.chain();
+    let last = chain.iter().max_by_key(|p| p.desc.id)?.desc.extents.last()?;
+    let chunk = last.chunks(geo.blocks_per_chunk).last();
+    // The chunk's other pieces may reach further: younger ones lie behind older ones, but ids wrap between sessions.
+    let ends = chain.iter().flat_map(|p| &p.desc.extents);
+    let end = ends.filter(|e| e.chunks(geo.blocks_per_chunk).last() == chunk).map(|e| e.block + e.blocks - 1).max();
+    pool.tail_behind(end?)
 }
 
 /// Holds the space of pieces that the last frame brought and that nobody links any more, until a watermark covers that frame.
@@ -90,17 +109,22 @@ fn chunks(geo: &Geometry, desc: &PieceDesc) -> impl Iterator<Item = u32> {
 }
 
 /// Chunks that more than one replica names.
-fn contested(geo: &Geometry, states: &HashMap<u64, ReplicaState>) -> HashSet<u32> {
-    let mut owner: HashMap<u32, u64> = HashMap::new();
+fn contested(geo: &Geometry, mut owners: Owners, states: &HashMap<u64, ReplicaState>) -> HashSet<u32> {
     let mut contested = HashSet::new();
-    for (&id, state) in states {
+    for (owner, state) in (0..).zip(states.values()) {
         let values = state.keys.iter().filter_map(|e| match &e.value {
             Value::Out(piece) => Some(&piece.desc),
             Value::Inline(_) => None,
         });
         for chunk in state.places.chain().iter().map(|p| &p.desc).chain(values).flat_map(|d| chunks(geo, d)) {
-            if *owner.entry(chunk).or_insert(id) != id {
-                contested.insert(chunk);
+            match owners.get(chunk) {
+                None => {
+                    owners.set(chunk, owner);
+                }
+                Some(other) if other != owner => {
+                    contested.insert(chunk);
+                }
+                Some(_) => {}
             }
         }
     }

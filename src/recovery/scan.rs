@@ -5,13 +5,9 @@ use std::ops::Range;
 
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
-use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, MAX_LSN, MAX_SESSION};
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION};
 use crate::format::superblock::Superblock;
 use crate::options::{Progress, RecoveryMode};
-
-/// From here on the numbers are used up: what is written next could not be read again. Millions of years away from an honest log.
-const LAST_LSN: u64 = MAX_LSN - (1 << 56);
-const LAST_SESSION: u64 = MAX_SESSION - (1 << 56);
 
 /// Headers and tables are all that is read of large frames, so each reading begins with so little, ...
 const LEAST_WINDOW: usize = 32 << 10;

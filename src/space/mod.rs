@@ -8,4 +8,4 @@ mod pool;
 
 pub(crate) use accounts::{Accounts, Charge, Demand};
 pub(crate) use pins::Pins;
-pub(crate) use pool::{Pool, Tail};
+pub(crate) use pool::{Owners, Pool, Tail};
