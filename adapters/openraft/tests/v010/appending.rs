@@ -6,11 +6,14 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use futures_util::FutureExt;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
 use strandlog::Wal;
 use strandlog::disk::sim::SimDisk;
 use strandlog::disk::{Disk, DiskInfo, Map};
 
-use crate::support::{Store, append_later, disk, entry, held, indexes, log_id, options, store, vote};
+use crate::support::{
+    Store, Types, append_later, disk, entry, held, indexes, log_id, open, options, store, told_already, vote,
+};
 
 /// A disk whose writes wait until they are let through.
 #[derive(Debug)]
@@ -98,14 +101,14 @@ async fn appends_return_and_can_be_read_while_the_disk_writes_and_are_told_in_or
     while !gate.waited.load(Ordering::SeqCst) {
         tokio::task::yield_now().await;
     }
-    assert!(told.iter_mut().all(|told| told.now_or_never().is_none()), "acknowledged, and not yet written");
+    assert!(told.iter_mut().all(|told| told_already(told).is_none()), "acknowledged, and not yet written");
 
     gate.set(false);
     while let Some(last) = told.pop() {
         last.await.unwrap().unwrap();
         // One log, one order: all before it have been told, too.
-        for before in std::mem::take(&mut told) {
-            before.now_or_never().expect("told before the later one").unwrap().unwrap();
+        for mut before in std::mem::take(&mut told) {
+            told_already(&mut before).expect("told before the later one").unwrap();
         }
     }
 }
@@ -115,7 +118,7 @@ async fn a_vote_waits_for_the_disk_and_comes_behind_what_was_appended_before() {
     let (gate, wal) = gated();
     let mut group = store(&wal, 1);
     gate.set(true);
-    let told = append_later(&mut group, entry(1, 0, "first")).await;
+    let mut told = append_later(&mut group, entry(1, 0, "first")).await;
     let early = vote(5, 3);
     {
         let mut saving = Box::pin(group.save_vote(&early));
@@ -123,23 +126,22 @@ async fn a_vote_waits_for_the_disk_and_comes_behind_what_was_appended_before() {
         gate.set(false);
         saving.await.unwrap();
     }
-    told.now_or_never().expect("told before the vote").unwrap().unwrap();
+    told_already(&mut told).expect("told before the vote").unwrap();
     let found = Arc::new(gate.disk.crash_lost_all());
-    let found = held(&mut store(&crate::support::open(&found), 1)).await;
+    let found = held(&mut store(&open(&found), 1)).await;
     assert_eq!((found.vote, found.last), (Some(early), Some(log_id(1, 0))));
 }
 
 #[tokio::test]
 async fn an_append_of_nothing_is_told_after_what_was_before_it() {
-    use openraft::type_config::TypeConfigExt;
     let (gate, wal) = gated();
     let mut group = store(&wal, 1);
     gate.set(true);
-    let first = append_later(&mut group, entry(1, 0, "first")).await;
-    let (told, mut nothing) = crate::support::Types::oneshot();
+    let mut first = append_later(&mut group, entry(1, 0, "first")).await;
+    let (told, mut nothing) = Types::oneshot();
     group.append([], IOFlushed::signal(told)).await.unwrap();
-    assert!((&mut nothing).now_or_never().is_none());
+    assert!(told_already(&mut nothing).is_none());
     gate.set(false);
     nothing.await.unwrap().unwrap();
-    first.now_or_never().expect("told").unwrap().unwrap();
+    told_already(&mut first).expect("told").unwrap();
 }

@@ -1,9 +1,13 @@
 //! A disk that fails: whoever waits is told, nothing is acknowledged afterwards, and what is there can be read.
 
-use openraft::storage::{RaftLogReader, RaftLogStorage};
-use strandlog::disk::sim::{EIO, Fault};
+use std::sync::Arc;
 
-use crate::support::{append, append_later, disk, entry, held, log_id, open, open_still, store, vote};
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::type_config::TypeConfigExt;
+use strandlog::disk::sim::{EIO, Fault};
+use strandlog_openraft::{Error, LogStore};
+
+use crate::support::{Told, Types, append, append_later, disk, entry, held, log_id, open, open_still, store, vote};
 
 #[tokio::test]
 async fn whoever_waits_for_a_failed_write_gets_its_error() {
@@ -40,20 +44,17 @@ async fn whoever_waits_for_a_failed_write_gets_its_error() {
         assert!(group.save_committed(Some(log_id(1, 0))).await.is_err());
         assert_eq!(group.reader().try_get_log_entries(..2).await.unwrap().len(), 2, "reads are still served");
     }
-    let found = open_still(&std::sync::Arc::new(disk.crash_lost_all()));
+    let found = open_still(&Arc::new(disk.crash_lost_all()));
     for group in 0..10 {
         let found = held(&mut store(&found, group)).await;
         assert_eq!((found.vote, found.last), (None, Some(log_id(1, 1))));
     }
 }
 
-fn signal(
-    told: &mut Vec<openraft::type_config::alias::OneshotReceiverOf<crate::support::Types, std::io::Result<()>>>,
-) -> openraft::storage::IOFlushed<crate::support::Types> {
-    use openraft::type_config::TypeConfigExt;
-    let (sender, receiver) = crate::support::Types::oneshot();
+fn signal(told: &mut Vec<Told>) -> IOFlushed<Types> {
+    let (sender, receiver) = Types::oneshot();
     told.push(receiver);
-    openraft::storage::IOFlushed::signal(sender)
+    IOFlushed::signal(sender)
 }
 
 #[tokio::test]
@@ -72,25 +73,25 @@ async fn a_log_that_is_dropped_tells_whoever_waits() {
 #[tokio::test]
 async fn a_damaged_group_is_not_opened_and_its_neighbours_are() {
     let disk = disk();
-    let wal = open_still(&disk);
+    let wal = open(&disk);
     for group in 1..=3 {
         append(&mut store(&wal, group), 1, 0..3).await;
     }
     let text = "find me ".repeat(2000);
     let mut hurt = store(&wal, 2);
-    openraft::storage::RaftLogStorageExt::blocking_append(&mut hurt, [entry(1, 3, &text)]).await.unwrap();
+    hurt.blocking_append([entry(1, 3, &text)]).await.unwrap();
     append(&mut store(&wal, 3), 1, 3..4).await;
     wal.close().unwrap();
     let image = disk.kept_image();
     let at = image.windows(16).position(|window| window == b"find me find me ").expect("it is written somewhere");
     disk.flip_bit(at as u64 + 5, 3);
 
-    let wal = open_still(&std::sync::Arc::new(disk.crash_lost_all()));
+    let wal = open_still(&Arc::new(disk.crash_lost_all()));
     let damage = wal.verify(|_| {}).unwrap().damage;
     assert!(damage.iter().all(|damage| damage.replica == 2) && !damage.is_empty(), "{damage:?}");
     // Whether the opening or the reading finds it: never a wrong byte.
-    match strandlog_openraft::LogStore::<crate::support::Types>::new(std::sync::Arc::clone(&wal), 2) {
-        Err(error) => assert!(matches!(error, strandlog_openraft::Error::Damaged { group: 2, .. }), "{error}"),
+    match LogStore::<Types>::new(Arc::clone(&wal), 2) {
+        Err(error) => assert!(matches!(error, Error::Damaged { group: 2, .. }), "{error}"),
         Ok(group) => {
             let error = group.reader().try_get_log_entries(..).await.unwrap_err();
             assert!(error.to_string().contains("damaged"), "{error}");

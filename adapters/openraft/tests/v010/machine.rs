@@ -24,12 +24,6 @@ pub struct Machine {
     snapshot: Arc<Mutex<Option<(SnapshotMetaOf<Types>, Contents)>>>,
 }
 
-impl Machine {
-    pub fn lines(&self) -> Vec<String> {
-        self.contents.lock().unwrap().lines.clone()
-    }
-}
-
 impl RaftSnapshotBuilder<Types> for Machine {
     type SnapshotData = Contents;
 

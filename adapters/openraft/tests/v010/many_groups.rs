@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use openraft::storage::{RaftLogReader, RaftLogStorage};
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use strandlog::disk::sim::Fault;
 
 use crate::scribe::Scribe;
@@ -108,13 +109,12 @@ async fn a_reader_never_sees_two_logs_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_log_is_streamed_in_pieces() {
-    use futures_util::TryStreamExt;
     let wal = open(&disk());
     let mut group = store(&wal, 1);
     group.save_vote(&vote(1, 1)).await.unwrap();
     let text = "x".repeat(60 << 10);
     for index in 0..40 {
-        openraft::storage::RaftLogStorageExt::blocking_append(&mut group, [entry(1, index, &text)]).await.unwrap();
+        group.blocking_append([entry(1, index, &text)]).await.unwrap();
     }
     let mut reader = group.get_log_reader().await;
     let some = reader.limited_get_log_entries(0, 40).await.unwrap();

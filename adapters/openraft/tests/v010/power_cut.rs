@@ -3,21 +3,21 @@
 
 use std::sync::Arc;
 
-use strandlog::disk::sim::{Fault, SimDisk};
+use strandlog::Wal;
+use strandlog::disk::sim::Fault;
 
 use crate::scribe::Scribe;
-use crate::support::{Rng, disk, open_still};
+use crate::support::{Rng, disk, open_still, try_open_still};
 
 const GROUPS: u64 = 5;
 const STEPS: usize = 60;
 
 /// Writes to all groups, one thread, until the power fails; says what each may be.
-async fn write(disk: &Arc<SimDisk>, seed: u64) -> Vec<Scribe> {
+async fn write(wal: &Arc<Wal>, seed: u64) -> Vec<Scribe> {
     let mut rng = Rng(seed);
-    let wal = open_still(disk);
     let mut scribes = Vec::new();
     for group in 0..GROUPS {
-        scribes.push(Scribe::open(&wal, group).await);
+        scribes.push(Scribe::open(wal, group).await);
     }
     for _ in 0..STEPS {
         let scribe = &mut scribes[rng.below(GROUPS) as usize];
@@ -33,16 +33,13 @@ async fn the_power_fails_at_every_write() {
     let (mut cuts, mut acknowledged) = (0, 0);
     for seed in 0..6 {
         let whole = disk();
-        write(&whole, seed).await;
-        let opening = {
-            let fresh = disk();
-            drop(open_still(&fresh));
-            fresh.events()
-        };
+        let wal = open_still(&whole);
+        let opening = whole.events();
+        write(&wal, seed).await;
         for event in opening..whole.events() {
             let cut = disk();
             cut.fail_at(event, Fault::Cut);
-            let scribes = write(&cut, seed).await;
+            let scribes = write(&open_still(&cut), seed).await;
             assert!(cut.is_cut(), "seed {seed}: no event {event}");
             let found = Arc::new(cut.crash_seeded(seed << 32 | event));
             let wal = open_still(&found);
@@ -65,10 +62,11 @@ async fn one_power_cut_after_another() {
         for life in 0..6 {
             disk.fail_at(disk.events() + 10 + rng.below(40), Fault::Cut);
             // What opening writes may be what fails: then there is nothing to judge.
-            let lived = std::panic::AssertUnwindSafe(write(&disk, rng.next()));
-            let scribes = futures_util::FutureExt::catch_unwind(lived).await;
+            let scribes = match try_open_still(&disk) {
+                Ok(wal) => write(&wal, rng.next()).await,
+                Err(_) => Vec::new(),
+            };
             disk = Arc::new(disk.crash_seeded(rng.next()));
-            let Ok(scribes) = scribes else { continue };
             let wal = open_still(&disk);
             for scribe in scribes {
                 scribe.judge(&wal, &format!("seed {seed}, life {life}")).await;

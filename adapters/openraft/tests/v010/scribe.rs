@@ -3,13 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
-use openraft::type_config::alias::OneshotReceiverOf;
 use strandlog::Wal;
 
-use crate::support::{Held, LogId, Rng, Store, Types, entry, held, log_id, store, vote};
+use crate::support::{Held, LogId, Rng, Store, Told, Types, entry, held, log_id, store, told_already, vote};
 
 pub struct Scribe {
     store: Store,
@@ -17,7 +15,7 @@ pub struct Scribe {
     states: Vec<Held>,
     /// Up to which of them it must survive.
     acknowledged: usize,
-    waiting: Vec<(usize, OneshotReceiverOf<Types, io::Result<()>>)>,
+    waiting: Vec<(usize, Told)>,
     term: u64,
 }
 
@@ -88,6 +86,10 @@ impl Scribe {
 
     async fn truncate(&mut self, end: u64) -> io::Result<()> {
         let cut = self.cut(end);
+        if cut == self.now() {
+            // Nothing is written, and so nothing acknowledged.
+            return self.store.truncate_after(cut.last).await;
+        }
         let last = cut.last;
         let at = self.write(cut);
         self.store.truncate_after(last).await?;
@@ -149,8 +151,8 @@ impl Scribe {
     fn listen(&mut self) {
         let mut silent = false;
         let acknowledged = &mut self.acknowledged;
-        self.waiting.retain_mut(|(at, told)| match told.now_or_never() {
-            Some(Ok(Ok(()))) => {
+        self.waiting.retain_mut(|(at, told)| match told_already(told) {
+            Some(Ok(())) => {
                 assert!(!silent, "a callback overtook another");
                 *acknowledged = (*acknowledged).max(*at);
                 false

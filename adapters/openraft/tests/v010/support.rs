@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::{EntryOf, LogIdOf, OneshotReceiverOf, VoteOf};
@@ -33,8 +34,11 @@ pub fn open(disk: &Arc<SimDisk>) -> Arc<Wal> {
 
 /// Without threads: nothing is durable before somebody waits for it, and every run makes the same writes.
 pub fn open_still(disk: &Arc<SimDisk>) -> Arc<Wal> {
-    let wal = options().background(false).open_disk(Arc::clone(disk) as Arc<dyn Disk>);
-    Arc::new(wal.expect("the log opens"))
+    try_open_still(disk).expect("the log opens")
+}
+
+pub fn try_open_still(disk: &Arc<SimDisk>) -> strandlog::Result<Arc<Wal>> {
+    options().background(false).open_disk(Arc::clone(disk) as Arc<dyn Disk>).map(Arc::new)
 }
 
 pub fn store(wal: &Arc<Wal>, group: u64) -> Store {
@@ -62,10 +66,17 @@ pub async fn append(store: &mut Store, term: u64, indexes: std::ops::Range<u64>)
 }
 
 /// Appends one entry and waits for nothing. What comes back is told when it is durable.
-pub async fn append_later(store: &mut Store, entry: Entry) -> OneshotReceiverOf<Types, std::io::Result<()>> {
+pub async fn append_later(store: &mut Store, entry: Entry) -> Told {
     let (told, told_later) = Types::oneshot();
     store.append([entry], IOFlushed::signal(told)).await.expect("appended");
     told_later
+}
+
+pub type Told = OneshotReceiverOf<Types, std::io::Result<()>>;
+
+/// What has been told by now, if anything. tokio's budget, which ends a task's turn, does not count.
+pub fn told_already(told: &mut Told) -> Option<std::io::Result<()>> {
+    tokio::task::unconstrained(told).now_or_never().map(|told| told.expect("a callback was dropped"))
 }
 
 /// Everything that the store would say after a restart.
