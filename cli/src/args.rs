@@ -128,7 +128,8 @@ pub struct Verify {
     pub path: PathBuf,
 }
 
-/// What to export.
+/// What to export. A line for the log, then for each replica a line, its keys and its entries, and a last line with how many there were;
+/// bytes are base64. What cannot be read stands as a line with `lost` where it would be.
 #[derive(Debug, ClapArgs)]
 pub struct Export {
     /// The log.

@@ -32,7 +32,8 @@ const LINE: u32 = 2;
 const LABELS: usize = 6;
 const FONT: (&str, u32) = ("sans-serif", 13);
 
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+type Failed = DrawingAreaErrorKind<std::io::Error>;
+type Drawn = Result<(), Failed>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws into a string; what cannot be drawn is said where it would be.
@@ -48,15 +49,25 @@ fn svg(draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
     }
 }
 
+/// An axis: from where to where, and what its labels say.
+struct Axis<'l, R: AsRangedCoord> {
+    range: R,
+    label: &'l dyn Fn(&R::Value) -> String,
+    labels: usize,
+}
+
+fn axis<R: AsRangedCoord>(range: R, label: &dyn Fn(&R::Value) -> String) -> Axis<'_, R> {
+    Axis { range, label, labels: LABELS }
+}
+
+type Plane<'a, 'b, X, Y> = ChartContext<
+    'a,
+    SVGBackend<'b>,
+    Cartesian2d<<X as AsRangedCoord>::CoordDescType, <Y as AsRangedCoord>::CoordDescType>,
+>;
+
 /// Axes, labels and lines for both.
-fn axes<'a, 'b, X, Y>(
-    area: &'a Area<'b>,
-    (x, x_label): (X, &dyn Fn(&X::Value) -> String),
-    (y, y_label, y_labels): (Y, &dyn Fn(&Y::Value) -> String, usize),
-) -> Result<
-    ChartContext<'a, SVGBackend<'b>, Cartesian2d<X::CoordDescType, Y::CoordDescType>>,
-    DrawingAreaErrorKind<std::io::Error>,
->
+fn axes<'a, 'b, X, Y>(area: &'a Area<'b>, x: Axis<'_, X>, y: Axis<'_, Y>) -> Result<Plane<'a, 'b, X, Y>, Failed>
 where
     X: AsRangedCoord,
     Y: AsRangedCoord,
@@ -68,16 +79,16 @@ where
         .margin_right(24)
         .x_label_area_size(34)
         .y_label_area_size(78)
-        .build_cartesian_2d(x, y)?;
+        .build_cartesian_2d(x.range, y.range)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(RULE)
         .axis_style(RULE)
-        .x_labels(7)
-        .y_labels(y_labels)
-        .x_label_formatter(x_label)
-        .y_label_formatter(y_label)
+        .x_labels(x.labels)
+        .y_labels(y.labels)
+        .x_label_formatter(x.label)
+        .y_label_formatter(y.label)
         .label_style(FONT.into_font().color(&INK))
         .draw()?;
     Ok(chart)
@@ -105,8 +116,9 @@ pub fn latency(o: &Outcome) -> Plot {
         };
         let mut chart = axes(
             area,
-            ((low..high * 1.2).log_scale(), &|us: &f64| short(*us)),
-            (0.0..top, &percent, top as usize + 1),
+            axis((low..high * 1.2).log_scale(), &|us: &f64| short(*us)),
+            // Every nine a line.
+            Axis { range: 0.0..top, label: &percent, labels: top as usize + 1 },
         )?;
         for (curve, colour) in [(&writes, GREY), (&commits, BLUE)] {
             let points = curve.iter().map(|&(us, share)| (us, nines(share)));
@@ -114,9 +126,9 @@ pub fn latency(o: &Outcome) -> Plot {
         }
         Ok(())
     });
-    let mut legend = vec![(BLUE, "commit, as its caller sees it")];
+    let mut legend = vec![(BLUE, "commit")];
     if !writes.is_empty() {
-        legend.push((GREY, "the device's durable write"));
+        legend.push((GREY, "write to the device"));
     }
     Plot { title: "Latency".into(), note: "the share that took no longer, in nines".into(), svg: drawing, legend }
 }
@@ -125,7 +137,7 @@ pub fn latency(o: &Outcome) -> Plot {
 pub fn throughput(o: &Outcome, unit: &str) -> Plot {
     let points: Vec<(f64, f64)> = o.samples.iter().map(|s| (s.at, rate(s))).collect();
     let drawing = svg(|area| {
-        let mut chart = axes(area, (time(o), &seconds), (up_to(&points), &|v: &f64| count(*v as u64), LABELS))?;
+        let mut chart = axes(area, axis(time(o), &seconds), axis(up_to(&points), &|v: &f64| count(*v as u64)))?;
         chart.draw_series(
             AreaSeries::new(points.iter().copied(), 0.0, BLUE.mix(0.15)).border_style(BLUE.stroke_width(LINE)),
         )?;
@@ -145,7 +157,7 @@ pub fn latency_over_time(o: &Outcome) -> Plot {
     let high = all().fold(low * 10.0, f64::max);
     let drawing = svg(|area| {
         let mut chart =
-            axes(area, (time(o), &seconds), ((low * 0.8..high * 1.2).log_scale(), &|us: &f64| short(*us), LABELS))?;
+            axes(area, axis(time(o), &seconds), axis((low * 0.8..high * 1.2).log_scale(), &|us: &f64| short(*us)))?;
         for (points, colour) in [(&p50, BLUE), (&p99, ORANGE)] {
             chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(LINE)))?;
         }
@@ -174,8 +186,8 @@ pub fn commit_sizes(notes: &Notes) -> Plot {
         let columns = i32::try_from(bars.len()).unwrap_or(i32::MAX);
         let mut chart = axes(
             area,
-            ((0..columns.max(4) - 1).into_segmented(), &class),
-            (0.0..highest * 1.08, &|v: &f64| format!("{v:.0} %"), LABELS),
+            Axis { range: (0..columns.max(4) - 1).into_segmented(), label: &class, labels: bars.len() },
+            axis(0.0..highest * 1.08, &|v: &f64| format!("{v:.0} %")),
         )?;
         chart.draw_series(bars.iter().map(|&(i, share)| {
             let i = i32::try_from(i).unwrap_or(i32::MAX - 1);
@@ -205,7 +217,7 @@ pub fn space(o: &Outcome) -> Plot {
     let both: Vec<(f64, f64)> = o.samples.iter().map(|s| scaled(s, journal(s) + chains(s))).collect();
     let lower: Vec<(f64, f64)> = o.samples.iter().map(|s| scaled(s, journal(s))).collect();
     let drawing = svg(|area| {
-        let mut chart = axes(area, (time(o), &seconds), (up_to(&both), &|v: &f64| format!("{v} {name}"), LABELS))?;
+        let mut chart = axes(area, axis(time(o), &seconds), axis(up_to(&both), &|v: &f64| format!("{v} {name}")))?;
         for (points, colour) in [(&both, GREY), (&lower, INDIGO)] {
             let filled = AreaSeries::new(points.iter().copied(), 0.0, colour.mix(0.85));
             chart.draw_series(filled.border_style(colour.stroke_width(1)))?;
@@ -232,7 +244,7 @@ pub fn sharing(o: &Outcome, unit: &str) -> Plot {
         })
         .collect();
     let drawing = svg(|area| {
-        let mut chart = axes(area, (time(o), &seconds), (up_to(&points), &|v: &f64| format!("{v:.1}"), LABELS))?;
+        let mut chart = axes(area, axis(time(o), &seconds), axis(up_to(&points), &|v: &f64| format!("{v:.1}")))?;
         chart.draw_series(LineSeries::new(points.iter().copied(), INDIGO.stroke_width(LINE)))?;
         Ok(())
     });
