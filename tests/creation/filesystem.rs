@@ -152,7 +152,7 @@ impl FileSystem {
     fn change(&mut self, call: &Call) -> bool {
         let Some(Open::File { number, .. }) = call.arg(0).parse().ok().and_then(|fd| self.open.get(&fd)).copied()
         else {
-            // The directory is only ever synced: see `end`.
+            // Not ours, or the directory, which is only ever synced.
             return false;
         };
         let file = &mut self.files[number];
@@ -167,7 +167,7 @@ impl FileSystem {
                 file.write(call.number(3), &bytes);
                 return true;
             }
-            // What the first begins need not be over; the second may be a lock.
+            // What syncs, does so when it returns: see `end`. What only begins to write back promises nothing.
             "fsync" | "fdatasync" | "sync_file_range" | "fcntl" => {}
             _ => panic!("not modelled: {call}"),
         }
