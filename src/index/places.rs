@@ -107,6 +107,11 @@ impl Places {
         self.chain.iter_mut().rev().find(|p| p.desc.id == id)
     }
 
+    /// Makes room for so many pieces: they are about to be added.
+    pub fn reserve_pieces(&mut self, pieces: usize) {
+        self.chain.reserve_exact(pieces);
+    }
+
     /// Adds entries at the end; nothing at or above `first` is held (see [`Places::cut_from`]).
     pub fn push(&mut self, first: u64, locs: impl IntoIterator<Item = Loc>, chunk: u32) {
         let adjoins = self.spans.back().is_some_and(|s| s.last().checked_add(1) == Some(first));
@@ -114,18 +119,16 @@ impl Places {
             self.spans.push_back(Span { first, locs: VecDeque::new() });
         }
         let Some(span) = self.spans.back_mut() else { return };
-        let locs = locs.into_iter();
-        span.locs.reserve(locs.size_hint().0);
         // Neighbours are mostly of one length.
         let (mut len, mut each) = (0, weight(0, chunk));
-        for loc in locs {
+        span.locs.extend(locs.into_iter().map(|loc| {
             if loc.len() != len {
                 (len, each) = (loc.len(), weight(loc.len(), chunk));
             }
             self.weight += each;
             self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
-            span.locs.push_back(loc);
-        }
+            loc
+        }));
         if span.locs.is_empty() {
             self.spans.pop_back();
         }

@@ -9,6 +9,8 @@
 //! Integers without a size are varints; segments are counted from the oldest live one. A *run* is a number of entries whose payloads lie
 //! side by side in the journal. Nothing begins a block that could be taken for a frame, should the journal own that block one day.
 
+use std::ops::Range;
+
 use super::longest;
 use crate::engine::Geometry;
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION, Participants};
@@ -24,6 +26,8 @@ const SAME: u64 = 0;
 const ONE: u64 = 1;
 const EACH: u64 = 2;
 const KIND_BITS: u32 = 2;
+/// A segment, an id, a checksum, five numbers, one extent.
+const LEAST_PIECE_BYTES: usize = 1 + 8 + 4 + 5 + 3;
 const INLINE: u8 = 0;
 const OUT: u8 = 1;
 
@@ -233,6 +237,8 @@ pub(super) struct Decoder<'a> {
     journal: u64,
     /// By segment: the replicas with something alive in it.
     pub participants: Vec<Vec<u64>>,
+    /// The LSNs of the segment that the last run lay in, while that was this replica's: mostly the next one lies there, too.
+    here: Range<u64>,
     /// Kept, so that there is one of it for all spans.
     locs: Vec<Loc>,
 }
@@ -243,7 +249,8 @@ impl<'a> Decoder<'a> {
         let (head, left) = Head::decode(&mut r, geo, sb, lsn)?;
         let journal = longest(geo, sb);
         let participants = vec![Vec::new(); head.segments.len()];
-        Some(Self { r, geo: *geo, head, left, before: None, journal, participants, locs: Vec::new() })
+        let (here, locs) = (0..0, Vec::new());
+        Some(Self { r, geo: *geo, head, left, before: None, journal, participants, here, locs })
     }
 
     /// Nothing is left.
@@ -340,7 +347,12 @@ impl<'a> Decoder<'a> {
     }
 
     fn chain(&mut self, id: u64, state: &mut ReplicaState) -> Option<()> {
-        for _ in 0..self.r.varint()? {
+        let n = self.r.varint()?;
+        // A descriptor takes so many bytes at least: no count reserves more than there can be.
+        state
+            .places
+            .reserve_pieces(usize::try_from(n).unwrap_or(usize::MAX).min(self.r.rest().len() / LEAST_PIECE_BYTES));
+        for _ in 0..n {
             let meta_seq = self.segment(id)?;
             let desc = PieceDesc::decode_without_terms(&mut self.r, self.geo.pool_blocks)?;
             let before = state.places.chain().back().map_or(0, |p| p.desc.last());
@@ -355,6 +367,7 @@ impl<'a> Decoder<'a> {
     fn spans(&mut self, id: u64, state: &mut ReplicaState) -> Option<()> {
         let (mut next, mut len) = (Some(state.first), 0);
         let mut end = self.head.segments.first()?.0.checked_mul(self.geo.segment_bytes)?;
+        self.here = 0..0;
         for _ in 0..self.r.varint()? {
             let first = next?.checked_add(self.r.varint()?)?;
             let count = self.r.varint()?;
@@ -377,10 +390,14 @@ impl<'a> Decoder<'a> {
         let gap = self.r.varint()?;
         let start = end.wrapping_add(gap >> 1 ^ (gap & 1).wrapping_neg());
         (n > 0 && n <= most).then_some(())?;
+        if !self.here.contains(&start) {
+            let seq = start / self.geo.segment_bytes;
+            self.list(seq, id)?;
+            let first = seq * self.geo.segment_bytes;
+            self.here = first..first.checked_add(self.geo.segment_bytes)?;
+        }
         // A run lies in one frame, a frame in one segment.
-        let (seq, within) = (start / self.geo.segment_bytes, start % self.geo.segment_bytes);
-        self.list(seq, id)?;
-        let mut room = self.geo.segment_bytes - within;
+        let mut room = self.here.end - start;
         let mut take = |bytes: u64| {
             room = room.checked_sub(bytes)?;
             self.journal = self.journal.checked_sub(bytes)?;
@@ -410,7 +427,7 @@ impl<'a> Decoder<'a> {
             }
             _ => return None,
         }
-        (within >= FRAME_HEADER_BYTES as u64 && *end <= self.head.last.end()).then_some(())
+        (start - self.here.start >= FRAME_HEADER_BYTES as u64 && *end <= self.head.last.end()).then_some(())
     }
 
     fn keys(&mut self, id: u64, state: &mut ReplicaState) -> Option<()> {
