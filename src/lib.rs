@@ -2,6 +2,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]
 
+mod applied;
 mod batch;
 mod chain;
 mod checkpoint;

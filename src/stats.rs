@@ -122,6 +122,8 @@ pub struct Stats {
     pub carried_class_bytes: u64,
     /// The bound on `carried_class_bytes`.
     pub carried_class_limit: u64,
+    /// Replicas whose truncation waits for their state machine: see [`Wal::durable_applied`](crate::Wal::durable_applied).
+    pub held_truncations: u64,
     /// Bytes of recent frames held in memory.
     pub recent_bytes: u64,
     /// Bytes waiting for the writer.

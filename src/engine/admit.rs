@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::Engine;
 use super::plan::{CREATING_CORE, Plan};
+use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
 use crate::index::{Cell, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
@@ -229,7 +230,17 @@ impl Engine {
                     let why = "truncate_prefix beyond last_index + 1; use install_snapshot, which says the term";
                     return Err(Error::Contradiction { replica, why });
                 }
+                // As asked, also where some of it waits for the state machine: what a batch truncates it must not append.
                 t.first = t.first.max(first);
+                t.changed = true;
+            }
+            // Ignored where there is no replica: it creates none.
+            What::Applied { .. } if !t.exists => {}
+            What::Applied { .. } => {
+                let now = t.cell.lock().keys.cost(APPLIED_KEY);
+                let new = value_cost(APPLIED_KEY, APPLIED_BYTES);
+                t.demand.meta_bytes += new.saturating_sub(now);
+                t.grows |= new > now;
                 t.changed = true;
             }
             What::Reset { index, .. } => {

@@ -22,6 +22,7 @@ use std::sync::atomic::AtomicU64 as StdAtomicU64;
 pub(crate) use admit::demand;
 pub(crate) use submit::{Mode, Submitted};
 
+use crate::applied::Held;
 use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};
 use crate::format::Seed;
@@ -110,6 +111,8 @@ pub(crate) struct Engine {
     /// Batches in the last frame: how many may come back at once.
     last_batches: AtomicU64,
     pub counters: Counters,
+    /// Truncations that wait for state machines.
+    pub held: Held,
     pub read_only: bool,
     /// Chunks kept for overwriting large keyed values.
     pub value_reserve: u64,
@@ -162,6 +165,7 @@ impl Engine {
             next_id: StdAtomicU64::new(session << 32),
             last_batches: AtomicU64::new(0),
             counters: parts.counters,
+            held: Held::default(),
             read_only: parts.read_only,
             value_reserve: value.div_ceil(geo.chunk_bytes.into()).min(u64::from(geo.chunks) / 32),
             superblock: Mutex::new(parts.superblock),
@@ -223,6 +227,7 @@ impl Engine {
             stats.pinned_chunks = pool.pinned();
             stats.chunks = stats.free_chunks + stats.used_chunks + stats.pinned_chunks;
         }
+        stats.held_truncations = self.held.len();
         stats.journal_cap_segments = u64::from(self.geo.journal_cap);
         stats
     }
