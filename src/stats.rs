@@ -1,6 +1,7 @@
 //! Figures about a log: what it did since it was opened, and how it stands.
 
 use crate::disk::DiskInfo;
+use crate::histogram::Histogram;
 use crate::sync::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -128,6 +129,10 @@ pub struct Stats {
     pub recent_bytes: u64,
     /// Bytes waiting for the writer.
     pub queued_bytes: u64,
+    /// How long group commits took, from the first batch that somebody waits for until they were durable, waiting for room included.
+    pub commit_micros: Histogram,
+    /// How long their writes took on the device.
+    pub device_micros: Histogram,
     /// How writes are made durable, and what the probe found.
     pub disk: Option<DiskInfo>,
 }

@@ -7,6 +7,7 @@ use super::plan::{CREATING_CORE, Plan};
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
+use crate::events::Event;
 use crate::index::{Cell, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand};
@@ -311,7 +312,9 @@ impl Engine {
             .collect();
         holders.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
         holders.truncate(5);
-        let report = FullReport { needed: plan.bytes(), free, reserved, pending, metadata: why.metadata, holders };
-        Error::Full(Box::new(report))
+        let report =
+            Box::new(FullReport { needed: plan.bytes(), free, reserved, pending, metadata: why.metadata, holders });
+        self.events.tell(|| Event::Full(report.clone()));
+        Error::Full(report)
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
     // does not know every slab of the journal. The good one is not touched, and made durable first.
     let behind: Vec<u64> = epochs.into_iter().filter(|&(_, e)| e != Some(sb.epoch)).map(|(offset, _)| offset).collect();
     if !read_only && !behind.is_empty() {
-        tracing::warn!(?errors, "one superblock is bad or behind: repaired from the other");
+        tracing::warn!(target: "strandlog", ?errors, "one superblock is bad or behind: repaired from the other");
         disk.flush().map_err(|e| Error::io("syncing before the superblock is repaired", e))?;
         let bytes = AlignedBuf::from(sb.encode().as_slice());
         for offset in behind {
@@ -105,6 +105,7 @@ pub(crate) fn recover(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Engine> {
     let started = Instant::now();
+    let _span = tracing::info_span!(target: "strandlog", "recovery", mode = ?run.recovery, read_only).entered();
     if !read_only {
         // After kill -9 the bytes below may lie in a volatile cache. **Sync before believing.**
         disk.flush().map_err(|e| Error::io("syncing before recovery", e))?;
@@ -121,6 +122,18 @@ pub(crate) fn recover(
         });
     }
 
+    tracing::debug!(
+        target: "strandlog",
+        frames = walk.accepted.len(),
+        lost = walk.lost,
+        dropped = walk.dropped,
+        end = walk.end,
+        micros = started.elapsed().as_micros() as u64,
+        "the journal is replayed"
+    );
+    if walk.lost > 0 {
+        tracing::error!(target: "strandlog", frames = walk.lost, "frames that were durable cannot be read");
+    }
     let counters = Counters::default();
     counters.recovered_frames.set(walk.accepted.len() as u64);
     counters.lost_frames.set(walk.lost);
