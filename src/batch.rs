@@ -104,6 +104,9 @@ pub(crate) enum What {
     Truncate {
         first: u64,
     },
+    Applied {
+        index: u64,
+    },
     Reset {
         index: u64,
         term: u64,
@@ -163,7 +166,10 @@ impl Batch {
     }
 
     /// Sets a keyed value: hard state, conf state, applied index, anything small and often overwritten.
+    ///
+    /// Keys that begin with a zero byte and `sl.` are the log's own, and refused.
     pub fn put(&mut self, replica: u64, key: &[u8], value: &[u8]) -> &mut Self {
+        self.check_own(replica, key);
         let key = self.span(key);
         let value = self.span(value);
         self.push(replica, What::Put { key, value })
@@ -171,12 +177,14 @@ impl Batch {
 
     /// Deletes a keyed value; one that is not there may be deleted too.
     pub fn delete(&mut self, replica: u64, key: &[u8]) -> &mut Self {
+        self.check_own(replica, key);
         let key = self.span(key);
         self.push(replica, What::Delete { key })
     }
 
     /// Drops every entry below `first_kept`, at most `last_index + 1`. Costs no sync of its own. A `first_kept` that is
-    /// already reached changes nothing.
+    /// already reached changes nothing. Entries that the state machine is not [reported](crate::Wal::durable_applied) to hold
+    /// durably wait, if it reports at all.
     pub fn truncate_prefix(&mut self, replica: u64, first_kept: u64) -> &mut Self {
         self.push(replica, What::Truncate { first: first_kept })
     }
@@ -258,6 +266,17 @@ impl Batch {
         self.bulk.push(Arc::new(buf));
         self.bulk_bytes += data.len() as u64;
         (self.bulk.len() - 1, crc)
+    }
+
+    /// A key of the log's own would contradict what the log says.
+    fn check_own(&mut self, replica: u64, key: &[u8]) {
+        if crate::applied::is_own(key) {
+            self.refuse(replica, "a key that begins with a zero byte and `sl.` is the log's own");
+        }
+    }
+
+    pub(crate) fn report(&mut self, replica: u64, index: u64) -> &mut Self {
+        self.push(replica, What::Applied { index })
     }
 
     fn push(&mut self, replica: u64, what: What) -> &mut Self {

@@ -2,15 +2,18 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]
 
+mod applied;
 mod batch;
 mod chain;
 mod checkpoint;
 pub mod disk;
 mod engine;
 mod error;
+mod events;
 #[doc(hidden)]
 pub mod format;
 mod grow;
+mod histogram;
 mod index;
 mod inspect;
 mod journal;
@@ -32,7 +35,9 @@ mod wal;
 pub use batch::{AsEntry, Batch, Entry};
 pub use bytes::Bytes;
 pub use error::{Damage, Error, FullReport, Lost, Result};
+pub use events::{Commit, Event, Listener, Recovery, SlowReason, Space};
 pub use grow::{Grown, grow};
+pub use histogram::Histogram;
 pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun, Stretch};
 pub use journal::Sink;
 pub use lsn::Lsn;

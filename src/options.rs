@@ -74,6 +74,8 @@ pub struct Options {
     pub(crate) create: bool,
     pub(crate) read_only: bool,
     pub(crate) progress: Option<ProgressFn>,
+    pub(crate) listener: Option<std::sync::Arc<dyn crate::events::Listener>>,
+    pub(crate) slow_commit: std::time::Duration,
 }
 
 /// The options that hold while the log runs.
@@ -126,6 +128,8 @@ impl Default for Options {
             create: true,
             read_only: false,
             progress: None,
+            listener: None,
+            slow_commit: std::time::Duration::from_secs(1),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::applied::is_own;
 use crate::batch::Entry;
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Result};
@@ -103,9 +104,13 @@ impl Replica {
         self.cell().map_or(Ok(None), |cell| self.engine.read_key(&cell, key))
     }
 
-    /// The keys of keyed state, in no order.
+    /// The keys of keyed state, in no order. Not the log's own.
     pub fn keys(&self) -> Vec<Bytes> {
-        let keys = |c: Arc<Cell>| c.lock().keys.iter().map(|e| Bytes::copy_from_slice(&e.key)).collect();
+        let keys = |c: Arc<Cell>| {
+            let state = c.lock();
+            let callers = state.keys.iter().filter(|e| !is_own(&e.key));
+            callers.map(|e| Bytes::copy_from_slice(&e.key)).collect()
+        };
         self.cell().map_or_else(Vec::new, keys)
     }
 

@@ -107,6 +107,9 @@ impl Wal {
                 Err(error) => return Err(error),
             }
         }
+        if let Ok(Some(applied)) = from.durable_applied() {
+            batch.durable_applied(id, applied);
+        }
         to.commit(&mut batch)?;
         let mut next = first;
         let mut term = 0;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Lost, Result};
+use crate::events::Event;
 use crate::index::{Cell, Loc, Place, ReplicaState};
 use crate::verify::VerifyReport;
 
@@ -146,7 +147,8 @@ impl Engine {
         state: &mut ReplicaState,
         index: u64,
     ) {
-        tracing::error!(replica = id, index, "an entry is damaged");
+        tracing::error!(target: "strandlog", replica = id, index, "an entry is damaged");
+        self.events.later(|| Event::Damaged(Damage { replica: id, lost: Lost::Entries { first: index, last: index } }));
         state.places.forget_journal(index, index, self.geo.chunk_bytes);
         state.add_damage(index, index);
         self.counters.damaged_entries.add(1);

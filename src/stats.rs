@@ -1,6 +1,7 @@
 //! Figures about a log: what it did since it was opened, and how it stands.
 
 use crate::disk::DiskInfo;
+use crate::histogram::Histogram;
 use crate::sync::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -125,10 +126,16 @@ pub struct Stats {
     pub carried_class_bytes: u64,
     /// The bound on `carried_class_bytes`.
     pub carried_class_limit: u64,
+    /// Replicas whose truncation waits for their state machine: see [`Wal::durable_applied`](crate::Wal::durable_applied).
+    pub held_truncations: u64,
     /// Bytes of recent frames held in memory.
     pub recent_bytes: u64,
     /// Bytes waiting for the writer.
     pub queued_bytes: u64,
+    /// How long group commits took, from the first batch that somebody waits for until they were durable, waiting for room included.
+    pub commit_micros: Histogram,
+    /// How long their writes took on the device.
+    pub device_micros: Histogram,
     /// How writes are made durable, and what the probe found.
     pub disk: Option<DiskInfo>,
 }

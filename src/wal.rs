@@ -8,6 +8,7 @@ use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
 use crate::engine::{Engine, Mode};
 use crate::error::{Damage, Error, Result};
+use crate::events::Events;
 use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
 use crate::options::{Options, Progress, ReadMode};
@@ -245,6 +246,7 @@ impl Options {
     pub fn open(mut self, path: impl AsRef<Path>) -> Result<Wal> {
         self.check()?;
         let path = path.as_ref();
+        let _span = tracing::info_span!(target: "strandlog", "open", path = %path.display()).entered();
         let mode =
             OpenMode { read_only: self.read_only, sync: self.sync_method, mapped: self.read_mode == ReadMode::Mapped };
         let disk = match FileDisk::open(path, mode) {
@@ -313,7 +315,10 @@ impl Options {
             }
         };
         let flags = (self.read_mode == ReadMode::Mapped, self.read_only);
-        let engine = Arc::new(recovery::recover(disk, superblock, self.run, flags, &mut progress)?);
+        let mut engine = recovery::recover(disk, superblock, self.run, flags, &mut progress)?;
+        engine.events = Events::new(self.listener.take(), Some(self.slow_commit));
+        engine.note_recovery();
+        let engine = Arc::new(engine);
         let wal = Wal { engine, threads: Mutex::new(Vec::new()) };
         if self.run.background && !self.read_only {
             wal.start("strandlog-writer", Engine::run_writer)?;

@@ -24,6 +24,7 @@ const GROUP_BYTES: u64 = 32 << 20;
 impl Engine {
     /// Frees segments until the low-water mark is passed. Answers how many.
     pub(crate) fn clean_some(&self) -> Result<u64> {
+        let _tell_after_the_lock = self.events.hold();
         let _one = self.cleaning.lock();
         self.grow_journal()?;
         let target = { self.seq.lock().low_water() };
@@ -32,6 +33,7 @@ impl Engine {
 
     /// Frees every segment but the one being written.
     pub(crate) fn clean_all(&self) -> Result<u64> {
+        let _tell_after_the_lock = self.events.hold();
         let _one = self.cleaning.lock();
         self.sync()?;
         let last = { self.seq.lock().segments.current() };
@@ -46,8 +48,9 @@ impl Engine {
                 self.sync()?;
             }
             let segments = group.len();
+            let _span = tracing::debug_span!(target: "strandlog", "clean", segments, behind).entered();
             if !self.clean_group(group)? {
-                tracing::warn!("no room to clean the oldest segments");
+                tracing::warn!(target: "strandlog", "no room to clean the oldest segments");
                 return Ok(freed);
             }
             // The frame that says so must be durable before anything is reused.

@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::events::Event;
 use crate::format::superblock::{SUPERBLOCK_OFFSETS, Superblock};
 use crate::journal::RESERVED_SEGMENTS;
 
@@ -26,11 +27,14 @@ impl Engine {
             let Some(slab) = slab else { return Ok(()) };
             let mut next = superblock.clone();
             next.journal_slabs.push(slab);
+            let segments = next.journal_slabs.len() as u64;
             if let Err(error) = self.write_superblock(&mut superblock, next) {
                 // Nobody writes any more; those who look find it where it was.
                 self.pool.lock().return_slab(slab);
                 return Err(error);
             }
+            tracing::debug!(target: "strandlog", segments, "the journal has grown");
+            self.events.later(|| Event::JournalGrown { segments });
             drop(superblock);
             self.seq.lock().segments.free.push_back(slab);
         }
@@ -38,6 +42,7 @@ impl Engine {
 
     /// Gives a free slab back to the chains, if the journal is above its floor and can spare one.
     pub(crate) fn shrink_journal(&self) -> Result<bool> {
+        let _tell_after_the_locks = self.events.hold();
         let mut superblock = self.superblock.lock();
         if superblock.journal_slabs.len() as u32 <= superblock.journal_floor {
             return Ok(false);
@@ -49,13 +54,17 @@ impl Engine {
         let Some(slab) = slab else { return Ok(false) };
         let mut next = superblock.clone();
         next.journal_slabs.retain(|&s| s != slab);
+        let segments = next.journal_slabs.len() as u64;
         self.write_superblock(&mut superblock, next)?;
+        tracing::debug!(target: "strandlog", segments, "the journal has shrunk");
+        self.events.later(|| Event::JournalShrunk { segments });
         self.pool.lock().return_slab(slab);
         Ok(true)
     }
 
     /// At close: what is missing below here is from now on known to be lost, whatever becomes of the frames that say so.
     pub(crate) fn mark_durable(&self, durable: u64) -> Result<()> {
+        let _tell_after_the_locks = self.events.hold();
         let mut superblock = self.superblock.lock();
         if superblock.durable >= durable {
             return Ok(());

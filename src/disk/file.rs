@@ -93,7 +93,7 @@ impl FileDisk {
             false => None,
         };
         let info = DiskInfo { method, direct, read_only: mode.read_only, probe };
-        tracing::debug!(path = %path.display(), len, %info, "opened");
+        tracing::debug!(target: "strandlog", path = %path.display(), len, %info, "opened");
         let writable = AtomicBool::new(!mode.read_only);
         Ok(Self { path: path.into(), handles, len, info, map, writable })
     }

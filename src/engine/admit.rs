@@ -4,8 +4,10 @@ use rustc_hash::FxHashMap;
 
 use super::Engine;
 use super::plan::{CREATING_CORE, Plan};
+use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
+use crate::events::Event;
 use crate::index::{Cell, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand};
@@ -229,7 +231,17 @@ impl Engine {
                     let why = "truncate_prefix beyond last_index + 1; use install_snapshot, which says the term";
                     return Err(Error::Contradiction { replica, why });
                 }
+                // As asked, also where some of it waits for the state machine: what a batch truncates it must not append.
                 t.first = t.first.max(first);
+                t.changed = true;
+            }
+            // Ignored where there is no replica: it creates none.
+            What::Applied { .. } if !t.exists => {}
+            What::Applied { .. } => {
+                let now = t.cell.lock().keys.cost(APPLIED_KEY);
+                let new = value_cost(APPLIED_KEY, APPLIED_BYTES);
+                t.demand.meta_bytes += new.saturating_sub(now);
+                t.grows |= new > now;
                 t.changed = true;
             }
             What::Reset { index, .. } => {
@@ -300,7 +312,9 @@ impl Engine {
             .collect();
         holders.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
         holders.truncate(5);
-        let report = FullReport { needed: plan.bytes(), free, reserved, pending, metadata: why.metadata, holders };
-        Error::Full(Box::new(report))
+        let report =
+            Box::new(FullReport { needed: plan.bytes(), free, reserved, pending, metadata: why.metadata, holders });
+        self.events.tell(|| Event::Full(report.clone()));
+        Error::Full(report)
     }
 }

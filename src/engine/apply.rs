@@ -131,9 +131,16 @@ impl Engine {
                     state.keys.delete(key, freed);
                 }
             }
-            What::Truncate { first } => self.truncate(s, id, state, first, freed),
+            What::Truncate { first } => {
+                let first = self.hold_back(id, state, first);
+                self.truncate(s, id, state, first, freed);
+            }
+            What::Applied { index } => self.apply_report(s, cell, state, index, freed),
             What::Reset { index, term } => self.reset(s, id, state, index, term, freed),
-            What::Remove => self.remove(s, id, state, freed),
+            What::Remove => {
+                self.held.forget(id);
+                self.remove(s, id, state, freed);
+            }
         }
     }
 
@@ -261,7 +268,14 @@ impl Engine {
         }
     }
 
-    fn truncate(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, first: u64, freed: &mut Vec<Extent>) {
+    pub(crate) fn truncate(
+        &self,
+        s: &mut Sequencer,
+        id: u64,
+        state: &mut ReplicaState,
+        first: u64,
+        freed: &mut Vec<Extent>,
+    ) {
         if !state.exists || first <= state.first {
             return;
         }

@@ -1,8 +1,11 @@
 //! Committing: frames go to the disk, a few at a time, and only then is anybody told, in the order of the log.
 
+use std::time::Instant;
+
 use super::submit::COMPLETING;
 use super::{Completion, Engine};
 use crate::error::{Error, Result};
+use crate::events::Event;
 use crate::journal::{Landing, Notices, SealedFrame, Sequencer, Ticket};
 use crate::sync::{Arc, Ordering, thread};
 
@@ -27,8 +30,11 @@ impl Engine {
     }
 
     /// Writes a frame that was taken, and completes what can be completed then.
-    fn carry_out(&self, frame: Box<SealedFrame>) {
+    fn carry_out(&self, mut frame: Box<SealedFrame>) {
+        let _tell_after_the_locks = self.events.hold();
+        let begun = Instant::now();
         let written = self.write(&frame);
+        frame.times.device = begun.elapsed();
         if let Err(error) = written {
             return self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame));
         }
@@ -84,6 +90,7 @@ impl Engine {
         self.durable.store(end, Ordering::Release);
         let (next, wakers) = {
             let mut s = self.seq.lock();
+            let free = s.segments.free.len();
             s.queued -= frame.queued;
             let next = s.in_flight.completed();
             while s.segments.leaving.front().is_some_and(|&(seq, _)| seq < frame.header.tail_seq) {
@@ -94,6 +101,10 @@ impl Engine {
                 }
             }
             self.free_unpinned(&mut s);
+            let (free, freed) = (s.segments.free.len() as u64, s.segments.free.len().saturating_sub(free) as u64);
+            if freed > 0 {
+                self.events.later(|| Event::SegmentsFreed { segments: freed, free });
+            }
             self.room.notify_all();
             (next, std::mem::take(&mut s.room_wakers))
         };
@@ -112,6 +123,7 @@ impl Engine {
             completion.recent_pieces.push_back((placed.replica, placed.piece, len));
             completion.recent_piece_bytes += len;
         }
+        self.note_commit(&frame);
         frame.ticket.complete(Ok(()));
         tell(frame.notices, &Ok(()));
         wakers.into_iter().for_each(std::task::Waker::wake);
@@ -157,8 +169,10 @@ impl Engine {
 
     /// Something could not be made durable: nothing more is written or acknowledged, and everybody who waits is told why.
     pub(crate) fn poison(&self, cause: String, frame: Option<Box<SealedFrame>>) {
-        tracing::error!(%cause, "strandlog is poisoned");
-        self.stop(&Error::Poisoned { cause: cause.into() }, frame);
+        tracing::error!(target: "strandlog", %cause, "the log is poisoned");
+        let cause: std::sync::Arc<str> = cause.into();
+        self.stop(&Error::Poisoned { cause: std::sync::Arc::clone(&cause) }, frame);
+        self.events.tell(|| Event::Poisoned { cause });
     }
 
     /// Ends all writing; the first reason stands. What was not acknowledged is told that reason: a frame that failed, those behind

@@ -29,7 +29,7 @@ impl Engine {
             }
             if wanted {
                 if let Err(error) = self.clean_some() {
-                    tracing::warn!(%error, "cleaning the journal");
+                    tracing::warn!(target: "strandlog", %error, "cleaning the journal");
                 }
                 // Whoever waits looks again, also where nothing could be freed.
                 let wakers = std::mem::take(&mut self.seq.lock().room_wakers);

@@ -20,10 +20,12 @@ mod submit;
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 
 pub(crate) use admit::demand;
-pub(crate) use submit::{Mode, Submitted};
+pub(crate) use submit::{Mode, Submitted, without_waiting};
 
+use crate::applied::Held;
 use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::format::Seed;
 use crate::format::frame::MAX_IN_FLIGHT;
 use crate::format::superblock::Superblock;
@@ -110,6 +112,10 @@ pub(crate) struct Engine {
     /// Batches in the last frame: how many may come back at once.
     last_batches: AtomicU64,
     pub counters: Counters,
+    /// Truncations that wait for state machines.
+    pub held: Held,
+    /// Who is told what happens.
+    pub events: Events,
     pub read_only: bool,
     /// Chunks kept for overwriting large keyed values.
     pub value_reserve: u64,
@@ -162,6 +168,8 @@ impl Engine {
             next_id: StdAtomicU64::new(session << 32),
             last_batches: AtomicU64::new(0),
             counters: parts.counters,
+            held: Held::default(),
+            events: Events::default(),
             read_only: parts.read_only,
             value_reserve: value.div_ceil(geo.chunk_bytes.into()).min(u64::from(geo.chunks) / 32),
             superblock: Mutex::new(parts.superblock),
@@ -223,6 +231,9 @@ impl Engine {
             stats.pinned_chunks = pool.pinned();
             stats.chunks = stats.free_chunks + stats.used_chunks + stats.pinned_chunks;
         }
+        stats.commit_micros = self.events.commit_micros.get();
+        stats.device_micros = self.events.device_micros.get();
+        stats.held_truncations = self.held.len();
         stats.journal_cap_segments = u64::from(self.geo.journal_cap);
         stats
     }

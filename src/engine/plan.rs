@@ -1,6 +1,7 @@
 //! Planning: what of a batch goes inline and what is placed directly. Done before any lock is taken.
 
 use super::Engine;
+use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, Op, What};
 use crate::chain::{PackEntry, Packed, pack};
 use crate::error::{Error, Result};
@@ -100,6 +101,10 @@ impl Engine {
                 What::Delete { key } => {
                     self.check_key(op.replica, key.len)?;
                     plan.table += RECORD_HEAD + key.len as u64;
+                }
+                // With the truncation that it may let go.
+                What::Applied { .. } => {
+                    plan.table += 2 * RECORD_HEAD + (APPLIED_KEY.len() + APPLIED_BYTES) as u64;
                 }
                 What::Truncate { .. } | What::Reset { .. } | What::Remove => plan.table += RECORD_HEAD,
             }

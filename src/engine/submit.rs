@@ -1,12 +1,14 @@
 //! Submitting: a batch gets its place in the log, or a reason why not.
 
 use std::cell::Cell as ThreadCell;
+use std::time::Instant;
 
 use super::Engine;
 use super::admit::Admission;
 use super::plan::Plan;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::events::Waits;
 use crate::journal::{Sequencer, Ticket, Whom};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, MutexGuard, thread_local};
@@ -48,6 +50,14 @@ pub(crate) struct Submitted {
 /// Rounds of cleaning that free nothing before a waiting append is told that the log is full.
 const FRUITLESS_CLEANINGS: u32 = 3;
 
+/// What is submitted in here does not wait: this thread may be the one that it would wait for.
+pub(crate) fn without_waiting<T>(f: impl FnOnce() -> T) -> T {
+    let before = COMPLETING.with(|c| c.replace(true));
+    let outcome = f();
+    COMPLETING.with(|c| c.set(before));
+    outcome
+}
+
 impl Engine {
     /// Checks, admits and applies the batch: readable on return.
     ///
@@ -77,6 +87,7 @@ impl Engine {
         adm.resolve(&self.registry, batch);
         let mut relief = 0;
         let mut fruitless = 0;
+        let mut waits = Waits::default();
         let mut s = self.seq.lock();
         loop {
             if let Some(why) = &s.stopped {
@@ -88,7 +99,9 @@ impl Engine {
                     return Err(Error::Busy { queued: waiting, limit });
                 }
                 s.open.wanted |= s.open.batches > 0;
+                let asked = Instant::now();
                 s = self.wait_for_writer(s);
+                waits.queue += asked.elapsed();
                 continue;
             }
             self.validate(batch, plan, adm)?;
@@ -122,7 +135,9 @@ impl Engine {
                     return Err(Error::Busy { queued: waiting, limit });
                 }
                 let before = self.counters.segments_cleaned.get();
+                let asked = Instant::now();
                 s = self.wait_for_cleaner(s)?;
+                waits.cleaner += asked.elapsed();
                 fruitless = if self.counters.segments_cleaned.get() == before { fruitless + 1 } else { 0 };
                 if fruitless > FRUITLESS_CLEANINGS && !self.run.background {
                     drop(s);
@@ -131,6 +146,7 @@ impl Engine {
                 continue;
             }
             self.apply(&mut s, batch, plan, adm);
+            s.open.times.joined(waits);
             return Ok(self.submitted(&mut s, batch.lazy, whom, lead));
         }
     }
@@ -144,6 +160,9 @@ impl Engine {
         }
         // A lazy batch causes no write, unless the queue fills with its kind.
         s.open.wanted |= !lazy || s.waiting_bytes() > self.run.queue_bytes as u64 / 2;
+        if s.open.wanted && s.open.times.begun.is_none() {
+            s.open.times.begun = Some(Instant::now());
+        }
         if !lead {
             self.wake_writer(s);
         }

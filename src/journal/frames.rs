@@ -1,6 +1,7 @@
 //! The open frame: where submitted batches gather until a writer takes them.
 
 use crate::disk::AlignedBuf;
+use crate::events::Times;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::{BLOCK_BYTES, Seed, round_up_block};
@@ -39,6 +40,7 @@ pub(crate) struct OpenFrame {
     pub batches: u64,
     pub entries: u64,
     pub user_bytes: u64,
+    pub times: Times,
     /// Whether somebody waits for it: a frame of lazy batches alone causes no write.
     pub wanted: bool,
 }
@@ -83,6 +85,7 @@ pub(crate) struct SealedFrame {
     pub batches: u64,
     pub entries: u64,
     pub user_bytes: u64,
+    pub times: Times,
     /// What it counted in the queue.
     pub queued: u64,
 }
@@ -117,6 +120,7 @@ impl OpenFrame {
             batches: 0,
             entries: 0,
             user_bytes: 0,
+            times: Times::default(),
             wanted: false,
         };
         this.buf.clear();
@@ -200,6 +204,7 @@ impl OpenFrame {
             batches: self.batches,
             entries: self.entries,
             user_bytes: self.user_bytes,
+            times: self.times,
             queued,
         };
         (sealed, Lists { table: self.table, participants: self.participants, crcs: self.crcs }.cleared())

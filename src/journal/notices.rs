@@ -60,7 +60,7 @@ impl Notices {
                 Notice::Tags(lsn, sink, tags) => (lsn, catch_unwind(AssertUnwindSafe(|| sink.done(&tags, &told(lsn))))),
             };
             if ran.is_err() {
-                tracing::error!(%lsn, "a completion callback panicked");
+                tracing::error!(target: "strandlog", %lsn, "a completion callback panicked");
             }
         }
     }

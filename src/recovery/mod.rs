@@ -91,7 +91,7 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         behind.extend(good);
     }
     if !read_only && !behind.is_empty() {
-        tracing::warn!(?errors, "one superblock is bad or behind: repaired from the other");
+        tracing::warn!(target: "strandlog", ?errors, "one superblock is bad or behind: repaired from the other");
         disk.flush().map_err(|e| Error::io("syncing before the superblock is repaired", e))?;
         let bytes = AlignedBuf::from(sb.encode().as_slice());
         for (offset, _) in behind {
@@ -126,6 +126,7 @@ pub(crate) fn recover(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Engine> {
     let started = Instant::now();
+    let _span = tracing::info_span!(target: "strandlog", "recovery", mode = ?run.recovery, read_only).entered();
     if !read_only {
         // After kill -9 the bytes below may lie in a volatile cache. **Sync before believing.**
         disk.flush().map_err(|e| Error::io("syncing before recovery", e))?;
@@ -242,6 +243,17 @@ fn from_journal(
             offset: POOL_OFFSET,
             hint: "to go on would forget such a replica silently: restore the file from another store, or salvage it",
         });
+    }
+    tracing::debug!(
+        target: "strandlog",
+        frames = walk.accepted.len(),
+        lost = walk.lost,
+        dropped = walk.dropped,
+        end = walk.end,
+        "the journal is replayed"
+    );
+    if walk.lost > 0 {
+        tracing::error!(target: "strandlog", frames = walk.lost, "frames that were durable cannot be read");
     }
     counters.recovered_frames.set(walk.accepted.len() as u64);
     counters.lost_frames.set(walk.lost);

@@ -1,0 +1,414 @@
+//! Events: what embedders are told of the log while it runs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::engine::{Engine, without_waiting};
+use crate::error::{Damage, FullReport};
+use crate::histogram::Buckets;
+use crate::journal::SealedFrame;
+use crate::lsn::Lsn;
+use crate::options::Options;
+use crate::sync::{Arc, Mutex, thread_local};
+
+/// Is told what happens to the log: see [`Options::listener`].
+///
+/// Called on the threads that do the work, outside of every lock of the log, so it must be cheap: count, or pass the event on. Events
+/// of different frames may come on different threads, and out of order. What it submits does not wait
+/// ([`Error::Busy`](crate::Error::Busy)); it must not commit. A panic in it is caught and logged.
+pub trait Listener: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: &Event);
+}
+
+/// Something that happened to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A frame became durable: a group commit, a move of the cleaner, or a seal.
+    Committed(Commit),
+    /// A commit took longer than [`Options::slow_commit`] allows. Told before its [`Event::Committed`].
+    SlowCommit {
+        /// How long what took.
+        commit: Commit,
+        /// What took longest.
+        reason: SlowReason,
+    },
+    /// Journal segments became free.
+    SegmentsFreed {
+        /// How many.
+        segments: u64,
+        /// How many are free now.
+        free: u64,
+    },
+    /// Less than a tenth of the chunks is free and not reserved: truncate, or appends are refused soon. Told once, until
+    /// [`Event::SpaceRecovered`].
+    SpaceLow(Space),
+    /// Space is not low any more.
+    SpaceRecovered(Space),
+    /// A batch was refused: the log is full.
+    Full(Box<FullReport>),
+    /// The journal took a slab from the chains.
+    JournalGrown {
+        /// Segments of the journal now.
+        segments: u64,
+    },
+    /// The journal gave a slab back to the chains.
+    JournalShrunk {
+        /// Segments of the journal now.
+        segments: u64,
+    },
+    /// Damage was found: at the opening, by the cleaner, or by a scrub.
+    Damaged(Damage),
+    /// A write or a sync failed: nothing after it is acknowledged.
+    Poisoned {
+        /// What failed.
+        cause: Arc<str>,
+    },
+    /// The log was opened.
+    Recovered(Recovery),
+}
+
+/// A frame that became durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Commit {
+    /// Everything at or below is durable.
+    pub lsn: Lsn,
+    /// Batches in it; 0 for a seal.
+    pub batches: u64,
+    /// Entries in it.
+    pub entries: u64,
+    /// Bytes that callers gave.
+    pub user_bytes: u64,
+    /// Bytes that were written for it, payloads placed beside it among them.
+    pub device_bytes: u64,
+    /// From the first of its batches that somebody waits for until it was durable, less the time of the device, and what a batch waited for
+    /// room in the queue.
+    pub queued_micros: u64,
+    /// What its write and sync took.
+    pub device_micros: u64,
+    /// What one of its batches waited for the cleaner to free a segment, at most.
+    pub cleaner_micros: u64,
+}
+
+impl Commit {
+    /// What its slowest batch took, at most.
+    pub fn micros(&self) -> u64 {
+        self.queued_micros.saturating_add(self.device_micros).saturating_add(self.cleaner_micros)
+    }
+
+    fn reason(&self) -> SlowReason {
+        let (queue, device, cleaner) = (self.queued_micros, self.device_micros, self.cleaner_micros);
+        if cleaner > queue.max(device) {
+            SlowReason::Cleaner
+        } else if queue > device {
+            SlowReason::Queue
+        } else {
+            SlowReason::Device
+        }
+    }
+}
+
+/// What a slow commit spent most of its time with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowReason {
+    /// The device took its time for the write.
+    Device,
+    /// It waited for those before it: more is submitted than the device takes.
+    Queue,
+    /// No journal segment was free: the cleaner is behind, or has no room to clean.
+    Cleaner,
+}
+
+/// How much space there is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Space {
+    /// In free chunks.
+    pub free: u64,
+    /// Of these, held back for what is in the journal.
+    pub reserved: u64,
+}
+
+/// What an opening found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// How long it took.
+    pub micros: u64,
+    /// Frames that were replayed.
+    pub frames: u64,
+    /// Frames that were durable and cannot be read.
+    pub lost_frames: u64,
+    /// Frames behind the end that were dropped: never acknowledged.
+    pub dropped_frames: u64,
+    /// Replicas that exist.
+    pub replicas: u64,
+    /// Pieces of damage, each of which is told by an [`Event::Damaged`], too.
+    pub damage: u64,
+}
+
+/// Space is low when less than one part in so many is free ..
+const LOW_PART: u64 = 10;
+/// .. and is not low any more when this much of that is free, in percent: no flapping around the bound.
+const ENOUGH_PERCENT: u64 = 150;
+
+/// When a frame was begun, and how long it took until now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    /// When the first batch came for which somebody waits.
+    pub begun: Option<Instant>,
+    pub device: Duration,
+    /// The longest that one of its batches waited before it was in the frame: for the queue, and for the cleaner.
+    pub waits: Waits,
+}
+
+/// What a batch waited before it had its place.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    pub queue: Duration,
+    pub cleaner: Duration,
+}
+
+impl Times {
+    /// A batch is in the frame.
+    pub fn joined(&mut self, waits: Waits) {
+        self.waits.queue = self.waits.queue.max(waits.queue);
+        self.waits.cleaner = self.waits.cleaner.max(waits.cleaner);
+    }
+}
+
+/// The way to the listener. Without one nothing is gathered.
+#[derive(Default)]
+pub(crate) struct Events {
+    listener: Option<Arc<dyn Listener>>,
+    slow: Option<Duration>,
+    /// What happened while locks were held.
+    pending: Mutex<Vec<Event>>,
+    low: AtomicBool,
+    pub commit_micros: Buckets,
+    pub device_micros: Buckets,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("listener", &self.listener.is_some()).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// How many locks' worth of work this thread is in: nothing is told meanwhile.
+    // Not `const`: loom's macro does not know that.
+    #[allow(clippy::missing_const_for_thread_local)]
+    static HOLDING: std::cell::Cell<usize> = std::cell::Cell::new(0);
+}
+
+/// While this lives the thread tells nothing. Made before the lock is taken, so that it goes after it.
+pub(crate) struct Hold<'a>(Option<&'a Events>);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if let Some(events) = self.0 {
+            HOLDING.with(|h| h.set(h.get().saturating_sub(1)));
+            events.flush();
+        }
+    }
+}
+
+impl Events {
+    pub fn new(listener: Option<Arc<dyn Listener>>, slow: Option<Duration>) -> Self {
+        Self { listener, slow, ..Self::default() }
+    }
+
+    /// Tells nothing on this thread until the guard goes: what happens under a lock is told when that is free again.
+    pub fn hold(&self) -> Hold<'_> {
+        if self.listener.is_none() {
+            return Hold(None);
+        }
+        HOLDING.with(|h| h.set(h.get() + 1));
+        Hold(Some(self))
+    }
+
+    /// Notes what happened; it is told by whoever flushes next. May be called under any lock.
+    pub fn later(&self, event: impl FnOnce() -> Event) {
+        if self.listener.is_some() {
+            self.pending.lock().push(event());
+        }
+    }
+
+    /// Tells what happened, at once unless this thread holds locks.
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.listener.is_some() {
+            self.later(event);
+            self.flush();
+        }
+    }
+
+    fn flush(&self) {
+        let Some(listener) = &self.listener else { return };
+        if HOLDING.with(std::cell::Cell::get) > 0 {
+            return;
+        }
+        let pending = std::mem::take(&mut *self.pending.lock());
+        for event in pending {
+            let told = || without_waiting(|| listener.event(&event));
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(told)).is_err() {
+                tracing::error!(target: "strandlog", ?event, "a listener panicked");
+            }
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Engine {
+    /// A frame is durable: counts how long it took, and says so.
+    pub(crate) fn note_commit(&self, frame: &SealedFrame) {
+        let events = &self.events;
+        let Times { begun, device, waits } = frame.times;
+        let total = begun.map_or(device, |at| at.elapsed());
+        let commit = Commit {
+            lsn: Lsn(frame.header.end()),
+            batches: frame.batches,
+            entries: frame.entries,
+            user_bytes: frame.user_bytes,
+            device_bytes: frame.header.bytes() + frame.placed.iter().map(|p| p.buf.len() as u64).sum::<u64>(),
+            queued_micros: micros(total.saturating_sub(device) + waits.queue),
+            device_micros: micros(device),
+            cleaner_micros: micros(waits.cleaner),
+        };
+        events.commit_micros.record(commit.micros());
+        events.device_micros.record(commit.device_micros);
+        if events.slow.is_some_and(|slow| u128::from(commit.micros()) > slow.as_micros()) {
+            let reason = commit.reason();
+            tracing::warn!(
+                target: "strandlog",
+                lsn = commit.lsn.get(),
+                ?reason,
+                queued_micros = commit.queued_micros,
+                device_micros = commit.device_micros,
+                cleaner_micros = commit.cleaner_micros,
+                bytes = commit.device_bytes,
+                "a slow commit"
+            );
+            events.later(|| Event::SlowCommit { commit, reason });
+        }
+        if events.listener.is_some() {
+            events.later(|| Event::Committed(commit));
+            self.watch_space();
+        }
+    }
+
+    /// Says when space becomes low, and when it is not low any more.
+    fn watch_space(&self) {
+        let reserved = { self.seq.lock().accounts.reserved() };
+        let free = { self.pool.lock().free() };
+        let (usable, bound) = (free.saturating_sub(reserved), u64::from(self.geo.chunks) / LOW_PART);
+        let low = self.events.low.load(Ordering::Relaxed);
+        let now = if low { usable < bound * ENOUGH_PERCENT / 100 } else { usable < bound };
+        if now != low && self.events.low.swap(now, Ordering::Relaxed) == low {
+            let chunk = u64::from(self.geo.chunk_bytes);
+            let space = Space { free: free * chunk, reserved: reserved * chunk };
+            self.events.later(|| if now { Event::SpaceLow(space) } else { Event::SpaceRecovered(space) });
+        }
+    }
+
+    /// Says what the opening found.
+    pub(crate) fn note_recovery(&self) {
+        let mut damage = 0;
+        let _told_after_all = self.events.hold();
+        for cell in self.registry.all() {
+            for lost in cell.lock().damage(cell.id) {
+                damage += 1;
+                tracing::error!(target: "strandlog", damage = %lost, "damage found at the opening");
+                self.events.later(|| Event::Damaged(lost));
+            }
+        }
+        let c = &self.counters;
+        let found = Recovery {
+            micros: c.recovery_micros.get(),
+            frames: c.recovered_frames.get(),
+            lost_frames: c.lost_frames.get(),
+            dropped_frames: c.dropped_frames.get(),
+            replicas: self.registry.all().iter().filter(|c| c.lock().exists).count() as u64,
+            damage,
+        };
+        tracing::info!(
+            target: "strandlog",
+            micros = found.micros,
+            frames = found.frames,
+            lost_frames = found.lost_frames,
+            dropped_frames = found.dropped_frames,
+            replicas = found.replicas,
+            damage,
+            "recovered"
+        );
+        self.events.tell(|| Event::Recovered(found));
+    }
+}
+
+impl Options {
+    /// Who is told what happens to the log. Default: nobody, and then it costs one branch a frame.
+    #[must_use]
+    pub fn listener(mut self, listener: Arc<dyn Listener>) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+    /// A commit slower than this is reported, with the reason: to the listener, and as a warning of `tracing`. Default 1 second;
+    /// zero reports every commit, [`Duration::MAX`] none.
+    #[must_use]
+    pub fn slow_commit(mut self, limit: Duration) -> Self {
+        self.slow_commit = limit;
+        self
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Event>>);
+
+    impl Listener for Heard {
+        fn event(&self, event: &Event) {
+            self.0.lock().push(event.clone());
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_while_a_lock_is_held() {
+        let heard = Arc::new(Heard::default());
+        let events = Events::new(Some(heard.clone()), None);
+        let grown = |segments| move || Event::JournalGrown { segments };
+        {
+            let _outer = events.hold();
+            {
+                let _inner = events.hold();
+                events.tell(grown(1));
+            }
+            events.later(grown(2));
+            assert_eq!(heard.0.lock().len(), 0);
+        }
+        assert_eq!(*heard.0.lock(), [grown(1)(), grown(2)()]);
+        events.tell(grown(3));
+        assert_eq!(heard.0.lock().len(), 3);
+        let nobody = Events::default();
+        let _held = nobody.hold();
+        nobody.tell(|| unreachable!("nobody asks for it"));
+    }
+
+    #[test]
+    fn what_took_longest_is_the_reason() {
+        let of = |queued_micros, device_micros, cleaner_micros| {
+            Commit { queued_micros, device_micros, cleaner_micros, ..Commit::default() }.reason()
+        };
+        assert_eq!(of(1, 2, 1), SlowReason::Device);
+        assert_eq!(of(3, 2, 1), SlowReason::Queue);
+        assert_eq!(of(3, 2, 4), SlowReason::Cleaner);
+    }
+}

@@ -1,0 +1,414 @@
+//! The log as the state machine's only one: no truncation overtakes what the state machine has made durable, whatever is cut off.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use strandlog::disk::sim::SimDisk;
+use strandlog::{Batch, Error, Options, Placement, Wal};
+
+use support::{PLACEMENTS, assert_sound, for_each, open, payload, seeds, small, tally};
+
+const DISK_BYTES: u64 = 4 << 20;
+
+fn log() -> (Arc<SimDisk>, Wal) {
+    let disk = Arc::new(SimDisk::new(DISK_BYTES));
+    let wal = open(small(Placement::Auto), &disk);
+    (disk, wal)
+}
+
+fn fill(wal: &Wal, replica: u64, last: u64) {
+    let entries: Vec<_> = (1..=last).map(|i| (i, 1, payload(replica, i, 1, 100))).collect();
+    wal.commit(Batch::new().append(replica, &entries)).expect("committed");
+}
+
+fn truncate(wal: &Wal, replica: u64, first: u64) {
+    drop(wal.submit(Batch::new().truncate_prefix(replica, first).lazy()).expect("submitted"));
+}
+
+#[test]
+fn a_truncation_waits_for_the_state_machine_and_follows_it() {
+    let (_, wal) = log();
+    fill(&wal, 1, 20);
+    let r = wal.replica(1);
+    assert_eq!((r.durable_applied().expect("sound"), r.reapply_from().expect("sound")), (None, 1));
+    wal.durable_applied(1, 5).expect("taken");
+    truncate(&wal, 1, 11);
+    assert_eq!((r.first_index(), r.reapply_from().expect("sound")), (6, 6), "only what is applied durably went");
+    assert_eq!(wal.stats().held_truncations, 1);
+    wal.durable_applied(1, 8).expect("taken");
+    assert_eq!(r.first_index(), 9);
+    wal.durable_applied(1, 7).expect("an older report comes late");
+    assert_eq!((r.first_index(), r.durable_applied().expect("sound")), (9, Some(8)));
+    wal.durable_applied(1, 15).expect("taken");
+    assert_eq!((r.first_index(), r.reapply_from().expect("sound")), (11, 16), "no further than was asked for");
+    assert_eq!(wal.stats().held_truncations, 0);
+    truncate(&wal, 1, 14);
+    assert_eq!(r.first_index(), 14, "at once, where nothing is in the way");
+    assert_sound(&wal, "at the end");
+}
+
+#[test]
+fn a_replica_that_never_reports_is_truncated_as_asked() {
+    let (_, wal) = log();
+    fill(&wal, 1, 20);
+    fill(&wal, 2, 20);
+    wal.durable_applied(2, 0).expect("nothing yet, but it will");
+    truncate(&wal, 1, 21);
+    truncate(&wal, 2, 21);
+    assert_eq!((wal.replica(1).first_index(), wal.replica(2).first_index()), (21, 1));
+    wal.durable_applied_many(&[(1, 20), (2, 20)]).expect("taken");
+    assert_eq!(wal.replica(2).first_index(), 21);
+}
+
+#[test]
+fn reports_and_truncations_cost_no_sync() {
+    let (disk, wal) = log();
+    (1..=300).for_each(|replica| fill(&wal, replica, 3));
+    let reports = |index| (1..=300).map(|replica| (replica, index)).collect::<Vec<_>>();
+    wal.durable_applied_many(&reports(1)).expect("taken");
+    let before = disk.events();
+    (1..=300).for_each(|replica| truncate(&wal, replica, 4));
+    wal.durable_applied_many(&reports(3)).expect("taken");
+    assert_eq!(disk.events(), before, "nothing is written for them");
+    assert!((1..=300).all(|replica| wal.replica(replica).first_index() == 4));
+    wal.sync().expect("with the next commit");
+    drop(wal);
+    let wal = open(small(Placement::Auto), &Arc::new(disk.restart()));
+    assert!((1..=300).all(|replica| wal.replica(replica).reapply_from().expect("sound") == 4));
+}
+
+#[test]
+fn what_is_not_there_is_not_brought_to_life_by_a_report() {
+    let (_, wal) = log();
+    wal.durable_applied(9, 5).expect("ignored");
+    assert!(!wal.replica(9).exists() && wal.replicas().is_empty());
+    fill(&wal, 1, 10);
+    wal.durable_applied(1, 4).expect("taken");
+    truncate(&wal, 1, 9);
+    wal.commit(Batch::new().remove(1)).expect("removed");
+    wal.durable_applied(1, 8).expect("ignored");
+    assert_eq!((wal.replica(1).exists(), wal.stats().held_truncations), (false, 0));
+    // A new life has reported nothing, and nothing waits for it.
+    fill(&wal, 1, 10);
+    assert_eq!(wal.replica(1).reapply_from().expect("sound"), 1);
+    wal.durable_applied(1, 9).expect("taken");
+    assert_eq!(wal.replica(1).first_index(), 1);
+}
+
+#[test]
+fn a_snapshot_goes_before_reports_and_a_cut_suffix_ends_what_waits() {
+    let (_, wal) = log();
+    fill(&wal, 1, 10);
+    wal.durable_applied(1, 2).expect("taken");
+    truncate(&wal, 1, 11);
+    // The suffix that was to go is overwritten meanwhile, and shorter.
+    wal.commit(Batch::new().append(1, &[(5, 2, b"new")])).expect("committed");
+    wal.durable_applied(1, 5).expect("taken");
+    assert_eq!((wal.replica(1).first_index(), wal.replica(1).last_index()), (6, 5));
+    wal.commit(Batch::new().install_snapshot(1, 50, 3)).expect("installed");
+    assert_eq!((wal.replica(1).reapply_from().expect("sound"), wal.replica(1).first_index()), (51, 51));
+    assert_sound(&wal, "at the end");
+}
+
+#[test]
+fn the_logs_own_keys_are_out_of_reach() {
+    let (_, wal) = log();
+    fill(&wal, 1, 3);
+    wal.durable_applied(1, 2).expect("taken");
+    for key in [&b"\0sl.a"[..], b"\0sl.", b"\0sl.anything"] {
+        let put = wal.commit(Batch::new().put(1, key, b"99999999"));
+        assert!(matches!(put, Err(Error::Contradiction { replica: 1, .. })), "{put:?}");
+        assert!(matches!(wal.commit(Batch::new().delete(1, key)), Err(Error::Contradiction { .. })));
+    }
+    wal.commit(Batch::new().put(1, b"\0s", b"v").put(1, b"", b"w")).expect("keys like any other");
+    let mut keys = wal.replica(1).keys();
+    keys.sort();
+    assert_eq!(keys, [&b""[..], b"\0s"]);
+}
+
+#[test]
+fn a_replica_that_must_not_be_believed_tells_no_beginning_and_keeps_its_entries() {
+    let (disk, wal) = log();
+    // The state's newest update lies in a frame that rots; those before and behind it are whole.
+    fill(&wal, 1, 10);
+    wal.durable_applied(1, 3).expect("taken");
+    wal.sync().expect("durable");
+    let before = disk.log().len();
+    wal.durable_applied(1, 6).expect("taken");
+    wal.sync().expect("durable");
+    let frame = disk.log().into_iter().skip(before).find(|e| e.len > 0).expect("a frame");
+    wal.commit(Batch::new().put(1, b"k", b"v")).expect("committed");
+    wal.close().expect("closed");
+    drop(wal);
+    let disk = Arc::new(disk.restart());
+    (0..frame.len / 512).for_each(|sector| disk.zero_sector(frame.offset / 512 + sector));
+    let wal = open(small(Placement::Auto), &disk);
+    let r = wal.replica(1);
+    assert!(matches!(r.reapply_from(), Err(Error::Damaged(_))), "{:?}", wal.damage());
+    wal.durable_applied(1, 9).expect("ignored");
+    truncate(&wal, 1, 8);
+    assert_eq!(r.first_index(), 1, "nothing goes on the word of a state that may be of another life");
+    wal.commit(Batch::new().install_snapshot(1, 10, 1)).expect("healed");
+    assert_eq!((r.reapply_from().expect("sound"), r.durable_applied().expect("sound")), (11, None));
+}
+
+/// What a replica must look like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rep {
+    first: u64,
+    last: u64,
+    applied: Option<u64>,
+    /// Truncation that waits: gone after a crash.
+    held: u64,
+}
+
+type World = BTreeMap<u64, Rep>;
+
+fn look(wal: &Wal) -> World {
+    let one = |id| {
+        let r = wal.replica(id);
+        let (first, last) = r.bounds();
+        (id, Rep { first, last, applied: r.durable_applied().expect("sound"), held: 0 })
+    };
+    wal.replicas().into_iter().map(one).collect()
+}
+
+fn without_held(world: &World) -> World {
+    world.iter().map(|(&id, rep)| (id, Rep { held: 0, ..rep.clone() })).collect()
+}
+
+/// The log, a model of it, and the model as it was after each batch since everything was durable.
+struct Run {
+    rng: StdRng,
+    options: fn() -> Options,
+    disk: Arc<SimDisk>,
+    wal: Wal,
+    world: World,
+    history: Vec<(u64, World)>,
+    crashes: u64,
+}
+
+impl Run {
+    fn step(&mut self) {
+        let id = self.rng.random_range(1..=4);
+        let mut batch = Batch::new();
+        let many = self.rng.random_range(1..=3);
+        // Within one batch a truncation counts as it was asked for.
+        let mut asked = 0;
+        for _ in 0..many {
+            self.add(&mut batch, id, &mut asked);
+        }
+        let durable = self.rng.random_bool(0.3);
+        if !durable {
+            batch.lazy();
+        }
+        let lsn = self.wal.submit(&mut batch).expect("a batch that fits").lsn();
+        if durable {
+            self.wal.wait_durable(lsn).expect("durable");
+        }
+        self.history.push((lsn.get(), without_held(&self.world)));
+        let seen = look(&self.wal);
+        assert_eq!(seen, without_held(&self.world));
+    }
+
+    /// At most one life changes a batch: removal stands alone.
+    fn add(&mut self, batch: &mut Batch, id: u64, asked: &mut u64) {
+        let rep = self.world.get(&id).cloned();
+        match (self.rng.random_range(0..10), rep) {
+            (0..=3, rep) => {
+                let mut rep = rep.unwrap_or(Rep { first: 1, ..Rep::default() });
+                // What is applied durably is committed: no suffix is cut below.
+                let from = rep.first.max(rep.applied.unwrap_or(0) + 1).max(rep.last.saturating_sub(2)).max(*asked);
+                let from = from.min(rep.last + 1);
+                let from = self.rng.random_range(from..=rep.last + 1);
+                let count = self.rng.random_range(1..=6);
+                let len = *[10, 300, 9000].get(self.rng.random_range(0..3)).expect("three");
+                let entries: Vec<_> = (from..from + count).map(|i| (i, 1, payload(id, i, 1, len))).collect();
+                batch.append(id, &entries);
+                rep.last = from + count - 1;
+                self.world.insert(id, rep);
+            }
+            (4..=6, Some(mut rep)) => {
+                // The state machine trails the log, and its reports come out of order.
+                let index = self.rng.random_range(0..=rep.last);
+                batch.durable_applied(id, index);
+                if rep.applied.is_none_or(|known| index > known) {
+                    rep.applied = Some(index);
+                    let first = rep.held.min(index + 1).min(rep.last + 1);
+                    if rep.held <= index + 1 {
+                        rep.held = 0;
+                    }
+                    rep.first = rep.first.max(first);
+                }
+                self.world.insert(id, rep);
+            }
+            (7..=8, Some(mut rep)) => {
+                let first = self.rng.random_range(rep.first..=rep.last + 1);
+                batch.truncate_prefix(id, first);
+                *asked = first.max(*asked);
+                let allowed = rep.applied.map_or(first, |applied| first.min(applied + 1));
+                if allowed < first {
+                    rep.held = rep.held.max(first);
+                }
+                rep.first = rep.first.max(allowed);
+                self.world.insert(id, rep);
+            }
+            (9, Some(mut rep)) if batch.is_empty() => {
+                if self.rng.random_bool(0.5) {
+                    batch.remove(id);
+                    self.world.remove(&id);
+                } else {
+                    let index = rep.last + self.rng.random_range(0..5);
+                    batch.install_snapshot(id, index, 1);
+                    (rep.first, rep.last) = (index + 1, index);
+                    self.world.insert(id, rep);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn crash(&mut self, seed: u64) {
+        let durable = self.wal.durable_lsn().get();
+        let empty = (0, World::new());
+        let known = self.history.iter().rposition(|(lsn, _)| *lsn <= durable);
+        let after = Arc::new(self.disk.crash_seeded(seed));
+        self.disk = after;
+        self.wal = open((self.options)(), &self.disk);
+        let found = look(&self.wal);
+        let possible = known.map_or(&self.history[..], |at| &self.history[at..]);
+        let start = if known.is_none() { &empty.1 } else { &possible[0].1 };
+        assert!(
+            found == *start || possible.iter().any(|(_, world)| *world == found),
+            "after a crash that was durable to {durable}: {found:?} is none of {possible:?}"
+        );
+        for (&id, rep) in &found {
+            let r = self.wal.replica(id);
+            let from = r.reapply_from().expect("sound");
+            assert_eq!(from, rep.first.max(rep.applied.map_or(0, |a| a + 1)));
+            for index in rep.first..=rep.last {
+                let entry = r.entry(index).expect("what is not applied durably is there");
+                assert_eq!(entry.data, payload(id, index, 1, entry.data.len()), "entry {index} of {id}");
+            }
+        }
+        self.world = found;
+        self.settle();
+        self.crashes += 1;
+    }
+
+    fn settle(&mut self) {
+        self.wal.sync().expect("durable");
+        self.history = vec![(self.wal.durable_lsn().get(), without_held(&self.world))];
+    }
+}
+
+fn run(seed: u64, options: fn() -> Options, steps: u64) -> u64 {
+    let disk = Arc::new(SimDisk::new(DISK_BYTES));
+    let mut run = Run {
+        rng: StdRng::seed_from_u64(seed),
+        options,
+        wal: open(options(), &disk),
+        disk,
+        world: World::new(),
+        history: Vec::new(),
+        crashes: 0,
+    };
+    for step in 0..steps {
+        run.step();
+        match run.rng.random_range(0..60) {
+            0 => run.crash(seed ^ step << 8),
+            1 => {
+                run.wal.checkpoint().expect("cleaned");
+                run.settle();
+            }
+            2 => {
+                run.wal.close().expect("closed");
+                run.disk = Arc::new(run.disk.restart());
+                run.wal = open(options(), &run.disk);
+                assert_eq!(look(&run.wal), without_held(&run.world));
+                run.world = look(&run.wal);
+                run.settle();
+            }
+            _ => {}
+        }
+    }
+    assert_sound(&run.wal, "at the end");
+    run.crashes
+}
+
+#[test]
+fn reports_truncations_and_crashes_in_any_order_agree_with_the_model() {
+    let options: [fn() -> Options; 3] = [|| small(PLACEMENTS[0]), || small(PLACEMENTS[1]), || small(PLACEMENTS[2])];
+    let crashes = std::sync::atomic::AtomicU64::new(0);
+    for_each(&seeds(1, 30), |seed| {
+        let n = run(seed, options[seed as usize % options.len()], 400);
+        crashes.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+    });
+    tally(&[("crashes", crashes.into_inner())]);
+}
+
+/// A state machine that flushes now and then, and a log that is cut at every event: what it did not flush is always there.
+#[test]
+fn an_entry_that_the_state_machine_has_not_made_durable_is_never_truncated() {
+    let script = |disk: &Arc<SimDisk>, flushed: &mut u64| {
+        let disk: Arc<SimDisk> = Arc::clone(disk);
+        let Ok(wal) = small(Placement::Auto).open_disk(disk) else { return 0 };
+        for index in 1..=40 {
+            let mut batch = Batch::new();
+            batch.append(1, &[(index, 1, payload(1, index, 1, 700))]);
+            if wal.commit(&mut batch).is_err() {
+                return index - 1;
+            }
+            // The embedder truncates what it applied, as if it were durable: the log knows better.
+            batch.clear();
+            batch.truncate_prefix(1, index + 1).lazy();
+            if wal.submit(&mut batch).is_err() {
+                return index;
+            }
+            if index % 7 == 0 {
+                // Durable in the state machine first, reported then.
+                *flushed = index;
+                let _ = wal.durable_applied(1, index);
+            } else if index == 1 {
+                let _ = wal.durable_applied(1, 0);
+            }
+            if index % 15 == 0 && wal.checkpoint().is_err() {
+                return index;
+            }
+        }
+        40
+    };
+    let whole = Arc::new(SimDisk::new(DISK_BYTES));
+    // The very first truncation comes before the first report, as would one of a store that upgrades: index 1 may go.
+    assert_eq!(script(&whole, &mut 0), 40);
+    let events = whole.events();
+    let mut cuts = 0;
+    for cut in 3..events {
+        let disk = Arc::new(SimDisk::new(DISK_BYTES));
+        disk.fail_at(cut, strandlog::disk::sim::Fault::Cut);
+        let mut flushed = 0;
+        let acknowledged = script(&disk, &mut flushed);
+        if acknowledged == 0 {
+            // The cut came while the log was being made.
+            continue;
+        }
+        let wal = open(small(Placement::Auto), &Arc::new(disk.crash_seeded(cut)));
+        let r = wal.replica(1);
+        let from = r.reapply_from().expect("sound");
+        assert!(
+            from <= flushed.max(1) + 1,
+            "cut at {cut}: applying begins at {from}, but {flushed} is what was flushed"
+        );
+        for index in flushed.max(1) + 1..=acknowledged {
+            let entry = r.entry(index).unwrap_or_else(|e| panic!("cut at {cut}, {flushed} flushed: {e}"));
+            assert_eq!(entry.data, payload(1, index, 1, 700));
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 40, "{cuts} of {events}");
+    tally(&[("cuts", cuts)]);
+}

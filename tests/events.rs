@@ -1,0 +1,186 @@
+//! What a listener is told, and that it may look at the log whenever it is told anything: no lock is held then.
+
+mod support;
+
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use strandlog::disk::sim::{EIO, Fault, SimDisk};
+use strandlog::{Batch, Error, Event, Histogram, Listener, Options, Placement, Replica, SlowReason, Wal};
+
+use support::{payload, small};
+
+/// Remembers everything, and looks at the log each time.
+#[derive(Default)]
+struct Heard {
+    events: Mutex<Vec<Event>>,
+    wal: OnceLock<Weak<Wal>>,
+    /// Cleans the log when it hears of this: asks for the cleaner's lock and for all others.
+    clean_when_grown: bool,
+    panics: bool,
+}
+
+impl Listener for Heard {
+    fn event(&self, event: &Event) {
+        self.events.lock().expect("no other panic").push(event.clone());
+        if let Some(wal) = self.wal.get().and_then(Weak::upgrade) {
+            // Each of these takes locks: a listener called under one of them would never come back.
+            let stats = wal.stats();
+            assert!(stats.durable_lsn > 0);
+            let _ = (wal.damage(), wal.replica(1).bounds());
+            if self.clean_when_grown && matches!(event, Event::JournalGrown { .. }) {
+                let _ = wal.checkpoint();
+            }
+        }
+        assert!(!self.panics, "as planned");
+    }
+}
+
+impl Heard {
+    fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock().expect("no other panic"))
+    }
+}
+
+fn open(options: Options, disk: &Arc<SimDisk>, heard: &Arc<Heard>) -> Arc<Wal> {
+    let disk: Arc<SimDisk> = Arc::clone(disk);
+    let listener: Arc<dyn Listener> = Arc::clone(heard) as Arc<dyn Listener>;
+    let wal = Arc::new(options.listener(listener).open_disk(disk).expect("the log opens"));
+    let _ = heard.wal.set(Arc::downgrade(&wal));
+    wal
+}
+
+fn append(wal: &Wal, replica: u64, len: usize) -> strandlog::Result<()> {
+    let index = wal.replica(replica).last_index() + 1;
+    wal.commit(Batch::new().append(replica, &[(index, 1, payload(replica, index, 1, len))])).map(drop)
+}
+
+#[test]
+fn commits_are_told_one_by_one_and_add_up_to_the_figures() {
+    let (disk, heard) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Heard::default()));
+    let wal = open(small(Placement::Auto).slow_commit(Duration::MAX), &disk, &heard);
+    assert!(matches!(heard.take()[..], [Event::Recovered(r)] if r.replicas == 0 && r.damage == 0));
+    let mut last = wal.durable_lsn();
+    for len in [10, 700, 9000] {
+        append(&wal, 1, len).expect("committed");
+        let events = heard.take();
+        let [Event::Committed(commit)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!((commit.batches, commit.entries, commit.user_bytes), (1, 1, len as u64));
+        assert!(commit.lsn > last && commit.lsn == wal.durable_lsn());
+        assert!(commit.device_bytes > len as u64 && commit.micros() >= commit.device_micros);
+        last = commit.lsn;
+    }
+    // A lazy batch waits for nobody, and nobody waits for it: how long it lay there is no latency.
+    drop(wal.submit(Batch::new().put(1, b"k", b"v").lazy()).expect("submitted"));
+    assert_eq!(heard.take(), []);
+    wal.close().expect("closed");
+    let commits: Vec<_> =
+        heard.take().into_iter().filter_map(|e| if let Event::Committed(c) = e { Some(c) } else { None }).collect();
+    assert_eq!(commits.iter().map(|c| c.batches).sum::<u64>(), 1, "the lazy one, and a seal of none: {commits:?}");
+    let stats = wal.stats();
+    for histogram in [&stats.commit_micros, &stats.device_micros] {
+        assert_eq!(histogram.count(), stats.frames);
+        assert!(
+            histogram.quantile_micros(1.0).is_some_and(|bound| bound * histogram.count() >= histogram.sum_micros())
+        );
+    }
+    assert_eq!(Histogram::bound_micros(stats.commit_micros.counts().len() - 1), None);
+}
+
+#[test]
+fn the_life_of_the_journal_is_told_outside_of_every_lock() {
+    let disk = Arc::new(SimDisk::new(8 << 20));
+    let heard = Arc::new(Heard { clean_when_grown: true, ..Heard::default() });
+    let wal = open(small(Placement::Journal).journal_cap(20 * (64 << 10)), &disk, &heard);
+    for _ in 0..600 {
+        append(&wal, 1, 3000).expect("there is room");
+    }
+    let events = heard.take();
+    let count = |what: fn(&Event) -> bool| events.iter().filter(|e| what(e)).count() as u64;
+    assert!(count(|e| matches!(e, Event::JournalGrown { .. })) > 0);
+    let freed: u64 =
+        events.iter().map(|e| if let Event::SegmentsFreed { segments, .. } = e { *segments } else { 0 }).sum();
+    assert!(freed > 0 && freed <= wal.stats().segments_cleaned, "{freed} of {}", wal.stats().segments_cleaned);
+    assert_eq!(count(|e| matches!(e, Event::Committed(_))), wal.stats().frames);
+    // Now everything at once: low, given back by the journal, refused.
+    let refused = loop {
+        match append(&wal, 2, 3000) {
+            Ok(()) => {}
+            Err(refused) => break refused,
+        }
+    };
+    let events = heard.take();
+    let Error::Full(report) = refused else { panic!("{refused}") };
+    assert_eq!(events.iter().filter(|e| matches!(e, Event::SpaceLow(_))).count(), 1, "told once");
+    assert!(events.iter().any(|e| matches!(e, Event::JournalShrunk { .. })));
+    assert_eq!(events.last(), Some(&Event::Full(report)));
+    wal.commit(Batch::new().remove(1).remove(2)).expect("removed");
+    (0..4).for_each(|_| append(&wal, 3, 10).expect("there is room again"));
+    assert!(heard.take().iter().any(|e| matches!(e, Event::SpaceRecovered(s) if s.free > s.reserved)));
+}
+
+#[test]
+fn a_failed_write_and_what_an_opening_finds_are_told() {
+    let (disk, heard) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Heard::default()));
+    let wal = open(small(Placement::Auto), &disk, &heard);
+    (0..10).for_each(|_| append(&wal, 1, 700).expect("committed"));
+    let lsn_of = |e: &Event| if let Event::Committed(c) = e { Some(c.lsn) } else { None };
+    assert!(heard.take().iter().filter_map(lsn_of).is_sorted());
+    disk.fail_at(disk.events(), Fault::Error(EIO));
+    append(&wal, 1, 700).expect_err("the device failed");
+    let events = heard.take();
+    assert!(matches!(&events[..], [Event::Poisoned { cause }] if cause.contains("writing frame")), "{events:?}");
+}
+
+#[test]
+fn damage_found_by_an_opening_is_told_piece_by_piece() {
+    let (disk, heard) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Heard::default()));
+    let wal = open(small(Placement::Auto), &disk, &heard);
+    append(&wal, 1, 700).expect("committed");
+    append(&wal, 2, 700).expect("committed");
+    let at = disk.log().into_iter().rfind(|e| e.len > 0).expect("a frame").offset;
+    append(&wal, 3, 700).expect("committed");
+    wal.close().expect("closed");
+    drop(wal);
+    let disk = Arc::new(disk.restart());
+    disk.zero_sector(at / 512);
+    let heard = Arc::new(Heard::default());
+    let wal = open(small(Placement::Auto), &disk, &heard);
+    let events = heard.take();
+    let told: Vec<_> =
+        events.iter().filter_map(|e| if let Event::Damaged(d) = e { Some(d.clone()) } else { None }).collect();
+    assert!(!told.is_empty() && told == wal.damage(), "{told:?}");
+    assert!(matches!(events.last(), Some(Event::Recovered(r)) if r.lost_frames == 1 && r.damage == told.len() as u64));
+}
+
+#[test]
+fn a_slow_commit_is_told_with_its_reason_first() {
+    let (disk, heard) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Heard::default()));
+    let wal = open(small(Placement::Auto).slow_commit(Duration::from_millis(5)), &disk, &heard);
+    heard.take();
+    disk.on_event(|e| {
+        if e.len > 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    });
+    append(&wal, 1, 100).expect("committed");
+    let events = heard.take();
+    let [Event::SlowCommit { commit, reason: SlowReason::Device }, Event::Committed(same)] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(commit, same);
+    assert!(commit.device_micros >= 20_000);
+}
+
+#[test]
+fn a_listener_that_panics_harms_nobody() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let heard = Arc::new(Heard { panics: true, ..Heard::default() });
+    let wal = open(small(Placement::Auto), &disk, &heard);
+    (0..3).for_each(|_| append(&wal, 1, 100).expect("committed"));
+    let read = |r: Replica| r.entry(3).map(|e| e.data.len());
+    assert_eq!(read(wal.replica(1)).expect("there"), 100);
+    // The first of them before the log was known to the listener.
+    assert_eq!(heard.events.lock().map_or_else(|e| e.into_inner().len(), |e| e.len()), 4);
+}
