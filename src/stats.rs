@@ -152,7 +152,7 @@ impl Stats {
             carried_entries, segments_cleaned, stalls, recovery_micros, recovered_frames, lost_frames, dropped_frames,
             damaged_entries, unnamed_losses, opened_by_snapshot, durable_lsn, replicas, capacity, chunk_size, segment_size, chunks, free_chunks,
             used_chunks, pinned_chunks, reserved_chunks, journal_segments, free_segments, journal_cap_segments,
-            carried_class_bytes, carried_class_limit, recent_bytes, queued_bytes,
+            carried_class_bytes, carried_class_limit, held_truncations, recent_bytes, queued_bytes,
         )
     }
 

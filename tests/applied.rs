@@ -146,6 +146,7 @@ fn a_replica_that_must_not_be_believed_tells_no_beginning_and_keeps_its_entries(
     drop(wal);
     let disk = Arc::new(disk.restart());
     (0..frame.len / 512).for_each(|sector| disk.zero_sector(frame.offset / 512 + sector));
+    support::forget_snapshot(&disk);
     let wal = open(small(Placement::Auto), &disk);
     let r = wal.replica(1);
     assert!(matches!(r.reapply_from(), Err(Error::Damaged(_))), "{:?}", wal.damage());

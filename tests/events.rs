@@ -144,6 +144,7 @@ fn damage_found_by_an_opening_is_told_piece_by_piece() {
     drop(wal);
     let disk = Arc::new(disk.restart());
     disk.zero_sector(at / 512);
+    support::forget_snapshot(&disk);
     let heard = Arc::new(Heard::default());
     let wal = open(small(Placement::Auto), &disk, &heard);
     let events = heard.take();
