@@ -3,6 +3,8 @@
 mod account;
 mod again;
 mod decide;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod recover_tests;
 mod replay;
 mod scan;
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -218,6 +218,19 @@ fn windows_double_while_one_reading_follows_the_other() {
 }
 
 #[test]
+fn a_window_is_small_again_where_readings_do_not_follow_one_another() {
+    let journal = Journal::new(LARGE, &[0]);
+    for at in 0..40 {
+        journal.put(0, 1, Frame::small(at));
+    }
+    journal.put(0, 1, Frame { at: 40, blocks: 256, payload: 1000 * KIB, table: 400 });
+    let table = (40 + 250) * BLOCK;
+    let expected =
+        [(0, 32 * KIB), (32 * KIB, 64 * KIB), (96 * KIB, 128 * KIB), (table, 32 * KIB), (table + 32 * KIB, 64 * KIB)];
+    assert_eq!(journal.readings(0)[..5], expected);
+}
+
+#[test]
 fn of_large_frames_nothing_is_read_but_where_headers_and_tables_lie() {
     let journal = Journal::new(LARGE, &[0]);
     for n in 0..4 {

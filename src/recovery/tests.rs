@@ -12,7 +12,7 @@ use crate::disk::sim::{EventKind, SimDisk};
 use crate::disk::{AlignedBuf, Disk};
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
-use crate::format::frame::{FrameHeader, Participants};
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::record::{self, Core, RunKind};
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
@@ -119,6 +119,10 @@ fn a_whole_life_is_whole() {
     assert_eq!((state.first, state.last, state.seq, state.terms.get(6)), (1, 6, 4, Some(1)));
     assert!(state.keys.get(b"vote").is_some() && !replayed.unnamed);
     assert_eq!(damaged(&replayed), (vec![], false, false));
+    // Each entry behind the last, in its own frame's payload.
+    let loc = |frame: u64, n: u64| Some(Loc::new(SEGMENT + frame * 8192 + FRAME_HEADER_BYTES as u64 + n * 24, 20));
+    let places: Vec<Option<Loc>> = (1..=7).map(|index| state.places.loc(index)).collect();
+    assert_eq!(places, [loc(0, 0), loc(0, 1), loc(0, 2), loc(0, 3), loc(0, 4), loc(1, 0), None]);
 }
 
 #[test]

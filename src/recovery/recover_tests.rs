@@ -1,0 +1,187 @@
+//! An opening as a whole: what it writes and when, what each mode makes of what is missing, and with what numbers it goes on.
+
+use super::scan::scan;
+use super::{Found, random_u32, read_superblock};
+use crate::disk::Disk;
+use crate::disk::sim::{EventKind, SimDisk};
+use crate::error::{Error, Result};
+use crate::format::POOL_OFFSET;
+use crate::options::{Options, RecoveryMode};
+use crate::sync::{Arc, Mutex};
+use crate::{Batch, Damage, Placement, Wal};
+
+const MODES: [RecoveryMode; 3] = [RecoveryMode::Strict, RecoveryMode::TolerateTornTail, RecoveryMode::Salvage];
+
+fn options() -> Options {
+    Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal).background(false)
+}
+
+fn open(disk: &SimDisk, options: Options) -> Result<Wal> {
+    options.open_disk(Arc::new(disk.clone()))
+}
+
+/// Six replicas, each in a frame of its own, and a frame of nobody behind them; never closed.
+fn log() -> SimDisk {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+    for replica in 1..=6 {
+        wal.commit(Batch::new().append(replica, &[(1, 1, [7; 100])])).expect("committed");
+    }
+    disk.restart()
+}
+
+/// Where each frame lies and ends, in order of the log, and where its table lies.
+fn frames(disk: &SimDisk) -> Vec<(u64, u64, u64)> {
+    let Ok(Found::Log(sb)) = read_superblock(disk, true) else { panic!("a log") };
+    let scan = scan(disk, &sb, RecoveryMode::Strict, &mut |_| ()).expect("scanned");
+    let frames = scan.slabs.iter().flat_map(|s| &s.frames);
+    frames.map(|f| (f.offset, f.offset + f.header.bytes(), f.offset + f.header.table_range().start as u64)).collect()
+}
+
+/// Rots the table of a frame.
+fn rot(disk: &SimDisk, frame: usize) {
+    disk.flip_bit(frames(disk)[frame].2, 0);
+}
+
+/// How many writes an opening made.
+fn writes(disk: &SimDisk, options: Options) -> usize {
+    let disk = Arc::new(disk.clone());
+    let before = disk.events();
+    options.open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
+    let events = disk.log().split_off(before as usize);
+    events.iter().filter(|e| e.kind != EventKind::Flush).count()
+}
+
+#[test]
+fn nothing_is_believed_before_it_was_flushed_and_nothing_is_flushed_by_who_may_only_read() {
+    for (read_only, expected) in [(false, ["flush", "journal"].as_slice()), (true, &["journal"])] {
+        let (disk, order) = (log(), Arc::new(Mutex::new(Vec::new())));
+        let (flushed, read) = (Arc::clone(&order), Arc::clone(&order));
+        disk.on_event(move |event| {
+            flushed.lock().push(if event.kind == EventKind::Flush { "flush" } else { "write" });
+            None
+        });
+        disk.on_read(move |offset, _| {
+            if offset >= POOL_OFFSET {
+                read.lock().push("journal");
+            }
+            Ok(())
+        });
+        let wal = open(&disk, options().read_only(read_only)).expect("opened");
+        let mut order = order.lock().clone();
+        order.dedup();
+        assert_eq!(order, expected, "read only: {read_only}");
+        assert_eq!(wal.stats().recovered_frames, 6);
+    }
+}
+
+#[test]
+fn a_whole_log_opens_in_every_mode_and_nothing_is_written() {
+    for mode in MODES {
+        let stats = open(&log(), options().recovery_mode(mode)).expect("whole").stats();
+        assert_eq!((stats.lost_frames, stats.dropped_frames, stats.unnamed_losses), (0, 0, 0), "{mode:?}");
+        assert_eq!(writes(&log(), options().recovery_mode(mode)), 0, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_torn_end_is_refused_by_strict_alone_which_says_where() {
+    let disk = log();
+    let end = frames(&disk)[4].1;
+    rot(&disk, 5);
+    for mode in MODES {
+        match open(&disk, options().recovery_mode(mode)) {
+            Ok(wal) => assert_eq!((mode != RecoveryMode::Strict, wal.stats().dropped_frames), (true, 1), "{mode:?}"),
+            Err(Error::Corrupt { offset, .. }) => assert_eq!((mode, offset), (RecoveryMode::Strict, end)),
+            Err(other) => panic!("{mode:?}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_replica_is_refused_by_strict_alone_which_says_whose() {
+    let disk = log();
+    rot(&disk, 2);
+    for mode in MODES {
+        match open(&disk, options().recovery_mode(mode)) {
+            Ok(wal) => {
+                assert_eq!((mode != RecoveryMode::Strict, wal.stats().lost_frames), (true, 1), "{mode:?}");
+                assert!(!wal.damage().is_empty() && wal.damage().iter().all(|d| d.replica == 3), "{mode:?}");
+            }
+            Err(Error::Damaged(Damage { replica, .. })) => assert_eq!((mode, replica), (RecoveryMode::Strict, 3)),
+            Err(other) => panic!("{mode:?}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn where_nobody_can_say_who_was_hurt_only_a_salvage_goes_on() {
+    let disk = log();
+    rot(&disk, 2);
+    rot(&disk, 3);
+    for mode in MODES {
+        match open(&disk, options().recovery_mode(mode)) {
+            Ok(wal) => assert_eq!((mode, wal.stats().unnamed_losses), (RecoveryMode::Salvage, 1)),
+            Err(Error::Corrupt { offset, .. }) => {
+                assert_eq!((mode != RecoveryMode::Salvage, offset), (true, POOL_OFFSET), "{mode:?}");
+            }
+            Err(other) => panic!("{mode:?}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn whoever_is_newly_hurt_is_written_at_once_also_where_nothing_is_in_doubt() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+    for index in 1..=2 {
+        wal.commit(Batch::new().append(1, &[(index, 1, [7; 100])])).expect("committed");
+    }
+    // Whatever the lost frame held was of a life that is over.
+    wal.commit(Batch::new().remove(1).append(1, &[(1, 1, [7; 100])])).expect("committed");
+    wal.commit(Batch::new().append(2, &[(1, 1, [7; 100])])).expect("committed");
+    let disk = disk.restart();
+    rot(&disk, 1);
+    let whole = open(&disk, options()).expect("opened");
+    assert_eq!((whole.damage(), whole.stats().lost_frames), (vec![], 1));
+    assert_eq!(writes(&disk, options()), 1);
+    assert_eq!(writes(&disk, options().read_only(true)), 0);
+}
+
+#[test]
+fn each_opening_has_a_session_of_its_own_above_all_before_it() {
+    let disk = log();
+    let sessions: Vec<u64> = (0..20)
+        .map(|_| {
+            let wal = open(&disk, options()).expect("opened");
+            let session = wal.engine.seq.lock().session;
+            session
+        })
+        .collect();
+    // The log was made by the first one of all; none of these wrote anything.
+    assert!(sessions.iter().all(|s| s >> 32 == 2), "{sessions:x?}");
+    assert!(sessions.iter().any(|s| s != &sessions[0]), "{sessions:x?}");
+    let mut disk = Arc::new(disk);
+    for opening in 2..6 {
+        let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
+        assert_eq!(wal.engine.seq.lock().session >> 32, opening);
+        wal.commit(Batch::new().put(1, b"k", b"v")).expect("committed");
+        disk = Arc::new(disk.restart());
+    }
+}
+
+#[test]
+fn numbers_drawn_at_random_differ() {
+    let mut drawn: Vec<u32> = (0..100).map(|_| random_u32()).collect();
+    drawn.sort_unstable();
+    drawn.dedup();
+    assert!(drawn.len() > 90, "{drawn:?}");
+}
+
+#[test]
+fn metadata_may_fill_a_quarter_of_the_journals_floor() {
+    let wal = open(&log(), options()).expect("opened");
+    let floor = u64::from(wal.engine.superblock.lock().journal_floor);
+    assert!(floor > 1);
+    assert_eq!(wal.engine.seq.lock().accounts.budget(), floor * (16 << 10));
+}
