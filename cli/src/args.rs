@@ -6,11 +6,11 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::size;
 
-/// Create, inspect, dump, verify and salvage strandlog files.
+/// Create, look into, verify, measure, watch, grow, move and save strandlog files.
 #[derive(Debug, Parser)]
 #[command(name = "strandlog", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Args {
-    /// Machine-readable output: one JSON object, or one a line for `dump`.
+    /// Machine-readable output: one JSON object, or one a line for `dump`, `export` and `top`.
     #[arg(long, global = true)]
     pub json: bool,
     /// What to do.

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::process::{Command, Stdio};
+
 use support::{place, str, strandlog};
 
 #[test]
@@ -36,6 +38,26 @@ fn a_report_is_one_page_that_needs_nothing_else() {
     for outside in ["<script", "<link", "src=", "@import"] {
         assert!(!page.contains(outside), "{outside}");
     }
+}
+
+/// Whoever has seen enough gets what was measured so far, and nothing is left behind.
+#[test]
+fn an_interrupted_bench_ends_well() {
+    let (dir, _) = place();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_strandlog"));
+    bench.args(["bench", str(dir.path()), "--seconds", "3600", "--capacity", "32M", "--replicas", "50", "--json"]);
+    let child = bench.stdout(Stdio::piped()).spawn().unwrap();
+    let is_figures = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".stats");
+    // From here on it works.
+    while !std::fs::read_dir(dir.path()).unwrap().any(|f| is_figures(&f.unwrap().file_name())) {
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["seconds"].as_f64().unwrap() < 3600.0, "{json}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]
