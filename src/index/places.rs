@@ -121,13 +121,12 @@ impl Places {
         let Some(span) = self.spans.back_mut() else { return };
         // Neighbours are mostly of one length.
         let (mut len, mut each) = (0, weight(0, chunk));
-        span.locs.extend(locs.into_iter().map(|loc| {
+        span.locs.extend(locs.into_iter().inspect(|loc| {
             if loc.len() != len {
                 (len, each) = (loc.len(), weight(loc.len(), chunk));
             }
             self.weight += each;
             self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
-            loc
         }));
         if span.locs.is_empty() {
             self.spans.pop_back();
