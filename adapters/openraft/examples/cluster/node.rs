@@ -237,12 +237,13 @@ impl Node {
         let members: std::collections::BTreeMap<u64, EmptyNode> =
             (0..self.members).map(|id| (id, EmptyNode {})).collect();
         let mine = (0_u64..).zip(&self.groups).filter(|(number, _)| number % self.members == self.id);
-        let forming = stream::iter(mine).map(|(_, group)| {
+        let mine: Vec<Raft> = mine.map(|(_, group)| group.raft.clone()).collect();
+        let forming = stream::iter(mine).map(|raft| {
             let members = members.clone();
             async move {
                 // A group that exists already stays what it is.
-                if matches!(group.raft.is_initialized().await, Ok(false)) {
-                    let _ = group.raft.initialize(members).await;
+                if matches!(raft.is_initialized().await, Ok(false)) {
+                    let _ = raft.initialize(members).await;
                 }
             }
         });
