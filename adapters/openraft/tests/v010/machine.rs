@@ -17,11 +17,14 @@ pub struct Contents {
     pub lines: Vec<String>,
 }
 
+/// A snapshot that was built, and what it is of.
+type Kept = (SnapshotMetaOf<Types>, Contents);
+
 /// Clones are one machine.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
     contents: Arc<Mutex<Contents>>,
-    snapshot: Arc<Mutex<Option<(SnapshotMetaOf<Types>, Contents)>>>,
+    snapshot: Arc<Mutex<Option<Kept>>>,
 }
 
 impl RaftSnapshotBuilder<Types> for Machine {
