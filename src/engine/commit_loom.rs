@@ -10,7 +10,7 @@ use super::rig_loom::{Log, model};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::POOL_OFFSET;
-use crate::journal::{Class, Ticket};
+use crate::journal::{Class, Sink, Ticket, Whom};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering};
 
@@ -20,12 +20,12 @@ impl Log {
         self.enter_with(lead, None)
     }
 
-    fn enter_with(&self, lead: bool, done: Option<super::Done>) -> (Lsn, Arc<Ticket>) {
+    fn enter_with(&self, lead: bool, whom: Option<Whom<'_>>) -> (Lsn, Arc<Ticket>) {
         let mut s = self.engine.seq.lock();
         assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map, &self.engine.recent));
         s.open.push_entry(0, b"payload");
         s.open.batches += 1;
-        let submitted = self.engine.submitted(&mut s, false, done, lead);
+        let submitted = self.engine.submitted(&mut s, false, whom, lead);
         (submitted.lsn, submitted.ticket)
     }
 
@@ -106,28 +106,44 @@ fn loom_a_leader_leaves_nothing_behind() {
     });
 }
 
-/// Callbacks come once each, in the order of the log, and never before the watermark: whoever writes their frames.
+/// Notes the LSN that it is told, with how many tags.
+struct Noting {
+    log: Arc<Log>,
+    told: Arc<Plain<Vec<(Lsn, usize)>>>,
+}
+
+impl Sink for Noting {
+    fn done(&self, tags: &[u64], outcome: &Result<Lsn>) {
+        let lsn = *outcome.as_ref().unwrap();
+        self.log.check(lsn);
+        self.told.lock().push((lsn, tags.len()));
+    }
+}
+
+/// Callbacks and sinks are told once each, in the order of the log, and never before the watermark: whoever writes their frames.
 #[test]
 fn loom_callbacks_come_in_the_order_of_the_log() {
     model(2, || {
         let log = Log::new(1 << 20);
-        let told: Arc<Plain<Vec<Lsn>>> = Arc::default();
-        let done = |log: &Arc<Log>| -> Option<super::Done> {
-            let (log, told) = (Arc::clone(log), Arc::clone(&told));
-            Some(Box::new(move |outcome| {
+        let told: Arc<Plain<Vec<(Lsn, usize)>>> = Arc::default();
+        let sink: std::sync::Arc<dyn Sink> =
+            std::sync::Arc::new(Noting { log: Arc::clone(&log), told: Arc::clone(&told) });
+        let caller = {
+            let (log, told) = (Arc::clone(&log), Arc::clone(&told));
+            Whom::Caller(Box::new(move |outcome| {
                 log.check(outcome.clone().unwrap());
-                told.lock().push(outcome.unwrap());
+                told.lock().push((outcome.unwrap(), 1));
             }))
         };
         let writer = log.spawn(|log| log.engine.run_writer());
         let other = log.spawn(|log| log.commit().unwrap());
-        let (first, _) = log.enter_with(false, done(&log));
-        let (second, ticket) = log.enter_with(false, done(&log));
+        let (first, _) = log.enter_with(false, Some(caller));
+        let (second, ticket) = log.enter_with(false, Some(Whom::Sink(&sink, 7)));
         ticket.wait().unwrap();
         other.join().unwrap();
         log.stop();
         writer.join().unwrap();
-        assert_eq!(*told.lock(), [first, second]);
+        assert_eq!(*told.lock(), [(first, 1), (second, 1)]);
     });
 }
 
