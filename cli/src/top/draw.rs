@@ -6,9 +6,10 @@ use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, BorderType, Cell, LineGauge, Paragraph, Row, Sparkline, Table};
+use ratatui::widgets::{Bar, BarChart, BarGroup, Block, BorderType, Cell, LineGauge, Paragraph, Row, Sparkline, Table};
 
-use super::snapshot::{History, Holder, Rates, Snapshot};
+use super::snapshot::{History, Holder, Latencies, Rates, Snapshot, bound};
+use crate::measure::micros;
 use crate::size::{count, human};
 
 /// What is to be seen.
@@ -28,6 +29,8 @@ const MAIN: Color = Color::Cyan;
 const SECOND: Color = Color::Blue;
 /// Beyond this share something is called nearly full.
 const NEARLY_FULL: f64 = 0.8;
+/// Rows of a screen that shows latencies as well.
+const ROOM_FOR_LATENCIES: u16 = 27;
 
 impl View<'_> {
     fn colour(&self, colour: Color) -> Style {
@@ -45,17 +48,24 @@ impl View<'_> {
 
     /// Draws everything.
     pub fn draw(&self, frame: &mut Frame<'_>) {
+        // Where they are published, and where there is room.
+        let latencies = self.history.latencies("commit_micros").filter(|_| frame.area().height >= ROOM_FOR_LATENCIES);
+        let (trends, bars) = if latencies.is_some() { (6, 8) } else { (8, 0) };
         let rows = [
             Constraint::Length(2),
-            Constraint::Length(8),
+            Constraint::Length(trends),
+            Constraint::Length(bars),
             Constraint::Length(7),
             Constraint::Min(4),
             Constraint::Length(1),
         ];
-        let [head, rates, levels, holders, foot] = Layout::vertical(rows).areas(frame.area());
+        let [head, rates, latency, levels, holders, foot] = Layout::vertical(rows).areas(frame.area());
         self.head(frame, head);
         let Some(now) = self.history.last() else { return };
         self.rates(frame, rates);
+        if let Some(latencies) = latencies {
+            self.latencies(frame, latency, &latencies);
+        }
         self.levels(frame, levels, now);
         self.holders(frame, holders, now);
         self.foot(frame, foot);
@@ -119,6 +129,36 @@ impl View<'_> {
         past.resize(line.width.into(), 0);
         past.reverse();
         frame.render_widget(Sparkline::default().data(&past).style(self.colour(colour)), line);
+    }
+
+    /// How long commits took, in the last seconds: the longer the further to the right.
+    fn latencies(&self, frame: &mut Frame<'_>, area: Rect, commits: &Latencies) {
+        const BAR: u16 = 7;
+        let below = |l: &Latencies| {
+            let part = |share| l.below(share).map_or_else(|| "-".into(), micros);
+            format!("p50 < {}, p99 < {}", part(0.5), part(0.99))
+        };
+        let device =
+            self.history.latencies("device_micros").map_or_else(String::new, |l| format!("; device {}", below(&l)));
+        let title = format!("commit latency, the last 10 s: {}{device}", below(commits));
+        let counts = commits.counts();
+        let first = counts.iter().position(|n| *n > 0).unwrap_or(0);
+        let last = counts.iter().rposition(|n| *n > 0).unwrap_or(0);
+        let label = |i: usize| {
+            let end = i + 1 == counts.len();
+            let at = micros(bound(if end { i.saturating_sub(1) } else { i })).replace(' ', "");
+            if end { format!(">{at}") } else { format!("<{at}") }
+        };
+        let bar = |i: usize, n: &u64| Bar::default().value(*n).label(Line::from(label(i))).text_value(count(*n));
+        let bars: Vec<Bar<'_>> =
+            counts.iter().enumerate().skip(first).take(last - first + 1).map(|(i, n)| bar(i, n)).collect();
+        let chart = BarChart::default()
+            .data(BarGroup::default().bars(&bars))
+            .bar_width(BAR)
+            .bar_style(self.colour(SECOND))
+            .value_style(Style::new().add_modifier(Modifier::REVERSED))
+            .block(self.block(&title));
+        frame.render_widget(chart, area);
     }
 
     /// What is filled, and what the cleaner does about it.
@@ -250,10 +290,13 @@ mod tests {
             r#"{{"format":1,"pid":7,"at_ms":{at_ms},"every_ms":500,"stopped":null,"sync":"direct+dsync (90 us)","damaged_replicas":0,
             "figures":{{"entries":{entries},"frames":{},"user_bytes":{},"journal_bytes":{},"journal_segments":8,"free_segments":2,
             "segment_size":4194304,"journal_cap_segments":16,"chunks":100,"used_chunks":90,"chunk_size":65536,"replicas":1000}},
+            "histograms":{{"commit_micros":[0,0,0,0,0,0,0,{},{},0,0,3],"device_micros":[0,0,0,0,0,0,{entries},0,0,0,0,0]}},
             "holders":[{{"replica":77,"first":5,"last":{entries},"journal_bytes":{entries},"chain_bytes":1048576}}]}}"#,
             entries / 10,
             entries * 256,
-            entries * 300
+            entries * 300,
+            entries / 2,
+            entries / 4
         );
         Snapshot::parse(&text).unwrap()
     }
@@ -283,6 +326,9 @@ mod tests {
             "90 %",
             "77",
             "+97.7 KiB/s",
+            "p50 < 128 us, p99 < 256 us; device p50 < 64.0 us",
+            "<128us",
+            "25,000",
             "1,000 replicas",
         ] {
             assert!(screen.contains(part), "{part}:\n{screen}");

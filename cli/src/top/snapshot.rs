@@ -10,6 +10,8 @@ use crate::failure::{Failure, Result};
 
 /// The layout that is understood.
 const FORMAT: u64 = 1;
+/// No latency takes more buckets.
+const BUCKETS: usize = 64;
 /// Figures that are so many times older than they should be are called old.
 const STALE: u32 = 4;
 /// And never sooner than this: a busy machine forgets a thread for a while.
@@ -28,6 +30,8 @@ pub struct Snapshot {
     pub damaged: u64,
     pub holders: Vec<Holder>,
     figures: HashMap<String, u64>,
+    /// Latencies by name, in buckets: the one at `i` counts what took less than `2^i` microseconds and not less than half of that.
+    histograms: HashMap<String, Vec<u64>>,
 }
 
 /// A replica that holds much.
@@ -69,6 +73,10 @@ impl Snapshot {
             journal: number(&h["journal_bytes"]),
             chain: number(&h["chain_bytes"]),
         };
+        let counts =
+            |v: &Value| v.as_array().map(|all| all.iter().take(BUCKETS).map(number).collect()).unwrap_or_default();
+        let histograms = json["histograms"].as_object();
+        let histograms = histograms.map(|h| h.iter().map(|(name, v)| (name.clone(), counts(v))).collect());
         let figures =
             json["figures"].as_object().map(|f| f.iter().map(|(name, n)| (name.clone(), number(n))).collect());
         Ok(Self {
@@ -80,6 +88,7 @@ impl Snapshot {
             damaged: number(&json["damaged_replicas"]),
             holders: json["holders"].as_array().map(|all| all.iter().map(holder).collect()).unwrap_or_default(),
             figures: figures.unwrap_or_default(),
+            histograms: histograms.unwrap_or_default(),
         })
     }
 
@@ -210,6 +219,17 @@ impl History {
         older.zip(newer).map(|(a, b)| Rates::between(a, b).unwrap_or_default())
     }
 
+    /// The latencies of the last seconds; nothing where they are not published.
+    pub fn latencies(&self, name: &str) -> Option<Latencies> {
+        let (last, counts) = self.0.back().and_then(|s| s.histograms.get(name).map(|h| (s, h)))?;
+        let same = |s: &&Snapshot| s.pid == last.pid && last.at_ms.saturating_sub(s.at_ms) <= Latencies::SPAN_MS;
+        // The oldest of the span: what was counted before it is not of these seconds.
+        let before = self.0.iter().rev().take_while(same).last().and_then(|s| s.histograms.get(name));
+        let before = before.filter(|b| b.len() == counts.len() && b.iter().zip(counts).all(|(b, n)| b <= n));
+        let of = |i: usize| before.and_then(|b| b.get(i)).copied().unwrap_or(0);
+        Some(Latencies(counts.iter().enumerate().map(|(i, n)| n - of(i).min(*n)).collect()))
+    }
+
     /// How fast a replica grows, in bytes a second, over what is known of it.
     pub fn growth(&self, replica: u64) -> Option<f64> {
         let of = |s: &Snapshot| s.holders.iter().find(|h| h.replica == replica).map(|h| (s.at_ms, h.bytes()));
@@ -217,6 +237,36 @@ impl History {
         let seconds = new.0.checked_sub(old.0).filter(|ms| *ms > 0)? as f64 / 1e3;
         Some((new.1 as f64 - old.1 as f64) / seconds)
     }
+}
+
+/// Latencies in buckets that double.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latencies(Vec<u64>);
+
+impl Latencies {
+    /// What is shown is of so long.
+    const SPAN_MS: u64 = 10_000;
+
+    pub fn counts(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// Microseconds below which this share lies; nothing where there is none, or it lies in the last bucket, which has no end.
+    pub fn below(&self, share: f64) -> Option<f64> {
+        let all: u64 = self.0.iter().sum();
+        let wanted = (all as f64 * share).ceil().max(1.0);
+        let mut seen = 0;
+        let at = self.0.iter().position(|n| {
+            seen += n;
+            seen as f64 >= wanted
+        })?;
+        (at + 1 < self.0.len()).then(|| bound(at))
+    }
+}
+
+/// Where a bucket ends, in microseconds.
+pub fn bound(bucket: usize) -> f64 {
+    2_f64.powi(i32::try_from(bucket).unwrap_or(i32::MAX))
 }
 
 #[cfg(test)]
@@ -245,6 +295,27 @@ mod tests {
         // Opened again: what it counted before says nothing.
         history.add(snapshot(4000, 1, 0, 0));
         assert_eq!(history.rates().next().unwrap(), Rates::default());
+    }
+
+    #[test]
+    fn latencies_are_those_of_the_last_seconds() {
+        let at = |at_ms: u64, counts: &str| {
+            let text = format!(r#"{{"format":1,"pid":7,"at_ms":{at_ms},"histograms":{{"commit_micros":{counts}}}}}"#);
+            Snapshot::parse(&text).unwrap()
+        };
+        let mut history = History::default();
+        assert_eq!(history.latencies("commit_micros"), None);
+        history.add(at(1_000, "[9,9,9,9]"));
+        history.add(at(20_000, "[9,9,9,9]"));
+        history.add(at(22_000, "[9,19,10,9]"));
+        let seen = history.latencies("commit_micros").unwrap();
+        assert_eq!(seen.counts(), [0, 10, 1, 0]);
+        assert_eq!((seen.below(0.5), seen.below(0.99)), (Some(2.0), Some(4.0)));
+        assert_eq!(history.latencies("device_micros"), None);
+        // The last bucket has no end; another process counts anew.
+        history.add(Snapshot { pid: 8, ..at(23_000, "[0,0,0,5]") });
+        let seen = history.latencies("commit_micros").unwrap();
+        assert_eq!((seen.counts(), seen.below(0.5)), (&[0, 0, 0, 0][..], None));
     }
 
     #[test]
