@@ -10,7 +10,7 @@ use super::rig_loom::{Log, model};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::POOL_OFFSET;
-use crate::journal::{Class, Ticket};
+use crate::journal::{Class, Ticket, Whom};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering};
 
@@ -20,7 +20,7 @@ impl Log {
         self.enter_with(lead, None)
     }
 
-    fn enter_with(&self, lead: bool, done: Option<super::Done>) -> (Lsn, Arc<Ticket>) {
+    fn enter_with(&self, lead: bool, done: Option<Whom<'static>>) -> (Lsn, Arc<Ticket>) {
         let mut s = self.engine.seq.lock();
         assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map, &self.engine.recent));
         s.open.push_entry(0, b"payload");
@@ -112,12 +112,12 @@ fn loom_callbacks_come_in_the_order_of_the_log() {
     model(2, || {
         let log = Log::new(1 << 20);
         let told: Arc<Plain<Vec<Lsn>>> = Arc::default();
-        let done = |log: &Arc<Log>| -> Option<super::Done> {
+        let done = |log: &Arc<Log>| -> Option<Whom<'static>> {
             let (log, told) = (Arc::clone(log), Arc::clone(&told));
-            Some(Box::new(move |outcome| {
+            Some(Whom::Caller(Box::new(move |outcome| {
                 log.check(outcome.clone().unwrap());
                 told.lock().push(outcome.unwrap());
-            }))
+            })))
         };
         let writer = log.spawn(|log| log.engine.run_writer());
         let other = log.spawn(|log| log.commit().unwrap());
