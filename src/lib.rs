@@ -17,6 +17,8 @@ mod index;
 mod inspect;
 mod journal;
 mod lsn;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod options;
 mod pending;
 mod recovery;
