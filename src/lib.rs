@@ -18,6 +18,8 @@ mod index;
 mod inspect;
 mod journal;
 mod lsn;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod options;
 mod pending;
 mod publish;
