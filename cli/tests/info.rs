@@ -26,7 +26,8 @@ fn info_accounts_for_every_chunk() {
         runs.map(|r| r[1].as_u64().unwrap()).sum()
     };
     assert_eq!(of("chain"), json["chunks"]["used"]);
-    assert_eq!(of("free"), json["chunks"]["free"]);
+    // The snapshot of the close lies in chunks that are free again once the log is opened.
+    assert_eq!(of("free") + of("snapshot"), json["chunks"]["free"]);
     let journal = json["journal"]["segments"].as_u64().unwrap() * json["segment_size"].as_u64().unwrap();
     assert_eq!((of("journal") + of("journalfree")) * 4096, journal);
 }
