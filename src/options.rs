@@ -97,6 +97,10 @@ pub const MAX_KEY_BYTES: u32 = 256;
 /// Largest batch, all payloads and values together: 1 GiB.
 pub const MAX_BATCH_BYTES: u64 = 1 << 30;
 
+/// The journal grows to so much for the cleaner to find less alive: an opening looks at all of it.
+const CYCLE_BYTES: u64 = 256 << 20;
+/// And to so much for what it carries: ten million idle replicas.
+const MOST_CARRYING: u64 = 4 << 30;
 const MIN_SEGMENTS: u64 = 8;
 /// Segments of a new journal at least: the cleaner needs two, truncation one, appends some.
 const MIN_FLOOR: u64 = 6;
@@ -284,7 +288,7 @@ impl Options {
         within("capacity", slabs, MIN_SEGMENTS, u32::MAX.into())?;
         // One sixteenth of the file: its quarter then has room for the descriptors of a file full of small pieces.
         let floor = (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64);
-        let wish = self.journal_cap.unwrap_or((slabs * segment / 2).min(256 << 20)) / segment;
+        let wish = self.journal_cap.map_or(default_cap(slabs, segment), |bytes| bytes / segment);
         let cap = wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs - 1).max(floor);
         let floor = floor as u32;
         Ok(Superblock {
@@ -299,6 +303,22 @@ impl Options {
             journal_slabs: (0..floor).collect(),
         })
     }
+}
+
+/// Slabs that the journal may grow to where nobody said otherwise: a quarter of a gibibyte, or what many idle replicas need.
+fn default_cap(slabs: u64, segment: u64) -> u64 {
+    let capacity = slabs * segment;
+    (capacity / 2).min((capacity / 8).clamp(CYCLE_BYTES, MOST_CARRYING)) / segment
+}
+
+/// Slabs that a journal may have but for what it carries: all of a cap that was chosen, and no more than opens quickly of the default.
+pub(crate) fn journal_wish(sb: &Superblock) -> u32 {
+    let segment = u64::from(sb.segment_bytes);
+    if u64::from(sb.journal_cap) != default_cap(sb.slab_count.into(), segment) {
+        return sb.journal_cap;
+    }
+    // At most the cap, which fits.
+    ((CYCLE_BYTES / segment).max(sb.journal_floor.into()) as u32).min(sb.journal_cap)
 }
 
 fn within(name: &'static str, given: u64, low: u64, high: u64) -> Result<()> {

@@ -144,6 +144,8 @@ impl Admission {
 /// Why there is no room.
 pub(super) struct NoRoom {
     pub metadata: bool,
+    /// There may be once the journal has grown.
+    pub grow: bool,
 }
 
 impl Engine {
@@ -256,25 +258,30 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the accounts have room for what was validated.
-    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, pool: &Pool) -> Result<(), NoRoom> {
+    /// Whether the accounts have room for what was validated. `grow`: the caller can wait until the journal has grown, which comes
+    /// before a small replica takes chunks.
+    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, pool: &Pool, grow: bool) -> Result<(), NoRoom> {
         if adm.class != Class::Grow && adm.value_chunks == 0 {
             return Ok(());
         }
+        let grow = grow && accounts.may_grow(pool.free().saturating_sub(accounts.reserved() + self.value_reserve));
         let mut after = accounts.clone();
         for t in &adm.touched {
             let mut charge = t.charge;
             let new = after.price(charge, t.demand);
+            if grow && new.chunks > 0 && after.is_small(t.demand) {
+                return Err(NoRoom { metadata: false, grow });
+            }
             after.settle(&mut charge, new);
         }
         if after.carried() > after.budget() && after.carried() > accounts.carried() {
-            return Err(NoRoom { metadata: true });
+            return Err(NoRoom { metadata: true, grow });
         }
         let takes_chunks = adm.append_chunks > 0 || after.reserved() > accounts.reserved();
         let held_back = if takes_chunks || adm.class == Class::Grow { self.value_reserve } else { 0 };
         let needed = after.reserved() + adm.append_chunks + adm.value_chunks + held_back;
         if (takes_chunks || adm.value_chunks > 0) && needed > pool.free() {
-            return Err(NoRoom { metadata: false });
+            return Err(NoRoom { metadata: false, grow: false });
         }
         Ok(())
     }

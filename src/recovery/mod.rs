@@ -135,8 +135,8 @@ pub(crate) fn recover(
     }
 
     let mut pool = Pool::new(geo.chunks, superblock.chunk_bytes, superblock.segment_bytes, &superblock.journal_slabs);
-    let budget = u64::from(superblock.journal_floor) * geo.segment_bytes / 4;
-    let mut accounts = Accounts::new(geo.chunk_bytes, budget, run.carry_percent);
+    let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
+    let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
     let pins = Arc::new(Pins::new(1));
     let mut states = replayed.states;
     account::claim_chunks(&*disk, &geo, &mut pool, &mut states, &pins);
@@ -149,7 +149,7 @@ pub(crate) fn recover(
     }
 
     let (segments, segment_map) = segments(&superblock, &scan, &walk, replayed.participants);
-    let in_place = in_place(&geo, &segments, &walk);
+    let in_place = in_place(&geo, &segments, &walk, RESERVED_SEGMENTS + accounts.cleaning());
     let resume = Resume {
         prev: walk.accepted.last().map(|f| f.header),
         prev_participants: replayed.last_participants,
@@ -214,9 +214,9 @@ fn segments(
 /// Where to go on in the newest segment when a fresh one cannot be spared: repeated crashes must not eat the reserve.
 ///
 /// Safe, because the new session says where it cut: whatever an earlier session wrote from there on does not exist.
-fn in_place(geo: &Geometry, segments: &Segments, walk: &walk::Walk) -> Option<(u64, u64, u64)> {
+fn in_place(geo: &Geometry, segments: &Segments, walk: &walk::Walk, reserved: usize) -> Option<(u64, u64, u64)> {
     let last = segments.live.back()?;
-    if segments.free.len() > RESERVED_SEGMENTS || walk.end / geo.segment_bytes != last.seq {
+    if segments.free.len() > reserved || walk.end / geo.segment_bytes != last.seq {
         return None;
     }
     let within = walk.end % geo.segment_bytes;

@@ -265,7 +265,7 @@ fn an_opening_goes_on_in_the_last_segment_when_a_fresh_one_cannot_be_spared() {
             Segments { next_seq: 6, free: (10..10 + free).collect(), live: [live].into(), ..Segments::default() };
         let walk =
             Walk { accepted: Vec::new(), lost: 0, lost_at_end: false, dropped: 0, end, tail_seq: 5, last_seq: Some(5) };
-        super::in_place(&geo, &segments, &walk)
+        super::in_place(&geo, &segments, &walk, RESERVED_SEGMENTS)
     };
     let end = 5 * SEGMENT + 8192;
     let rest = Some((end, crate::format::POOL_OFFSET + 2 * SEGMENT + 8192, SEGMENT - 8192));
@@ -422,14 +422,15 @@ fn everybody_is_charged_the_small_ones_first() {
     let meta: u64 = states.values().map(ReplicaState::meta_bytes).sum();
     let small: u64 = states[&2].places.journal_bytes() + states[&4].places.journal_bytes();
     let large = states[&3].places.journal_bytes();
-    // Half of it is for those that are carried: the small two fit, and the larger one beside them does not.
-    let mut accounts = Accounts::new(16 << 10, 2 * (meta + small + large - 1), 50);
+    // Three quarters of it are for those that are carried: the small two fit, and the larger one beside them does not.
+    let budget = |all: u64| Accounts::new(16 << 10, SEGMENT, 50, (6, 6)).with_budget(all.div_ceil(3) * 4);
+    let mut accounts = budget(meta + small + large - 3);
     charge(&mut accounts, &mut states);
     let chunks: Vec<u64> = (1..=4).map(|id| states[&id].charge.chunks).collect();
     assert_eq!((chunks, accounts.reserved()), (vec![0, 0, 1, 0], 1));
     assert_eq!(accounts.carried(), states.values().map(|s| s.charge.carried).sum::<u64>());
     assert!((1..=4).all(|id| states[&id].charge.carried >= states[&id].meta_bytes()));
-    let mut roomy = Accounts::new(16 << 10, 2 * (meta + small + large), 50);
+    let mut roomy = budget(meta + small + large);
     states.values_mut().for_each(|s| s.charge = Default::default());
     charge(&mut roomy, &mut states);
     assert_eq!((roomy.reserved(), roomy.carried()), (0, meta + small + large), "all of them are carried");
