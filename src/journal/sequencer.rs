@@ -114,6 +114,11 @@ impl Sequencer {
         (self.segments.current() + 1) * self.segment_bytes
     }
 
+    /// Where the segment being written begins.
+    pub fn segment_start(&self) -> u64 {
+        self.segments.current() * self.segment_bytes
+    }
+
     /// Whether a writer has something to do, and may.
     pub fn has_work(&self) -> bool {
         (!self.closed.is_empty() || self.open.wanted) && self.in_flight.may_start()

@@ -45,7 +45,8 @@ pub(super) fn claim_chunks(
         // The chunk's other pieces may reach further: younger ones lie behind older ones, but ids wrap between sessions.
         let ends = state.places.chain().iter().flat_map(|p| &p.desc.extents);
         let end = ends.filter(|e| e.chunks(geo.blocks_per_chunk).last() == chunk).map(|e| e.block + e.blocks - 1).max();
-        state.tail = end.and_then(|block| pool.tail_behind(block));
+        let tail = end.and_then(|block| pool.tail_behind(block));
+        state.places.set_tail(tail);
     }
 }
 
@@ -79,8 +80,8 @@ pub(super) fn hold_unsettled(
         }
     }
     for state in states.values_mut() {
-        if state.tail.is_some_and(|t| held.contains(&t.chunk)) {
-            state.tail = None;
+        if state.places.tail().is_some_and(|t| held.contains(&t.chunk)) {
+            state.places.set_tail(None);
         }
     }
 }

@@ -160,12 +160,11 @@ impl Replay<'_> {
         r.holes = self.holes;
         r.state.seq = seq.wrapping_add(1);
         if r.state.listed_frame != frame_lsn {
+            if r.state.listed_frame / self.geo.segment_bytes != segment {
+                self.participants.entry(segment).or_default().push(id);
+            }
             r.state.listed_frame = frame_lsn;
             self.last_participants.push(id);
-        }
-        if r.state.listed_in != segment {
-            r.state.listed_in = segment;
-            self.participants.entry(segment).or_default().push(id);
         }
     }
 
@@ -267,7 +266,7 @@ impl Replaying {
             Body::Reset { first, prev_term } => {
                 self.state.places.clear(&mut gone);
                 self.state.terms.clear();
-                self.state.damaged.clear();
+                self.state.damaged = Box::default();
                 (self.state.first, self.state.last, self.state.prev_term) = (first, first - 1, prev_term);
                 // Its entries are past; what keyed state may have missed is not.
                 self.suspect_to = self.suspect_to.map(|_| 0);
@@ -278,8 +277,8 @@ impl Replaying {
     }
 
     fn wipe(&mut self) {
-        let (seq, frame, segment) = (self.state.seq, self.state.listed_frame, self.state.listed_in);
-        self.state = ReplicaState { seq, listed_frame: frame, listed_in: segment, ..ReplicaState::default() };
+        let (seq, listed_frame) = (self.state.seq, self.state.listed_frame);
+        self.state = ReplicaState { seq, listed_frame, ..ReplicaState::default() };
         self.based = true;
         self.suspect_to = None;
     }
@@ -302,7 +301,7 @@ impl Replaying {
             state.terms.cut_from(next);
         }
         state.state_suspect = core.state_suspect;
-        state.damaged = core.damaged;
+        state.damaged = core.damaged.into();
         state.core_seq = segment;
         self.based = true;
     }
@@ -366,7 +365,7 @@ impl Replaying {
         if !self.based {
             // No CORE in the whole journal: it was lost with its frame.
             state.state_suspect = true;
-            let held = state.places.spans().front().map(|s| s.first).into_iter();
+            let held = state.places.spans().first().map(|s| s.first()).into_iter();
             let held = held.chain(state.places.chain().front().map(|p| p.desc.first)).min();
             state.first = state.first.max(held.unwrap_or(1).min(state.last.saturating_add(1)));
             let (first, last) = (state.first, state.last);

@@ -109,7 +109,7 @@ fn life(out: &mut Vec<u8>) {
 
 fn damaged(replayed: &Replayed) -> (Vec<(u64, u64)>, bool, bool) {
     let state = &replayed.states[&ID];
-    (state.damaged.clone(), state.state_suspect, replayed.newly_hurt.contains(&ID))
+    (state.damaged.to_vec(), state.state_suspect, replayed.newly_hurt.contains(&ID))
 }
 
 #[test]
@@ -236,8 +236,8 @@ fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() 
             HashMap::from([(loser, holding(&old, extents.clone())), (owner, holding(&new, extents.clone()))]);
         let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
         claim_chunks(&disk, &geo, &mut pool, &mut states, &Arc::new(Pins::new(1)));
-        assert_eq!(states[&owner].damaged, [], "{owner} keeps what is its own");
-        assert_eq!(states[&loser].damaged, [(1, 3)], "{loser} has nothing there any more");
+        assert_eq!(*states[&owner].damaged, [], "{owner} keeps what is its own");
+        assert_eq!(*states[&loser].damaged, [(1, 3)], "{loser} has nothing there any more");
         assert_eq!(pool.used(), 1);
     }
 }
@@ -246,12 +246,15 @@ fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() 
 fn nothing_is_written_behind_a_dead_piece_that_is_held() {
     let (geo, superblock) = (Geometry::new(&superblock()), superblock());
     let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
-    let behind =
-        |chunk| ReplicaState { tail: Some(Tail { chunk, generation: 0, block: chunk * 4 + 1 }), ..Default::default() };
+    let behind = |chunk| {
+        let mut state = ReplicaState::default();
+        state.places.set_tail(Some(Tail { chunk, generation: 0, block: chunk * 4 + 1 }));
+        state
+    };
     let mut states = HashMap::from([(1, behind(30)), (2, behind(31)), (3, behind(40))]);
     let dead = vec![Extent { block: 30 * 4, blocks: 5 }];
     hold_unsettled(&geo, &mut pool, &mut states, vec![(77, dead)], 5000);
-    assert_eq!([1, 2, 3].map(|id| states[&id].tail.is_some()), [false, false, true]);
+    assert_eq!([1, 2, 3].map(|id| states[&id].places.tail().is_some()), [false, false, true]);
     assert_eq!(pool.pending(), 2, "held until a watermark covers the frame that names it");
 }
 
@@ -301,8 +304,8 @@ fn what_only_one_replica_names_is_its_own_and_its_tail_is_behind_its_newest_piec
     claim_chunks(&SimDisk::new(CAPACITY), &geo, &mut pool, &mut states, &Arc::new(Pins::new(1)));
     assert!(states.values().all(|s| s.damaged.is_empty()), "{states:?}");
     assert_eq!(pool.used(), 4);
-    assert_eq!(states[&1].tail, Some(Tail { chunk: 30, generation: 0, block: 30 * 4 + 2 }));
-    assert_eq!(states[&2].tail, Some(Tail { chunk: 32, generation: 0, block: 32 * 4 + 3 }));
+    assert_eq!(states[&1].places.tail(), Some(Tail { chunk: 30, generation: 0, block: 30 * 4 + 2 }));
+    assert_eq!(states[&2].places.tail(), Some(Tail { chunk: 32, generation: 0, block: 32 * 4 + 3 }));
 }
 
 #[test]

@@ -50,6 +50,8 @@ struct Sizes {
     small: u64,
     /// What of a segment that the cleaner fills is lost.
     waste: u64,
+    /// For so many bytes carried the cleaner needs a segment more.
+    keeps_one: u64,
 }
 
 /// What the descriptors of the pieces in one reserved chunk may take in the journal.
@@ -69,9 +71,8 @@ const LARGEST_KEY: u64 = 4096 + 256 + 128;
 const FRAMES: u64 = 3;
 /// No frame is closed for being full before it has gathered so much.
 pub(crate) const FULL_FRAME: u64 = 1 << 19;
-/// Segments that must be left beside what is carried, or no append ever finds one: the three that are reserved, the one that is
-/// being written, and one to open.
-const BESIDE_CARRIED: u64 = 5;
+/// Segments that appends leave free, whatever is carried.
+pub(crate) const RESERVED_SLABS: u64 = 3;
 
 /// The most that the cleaner asks room for at a time, but for what cannot be divided.
 pub(crate) fn step(segment_bytes: u64) -> u64 {
@@ -95,14 +96,12 @@ impl Sizes {
         self.segment - self.waste
     }
 
-    /// The bound on what a journal of so many slabs carries: half of it. A short one has room for less, see DESIGN.md, "Accounts".
+    /// The bound on what a journal of so many slabs carries: half of what is not kept back. So much is cleaned at least for what is
+    /// carried on the way.
     fn budget(self, slabs: u64) -> u64 {
-        let all = slabs * self.segment;
-        // A byte that is carried takes room in the segments that the cleaner fills, and holds some of the others back.
-        let each = self.useful() * 3 * self.segment / (3 * self.segment + 4 * self.waste);
-        let long = (all / 2).min(slabs.saturating_sub(BESIDE_CARRIED) * each);
-        let short = (all / 4).min(slabs.saturating_sub(BESIDE_CARRIED - 1) * self.useful());
-        long.max(short)
+        // What is carried keeps segments back, too: see `Accounts::cleaning`.
+        let each = self.useful() * 3 * self.segment / (6 * self.segment + 4 * self.waste);
+        slabs.saturating_sub(RESERVED_SLABS) * each
     }
 }
 
@@ -114,7 +113,9 @@ impl Accounts {
         let frames = FRAMES + segment_bytes / FULL_FRAME;
         // No more than half, whatever the geometry: nothing is divided by nought.
         let waste = (step + frames * BLOCK_BYTES).min(segment_bytes / 2);
-        let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, waste };
+        // What is carried in three quarters of a segment, of which each takes so much more than it gives.
+        let keeps_one = (segment_bytes - waste) * 3 * segment_bytes / (4 * waste);
+        let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, waste, keeps_one };
         let budget = sizes.budget(slabs);
         Self { reserved: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
     }
@@ -134,7 +135,6 @@ impl Accounts {
         self.budget
     }
 
-
     /// The journal owns another number of slabs.
     pub fn resize(&mut self, slabs: u64) {
         self.slabs = slabs;
@@ -145,8 +145,7 @@ impl Accounts {
     /// Segments that the cleaner needs beside those that are always kept for it: where one segment after the other is full of what is
     /// carried, each takes a little more than it gives. Three quarters of such a segment are carried, at least.
     pub fn cleaning(&self) -> usize {
-        let full = self.carried.div_ceil(self.sizes.useful()) * 4 / 3;
-        (full * self.sizes.waste / self.sizes.segment) as usize
+        (self.carried / self.sizes.keeps_one) as usize
     }
 
     /// Segments that what is carried fills once it is cleaned.
@@ -295,38 +294,30 @@ mod tests {
         assert_eq!(others, Charge { chunks: 5, carried: 20 });
     }
 
-    /// Half of the journal; where that is short, what leaves an append a segment to open.
     #[test]
-    fn the_budget_follows_the_journal() {
-        let of = |segment: u64, slabs| Accounts::new(65_536, segment, 50, (slabs, 4000)).budget() as f64 / segment as f64;
-        let rounded = |segment, slabs| (of(segment, slabs) * 100.0).round() / 100.0;
-        assert_eq!([6, 8, 10, 12, 1000].map(|n| rounded(SEGMENT, n)), [1.5, 2.81, 4.69, 6.0, 500.0]);
-        assert_eq!([6, 8, 10, 12, 50].map(|n| rounded(256 << 10, n)), [1.5, 2.05, 3.41, 4.77, 25.0]);
+    fn the_budget_is_half_of_what_the_journal_does_not_keep_back() {
+        let of = |segment: u64, slabs| Accounts::new(4096, segment, 50, (slabs, 4000)).budget() * 100 / segment;
+        assert_eq!([3, 6, 12, 64, 1003].map(|n| of(SEGMENT, n)), [0, 143, 430, 2918, 47840]);
+        assert_eq!([3, 6, 12, 64, 1003].map(|n| of(64 << 10, n)), [0, 95, 286, 1938, 31784]);
         let mut accounts = Accounts::new(65_536, SEGMENT, 50, (12, 20));
-        accounts.resize(13);
-        assert_eq!(accounts.budget(), 13 * SEGMENT / 2);
+        let before = accounts.budget();
+        accounts.resize(21);
+        assert_eq!(accounts.budget(), 2 * before);
     }
 
-    /// Whatever the geometry: what is carried, the segments kept for cleaning it, and one that an append may open find room beside
-    /// each other.
+    /// Whatever the geometry: beside what is carried, and the segments kept for cleaning it, as much is left for appends.
     #[test]
-    fn a_journal_whose_budget_is_spent_has_room_for_an_append() {
+    fn a_journal_whose_budget_is_spent_has_room_for_appends() {
         for segment in (16..=26).map(|n| 1_u64 << n) {
             for chunk in (12..=22).map(|n| 1_u32 << n).filter(|&c| u64::from(c) <= segment) {
                 for (slabs, percent) in (6..=4000).zip([1, 50, 100].into_iter().cycle()) {
                     let mut accounts = Accounts::new(chunk, segment, percent, (slabs, slabs));
                     let carried = accounts.budget();
-                    assert!(carried <= slabs * segment / 2);
                     accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried });
                     let useful = accounts.sizes.useful();
-                    // The rest of the last of them is where appends go, if it is large enough to be worth anything.
-                    let full = (carried + useful / 4) / useful;
-                    let free = slabs as usize - full as usize - 1;
-                    assert!(
-                        free >= 3 + accounts.cleaning() + usize::from(carried % useful == 0),
-                        "{segment} {chunk} {slabs}: {free} free beside {full}, {} kept",
-                        accounts.cleaning()
-                    );
+                    let left = slabs - RESERVED_SLABS - accounts.cleaning() as u64;
+                    assert!(left * useful >= 2 * carried, "{segment} {chunk} {slabs}: {carried} carried");
+                    assert!(carried * 4 >= slabs * useful / 2, "{segment} {chunk} {slabs}: only {carried} carried");
                 }
             }
         }
@@ -354,21 +345,21 @@ mod tests {
 
     #[test]
     fn the_journal_grows_before_the_budget_is_spent_and_shrinks_when_less_would_do() {
-        let mut accounts = Accounts::new(65_536, SEGMENT, 50, (32, 40));
+        let mut accounts = Accounts::new(65_536, SEGMENT, 50, (31, 40));
         let mut own = Charge::default();
         let mut carry = |accounts: &mut Accounts, segments: u64| {
             accounts.settle(&mut own, Charge { chunks: 0, carried: segments * SEGMENT });
         };
-        // Of 16 segments three quarters are for small replicas.
-        carry(&mut accounts, 11);
+        // Of more than thirteen segments three quarters are for small replicas.
+        carry(&mut accounts, 9);
         assert!(!accounts.wants_to_grow() && !accounts.may_shrink(), "one more is just left");
-        carry(&mut accounts, 10);
+        carry(&mut accounts, 8);
         assert!(accounts.may_shrink());
         accounts.press();
         assert!(accounts.wants_to_grow(), "somebody waits for it");
-        accounts.resize(32);
+        accounts.resize(31);
         assert!(!accounts.wants_to_grow());
-        carry(&mut accounts, 12);
+        carry(&mut accounts, 10);
         assert!(accounts.wants_to_grow());
         let slab = SEGMENT / 65_536;
         assert!(accounts.may_grow(slab) && !accounts.may_grow(slab - 1));
