@@ -24,10 +24,9 @@ impl Span {
         self.first
     }
 
-    /// Index of the last; `first - 1` where there is none.
+    /// Index of the last. An empty span has none, and never stays.
     pub fn last(&self) -> u64 {
-        // An empty span never stays, and indexes begin at 1.
-        self.first.saturating_add(self.locs().len() as u64).saturating_sub(1)
+        self.first.saturating_add((self.locs().len() as u64).saturating_sub(1))
     }
 
     pub fn locs(&self) -> &[Loc] {
@@ -111,6 +110,15 @@ mod tests {
         }
         span.drop_front(28);
         assert!(span.left == 0 && span.buf.len() == 2, "{span:?}");
+    }
+
+    #[test]
+    fn the_last_index_there_is() {
+        let mut span = Span::new(u64::MAX - 1);
+        (0..2).for_each(|i| span.push(loc(i)));
+        assert_eq!((span.last(), span.count_below(u64::MAX)), (u64::MAX, 1));
+        span.drop_front(1);
+        assert_eq!((span.first(), span.last()), (u64::MAX, u64::MAX));
     }
 
     #[test]
