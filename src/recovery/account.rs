@@ -6,22 +6,19 @@ use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::{Geometry, demand};
 use crate::format::piece::{Extent, PieceDesc};
-use crate::index::{ReplicaState, Value};
+use crate::index::{Cell, ReplicaState};
 use crate::space::{Accounts, Charge, Pins, Pool};
 use crate::sync::Arc;
 
 /// Claims the chunks of every linked piece. Where two replicas name one chunk, the piece whose header lies there keeps it and
 /// the other is damage: a neighbour's lost truncation must not hurt the chunk's new owner.
-pub(super) fn claim_chunks(
-    disk: &dyn Disk,
-    geo: &Geometry,
-    pool: &mut Pool,
-    states: &mut HashMap<u64, ReplicaState>,
-    pins: &Arc<Pins>,
-) {
-    let contested = contested(geo, states);
+pub(super) fn claim_chunks(disk: &dyn Disk, geo: &Geometry, pool: &mut Pool, cells: &[Arc<Cell>], pins: &Arc<Pins>) {
+    // Nobody else has any.
+    let holders: Vec<&Cell> = cells.iter().map(|cell| &**cell).filter(|cell| holds_pieces(&cell.lock())).collect();
+    let contested = contested(geo, &holders);
     let mut owners: HashMap<u32, u64> = HashMap::new();
-    for (&id, state) in states.iter_mut() {
+    for cell in &holders {
+        let (id, mut state) = (cell.id, cell.lock());
         let mut keep = |desc: &PieceDesc| {
             let fought_over = chunks(geo, desc).any(|c| contested.contains(&c));
             if fought_over && !holds(disk, geo, id, desc, pins) {
@@ -33,12 +30,13 @@ pub(super) fn claim_chunks(
         for (first, last) in lost {
             state.add_damage(first, last);
         }
-        if !state.keys.retain(|entry| !matches!(&entry.value, Value::Out(piece) if !keep(&piece.desc))) {
+        if !state.keys.retain(|entry| entry.value.piece().is_none_or(|piece| keep(&piece.desc))) {
             state.state_suspect = true;
         }
         state.clip_damage();
     }
-    for state in states.values_mut() {
+    for cell in &holders {
+        let mut state = cell.lock();
         let last = state.places.chain().iter().max_by_key(|p| p.desc.id).and_then(|p| p.desc.extents.last().copied());
         let Some(last) = last else { continue };
         let chunk = last.chunks(geo.blocks_per_chunk).last();
@@ -50,13 +48,17 @@ pub(super) fn claim_chunks(
     }
 }
 
+fn holds_pieces(state: &ReplicaState) -> bool {
+    !state.places.chain().is_empty() || state.keys.iter().any(|entry| entry.value.piece().is_some())
+}
+
 /// Holds the space of pieces that the last frame brought and that nobody links any more, until a watermark covers that frame.
 ///
 /// **The next recovery verifies them again**: overwritten before that, they would take an acknowledged frame with them.
 pub(super) fn hold_unsettled(
     geo: &Geometry,
     pool: &mut Pool,
-    states: &mut HashMap<u64, ReplicaState>,
+    cells: &[Arc<Cell>],
     unsettled: Vec<(u64, Vec<Extent>)>,
     end: u64,
 ) {
@@ -64,12 +66,10 @@ pub(super) fn hold_unsettled(
         return;
     }
     let mut linked: HashSet<u64> = HashSet::new();
-    for state in states.values() {
+    for cell in cells {
+        let state = cell.lock();
         linked.extend(state.places.chain().iter().map(|p| p.desc.id));
-        linked.extend(state.keys.iter().filter_map(|e| match &e.value {
-            Value::Out(piece) => Some(piece.desc.id),
-            Value::Inline(_) => None,
-        }));
+        linked.extend(state.keys.iter().filter_map(|e| e.value.piece()).map(|piece| piece.desc.id));
     }
     let mut held: HashSet<u32> = HashSet::new();
     for (id, extents) in unsettled {
@@ -79,7 +79,8 @@ pub(super) fn hold_unsettled(
             held.extend(extents.iter().flat_map(|e| e.chunks(geo.blocks_per_chunk)));
         }
     }
-    for state in states.values_mut() {
+    for cell in cells {
+        let mut state = cell.lock();
         if state.places.tail().is_some_and(|t| held.contains(&t.chunk)) {
             state.places.set_tail(None);
         }
@@ -91,16 +92,14 @@ fn chunks(geo: &Geometry, desc: &PieceDesc) -> impl Iterator<Item = u32> {
 }
 
 /// Chunks that more than one replica names.
-fn contested(geo: &Geometry, states: &HashMap<u64, ReplicaState>) -> HashSet<u32> {
+fn contested(geo: &Geometry, cells: &[&Cell]) -> HashSet<u32> {
     let mut owner: HashMap<u32, u64> = HashMap::new();
     let mut contested = HashSet::new();
-    for (&id, state) in states {
-        let values = state.keys.iter().filter_map(|e| match &e.value {
-            Value::Out(piece) => Some(&piece.desc),
-            Value::Inline(_) => None,
-        });
-        for chunk in state.places.chain().iter().map(|p| &p.desc).chain(values).flat_map(|d| chunks(geo, d)) {
-            if *owner.entry(chunk).or_insert(id) != id {
+    for cell in cells {
+        let state = cell.lock();
+        let values = state.keys.iter().filter_map(|e| e.value.piece());
+        for chunk in state.places.chain().iter().chain(values).flat_map(|p| chunks(geo, &p.desc)) {
+            if *owner.entry(chunk).or_insert(cell.id) != cell.id {
                 contested.insert(chunk);
             }
         }
@@ -116,16 +115,21 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
 }
 
 /// Charges every replica. Never refuses: a log over its budget opens, and takes no appends until it is drained.
-pub(super) fn charge(accounts: &mut Accounts, states: &mut HashMap<u64, ReplicaState>) {
+pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>]) {
     // Metadata first, then small replicas before large ones: as many as possible are carried.
-    for state in states.values_mut() {
+    let mut order: Vec<(u64, &Cell)> = Vec::new();
+    for cell in cells {
+        let mut state = cell.lock();
         let meta = Charge { chunks: 0, carried: state.meta_bytes() };
         accounts.settle(&mut state.charge, meta);
+        if state.places.journal_bytes() > 0 {
+            order.push((state.places.weight(), cell));
+        }
     }
-    let mut order: Vec<&mut ReplicaState> = states.values_mut().filter(|s| s.places.journal_bytes() > 0).collect();
-    order.sort_unstable_by_key(|s| s.places.weight());
-    for state in order {
-        let price = accounts.price(state.charge, demand(state));
+    order.sort_by_key(|&(weight, _)| weight);
+    for (_, cell) in order {
+        let mut state = cell.lock();
+        let price = accounts.price(state.charge, demand(&state));
         accounts.settle(&mut state.charge, price);
     }
 }

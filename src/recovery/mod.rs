@@ -18,7 +18,7 @@ use crate::engine::{Engine, Geometry, Parts};
 use crate::error::{Error, Result};
 use crate::format::POOL_OFFSET;
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock, SuperblockError};
-use crate::index::Registry;
+use crate::index::Cell;
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
 use crate::options::{Progress, RecoveryMode, RunOptions};
 use crate::space::{Accounts, Pins, Pool};
@@ -138,12 +138,12 @@ pub(crate) fn recover(
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
     let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
     let pins = Arc::new(Pins::new(1));
-    let mut states = replayed.states;
-    account::claim_chunks(&*disk, &geo, &mut pool, &mut states, &pins);
-    account::hold_unsettled(&geo, &mut pool, &mut states, replayed.unsettled, walk.end);
-    account::charge(&mut accounts, &mut states);
+    let cells = replayed.cells;
+    account::claim_chunks(&*disk, &geo, &mut pool, &cells, &pins);
+    account::hold_unsettled(&geo, &mut pool, &cells, replayed.unsettled, walk.end);
+    account::charge(&mut accounts, &cells);
     if run.recovery == RecoveryMode::Strict
-        && let Some(damage) = states.iter().find_map(|(&id, state)| state.damage(id).into_iter().next())
+        && let Some(damage) = cells.iter().find_map(|cell| cell.lock().damage(cell.id).into_iter().next())
     {
         return Err(Error::Damaged(damage));
     }
@@ -159,21 +159,16 @@ pub(crate) fn recover(
         accounts,
         in_place,
     };
-    let registry = Registry::new();
-    let mut hurt = Vec::new();
-    for (id, state) in states {
-        if replayed.newly_hurt.contains(&id) || state.state_suspect {
-            hurt.push(id);
-        }
-        registry.insert(id, state);
-    }
+    let is_hurt = |cell: &Cell| replayed.newly_hurt.contains(&cell.id) || cell.lock().state_suspect;
+    let hurt: Vec<u64> = cells.iter().filter(|cell| is_hurt(cell)).map(|cell| cell.id).collect();
+    drop(cells);
     let durable = walk.end;
     let engine = Engine::new(Parts {
         disk,
         mapped,
         superblock,
         run,
-        registry,
+        registry: replayed.registry,
         pool,
         resume,
         segment_map,
