@@ -80,6 +80,10 @@ impl Sequencer {
             &mut resume.prev_participants,
             participant_bytes(segment_bytes),
         );
+        // The frames before this opening say where the next segment lies: an opening looks there, and nowhere else.
+        if let Some(slab) = resume.prev.and_then(|prev| prev.next.checked_sub(1)) {
+            resume.segments.open_in(slab);
+        }
         if let Some((lsn, offset, room)) = resume.in_place {
             open.move_to(lsn, offset, room);
         }
@@ -227,6 +231,7 @@ impl Sequencer {
             prev: self.prev,
             watermark: durable,
             tail_seq: self.segments.tail(),
+            next: self.segments.following(frame.lsn / self.segment_bytes),
         };
         let sealed = frame.seal(self.seed, &before);
         self.prev = Some(sealed.header);

@@ -4,6 +4,9 @@ mod account;
 mod decide;
 mod replay;
 mod scan;
+mod select;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod select_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod walk;
