@@ -11,11 +11,18 @@ use crate::space::{Accounts, Charge, Pins, Pool};
 use crate::sync::Arc;
 
 /// Claims the chunks of every linked piece. Where two replicas name one chunk, the piece whose header lies there keeps it and
-/// the other is damage: a neighbour's lost truncation must not hurt the chunk's new owner.
-pub(super) fn claim_chunks(disk: &dyn Disk, geo: &Geometry, pool: &mut Pool, cells: &[Arc<Cell>], pins: &Arc<Pins>) {
+/// the other is damage: a neighbour's lost truncation must not hurt the chunk's new owner. Answers whose keyed state lost a value.
+pub(super) fn claim_chunks(
+    disk: &dyn Disk,
+    geo: &Geometry,
+    pool: &mut Pool,
+    cells: &[Arc<Cell>],
+    pins: &Arc<Pins>,
+) -> Vec<u64> {
     // Nobody else has any.
     let holders: Vec<&Cell> = cells.iter().map(|cell| &**cell).filter(|cell| holds_pieces(&cell.lock())).collect();
     let contested = contested(geo, &holders);
+    let mut suspect = Vec::new();
     let mut owners: HashMap<u32, u64> = HashMap::new();
     for cell in &holders {
         let (id, mut state) = (cell.id, cell.lock());
@@ -32,6 +39,7 @@ pub(super) fn claim_chunks(disk: &dyn Disk, geo: &Geometry, pool: &mut Pool, cel
         }
         if !state.keys.retain(|entry| entry.value.piece().is_none_or(|piece| keep(&piece.desc))) {
             state.state_suspect = true;
+            suspect.push(id);
         }
         state.clip_damage();
     }
@@ -46,6 +54,7 @@ pub(super) fn claim_chunks(disk: &dyn Disk, geo: &Geometry, pool: &mut Pool, cel
         let tail = end.and_then(|block| pool.tail_behind(block));
         state.places.set_tail(tail);
     }
+    suspect
 }
 
 fn holds_pieces(state: &ReplicaState) -> bool {
@@ -116,6 +125,16 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
 
 /// Charges every replica. Never refuses: a log over its budget opens, and takes no appends until it is drained.
 pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>]) {
+    let price = |accounts: &mut Accounts, cell: &Cell| {
+        let mut state = cell.lock();
+        let price = accounts.price(state.charge, demand(&state));
+        accounts.settle(&mut state.charge, price);
+    };
+    cells.iter().for_each(|cell| price(accounts, cell));
+    if accounts.has_room_for_small() {
+        // There was on the way, too.
+        return;
+    }
     // Metadata first, then small replicas before large ones: as many as possible are carried.
     let mut order: Vec<(u64, &Cell)> = Vec::new();
     for cell in cells {
@@ -127,9 +146,5 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>]) {
         }
     }
     order.sort_by_key(|&(weight, _)| weight);
-    for (_, cell) in order {
-        let mut state = cell.lock();
-        let price = accounts.price(state.charge, demand(&state));
-        accounts.settle(&mut state.charge, price);
-    }
+    order.iter().for_each(|(_, cell)| price(accounts, cell));
 }

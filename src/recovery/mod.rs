@@ -21,7 +21,6 @@ use crate::engine::{Engine, Geometry, Parts};
 use crate::error::{Error, Result};
 use crate::format::POOL_OFFSET;
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock, SuperblockError};
-use crate::index::Cell;
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
 use crate::options::{Progress, RecoveryMode, RunOptions};
 use crate::space::{Accounts, Pins, Pool};
@@ -142,7 +141,9 @@ pub(crate) fn recover(
     let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
     let pins = Arc::new(Pins::new(1));
     let cells = replayed.cells;
-    account::claim_chunks(&*disk, &geo, &mut pool, &cells, &pins);
+    let mut hurt = replayed.newly_hurt;
+    hurt.extend(replayed.suspect);
+    hurt.extend(account::claim_chunks(&*disk, &geo, &mut pool, &cells, &pins));
     account::hold_unsettled(&geo, &mut pool, &cells, replayed.unsettled, walk.end);
     account::charge(&mut accounts, &cells);
     if run.recovery == RecoveryMode::Strict
@@ -162,9 +163,8 @@ pub(crate) fn recover(
         accounts,
         in_place,
     };
-    let is_hurt = |cell: &Cell| replayed.newly_hurt.contains(&cell.id) || cell.lock().state_suspect;
-    let hurt: Vec<u64> = cells.iter().filter(|cell| is_hurt(cell)).map(|cell| cell.id).collect();
     drop(cells);
+    let hurt: Vec<u64> = hurt.into_iter().filter(|&id| replayed.registry.get(id).is_some()).collect();
     let durable = walk.end;
     let engine = Engine::new(Parts {
         disk,

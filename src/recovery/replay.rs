@@ -83,6 +83,8 @@ pub(super) struct Replayed {
     pub last_participants: Vec<u64>,
     /// Replicas whose damage no CORE tells of yet.
     pub newly_hurt: HashSet<u64>,
+    /// Replicas whose keyed state may miss an update, whoever tells of it.
+    pub suspect: Vec<u64>,
     /// Frames are lost of which nobody can say who was in them: a replica known only there is gone without a trace.
     pub unnamed: bool,
     /// Pieces that a frame above the watermark brings: linked or not, their bytes must stay until a later frame is durable.
@@ -247,7 +249,7 @@ impl Replay<'_> {
     }
 
     fn finish(mut self) -> Replayed {
-        let mut gone = Vec::new();
+        let (mut gone, mut suspect) = (Vec::new(), Vec::new());
         for cell in &self.cells {
             let mut r = self.marks.look(cell, false);
             if self.holes > 0 && !self.marks.cleared.contains(&cell.id) {
@@ -260,6 +262,8 @@ impl Replay<'_> {
             }
             if !r.state.exists {
                 gone.push(cell.id);
+            } else if r.state.state_suspect {
+                suspect.push(cell.id);
             }
         }
         if !gone.is_empty() {
@@ -277,6 +281,7 @@ impl Replay<'_> {
             participants,
             last_participants: self.last_participants,
             newly_hurt: self.hurt,
+            suspect,
             unnamed: self.unnamed,
             unsettled: self.unsettled,
         }
@@ -373,7 +378,7 @@ impl Replaying<'_> {
     }
 
     fn core(&mut self, core: Core, segment: u64, chunk: u32) {
-        if core.fresh {
+        if core.fresh && (self.based || self.state.exists || self.suspect_to.is_some()) {
             self.wipe();
         }
         let mut gone = Vec::new();

@@ -198,6 +198,16 @@ enum Part {
 type Frames = io::Result<Vec<Found>>;
 type Take<'a> = &'a mut dyn FnMut(u32, Frames) -> Result<()>;
 
+impl Part {
+    /// The longest reading.
+    fn window(self) -> usize {
+        match self {
+            Self::First => LEAST_WINDOW,
+            Self::All => MOST_WINDOW,
+        }
+    }
+}
+
 /// Hands the frames of each slab on, in no order, until that is an error.
 #[cfg(not(any(loom, shuttle)))]
 fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: Take<'_>) -> Result<()> {
@@ -213,7 +223,7 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: 
         for _ in 0..READERS {
             let (next, found) = (&next, found.clone());
             scope.spawn(move || {
-                let mut buf = AlignedBuf::with_capacity(MOST_WINDOW);
+                let mut buf = AlignedBuf::with_capacity(part.window());
                 while let Some(&slab) = slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     // Nobody listens any more once something was refused.
                     if found.send((slab, frames(disk, sb, slab, part, &mut buf))).is_err() {
@@ -234,7 +244,7 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: 
 }
 
 fn one_by_one(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: Take<'_>) -> Result<()> {
-    let mut buf = AlignedBuf::with_capacity(MOST_WINDOW);
+    let mut buf = AlignedBuf::with_capacity(part.window());
     slabs.iter().try_for_each(|&slab| take(slab, frames(disk, sb, slab, part, &mut buf)))
 }
 

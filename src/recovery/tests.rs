@@ -265,7 +265,7 @@ fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() 
         let mut states =
             HashMap::from([(loser, holding(&old, extents.clone())), (owner, holding(&new, extents.clone()))]);
         let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
-        with_cells(&mut states, |cells| claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1))));
+        with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
         assert_eq!(*states[&owner].damaged, [], "{owner} keeps what is its own");
         assert_eq!(*states[&loser].damaged, [(1, 3)], "{loser} has nothing there any more");
         assert_eq!(pool.used(), 1);
@@ -332,7 +332,7 @@ fn what_only_one_replica_names_is_its_own_and_its_tail_is_behind_its_newest_piec
     let mut states = HashMap::from([(1, mine), (2, theirs)]);
     let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
     let disk = SimDisk::new(CAPACITY);
-    with_cells(&mut states, |cells| claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1))));
+    with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
     assert!(states.values().all(|s| s.damaged.is_empty()), "{states:?}");
     assert_eq!(pool.used(), 4);
     assert_eq!(states[&1].places.tail(), Some(Tail { chunk: 30, generation: 0, block: 30 * 4 + 2 }));

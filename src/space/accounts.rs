@@ -203,6 +203,11 @@ impl Accounts {
         Charge { chunks, carried: demand.meta_bytes + chunks * DESCRIPTORS_PER_CHUNK }
     }
 
+    /// Whether no small replica had to reserve chunks, whatever the order in which they were priced.
+    pub fn has_room_for_small(&self) -> bool {
+        self.carried <= for_small(self.budget)
+    }
+
     /// Whether a replica of this demand is carried where there is room for it.
     pub fn is_small(&self, demand: Demand) -> bool {
         demand.weight < self.sizes.small
