@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
+use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
+use crate::sync::Arc;
 
 /// An entry as it is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,10 +63,16 @@ impl<E: AsEntry + ?Sized> AsEntry for &E {
     }
 }
 
-/// An entry's place in the batch's arena, and the part of its checksum that needs no lock.
+/// Entries from this size on are copied once only, into a buffer of their own that is written to the disk as it is.
+const BULKY: usize = 32 << 10;
+/// So much is checksummed and then copied while the processor still has it.
+const STEP: usize = 16 << 10;
+
+/// An entry's place in the batch, and the part of its checksum that needs no lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meta {
     pub term: u64,
+    /// Where it begins in the arena; of a bulky entry, which of the buffers is its own.
     pub offset: usize,
     pub len: u32,
     pub payload_crc: u32,
@@ -118,6 +126,9 @@ pub struct Batch {
     pub(crate) ops: Vec<Op>,
     pub(crate) metas: Vec<Meta>,
     pub(crate) arena: Vec<u8>,
+    /// The payloads of bulky entries, each padded to whole blocks.
+    bulk: Vec<Arc<AlignedBuf>>,
+    bulk_bytes: u64,
     pub(crate) lazy: bool,
     bad: Option<Error>,
 }
@@ -145,9 +156,8 @@ impl Batch {
                 self.refuse(replica, "an entry of 4 GiB or more");
                 return self;
             };
-            let offset = self.arena.len();
-            self.arena.extend_from_slice(data);
-            self.metas.push(Meta { term: entry.term(), offset, len, payload_crc: crc32c::crc32c(data) });
+            let (offset, payload_crc) = if data.len() >= BULKY { self.hold(data) } else { self.copy(data) };
+            self.metas.push(Meta { term: entry.term(), offset, len, payload_crc });
         }
         self.push(replica, What::Append { first, from, to: self.metas.len() })
     }
@@ -194,6 +204,8 @@ impl Batch {
         self.ops.clear();
         self.metas.clear();
         self.arena.clear();
+        self.bulk.clear();
+        self.bulk_bytes = 0;
         self.lazy = false;
         self.bad = None;
     }
@@ -212,7 +224,40 @@ impl Batch {
     }
 
     pub(crate) fn payload(&self, meta: &Meta) -> &[u8] {
-        self.bytes_of(Span { offset: meta.offset, len: meta.len as usize })
+        let len = meta.len as usize;
+        match self.bulk(meta) {
+            Some(buf) => buf.get(..len).unwrap_or(&[]),
+            None => self.bytes_of(Span { offset: meta.offset, len }),
+        }
+    }
+
+    /// The buffer of a bulky entry.
+    pub(crate) fn bulk(&self, meta: &Meta) -> Option<&Arc<AlignedBuf>> {
+        if meta.len as usize >= BULKY { self.bulk.get(meta.offset) } else { None }
+    }
+
+    /// Payloads, keys and values.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.arena.len() as u64 + self.bulk_bytes
+    }
+
+    fn copy(&mut self, data: &[u8]) -> (usize, u32) {
+        let offset = self.arena.len();
+        self.arena.extend_from_slice(data);
+        (offset, crc32c::crc32c(data))
+    }
+
+    fn hold(&mut self, data: &[u8]) -> (usize, u32) {
+        let mut buf = AlignedBuf::with_capacity(data.len().next_multiple_of(BLOCK));
+        let mut crc = 0;
+        for part in data.chunks(STEP) {
+            crc = crc32c::crc32c_append(crc, part);
+            buf.extend_from_slice(part);
+        }
+        buf.pad_to_block();
+        self.bulk.push(Arc::new(buf));
+        self.bulk_bytes += data.len() as u64;
+        (self.bulk.len() - 1, crc)
     }
 
     fn push(&mut self, replica: u64, what: What) -> &mut Self {

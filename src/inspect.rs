@@ -1,7 +1,10 @@
 //! Looking inside: where the space went, for tools and for the curious. Nothing here is needed to use a log.
 
+use std::collections::HashMap;
+
 use crate::engine::Engine;
-use crate::index::Value;
+use crate::format::piece::{Extent, PieceDesc};
+use crate::index::{ReplicaState, Value};
 use crate::replica::Replica;
 use crate::wal::Wal;
 
@@ -19,6 +22,8 @@ pub enum ChunkUse {
     Chain,
     /// Dead, but a reader still holds it.
     Pinned,
+    /// Free, but for the snapshot of the last close, which the next opening for writing makes use of.
+    Snapshot,
 }
 
 /// Neighbouring chunks of one use.
@@ -28,6 +33,21 @@ pub struct SpaceRun {
     pub used: ChunkUse,
     /// How many.
     pub chunks: u64,
+}
+
+/// Neighbouring chunks of one use and one owner, and how much in them is alive. A journal segment is always one of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stretch {
+    /// Their use.
+    pub used: ChunkUse,
+    /// How many.
+    pub chunks: u64,
+    /// Whose chain they are in; `None` outside of chains, and where all pieces are dead and not freed yet.
+    pub replica: Option<u64>,
+    /// Bytes in them that are still wanted: entries, keyed values, and what describes them; in chains as if all entries of a piece
+    /// were of one length. The rest is dead, or was never used.
+    pub live_bytes: u64,
 }
 
 /// What a replica takes, and where.
@@ -53,6 +73,11 @@ impl Wal {
     /// What every chunk is used for, from the front of the file to its end, as runs.
     pub fn space_map(&self) -> Vec<SpaceRun> {
         self.engine.space_map()
+    }
+
+    /// As [`Wal::space_map`], with owners and live bytes. Looks at every replica; nothing is appended meanwhile.
+    pub fn layout(&self) -> Vec<Stretch> {
+        self.engine.layout()
     }
 }
 
@@ -85,6 +110,12 @@ impl Engine {
             let leaving = s.segments.leaving.iter().map(|&(_, slab)| slab);
             s.segments.live.iter().map(|segment| segment.slab).chain(leaving).collect()
         };
+        let snapshot: roaring::RoaringBitmap = superblock
+            .snapshot
+            .iter()
+            .flat_map(|s| &s.extents)
+            .flat_map(|e| e.chunks(self.geo.blocks_per_chunk))
+            .collect();
         let pool = self.pool.lock();
         let per_slab = pool.chunks_per_slab();
         let mut runs: Vec<SpaceRun> = Vec::new();
@@ -95,7 +126,10 @@ impl Engine {
             } else if superblock.journal_slabs.contains(&slab) {
                 ChunkUse::JournalFree
             } else {
-                pool.used_for(chunk)
+                match pool.used_for(chunk) {
+                    ChunkUse::Free if snapshot.contains(chunk) => ChunkUse::Snapshot,
+                    used => used,
+                }
             };
             match runs.last_mut() {
                 Some(run) if run.used == used => run.chunks += 1,
@@ -103,5 +137,161 @@ impl Engine {
             }
         }
         runs
+    }
+}
+
+/// What a record of the journal takes besides what it carries, generously.
+const RECORD_BYTES: u64 = 48;
+
+/// Live bytes: of chunks, with their owner, and of journal segments.
+#[derive(Default)]
+struct Live {
+    chunks: HashMap<u32, (u64, u64)>,
+    segments: HashMap<u64, u64>,
+}
+
+impl Live {
+    /// Adds what a replica holds. `head` unpacks locations.
+    fn add(&mut self, id: u64, state: &ReplicaState, engine: &Engine, head: u64) {
+        let geo = &engine.geo;
+        for span in state.places.spans() {
+            for loc in span.locs() {
+                *self.segments.entry(loc.lsn(head) / geo.segment_bytes).or_default() += u64::from(loc.len());
+            }
+        }
+        for piece in state.places.chain() {
+            let below = state.first.saturating_sub(piece.desc.first);
+            let live = u64::from(piece.desc.count).saturating_sub(below);
+            self.add_piece(id, &piece.desc, live, geo.blocks_per_chunk);
+            *self.segments.entry(piece.meta_seq).or_default() += PieceDesc::TYPICAL_BYTES;
+        }
+        for entry in state.keys.iter() {
+            let inline = match &entry.value {
+                Value::Inline(value) => value.len() as u64,
+                Value::Out(piece) => {
+                    self.add_piece(id, &piece.desc, piece.desc.slots.into(), geo.blocks_per_chunk);
+                    PieceDesc::TYPICAL_BYTES
+                }
+            };
+            *self.segments.entry(entry.seq).or_default() += RECORD_BYTES + entry.key.len() as u64 + inline;
+        }
+        *self.segments.entry(state.core_seq).or_default() += RECORD_BYTES;
+    }
+
+    /// Spreads the live part of a piece over its chunks.
+    fn add_piece(&mut self, id: u64, desc: &PieceDesc, live: u64, blocks_per_chunk: u32) {
+        let blocks: u64 = desc.extents.iter().map(|e| u64::from(e.blocks)).sum();
+        let bytes = share(desc.bytes.into(), live, desc.slots.into());
+        for extent in &desc.extents {
+            for chunk in extent.chunks(blocks_per_chunk) {
+                let part = share(bytes, overlap(*extent, chunk, blocks_per_chunk), blocks);
+                let (owner, sum) = self.chunks.entry(chunk).or_default();
+                (*owner, *sum) = (id, *sum + part);
+            }
+        }
+    }
+}
+
+/// `whole * part / of`, without overflow.
+fn share(whole: u64, part: u64, of: u64) -> u64 {
+    let share = u128::from(whole) * u128::from(part.min(of)) / u128::from(of.max(1));
+    u64::try_from(share).unwrap_or(whole)
+}
+
+/// Blocks of the extent that lie in the chunk.
+fn overlap(extent: Extent, chunk: u32, blocks_per_chunk: u32) -> u64 {
+    let (from, to) = (u64::from(extent.block), u64::from(extent.block) + u64::from(extent.blocks));
+    let begin = u64::from(chunk) * u64::from(blocks_per_chunk);
+    to.min(begin + u64::from(blocks_per_chunk)).saturating_sub(from.max(begin))
+}
+
+impl Engine {
+    fn layout(&self) -> Vec<Stretch> {
+        // In the order in which whoever resizes the journal takes them: nothing moves while this looks.
+        let superblock = self.superblock.lock();
+        let s = self.seq.lock();
+        let (mut live, head) = (Live::default(), self.head.load(crate::sync::Ordering::Relaxed));
+        for cell in self.registry.all() {
+            let state = cell.lock();
+            if state.exists {
+                live.add(cell.id, &state, self, head);
+            }
+        }
+        let mut journal: HashMap<u32, (ChunkUse, u64)> =
+            superblock.journal_slabs.iter().map(|&slab| (slab, (ChunkUse::JournalFree, 0))).collect();
+        journal.extend(s.segments.leaving.iter().map(|&(_, slab)| (slab, (ChunkUse::Journal, 0))));
+        journal.extend(s.segments.live.iter().map(|segment| {
+            let bytes = live.segments.get(&segment.seq).copied().unwrap_or(0);
+            (segment.slab, (ChunkUse::Journal, bytes.min(self.geo.segment_bytes)))
+        }));
+        let pool = self.pool.lock();
+        let per_slab = pool.chunks_per_slab();
+        let mut stretches: Vec<Stretch> = Vec::new();
+        let mut chunk = 0;
+        while chunk < self.geo.chunks {
+            if let Some(&(used, live_bytes)) = journal.get(&(chunk / per_slab)) {
+                stretches.push(Stretch { used, chunks: per_slab.into(), replica: None, live_bytes });
+                chunk += per_slab;
+                continue;
+            }
+            let used = pool.used_for(chunk);
+            let held = live.chunks.get(&chunk).filter(|_| used == ChunkUse::Chain);
+            let (replica, live_bytes) = held.map_or((None, 0), |&(id, bytes)| (Some(id), bytes));
+            match stretches.last_mut() {
+                Some(last) if (last.used, last.replica) == (used, replica) => {
+                    last.chunks += 1;
+                    last.live_bytes += live_bytes;
+                }
+                _ => stretches.push(Stretch { used, chunks: 1, replica, live_bytes }),
+            }
+            chunk += 1;
+        }
+        stretches
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::Batch;
+    use crate::disk::sim::SimDisk;
+    use crate::sync::Arc;
+
+    fn live(stretches: &[Stretch], pick: impl Fn(&Stretch) -> bool) -> u64 {
+        stretches.iter().filter(|s| pick(s)).map(|s| s.live_bytes).sum()
+    }
+
+    #[test]
+    fn the_layout_names_owners_and_what_of_them_is_alive() {
+        let options =
+            Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        let entries = |n: u64| (1..=n).map(|i| (i, 1, vec![i as u8; 1000])).collect::<Vec<_>>();
+        let mut batch = Batch::new();
+        batch.append(1, &entries(3)).append(2, &entries(40)).append(3, &entries(40));
+        wal.commit(&mut batch).expect("committed");
+        let layout = wal.layout();
+        let same = |a: &[Stretch], b: &[SpaceRun]| {
+            a.iter().map(|s| s.chunks).sum::<u64>() == b.iter().map(|r| r.chunks).sum::<u64>()
+        };
+        assert!(same(&layout, &wal.space_map()), "every chunk is in one stretch");
+        for replica in [2, 3] {
+            let bytes = live(&layout, |s| s.replica == Some(replica));
+            assert_eq!(
+                bytes / 100,
+                wal.replica(replica).usage().chain_bytes / 100,
+                "all of it is alive, but for rounding"
+            );
+        }
+        let in_journal = live(&layout, |s| s.used == ChunkUse::Journal);
+        assert!((3000..6000).contains(&in_journal), "{in_journal}: three entries, and descriptors");
+        wal.commit(batch.truncate_prefix(2, 31)).expect("committed");
+        let left = live(&wal.layout(), |s| s.replica == Some(2));
+        assert!((10_000..14_000).contains(&left), "{left}: a quarter, by whole entries");
+        // Dead, and not free before a later frame says that it is durable.
+        wal.commit(batch.remove(3)).expect("committed");
+        let layout = wal.layout();
+        assert_eq!(live(&layout, |s| s.replica == Some(3)), 0);
+        assert!(layout.iter().any(|s| s.used == ChunkUse::Chain && s.replica.is_none()), "{layout:?}");
     }
 }

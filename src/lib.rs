@@ -10,16 +10,19 @@ mod engine;
 mod error;
 #[doc(hidden)]
 pub mod format;
+mod grow;
 mod index;
 mod inspect;
 mod journal;
 mod lsn;
 mod options;
 mod pending;
+mod publish;
 mod recovery;
 mod replica;
 mod salvage;
 mod scrub;
+mod snapshot;
 mod space;
 mod stats;
 mod sync;
@@ -29,13 +32,16 @@ mod wal;
 pub use batch::{AsEntry, Batch, Entry};
 pub use bytes::Bytes;
 pub use error::{Damage, Error, FullReport, Lost, Result};
-pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun};
+pub use grow::{Grown, grow};
+pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun, Stretch};
+pub use journal::Sink;
 pub use lsn::Lsn;
 pub use options::{
     MAX_BATCH_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, Options, Placement, Progress, ReadMode,
     RecoveryMode,
 };
 pub use pending::{Pending, SubmitFuture};
+pub use publish::Publisher;
 pub use replica::Replica;
 pub use salvage::{SalvageProgress, SalvageReport};
 pub use scrub::Scrubbed;

@@ -49,7 +49,7 @@ pub enum RecoveryMode {
 /// How far a long task has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done: "creating" or "recovering".
+    /// What is being done: "creating", "recovering" or "growing".
     pub what: &'static str,
     /// Bytes done.
     pub done: u64,
@@ -61,7 +61,8 @@ type ProgressFn = Box<dyn FnMut(Progress) + Send>;
 
 /// How to open a log. Every option has a default; what is out of bounds is refused with its range.
 ///
-/// `capacity`, `chunk_size`, `segment_size` and `journal_cap` shape a new file; an existing one keeps its own.
+/// `capacity`, `chunk_size`, `segment_size` and `journal_cap` shape a new file; an existing one keeps its own ([`grow`](crate::grow) makes
+/// it longer).
 pub struct Options {
     pub(crate) capacity: u64,
     pub(crate) chunk_size: u32,
@@ -97,6 +98,8 @@ pub const MAX_KEY_BYTES: u32 = 256;
 /// Largest batch, all payloads and values together: 1 GiB.
 pub const MAX_BATCH_BYTES: u64 = 1 << 30;
 
+/// Largest file: 8 TiB.
+pub(crate) const MAX_CAPACITY: u64 = 8 << 40;
 /// The journal grows to so much for the cleaner to find less alive: an opening looks at all of it.
 const CYCLE_BYTES: u64 = 256 << 20;
 /// And to so much for what it carries: ten million idle replicas.
@@ -262,7 +265,7 @@ impl Options {
         let segment = self.segment_bytes();
         within("segment_size", u64::from(segment), u64::from(self.chunk_size).max(64 << 10), 64 << 20)?;
         power_of_two("segment_size", segment)?;
-        within("capacity", self.capacity, MIN_SEGMENTS * u64::from(segment) + POOL_OFFSET, 8 << 40)?;
+        within("capacity", self.capacity, MIN_SEGMENTS * u64::from(segment) + POOL_OFFSET, MAX_CAPACITY)?;
         if let Some(cap) = self.journal_cap {
             within("journal_cap", cap, MIN_FLOOR * u64::from(segment), self.capacity)?;
         }
@@ -286,8 +289,7 @@ impl Options {
         let segment = u64::from(self.segment_bytes());
         let slabs = capacity.saturating_sub(POOL_OFFSET) / segment;
         within("capacity", slabs, MIN_SEGMENTS, u32::MAX.into())?;
-        // One sixteenth of the file: its quarter then has room for the descriptors of a file full of small pieces.
-        let floor = (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64);
+        let floor = journal_floor(slabs);
         let wish = self.journal_cap.map_or(default_cap(slabs, segment), |bytes| bytes / segment);
         let cap = wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs - 1).max(floor);
         let floor = floor as u32;
@@ -301,27 +303,39 @@ impl Options {
             journal_floor: floor,
             journal_cap: cap as u32,
             journal_slabs: (0..floor).collect(),
+            snapshot: None,
         })
     }
 }
 
 /// Slabs that the journal may grow to where nobody said otherwise: a quarter of a gibibyte, or what many idle replicas need.
-fn default_cap(slabs: u64, segment: u64) -> u64 {
+pub(crate) fn default_cap(slabs: u64, segment: u64) -> u64 {
     let capacity = slabs * segment;
     (capacity / 2).min((capacity / 8).clamp(CYCLE_BYTES, MOST_CARRYING)) / segment
+}
+
+/// Whether nobody chose what the journal may grow to.
+pub(crate) fn has_default_cap(sb: &Superblock) -> bool {
+    u64::from(sb.journal_cap) == default_cap(sb.slab_count.into(), sb.segment_bytes.into())
 }
 
 /// Slabs that a journal may have but for what it carries: all of a cap that was chosen, and no more than opens quickly of the default.
 pub(crate) fn journal_wish(sb: &Superblock) -> u32 {
     let segment = u64::from(sb.segment_bytes);
-    if u64::from(sb.journal_cap) != default_cap(sb.slab_count.into(), segment) {
+    if !has_default_cap(sb) {
         return sb.journal_cap;
     }
     // At most the cap, which fits.
     ((CYCLE_BYTES / segment).max(sb.journal_floor.into()) as u32).min(sb.journal_cap)
 }
 
-fn within(name: &'static str, given: u64, low: u64, high: u64) -> Result<()> {
+/// Slabs that the journal of a file of so many never gives up: one sixteenth. Its quarter then has room for the descriptors of a file
+/// full of small pieces.
+pub(crate) fn journal_floor(slabs: u64) -> u64 {
+    (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64)
+}
+
+pub(crate) fn within(name: &'static str, given: u64, low: u64, high: u64) -> Result<()> {
     if (low..=high).contains(&given) {
         return Ok(());
     }

@@ -49,6 +49,7 @@ counters!(
     dropped_frames,
     damaged_entries,
     unnamed_losses,
+    opened_by_snapshot,
 );
 
 /// Figures about a log, all at one moment. Counters run from the opening.
@@ -92,6 +93,8 @@ pub struct Stats {
     /// Not 0 only after an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage): frames are lost of which nobody can say who
     /// was in them, so replicas may be missing without being named.
     pub unnamed_losses: u64,
+    /// 1 where the opening took the index as the last close had left it, and read no frames; else 0.
+    pub opened_by_snapshot: u64,
     /// Everything at or below this LSN is durable.
     pub durable_lsn: u64,
     /// Replicas that exist.
@@ -130,10 +133,41 @@ pub struct Stats {
     pub disk: Option<DiskInfo>,
 }
 
+macro_rules! figures {
+    ($self:ident: $($name:ident),* $(,)?) => { vec![$((stringify!($name), $self.$name)),*] };
+}
+
 impl Stats {
+    /// Every figure that is a number, by the name of its field: for exporters.
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        figures!(self:
+            batches, entries, user_bytes, frames, journal_bytes, placed_bytes, settled_bytes, settled_entries, carried_bytes,
+            carried_entries, segments_cleaned, stalls, recovery_micros, recovered_frames, lost_frames, dropped_frames,
+            damaged_entries, unnamed_losses, opened_by_snapshot, durable_lsn, replicas, capacity, chunk_size, segment_size, chunks, free_chunks,
+            used_chunks, pinned_chunks, reserved_chunks, journal_segments, free_segments, journal_cap_segments,
+            carried_class_bytes, carried_class_limit, recent_bytes, queued_bytes,
+        )
+    }
+
     /// Bytes written to the device for each byte that callers gave; 0 before the first.
     pub fn write_amplification(&self) -> f64 {
         let written = self.journal_bytes + self.placed_bytes + self.settled_bytes;
         if self.user_bytes == 0 { 0.0 } else { written as f64 / self.user_bytes as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_is_among_the_figures() {
+        let stats = Stats::default();
+        let fields = format!("{stats:#?}");
+        // A field a line, indented once.
+        let numbers = fields.lines().filter_map(|l| l.strip_prefix("    ")?.strip_suffix(": 0,"));
+        let numbers: Vec<&str> = numbers.collect();
+        assert!(numbers.len() > 30, "{fields}");
+        assert_eq!(numbers, stats.figures().into_iter().map(|(name, _)| name).collect::<Vec<_>>());
     }
 }

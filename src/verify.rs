@@ -152,13 +152,16 @@ impl Engine {
         for (piece, crc) in pieces {
             let io = |e| Error::io(format!("reading replica {} from entry {}", cell.id, piece.first), e);
             let mut holds = piece.header_holds(&*self.disk, self.geo.seed, crc).map_err(io)?;
-            if !holds && piece.in_memory() {
-                if self.seq.lock().stopped.is_some() {
-                    // Never written, and never acknowledged.
-                    continue;
+            if !holds {
+                if piece.in_memory() {
+                    if self.seq.lock().stopped.is_some() {
+                        // Never written, and never acknowledged.
+                        continue;
+                    }
+                    // Submitted but a moment ago: on its way to the disk.
+                    self.sync()?;
                 }
-                // Submitted but a moment ago: on its way to the disk.
-                self.sync()?;
+                // In any case once more: a device may answer one reading with older bytes.
                 holds = piece.header_holds(&*self.disk, self.geo.seed, crc).map_err(io)?;
             }
             if !holds {

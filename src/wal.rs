@@ -6,9 +6,9 @@ use std::path::Path;
 
 use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
-use crate::engine::{Done, Engine, Mode};
+use crate::engine::{Engine, Mode};
 use crate::error::{Damage, Error, Result};
-use crate::format::superblock::SUPERBLOCK_OFFSETS;
+use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
 use crate::options::{Options, Progress, ReadMode};
 use crate::pending::{Pending, SubmitFuture};
@@ -94,8 +94,24 @@ impl Wal {
         done: impl FnOnce(Result<Lsn>) + Send + 'static,
     ) -> Result<Lsn> {
         let batch = batch.borrow_mut();
-        let done: Done = Box::new(done);
-        let submitted = self.engine.submit(batch, Mode::Block, Some(done), false)?;
+        let whom = Whom::Caller(Box::new(done));
+        let submitted = self.engine.submit(batch, Mode::Block, Some(whom), false)?;
+        batch.clear();
+        Ok(submitted.lsn)
+    }
+
+    /// As [`Wal::submit_with`], but `sink` is told of `tag`: for many batches under way, without an allocation for each.
+    ///
+    /// # Errors
+    /// As [`Wal::submit`]; the sink then hears nothing of the tag.
+    pub fn submit_to(
+        &self,
+        mut batch: impl BorrowMut<Batch>,
+        sink: &std::sync::Arc<dyn Sink>,
+        tag: u64,
+    ) -> Result<Lsn> {
+        let batch = batch.borrow_mut();
+        let submitted = self.engine.submit(batch, Mode::Block, Some(Whom::Sink(sink, tag)), false)?;
         batch.clear();
         Ok(submitted.lsn)
     }
@@ -185,6 +201,9 @@ impl Wal {
     /// Makes everything durable, seals the log and gives the file up. Reads of what is in memory or mapped still work.
     /// Closing twice is well.
     ///
+    /// The index is left in the file, where there is room, so that the next opening need not read the journal. Whoever commits
+    /// meanwhile, again and again, only costs the next opening that time.
+    ///
     /// # Errors
     /// [`Error::Poisoned`] when the last writes failed.
     pub fn close(&self) -> Result<()> {
@@ -248,7 +267,8 @@ impl Options {
             }
         };
         let len = self.capacity / crate::format::BLOCK_BYTES * crate::format::BLOCK_BYTES;
-        let created = FileDisk::create(path, len, mode, &mut progress, |disk| write_superblocks(disk, &blank));
+        let created =
+            FileDisk::create(path, len, mode, &mut progress, |disk| recovery::write_superblocks(disk, &blank));
         self.progress = report;
         created.map_err(|e| open_error(path, e))
     }
@@ -270,7 +290,7 @@ impl Options {
         self.check()?;
         if self.create && !self.read_only && matches!(recovery::read_superblock(&*disk, true)?, Found::Blank) {
             let blank = self.superblock(disk.len())?;
-            write_superblocks(&*disk, &blank).map_err(|e| Error::io("formatting the disk", e))?;
+            recovery::write_superblocks(&*disk, &blank).map_err(|e| Error::io("formatting the disk", e))?;
         }
         self.open_found(disk)
     }
@@ -312,13 +332,7 @@ impl Wal {
     }
 }
 
-/// A, durable; then B, durable.
-fn write_superblocks(disk: &dyn Disk, superblock: &crate::format::superblock::Superblock) -> std::io::Result<()> {
-    let bytes = crate::disk::AlignedBuf::from(superblock.encode().as_slice());
-    SUPERBLOCK_OFFSETS.into_iter().try_for_each(|offset| disk.write_durable_at(offset, bytes.as_slice()))
-}
-
-fn open_error(path: &Path, error: OpenError) -> Error {
+pub(crate) fn open_error(path: &Path, error: OpenError) -> Error {
     match error {
         OpenError::Locked { path } => Error::Locked { path },
         OpenError::Io { context, source, .. } => Error::io(format!("{context} {}", path.display()), source),

@@ -1,5 +1,7 @@
 //! What the fuzzers found, told so that one can read it. The inputs themselves are in `fuzz/corpus`, called `found-*`.
 
+mod support;
+
 use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
@@ -37,6 +39,7 @@ fn a_truncation_behind_a_lost_frame_leaves_a_log_that_opens() {
 
     let lost = disk.log()[before as usize].offset;
     let disk = Arc::new(disk.restart());
+    support::forget_snapshot(&disk);
     disk.zero_sector(lost / 512);
     let wal = open(&disk, options()).unwrap();
     assert!(wal.damage().iter().all(|d| d.replica == 2), "{:?}", wal.damage());

@@ -244,6 +244,9 @@ impl Run {
             Err(error) => panic!("{}: close: {error}", self.label),
         }
         let disk = if self.disk.is_cut() { self.crashed() } else { self.disk.restart() };
+        if self.counts.reopened % 2 == 1 && !self.disk.is_cut() {
+            support::forget_snapshot(&disk);
+        }
         self.reopen_on(disk);
     }
 

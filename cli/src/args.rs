@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::size;
 
 /// Create, inspect, dump, verify and salvage strandlog files.
 #[derive(Debug, Parser)]
-#[command(name = "strandlog", version, max_term_width = 100)]
+#[command(name = "strandlog", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Args {
     /// Machine-readable output: one JSON object, or one a line for `dump`.
     #[arg(long, global = true)]
@@ -18,6 +18,9 @@ pub struct Args {
     pub command: Command,
 }
 
+const EXIT_CODES: &str = "Exit codes: 0, all is well; 1, damage was found, or not everything could be saved, exported or imported as it was; \
+2, the request makes no sense, or could not be carried out.";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -25,12 +28,30 @@ pub enum Command {
     Create(Create),
     /// Show what a log holds, and where its space went.
     Info(Info),
+    /// Draw the file: whose each part of it is, and how much of that is dead.
+    Map(Map),
     /// Show replicas, and their entries.
     Dump(Dump),
     /// Read everything back and compare it with its checksums. Exits with 1, and names the damage, if there is any.
     Verify(Verify),
+    /// Watch a log that another process has open, and that publishes its figures.
+    Top(Top),
+    /// Measure which way of making writes durable a device likes.
+    Probe(Probe),
+    /// Measure the log on your own disk, under work that you choose.
+    Bench(Bench),
+    /// Write everything that a log holds as JSON lines, for other programs and for `import`.
+    Export(Export),
+    /// Copy an export, or another kind of log, into a log, and compare. Run again after an interruption, it goes on.
+    Import(Import),
+    /// Make a log longer that nobody has open. What it holds is not touched.
+    Grow(Grow),
     /// Copy what can still be proved into a fresh log, also from one that does not open. Exits with 1, and names it, if anything is lost.
     Salvage(Salvage),
+    /// Write the completions for a shell.
+    Completions(Completions),
+    /// Write the manual page.
+    Man(Man),
 }
 
 /// Sizes are in bytes, or with a suffix: 64K, 4M, 1G, 2T.
@@ -62,6 +83,22 @@ pub struct Info {
     pub top: usize,
 }
 
+/// What to draw, and where.
+#[derive(Debug, ClapArgs)]
+pub struct Map {
+    /// The log.
+    pub path: PathBuf,
+    /// Draw a picture into this file, for browsers and documents; one that is there is replaced.
+    #[arg(long, value_name = "OUT")]
+    pub svg: Option<PathBuf>,
+    /// The same as PNG.
+    #[arg(long, value_name = "OUT")]
+    pub png: Option<PathBuf>,
+    /// Columns in the terminal; all that it has if not given.
+    #[arg(long, value_name = "N")]
+    pub width: Option<u16>,
+}
+
 /// What to dump.
 #[derive(Debug, ClapArgs)]
 pub struct Dump {
@@ -91,6 +128,72 @@ pub struct Verify {
     pub path: PathBuf,
 }
 
+/// What to export. A line for the log, then for each replica a line, its keys and its entries, and a last line with how many there were;
+/// bytes are base64. What cannot be read stands as a line with `lost` where it would be.
+#[derive(Debug, ClapArgs)]
+pub struct Export {
+    /// The log.
+    pub path: PathBuf,
+    /// Write into this file, which must not exist. Standard output if not given.
+    #[arg(long, value_name = "OUT")]
+    pub out: Option<PathBuf>,
+}
+
+/// What can be imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// What `export` writes; `-` is standard input.
+    Jsonl,
+    /// A directory of raft-engine that nobody has open. Each entry's message becomes its payload, byte for byte.
+    RaftEngine,
+}
+
+/// What to import, and where to.
+#[derive(Debug, ClapArgs)]
+pub struct Import {
+    /// What kind of thing it is.
+    #[arg(long, value_enum)]
+    pub from: Source,
+    /// The file or directory to import.
+    pub source: PathBuf,
+    /// The log: created if it is not there.
+    pub path: PathBuf,
+    /// Size of a log that is created. As large as the one that was exported, or as needed, if not given.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub capacity: Option<u64>,
+    /// For raft-engine: the field of an entry's message that holds its index.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub index_field: u32,
+    /// For raft-engine: the field of an entry's message that holds its term.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub term_field: u32,
+}
+
+/// Which shell.
+#[derive(Debug, ClapArgs)]
+pub struct Completions {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// Where to.
+#[derive(Debug, ClapArgs)]
+pub struct Man {
+    /// Write a page for each command into this directory, instead of the one of the tool to standard output.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What to make longer.
+#[derive(Debug, ClapArgs)]
+pub struct Grow {
+    /// The log.
+    pub path: PathBuf,
+    /// Size that the file is to have.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub capacity: u64,
+}
+
 /// What to salvage.
 #[derive(Debug, ClapArgs)]
 pub struct Salvage {
@@ -98,6 +201,89 @@ pub struct Salvage {
     pub from: PathBuf,
     /// The log to create; it must not exist.
     pub to: PathBuf,
+}
+
+/// What to watch.
+#[derive(Debug, ClapArgs)]
+pub struct Top {
+    /// The log.
+    pub path: PathBuf,
+    /// Where its figures are published, if not beside it with `.stats` behind its name.
+    #[arg(long, value_name = "PATH")]
+    pub stats: Option<PathBuf>,
+    /// With --json: how many lines to write; no end if not given.
+    #[arg(long, value_name = "N", requires = "json")]
+    pub count: Option<u64>,
+}
+
+/// Where to measure, and for how long.
+#[derive(Debug, ClapArgs)]
+pub struct Probe {
+    /// The directory that a log would be kept in. A file is written there, and removed.
+    pub dir: PathBuf,
+    /// Seconds to measure for, all methods together.
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
+    pub seconds: f64,
+    /// Size of the file.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "256M")]
+    pub size: u64,
+}
+
+/// Work for a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Threads that append one entry to one replica each, and wait.
+    Append,
+    /// Threads that append one entry to each of many replicas, in one batch, and wait.
+    Batch,
+    /// Threads that append eight entries to a replica drawn at random; most are truncated soon, some replicas lag far behind.
+    Churn,
+    /// Threads that write terms and votes.
+    State,
+    /// One thread that never waits, with so many appends outstanding.
+    Window,
+}
+
+/// What to do, where, and for how long.
+#[derive(Debug, ClapArgs)]
+pub struct Bench {
+    /// The directory to write a log into; it is removed in the end.
+    pub dir: PathBuf,
+    /// What to do.
+    #[arg(long, value_enum, default_value = "append")]
+    pub workload: Workload,
+    /// Threads. By default 2 for batches, and else 32.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub threads: Option<u64>,
+    /// Bytes an entry.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse32, default_value = "256")]
+    pub entry_size: u32,
+    /// Replicas. By default 10,000 for churn and state, and else 1,000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub replicas: Option<u64>,
+    /// Replicas in a batch of the workloads `batch` (500 by default) and `state` (1).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub batch: Option<u64>,
+    /// Appends outstanding at most, with the workload `window`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000), default_value_t = 10_000)]
+    pub window: u64,
+    /// Seconds to measure for.
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
+    pub seconds: f64,
+    /// Size of the log. By default as much as the work needs, and 512M at least.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub capacity: Option<u64>,
+    /// Write a report with plots: one file, for browsers.
+    #[arg(long, value_name = "OUT")]
+    pub html: Option<PathBuf>,
+}
+
+/// A day is long enough for any measurement, and no overflow.
+const MOST_SECONDS: f64 = 86_400.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s| (0.0..=MOST_SECONDS).contains(s) && *s > 0.0);
+    seconds.ok_or_else(|| format!("`{text}` is no time: write seconds, more than 0 and at most {MOST_SECONDS}"))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::args::Info;
 use crate::failure::Result;
 use crate::output::{Output, Style, hex};
 use crate::size::{count, human};
-use crate::{map, open};
+use crate::{open, overview};
 
 /// A replica, as it is listed.
 struct Row {
@@ -44,7 +44,7 @@ pub fn run(args: &Info, out: &mut Output) -> Result<ExitCode> {
     let title = out.styled(Style::Bold, args.path.display());
     out.line(format_args!("{title}"))?;
     facts(&wal, &stats, &rows, out)?;
-    let (cells, legend) = map::draw(&wal.space_map(), out);
+    let (cells, legend) = overview::draw(&wal.space_map(), out);
     out.line(format_args!(""))?;
     for row in cells {
         out.line(format_args!("  {row}"))?;

@@ -1,7 +1,7 @@
 //! Standard output: buffered, for people or for machines.
 
 use std::fmt::{Arguments, Display};
-use std::io::{BufWriter, IsTerminal, StdoutLock, Write, stdout};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write, stdout};
 
 use serde_json::Value;
 
@@ -22,6 +22,8 @@ pub enum Style {
     Journal,
     /// The chains'.
     Chain,
+    /// One of the 256 colours.
+    Hue(u8),
 }
 
 /// Where the output goes.
@@ -42,6 +44,11 @@ impl Output {
     /// Whether JSON was asked for.
     pub fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Whether there are colours.
+    pub fn has_colours(&self) -> bool {
+        self.colours
     }
 
     /// Writes a line.
@@ -72,6 +79,7 @@ impl Output {
             Style::Bad => "1;31",
             Style::Journal => "36",
             Style::Chain => "33",
+            Style::Hue(hue) => return format!("\x1b[38;5;{hue}m{text}\x1b[0m"),
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
@@ -79,6 +87,16 @@ impl Output {
     /// Everything is out.
     pub fn finish(&mut self) -> Result<()> {
         Ok(self.out.flush()?)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

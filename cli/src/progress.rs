@@ -24,3 +24,8 @@ fn bar(what: &'static str, quiet: bool, template: &str) -> ProgressBar {
         Err(_) => bar,
     }
 }
+
+/// A bar that counts milliseconds, with figures beside it that change.
+pub fn live(quiet: bool) -> ProgressBar {
+    bar("", quiet, "{bar:24} {msg}")
+}

@@ -117,6 +117,8 @@ fn desc(input: &mut Input<'_>) -> PieceDesc {
         first: input.number(1),
         count,
         slots,
+        // Nought slots say so.
+        bare: slots == 0,
         bytes: input.number(100) as u32,
         crc: 0,
         terms,

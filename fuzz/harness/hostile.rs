@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
 use strandlog::format::frame::FrameHeader;
-use strandlog::format::piece::{PIECE_HEADER_BYTES, PieceHeader};
-use strandlog::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
-use strandlog::format::{BLOCK_BYTES, Reader};
+use strandlog::format::piece::{Extent, PIECE_HEADER_BYTES, PieceHeader};
+use strandlog::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot};
+use strandlog::format::{BLOCK_BYTES, Reader, varint};
 use strandlog::{Batch, Error, Wal};
 
 use super::craft;
@@ -64,7 +64,8 @@ fn edited(specimen: &Specimen, input: &mut Input<'_>) -> Vec<u8> {
 /// Changes a field of both superblocks.
 fn superblock(s: &mut Specimen, input: &mut Input<'_>) {
     let sb = &mut s.superblock;
-    match input.u8() % 9 {
+    match input.u8() % 10 {
+        9 => return snapshot(s, input),
         0 => sb.epoch = input.number(sb.epoch),
         1 => sb.chunk_bytes = input.number(sb.chunk_bytes.into()) as u32,
         2 => sb.segment_bytes = 1 << (input.u8() % 32),
@@ -75,14 +76,60 @@ fn superblock(s: &mut Specimen, input: &mut Input<'_>) {
         7 => drop(sb.journal_slabs.pop()),
         _ => sb.chunk_bytes = 1 << (input.u8() % 32),
     }
+    vouch(s, input.u8());
+}
+
+/// Writes the superblock as it is now: one copy, or both.
+fn vouch(s: &mut Specimen, which: u8) {
     let bytes = s.superblock.encode();
-    // One of them, or both.
-    let which = input.u8();
     for (i, at) in SUPERBLOCK_OFFSETS.into_iter().enumerate() {
         if which & 3 != i as u8 {
             s.image[at as usize..][..SUPERBLOCK_BYTES].copy_from_slice(&bytes);
         }
     }
+}
+
+/// Changes bytes of the snapshot, or where it lies; the superblocks vouch for it.
+fn snapshot(s: &mut Specimen, input: &mut Input<'_>) {
+    let Some(named) = &mut s.superblock.snapshot else { return };
+    let place = |e: &Extent| e.offset() as usize..(e.offset() + e.bytes()) as usize;
+    let mut bytes: Vec<u8> = named
+        .extents
+        .iter()
+        .filter_map(|e| s.image.get(place(e)))
+        .flatten()
+        .copied()
+        .take(named.bytes as usize)
+        .collect();
+    for _ in 0..1 + input.below(4) {
+        match (input.u8() % 8, bytes.len()) {
+            (0, _) => named.lsn = input.number(named.lsn),
+            (1, n) => bytes.truncate(input.below(n + 1)),
+            (_, 0) => {}
+            (2, n) => drop(bytes.remove(input.below(n))),
+            (3, n) => bytes.insert(input.below(n), input.u8()),
+            (4, n) => {
+                // A number as long as numbers get.
+                let mut number = Vec::new();
+                varint::encode(input.number(1), &mut number);
+                let at = input.below(n);
+                bytes.splice(at..at, number);
+            }
+            (_, n) => bytes[input.below(n)] = input.u8(),
+        }
+    }
+    bytes.truncate(named.extents.iter().map(|e| e.bytes() as usize).sum());
+    named.bytes = bytes.len() as u64;
+    named.crc = Snapshot::checksum(s.seed, s.superblock.epoch, &bytes);
+    let mut rest = bytes.as_slice();
+    for extent in &named.extents {
+        let (part, tail) = rest.split_at(rest.len().min(extent.bytes() as usize));
+        if let Some(room) = s.image.get_mut(place(extent)) {
+            room[..part.len()].copy_from_slice(part);
+        }
+        rest = tail;
+    }
+    vouch(s, !0);
 }
 
 /// Which frame, and the image from there on.

@@ -1,7 +1,9 @@
 //! Packing: consecutive entries into pieces of at most one chunk, next-fit. An entry larger than a chunk is alone in its piece.
 
 use crate::disk::AlignedBuf;
-use crate::format::piece::{Extent, MAX_TERM_RUNS, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, PieceHeader};
+use crate::format::piece::{
+    Extent, MAX_TERM_RUNS, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, PieceHeader, is_bare,
+};
 use crate::format::{BLOCK_BYTES, EntryId, Seed};
 use crate::sync::Arc;
 
@@ -12,6 +14,8 @@ pub(crate) struct PackEntry<'a> {
     pub payload: &'a [u8],
     /// Plain CRC-32C of the payload.
     pub payload_crc: u32,
+    /// The payload in a buffer of its own, padded to whole blocks: a bare piece takes it as it is.
+    pub bulk: Option<&'a Arc<AlignedBuf>>,
 }
 
 /// A piece in memory that has no place yet.
@@ -47,7 +51,10 @@ pub(crate) fn pack(
         let n = fill(&entries[from..], chunk_bytes);
         let index = first + from as u64;
         let header = PieceHeader { id: next_id(), replica, first: index, slots: n as u32, bytes: 0 };
-        pieces.push(build(seed, header, &entries[from..from + n]));
+        pieces.push(match &entries[from..from + n] {
+            [entry] if is_bare(entry.payload.len(), chunk_bytes) => bare(seed, header, entry),
+            some => build(seed, header, some),
+        });
         from += n;
     }
     pieces
@@ -66,6 +73,28 @@ fn fill(entries: &[PackEntry<'_>], chunk_bytes: u32) -> usize {
         }
     }
     entries.len()
+}
+
+/// A piece of one entry and nothing else.
+fn bare(seed: Seed, header: PieceHeader, entry: &PackEntry<'_>) -> Packed {
+    let buf = entry.bulk.map_or_else(
+        || {
+            let mut buf = AlignedBuf::with_capacity(entry.payload.len().next_multiple_of(BLOCK_BYTES as usize));
+            buf.extend_from_slice(entry.payload);
+            buf.pad_to_block();
+            Arc::new(buf)
+        },
+        Arc::clone,
+    );
+    let bytes = entry.payload.len() as u32;
+    let id = EntryId { replica: header.replica, index: header.first, term: 0, len: bytes };
+    let crc = seed.entry_crc(entry.payload_crc, header.id, id);
+    let terms = vec![(1, entry.term)];
+    let (id, first) = (header.id, header.first);
+    Packed {
+        desc: PieceDesc { id, first, count: 1, slots: 1, bare: true, bytes, crc, terms, extents: Vec::new() },
+        buf,
+    }
 }
 
 fn build(seed: Seed, mut header: PieceHeader, entries: &[PackEntry<'_>]) -> Packed {
@@ -98,6 +127,7 @@ fn build(seed: Seed, mut header: PieceHeader, entries: &[PackEntry<'_>]) -> Pack
         first: header.first,
         count: header.slots,
         slots: header.slots,
+        bare: false,
         bytes: header.bytes,
         crc,
         terms,
@@ -129,8 +159,10 @@ mod tests {
                     .map(|_| if rng.random_bool(0.1) { chunk as usize } else { rng.random_range(0..64) })
                     .collect(),
             };
-            let entries: Vec<_> =
-                sizes.iter().map(|&n| PackEntry { term: 1, payload: &bytes[..n], payload_crc: 0 }).collect();
+            let entries: Vec<_> = sizes
+                .iter()
+                .map(|&n| PackEntry { term: 1, payload: &bytes[..n], payload_crc: 0, bulk: None })
+                .collect();
             let pieces = pack(Seed::new(&[0; 16]), 1, 1, &entries, chunk, || 1);
             let reserved = sizes.iter().map(|&n| weight(n as u32, chunk)).sum::<u64>().div_ceil(chunk.into()) + 1;
             // Worst case: a piece goes into its predecessor's chunk only where it fits whole.
@@ -151,7 +183,8 @@ mod tests {
 
     #[test]
     fn many_terms_end_a_piece_before_its_descriptor_grows() {
-        let entries: Vec<_> = (0..100).map(|t| PackEntry { term: t, payload: &[], payload_crc: 0 }).collect();
+        let entries: Vec<_> =
+            (0..100).map(|t| PackEntry { term: t, payload: &[], payload_crc: 0, bulk: None }).collect();
         let pieces = pack(Seed::new(&[0; 16]), 1, 1, &entries, 65536, || 1);
         assert_eq!(pieces.iter().map(|p| p.desc.terms.len()).collect::<Vec<_>>(), [32, 32, 32, 4]);
         assert_eq!(pieces[3].desc.first, 97);

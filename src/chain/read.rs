@@ -18,6 +18,8 @@ pub(crate) struct PieceRef {
     pub first: u64,
     pub slots: u32,
     pub bytes: u32,
+    /// Of a bare piece, the checksum of its entry.
+    bare: Option<u32>,
     extents: Extents,
     mem: Option<Arc<AlignedBuf>>,
     pins: Arc<Pins>,
@@ -70,6 +72,7 @@ impl PieceRef {
             first: desc.first,
             slots: desc.slots,
             bytes: desc.bytes,
+            bare: desc.bare.then_some(desc.crc),
             extents,
             mem: mem.cloned(),
             pins: Arc::clone(pins),
@@ -116,14 +119,16 @@ impl PieceRef {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let (replica, id, first, slots) = (self.replica, self.id, self.first, self.slots);
+            let (bytes, bare) = (self.bytes, self.bare);
             let data = Bytes::from_owner(View { _piece: Some(self), ..view });
-            return Ok(PieceBytes { replica, id, first, slots, data });
+            return Ok(PieceBytes { replica, id, first, slots, bytes, bare, data });
         } else {
             let mut buf = vec![0; len];
             self.copy(disk, 0, &mut buf)?;
             buf.into()
         };
-        Ok(PieceBytes { replica: self.replica, id: self.id, first: self.first, slots: self.slots, data })
+        let (replica, id, first, slots) = (self.replica, self.id, self.first, self.slots);
+        Ok(PieceBytes { replica, id, first, slots, bytes: self.bytes, bare: self.bare, data })
     }
 
     /// One entry without loading the rest, where nothing is mapped: its slot, then its payload.
@@ -135,7 +140,7 @@ impl PieceRef {
         index: u64,
         term: u64,
     ) -> io::Result<Option<Bytes>> {
-        if self.mem.is_some() || map.is_some() {
+        if self.bare.is_some() || self.mem.is_some() || map.is_some() {
             return Ok(self.load(disk, map)?.entry(seed, index, term));
         }
         let Some(i) = index.checked_sub(self.first).filter(|&i| i < u64::from(self.slots)) else { return Ok(None) };
@@ -158,8 +163,11 @@ impl PieceRef {
 }
 
 impl PieceRef {
-    /// Whether header and table lie on the disk as the descriptor says.
+    /// Whether header and table lie on the disk as the descriptor says. A bare piece has none.
     pub fn header_holds(&self, disk: &dyn Disk, seed: Seed, crc: u32) -> io::Result<bool> {
+        if self.bare.is_some() {
+            return Ok(true);
+        }
         let mut bytes = vec![0; self.payload_start()];
         self.copy(disk, 0, &mut bytes)?;
         let Some((header, found)) = PieceHeader::decode(seed, &bytes) else { return Ok(false) };
@@ -208,6 +216,8 @@ pub(crate) struct PieceBytes {
     id: u64,
     first: u64,
     slots: u32,
+    bytes: u32,
+    bare: Option<u32>,
     data: Bytes,
 }
 
@@ -216,12 +226,18 @@ impl PieceBytes {
     pub fn entry(&self, seed: Seed, index: u64, term: u64) -> Option<Bytes> {
         let (range, crc) = self.locate(index)?;
         let payload = self.data.get(range.clone())?;
+        // The term of a bare piece is its descriptor's alone: see there.
+        let term = if self.bare.is_some() { 0 } else { term };
         let id = EntryId { replica: self.replica, index, term, len: payload.len() as u32 };
         (seed.entry_crc(crc32c::crc32c(payload), self.id, id) == crc).then(|| self.data.slice(range))
     }
 
     fn locate(&self, index: u64) -> Option<(std::ops::Range<usize>, u32)> {
         let i = index.checked_sub(self.first).filter(|&i| i < u64::from(self.slots))? as usize;
+        if let Some(crc) = self.bare {
+            // In memory it is padded.
+            return Some((0..self.bytes as usize, crc));
+        }
         let table_end = PIECE_HEADER_BYTES + self.slots as usize * PIECE_SLOT_BYTES;
         let table = self.data.get(PIECE_HEADER_BYTES..table_end)?;
         let start = if i == 0 { 0 } else { slot(table, i - 1)?.0 };
@@ -239,6 +255,9 @@ pub(crate) fn verify_piece(
     pins: &Arc<Pins>,
 ) -> io::Result<bool> {
     let piece = PieceRef::new(replica, desc, None, pins, u32::MAX).load(disk, None)?;
+    if desc.bare {
+        return Ok(piece.entry(seed, desc.first, 0).is_some());
+    }
     let Some((header, crc)) = PieceHeader::decode(seed, &piece.data) else { return Ok(false) };
     if crc != desc.crc || header.id != desc.id || header.replica != replica || header.first != desc.first {
         return Ok(false);

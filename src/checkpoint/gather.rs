@@ -1,5 +1,7 @@
 //! Gathering: what is alive in the segment, and its bytes.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::disk::{AlignedBuf, Disk};
@@ -15,7 +17,7 @@ use crate::sync::Arc;
 const SETTLE_BYTES: u64 = 4 << 20;
 /// A segment is read in steps of this size: the cleaner is in no hurry, and commits should not find megabytes of reads in front of them
 /// at the device.
-const READ_STEP: usize = 256 << 10;
+const READ_STEP: usize = 64 << 10;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
@@ -47,12 +49,17 @@ pub(super) struct Group {
     sources: Vec<Source>,
     pub participants: Vec<u64>,
     segment_bytes: u64,
+    /// The LSNs from the first segment's beginning to the last one's end.
+    lsns: Range<u64>,
 }
 
 impl Group {
     pub fn new<'a>(segments: impl Iterator<Item = &'a LiveSegment>, geo: &Geometry) -> Self {
-        let mut this = Self { sources: Vec::new(), participants: Vec::new(), segment_bytes: geo.segment_bytes };
+        let segment_bytes = geo.segment_bytes;
+        let mut this = Self { sources: Vec::new(), participants: Vec::new(), segment_bytes, lsns: 0..0 };
         for segment in segments {
+            let first = if this.sources.is_empty() { segment.seq * segment_bytes } else { this.lsns.start };
+            this.lsns = first..(segment.seq + 1) * segment_bytes;
             let offset = POOL_OFFSET + u64::from(segment.slab) * geo.segment_bytes;
             this.sources.push(Source { seq: segment.seq, offset, bytes: None });
             this.participants.extend_from_slice(&segment.participants);
@@ -73,13 +80,17 @@ impl Group {
         first.is_some_and(|first| first <= seq) && last.is_some_and(|last| seq <= last)
     }
 
+    /// Whether the byte at `lsn` lies in one of them.
+    pub fn holds_lsn(&self, lsn: u64) -> bool {
+        self.lsns.contains(&lsn)
+    }
+
     /// The checked payload at `lsn`, if one of the segments holds it. Each segment is read whole, once, when first asked for.
     fn get(&mut self, disk: &dyn Disk, seed: Seed, id: EntryId, lsn: u64) -> std::io::Result<Option<&[u8]>> {
         let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
         let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return Ok(None) };
         if source.bytes.is_none() {
-            let mut bytes = AlignedBuf::with_capacity(self.segment_bytes as usize);
-            bytes.resize(self.segment_bytes as usize);
+            let mut bytes = AlignedBuf::to_fill(self.segment_bytes as usize);
             let mut at = source.offset;
             for part in bytes.as_mut_slice().chunks_mut(READ_STEP) {
                 disk.read_at(at, part)?;
@@ -142,7 +153,7 @@ impl Engine {
         let (head, durable) = (self.head(), self.durable());
         let state = cell.lock();
         let chunk = self.geo.chunk_bytes;
-        let in_group = |loc: Loc| group.holds(loc.lsn(head) / self.geo.segment_bytes);
+        let in_group = |loc: Loc| group.holds_lsn(loc.lsn(head));
         let locs = || state.places.spans().iter().flat_map(|s| s.locs()).copied();
         let here: u64 = locs().filter(|&l| in_group(l)).map(|l| weight(l.len(), chunk)).sum();
         if !state.exists || here == 0 {

@@ -96,8 +96,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// A write of the cleaner failed: like any other, it poisons.
-    fn failed(&self, what: &str, error: &std::io::Error) -> Error {
+    /// A write failed that is nobody's frame: like any other, it poisons.
+    pub(crate) fn failed(&self, what: &str, error: &std::io::Error) -> Error {
         self.poison(format!("{what}: {error}"), None);
         Error::Poisoned { cause: format!("{what}: {error}").into() }
     }

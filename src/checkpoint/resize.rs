@@ -65,8 +65,13 @@ impl Engine {
             }
         }
         let before = superblock.journal_slabs.len();
-        self.write_superblock(&mut superblock, next)?;
-        let taken: Vec<u32> = superblock.journal_slabs.iter().skip(before).copied().collect();
+        let taken: Vec<u32> = next.journal_slabs.iter().skip(before).copied().collect();
+        if let Err(error) = self.write_superblock(&mut superblock, next) {
+            // Nobody writes any more; those who look find them where they were.
+            let mut pool = self.pool.lock();
+            taken.into_iter().for_each(|slab| pool.return_slab(slab));
+            return Err(error);
+        }
         let slabs = superblock.journal_slabs.len() as u64;
         let mut s = self.seq.lock();
         s.segments.free.extend(taken);
@@ -108,13 +113,28 @@ impl Engine {
         self.write_superblock(&mut superblock, next)
     }
 
+    /// As [`Engine::mark_durable`], of a log that was stopped with nothing left to write: its index goes along.
+    pub(crate) fn mark_closed(&self, durable: u64) -> Result<()> {
+        let mut superblock = self.superblock.lock();
+        let snapshot = self.write_snapshot(&superblock, superblock.epoch + 1)?;
+        if superblock.durable >= durable && snapshot.is_none() {
+            return Ok(());
+        }
+        let next = Superblock { durable: superblock.durable.max(durable), snapshot, ..superblock.clone() };
+        self.write_copies(&mut superblock, next)
+    }
+
     /// A, durable; then B, durable: one of them is whole at every moment.
     ///
     /// **Never after a failure**: B may be what failed, and A the only one left. Whoever waited for the lock looks again.
-    fn write_superblock(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
+    fn write_superblock(&self, current: &mut Superblock, next: Superblock) -> Result<()> {
         if let Some(why) = &self.seq.lock().stopped {
             return Err(why.clone());
         }
+        self.write_copies(current, next)
+    }
+
+    fn write_copies(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
         next.epoch += 1;
         let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
         for offset in SUPERBLOCK_OFFSETS {

@@ -48,7 +48,7 @@ impl Engine {
     /// Packs and writes the replica's entries. Not durable yet, not linked yet.
     fn write_pieces(&self, moving: &Moving, from: &mut Group, short: &mut bool) -> Result<Vec<Written>> {
         for seen in &moving.entries {
-            if !from.holds(seen.loc.lsn(self.head()) / self.geo.segment_bytes) {
+            if !from.holds_lsn(seen.loc.lsn(self.head())) {
                 self.prefetch(seen.loc);
             }
         }
@@ -63,7 +63,7 @@ impl Engine {
             let Some((head, _)) = run.first() else { continue };
             let entries: Vec<_> = run
                 .iter()
-                .map(|(seen, p)| PackEntry { term: seen.term, payload: p, payload_crc: crc32c::crc32c(p) })
+                .map(|(seen, p)| PackEntry { term: seen.term, payload: p, payload_crc: crc32c::crc32c(p), bulk: None })
                 .collect();
             let owner = moving.cell.id;
             let packed = pack(self.geo.seed, owner, head.index, &entries, self.geo.chunk_bytes, || self.next_id());

@@ -1,15 +1,15 @@
 //! A byte buffer that direct I/O accepts: it starts on a block boundary, whatever it grows to.
 
-use super::BLOCK;
+use super::{BLOCK, spare};
 use bytes::BytesMut;
 use std::{fmt, ops};
 
 /// A growable byte buffer whose first byte is always aligned to [`BLOCK`].
 ///
 /// The standard vector cannot be asked for an alignment without `unsafe`, so this one asks for a
-/// block too many and starts at the first boundary in it. The allocation is zeroed once by the
-/// allocator (which for large ones costs nothing), reused after [`AlignedBuf::clear`], and bytes
-/// of an earlier use never show: growing in length fills with zeros.
+/// block too many and starts at the first boundary in it. The allocation is initialised once, and
+/// used again, also by others: large ones are kept when a buffer is dropped. Bytes of an earlier use
+/// never show, unless they are asked for: growing in length fills with zeros.
 #[derive(Default)]
 pub struct AlignedBuf {
     /// The whole allocation, or this buffer's part of one; every byte of it is initialised.
@@ -31,9 +31,22 @@ impl AlignedBuf {
         if capacity == 0 {
             return Self::default();
         }
-        let raw = BytesMut::zeroed(capacity.saturating_add(BLOCK - 1));
+        let raw = spare::take(capacity);
         let start = before_boundary(&raw);
         Self { raw, start, len: 0 }
+    }
+
+    /// A buffer of `len` bytes to be read into: what is in it before that is unspecified.
+    pub fn to_fill(len: usize) -> Self {
+        let mut this = Self::with_capacity(len);
+        this.set_len_to_fill(len);
+        this
+    }
+
+    /// Sets the length; what is in it is unspecified until it was read into.
+    pub(crate) fn set_len_to_fill(&mut self, len: usize) {
+        self.reserve(len.saturating_sub(self.len));
+        self.len = len;
     }
 
     /// So many empty buffers of `capacity` bytes (a multiple of [`BLOCK`]), side by side in one allocation, which lives as long as any of them.
@@ -116,6 +129,12 @@ impl AlignedBuf {
 fn before_boundary(bytes: &[u8]) -> usize {
     // Not `align_offset`: that may answer "cannot say", and there is nothing to do about it.
     bytes.as_ptr().addr().wrapping_neg() % BLOCK
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        spare::give_back(std::mem::take(&mut self.raw));
+    }
 }
 
 impl Clone for AlignedBuf {

@@ -47,7 +47,7 @@ impl FileDisk {
             return Err(OpenError::Exists { path: path.into() });
         }
         let mut handles = place.open_temporary(path)?;
-        reserve(handles.buffered(), len).map_err(fail("reserving the space of"))?;
+        reserve(handles.buffered(), 0, len).map_err(fail("reserving the space of"))?;
         handles.open_direct(&place.dir, &place.temporary).map_err(fail("creating"))?;
         write_zeros(&mut handles, len, progress).map_err(fail("zeroing"))?;
         // Now, so that the probe does not measure the writing back of all the zeros.
@@ -192,21 +192,22 @@ fn link_and_unlink(dir: &OwnedFd, from: &Path, to: &Path) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Fails early when there is no space, and otherwise asks for it in one piece.
-fn reserve(file: &OwnedFd, len: u64) -> io::Result<()> {
+/// Fails early when there is no space for the bytes from `held` to `len`, and otherwise asks for it in one piece.
+pub(super) fn reserve(file: &OwnedFd, held: u64, len: u64) -> io::Result<()> {
     let space = fs::fstatvfs(file)?;
-    if len > space.f_bfree.saturating_mul(space.f_frsize) {
+    let wanted = len.saturating_sub(held);
+    if wanted > space.f_bfree.saturating_mul(space.f_frsize) {
         return Err(Errno::NOSPC.into());
     }
-    match retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), 0, len)) {
+    match retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), held, wanted)) {
         // A file system without it hands the blocks out as the zeros are written.
-        Err(errno) if len == 0 || unsupported(&errno.into()) => Ok(()),
+        Err(errno) if wanted == 0 || unsupported(&errno.into()) => Ok(()),
         result => Ok(result?),
     }
 }
 
 /// Unlike `fdatasync`, with the size of the file and the entries of the directory.
-fn sync(file: impl AsFd) -> io::Result<()> {
+pub(super) fn sync(file: impl AsFd) -> io::Result<()> {
     Ok(retry_on_intr(|| fs::fsync(&file))?)
 }
 

@@ -3,6 +3,7 @@
 use super::{
     Disk, DiskInfo, Map, OpenError, ProbeMicros, SyncMethod,
     bounds::{check_read, check_write, not_writable},
+    create::{reserve, sync},
     handle::{Handles, failed},
     probe,
 };
@@ -95,6 +96,29 @@ impl FileDisk {
         tracing::debug!(path = %path.display(), len, %info, "opened");
         let writable = AtomicBool::new(!mode.read_only);
         Ok(Self { path: path.into(), handles, len, info, map, writable })
+    }
+
+    /// The same file, longer: what is behind its old end reads as zeros, and is to be written before it is relied upon. Not mapped.
+    ///
+    /// # Errors
+    /// `StorageFull` when there is no space, and what the system says; the file is then as long as it was.
+    pub(crate) fn extended(mut self, len: u64) -> Result<Self, OpenError> {
+        if self.info.read_only || len < self.len || !len.is_multiple_of(super::BLOCK as u64) {
+            return Err(failed("extending", &self.path)(io::ErrorKind::InvalidInput.into()));
+        }
+        let file = self.handles.buffered();
+        let longer = reserve(file, self.len, len)
+            // Where the system does not know how to reserve, the file is not longer yet.
+            .and_then(|()| Ok(fs::ftruncate(file, len)?))
+            .and_then(|()| sync(file));
+        if let Err(error) = longer {
+            // Half of it is no use. If this fails as well, it is behind the end of the log.
+            let _ = fs::ftruncate(file, self.len);
+            return Err(failed("extending", &self.path)(error));
+        }
+        self.map = None;
+        self.len = len;
+        Ok(self)
     }
 
     /// Where the file is.

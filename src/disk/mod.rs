@@ -31,6 +31,7 @@ mod map;
 mod probe;
 #[doc(hidden)]
 pub mod sim;
+mod spare;
 #[cfg(test)]
 mod tests;
 

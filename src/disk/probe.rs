@@ -19,6 +19,8 @@ pub(super) const SCRATCH: Range<u64> = 32_768..65_536;
 
 /// Writes by each method: enough to tell a method from an interruption.
 const ROUNDS: usize = 6;
+/// After so many, a method to prefer whose slower write was no slower than the faster one of each other will not be outdone by half.
+const CLEAR: usize = 2;
 
 /// Enough for six rounds on anything but a rotating disk, where one round says as much.
 const BUDGET: Duration = Duration::from_millis(60);
@@ -92,11 +94,18 @@ fn race(handles: &Handles, candidates: &mut Vec<Candidate>) -> io::Result<()> {
                 Err(error) => return Err(error),
             }
         }
-        if begin.elapsed() > BUDGET {
+        if begin.elapsed() > BUDGET || is_clear(candidates) {
             break;
         }
     }
     Ok(())
+}
+
+/// Whether the first candidate is ahead of all others, however one looks at it.
+fn is_clear(candidates: &[Candidate]) -> bool {
+    let Some((first, others)) = candidates.split_first() else { return false };
+    let best = others.iter().flat_map(|other| &other.taken).min();
+    first.taken.len() >= CLEAR && first.taken.iter().max() <= best
 }
 
 fn figures(candidates: &[Candidate]) -> ProbeMicros {
@@ -139,6 +148,24 @@ mod tests {
         let handles = without_direct(SCRATCH.start);
         let error = choose(&handles, SCRATCH.end, SyncMethod::Auto).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_method_that_is_clearly_ahead_is_not_asked_again() {
+        let candidate = |method, micros: &[u64]| Candidate {
+            method,
+            offset: SCRATCH.start,
+            taken: micros.iter().copied().map(Duration::from_micros).collect(),
+        };
+        let clear = |direct: &[u64], ranged: &[u64]| {
+            is_clear(&[candidate(SyncMethod::DirectDsync, direct), candidate(SyncMethod::RwfDsync, ranged)])
+        };
+        assert!(clear(&[90, 100], &[100, 140]));
+        assert!(!clear(&[90, 101], &[100, 140]), "a slower one of the first, a faster one of the second");
+        assert!(!clear(&[90], &[100]), "one write is an accident");
+        assert!(!clear(&[90, 4000], &[100, 140]), "it was disturbed: all the rounds, then");
+        assert!(!is_clear(&[candidate(SyncMethod::Fdatasync, &[1, 1])]), "there is nothing to be ahead of");
+        assert!(!is_clear(&[]));
     }
 
     #[test]

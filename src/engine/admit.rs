@@ -8,7 +8,7 @@ use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
 use crate::index::{Cell, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
-use crate::space::{Accounts, Charge, Demand, Pool};
+use crate::space::{Accounts, Charge, Demand};
 use crate::sync::Arc;
 
 /// A replica named by the batch, as it will stand after the operations looked at so far.
@@ -260,27 +260,31 @@ impl Engine {
 
     /// Whether the accounts have room for what was validated. `grow`: the caller can wait until the journal has grown, which comes
     /// before a small replica takes chunks.
-    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, pool: &Pool, grow: bool) -> Result<(), NoRoom> {
+    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, grow: bool) -> Result<(), NoRoom> {
         if adm.class != Class::Grow && adm.value_chunks == 0 {
             return Ok(());
         }
-        let grow = grow && accounts.may_grow(pool.free().saturating_sub(accounts.reserved() + self.value_reserve));
+        // The pool is asked only where it matters: most batches take no chunks.
+        let may_grow = || {
+            let held = accounts.reserved() + self.value_reserve;
+            grow && accounts.may_grow(self.pool.lock().free().saturating_sub(held))
+        };
         let mut after = accounts.clone();
         for t in &adm.touched {
             let mut charge = t.charge;
             let new = after.price(charge, t.demand);
-            if grow && new.chunks > 0 && after.is_small(t.demand) {
-                return Err(NoRoom { metadata: false, grow });
+            if new.chunks > 0 && after.is_small(t.demand) && may_grow() {
+                return Err(NoRoom { metadata: false, grow: true });
             }
             after.settle(&mut charge, new);
         }
         if after.carried() > after.budget() && after.carried() > accounts.carried() {
-            return Err(NoRoom { metadata: true, grow });
+            return Err(NoRoom { metadata: true, grow: may_grow() });
         }
         let takes_chunks = adm.append_chunks > 0 || after.reserved() > accounts.reserved();
         let held_back = if takes_chunks || adm.class == Class::Grow { self.value_reserve } else { 0 };
         let needed = after.reserved() + adm.append_chunks + adm.value_chunks + held_back;
-        if (takes_chunks || adm.value_chunks > 0) && needed > pool.free() {
+        if (takes_chunks || adm.value_chunks > 0) && needed > self.pool.lock().free() {
             return Err(NoRoom { metadata: false, grow: false });
         }
         Ok(())

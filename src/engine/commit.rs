@@ -1,11 +1,9 @@
 //! Committing: frames go to the disk, a few at a time, and only then is anybody told, in the order of the log.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::submit::COMPLETING;
 use super::{Completion, Engine};
 use crate::error::{Error, Result};
-use crate::journal::{Callbacks, Landing, SealedFrame, Sequencer, Ticket};
+use crate::journal::{Landing, Notices, SealedFrame, Sequencer, Ticket};
 use crate::sync::{Arc, Ordering, thread};
 
 /// A frame of so many batches released a crowd.
@@ -49,7 +47,7 @@ impl Engine {
                 drop(completion);
                 self.room.notify_all();
                 frame.ticket.complete(Err(why.clone()));
-                run(frame.callbacks, &Err(why));
+                tell(frame.notices, &Err(why));
             }
         }
     }
@@ -115,7 +113,7 @@ impl Engine {
             completion.recent_piece_bytes += len;
         }
         frame.ticket.complete(Ok(()));
-        run(frame.callbacks, &Ok(()));
+        tell(frame.notices, &Ok(()));
         wakers.into_iter().for_each(std::task::Waker::wake);
         drop(frame.mem);
         self.recent.evict(end);
@@ -169,15 +167,15 @@ impl Engine {
         let (why, waiting, wakers) = {
             let mut s = self.seq.lock();
             let why = s.stopped.get_or_insert_with(|| why.clone()).clone();
-            let mut waiting: Vec<(Arc<Ticket>, Callbacks)> = Vec::new();
+            let mut waiting: Vec<(Arc<Ticket>, Notices)> = Vec::new();
             let s = &mut *s;
             if let Some(frame) = frame {
                 let behind = s.in_flight.fail(frame.header.lsn);
-                waiting.push((frame.ticket, frame.callbacks));
+                waiting.push((frame.ticket, frame.notices));
                 waiting.extend(behind);
             }
             for open in s.closed.iter_mut().chain(std::iter::once(&mut s.open)) {
-                waiting.push((Arc::clone(&open.ticket), std::mem::take(&mut open.callbacks)));
+                waiting.push((Arc::clone(&open.ticket), std::mem::take(&mut open.notices)));
             }
             (why, waiting, std::mem::take(&mut s.room_wakers))
         };
@@ -188,9 +186,9 @@ impl Engine {
             cleaner.stop = true;
             self.clean.notify_all();
         }
-        for (ticket, callbacks) in waiting {
+        for (ticket, notices) in waiting {
             ticket.complete(Err(why.clone()));
-            run(callbacks, &Err(why.clone()));
+            tell(notices, &Err(why.clone()));
         }
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
@@ -290,17 +288,12 @@ impl Engine {
     }
 }
 
-/// Runs callbacks in order. One that panics does not take the others' acknowledgements with it.
-fn run(callbacks: Callbacks, outcome: &Result<()>) {
-    if callbacks.is_empty() {
+/// Tells everybody whom the notices name, while what they submit does not wait.
+fn tell(notices: Notices, outcome: &Result<()>) {
+    if notices.is_empty() {
         return;
     }
     let before = COMPLETING.with(|c| c.replace(true));
-    for (lsn, done) in callbacks {
-        let outcome = outcome.clone().map(|()| lsn);
-        if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
-            tracing::error!(%lsn, "a completion callback panicked");
-        }
-    }
+    notices.tell(outcome);
     COMPLETING.with(|c| c.set(before));
 }

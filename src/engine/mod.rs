@@ -20,7 +20,7 @@ mod submit;
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 
 pub(crate) use admit::demand;
-pub(crate) use submit::{Done, Mode, Submitted};
+pub(crate) use submit::{Mode, Submitted};
 
 use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};

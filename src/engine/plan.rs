@@ -47,9 +47,9 @@ impl Plan {
     }
 
     fn clear(&mut self) {
-        let mut pieces = std::mem::take(&mut self.pieces);
+        let Self { payload, table, creating, placed, entries, user_bytes, pieces } = self;
+        (*payload, *table, *creating, *placed, *entries, *user_bytes) = (0, 0, 0, 0, 0, 0);
         pieces.clear();
-        *self = Self { pieces, ..Self::default() };
     }
 
     pub fn pieces_of(&self, op: usize) -> Option<&[Packed]> {
@@ -61,10 +61,10 @@ impl Plan {
 impl Engine {
     pub(super) fn plan(&self, batch: &Batch, plan: &mut Plan) -> Result<()> {
         plan.clear();
-        if batch.arena.len() as u64 > MAX_BATCH_BYTES {
-            return Err(Error::BatchTooLarge { bytes: batch.arena.len() as u64, limit: MAX_BATCH_BYTES });
+        plan.user_bytes = batch.bytes();
+        if plan.user_bytes > MAX_BATCH_BYTES {
+            return Err(Error::BatchTooLarge { bytes: plan.user_bytes, limit: MAX_BATCH_BYTES });
         }
-        plan.user_bytes = batch.arena.len() as u64;
         plan.creating = batch.ops.len() as u64 * CREATING_CORE;
         let mut direct: Vec<usize> = Vec::new();
         for (i, op) in batch.ops.iter().enumerate() {
@@ -206,13 +206,18 @@ impl Engine {
                 let metas = batch.metas.get(from..to).unwrap_or(&[]);
                 let entries: Vec<_> = metas
                     .iter()
-                    .map(|m| PackEntry { term: m.term, payload: batch.payload(m), payload_crc: m.payload_crc })
+                    .map(|m| PackEntry {
+                        term: m.term,
+                        payload: batch.payload(m),
+                        payload_crc: m.payload_crc,
+                        bulk: batch.bulk(m),
+                    })
                     .collect();
                 pack(self.geo.seed, owner, first, &entries, self.geo.chunk_bytes, || self.next_id())
             }
             What::Put { value, .. } => {
                 let payload = batch.bytes_of(value);
-                let entry = PackEntry { term: 0, payload, payload_crc: crc32c::crc32c(payload) };
+                let entry = PackEntry { term: 0, payload, payload_crc: crc32c::crc32c(payload), bulk: None };
                 pack(self.geo.seed, owner, 0, &[entry], self.geo.chunk_bytes, || self.next_id())
             }
             _ => Vec::new(),

@@ -21,6 +21,10 @@ enum Source {
 
 /// Entries of the journal looked up under one lock.
 const LOOKUPS: usize = 256;
+/// A reading of an entry that takes longer has waited for the device: then those that follow are asked for all at once.
+const COLD: std::time::Duration = std::time::Duration::from_micros(15);
+/// Every so many readings one is timed.
+const COLD_SAMPLE: usize = 8;
 /// A slice of a frame is handed out only if it is at least this part of it: small slices must not keep big buffers alive.
 const SHARE_PART: usize = 4;
 /// How often a read is tried anew while the entry moves under it, before a mismatch is called damage.
@@ -164,9 +168,16 @@ impl Engine {
             }
             return Ok(true);
         }
-        for (loc, term) in locs {
+        let mut cold = false;
+        for (i, &(loc, term)) in locs.iter().enumerate() {
             let id = EntryId { replica: cell.id, index: *next, term, len: loc.len() };
+            let asked = (i % COLD_SAMPLE == 0 && !cold).then(std::time::Instant::now);
             let read = self.read_journal(id, loc);
+            if asked.is_some_and(|at| at.elapsed() > COLD) {
+                // One after the other each would wait for the device by itself.
+                cold = true;
+                locs.iter().skip(i + 1).for_each(|&(loc, _)| self.prefetch(loc));
+            }
             let read = read.map_err(|e| Error::io(format!("reading replica {} entry {next}", cell.id), e))?;
             let Some(data) = read else { return Ok(true) };
             if !push(out, left, Entry { index: *next, term, data }) {

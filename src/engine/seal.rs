@@ -6,6 +6,9 @@ use crate::journal::{Class, Ticket};
 use crate::lsn::Lsn;
 use crate::sync::Arc;
 
+/// How often a close tries to find the log at rest. Who commits again and again gets it closed without a snapshot.
+const FREEZES: u32 = 3;
+
 impl Engine {
     /// Waits until nothing is being written any more.
     pub(crate) fn land_all(&self) {
@@ -81,12 +84,33 @@ impl Engine {
         }
     }
 
-    /// At close: as [`Engine::seal_everything`], and the superblock says how far the log reached. Not of the seal itself: it brings nothing,
-    /// and its rot must not look like a loss.
+    /// At close: as [`Engine::seal_everything`]; the superblock says how far the log reached, and where its index lies. How far without the
+    /// seal itself: it brings nothing, and its rot must not look like a loss.
     pub(crate) fn seal_for_good(&self) -> Result<()> {
+        // Nothing moves any more, and whoever closes the log as well waits until this is done.
+        let _still = self.cleaning.lock();
+        for _ in 0..FREEZES {
+            let durable = self.sync()?;
+            self.seal_everything()?;
+            if self.freeze() {
+                // A failure is what is told from then on, and not the close that met it.
+                return self.mark_closed(durable.get()).inspect_err(|why| self.seq.lock().stopped = Some(why.clone()));
+            }
+        }
         let durable = self.sync()?;
         self.mark_durable(durable.get())?;
         self.seal_everything()
+    }
+
+    /// Ends all submitting, if nothing is left to be written: from now on the index is what the last frame left. `false`: somebody has
+    /// submitted since.
+    fn freeze(&self) -> bool {
+        let mut s = self.seq.lock();
+        let rests = s.stopped.is_none() && s.open.batches == 0 && s.closed.is_empty() && s.in_flight.is_empty();
+        if rests {
+            s.stopped = Some(Error::Closed);
+        }
+        rests
     }
 
     /// Writes a frame even if nobody has anything to say: it carries the watermark and the tail.

@@ -7,7 +7,7 @@ use super::admit::Admission;
 use super::plan::Plan;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::journal::{Sequencer, Ticket};
+use crate::journal::{Sequencer, Ticket, Whom};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, MutexGuard, thread_local};
 
@@ -45,9 +45,6 @@ pub(crate) struct Submitted {
     pub writer_busy: bool,
 }
 
-/// What runs when the batch is durable, or never will be.
-pub(crate) type Done = Box<dyn FnOnce(Result<Lsn>) + Send>;
-
 /// Rounds of cleaning that free nothing before a waiting append is told that the log is full.
 const FRUITLESS_CLEANINGS: u32 = 3;
 
@@ -55,12 +52,12 @@ impl Engine {
     /// Checks, admits and applies the batch: readable on return.
     ///
     /// `lead`: the caller means to write the frame itself, so nobody is woken for it.
-    pub(crate) fn submit(&self, batch: &Batch, mode: Mode, done: Option<Done>, lead: bool) -> Result<Submitted> {
+    pub(crate) fn submit(&self, batch: &Batch, mode: Mode, whom: Option<Whom<'_>>, lead: bool) -> Result<Submitted> {
         self.writable()?;
         batch.check()?;
         // Taken, not borrowed: while this one waits, callbacks may submit on the same thread.
         let mut scratch = SCRATCH.with(ThreadCell::take).unwrap_or_default();
-        let outcome = self.submit_with(batch, mode, done, lead, &mut scratch);
+        let outcome = self.submit_with(batch, mode, whom, lead, &mut scratch);
         scratch.adm.clear();
         SCRATCH.with(|s| s.set(Some(scratch)));
         outcome
@@ -70,7 +67,7 @@ impl Engine {
         &self,
         batch: &Batch,
         mode: Mode,
-        done: Option<Done>,
+        whom: Option<Whom<'_>>,
         lead: bool,
         scratch: &mut Scratch,
     ) -> Result<Submitted> {
@@ -95,7 +92,7 @@ impl Engine {
                 continue;
             }
             self.validate(batch, plan, adm)?;
-            let room = self.admit(adm, &s.accounts, &self.pool.lock(), mode == Mode::Block || self.run.background);
+            let room = self.admit(adm, &s.accounts, mode == Mode::Block || self.run.background);
             if let Err(why) = room {
                 if why.grow {
                     if mode == Mode::Try {
@@ -146,16 +143,16 @@ impl Engine {
                 continue;
             }
             self.apply(&mut s, batch, plan, adm);
-            return Ok(self.submitted(&mut s, batch.lazy, done, lead));
+            return Ok(self.submitted(&mut s, batch.lazy, whom, lead));
         }
     }
 
     /// The last step of every submission, the cleaner's among them.
-    pub(crate) fn submitted(&self, s: &mut Sequencer, lazy: bool, done: Option<Done>, lead: bool) -> Submitted {
+    pub(crate) fn submitted(&self, s: &mut Sequencer, lazy: bool, whom: Option<Whom<'_>>, lead: bool) -> Submitted {
         let lsn = Lsn(s.open.here());
         let ticket = Arc::clone(&s.open.ticket);
-        if let Some(done) = done {
-            s.open.callbacks.push((lsn, done));
+        if let Some(whom) = whom {
+            s.open.notices.add(lsn, whom);
         }
         // A lazy batch causes no write, unless the queue fills with its kind.
         s.open.wanted |= !lazy || s.waiting_bytes() > self.run.queue_bytes as u64 / 2;

@@ -35,6 +35,10 @@ pub const MAX_IN_FLIGHT: u32 = 2;
 pub const MAX_LSN: u64 = 3 << 60;
 /// As [`MAX_LSN`], for sessions.
 pub const MAX_SESSION: u64 = 3 << 62;
+/// From here on the numbers are used up: what is written next could not be read again. Millions of years away from an honest log.
+pub const LAST_LSN: u64 = MAX_LSN - (1 << 56);
+/// As [`LAST_LSN`], for sessions.
+pub const LAST_SESSION: u64 = MAX_SESSION - (1 << 56);
 
 /// The header's fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,16 +77,17 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// Encodes the header into the front of the frame.
     pub fn encode(&self, seed: Seed, out: &mut [u8]) {
-        let mut b = Vec::with_capacity(FRAME_HEADER_BYTES);
-        b.extend_from_slice(&MAGIC.to_le_bytes());
-        b.extend_from_slice(&MAX_IN_FLIGHT.to_le_bytes());
-        b.extend_from_slice(&self.lsn.to_le_bytes());
-        b.extend_from_slice(&self.session.to_le_bytes());
-        b.extend_from_slice(&self.cut.to_le_bytes());
-        b.extend_from_slice(&self.prev_lsn.to_le_bytes());
-        b.extend_from_slice(&self.prev_hash.to_le_bytes());
-        b.extend_from_slice(&self.watermark.to_le_bytes());
-        b.extend_from_slice(&self.tail_seq.to_le_bytes());
+        let mut b = [0; FRAME_HEADER_BYTES];
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            b[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&MAGIC.to_le_bytes());
+        put(&MAX_IN_FLIGHT.to_le_bytes());
+        for field in [self.lsn, self.session, self.cut, self.prev_lsn, self.prev_hash, self.watermark, self.tail_seq] {
+            put(&field.to_le_bytes());
+        }
         for field in [
             self.blocks,
             self.prev_blocks,
@@ -92,11 +97,10 @@ impl FrameHeader {
             self.payload_digest,
             self.next,
         ] {
-            b.extend_from_slice(&field.to_le_bytes());
+            put(&field.to_le_bytes());
         }
-        b.resize(CRC_AT, 0);
-        let crc = seed.crc(self.lsn, &b);
-        b.extend_from_slice(&crc.to_le_bytes());
+        let crc = seed.crc(self.lsn, &b[..CRC_AT]);
+        b[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out[..FRAME_HEADER_BYTES].copy_from_slice(&b);
     }
 

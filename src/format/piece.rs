@@ -7,6 +7,9 @@
 //! ```
 //! `end` is where the entry's payload ends, counted from the first payload. Its *descriptor* lives in the journal; the header
 //! is for cross-checks, `verify` and salvage.
+//!
+//! A *bare* piece is one entry and nothing else: for entries that fill chunks by themselves, so that 64 KiB take 64 KiB. What its
+//! header would say is in the descriptor.
 
 use super::{BLOCK_BYTES, POOL_OFFSET, Reader, Seed, varint};
 
@@ -21,6 +24,11 @@ pub const MAX_EXTENTS: usize = 1 << 15;
 
 const MAGIC: u32 = 0x4345_4950; // "PIEC"
 const CRC_AT: usize = PIECE_HEADER_BYTES - 4;
+
+/// Whether an entry lies bare: with header and table it would not fit a chunk.
+pub fn is_bare(bytes: usize, chunk_bytes: u32) -> bool {
+    bytes.saturating_add(PIECE_HEADER_BYTES + PIECE_SLOT_BYTES) > chunk_bytes as usize
+}
 
 /// A run of adjacent blocks of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,9 +66,11 @@ pub struct PieceDesc {
     pub count: u32,
     /// How many entries it physically holds.
     pub slots: u32,
+    /// Whether it is one entry without header and table.
+    pub bare: bool,
     /// Header, table and payloads in bytes, without padding.
     pub bytes: u32,
-    /// Checksum of its header and table.
+    /// Checksum of its header and table; of a bare piece that of its entry, as if its term were 0.
     pub crc: u32,
     /// Runs of equal terms over the first `count` entries: (entries, term).
     pub terms: Vec<(u32, u64)>,
@@ -76,14 +86,16 @@ impl PieceDesc {
 
     /// Where the payloads begin within the piece.
     pub fn payload_start(&self) -> u64 {
-        PIECE_HEADER_BYTES as u64 + u64::from(self.slots) * PIECE_SLOT_BYTES as u64
+        if self.bare { 0 } else { PIECE_HEADER_BYTES as u64 + u64::from(self.slots) * PIECE_SLOT_BYTES as u64 }
     }
 
     /// Appends the descriptor to a table.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.to_le_bytes());
         out.extend_from_slice(&self.crc.to_le_bytes());
-        for value in [self.first, self.count.into(), self.slots.into(), self.bytes.into(), self.terms.len() as u64] {
+        // No slots: bare.
+        let slots = if self.bare { 0 } else { u64::from(self.slots) };
+        for value in [self.first, self.count.into(), slots, self.bytes.into(), self.terms.len() as u64] {
             varint::encode(value, out);
         }
         for &(n, term) in &self.terms {
@@ -99,18 +111,25 @@ impl PieceDesc {
 
     /// Reads a descriptor; `None` unless every field agrees with the others and lies within `pool_blocks`.
     pub fn decode(r: &mut Reader<'_>, pool_blocks: u32) -> Option<Self> {
+        let this = Self::decode_without_terms(r, pool_blocks)?;
+        let covered: u64 = this.terms.iter().map(|&(n, _)| u64::from(n)).sum();
+        (covered == u64::from(this.count)).then_some(this)
+    }
+
+    /// As [`PieceDesc::decode`], of a descriptor whose terms are kept elsewhere: they need not cover its entries.
+    pub fn decode_without_terms(r: &mut Reader<'_>, pool_blocks: u32) -> Option<Self> {
         let (id, crc) = (r.u64()?, r.u32()?);
         let first = r.varint()?;
         let (count, slots, bytes) = (r.varint32()?, r.varint32()?, r.varint32()?);
+        let bare = slots == 0;
+        let slots = if bare { 1 } else { slots };
         let runs = r.varint()? as usize;
         if runs > MAX_TERM_RUNS {
             return None;
         }
         let mut terms = Vec::with_capacity(runs);
-        let mut covered = 0_u64;
         for _ in 0..runs {
             let (n, term) = (r.varint32()?, r.varint()?);
-            covered += u64::from(n);
             (n > 0).then_some(())?;
             terms.push((n, term));
         }
@@ -128,10 +147,9 @@ impl PieceDesc {
             room += e.bytes();
             extents.push(e);
         }
-        let this = Self { id, first, count, slots, bytes, crc, terms, extents };
-        let sound = covered == u64::from(count)
-            && count <= slots
-            && slots > 0
+        let this = Self { id, first, count, slots, bare, bytes, crc, terms, extents };
+        let sound = count <= slots
+            && (!bare || count == 1)
             && this.payload_start() <= u64::from(bytes)
             && u64::from(bytes) <= room
             && first.checked_add(u64::from(slots) - 1).is_some();
@@ -215,6 +233,7 @@ mod tests {
             first: 1 << 40,
             count: 5,
             slots: 7,
+            bare: false,
             bytes: 5000,
             crc: 1,
             terms: vec![(2, 3), (3, 4)],
@@ -263,6 +282,7 @@ mod tests {
             first: 1,
             count: 1,
             slots: 1,
+            bare: false,
             bytes: 4096,
             crc: 1,
             terms: vec![(1, 9)],
@@ -282,6 +302,8 @@ mod tests {
             ("the last blocks of the pool", PieceDesc { extents: vec![Extent { block: 99, blocks: 1 }], ..sample() }),
             ("the last index", PieceDesc { first: u64::MAX, ..sample() }),
             ("as many terms as may be", PieceDesc { terms: runs(n as usize), count: n, slots: n, ..sample() }),
+            ("bare, and all of its room", PieceDesc { bare: true, ..sample() }),
+            ("bare, and of nothing", PieceDesc { bare: true, bytes: 0, ..sample() }),
             ("dead slots behind the living", PieceDesc { slots: 3, first: u64::MAX - 2, ..sample() }),
         ];
         for (what, desc) in good {
@@ -301,6 +323,8 @@ mod tests {
                 "more terms than may be",
                 PieceDesc { terms: runs(n as usize + 1), count: n + 1, slots: n + 1, ..sample() },
             ),
+            ("bare, and more than its room", PieceDesc { bare: true, bytes: 4097, ..sample() }),
+            ("bare, and of more than one", PieceDesc { bare: true, count: 2, terms: vec![(2, 9)], ..sample() }),
             ("a term of nothing", PieceDesc { terms: vec![(0, 3), (1, 4)], ..sample() }),
             ("no slots", PieceDesc { slots: 0, count: 0, terms: vec![], ..sample() }),
             (

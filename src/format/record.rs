@@ -371,6 +371,7 @@ mod tests {
             first: 3,
             count: 2,
             slots: 2,
+            bare: false,
             bytes: 200,
             crc: 9,
             terms: vec![(2, 7)],

@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! 0        8     12    16        24        40      48        56      60      64      68      72      76      80
-//! | magic  | ver | 0   | features| uuid    | epoch | durable | chunk | seg   | slabs | floor | cap   | n     | slab u32 x n ... | 0 | crc u32 |
+//! | magic  | ver | 0   | features| uuid    | epoch | durable | chunk | seg   | slabs | floor | cap   | n     | slab u32 x n ... | 0
+//!
+//! 16080         16088   16096 16100  16104                              16380
+//! | last frame  | bytes | crc | n    | n x { block u32, blocks u32 } | 0 | crc u32 |      the snapshot, if there is one: n is not 0
 //! ```
-//! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes, and at close: A, sync, B, sync.
+//! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes, at close, and at the opening
+//! that follows a close: A, sync, B, sync.
 
 use super::frame::MAX_LSN;
-use super::{FORMAT_VERSION, POOL_OFFSET, Reader, Seed};
+use super::piece::Extent;
+use super::{BLOCK_BYTES, FORMAT_VERSION, POOL_OFFSET, Reader, Seed};
 
 /// Size of one copy.
 pub const SUPERBLOCK_BYTES: usize = 16 * 1024;
@@ -18,10 +23,16 @@ pub const MAX_JOURNAL_SLABS: usize = 4000;
 
 /// No file is rewritten so often: one that claims so is not believed, and counting on does not overflow.
 const MAX_EPOCH: u64 = 3 << 60;
+/// From here on no log is opened any more: it could not be rewritten often enough.
+pub const LAST_EPOCH: u64 = MAX_EPOCH - (1 << 56);
 const MAGIC: [u8; 8] = *b"strandl\x01";
 const FIXED_BYTES: usize = 80;
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
-const _: () = assert!(FIXED_BYTES + 4 * MAX_JOURNAL_SLABS <= CRC_AT);
+/// The most runs of chunks that a snapshot is scattered over.
+pub const MAX_SNAPSHOT_EXTENTS: usize = 16;
+/// Where the snapshot is described: behind the longest list of slabs.
+const SNAPSHOT_AT: usize = FIXED_BYTES + 4 * MAX_JOURNAL_SLABS;
+const _: () = assert!(SNAPSHOT_AT + 24 + 8 * MAX_SNAPSHOT_EXTENTS <= CRC_AT);
 const _: () = assert!(SUPERBLOCK_BYTES as u64 * 2 <= POOL_OFFSET);
 
 /// Feature bits this library understands. None is defined yet: compression and encryption will be the first.
@@ -48,6 +59,64 @@ pub struct Superblock {
     pub journal_cap: u32,
     /// The slabs that the journal owns.
     pub journal_slabs: Vec<u32>,
+    /// The index as the last close left it: only until the next opening.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// Where a snapshot of the index lies, and what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where the last frame begins whose records are in it.
+    pub lsn: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// [`Snapshot::checksum`] of its bytes.
+    pub crc: u32,
+    /// The chunks that hold it, ascending.
+    pub extents: Vec<Extent>,
+}
+
+impl Snapshot {
+    /// The checksum of a snapshot that is named by a superblock of this epoch, and by no other.
+    pub fn checksum(seed: Seed, epoch: u64, bytes: &[u8]) -> u32 {
+        seed.crc(epoch, bytes)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.lsn.to_le_bytes());
+        out.extend_from_slice(&self.bytes.to_le_bytes());
+        out.extend_from_slice(&self.crc.to_le_bytes());
+        out.extend_from_slice(&(self.extents.len() as u32).to_le_bytes());
+        for extent in &self.extents {
+            out.extend_from_slice(&extent.block.to_le_bytes());
+            out.extend_from_slice(&extent.blocks.to_le_bytes());
+        }
+    }
+
+    /// Reads a description; `None` where there is none, and where it makes no sense: a log opens without it, too.
+    fn decode(r: &mut Reader<'_>, pool_blocks: u64) -> Option<Self> {
+        let (lsn, bytes, crc, n) = (r.u64()?, r.u64()?, r.u32()?, r.u32()?);
+        if n == 0 || n as usize > MAX_SNAPSHOT_EXTENTS {
+            return None;
+        }
+        let mut extents = Vec::with_capacity(n as usize);
+        let (mut end, mut room) = (0, 0);
+        for _ in 0..n {
+            let extent = Extent { block: r.u32()?, blocks: r.u32()? };
+            if extent.blocks == 0 || u64::from(extent.block) < end {
+                return None;
+            }
+            end = u64::from(extent.block) + u64::from(extent.blocks);
+            room += u64::from(extent.blocks) * BLOCK_BYTES;
+            extents.push(extent);
+        }
+        (end <= pool_blocks && bytes > 0 && bytes <= room && lsn <= MAX_LSN).then_some(Self {
+            lsn,
+            bytes,
+            crc,
+            extents,
+        })
+    }
 }
 
 /// Why a superblock copy was not accepted.
@@ -87,6 +156,10 @@ impl Superblock {
         debug_assert_eq!(out.len(), FIXED_BYTES);
         for slab in &self.journal_slabs {
             out.extend_from_slice(&slab.to_le_bytes());
+        }
+        if let Some(snapshot) = &self.snapshot {
+            out.resize(SNAPSHOT_AT, 0);
+            snapshot.encode(&mut out);
         }
         out.resize(CRC_AT, 0);
         let crc = crc32c::crc32c(&out);
@@ -138,6 +211,8 @@ impl Superblock {
             return Err(Invalid("more journal slabs than fit"));
         }
         let journal_slabs = (0..n).map(|_| field()).collect::<Result<_, _>>()?;
+        let pool_blocks = u64::from(slab_count) * u64::from(segment_bytes) / BLOCK_BYTES;
+        let snapshot = body.get(SNAPSHOT_AT..).and_then(|b| Snapshot::decode(&mut Reader::new(b), pool_blocks));
         Ok(Self {
             uuid,
             epoch,
@@ -148,6 +223,7 @@ impl Superblock {
             journal_floor,
             journal_cap,
             journal_slabs,
+            snapshot,
         })
     }
 
@@ -224,7 +300,13 @@ mod tests {
             journal_floor: 4,
             journal_cap: 20,
             journal_slabs: vec![0, 1, 2, 7, 99],
+            snapshot: Some(snapshot()),
         }
+    }
+
+    fn snapshot() -> Snapshot {
+        let extents = vec![Extent { block: 3 * 256, blocks: 16 }, Extent { block: 5 * 256, blocks: 32 }];
+        Snapshot { lsn: 70 << 20, bytes: 100_000, crc: 0x1234_5678, extents }
     }
     const LEN: u64 = (100 << 20) + POOL_OFFSET;
 
@@ -236,7 +318,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_noticed() {
         let bytes = sample().encode();
-        for bit in (0..600 * 8).chain((SUPERBLOCK_BYTES - 8) * 8..SUPERBLOCK_BYTES * 8) {
+        for bit in (0..600 * 8).chain(SNAPSHOT_AT * 8..SUPERBLOCK_BYTES * 8) {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Superblock::decode(&bad, LEN).is_err(), "bit {bit}");
@@ -287,8 +369,14 @@ mod tests {
         for (what, sb) in good {
             assert_eq!(Superblock::decode(&sb.encode(), LEN), Ok(sb.clone()), "{what}");
         }
-        let large =
-            Superblock { segment_bytes: 64 << 20, chunk_bytes: 4 << 20, slab_count: 6, journal_cap: 6, ..sample() };
+        let large = Superblock {
+            segment_bytes: 64 << 20,
+            chunk_bytes: 4 << 20,
+            slab_count: 6,
+            journal_cap: 6,
+            snapshot: None,
+            ..sample()
+        };
         let large = Superblock { journal_slabs: vec![0, 1, 2, 5], ..large };
         assert_eq!(Superblock::decode(&large.encode(), 6 * 64 * slab + POOL_OFFSET), Ok(large.clone()), "the largest");
         let bad = [
@@ -312,5 +400,49 @@ mod tests {
         }
         let places = (sample().chunks_per_slab(), sample().chunk_count(), sample().slab_offset(3));
         assert_eq!(places, (16, 1600, POOL_OFFSET + 3 * slab));
+    }
+
+    /// Each bound of a snapshot's description, from both sides. One that makes no sense is none, and costs nothing but time.
+    #[test]
+    fn a_snapshot_that_cannot_be_is_none() {
+        let most = 100 * 256;
+        let lie = |change: &dyn Fn(&mut Snapshot)| {
+            let mut snapshot = snapshot();
+            change(&mut snapshot);
+            let sb = Superblock { snapshot: Some(snapshot.clone()), ..sample() };
+            let read = Superblock::decode(&sb.encode(), LEN).expect("a superblock");
+            assert_eq!(Superblock { snapshot: None, ..read.clone() }, Superblock { snapshot: None, ..sample() });
+            assert!(read.snapshot.is_none() || read.snapshot == Some(snapshot));
+            read.snapshot.is_some()
+        };
+        let one = |block, blocks| vec![Extent { block, blocks }];
+        let many = |n: u32| (0..n).map(|i| Extent { block: 20 * i, blocks: 16 }).collect::<Vec<_>>();
+        assert!(lie(&|_| ()));
+        assert!(lie(&|s| s.lsn = MAX_LSN) && !lie(&|s| s.lsn = MAX_LSN + 1));
+        assert!(lie(&|s| s.bytes = 48 * 4096) && !lie(&|s| s.bytes = 48 * 4096 + 1), "more than its chunks hold");
+        assert!(lie(&|s| s.bytes = 1) && !lie(&|s| s.bytes = 0));
+        assert!(
+            lie(&|s| s.extents = one(most - 40, 40)) && !lie(&|s| s.extents = one(most - 39, 40)),
+            "beyond the pool"
+        );
+        assert!(!lie(&|s| s.extents = one(u32::MAX, u32::MAX)));
+        assert!(lie(&|s| s.extents = many(16)) && !lie(&|s| s.extents = Vec::new()));
+        assert!(!lie(&|s| s.extents[1].blocks = 0), "an extent of nothing");
+        assert!(lie(&|s| s.extents[1].block = s.extents[0].block + 16), "neighbours");
+        assert!(!lie(&|s| s.extents[1].block = s.extents[0].block + 15), "one block twice");
+        let mut bytes = sample().encode();
+        bytes[SNAPSHOT_AT + 20] = 17;
+        let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes, LEN).expect("a superblock").snapshot, None, "more extents than fit");
+    }
+
+    #[test]
+    fn a_snapshots_checksum_is_good_for_one_file_and_one_epoch() {
+        let (ours, theirs) = (Seed::new(&[1; 16]), Seed::new(&[2; 16]));
+        let crc = Snapshot::checksum(ours, 5, b"index");
+        assert_ne!(crc, Snapshot::checksum(ours, 6, b"index"));
+        assert_ne!(crc, Snapshot::checksum(theirs, 5, b"index"));
+        assert_ne!(crc, Snapshot::checksum(ours, 5, b"Index"));
     }
 }

@@ -7,8 +7,7 @@ use smallvec::SmallVec;
 use super::loc::Loc;
 use super::span::Span;
 use crate::disk::AlignedBuf;
-use crate::format::piece::{Extent, PieceDesc};
-use crate::format::round_up_block;
+use crate::format::piece::{Extent, PieceDesc, is_bare};
 use crate::space::Tail;
 use crate::sync::Arc;
 
@@ -59,11 +58,12 @@ const JOURNAL_OVERHEAD: u64 = 24;
 /// Upper bound on the chunk space that an entry takes once packed by next-fit: see DESIGN.md, "Accounts".
 ///
 /// A chunk closed by a small entry is at least seven eighths full, so small entries pay 8/7 (and the piece's header);
-/// a chunk closed by a large one wastes less than that one's size, so large entries pay twice.
+/// a chunk closed by a large one wastes less than that one's size, so large entries pay twice. One that lies bare pays the chunks it
+/// fills, and the one that it closes.
 pub(crate) fn weight(len: u32, chunk_bytes: u32) -> u64 {
     let slot = u64::from(len) + 8;
-    if slot + 64 > u64::from(chunk_bytes) {
-        2 * round_up_block(slot + 64)
+    if is_bare(len as usize, chunk_bytes) {
+        u64::from(len).next_multiple_of(u64::from(chunk_bytes)) + u64::from(chunk_bytes)
     } else if slot >= u64::from(chunk_bytes / 8) {
         2 * slot + slot / 31 + 1
     } else {
@@ -133,8 +133,15 @@ impl Places {
             self.spans.push(Span::new(first));
         }
         let Some(span) = self.spans.last_mut() else { return };
+        let locs = locs.into_iter();
+        span.reserve(locs.size_hint().0);
+        // Neighbours are mostly of one length.
+        let (mut len, mut each) = (0, weight(0, chunk));
         for loc in locs {
-            self.weight += weight(loc.len(), chunk);
+            if loc.len() != len {
+                (len, each) = (loc.len(), weight(loc.len(), chunk));
+            }
+            self.weight += each;
             self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
             span.push(loc);
         }
@@ -351,6 +358,7 @@ mod tests {
             first,
             count,
             slots: count,
+            bare: false,
             bytes: 100,
             crc: 0,
             terms: vec![],

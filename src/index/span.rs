@@ -42,6 +42,11 @@ impl Span {
         self.buf.push(loc);
     }
 
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, n: usize) {
+        self.buf.reserve(n);
+    }
+
     /// Forgets all but the first `n`.
     pub fn truncate(&mut self, n: usize) {
         self.buf.truncate(self.left + n);

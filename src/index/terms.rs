@@ -94,6 +94,11 @@ impl Terms {
         out
     }
 
+    /// The runs: where each begins, and its term.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, u64)> {
+        self.runs.iter().copied()
+    }
+
     /// How many runs there are: what they cost.
     pub fn len(&self) -> usize {
         self.runs.len()

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::frames::{Callbacks, SealedFrame};
+use super::frames::SealedFrame;
+use super::notices::Notices;
 use super::ticket::Ticket;
 use crate::sync::Arc;
 
@@ -90,18 +91,18 @@ impl Flights {
     }
 
     /// The frame at `lsn` failed, and with it all behind it: answers whom to tell. Those before it may still succeed.
-    pub fn fail(&mut self, lsn: u64) -> Vec<(Arc<Ticket>, Callbacks)> {
+    pub fn fail(&mut self, lsn: u64) -> Vec<(Arc<Ticket>, Notices)> {
         let mut told = Vec::new();
         self.queue.retain_mut(|flight| {
             if flight.lsn <= lsn {
                 return flight.lsn < lsn;
             }
             let landed = std::mem::replace(&mut flight.state, State::Doomed);
-            let (keep, callbacks) = match landed {
-                State::Landed(frame) => (false, frame.callbacks),
-                State::Flying | State::Doomed => (true, Callbacks::new()),
+            let (keep, notices) = match landed {
+                State::Landed(frame) => (false, frame.notices),
+                State::Flying | State::Doomed => (true, Notices::default()),
             };
-            told.push((Arc::clone(&flight.ticket), callbacks));
+            told.push((Arc::clone(&flight.ticket), notices));
             keep
         });
         told

@@ -1,18 +1,14 @@
 //! The open frame: where submitted batches gather until a writer takes them.
 
 use crate::disk::AlignedBuf;
-use crate::error::Result;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::{BLOCK_BYTES, Seed, round_up_block};
-use crate::lsn::Lsn;
 use crate::sync::Arc;
 
+use super::notices::Notices;
 use super::recent::FrameMem;
 use super::ticket::Ticket;
-
-/// A callback and the LSN it is told.
-pub(crate) type Callbacks = Vec<(Lsn, Box<dyn FnOnce(Result<Lsn>) + Send>)>;
 
 /// A payload that goes straight to its chain, beside the frame that describes it.
 #[derive(Debug)]
@@ -34,11 +30,12 @@ pub(crate) struct OpenFrame {
     pub table: Vec<u8>,
     /// Its own participants: the next frame lists them.
     pub participants: Vec<u64>,
-    pub digest: u32,
+    /// The checksums of its entries, one after the other: the digest is of all of them.
+    pub crcs: Vec<u8>,
     pub placed: Vec<Placed>,
     pub placed_bytes: u64,
     pub ticket: Arc<Ticket>,
-    pub callbacks: Callbacks,
+    pub notices: Notices,
     pub batches: u64,
     pub entries: u64,
     pub user_bytes: u64,
@@ -52,6 +49,29 @@ impl std::fmt::Debug for OpenFrame {
     }
 }
 
+/// Lists that a frame fills and leaves behind when it is sealed: used again, so that steady use allocates nothing.
+#[derive(Default)]
+pub(crate) struct Lists {
+    table: Vec<u8>,
+    participants: Vec<u64>,
+    crcs: Vec<u8>,
+}
+
+/// A list that once was larger is not kept.
+const KEPT_LIST_BYTES: usize = 256 << 10;
+
+impl Lists {
+    fn cleared(mut self) -> Self {
+        self.table.clear();
+        self.participants.clear();
+        self.crcs.clear();
+        self.table.shrink_to(KEPT_LIST_BYTES);
+        self.participants.shrink_to(KEPT_LIST_BYTES / size_of::<u64>());
+        self.crcs.shrink_to(KEPT_LIST_BYTES);
+        self
+    }
+}
+
 /// A frame on its way to the disk.
 pub(crate) struct SealedFrame {
     pub header: FrameHeader,
@@ -59,7 +79,7 @@ pub(crate) struct SealedFrame {
     pub mem: Arc<FrameMem>,
     pub placed: Vec<Placed>,
     pub ticket: Arc<Ticket>,
-    pub callbacks: Callbacks,
+    pub notices: Notices,
     pub batches: u64,
     pub entries: u64,
     pub user_bytes: u64,
@@ -81,8 +101,8 @@ pub(crate) struct Before {
 
 impl OpenFrame {
     /// Opens a frame that lists the participants of the one before it, in so many bytes at most. It has no home yet: see [`OpenFrame::move_to`].
-    pub fn new(buf: AlignedBuf, mut table: Vec<u8>, previous: &mut Vec<u64>, list_bytes: u64) -> Self {
-        table.clear();
+    pub fn new(buf: AlignedBuf, lists: Lists, previous: &mut Vec<u64>, list_bytes: u64) -> Self {
+        let Lists { mut table, participants, crcs } = lists;
         Participants::encode(previous, list_bytes, &mut table);
         let mut this = Self {
             lsn: 0,
@@ -90,12 +110,12 @@ impl OpenFrame {
             room: 0,
             buf,
             table,
-            participants: Vec::new(),
-            digest: 0,
+            participants,
+            crcs,
             placed: Vec::new(),
             placed_bytes: 0,
             ticket: Arc::new(Ticket::new()),
-            callbacks: Vec::new(),
+            notices: Notices::default(),
             batches: 0,
             entries: 0,
             user_bytes: 0,
@@ -141,14 +161,14 @@ impl OpenFrame {
     pub fn push_entry(&mut self, crc: u32, payload: &[u8]) -> u64 {
         let lsn = self.here();
         let crc = crc.to_le_bytes();
-        self.digest = crc32c::crc32c_append(self.digest, &crc);
+        self.crcs.extend_from_slice(&crc);
         self.buf.extend_from_slice(&crc);
         self.buf.extend_from_slice(payload);
         lsn
     }
 
-    /// Puts table and header in place; from here on nothing changes.
-    pub fn seal(mut self, seed: Seed, before: &Before) -> SealedFrame {
+    /// Puts table and header in place; from here on nothing changes. What it needed meanwhile is there for another.
+    pub fn seal(mut self, seed: Seed, before: &Before) -> (SealedFrame, Lists) {
         let queued = self.queued();
         let payload_bytes = (self.buf.len() - FRAME_HEADER_BYTES) as u32;
         let table_crc = seed.crc(self.lsn, &self.table);
@@ -167,23 +187,24 @@ impl OpenFrame {
             payload_bytes,
             table_bytes,
             table_crc,
-            payload_digest: self.digest,
+            payload_digest: crc32c::crc32c(&self.crcs),
             watermark: before.watermark,
             tail_seq: before.tail_seq,
             next: before.next.map_or(0, |slab| slab.saturating_add(1)),
         };
         header.encode(seed, self.buf.as_mut_slice());
-        SealedFrame {
+        let sealed = SealedFrame {
             header,
             offset: self.offset,
             mem: Arc::new(FrameMem { lsn: self.lsn, buf: self.buf }),
             placed: self.placed,
             ticket: self.ticket,
-            callbacks: self.callbacks,
+            notices: self.notices,
             batches: self.batches,
             entries: self.entries,
             user_bytes: self.user_bytes,
             queued,
-        }
+        };
+        (sealed, Lists { table: self.table, participants: self.participants, crcs: self.crcs }.cleared())
     }
 }

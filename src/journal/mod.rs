@@ -7,6 +7,7 @@
 mod flights;
 mod frames;
 mod gate;
+mod notices;
 mod recent;
 mod segments;
 mod sequencer;
@@ -15,7 +16,9 @@ mod ticket;
 mod ticket_loom;
 
 pub(crate) use flights::{Flights, Landing};
-pub(crate) use frames::{Callbacks, Placed, SealedFrame};
+pub(crate) use frames::{Placed, SealedFrame};
+pub use notices::Sink;
+pub(crate) use notices::{Notices, Whom};
 pub(crate) use recent::{FrameMem, Recent};
 pub(crate) use segments::{LiveSegment, SegmentMap, Segments};
 pub(crate) use sequencer::{Resume, Sequencer};

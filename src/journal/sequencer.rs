@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use super::frames::{Before, OpenFrame, SealedFrame};
+use super::frames::{Before, Lists, OpenFrame, SealedFrame};
 use super::recent::Recent;
 use super::segments::{SegmentMap, Segments};
 use super::{Class, Flights};
@@ -40,6 +40,8 @@ pub(crate) struct Sequencer {
     pub nudged: u64,
     /// Grows with every frame taken: tells the idle watch whether anything happened.
     pub frames_taken: u64,
+    /// What the last sealed frame left for the next one.
+    spare: Lists,
     seed: Seed,
     segment_bytes: u64,
     pool_offset: u64,
@@ -76,7 +78,7 @@ impl Sequencer {
     ) -> Self {
         let mut open = OpenFrame::new(
             recent.buffer(0),
-            Vec::new(),
+            Lists::default(),
             &mut resume.prev_participants,
             participant_bytes(segment_bytes),
         );
@@ -102,6 +104,7 @@ impl Sequencer {
             room_wakers: Vec::new(),
             nudged: 0,
             frames_taken: 0,
+            spare: Lists::default(),
             seed,
             segment_bytes,
             pool_offset,
@@ -198,7 +201,7 @@ impl Sequencer {
         let mut participants = std::mem::take(&mut self.open.participants);
         let mut next = OpenFrame::new(
             recent.buffer(len as usize),
-            Vec::new(),
+            std::mem::take(&mut self.spare),
             &mut participants,
             participant_bytes(self.segment_bytes),
         );
@@ -233,7 +236,8 @@ impl Sequencer {
             tail_seq: self.segments.tail(),
             next: self.segments.following(frame.lsn / self.segment_bytes),
         };
-        let sealed = frame.seal(self.seed, &before);
+        let (sealed, spare) = frame.seal(self.seed, &before);
+        self.spare = spare;
         self.prev = Some(sealed.header);
         self.queued += sealed.queued;
         self.in_flight.start(&sealed);

@@ -30,18 +30,23 @@ impl Ticket {
 
     /// Whether the outcome is known.
     pub fn is_done(&self) -> bool {
-        self.gate.is_open()
+        self.gate.is_open().is_some()
     }
 
     /// The outcome, if it is known.
     pub fn outcome(&self) -> Option<Result<()>> {
-        self.is_done().then(|| self.state.lock().failure.clone().map_or(Ok(()), Err))
+        self.gate.is_open().map(|well| self.told(well))
+    }
+
+    /// What there is to say behind the gate. A crowd that was released by success asks for no lock.
+    fn told(&self, well: bool) -> Result<()> {
+        if well { Ok(()) } else { self.state.lock().failure.clone().map_or(Ok(()), Err) }
     }
 
     /// Blocks until the outcome is known.
     pub fn wait(&self) -> Result<()> {
-        self.gate.wait();
-        self.state.lock().failure.clone().map_or(Ok(()), Err)
+        let well = self.gate.wait();
+        self.told(well)
     }
 
     /// Registers for a wake-up unless the outcome is known. The check and the registration are one step: no wake-up is lost.
@@ -58,6 +63,7 @@ impl Ticket {
 
     /// Tells everybody. The first outcome stands.
     pub fn complete(&self, outcome: Result<()>) {
+        let well = outcome.is_ok();
         let wakers = {
             let mut state = self.state.lock();
             if std::mem::replace(&mut state.done, true) {
@@ -67,7 +73,7 @@ impl Ticket {
             std::mem::take(&mut state.wakers)
         };
         // After the outcome was written: whoever passes the gate finds it.
-        self.gate.open();
+        self.gate.open(well);
         // Outside of the lock: a waker may run the task at once.
         for waker in wakers {
             waker.wake();

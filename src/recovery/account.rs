@@ -1,13 +1,13 @@
 //! Accounting: every chunk in exactly one place, every replica charged what it costs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::{Geometry, demand};
 use crate::format::piece::{Extent, PieceDesc};
 use crate::index::{Cell, ReplicaState};
-use crate::space::{Accounts, Charge, Pins, Pool};
+use crate::space::{Accounts, Charge, Owners, Pins, Pool, Tail};
 use crate::sync::Arc;
 
 /// Claims the chunks of every linked piece. Where two replicas name one chunk, the piece whose header lies there keeps it and
@@ -21,17 +21,17 @@ pub(super) fn claim_chunks(
 ) -> Vec<u64> {
     // Nobody else has any.
     let holders: Vec<&Cell> = cells.iter().map(|cell| &**cell).filter(|cell| holds_pieces(&cell.lock())).collect();
-    let contested = contested(geo, &holders);
+    let contested = contested(geo, pool.owners(), &holders);
     let mut suspect = Vec::new();
-    let mut owners: HashMap<u32, u64> = HashMap::new();
-    for cell in &holders {
+    let mut owners = pool.owners();
+    for (owner, cell) in (0..).zip(&holders) {
         let (id, mut state) = (cell.id, cell.lock());
         let mut keep = |desc: &PieceDesc| {
             let fought_over = chunks(geo, desc).any(|c| contested.contains(&c));
             if fought_over && !holds(disk, geo, id, desc, pins) {
                 return false;
             }
-            pool.claim(&desc.extents, id, &mut owners)
+            pool.claim(&desc.extents, owner, &mut owners)
         };
         let lost = state.places.retain_chain(|piece| keep(&piece.desc));
         for (first, last) in lost {
@@ -42,16 +42,7 @@ pub(super) fn claim_chunks(
             suspect.push(id);
         }
         state.clip_damage();
-    }
-    for cell in &holders {
-        let mut state = cell.lock();
-        let last = state.places.chain().iter().max_by_key(|p| p.desc.id).and_then(|p| p.desc.extents.last().copied());
-        let Some(last) = last else { continue };
-        let chunk = last.chunks(geo.blocks_per_chunk).last();
-        // The chunk's other pieces may reach further: younger ones lie behind older ones, but ids wrap between sessions.
-        let ends = state.places.chain().iter().flat_map(|p| &p.desc.extents);
-        let end = ends.filter(|e| e.chunks(geo.blocks_per_chunk).last() == chunk).map(|e| e.block + e.blocks - 1).max();
-        let tail = end.and_then(|block| pool.tail_behind(block));
+        let tail = tail(geo, pool, &state);
         state.places.set_tail(tail);
     }
     suspect
@@ -59,6 +50,32 @@ pub(super) fn claim_chunks(
 
 fn holds_pieces(state: &ReplicaState) -> bool {
     !state.places.chain().is_empty() || state.keys.iter().any(|entry| entry.value.piece().is_some())
+}
+
+/// As [`claim_chunks`], of a snapshot: there nobody names another's chunk, or it is none. `false`: somebody does.
+pub(super) fn claim_all(geo: &Geometry, pool: &mut Pool, cells: &[Arc<Cell>]) -> bool {
+    let mut owners = pool.owners();
+    for (owner, cell) in (0..).zip(cells) {
+        let mut state = cell.lock();
+        let values = state.keys.iter().filter_map(|e| e.value.piece());
+        if !state.places.chain().iter().chain(values).all(|p| pool.claim(&p.desc.extents, owner, &mut owners)) {
+            return false;
+        }
+        let tail = tail(geo, pool, &state);
+        state.places.set_tail(tail);
+    }
+    true
+}
+
+/// Where the replica's next piece may go: no chunk of its is freed before that.
+fn tail(geo: &Geometry, pool: &Pool, state: &ReplicaState) -> Option<Tail> {
+    let chain = state.places.chain();
+    let last = chain.iter().max_by_key(|p| p.desc.id)?.desc.extents.last()?;
+    let chunk = last.chunks(geo.blocks_per_chunk).last();
+    // The chunk's other pieces may reach further: younger ones lie behind older ones, but ids wrap between sessions.
+    let ends = chain.iter().flat_map(|p| &p.desc.extents);
+    let end = ends.filter(|e| e.chunks(geo.blocks_per_chunk).last() == chunk).map(|e| e.block + e.blocks - 1).max();
+    pool.tail_behind(end?)
 }
 
 /// Holds the space of pieces that the last frame brought and that nobody links any more, until a watermark covers that frame.
@@ -101,15 +118,20 @@ fn chunks(geo: &Geometry, desc: &PieceDesc) -> impl Iterator<Item = u32> {
 }
 
 /// Chunks that more than one replica names.
-fn contested(geo: &Geometry, cells: &[&Cell]) -> HashSet<u32> {
-    let mut owner: HashMap<u32, u64> = HashMap::new();
+fn contested(geo: &Geometry, mut owners: Owners, holders: &[&Cell]) -> HashSet<u32> {
     let mut contested = HashSet::new();
-    for cell in cells {
+    for (owner, cell) in (0..).zip(holders) {
         let state = cell.lock();
         let values = state.keys.iter().filter_map(|e| e.value.piece());
         for chunk in state.places.chain().iter().chain(values).flat_map(|p| chunks(geo, &p.desc)) {
-            if *owner.entry(chunk).or_insert(cell.id) != cell.id {
-                contested.insert(chunk);
+            match owners.get(chunk) {
+                None => {
+                    owners.set(chunk, owner);
+                }
+                Some(other) if other != owner => {
+                    contested.insert(chunk);
+                }
+                Some(_) => {}
             }
         }
     }

@@ -9,13 +9,9 @@ use rustc_hash::FxHashMap;
 use super::select;
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
-use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, MAX_LSN, MAX_SESSION};
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION};
 use crate::format::superblock::Superblock;
 use crate::options::{Progress, RecoveryMode};
-
-/// From here on the numbers are used up: what is written next could not be read again. Millions of years away from an honest log.
-const LAST_LSN: u64 = MAX_LSN - (1 << 56);
-const LAST_SESSION: u64 = MAX_SESSION - (1 << 56);
 
 /// Headers and tables are all that is read of large frames, so each reading begins with so little, ...
 const LEAST_WINDOW: usize = 32 << 10;
@@ -92,7 +88,7 @@ impl<'a> Window<'a> {
             self.start = range.start / BLOCK * BLOCK;
             let wanted = range.end.next_multiple_of(BLOCK) - self.start;
             let len = wanted.max(self.step).min(self.len.saturating_sub(self.start));
-            self.bytes.resize(len);
+            self.bytes.set_len_to_fill(len);
             self.disk.read_at(self.offset + self.start as u64, self.bytes.as_mut_slice())?;
         }
         let from = range.start - self.start;
@@ -142,6 +138,7 @@ pub(super) fn scan(
     for (slab, first) in firsts {
         scan.take(slab, vec![first], segment)?;
     }
+    progress(Progress { what: "recovering", done: total, total });
     // Of two that claim one number the same is always called the second.
     scan.slabs.sort_by_key(|s| (s.seq, s.slab));
     if let Some(pair) = scan.slabs.windows(2).find(|w| w[0].seq == w[1].seq) {
@@ -158,7 +155,6 @@ pub(super) fn scan(
             hint: "a write went astray, or the file was copied while in use: restore it from another store, or salvage it",
         });
     }
-    progress(Progress { what: "recovering", done: total, total });
     Ok(scan)
 }
 

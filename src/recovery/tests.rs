@@ -237,7 +237,7 @@ fn who_was_in_a_lost_frame_is_hurt_and_nobody_else_unless_more_may_be_lost() {
 
 fn packed(owner: u64, entries: u64) -> Packed {
     let payload = [owner as u8; 3000];
-    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload) };
+    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload), bulk: None };
     let entries: Vec<PackEntry<'_>> =
         (0..entries).map(|_| PackEntry { term: entry.term, payload: entry.payload, ..entry }).collect();
     let mut pieces = pack(superblock().seed(), owner, 1, &entries, 16 << 10, || owner * 1000);
@@ -296,9 +296,7 @@ fn an_opening_goes_on_in_the_last_segment_when_a_fresh_one_cannot_be_spared() {
         let live = LiveSegment { seq: 5, slab: 2, participants: Vec::new() };
         let segments =
             Segments { next_seq: 6, free: (10..10 + free).collect(), live: [live].into(), ..Segments::default() };
-        let walk =
-            Walk { accepted: Vec::new(), lost: 0, lost_at_end: false, dropped: 0, end, tail_seq: 5, last_seq: Some(5) };
-        super::in_place(&geo, &segments, &walk, RESERVED_SEGMENTS)
+        super::in_place(&geo, &segments, end, RESERVED_SEGMENTS)
     };
     let end = 5 * SEGMENT + 8192;
     let rest = Some((end, crate::format::POOL_OFFSET + 2 * SEGMENT + 8192, SEGMENT - 8192));
@@ -625,7 +623,8 @@ fn segments_from_the_tail_to_the_last_frame_are_alive_and_all_others_free() {
         last_seq: Some(6),
     };
     let listed = HashMap::from([(5, vec![7]), (7, vec![8])]);
-    let (segments, map) = super::segments(&sb, &scan, &walk, listed);
+    let live = super::live_segments(&scan, &walk, listed);
+    let (segments, map) = super::segments(&sb, live, scan.max_seq + 1);
     let live: Vec<_> = segments.live.iter().map(|s| (s.seq, s.slab, s.participants.clone())).collect();
     assert_eq!(live, [(5, 1, vec![7]), (6, 0, vec![])]);
     assert_eq!(segments.free, [2, 3, 4]);

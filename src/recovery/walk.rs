@@ -91,7 +91,12 @@ pub(super) fn walk<'a>(
         let below = header.lsn < watermark;
         let condition = match &frame.table {
             None => Condition::Unreadable,
-            Some(table) if !below && !payload_holds(disk, geo, frame, table)? => Condition::PayloadBad,
+            // Twice: a reading may have been answered with older bytes.
+            Some(table)
+                if !below && !payload_holds(disk, geo, frame, table)? && !payload_holds(disk, geo, frame, table)? =>
+            {
+                Condition::PayloadBad
+            }
             Some(_) => Condition::Intact,
         };
         // Counted only where it matters: there may be tens of thousands of frames.

@@ -2,10 +2,15 @@
 
 use super::scan::{Found, Scan, SlabScan};
 use super::walk::{Before, Walk, walk};
-use crate::disk::sim::SimDisk;
+use crate::chain::{PackEntry, Packed, pack};
+use crate::disk::Disk;
+use crate::disk::sim::{EIO, SimDisk};
 use crate::engine::Geometry;
 use crate::error::Result;
-use crate::format::frame::{FrameHeader, Participants};
+use crate::format::EntryId;
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
+use crate::format::piece::Extent;
+use crate::format::record::{self, RunKind};
 use crate::format::superblock::Superblock;
 use crate::options::{Options, RecoveryMode};
 
@@ -29,7 +34,12 @@ struct Journal {
     frames: Vec<Found>,
     disbelieved: Vec<u64>,
     durable: u64,
+    /// Where payloads and pieces lie.
+    disk: SimDisk,
 }
+
+/// An entry of a payload: whose, its index, its term, its bytes.
+type Entry<'a> = (u64, u64, u64, &'a [u8]);
 
 impl Journal {
     /// So many frames, each sealed when all before it were durable.
@@ -54,7 +64,7 @@ impl Journal {
             };
             found.push(Found { header, offset: n * BLOCK, table: Some(table.as_slice().into()) });
         }
-        Self { frames: found, disbelieved: Vec::new(), durable: 0 }
+        Self { frames: found, disbelieved: Vec::new(), durable: 0, disk: SimDisk::new(CAPACITY) }
     }
 
     fn without(mut self, n: u64) -> Self {
@@ -80,6 +90,45 @@ impl Journal {
         self.frames.iter_mut().find(|f| f.header.lsn == lsn(n)).expect("there")
     }
 
+    /// Gives a frame a table, and these entries as its payload.
+    fn filled(mut self, n: u64, entries: &[Entry<'_>], records: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let seed = Geometry::new(&superblock()).seed;
+        let (mut payload, mut digest) = (Vec::new(), 0);
+        for &(replica, index, term, bytes) in entries {
+            let id = EntryId { replica, index, term, len: bytes.len() as u32 };
+            let place = lsn(n) + (FRAME_HEADER_BYTES + payload.len()) as u64;
+            let crc = seed.entry_crc(crc32c::crc32c(bytes), place, id).to_le_bytes();
+            digest = crc32c::crc32c_append(digest, &crc);
+            payload.extend_from_slice(&crc);
+            payload.extend_from_slice(bytes);
+        }
+        let mut table = Vec::new();
+        Participants::encode(&mut Vec::new(), 1000, &mut table);
+        records(&mut table);
+        self.disk.poke(n * BLOCK + FRAME_HEADER_BYTES as u64, &payload);
+        let frame = self.get(n);
+        frame.header.payload_bytes = payload.len() as u32;
+        frame.header.payload_digest = digest;
+        frame.header.table_bytes = table.len() as u32;
+        frame.table = Some(table.into());
+        self.linked()
+    }
+
+    /// Changes a frame's header or table.
+    fn with(mut self, n: u64, change: impl FnOnce(&mut Found)) -> Self {
+        change(self.get(n));
+        self.linked()
+    }
+
+    /// Every frame knows its predecessor again.
+    fn linked(mut self) -> Self {
+        let seed = Geometry::new(&superblock()).seed;
+        for n in 1..self.frames.len() {
+            self.frames[n].header.prev_hash = self.frames[n - 1].header.hash(seed);
+        }
+        self
+    }
+
     fn scan(&self) -> Scan {
         let mut slabs: Vec<SlabScan> = Vec::new();
         for frame in &self.frames {
@@ -94,8 +143,8 @@ impl Journal {
 
     fn try_walk<T>(&self, mode: RecoveryMode, look: impl FnOnce(&Walk<'_>) -> T) -> Result<T> {
         let scan = self.scan();
-        let (disk, geo) = (SimDisk::new(CAPACITY), Geometry::new(&superblock()));
-        walk(&disk, &geo, &scan, self.durable, mode).map(|walk| look(&walk))
+        let geo = Geometry::new(&superblock());
+        walk(&self.disk, &geo, &scan, self.durable, mode).map(|walk| look(&walk))
     }
 
     fn walk(&self) -> Seen {
@@ -280,4 +329,130 @@ fn what_a_later_session_cut_off_does_not_exist() {
     let seen = Seen { accepted: (0..5).map(|n| (lsn(n), Before::Whole, n == 4)).collect(), ..Seen::whole(5) };
     // It names a higher watermark, and does not exist.
     assert_eq!(journal.walk(), seen);
+}
+
+/// A frame with three entries of two replicas, some of them carried.
+const ENTRIES: [Entry<'_>; 4] = [(7, 5, 2, b"first"), (7, 6, 2, b""), (7, 7, 2, b"another one"), (8, 3, 1, b"carried")];
+
+fn records_of_entries(table: &mut Vec<u8>) {
+    record::encode_run(table, RunKind::Append, 7, 9, (5, 2), [5, 0, 11].into_iter());
+    record::encode_put(table, 7, 10, b"vote", b"1");
+    record::encode_run(table, RunKind::Carried, 8, 2, (3, 1), [7].into_iter());
+}
+
+/// Five frames, the last of them above the watermark and with entries.
+fn with_entries() -> Journal {
+    Journal::of(5).in_flight_from(4).filled(4, &ENTRIES, records_of_entries)
+}
+
+/// Of five frames the last does not count.
+fn torn() -> Seen {
+    Seen { accepted: seen_before(4), dropped: 1, ..Seen::whole(4) }
+}
+
+#[test]
+fn every_byte_of_a_payload_above_the_watermark_is_looked_at_and_none_below_it() {
+    let journal = with_entries();
+    assert_eq!(journal.walk(), Seen::whole(5));
+    let payload = u64::from(journal.frames[4].header.payload_bytes);
+    assert_eq!(payload, 4 * 4 + 5 + 11 + 7);
+    let at = 4 * BLOCK + FRAME_HEADER_BYTES as u64;
+    for byte in 0..payload {
+        journal.disk.flip_bit(at + byte, 3);
+        assert_eq!(journal.walk(), torn(), "byte {byte}");
+        journal.disk.flip_bit(at + byte, 3);
+    }
+    journal.disk.flip_bit(at + payload, 3);
+    assert_eq!(journal.walk(), Seen::whole(5), "what lies behind it is not its own");
+    let below = Journal::of(6).filled(4, &ENTRIES, records_of_entries);
+    below.disk.flip_bit(at, 3);
+    assert_eq!(below.walk(), Seen::whole(6), "that entry is damaged, which shows when it is read");
+}
+
+#[test]
+fn a_payload_that_its_table_does_not_describe_is_bad() {
+    type Change = fn(&mut Found);
+    let changes: [(&str, Change); 6] = [
+        ("a byte more than its entries", |f| f.header.payload_bytes += 1),
+        ("a byte less", |f| f.header.payload_bytes -= 1),
+        ("no checksum of the last", |f| f.header.payload_bytes -= 8),
+        ("the body of another frame", |f| f.header.payload_digest ^= 1),
+        ("no list of participants", |f| f.table = Some(Box::default())),
+        ("half a record", |f| f.table = f.table.take().map(|t| t[..t.len() - 1].into())),
+    ];
+    for (what, change) in changes {
+        assert_eq!(with_entries().with(4, change).walk(), torn(), "{what}");
+    }
+    // The same bytes at another place, of another replica, with another index or term: old ones.
+    for entries in [
+        [(6, 5, 2, &b"first"[..]), ENTRIES[1], ENTRIES[2], ENTRIES[3]],
+        [ENTRIES[0], (7, 7, 2, b""), ENTRIES[2], ENTRIES[3]],
+        [ENTRIES[0], ENTRIES[1], (7, 7, 3, b"another one"), ENTRIES[3]],
+        [ENTRIES[0], ENTRIES[1], ENTRIES[2], (8, 4, 1, b"carried")],
+    ] {
+        let journal = Journal::of(5).in_flight_from(4).filled(4, &entries, records_of_entries);
+        assert_eq!(journal.walk(), torn(), "{entries:?}");
+    }
+}
+
+#[test]
+fn a_payload_that_is_bad_ends_the_log_unless_more_follow_than_may_be_in_flight() {
+    let bad = |frames| {
+        let journal = Journal::of(frames).in_flight_from(4).filled(4, &ENTRIES, records_of_entries);
+        journal.disk.flip_bit(4 * BLOCK + FRAME_HEADER_BYTES as u64, 0);
+        journal
+    };
+    assert_eq!(bad(6).walk(), torn(), "one behind it");
+    let refused = bad(7).try_walk(RecoveryMode::TolerateTornTail, |_| ());
+    assert!(matches!(refused, Err(crate::Error::Corrupt { offset, .. }) if offset == 4 * BLOCK), "{refused:?}");
+}
+
+#[test]
+fn a_payload_that_cannot_be_read_is_an_error_and_no_end() {
+    let journal = with_entries();
+    let at = 4 * BLOCK + FRAME_HEADER_BYTES as u64;
+    journal.disk.fail_reads(at..at + 1, EIO);
+    let error = journal.try_walk(RecoveryMode::Salvage, |_| ()).expect_err("it may be there");
+    assert!(error.to_string().contains(&format!("reading frame {}", lsn(4))), "{error}");
+}
+
+fn piece(owner: u64) -> Packed {
+    let payload = [owner as u8; 3000];
+    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload), bulk: None };
+    pack(superblock().seed(), owner, 1, &[entry], 16 << 10, || 1000).pop().expect("one piece")
+}
+
+#[test]
+fn what_was_placed_beside_a_frame_must_hold_and_what_was_settled_does() {
+    let packed = piece(7);
+    let extent = Extent { block: 200, blocks: packed.blocks() };
+    let desc = || packed.at(vec![extent]);
+    type Records<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let placed: Records<'_> = &|t| record::encode_pieces(t, RunKind::Append, 7, 1, &[desc()]);
+    let value: Records<'_> = &|t| record::encode_put_out(t, 7, 1, b"large", &desc());
+    let settled: Records<'_> = &|t| record::encode_pieces(t, RunKind::Carried, 7, 1, &[desc()]);
+    for (records, looked_at) in [(placed, true), (value, true), (settled, false)] {
+        let journal = Journal::of(5).in_flight_from(4).filled(4, &[], records);
+        assert_eq!(journal.walk(), if looked_at { torn() } else { Seen::whole(5) }, "nothing lies there");
+        journal.disk.write_at(extent.offset(), packed.buf.as_slice()).expect("written");
+        assert_eq!(journal.walk(), Seen::whole(5));
+        journal.disk.flip_bit(extent.offset() + 3000, 1);
+        assert_eq!(journal.walk(), if looked_at { torn() } else { Seen::whole(5) }, "a bit of it");
+        journal.disk.fail_reads(extent.offset()..extent.offset() + 1, EIO);
+        let read = journal.try_walk(RecoveryMode::TolerateTornTail, Seen::of);
+        assert_eq!(read.is_err(), looked_at, "{read:?}");
+    }
+}
+
+#[test]
+fn where_the_log_ends_in_the_file() {
+    let end = |journal: &Journal| {
+        let scan = journal.scan();
+        journal.try_walk(RecoveryMode::TolerateTornTail, |walk| walk.end_offset(&scan)).expect("it is walked")
+    };
+    assert_eq!(end(&Journal::of(3)), 3 * BLOCK);
+    assert_eq!(end(&Journal::of(5).in_flight_from(4).unreadable(4)), 4 * BLOCK, "what is cut off does not count");
+    let nothing = Journal::of(0);
+    let walked = nothing.try_walk(RecoveryMode::Salvage, |walk| (walk.end_offset(&nothing.scan()), walk.end));
+    assert_eq!(walked.expect("it is walked"), (0, 0));
 }

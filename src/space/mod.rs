@@ -8,4 +8,4 @@ mod pool;
 
 pub(crate) use accounts::{Accounts, Charge, Demand, FULL_FRAME, MOST_STEP, RESERVED_SLABS, small_weight, step};
 pub(crate) use pins::Pins;
-pub(crate) use pool::{Pool, Tail};
+pub(crate) use pool::{Owners, Pool, Tail};

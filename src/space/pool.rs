@@ -19,6 +19,21 @@ pub(crate) struct Tail {
     pub block: u32,
 }
 
+/// Whose each chunk is, while the log is being opened: replicas are numbered from 0, in whatever order they are asked.
+#[derive(Debug)]
+pub(crate) struct Owners(Vec<u32>);
+
+impl Owners {
+    pub fn get(&self, chunk: u32) -> Option<u32> {
+        self.0.get(chunk as usize)?.checked_sub(1)
+    }
+
+    /// `true`: it was nobody's.
+    pub fn set(&mut self, chunk: u32, owner: u32) -> bool {
+        self.0.get_mut(chunk as usize).is_some_and(|slot| std::mem::replace(slot, owner.saturating_add(1)) == 0)
+    }
+}
+
 /// The chunks that are not the journal's.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -161,37 +176,76 @@ impl Pool {
         extents
     }
 
+    /// Free chunks for so many blocks, in as few runs as there are, and at most `most`, ascending. **They stay free**: for whoever writes
+    /// when nobody allocates any more.
+    pub fn free_runs(&self, blocks: u64, most: usize) -> Option<Vec<Extent>> {
+        let per = u64::from(self.blocks_per_chunk);
+        let wanted = blocks.div_ceil(per);
+        let mut runs: Vec<(u32, u64)> = Vec::new();
+        for chunk in &self.free {
+            match runs.last_mut() {
+                Some((first, n)) if u64::from(*first) + *n == u64::from(chunk) => *n += 1,
+                _ => runs.push((chunk, 1)),
+            }
+        }
+        // The smallest that holds all of it; else the longest there are.
+        if let Some(&run) = runs.iter().filter(|(_, n)| *n >= wanted).min_by_key(|&&(first, n)| (n, first)) {
+            runs = vec![run];
+        } else {
+            runs.sort_unstable_by_key(|&(first, n)| (std::cmp::Reverse(n), first));
+            runs.truncate(most);
+        }
+        let mut left = blocks;
+        let mut extents = Vec::with_capacity(runs.len());
+        for (first, n) in runs {
+            let blocks = left.min(n * per);
+            left -= blocks;
+            if blocks > 0 {
+                let block = u32::try_from(u64::from(first) * per).ok()?;
+                extents.push(Extent { block, blocks: u32::try_from(blocks).ok()? });
+            }
+        }
+        extents.sort_unstable_by_key(|e| e.block);
+        (left == 0).then_some(extents)
+    }
+
     /// Counts a piece in every chunk it touches.
     fn hold(&mut self, extents: Vec<Extent>) -> Option<Vec<Extent>> {
+        self.count(&extents);
+        Some(extents)
+    }
+
+    fn count(&mut self, extents: &[Extent]) {
         for chunk in extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
             if let Some(n) = self.pieces.get_mut(chunk as usize) {
                 *n = n.saturating_add(1);
             }
         }
-        Some(extents)
     }
 
-    /// Recovery: takes the chunks of a linked piece. `false`, and nothing changes, where one of them belongs to the journal or to
-    /// another replica (`owners` says whose each chunk is).
-    pub fn claim(
-        &mut self,
-        extents: &[Extent],
-        replica: u64,
-        owners: &mut std::collections::HashMap<u32, u64>,
-    ) -> bool {
+    /// Recovery: takes the chunks of a linked piece for the `owner`th replica. `false`, and nothing changes, where one of them belongs to the
+    /// journal or to another replica.
+    pub fn claim(&mut self, extents: &[Extent], owner: u32, owners: &mut Owners) -> bool {
         let chunks = || extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk));
-        let fits = chunks().all(|c| match owners.get(&c) {
-            Some(&owner) => owner == replica,
+        let fits = chunks().all(|c| match owners.get(c) {
+            Some(other) => other == owner,
             None => self.free.contains(c),
         });
         if !fits {
             return false;
         }
-        for chunk in chunks().collect::<Vec<_>>() {
-            self.free.remove(chunk);
-            owners.insert(chunk, replica);
+        for chunk in chunks() {
+            if owners.set(chunk, owner) {
+                self.free.remove(chunk);
+            }
         }
-        self.hold(extents.to_vec()).is_some()
+        self.count(extents);
+        true
+    }
+
+    /// Nobody owns any of its chunks.
+    pub fn owners(&self) -> Owners {
+        Owners(vec![0; self.pieces.len()])
     }
 
     /// Recovery: takes the chunks of a piece that is dead already, and frees them once a durable watermark covers `lsn`.
@@ -472,13 +526,15 @@ mod tests {
 
     #[test]
     fn recovery_claims_what_is_nobody_elses() {
-        let (mut pool, mut owners) = (pool(), std::collections::HashMap::new());
+        let mut pool = pool();
+        let mut owners = pool.owners();
         assert!(pool.claim(&at(20, 6), 1, &mut owners));
         assert_eq!((pool.free(), pool.used()), (46, 2));
         assert!(pool.claim(&[Extent { block: 21 * 4 + 2, blocks: 1 }], 1, &mut owners), "its own chunk, another piece");
         assert!(!pool.claim(&at(21, 1), 2, &mut owners), "another's");
         assert!(!pool.claim(&[at(22, 1), at(15, 1)].concat(), 2, &mut owners), "the journal's: none of it");
-        assert_eq!((pool.free(), owners.len()), (46, 2), "what was refused changes nothing");
+        assert_eq!(pool.free(), 46, "what was refused changes nothing");
+        assert_eq!([19, 20, 21, 22, 64].map(|c| owners.get(c)), [None, Some(1), Some(1), None, None]);
         let linked = [(20, 1), (21, 2)].into_iter().collect();
         assert_eq!(pool.audit(&linked, &[0, 1, 2, 3]), Vec::<String>::new());
     }
@@ -486,7 +542,7 @@ mod tests {
     #[test]
     fn recovery_holds_dead_pieces_until_a_watermark_covers_them() {
         let (mut pool, pins) = (pool(), Pins::new(64));
-        let mut owners = std::collections::HashMap::new();
+        let mut owners = pool.owners();
         assert!(pool.claim(&at(20, 1), 1, &mut owners));
         let held = pool.hold_dead(9, [at(15, 1), at(20, 2), at(30, 5)].concat());
         assert_eq!(held, [at(20, 2), at(30, 5)].concat(), "what is the journal's stays the journal's");
@@ -498,6 +554,23 @@ mod tests {
         let nothing: Vec<Extent> = Vec::new();
         assert_eq!(pool.hold_dead(10, at(15, 1)), nothing);
         assert!(!pool.has_dying());
+    }
+
+    #[test]
+    fn free_runs_are_few_and_stay_free() {
+        let (mut pool, pins) = (pool(), Pins::new(64));
+        assert_eq!(pool.free_runs(9, 3), Some(at(16, 9)));
+        while pool.allocate(4, &mut None).is_some() {}
+        assert_eq!(pool.free_runs(1, 3), None);
+        for chunk in [20, 21, 22, 30, 32, 33, 40, 63] {
+            pool.give_back(&at(chunk, 4), &pins);
+        }
+        assert_eq!(pool.free_runs(8, 3), Some(at(32, 8)), "the smallest that is large enough");
+        assert_eq!(pool.free_runs(12, 3), Some(at(20, 12)));
+        assert_eq!(pool.free_runs(13, 3), Some([at(20, 12), at(32, 1)].concat()), "the longest, in order");
+        assert_eq!(pool.free_runs(24, 3), Some([at(20, 12), at(30, 4), at(32, 8)].concat()));
+        assert_eq!([pool.free_runs(25, 3), pool.free_runs(u64::MAX, 3)], [None, None]);
+        assert_eq!(pool.free(), 8);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn specimen() -> (Vec<u8>, Model) {
 }
 
 /// Writes that log, whatever the disk makes of it; answers what was acknowledged.
-pub fn write(disk: &Arc<SimDisk>) -> (Model, Stats) {
+pub fn write<D: Disk + 'static>(disk: &Arc<D>) -> (Model, Stats) {
     let wal = options().open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("opened");
     let mut model = Model::default();
     let mut commit = |ops: Vec<Op>| {
@@ -81,8 +81,12 @@ pub enum End {
 
 /// Opens the hurt image, and judges all that it says.
 pub fn judge(image: Vec<u8>, model: &Model) -> Result<End, String> {
-    let disk = Arc::new(SimDisk::from_image(image));
-    let wal = match options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>) {
+    judge_on(&Arc::new(SimDisk::from_image(image)), model)
+}
+
+/// The same of a disk with faults of its own.
+pub fn judge_on(disk: &Arc<SimDisk>, model: &Model) -> Result<End, String> {
+    let wal = match options().open_disk(Arc::clone(disk) as Arc<dyn Disk>) {
         Ok(wal) => wal,
         Err(Error::Corrupt { what, .. }) => return Ok(End::Refused(what.to_owned())),
         Err(Error::Unsupported { .. }) => return Ok(End::Refused("an unknown feature".to_owned())),

@@ -11,6 +11,7 @@ pub mod work;
 use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
+use strandlog::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use strandlog::{Bytes, Options, Placement, Wal};
 
 pub const PLACEMENTS: [Placement; 3] = [Placement::Auto, Placement::Journal, Placement::Chain];
@@ -98,4 +99,27 @@ pub fn assert_space(wal: &Wal, when: &str) {
 pub fn open(options: Options, disk: &Arc<SimDisk>) -> Wal {
     let disk: Arc<SimDisk> = Arc::clone(disk);
     options.open_disk(disk).expect("the log opens")
+}
+
+/// Both superblocks of a disk that is at rest; `None` for one that is bad.
+pub fn superblocks(disk: &SimDisk) -> [Option<Superblock>; 2] {
+    let image = disk.kept_image();
+    let decode = |at: u64| Superblock::decode(&image[at as usize..][..SUPERBLOCK_BYTES], image.len() as u64).ok();
+    SUPERBLOCK_OFFSETS.map(decode)
+}
+
+/// Makes a closed log forget its snapshot: the next opening reads the journal.
+pub fn forget_snapshot(disk: &SimDisk) {
+    for (offset, sb) in SUPERBLOCK_OFFSETS.into_iter().zip(superblocks(disk)) {
+        if let Some(sb) = sb.filter(|sb| sb.snapshot.is_some()) {
+            disk.poke(offset, &Superblock { snapshot: None, ..sb }.encode());
+        }
+    }
+}
+
+/// As [`forget_snapshot`], of an image.
+pub fn without_snapshot(image: Vec<u8>) -> Vec<u8> {
+    let disk = SimDisk::from_image(image);
+    forget_snapshot(&disk);
+    disk.kept_image()
 }

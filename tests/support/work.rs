@@ -33,6 +33,7 @@ impl Shape {
     }
 }
 
+#[derive(Clone)]
 pub struct Work {
     pub rng: StdRng,
     pub shape: Shape,

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what takes longer than a test may. See `cargo xtask help`.
 
+mod instructions;
 mod planted;
 mod run;
 mod torture;
@@ -19,6 +20,8 @@ struct Args {
 enum What {
     /// Plants each bug of tests/planted in a copy of the tree and sees which test turns red; writes tests/planted/RESULTS.md
     Planted(planted::Args),
+    /// Counts the instructions of the hot paths and compares them with benches/instructions.txt; needs valgrind
+    Instructions(instructions::Args),
     /// Runs the randomised tests with ever new seeds
     Torture(torture::Args),
 }
@@ -26,6 +29,7 @@ enum What {
 fn main() -> ExitCode {
     let outcome = match Args::parse().what {
         What::Planted(args) => planted::run(&args),
+        What::Instructions(args) => instructions::run(&args),
         What::Torture(args) => torture::run(&args),
     };
     match outcome {

@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 22] = [
+const TARGETS: [&str; 24] = [
     "lib",
     "smoke",
     "in_flight",
@@ -61,6 +61,7 @@ const TARGETS: [&str; 22] = [
     "fuzz_found",
     "damage",
     "astray",
+    "stale",
     "recovery_modes",
     "power_cut",
     "model",
@@ -71,6 +72,7 @@ const TARGETS: [&str; 22] = [
     "large_worlds",
     "concurrency",
     "kill9",
+    "creation",
     "system_faults",
     LOOM,
 ];

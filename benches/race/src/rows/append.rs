@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{ReadWriteFlags, pwritev2};
+use rustix::io::{ReadWriteFlags, pwrite, pwritev2};
 use strandlog::disk::AlignedBuf;
 use strandlog::{Batch, Placement};
 
@@ -42,12 +42,18 @@ pub fn crowd(
 /// Durable writes of so many bytes, from so many threads at once, into a file written beforehand.
 pub fn raw(ctx: &Context, threads: u64, bytes: usize) -> Figures {
     const LEN: u64 = 512 << 20;
+    const ZEROS: usize = 1 << 20;
     // More in flight than a device has use for says nothing about it.
     let threads = threads.min(2);
     let path = ctx.dir.join("raw");
-    std::fs::write(&path, vec![0; LEN as usize]).unwrap();
-    std::fs::File::open(&path).unwrap().sync_all().unwrap();
-    let fd = rustix::fs::open(&path, OFlags::WRONLY | OFlags::DIRECT, Mode::empty()).unwrap();
+    let fd = rustix::fs::open(&path, OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT, Mode::from_raw_mode(0o600)).unwrap();
+    // Past the page cache, these zeros too: over pages that are cached ext4 makes a direct write a buffered one without a word.
+    let mut zeros = AlignedBuf::with_capacity(ZEROS);
+    zeros.resize(ZEROS);
+    for offset in (0..LEN).step_by(ZEROS) {
+        assert_eq!(pwrite(&fd, zeros.as_slice(), offset).unwrap(), ZEROS);
+    }
+    rustix::fs::fsync(&fd).unwrap();
     let block = bytes.next_multiple_of(strandlog::disk::BLOCK);
     let next = AtomicU64::new(0);
     let meter = Meter::start(&ctx.dir);
@@ -115,6 +121,15 @@ pub fn window(ctx: &Context, window: u64) -> Figures {
         return window_of_batches(ctx, window);
     }
     static DONE: AtomicU64 = AtomicU64::new(0);
+    struct Poller(std::thread::Thread);
+    impl strandlog::Sink for Poller {
+        fn done(&self, tags: &[u64], outcome: &Result<strandlog::Lsn, strandlog::Error>) {
+            outcome.as_ref().unwrap();
+            DONE.fetch_add(tags.len() as u64, Ordering::Release);
+            self.0.unpark();
+        }
+    }
+    let poller: std::sync::Arc<dyn strandlog::Sink> = std::sync::Arc::new(Poller(std::thread::current()));
     let placement = if ctx.store.ends_with("chain") { Placement::Chain } else { Placement::Auto };
     let store = Strand::open(&ctx.dir, 1 << 30, placement);
     let meter = Meter::start(&ctx.dir);
@@ -137,16 +152,7 @@ pub fn window(ctx: &Context, window: u64) -> Figures {
             if round.is_multiple_of(256) {
                 batch.truncate_prefix(replica, round - 128);
             }
-            let poller = std::thread::current();
-            store
-                .0
-                .submit_with(&mut batch, move |done| {
-                    done.unwrap();
-                    // One wake-up a frame at most: a thread that is awake costs nothing to unpark.
-                    DONE.fetch_add(1, Ordering::Release);
-                    poller.unpark();
-                })
-                .unwrap();
+            store.0.submit_to(&mut batch, &poller, sent).unwrap();
             sent += 1;
         }
     }

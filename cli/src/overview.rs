@@ -16,11 +16,12 @@ struct Cell {
 }
 
 /// What is drawn, and how: the first that a cell mostly holds.
-const KINDS: [(ChunkUse, char, Option<Style>, &str); 5] = [
+const KINDS: [(ChunkUse, char, Option<Style>, &str); 6] = [
     (ChunkUse::Journal, '#', Some(Style::Journal), "journal"),
     (ChunkUse::JournalFree, '+', Some(Style::Journal), "journal, free"),
     (ChunkUse::Chain, '=', Some(Style::Chain), "chains"),
     (ChunkUse::Pinned, '!', Some(Style::Bad), "pinned"),
+    (ChunkUse::Snapshot, '-', Some(Style::Dim), "snapshot"),
     (ChunkUse::Free, '.', Some(Style::Dim), "free"),
 ];
 

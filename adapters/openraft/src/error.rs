@@ -1,0 +1,77 @@
+//! What can go wrong, and how openraft hears of it.
+
+use std::io;
+
+use crate::codec::CodecError;
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of this crate. openraft 0.10 is told it as the source of an [`io::Error`], openraft 0.9 as the source of its `StorageError`.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The log refused or failed.
+    #[error(transparent)]
+    Log(#[from] strandlog::Error),
+
+    /// A value's own serialization refused.
+    #[error("group {group}: {what} cannot be encoded: {source}")]
+    Encode {
+        /// The group.
+        group: u64,
+        /// What was to be encoded.
+        what: &'static str,
+        /// Why it could not be.
+        source: CodecError,
+    },
+
+    /// Bytes read from the log are intact (their checksum holds) but are not what this crate writes for these types.
+    #[error("group {group}: {what} cannot be decoded: {source}")]
+    Decode {
+        /// The group.
+        group: u64,
+        /// What was to be decoded.
+        what: &'static str,
+        /// Why it could not be.
+        source: CodecError,
+    },
+
+    /// The log knows that it lost something of this group, which therefore must neither vote nor acknowledge. Remove the replica and let
+    /// it come back as a new member.
+    #[error("group {group} is damaged: {what}")]
+    Damaged {
+        /// The group.
+        group: u64,
+        /// The log's own report.
+        what: String,
+    },
+
+    /// An append would leave a hole, or rewrite what was purged; or a truncation would cut off what was purged.
+    #[error("group {group}: index {index} does not continue the log, which holds {first}..{next}")]
+    NotContinuous {
+        /// The group.
+        group: u64,
+        /// The index.
+        index: u64,
+        /// First index of the log.
+        first: u64,
+        /// The index that comes next.
+        next: u64,
+    },
+
+    /// Entries given together are not consecutive.
+    #[error("group {group}: entry {index} does not follow the one before it")]
+    NotConsecutive {
+        /// The group.
+        group: u64,
+        /// The entry's index.
+        index: u64,
+    },
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::other(error)
+    }
+}

@@ -1,0 +1,272 @@
+//! One group's part of the log, in openraft's indexes. Both versions of openraft stand on it.
+//!
+//! openraft counts from 0, the log from 1: an entry lies one *slot* higher than its index says.
+
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use strandlog::{Batch, Entry, Lsn, Replica, Wal};
+
+use crate::codec;
+use crate::encoded::Encoded;
+use crate::{Error, PURGED, Result};
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    wal: Arc<Wal>,
+    replica: Replica,
+    /// How often the log's end was cut off: what was read meanwhile may be of two logs.
+    cuts: AtomicU64,
+}
+
+impl Group {
+    pub fn open(wal: Arc<Wal>, id: u64) -> Result<Self> {
+        let replica = wal.replica(id);
+        if let Some(damage) = replica.damage().first() {
+            return Err(Error::Damaged { group: id, what: damage.to_string() });
+        }
+        Ok(Self { wal, replica, cuts: AtomicU64::new(0) })
+    }
+
+    pub fn id(&self) -> u64 {
+        self.replica.id()
+    }
+
+    /// The indexes of the entries it holds.
+    pub fn held(&self) -> Range<u64> {
+        let (first, last) = self.replica.bounds();
+        first.saturating_sub(1)..last
+    }
+
+    /// The entry at the end.
+    pub fn last(&self) -> Result<Option<Bytes>> {
+        let held = self.held();
+        if held.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.replica.entry(held.end)?.data))
+    }
+
+    /// All entries of `wanted` that the log holds, as of one moment.
+    pub fn read(&self, wanted: &Range<u64>) -> Result<Vec<Entry>> {
+        loop {
+            let cuts = self.cuts.load(Ordering::Acquire);
+            match self.read_once(wanted) {
+                Ok(entries) if self.cuts.load(Ordering::Acquire) == cuts => return Ok(entries),
+                // Cut off or purged while it was read. Whoever did that got on, so this ends.
+                Ok(_) => {}
+                Err(Error::Log(strandlog::Error::Compacted { .. } | strandlog::Error::OutOfRange { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_once(&self, wanted: &Range<u64>) -> Result<Vec<Entry>> {
+        let range = overlap(&self.held(), wanted);
+        let mut entries = Vec::new();
+        let mut slots = slots(&range);
+        while !slots.is_empty() {
+            let some = self.replica.entries(slots.clone(), usize::MAX)?;
+            let Some(last) = some.last() else { break };
+            slots.start = last.index.saturating_add(1);
+            if entries.is_empty() {
+                entries = some;
+            } else {
+                entries.extend(some);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The first entries of `wanted` that the log holds: at least one if it holds any, of about `bytes` together.
+    pub fn read_some(&self, wanted: &Range<u64>, bytes: usize) -> Result<Vec<Entry>> {
+        loop {
+            let cuts = self.cuts.load(Ordering::Acquire);
+            let range = overlap(&self.held(), wanted);
+            match self.replica.entries(slots(&range), bytes) {
+                Ok(entries) if self.cuts.load(Ordering::Acquire) == cuts => return Ok(entries),
+                Ok(_) => {}
+                Err(strandlog::Error::Compacted { .. } | strandlog::Error::OutOfRange { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Appends: readable on return, `done` when durable, after all that was written before. What lies at and behind the first index is
+    /// overwritten; what was purged is not stored again.
+    pub fn append(&self, entries: &Encoded, done: impl FnOnce(strandlog::Result<Lsn>) + Send + 'static) -> Result<()> {
+        let held = self.held();
+        let mut slots = entries.slots();
+        let mut batch = Batch::new();
+        if let Some(&(slot, ..)) = slots.first()
+            && slot <= held.start
+            && self.replica.get(PURGED)?.is_some()
+        {
+            slots.retain(|&(slot, ..)| slot > held.start);
+        }
+        if let Some(&(slot, ..)) = slots.first() {
+            let first = slot - 1;
+            if held.contains(&first) {
+                // By itself, so that no reader takes the old end for the new one's beginning.
+                if let Some(cut) = self.cut(first)? {
+                    drop(self.wal.submit(cut)?);
+                    self.cuts.fetch_add(1, Ordering::AcqRel);
+                }
+            } else if first > held.end && held.is_empty() && self.replica.get(PURGED)?.is_none() {
+                // A log may begin anywhere, as long as nobody knows what was before it.
+                batch.install_snapshot(self.id(), first, 0);
+            } else if first != held.end {
+                return Err(self.not_continuous(first));
+            }
+            batch.append(self.id(), &slots);
+        }
+        self.wal.submit_with(batch, done)?;
+        Ok(())
+    }
+
+    /// Cuts off everything from index `end` on; durable on return.
+    ///
+    /// It waits because openraft puts nothing of its own behind it: a snapshot that it installs next is durable elsewhere, and found
+    /// beside the old end after a power cut it would keep the node from starting.
+    pub async fn truncate(&self, end: u64) -> Result<()> {
+        let Some(batch) = self.cut(end)? else { return Ok(()) };
+        let pending = self.wal.submit_async(batch).await?;
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        pending.await?;
+        Ok(())
+    }
+
+    /// The batch that cuts off everything from index `end` on, if there is anything.
+    ///
+    /// The log cuts where something is appended, so the last entry kept is appended once more.
+    fn cut(&self, end: u64) -> Result<Option<Batch>> {
+        let held = self.held();
+        if end >= held.end {
+            return Ok(None);
+        }
+        if end < held.start {
+            return Err(self.not_continuous(end));
+        }
+        let mut batch = Batch::new();
+        if end == held.start {
+            batch.install_snapshot(self.id(), end, self.replica.term(end)?);
+        } else {
+            batch.append(self.id(), &[self.replica.entry(end)?]);
+        }
+        Ok(Some(batch))
+    }
+
+    /// Forgets the entries up to `index`, and remembers `log_id` as the point. Costs no sync: it rides with the next one.
+    pub async fn purge<L: Serialize>(&self, index: u64, term: u64, log_id: &L) -> Result<()> {
+        let held = self.held();
+        let Some(next) = index.checked_add(1).filter(|next| next.checked_add(1).is_some()) else {
+            return Err(self.not_continuous(index));
+        };
+        if next < held.start {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        if next <= held.end {
+            batch.truncate_prefix(self.id(), next + 1);
+        } else {
+            batch.install_snapshot(self.id(), next, term);
+        }
+        batch.put(self.id(), PURGED, &self.encode("purge point", log_id)?).lazy();
+        drop(self.wal.submit_async(batch).await?);
+        Ok(())
+    }
+
+    /// Sets or deletes a value; durable on return.
+    pub async fn put<T: Serialize>(&self, key: &'static [u8], what: &'static str, value: &T) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(self.id(), key, &self.encode(what, value)?);
+        self.wal.submit_async(batch).await?.await?;
+        Ok(())
+    }
+
+    /// Sets or deletes a value, with the next sync that somebody asks for.
+    pub async fn put_lazily<T: Serialize>(
+        &self,
+        key: &'static [u8],
+        what: &'static str,
+        value: Option<&T>,
+    ) -> Result<()> {
+        let mut batch = Batch::new();
+        match value {
+            Some(value) => batch.put(self.id(), key, &self.encode(what, value)?),
+            None => batch.delete(self.id(), key),
+        };
+        batch.lazy();
+        drop(self.wal.submit_async(batch).await?);
+        Ok(())
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, key: &'static [u8]) -> Result<Option<T>> {
+        self.replica.get(key)?.map(|bytes| self.decode("state", &bytes)).transpose()
+    }
+
+    pub fn encode<T: Serialize>(&self, what: &'static str, value: &T) -> Result<Vec<u8>> {
+        codec::encode(value).map_err(|source| Error::Encode { group: self.id(), what, source })
+    }
+
+    pub fn decode<T: DeserializeOwned>(&self, what: &'static str, bytes: &[u8]) -> Result<T> {
+        codec::decode(bytes).map_err(|source| Error::Decode { group: self.id(), what, source })
+    }
+
+    fn not_continuous(&self, index: u64) -> Error {
+        let Range { start, end } = self.held();
+        Error::NotContinuous { group: self.id(), index, first: start, next: end }
+    }
+}
+
+/// The part of `wanted` that is held.
+fn overlap(held: &Range<u64>, wanted: &Range<u64>) -> Range<u64> {
+    let start = held.start.max(wanted.start);
+    start..held.end.min(wanted.end).max(start)
+}
+
+fn slots(range: &Range<u64>) -> Range<u64> {
+    range.start.saturating_add(1)..range.end.saturating_add(1)
+}
+
+/// A range as openraft gives it, with its bounds written out.
+pub(crate) fn plain(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&last) => last.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_written_out() {
+        assert_eq!(plain(&(3..7)), 3..7);
+        assert_eq!(plain(&(3..=7)), 3..8);
+        assert_eq!(plain(&(..7)), 0..7);
+        assert_eq!(plain(&..), 0..u64::MAX);
+        assert_eq!(plain(&(Bound::Excluded(u64::MAX), Bound::Included(u64::MAX))), u64::MAX..u64::MAX);
+    }
+
+    #[test]
+    fn only_what_is_held_is_read() {
+        assert_eq!(overlap(&(3..7), &(0..100)), 3..7);
+        assert_eq!(overlap(&(3..7), &(4..6)), 4..6);
+        assert!(overlap(&(3..7), &(7..9)).is_empty());
+        assert!(overlap(&(3..7), &(0..3)).is_empty());
+        assert_eq!(slots(&(3..7)), 4..8);
+    }
+}

@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(not(any(feature = "v010", feature = "v09")))]
+compile_error!("enable the feature `v010` (openraft 0.10, the default) or `v09` (openraft 0.9), or both");
+
+mod codec;
+mod encoded;
+mod error;
+mod group;
+#[cfg(feature = "v010")]
+pub mod v010;
+#[cfg(feature = "v09")]
+pub mod v09;
+
+pub use codec::CodecError;
+pub use error::{Error, Result};
+#[cfg(feature = "v010")]
+pub use v010::{LogReader, LogStore};
+
+/// Key of a group's vote.
+pub const VOTE: &[u8] = b"vote";
+/// Key of a group's committed log id.
+pub const COMMITTED: &[u8] = b"committed";
+/// Key of the log id up to which a group's log was purged.
+pub const PURGED: &[u8] = b"purged";
+
+/// What one read for replication, or for applying, takes at most (one entry at least): it is all in memory at once.
+const READ_BYTES: usize = 1 << 20;

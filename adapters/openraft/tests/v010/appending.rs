@@ -1,0 +1,147 @@
+//! `append` waits for nothing: what it wrote can be read while the disk is still at it, and is acknowledged in order afterwards.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use futures_util::FutureExt;
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
+use strandlog::Wal;
+use strandlog::disk::sim::SimDisk;
+use strandlog::disk::{Disk, DiskInfo, Map};
+
+use crate::support::{
+    Store, Types, append_later, disk, entry, held, indexes, log_id, open, options, store, told_already, vote,
+};
+
+/// A disk whose writes wait until they are let through.
+#[derive(Debug)]
+struct Gate {
+    disk: Arc<SimDisk>,
+    shut: Mutex<bool>,
+    opened: Condvar,
+    waited: AtomicBool,
+}
+
+impl Gate {
+    fn set(&self, shut: bool) {
+        *self.shut.lock().unwrap() = shut;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut shut = self.shut.lock().unwrap();
+        while *shut {
+            self.waited.store(true, Ordering::SeqCst);
+            shut = self.opened.wait(shut).unwrap();
+        }
+    }
+}
+
+impl Disk for Gate {
+    fn len(&self) -> u64 {
+        Disk::len(&*self.disk)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.pass();
+        self.disk.write_at(offset, buf)
+    }
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.pass();
+        self.disk.write_durable_at(offset, buf)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.pass();
+        self.disk.flush()
+    }
+    fn map(&self) -> Option<Arc<Map>> {
+        self.disk.map()
+    }
+    fn info(&self) -> DiskInfo {
+        self.disk.info()
+    }
+    fn release(&self) {
+        self.disk.release();
+    }
+}
+
+fn gated() -> (Arc<Gate>, Arc<Wal>) {
+    let gate = Arc::new(Gate {
+        disk: disk(),
+        shut: Mutex::new(false),
+        opened: Condvar::new(),
+        waited: AtomicBool::new(false),
+    });
+    let wal = Arc::new(options().open_disk(Arc::clone(&gate) as Arc<dyn Disk>).unwrap());
+    (gate, wal)
+}
+
+#[tokio::test]
+async fn appends_return_and_can_be_read_while_the_disk_writes_and_are_told_in_order_afterwards() {
+    let (gate, wal) = gated();
+    let mut groups: Vec<Store> = (0..20).map(|group| store(&wal, group)).collect();
+    gate.set(true);
+    let mut told = Vec::new();
+    for index in 0..30 {
+        for group in &mut groups {
+            told.push(append_later(group, entry(1, index, "soon")).await);
+        }
+    }
+    for group in &mut groups {
+        assert_eq!(indexes(&held(group).await.entries), (0..30).collect::<Vec<_>>());
+        // These have no sync of their own, and wait for none.
+        group.save_committed(Some(log_id(1, 20))).await.unwrap();
+        group.purge(log_id(1, 4)).await.unwrap();
+        assert_eq!(indexes(&group.reader().try_get_log_entries(..8).await.unwrap()), [5, 6, 7]);
+    }
+    while !gate.waited.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    assert!(told.iter_mut().all(|told| told_already(told).is_none()), "acknowledged, and not yet written");
+
+    gate.set(false);
+    while let Some(last) = told.pop() {
+        last.await.unwrap().unwrap();
+        // One log, one order: all before it have been told, too.
+        for mut before in std::mem::take(&mut told) {
+            told_already(&mut before).expect("told before the later one").unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vote_waits_for_the_disk_and_comes_behind_what_was_appended_before() {
+    let (gate, wal) = gated();
+    let mut group = store(&wal, 1);
+    gate.set(true);
+    let mut told = append_later(&mut group, entry(1, 0, "first")).await;
+    let early = vote(5, 3);
+    {
+        let mut saving = Box::pin(group.save_vote(&early));
+        assert!((&mut saving).now_or_never().is_none(), "a vote that is not durable was returned");
+        gate.set(false);
+        saving.await.unwrap();
+    }
+    told_already(&mut told).expect("told before the vote").unwrap();
+    let found = Arc::new(gate.disk.crash_lost_all());
+    let found = held(&mut store(&open(&found), 1)).await;
+    assert_eq!((found.vote, found.last), (Some(early), Some(log_id(1, 0))));
+}
+
+#[tokio::test]
+async fn an_append_of_nothing_is_told_after_what_was_before_it() {
+    let (gate, wal) = gated();
+    let mut group = store(&wal, 1);
+    gate.set(true);
+    let mut first = append_later(&mut group, entry(1, 0, "first")).await;
+    let (told, mut nothing) = Types::oneshot();
+    group.append([], IOFlushed::signal(told)).await.unwrap();
+    assert!(told_already(&mut nothing).is_none());
+    gate.set(false);
+    nothing.await.unwrap().unwrap();
+    told_already(&mut first).expect("told").unwrap();
+}

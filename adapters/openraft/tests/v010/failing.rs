@@ -1,0 +1,103 @@
+//! A disk that fails: whoever waits is told, nothing is acknowledged afterwards, and what is there can be read.
+
+use std::sync::Arc;
+
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::type_config::TypeConfigExt;
+use strandlog::disk::sim::{EIO, Fault};
+use strandlog_openraft::{Error, LogStore};
+
+use crate::support::{Told, Types, append, append_later, disk, entry, held, log_id, open, open_still, store, vote};
+
+#[tokio::test]
+async fn whoever_waits_for_a_failed_write_gets_its_error() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut groups: Vec<_> = (0..10).map(|group| store(&wal, group)).collect();
+    for group in &mut groups {
+        append(group, 1, 0..2).await;
+    }
+    disk.on_event(|_| Some(Fault::Error(EIO)));
+    let mut told = Vec::new();
+    for group in &mut groups {
+        // The first write may have failed already: then the append itself says so.
+        match group.append([entry(1, 2, "lost")], signal(&mut told)).await {
+            Ok(()) => {}
+            Err(error) => assert!(error.to_string().contains("poisoned"), "{error}"),
+        }
+    }
+    assert!(!told.is_empty());
+    let mut errors = 0;
+    for told in told {
+        // A refused append drops its callback: openraft has the error of the append.
+        if let Ok(outcome) = told.await {
+            let error = outcome.expect_err("acknowledged, and not written");
+            assert!(error.to_string().contains("poisoned"), "{error}");
+            errors += 1;
+        }
+    }
+    assert!(errors > 0);
+    for group in &mut groups {
+        assert!(group.save_vote(&vote(9, 9)).await.is_err());
+        assert!(group.truncate_after(Some(log_id(1, 0))).await.is_err());
+        assert!(group.purge(log_id(1, 0)).await.is_err());
+        assert!(group.save_committed(Some(log_id(1, 0))).await.is_err());
+        assert_eq!(group.reader().try_get_log_entries(..2).await.unwrap().len(), 2, "reads are still served");
+    }
+    let found = open_still(&Arc::new(disk.crash_lost_all()));
+    for group in 0..10 {
+        let found = held(&mut store(&found, group)).await;
+        assert_eq!((found.vote, found.last), (None, Some(log_id(1, 1))));
+    }
+}
+
+fn signal(told: &mut Vec<Told>) -> IOFlushed<Types> {
+    let (sender, receiver) = Types::oneshot();
+    told.push(receiver);
+    IOFlushed::signal(sender)
+}
+
+#[tokio::test]
+async fn a_log_that_is_dropped_tells_whoever_waits() {
+    let disk = disk();
+    let wal = open_still(&disk);
+    let mut group = store(&wal, 1);
+    let told = append_later(&mut group, entry(1, 0, "in the air")).await;
+    wal.close().unwrap();
+    // Closing makes durable what was submitted.
+    told.await.unwrap().unwrap();
+    let refused = group.append([entry(1, 1, "too late")], signal(&mut Vec::new())).await.unwrap_err();
+    assert!(refused.to_string().contains("closed"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_damaged_group_is_not_opened_and_its_neighbours_are() {
+    let disk = disk();
+    let wal = open(&disk);
+    for group in 1..=3 {
+        append(&mut store(&wal, group), 1, 0..3).await;
+    }
+    let text = "find me ".repeat(2000);
+    let mut hurt = store(&wal, 2);
+    hurt.blocking_append([entry(1, 3, &text)]).await.unwrap();
+    append(&mut store(&wal, 3), 1, 3..4).await;
+    wal.close().unwrap();
+    let image = disk.kept_image();
+    let at = image.windows(16).position(|window| window == b"find me find me ").expect("it is written somewhere");
+    disk.flip_bit(at as u64 + 5, 3);
+
+    let wal = open_still(&Arc::new(disk.crash_lost_all()));
+    let damage = wal.verify(|_| {}).unwrap().damage;
+    assert!(damage.iter().all(|damage| damage.replica == 2) && !damage.is_empty(), "{damage:?}");
+    // Whether the opening or the reading finds it: never a wrong byte.
+    match LogStore::<Types>::new(Arc::clone(&wal), 2) {
+        Err(error) => assert!(matches!(error, Error::Damaged { group: 2, .. }), "{error}"),
+        Ok(group) => {
+            let error = group.reader().try_get_log_entries(..).await.unwrap_err();
+            assert!(error.to_string().contains("damaged"), "{error}");
+        }
+    }
+    for group in [1, 3] {
+        assert!(held(&mut store(&wal, group)).await.last.is_some());
+    }
+}

@@ -1,0 +1,13 @@
+//! openraft 0.10: its own storage suite, and what that leaves out.
+
+#![cfg(feature = "v010")]
+
+mod appending;
+mod failing;
+mod machine;
+mod many_groups;
+mod power_cut;
+mod reopen;
+mod scribe;
+mod suite;
+mod support;

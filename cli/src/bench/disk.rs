@@ -1,0 +1,122 @@
+//! A disk that notes how large the commits are, and how long the device takes for them.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use strandlog::disk::{Disk, DiskInfo, FileDisk, Map};
+
+use crate::measure::Latencies;
+
+/// How every frame begins.
+const FRAME: &[u8] = b"SFRM";
+/// Frames are whole blocks, and at most a segment long: sizes by powers of two, from one block on.
+const LEAST_BITS: u32 = 12;
+/// Up to the largest segment.
+pub const SIZES: usize = 15;
+
+/// What was noted.
+#[derive(Clone, Debug)]
+pub struct Notes {
+    /// Durable writes of frames.
+    pub writes: Latencies,
+    /// Frames by size: up to 4 KiB, up to 8 KiB, and so on.
+    pub sizes: [u64; SIZES],
+    /// Bytes of all frames.
+    pub bytes: u64,
+}
+
+impl Notes {
+    /// Frames.
+    pub fn frames(&self) -> u64 {
+        self.sizes.iter().sum()
+    }
+}
+
+/// The largest frame that is counted in a class, in bytes.
+pub fn class_bytes(class: usize) -> u64 {
+    1 << (LEAST_BITS as usize + class.min(SIZES))
+}
+
+#[derive(Debug)]
+pub struct NotedDisk {
+    inner: FileDisk,
+    notes: Mutex<Notes>,
+}
+
+impl NotedDisk {
+    pub fn new(inner: FileDisk) -> Self {
+        Self { inner, notes: Mutex::new(Notes { writes: Latencies::new(), sizes: [0; SIZES], bytes: 0 }) }
+    }
+
+    /// What was noted so far.
+    pub fn notes(&self) -> Notes {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, buf: &[u8], since: Option<Instant>) {
+        if !buf.starts_with(FRAME) {
+            return;
+        }
+        let bits = (buf.len() as u64).next_power_of_two().trailing_zeros();
+        let class = (bits.saturating_sub(LEAST_BITS) as usize).min(SIZES - 1);
+        let mut notes = self.lock();
+        notes.sizes[class] += 1;
+        notes.bytes += buf.len() as u64;
+        if let Some(since) = since {
+            notes.writes.record(since);
+        }
+    }
+}
+
+impl Disk for NotedDisk {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buf)
+    }
+
+    fn prefetch(&self, offset: u64, len: u64) {
+        self.inner.prefetch(offset, len);
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, buf)?;
+        // Beside payloads that were placed: a flush of them all follows.
+        self.note(buf, None);
+        Ok(())
+    }
+
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let start = Instant::now();
+        self.inner.write_durable_at(offset, buf)?;
+        self.note(buf, Some(start));
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.inner.flush()
+    }
+
+    fn check_size(&self) -> io::Result<()> {
+        self.inner.check_size()
+    }
+
+    fn map(&self) -> Option<Arc<Map>> {
+        self.inner.map()
+    }
+
+    fn info(&self) -> DiskInfo {
+        self.inner.info()
+    }
+
+    fn release(&self) {
+        self.inner.release();
+    }
+}

@@ -1,0 +1,206 @@
+//! The workers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, RngCore, SeedableRng};
+use strandlog::{Batch, Error, Wal};
+
+use super::plan::{LAG, Plan, RUN, STATE_BYTES};
+use crate::args::Workload;
+use crate::measure::Latencies;
+
+/// What one worker did since it was last asked.
+#[derive(Debug)]
+pub struct Done {
+    pub latencies: Latencies,
+    pub items: u64,
+}
+
+/// Where a worker writes down what it did: nobody waits long for it.
+#[derive(Debug)]
+pub struct Slot(Mutex<Done>);
+
+impl Slot {
+    pub fn new() -> Self {
+        Self(Mutex::new(Done { latencies: Latencies::new(), items: 0 }))
+    }
+
+    fn note(&self, since: Instant, items: u64) {
+        let mut done = self.lock();
+        done.latencies.record(since);
+        done.items += items;
+    }
+
+    /// Moves what was done into `all`.
+    pub fn drain(&self, all: &mut Done) {
+        let mut done = self.lock();
+        all.latencies.add(&done.latencies);
+        all.items += std::mem::take(&mut done.items);
+        done.latencies.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Done> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that no device compresses.
+pub struct Payload(Vec<u8>);
+
+impl Payload {
+    /// Enough that no two commits look alike.
+    const LEAST_BYTES: usize = 8 << 20;
+
+    pub fn new(longest: usize) -> Self {
+        let mut bytes = vec![0; Self::LEAST_BYTES + longest];
+        SmallRng::seed_from_u64(1).fill_bytes(&mut bytes);
+        Self(bytes)
+    }
+
+    /// Another slice for each `n`.
+    fn get(&self, n: u64, len: usize) -> &[u8] {
+        let at = (n.wrapping_mul(len as u64) % Self::LEAST_BYTES as u64) as usize;
+        self.0.get(at..at + len).unwrap_or(&[])
+    }
+}
+
+/// What every worker shares.
+pub struct Work<'a> {
+    pub wal: &'a Wal,
+    pub plan: &'a Plan,
+    pub payload: &'a Payload,
+    pub stop: &'a AtomicBool,
+}
+
+impl Work<'_> {
+    /// Works until it is told to stop, or until something fails.
+    pub fn run(&self, thread: u64, slot: &Arc<Slot>) -> Result<(), Error> {
+        match self.plan.workload {
+            Workload::Append | Workload::Batch => self.append(thread, slot),
+            Workload::Churn => self.churn(thread, slot),
+            Workload::State => self.state(thread, slot),
+            Workload::Window => self.window(slot),
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The replicas of one thread.
+    fn mine(&self, thread: u64) -> Vec<u64> {
+        (0..self.plan.replicas).filter(|r| r % self.plan.threads == thread).map(|r| r + 1).collect()
+    }
+
+    /// One entry to each of so many of its replicas, in turn.
+    fn append(&self, thread: u64, slot: &Slot) -> Result<(), Error> {
+        let (mine, keep) = (self.mine(thread), self.plan.keep);
+        let mut next = vec![1_u64; mine.len()];
+        let (mut batch, mut n) = (Batch::new(), thread << 32);
+        let mut at = 0;
+        while !self.stopped() {
+            for _ in 0..self.plan.together {
+                let (Some(&replica), Some(index)) = (mine.get(at), next.get_mut(at)) else { return Ok(()) };
+                batch.append(replica, &[(*index, 1, self.payload.get(n, self.plan.entry_bytes))]);
+                if index.is_multiple_of(keep) {
+                    batch.truncate_prefix(replica, *index - keep / 2);
+                }
+                *index += 1;
+                n += 1;
+                at = (at + 1) % mine.len();
+            }
+            let start = Instant::now();
+            self.wal.commit(&mut batch)?;
+            slot.note(start, self.plan.together);
+        }
+        Ok(())
+    }
+
+    /// Eight entries to a replica drawn at random, which keeps 20 to 40; one in a hundred is not truncated for long.
+    fn churn(&self, thread: u64, slot: &Slot) -> Result<(), Error> {
+        const LONGEST: u64 = 40;
+        const SHORTEST: u64 = 20;
+        let mine = self.mine(thread);
+        let mut heads = vec![(1_u64, 1_u64); mine.len()];
+        let (mut rng, mut batch) = (SmallRng::seed_from_u64(thread), Batch::new());
+        while !self.stopped() {
+            let at = rng.random_range(0..mine.len());
+            let (Some(&replica), Some((first, next))) = (mine.get(at), heads.get_mut(at)) else { return Ok(()) };
+            let payload = |i: u64| self.payload.get(thread * 1_000_003 + i * 8191, self.plan.entry_bytes);
+            let entries: Vec<(u64, u64, &[u8])> = (*next..*next + RUN).map(|i| (i, 1, payload(i))).collect();
+            *next += RUN;
+            batch.append(replica, &entries);
+            let longest = if replica % 100 == 7 { LAG } else { LONGEST };
+            if *next - *first > longest {
+                *first = *next - SHORTEST;
+                batch.truncate_prefix(replica, *first);
+            }
+            let start = Instant::now();
+            self.wal.commit(&mut batch)?;
+            slot.note(start, RUN);
+        }
+        Ok(())
+    }
+
+    /// Terms and votes.
+    fn state(&self, thread: u64, slot: &Slot) -> Result<(), Error> {
+        let mine = self.mine(thread);
+        let (mut batch, mut n, mut at) = (Batch::new(), thread << 32, 0);
+        while !self.stopped() {
+            for _ in 0..self.plan.together {
+                let Some(&replica) = mine.get(at) else { return Ok(()) };
+                batch.put(replica, b"hard_state", self.payload.get(n, STATE_BYTES));
+                n += 1;
+                at = (at + 1) % mine.len();
+            }
+            let start = Instant::now();
+            self.wal.commit(&mut batch)?;
+            slot.note(start, self.plan.together);
+        }
+        Ok(())
+    }
+
+    /// Never waits for a commit: only for one of too many that are outstanding.
+    fn window(&self, slot: &Arc<Slot>) -> Result<(), Error> {
+        /// One append in so many is timed: a clock read for each would be part of what is measured.
+        const TIMED: u64 = 16;
+        let (done, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
+        let poller = std::thread::current();
+        let (mut batch, mut sent, mut round) = (Batch::new(), 0_u64, 0_u64);
+        while !self.stopped() {
+            round += 1;
+            for replica in 1..=self.plan.replicas {
+                while sent - done.load(Ordering::Acquire) >= self.plan.window {
+                    std::thread::park();
+                }
+                batch.append(replica, &[(round, 1, self.payload.get(sent, self.plan.entry_bytes))]);
+                if round.is_multiple_of(self.plan.keep) {
+                    batch.truncate_prefix(replica, round - self.plan.keep / 2);
+                }
+                let start = sent.is_multiple_of(TIMED).then(Instant::now);
+                let (done, failed, slot, poller) =
+                    (Arc::clone(&done), Arc::clone(&failed), Arc::clone(slot), poller.clone());
+                self.wal.submit_with(&mut batch, move |outcome| {
+                    match (outcome, start) {
+                        (Ok(_), Some(start)) => slot.note(start, TIMED),
+                        (Ok(_), None) => {}
+                        (Err(error), _) => drop(failed.lock().unwrap_or_else(PoisonError::into_inner).insert(error)),
+                    }
+                    done.fetch_add(1, Ordering::Release);
+                    poller.unpark();
+                })?;
+                sent += 1;
+                if self.stopped() {
+                    break;
+                }
+            }
+            if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return Err(error);
+            }
+        }
+        self.wal.sync().map(|_| ())
+    }
+}

@@ -1,0 +1,155 @@
+//! `strandlog export`
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+use strandlog::{Damage, Error, Lost, Replica, Wal};
+
+use crate::args::Export;
+use crate::failure::{Failure, Result};
+use crate::item::{FORMAT, Sums, encoded};
+use crate::output::{Output, Style};
+use crate::size::count;
+use crate::{open, progress};
+
+/// Payload read at a time.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Writes the whole log as lines.
+pub fn run(args: &Export, out: &mut Output) -> Result<ExitCode> {
+    if let Some(path) = args.out.as_ref().filter(|path| path.exists()) {
+        return Err(Failure::Request(format!("{} exists; an export never overwrites", path.display())));
+    }
+    let wal = open::read_only(&args.path, out.is_json())?;
+    let bar = progress::replicas("exporting", out.is_json());
+    let (sums, lost) = match &args.out {
+        Some(path) => to_file(&wal, path, &bar)?,
+        None => export(&wal, out, &bar)?,
+    };
+    bar.finish_and_clear();
+    let code = if lost == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    let Some(path) = &args.out else {
+        if lost > 0 {
+            eprintln!("strandlog: {lost} things could not be read: the lines with `lost` name them");
+        }
+        return Ok(code);
+    };
+    if out.is_json() {
+        out.json(&json!({
+            "exported": path.display().to_string(), "replicas": sums.replicas, "entries": sums.entries, "keys": sums.keys,
+            "lost": lost,
+        }))?;
+        return Ok(code);
+    }
+    let done = if lost == 0 { out.styled(Style::Good, "exported") } else { out.styled(Style::Bad, "EXPORTED IN PART") };
+    let (replicas, entries, keys) = (count(sums.replicas), count(sums.entries), count(sums.keys));
+    out.line(format_args!("{done} {}: {replicas} replicas, {entries} entries, {keys} keys", path.display()))?;
+    if lost > 0 {
+        out.line(format_args!("  {lost} things could not be read: the lines with `lost` name them"))?;
+    }
+    Ok(code)
+}
+
+/// Under another name until it is whole: half an export must not be taken for one.
+fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar) -> Result<(Sums, u64)> {
+    let mut unfinished = path.to_owned().into_os_string();
+    unfinished.push(".exporting");
+    let unfinished = PathBuf::from(unfinished);
+    let failed = |e: std::io::Error| Failure::Request(format!("writing {}: {e}", path.display()));
+    let written = File::create(&unfinished).map_err(failed).and_then(|file| {
+        let mut sink = BufWriter::new(file);
+        let done = export(wal, &mut sink, bar)?;
+        let file = sink.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.sync_all().and_then(|()| std::fs::hard_link(&unfinished, path)).map_err(failed)?;
+        Ok(done)
+    });
+    // The other name of what was written, or what is no use to anybody.
+    let _ = std::fs::remove_file(&unfinished);
+    written
+}
+
+/// Answers what was written, and how much was lost.
+fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar) -> Result<(Sums, u64)> {
+    let (stats, ids) = (wal.stats(), wal.replicas());
+    bar.set_length(ids.len() as u64);
+    writeln!(
+        sink,
+        r#"{{"strandlog":{FORMAT},"replicas":{},"capacity":{},"chunk_size":{},"segment_size":{},"journal_cap":{}}}"#,
+        ids.len(),
+        stats.capacity,
+        stats.chunk_size,
+        stats.segment_size,
+        stats.journal_cap_segments * stats.segment_size
+    )?;
+    let (mut sums, mut lost) = (Sums::default(), stats.unnamed_losses);
+    for id in ids {
+        let replica = wal.replica(id);
+        lost += head_and_keys(&replica, sink, &mut sums)?;
+        lost += entries(&replica, sink, &mut sums)?;
+        sums.replicas += 1;
+        bar.inc(1);
+    }
+    writeln!(sink, r#"{{"end":true,"replicas":{},"entries":{},"keys":{}}}"#, sums.replicas, sums.entries, sums.keys)?;
+    Ok((sums, lost))
+}
+
+fn head_and_keys(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<u64> {
+    let (id, (first, last)) = (replica.id(), replica.bounds());
+    let before = replica.term(first - 1).unwrap_or(0);
+    writeln!(sink, r#"{{"replica":{id},"first":{first},"last":{last},"term_before_first":{before}}}"#)?;
+    let mut keys = replica.keys();
+    keys.sort_unstable();
+    let mut state_lost = replica.damage().iter().any(|d| d.lost == Lost::State);
+    for key in keys {
+        match replica.get(&key) {
+            Ok(Some(value)) => {
+                writeln!(sink, r#"{{"replica":{id},"key":"{}","value":"{}"}}"#, encoded(&key), encoded(&value))?;
+                sums.keys += 1;
+            }
+            Ok(None) => {}
+            Err(Error::Damaged(_)) => state_lost = true,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if state_lost {
+        writeln!(sink, r#"{{"replica":{id},"lost":"state"}}"#)?;
+    }
+    Ok(state_lost.into())
+}
+
+fn entries(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<u64> {
+    let (id, (first, last)) = (replica.id(), replica.bounds());
+    let mut next = Some(first);
+    let mut lost = 0;
+    while let Some(from) = next.filter(|&i| i <= last) {
+        let read = match last.checked_add(1) {
+            Some(end) => replica.entries(from..end, STEP_BYTES),
+            // The last possible index: a range cannot say it.
+            None => replica.entry(from).map(|e| vec![e]),
+        };
+        match read {
+            Ok(some) => {
+                for e in &some {
+                    let data = encoded(&e.data);
+                    writeln!(sink, r#"{{"replica":{id},"index":{},"term":{},"data":"{data}"}}"#, e.index, e.term)?;
+                }
+                sums.entries += some.len() as u64;
+                next = from.checked_add(some.len().max(1) as u64);
+            }
+            Err(Error::Damaged(Damage { lost: what, .. })) => {
+                let upto = match what {
+                    Lost::Entries { last: upto, .. } => upto.clamp(from, last),
+                    _ => from,
+                };
+                writeln!(sink, r#"{{"replica":{id},"lost":[{from},{upto}]}}"#)?;
+                lost += 1;
+                next = upto.checked_add(1);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(lost)
+}

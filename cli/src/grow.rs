@@ -1,0 +1,32 @@
+//! `strandlog grow`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::args::Grow;
+use crate::failure::Result;
+use crate::output::{Output, Style};
+use crate::progress;
+use crate::size::human;
+
+/// Makes the log longer.
+pub fn run(args: &Grow, out: &mut Output) -> Result<ExitCode> {
+    let bar = progress::bytes("growing", out.is_json());
+    let grown = strandlog::grow(&args.path, args.capacity, |p| {
+        bar.set_length(p.total);
+        bar.set_position(p.done);
+    });
+    bar.finish_and_clear();
+    let grown = grown?;
+    let path = args.path.display().to_string();
+    if out.is_json() {
+        out.json(&json!({
+            "grown": path, "from": grown.from, "to": grown.to, "usable_from": grown.usable_from, "usable_to": grown.usable_to,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let done = out.styled(Style::Good, "grown");
+    out.line(format_args!("{done} {path}: from {} to {}", human(grown.from), human(grown.to)))?;
+    Ok(ExitCode::SUCCESS)
+}

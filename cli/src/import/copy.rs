@@ -1,0 +1,226 @@
+//! Copying items into a log, from wherever that stands.
+
+use std::collections::BTreeMap;
+
+use strandlog::{Batch, Error, Lost, Replica, Wal};
+
+use crate::failure::{Failure, Result};
+use crate::item::{Digest, Head, Item, Sums};
+
+/// Payload in one batch, at most; less where segments are small.
+const BATCH_BYTES: u64 = 1 << 20;
+/// Operations in one batch, at most.
+const BATCH_ITEMS: usize = 4096;
+/// Payload read back at a time.
+const STEP_BYTES: usize = 1 << 20;
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub struct Copied {
+    pub sums: Sums,
+    pub bytes: u64,
+    /// Entries that an earlier import had brought.
+    pub there_already: u64,
+    /// Everything of each replica, as it was given.
+    pub digests: BTreeMap<u64, Digest>,
+}
+
+/// Copies one replica after the other.
+pub struct Copier<'a> {
+    wal: &'a Wal,
+    batch: Batch,
+    batch_bytes: u64,
+    batch_items: usize,
+    most_bytes: u64,
+    /// Entries of the current replica that are not in the batch yet.
+    run: Vec<(u64, u64, Vec<u8>)>,
+    now: Option<Now>,
+    copied: Copied,
+}
+
+/// The replica that is being copied.
+#[derive(Clone, Copy)]
+struct Now {
+    head: Head,
+    /// The next index that must come.
+    next: Option<u64>,
+    /// What the target held of it before.
+    there: u64,
+    digest: Digest,
+}
+
+impl<'a> Copier<'a> {
+    pub fn new(wal: &'a Wal) -> Self {
+        let most_bytes = BATCH_BYTES.min(wal.stats().segment_size / 4);
+        Self {
+            wal,
+            batch: Batch::new(),
+            batch_bytes: 0,
+            batch_items: 0,
+            most_bytes,
+            run: Vec::new(),
+            now: None,
+            copied: Copied::default(),
+        }
+    }
+
+    /// Takes the next item.
+    pub fn add(&mut self, item: Item) -> Result<()> {
+        match item {
+            Item::Replica(head) => self.begin(head),
+            Item::Key { replica, key, value } => self.key(replica, &key, &value),
+            Item::Entry { replica, index, term, data } => self.entry(replica, index, term, data),
+        }
+    }
+
+    /// Everything was given.
+    pub fn finish(mut self) -> Result<Copied> {
+        self.end()?;
+        self.commit()?;
+        Ok(self.copied)
+    }
+
+    fn begin(&mut self, head: Head) -> Result<()> {
+        self.end()?;
+        let id = head.replica;
+        if self.copied.digests.contains_key(&id) {
+            return Err(Failure::Request(format!("replica {id} comes twice")));
+        }
+        let target = self.wal.replica(id);
+        let there = if target.exists() {
+            let (first, last) = target.bounds();
+            let before = target.term(first - 1).unwrap_or(0);
+            if (first, before) != (head.first, head.term_before_first) || last > head.last {
+                return Err(Failure::Request(format!(
+                    "replica {id} is there with {first}..={last} and was to be {}..={}: no import of this began there; use a fresh log",
+                    head.first, head.last
+                )));
+            }
+            last
+        } else {
+            self.batch.install_snapshot(id, head.first - 1, head.term_before_first);
+            self.batch_items += 1;
+            head.first - 1
+        };
+        let mut digest = Digest::default();
+        digest.head(&head);
+        self.now = Some(Now { head, next: Some(head.first), there, digest });
+        self.copied.sums.replicas += 1;
+        self.commit_if_full()
+    }
+
+    /// The replica that comes with each item must be the one that began.
+    fn now(&mut self, replica: u64) -> Result<&mut Now> {
+        let now = self.now.as_mut().filter(|now| now.head.replica == replica);
+        now.ok_or_else(|| Failure::Request(format!("something of replica {replica} comes before it, or after another")))
+    }
+
+    fn key(&mut self, replica: u64, key: &[u8], value: &[u8]) -> Result<()> {
+        self.now(replica)?.digest.key(key, value);
+        let held = self.wal.replica(replica).get(key).ok().flatten();
+        if held.as_deref() != Some(value) {
+            self.batch.put(replica, key, value);
+            self.batch_items += 1;
+            self.batch_bytes += (key.len() + value.len()) as u64;
+        }
+        self.copied.sums.keys += 1;
+        self.copied.bytes += value.len() as u64;
+        self.commit_if_full()
+    }
+
+    fn entry(&mut self, replica: u64, index: u64, term: u64, data: Vec<u8>) -> Result<()> {
+        let now = self.now(replica)?;
+        if now.next != Some(index) || index > now.head.last {
+            let expected = now.next.filter(|&i| i <= now.head.last);
+            let expected = expected.map_or_else(|| "no more".to_owned(), |i| i.to_string());
+            return Err(Failure::Request(format!("replica {replica}: entry {index} comes, expected was {expected}")));
+        }
+        now.next = index.checked_add(1);
+        now.digest.entry(index, term, &data);
+        let there = now.there;
+        self.copied.sums.entries += 1;
+        self.copied.bytes += data.len() as u64;
+        if index <= there {
+            self.copied.there_already += 1;
+            return Ok(());
+        }
+        self.batch_items += 1;
+        self.batch_bytes += data.len() as u64;
+        self.run.push((index, term, data));
+        self.commit_if_full()
+    }
+
+    /// The replica is complete.
+    fn end(&mut self) -> Result<()> {
+        let Some(now) = self.now.take() else { return Ok(()) };
+        self.batch.append(now.head.replica, &self.run);
+        self.run.clear();
+        let id = now.head.replica;
+        if now.next.is_some_and(|next| next <= now.head.last) {
+            return Err(Failure::Request(format!("replica {id} ends before entry {}", now.head.last)));
+        }
+        self.copied.digests.insert(id, now.digest);
+        Ok(())
+    }
+
+    fn commit_if_full(&mut self) -> Result<()> {
+        if self.batch_bytes < self.most_bytes && self.batch_items < BATCH_ITEMS {
+            return Ok(());
+        }
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        if let Some(now) = self.now {
+            self.batch.append(now.head.replica, &self.run);
+            self.run.clear();
+        }
+        (self.batch_bytes, self.batch_items) = (0, 0);
+        match self.wal.commit(&mut self.batch) {
+            Ok(_) => Ok(()),
+            Err(error @ Error::Full(_)) => Err(Failure::Request(format!(
+                "{error}\nwhat was imported stays: give the log more room (strandlog grow) and import again to go on"
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a replica of the log holds, or nothing where some of it is damaged or it is not there.
+pub fn digest(replica: &Replica) -> Result<Option<Digest>> {
+    if !replica.exists() {
+        return Ok(None);
+    }
+    let damaged = |error| match error {
+        Error::Damaged(_) => Ok(None),
+        other => Err(Failure::from(other)),
+    };
+    if replica.damage().iter().any(|d| d.lost == Lost::State) {
+        return Ok(None);
+    }
+    let (first, last) = replica.bounds();
+    let term_before_first = replica.term(first - 1).unwrap_or(0);
+    let mut digest = Digest::default();
+    digest.head(&Head { replica: replica.id(), first, last, term_before_first });
+    for key in replica.keys() {
+        match replica.get(&key) {
+            Ok(Some(value)) => digest.key(&key, &value),
+            Ok(None) => {}
+            Err(error) => return damaged(error),
+        }
+    }
+    let mut next = Some(first);
+    while let Some(from) = next.filter(|&i| i <= last) {
+        let read = match last.checked_add(1) {
+            Some(end) => replica.entries(from..end, STEP_BYTES),
+            None => replica.entry(from).map(|e| vec![e]),
+        };
+        let some = match read {
+            Ok(some) => some,
+            Err(error) => return damaged(error),
+        };
+        some.iter().for_each(|e| digest.entry(e.index, e.term, &e.data));
+        next = from.checked_add(some.len().max(1) as u64);
+    }
+    Ok(Some(digest))
+}

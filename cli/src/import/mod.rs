@@ -1,0 +1,129 @@
+//! `strandlog import`: another log, or an export, into a strandlog file.
+
+mod copy;
+mod jsonl;
+#[cfg(feature = "raft-engine")]
+mod raft_engine;
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use strandlog::Wal;
+
+use crate::args::{Import, Source};
+use crate::failure::{Failure, Result};
+use crate::item::{Item, Shape};
+use crate::output::{Output, Style};
+use crate::size::{count, human};
+use crate::{open, progress};
+use copy::{Copied, Copier};
+
+/// Something that can be imported: heads, each followed by its keys and then its entries, replicas ascending or not.
+pub trait Items {
+    /// The shape that a new log should have.
+    fn shape(&self) -> Shape;
+
+    /// The next item; nothing when all of it was given.
+    fn next(&mut self) -> Result<Option<Item>>;
+
+    /// How far it is, and of how much.
+    fn progress(&self) -> (u64, u64);
+}
+
+/// Copies, then compares.
+pub fn run(args: &Import, out: &mut Output) -> Result<ExitCode> {
+    let mut items: Box<dyn Items> = match args.from {
+        Source::Jsonl => Box::new(jsonl::Lines::open(&args.source)?),
+        #[cfg(feature = "raft-engine")]
+        Source::RaftEngine => Box::new(raft_engine::Groups::open(args)?),
+        #[cfg(not(feature = "raft-engine"))]
+        Source::RaftEngine => {
+            let why = "this build does not read raft-engine: build it with `--features raft-engine`";
+            return Err(Failure::Request(why.into()));
+        }
+    };
+    let wal = target(args, items.shape(), out)?;
+    let bar = progress::bytes("importing", out.is_json());
+    let mut copier = Copier::new(&wal);
+    while let Some(item) = items.next()? {
+        copier.add(item)?;
+        let (done, total) = items.progress();
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+    let copied = copier.finish()?;
+    bar.finish_and_clear();
+    wal.close()?;
+    drop(wal);
+    let different = verify(args, &copied, out)?;
+    report(args, &copied, &different, out)?;
+    Ok(if different.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The log that is there, or a new one.
+fn target(args: &Import, shape: Shape, out: &Output) -> Result<Wal> {
+    if args.path.is_dir() {
+        return Err(Failure::Request(format!("{} is a directory, not a log", args.path.display())));
+    }
+    let bar = progress::bytes("opening", out.is_json());
+    let shown = bar.clone();
+    let capacity = args.capacity.unwrap_or(shape.capacity);
+    let mut options = Wal::options().capacity(capacity).progress(move |p| {
+        shown.set_length(p.total);
+        shown.set_position(p.done);
+    });
+    // What does not fit is refused with its range.
+    let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    if args.capacity.is_none() && shape.chunk_size > 0 {
+        options = options.chunk_size(narrow(shape.chunk_size)).segment_size(narrow(shape.segment_size));
+        options = options.journal_cap(shape.journal_cap.min(capacity));
+    }
+    let wal = options.open(&args.path);
+    bar.finish_and_clear();
+    Ok(wal?)
+}
+
+/// Reads everything back, from the disk, and compares it with what was given; answers the replicas that differ.
+fn verify(args: &Import, copied: &Copied, out: &Output) -> Result<Vec<u64>> {
+    let wal = open::read_only(&args.path, out.is_json())?;
+    let bar = progress::replicas("verifying", out.is_json());
+    bar.set_length(copied.digests.len() as u64);
+    let mut different = Vec::new();
+    for (&id, digest) in &copied.digests {
+        if copy::digest(&wal.replica(id))? != Some(*digest) {
+            different.push(id);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(different)
+}
+
+fn report(args: &Import, copied: &Copied, different: &[u64], out: &mut Output) -> Result<()> {
+    let (path, sums) = (args.path.display().to_string(), copied.sums);
+    if out.is_json() {
+        return out.json(&json!({
+            "imported": path, "replicas": sums.replicas, "entries": sums.entries, "keys": sums.keys, "bytes": copied.bytes,
+            "entries_there_already": copied.there_already, "verified": different.is_empty(), "different": different,
+        }));
+    }
+    let done = if different.is_empty() {
+        out.styled(Style::Good, "imported and compared")
+    } else {
+        out.styled(Style::Bad, "IMPORTED, AND NOT THE SAME")
+    };
+    let (replicas, entries, keys) = (count(sums.replicas), count(sums.entries), count(sums.keys));
+    out.line(format_args!(
+        "{done} {path}: {replicas} replicas, {entries} entries, {keys} keys, {}",
+        human(copied.bytes)
+    ))?;
+    if copied.there_already > 0 {
+        out.line(format_args!("  {} of the entries were there already", count(copied.there_already)))?;
+    }
+    for replica in different {
+        out.line(format_args!(
+            "  replica {replica} differs from what was given: remove it, or import into a fresh log"
+        ))?;
+    }
+    Ok(())
+}

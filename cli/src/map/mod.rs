@@ -1,0 +1,113 @@
+//! `strandlog map`: the file as a picture.
+
+mod model;
+mod picture;
+mod terminal;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::args::Map;
+use crate::failure::{Failure, Result};
+use crate::open;
+use crate::output::{Output, Style};
+use crate::size::{count, human};
+use model::{Kind, Model};
+
+/// Draws the map: into the files asked for, or else on the terminal.
+pub fn run(args: &Map, out: &mut Output) -> Result<ExitCode> {
+    let wal = open::read_only(&args.path, out.is_json())?;
+    let model = Model::of(&wal, &args.path);
+    let mut written = Vec::new();
+    if let Some(path) = &args.svg {
+        save(path, picture::draw(&model).as_bytes())?;
+        written.push(path);
+    }
+    if let Some(path) = &args.png {
+        save(path, &crate::png::render(&picture::draw(&model))?)?;
+        written.push(path);
+    }
+    if out.is_json() {
+        out.json(&as_json(&model))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if written.is_empty() {
+        terminal::draw(&model, args.width, out)?;
+    }
+    for path in written {
+        let done = out.styled(Style::Good, "drawn");
+        out.line(format_args!("{done} {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file that is made anew.
+pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|e| Failure::Request(format!("writing {}: {e}", path.display())))
+}
+
+/// What a kind is called.
+fn name(kind: Kind, model: &Model) -> String {
+    match kind {
+        Kind::Journal => "journal".into(),
+        Kind::JournalFree => "journal, free".into(),
+        Kind::Holder(rank) => model.holders.get(rank).map_or_else(String::new, |h| format!("replica {}", h.replica)),
+        Kind::Others => match model.other_holders {
+            1 => "1 other replica".into(),
+            n => format!("{} other replicas", count(n)),
+        },
+        Kind::Dying => "dead, not free yet".into(),
+        Kind::Pinned => "dead, held by a reader".into(),
+        Kind::Free => "free".into(),
+    }
+}
+
+/// A share, as people read it: what is there is never called 0 %.
+fn percent(part: u64, whole: u64) -> String {
+    let share = if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
+    match share {
+        s if part > 0 && s < 0.1 => "<0.1 %".into(),
+        s if s < 10.0 => format!("{s:.1} %"),
+        s => format!("{s:.0} %"),
+    }
+}
+
+/// The file in a line.
+fn subtitle(model: &Model) -> String {
+    format!(
+        "chunks of {}, journal segments of {}, {} replicas",
+        human(model.chunk_bytes),
+        human(model.segment_bytes),
+        count(model.replicas),
+    )
+}
+
+fn as_json(model: &Model) -> Value {
+    let totals: Vec<Value> = model
+        .totals
+        .iter()
+        .map(|t| {
+            let replica = match t.kind {
+                Kind::Holder(rank) => model.holders.get(rank).map(|h| h.replica),
+                _ => None,
+            };
+            json!({ "kind": t.kind.id(), "replica": replica, "chunks": t.chunks, "live_bytes": t.live_bytes })
+        })
+        .collect();
+    let stretches: Vec<Value> = model
+        .stretches
+        .iter()
+        .map(|s| {
+            json!({
+                "used": format!("{:?}", s.used).to_lowercase(), "chunks": s.chunks, "replica": s.replica,
+                "live_bytes": s.live_bytes,
+            })
+        })
+        .collect();
+    json!({
+        "path": model.path, "capacity": model.capacity, "chunk_size": model.chunk_bytes,
+        "segment_size": model.segment_bytes, "replicas": model.replicas, "totals": totals, "layout": stretches,
+    })
+}

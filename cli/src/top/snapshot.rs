@@ -1,0 +1,261 @@
+//! What a log publishes of itself, and what two of them say together.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::failure::{Failure, Result};
+
+/// The layout that is understood.
+const FORMAT: u64 = 1;
+/// Figures that are so many times older than they should be are called old.
+const STALE: u32 = 4;
+/// And never sooner than this: a busy machine forgets a thread for a while.
+const STALE_AT_LEAST: Duration = Duration::from_secs(3);
+
+/// The figures of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub pid: u32,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    pub every_ms: u64,
+    /// Why the log takes no more.
+    pub stopped: Option<String>,
+    pub sync: String,
+    pub damaged: u64,
+    pub holders: Vec<Holder>,
+    figures: HashMap<String, u64>,
+}
+
+/// A replica that holds much.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder {
+    pub replica: u64,
+    pub first: u64,
+    pub last: u64,
+    pub journal: u64,
+    pub chain: u64,
+}
+
+impl Holder {
+    pub fn entries(&self) -> u64 {
+        self.last.wrapping_add(1).wrapping_sub(self.first)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.journal.saturating_add(self.chain)
+    }
+}
+
+impl Snapshot {
+    /// Reads what was published.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        let json: Value = serde_json::from_str(text).map_err(|e| format!("no published figures ({e})"))?;
+        match json["format"].as_u64() {
+            Some(FORMAT) => {}
+            Some(other) => {
+                return Err(format!("published in layout {other}, which this version does not know: use a newer one"));
+            }
+            None => return Err("no published figures".into()),
+        }
+        let number = |v: &Value| v.as_u64().unwrap_or(0);
+        let holder = |h: &Value| Holder {
+            replica: number(&h["replica"]),
+            first: number(&h["first"]),
+            last: number(&h["last"]),
+            journal: number(&h["journal_bytes"]),
+            chain: number(&h["chain_bytes"]),
+        };
+        let figures =
+            json["figures"].as_object().map(|f| f.iter().map(|(name, n)| (name.clone(), number(n))).collect());
+        Ok(Self {
+            pid: u32::try_from(number(&json["pid"])).unwrap_or(0),
+            at_ms: number(&json["at_ms"]),
+            every_ms: number(&json["every_ms"]),
+            stopped: json["stopped"].as_str().map(Into::into),
+            sync: json["sync"].as_str().unwrap_or("").into(),
+            damaged: number(&json["damaged_replicas"]),
+            holders: json["holders"].as_array().map(|all| all.iter().map(holder).collect()).unwrap_or_default(),
+            figures: figures.unwrap_or_default(),
+        })
+    }
+
+    /// A figure by its name; 0 where it is not published.
+    pub fn get(&self, name: &str) -> u64 {
+        self.figures.get(name).copied().unwrap_or(0)
+    }
+
+    /// How old it is.
+    pub fn age(&self) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(Duration::from_millis(self.at_ms))
+    }
+
+    /// Why these figures are not those of now, if they are not.
+    pub fn stale(&self) -> Option<String> {
+        let age = self.age();
+        if age < (Duration::from_millis(self.every_ms) * STALE).max(STALE_AT_LEAST) {
+            return None;
+        }
+        let alive = Path::new("/proc").join(self.pid.to_string()).exists();
+        let who = if alive {
+            format!("process {} hangs, or stopped publishing", self.pid)
+        } else {
+            format!("process {} is gone", self.pid)
+        };
+        Some(format!("{who}: these figures are {:.0} s old", age.as_secs_f64()))
+    }
+}
+
+/// Where a log's figures are published, unless somebody chose another place.
+pub fn beside(log: &Path) -> PathBuf {
+    let mut path = log.to_owned().into_os_string();
+    path.push(".stats");
+    path.into()
+}
+
+/// Reads the figures; says what to do where there are none.
+pub fn read(path: &Path) -> Result<Snapshot> {
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::Request(format!(
+            "{} is not there: no process that has the log open publishes its figures. It does with one line, kept for as long as the log is open:\n  \
+             let publisher = wal.publish_stats({:?}, Duration::from_millis(500))?;\n\
+             (another place: --stats PATH; a log that nobody has open: strandlog info)",
+            path.display(),
+            path,
+        )),
+        _ => Failure::Request(format!("reading {}: {error}", path.display())),
+    })?;
+    Snapshot::parse(&text).map_err(|why| Failure::Request(format!("{}: {why}", path.display())))
+}
+
+/// The last minutes.
+#[derive(Debug, Default)]
+pub struct History(VecDeque<Snapshot>);
+
+/// What happened between two snapshots, a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    pub seconds: f64,
+    pub batches: f64,
+    pub entries: f64,
+    pub frames: f64,
+    pub user_bytes: f64,
+    pub written: f64,
+    pub settled: f64,
+    pub carried: f64,
+    pub segments: f64,
+    pub stalls: f64,
+}
+
+impl Rates {
+    fn between(a: &Snapshot, b: &Snapshot) -> Option<Self> {
+        // Another process, or another opening: counters begin anew.
+        if b.pid != a.pid || b.at_ms <= a.at_ms || b.get("frames") < a.get("frames") {
+            return None;
+        }
+        let seconds = (b.at_ms - a.at_ms) as f64 / 1e3;
+        let rate = |name: &str| b.get(name).saturating_sub(a.get(name)) as f64 / seconds;
+        Some(Self {
+            seconds,
+            batches: rate("batches"),
+            entries: rate("entries"),
+            frames: rate("frames"),
+            user_bytes: rate("user_bytes"),
+            written: rate("journal_bytes") + rate("placed_bytes") + rate("settled_bytes"),
+            settled: rate("settled_bytes"),
+            carried: rate("carried_bytes"),
+            segments: rate("segments_cleaned"),
+            stalls: rate("stalls"),
+        })
+    }
+
+    /// Entries that one sync carried.
+    pub fn entries_a_frame(&self) -> f64 {
+        if self.frames > 0.0 { self.entries / self.frames } else { 0.0 }
+    }
+
+    /// Bytes written for each byte given.
+    pub fn amplification(&self) -> f64 {
+        if self.user_bytes > 0.0 { self.written / self.user_bytes } else { 0.0 }
+    }
+}
+
+impl History {
+    /// More is not shown.
+    const MOST: usize = 512;
+
+    /// Adds a snapshot, if it is a new one.
+    pub fn add(&mut self, snapshot: Snapshot) {
+        if self.0.back().is_some_and(|last| last.at_ms == snapshot.at_ms && last.pid == snapshot.pid) {
+            return;
+        }
+        self.0.push_back(snapshot);
+        if self.0.len() > Self::MOST {
+            self.0.pop_front();
+        }
+    }
+
+    pub fn last(&self) -> Option<&Snapshot> {
+        self.0.back()
+    }
+
+    /// The newest rates first.
+    pub fn rates(&self) -> impl Iterator<Item = Rates> + '_ {
+        let newer = self.0.iter().rev();
+        let older = self.0.iter().rev().skip(1);
+        older.zip(newer).map(|(a, b)| Rates::between(a, b).unwrap_or_default())
+    }
+
+    /// How fast a replica grows, in bytes a second, over what is known of it.
+    pub fn growth(&self, replica: u64) -> Option<f64> {
+        let of = |s: &Snapshot| s.holders.iter().find(|h| h.replica == replica).map(|h| (s.at_ms, h.bytes()));
+        let (new, old) = (self.0.back().and_then(of)?, self.0.iter().find_map(of)?);
+        let seconds = new.0.checked_sub(old.0).filter(|ms| *ms > 0)? as f64 / 1e3;
+        Some((new.1 as f64 - old.1 as f64) / seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(at_ms: u64, entries: u64, frames: u64, bytes: u64) -> Snapshot {
+        let text = format!(
+            r#"{{"format":1,"pid":7,"at_ms":{at_ms},"every_ms":500,"stopped":null,"sync":"direct+dsync",
+            "figures":{{"entries":{entries},"frames":{frames}}},"damaged_replicas":0,
+            "holders":[{{"replica":9,"first":1,"last":{entries},"journal_bytes":{bytes},"chain_bytes":0}}]}}"#
+        );
+        Snapshot::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn rates_come_from_two_different_moments_of_one_process() {
+        let mut history = History::default();
+        history.add(snapshot(1000, 10, 1, 100));
+        history.add(snapshot(1000, 10, 1, 100));
+        assert_eq!(history.rates().count(), 0);
+        history.add(snapshot(3000, 210, 5, 500));
+        let rates = history.rates().next().unwrap();
+        assert_eq!((rates.entries, rates.frames, rates.entries_a_frame()), (100.0, 2.0, 50.0));
+        assert_eq!((history.growth(9), history.growth(8)), (Some(200.0), None));
+        // Opened again: what it counted before says nothing.
+        history.add(snapshot(4000, 1, 0, 0));
+        assert_eq!(history.rates().next().unwrap(), Rates::default());
+    }
+
+    #[test]
+    fn what_is_old_or_strange_is_called_so() {
+        let old = snapshot(1000, 1, 1, 1).stale().unwrap();
+        assert!(old.contains("s old"), "{old}");
+        for (text, why) in [("", "no published"), ("{}", "no published"), (r#"{"format":9}"#, "layout 9")] {
+            let error = Snapshot::parse(text).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        let empty = Snapshot::parse(r#"{"format":1}"#).unwrap();
+        assert_eq!((empty.get("entries"), empty.holders.len()), (0, 0));
+    }
+}

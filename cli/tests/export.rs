@@ -1,0 +1,138 @@
+//! `strandlog export` and `strandlog import`
+
+mod support;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use strandlog::{Batch, Wal};
+use support::{filled, find, payload, rot, str, strandlog};
+
+/// As [`filled`], and what is harder: a term before the first entry, an entry of nothing, many replicas, many entries.
+fn rich() -> (tempfile::TempDir, std::path::PathBuf) {
+    let (dir, path) = filled();
+    let wal = Wal::options().open(&path).unwrap();
+    let mut batch = Batch::new();
+    batch.truncate_prefix(2, 8).append(1, &[(6, 9, b"")]).put(1, b"\x00\xff", b"").put(2, b"large", &[7; 9000]);
+    wal.commit(&mut batch).unwrap();
+    for replica in 100..140 {
+        let entries: Vec<_> = (1..=30).map(|i| (i, i, payload(replica, i))).collect();
+        wal.commit(Batch::new().append(replica, &entries)).unwrap();
+    }
+    wal.close().unwrap();
+    (dir, path)
+}
+
+/// Everything that a log says of itself.
+fn dumped(path: &std::path::Path) -> String {
+    strandlog(&["dump", str(path), "--hex", "--json"]).out
+}
+
+#[test]
+fn what_was_exported_and_imported_is_the_same() {
+    let (dir, path) = rich();
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    let ran = strandlog(&["export", str(&path), "--out", str(&lines), "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!((&ran.json()["replicas"], &ran.json()["keys"]), (&43.into(), &4.into()));
+    let piped = strandlog(&["export", str(&path)]);
+    assert_eq!(piped.out, std::fs::read_to_string(&lines).unwrap(), "a file or a pipe is the same");
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy), "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let json = ran.json();
+    assert_eq!(
+        (&json["verified"], &json["replicas"], &json["entries_there_already"]),
+        (&true.into(), &43.into(), &0.into())
+    );
+    assert_eq!(dumped(&copy), dumped(&path));
+    assert_eq!(std::fs::metadata(&copy).unwrap().len(), 4 << 20, "of the same shape");
+    // Once more: it is all there.
+    let again = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy), "--json"]).json();
+    assert_eq!(again["entries_there_already"], json["entries"]);
+    assert_eq!(dumped(&copy), dumped(&path));
+    let ran = strandlog(&["export", str(&path), "--out", str(&lines)]);
+    assert!(ran.code == 2 && ran.err.contains("never overwrites"), "{ran:?}");
+}
+
+#[test]
+fn an_import_that_was_cut_anywhere_goes_on() {
+    let (dir, path) = rich();
+    let lines = strandlog(&["export", str(&path)]).out;
+    let ends: Vec<usize> = lines.match_indices('\n').map(|(i, _)| i + 1).collect();
+    for cut in [1, 2, 5, 9, 30, ends.len() / 2, ends.len() - 2] {
+        let (half, copy) = (dir.path().join("half"), dir.path().join(format!("copy {cut}")));
+        std::fs::write(&half, &lines[..ends[cut - 1]]).unwrap();
+        let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
+        assert!(ran.code == 2 && ran.err.contains("the end is missing"), "{cut}: {ran:?}");
+        // And in the middle of a line.
+        std::fs::write(&half, &lines[..ends[cut] - 3]).unwrap();
+        let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
+        assert!(ran.code == 2 && ran.err.contains("line"), "{cut}: {ran:?}");
+        let tool = env!("CARGO_BIN_EXE_strandlog");
+        let mut import = Command::new(tool);
+        import.args(["import", "--from", "jsonl", "-", str(&copy)]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = import.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{cut}");
+        assert_eq!(dumped(&copy), dumped(&path), "{cut}");
+    }
+}
+
+#[test]
+fn what_is_lost_is_named_and_not_imported_as_if_it_were_whole() {
+    let (dir, path) = filled();
+    rot(&path, find(&path, &payload(2, 13)));
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    let ran = strandlog(&["export", str(&path), "--out", str(&lines)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("IN PART"), "{ran:?}");
+    assert!(std::fs::read_to_string(&lines).unwrap().contains(r#"{"replica":2,"lost":[13,13]}"#));
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy)]);
+    assert!(
+        ran.code == 2 && ran.err.contains("entries 13..=13 of replica 2") && ran.err.contains("salvage"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_log_that_holds_something_else_is_not_mixed_with_an_import() {
+    let (dir, path) = filled();
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    strandlog(&["export", str(&path), "--out", str(&lines)]);
+    let wal = Wal::options().capacity(4 << 20).open(&copy).unwrap();
+    wal.commit(Batch::new().append(2, &[(1, 1, payload(2, 1)), (2, 1, b"not the same".to_vec())])).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.starts_with("IMPORTED, AND NOT THE SAME") && ran.out.contains("replica 2 differs"), "{ran:?}");
+    let other = dir.path().join("other");
+    let wal = Wal::options().capacity(4 << 20).open(&other).unwrap();
+    wal.commit(Batch::new().install_snapshot(2, 500, 3)).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&other)]);
+    assert!(ran.code == 2 && ran.err.contains("replica 2 is there with 501..=500"), "{ran:?}");
+}
+
+#[test]
+fn nonsense_is_refused_by_line() {
+    let (dir, path) = filled();
+    let lines = strandlog(&["export", str(&path)]).out;
+    let (bad, copy) = (dir.path().join("bad"), dir.path().join("copy"));
+    let second = lines.lines().nth(1).unwrap();
+    for (text, why) in [
+        (String::new(), "line 1"),
+        ("{}\n".into(), "line 1"),
+        (lines.replace(r#""index":3"#, r#""index":4"#), "expected was 3"),
+        (lines.replace(second, &format!("{second}\n{second}")), "ends before entry 5"),
+        (lines.replace(r#""replica":3,"key""#, r#""replica":8,"key""#), "replica 8"),
+        (lines.replace(r#""entries":25"#, r#""entries":26"#), "lines are missing"),
+        (format!("{}\n{lines}", lines.lines().next().unwrap()), "line 2: a second export"),
+    ] {
+        std::fs::write(&bad, text).unwrap();
+        let _ = std::fs::remove_file(&copy);
+        let ran = strandlog(&["import", "--from", "jsonl", str(&bad), str(&copy)]);
+        assert!(ran.code == 2 && ran.err.contains(why), "{why}: {ran:?}");
+    }
+}

@@ -1,0 +1,34 @@
+//! `strandlog grow`
+
+mod support;
+
+use strandlog::{Batch, Wal};
+use support::{filled, payload, str, strandlog};
+
+#[test]
+fn a_grown_log_holds_what_it_held_and_takes_more() {
+    let (_dir, path) = filled();
+    let ran = strandlog(&["grow", str(&path), "--capacity", "12M", "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!((&ran.json()["from"], &ran.json()["to"]), (&(4 << 20).into(), &(12 << 20).into()));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 12 << 20);
+    assert_eq!(strandlog(&["verify", str(&path)]).code, 0);
+    let wal = Wal::options().open(&path).unwrap();
+    assert_eq!(wal.replica(2).entry(20).unwrap().data, payload(2, 20));
+    // More than the old one had room for.
+    for index in 1..=600 {
+        wal.commit(Batch::new().append(9, &[(index, 1, vec![9; 10_000])])).unwrap();
+    }
+}
+
+#[test]
+fn a_log_in_use_and_one_that_is_larger_already_stay_as_they_are() {
+    let (_dir, path) = filled();
+    let ran = strandlog(&["grow", str(&path), "--capacity", "1M"]);
+    assert!(ran.code == 2 && ran.err.contains("capacity"), "{ran:?}");
+    let wal = Wal::options().open(&path).unwrap();
+    let ran = strandlog(&["grow", str(&path), "--capacity", "12M"]);
+    assert!(ran.code == 2 && ran.err.contains("is open"), "{ran:?}");
+    wal.close().unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 4 << 20);
+}

@@ -1,0 +1,51 @@
+//! `strandlog map`
+
+mod support;
+
+use support::{filled, str, strandlog};
+
+#[test]
+fn the_map_names_the_holders_and_accounts_for_every_chunk() {
+    let (_dir, path) = filled();
+    let ran = strandlog(&["map", str(&path), "--width", "80"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for part in ["A replica 2", "_ journal, free", ". free", "each character is one chunk, 4 KiB"] {
+        assert!(ran.out.contains(part), "{part}:\n{}", ran.out);
+    }
+    assert!(!ran.out.contains('\x1b'), "no colours where nobody looks");
+    let json = strandlog(&["map", str(&path), "--json"]).json();
+    let sum = |list: &str| -> u64 {
+        json[list].as_array().unwrap().iter().map(|part| part["chunks"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(sum("totals"), sum("layout"));
+    let holder = json["totals"].as_array().unwrap().iter().find(|t| t["kind"] == "holder").unwrap();
+    assert_eq!(holder["replica"], 2);
+    // Twenty entries of some 590 bytes, and their table.
+    assert!((11_500..12_500).contains(&holder["live_bytes"].as_u64().unwrap()), "{holder}");
+}
+
+#[test]
+fn the_picture_is_written_and_says_whose_what_is() {
+    let (dir, path) = filled();
+    let picture = dir.path().join("map.svg");
+    let ran = strandlog(&["map", str(&path), "--svg", str(&picture)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.starts_with("drawn "), "{ran:?}");
+    let drawn = std::fs::read_to_string(&picture).unwrap();
+    for part in ["<svg", "test.log", "4 MiB", "replica 2", "journal, free", "</svg>"] {
+        assert!(drawn.contains(part), "{part}");
+    }
+    let ran = strandlog(&["map", str(&path), "--svg", str(&dir.path().join("missing/map.svg"))]);
+    assert!(ran.code == 2 && ran.err.contains("writing"), "{ran:?}");
+}
+
+#[test]
+fn a_png_is_drawn_or_it_is_said_why_not() {
+    let (dir, path) = filled();
+    let picture = dir.path().join("map.png");
+    let ran = strandlog(&["map", str(&path), "--png", str(&picture)]);
+    match std::fs::read(&picture) {
+        Ok(bytes) => assert!(ran.code == 0 && bytes.starts_with(b"\x89PNG"), "{ran:?}"),
+        Err(_) => assert!(ran.code == 2 && ran.err.contains("--svg"), "{ran:?}"),
+    }
+}

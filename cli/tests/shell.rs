@@ -1,0 +1,47 @@
+//! `strandlog completions` and `strandlog man`
+
+mod support;
+
+use support::{place, str, strandlog};
+
+const COMMANDS: [&str; 13] = [
+    "create",
+    "info",
+    "map",
+    "dump",
+    "verify",
+    "top",
+    "probe",
+    "bench",
+    "export",
+    "import",
+    "grow",
+    "salvage",
+    "completions",
+];
+
+#[test]
+fn every_shell_completes_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = strandlog(&["completions", shell]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        for command in COMMANDS {
+            assert!(ran.out.contains(command), "{shell}: {command}");
+        }
+        assert_eq!(strandlog(&["completions", shell, "--json"]).json()["script"], ran.out);
+    }
+    assert_eq!(strandlog(&["completions", "tcsh"]).code, 2);
+}
+
+#[test]
+fn the_manual_names_every_command_and_the_exit_codes() {
+    let (dir, _) = place();
+    let page = strandlog(&["man"]).out;
+    for part in COMMANDS.iter().chain(&[".TH strandlog", "Exit codes"]) {
+        assert!(page.contains(part), "{part}");
+    }
+    assert_eq!(strandlog(&["man", "--dir", str(dir.path())]).code, 0);
+    for command in COMMANDS {
+        assert!(dir.path().join(format!("strandlog-{command}.1")).exists(), "{command}");
+    }
+}

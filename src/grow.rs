@@ -1,0 +1,309 @@
+//! Growing: a log that nobody has open gets more room at its end.
+
+use std::path::Path;
+
+use crate::disk::{AlignedBuf, BLOCK, Disk, FileDisk, OpenMode};
+use crate::error::{Error, Result};
+use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
+use crate::format::{BLOCK_BYTES, POOL_OFFSET};
+use crate::options::{MAX_CAPACITY, Progress, default_cap, has_default_cap, journal_floor, within};
+use crate::recovery::write_superblocks;
+use crate::recovery::{Found, read_superblock};
+use crate::wal::open_error;
+
+/// What a growth did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Grown {
+    /// Size of the file before.
+    pub from: u64,
+    /// Size of the file now.
+    pub to: u64,
+    /// Bytes that the log can use, before.
+    pub usable_from: u64,
+    /// Bytes that the log can use now: whole segments.
+    pub usable_to: u64,
+}
+
+/// Zeros written at a time.
+const STEP: usize = 256 * BLOCK;
+
+/// Makes the log at `path` `capacity` bytes long. Nobody may have it open; what it holds is not touched. Takes as long as writing
+/// the difference does: the new part is written with zeros, as a new file is.
+///
+/// Whenever it is interrupted, the log opens, with the old size or with the new one; growing again completes it.
+///
+/// # Errors
+/// [`Error::Option`] where `capacity` is not at least a segment more than the log has, or too much; [`Error::Locked`] while it is
+/// open; [`Error::Io`] when there is no space; [`Error::Corrupt`] and [`Error::Unsupported`] as an opening.
+pub fn grow(path: impl AsRef<Path>, capacity: u64, mut progress: impl FnMut(Progress)) -> Result<Grown> {
+    let path = path.as_ref();
+    let mode = OpenMode { read_only: false, mapped: false, ..OpenMode::default() };
+    let disk = FileDisk::open(path, mode).map_err(|e| open_error(path, e))?;
+    // After a kill -9 what is read may lie in a volatile cache, and what is written from here on relies on it.
+    disk.flush().map_err(|e| Error::io("syncing before growing", e))?;
+    let old = match read_superblock(&disk, false)? {
+        Found::Log(superblock) => *superblock,
+        Found::Blank => {
+            let hint = "this is no strandlog file";
+            return Err(Error::Corrupt { what: "blank superblocks", offset: 0, hint });
+        }
+    };
+    let new = enlarged(&old, capacity)?;
+    let from = disk.len();
+    let disk = disk.extended(from.max(capacity / BLOCK_BYTES * BLOCK_BYTES)).map_err(|e| open_error(path, e))?;
+    enlarge(&disk, &old, &new, &mut progress)?;
+    Ok(Grown { from, to: disk.len(), usable_from: end(&old), usable_to: end(&new) })
+}
+
+/// Where the last slab ends.
+fn end(superblock: &Superblock) -> u64 {
+    superblock.slab_offset(superblock.slab_count)
+}
+
+/// The superblock of the same log in a larger file.
+///
+/// The journal's floor grows as that of a new file would, and its cap where nobody chose one: a larger file has more to carry. A cap that
+/// was chosen stays, which is what an opening may take, unless the floor is above it.
+fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
+    let segment = u64::from(old.segment_bytes);
+    let least = end(old).saturating_add(segment);
+    within("capacity", capacity, least, MAX_CAPACITY)?;
+    let slabs = (capacity - POOL_OFFSET) / segment;
+    let chunks = slabs.saturating_mul(u64::from(old.chunks_per_slab()));
+    within("capacity", chunks.saturating_mul(u64::from(old.chunk_bytes) / BLOCK_BYTES), 0, u32::MAX.into())?;
+    let floor = journal_floor(slabs).max(old.journal_floor.into()) as u32;
+    let cap = if has_default_cap(old) { default_cap(slabs, segment) } else { old.journal_cap.into() };
+    let mut new = Superblock {
+        epoch: old.epoch + 1,
+        // No more than blocks, which fit.
+        slab_count: slabs as u32,
+        journal_floor: floor,
+        journal_cap: cap.max(floor.into()).min(MAX_JOURNAL_SLABS as u64) as u32,
+        // What it stands for is the old file: the next opening reads the journal.
+        snapshot: None,
+        ..old.clone()
+    };
+    // From the end: chains fill the pool from the front. All that are new are free.
+    let mut free = (old.slab_count..new.slab_count).rev();
+    while (new.journal_slabs.len() as u32) < floor {
+        let Some(slab) = free.next() else { break };
+        new.journal_slabs.push(slab);
+    }
+    new.journal_floor = floor.min(new.journal_slabs.len() as u32);
+    Ok(new)
+}
+
+/// Zeros, durable; then A, durable; then B, durable.
+///
+/// What is behind the old end may be anything: an earlier growth that was cut, or a file that was longer once.
+fn enlarge(disk: &dyn Disk, old: &Superblock, new: &Superblock, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    let mut zeros = AlignedBuf::with_capacity(STEP);
+    zeros.resize(STEP);
+    let (begin, total) = (end(old), disk.len().saturating_sub(end(old)));
+    let mut done = 0;
+    while done < total {
+        let step = total.saturating_sub(done).min(STEP as u64);
+        let part = zeros.get(..step as usize).unwrap_or(&[]);
+        disk.write_at(begin + done, part).map_err(|e| Error::io("writing zeros behind the log", e))?;
+        done += step;
+        progress(Progress { what: "growing", done, total });
+    }
+    disk.flush().map_err(|e| Error::io("syncing the zeros behind the log", e))?;
+    write_superblocks(disk, new).map_err(|e| Error::io("writing the superblock", e))
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Fault, SimDisk};
+    use crate::sync::Arc;
+    use crate::{Batch, Options, Wal};
+
+    const OLD: u64 = 2 << 20;
+    const NEW: u64 = 6 << 20;
+
+    fn options(capacity: u64) -> Options {
+        let options = Wal::options().capacity(capacity).segment_size(64 << 10).chunk_size(4096);
+        options.direct_threshold(8 << 10).background(false)
+    }
+
+    fn payload(replica: u64, index: u64) -> Vec<u8> {
+        format!("replica {replica} entry {index};").repeat(40).into_bytes()
+    }
+
+    fn entries(replica: u64, indexes: std::ops::Range<u64>) -> Vec<(u64, u64, Vec<u8>)> {
+        indexes.map(|i| (i, 1, payload(replica, i))).collect()
+    }
+
+    /// Something in the journal, something in chains, and what was overwritten and truncated.
+    fn fill(wal: &Wal) {
+        for replica in 1..=5 {
+            wal.commit(Batch::new().append(replica, &entries(replica, 1..60)).put(replica, b"vote", b"me"))
+                .expect("room");
+            wal.commit(Batch::new().append(replica, &entries(replica, 60..64))).expect("room");
+        }
+        wal.commit(Batch::new().truncate_prefix(2, 30).append(3, &entries(3, 50..58))).expect("room");
+    }
+
+    fn check(wal: &Wal) {
+        assert!(wal.verify(|_| ()).expect("readable").is_clean());
+        for (replica, first, last) in [(1, 1, 63), (2, 30, 63), (3, 1, 57), (4, 1, 63), (5, 1, 63)] {
+            let r = wal.replica(replica);
+            assert_eq!((r.bounds(), r.get(b"vote").expect("kept").as_deref()), ((first, last), Some(&b"me"[..])));
+            for i in first..=last {
+                assert_eq!(r.entry(i).expect("kept").data, payload(replica, i));
+            }
+        }
+    }
+
+    /// Appends fit, more than the old log had room for if this is the new one.
+    fn use_it(wal: &Wal, bytes: u64) {
+        let entry = vec![7; 30_000];
+        for index in 1..=bytes / 30_000 {
+            wal.commit(Batch::new().append(99, &[(index, 1, &entry)])).expect("it fits");
+        }
+    }
+
+    fn usable(wal: &Wal) -> u64 {
+        let s = wal.stats();
+        s.chunks * s.chunk_size + s.journal_segments * s.segment_size
+    }
+
+    /// The log on a disk that is long enough, with garbage behind its end.
+    fn before() -> (SimDisk, Superblock) {
+        let disk = SimDisk::new(NEW);
+        let superblock = options(OLD).geometry([9; 16], OLD).expect("valid");
+        write_superblocks(&disk, &superblock).expect("written");
+        for at in (end(&superblock)..NEW).step_by(4096) {
+            disk.poke(at, &at.to_le_bytes().repeat(100));
+        }
+        let disk = Arc::new(disk);
+        let wal = options(OLD).open_disk(disk.clone()).expect("a log");
+        fill(&wal);
+        drop(wal);
+        let disk = disk.crash_kept_all();
+        let Found::Log(superblock) = read_superblock(&disk, true).expect("read") else { panic!("blank") };
+        (disk, *superblock)
+    }
+
+    fn open(disk: SimDisk) -> Wal {
+        options(OLD).open_disk(Arc::new(disk)).expect("it opens")
+    }
+
+    #[test]
+    fn the_power_fails_at_every_event_and_the_log_opens_old_or_new() {
+        let (disk, old) = before();
+        let new = enlarged(&old, NEW).expect("larger");
+        let run = |disk: &SimDisk| enlarge(disk, &old, &new, &mut |_| ());
+        let whole = disk.clone();
+        run(&whole).expect("grown");
+        let (first, last) = (disk.events(), whole.events());
+        assert!(last - first > 6, "zeros, a sync, A and B");
+        let (mut olds, mut news) = (0, 0);
+        for event in first..=last {
+            let cut = disk.clone();
+            cut.fail_at(event, Fault::Cut);
+            assert_eq!(run(&cut).is_err(), event < last);
+            let crashes = [cut.crash_kept_all(), cut.crash_lost_all()].into_iter();
+            for (kind, crash) in crashes.chain((0..3).map(|seed| cut.crash_seeded(seed))).enumerate() {
+                let wal = open(crash.clone());
+                check(&wal);
+                let size = usable(&wal) + POOL_OFFSET;
+                assert!(size == end(&old) || size == end(&new), "event {event}, crash {kind}: {size}");
+                if size == end(&old) {
+                    olds += 1
+                } else {
+                    news += 1
+                }
+                use_it(&wal, if size == end(&old) { 400 << 10 } else { 3 << 20 });
+                check(&wal);
+                drop(wal);
+                // Once more: it completes, whatever the first one left.
+                let Found::Log(found) = read_superblock(&crash, false).expect("read") else { panic!("blank") };
+                if found.slab_count == old.slab_count {
+                    enlarge(&crash, &found, &enlarged(&found, NEW).expect("larger"), &mut |_| ()).expect("grown");
+                }
+                let wal = open(crash);
+                check(&wal);
+                assert_eq!(usable(&wal) + POOL_OFFSET, end(&new));
+                use_it(&wal, 3 << 20);
+            }
+        }
+        assert!(olds > 10 && news > 5, "{olds} old, {news} new");
+    }
+
+    /// The file itself: cut anywhere between its old length and its new one before the superblock says so.
+    #[test]
+    fn a_file_that_is_longer_than_its_log_opens_and_one_that_is_shorter_is_refused() {
+        let dir = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir()).expect("a directory");
+        let path = dir.path().join("log");
+        let wal = options(OLD).open(&path).expect("created");
+        fill(&wal);
+        wal.close().expect("closed");
+        drop(wal);
+        let small = std::fs::read(&path).expect("read");
+        for len in [OLD, OLD + 1, OLD + 4096, OLD + 700_000, NEW] {
+            for filler in [0, 0xa5] {
+                let mut bytes = small.clone();
+                bytes.resize(len as usize, filler);
+                std::fs::write(&path, &bytes).expect("written");
+                let wal = options(OLD).open(&path).expect("opens");
+                check(&wal);
+                wal.close().expect("closed");
+                drop(wal);
+                let grown = grow(&path, NEW, |p| assert!(p.done <= p.total)).expect("grown");
+                assert_eq!((grown.from, grown.to), (len, NEW), "{grown:?}");
+                let wal = options(OLD).open(&path).expect("opens");
+                check(&wal);
+                assert_eq!(usable(&wal) + POOL_OFFSET, grown.usable_to);
+                use_it(&wal, 3 << 20);
+                wal.close().expect("closed");
+                drop(wal);
+                assert_eq!(std::fs::metadata(&path).expect("there").len(), NEW);
+            }
+        }
+        let file = std::fs::File::options().write(true).open(&path).expect("opens");
+        file.set_len(NEW - (1 << 20)).expect("cut");
+        assert!(matches!(options(OLD).open(&path), Err(Error::Corrupt { .. })), "both copies say more than there is");
+    }
+
+    #[test]
+    fn what_cannot_grow_says_why_and_stays_as_it_is() {
+        let dir = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir()).expect("a directory");
+        let path = dir.path().join("log");
+        let wal = options(OLD).open(&path).expect("created");
+        fill(&wal);
+        assert!(matches!(grow(&path, NEW, |_| ()), Err(Error::Locked { .. })));
+        wal.close().expect("closed");
+        drop(wal);
+        let before = std::fs::read(&path).expect("read");
+        for capacity in [0, OLD, OLD + 4096, u64::MAX] {
+            let refused = grow(&path, capacity, |_| ());
+            assert!(matches!(refused, Err(Error::Option { name: "capacity", .. })), "{capacity}: {refused:?}");
+        }
+        let mode = OpenMode { read_only: false, mapped: false, ..OpenMode::default() };
+        let full = FileDisk::open(&path, mode).expect("opens").extended(1 << 60);
+        assert!(full.is_err_and(|e| std::io::Error::from(e).kind() == std::io::ErrorKind::StorageFull));
+        assert_eq!(std::fs::read(&path).expect("read").len(), before.len(), "it is cut back");
+        std::fs::write(dir.path().join("zeros"), vec![0; 1 << 20]).expect("written");
+        assert!(matches!(grow(dir.path().join("zeros"), NEW, |_| ()), Err(Error::Corrupt { .. })));
+        assert!(matches!(grow(dir.path().join("missing"), NEW, |_| ()), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn the_journal_grows_with_the_file_as_in_a_new_one() {
+        let old = Options::default().geometry([1; 16], 1 << 30).expect("valid");
+        let new = enlarged(&old, 10 << 30).expect("larger");
+        let slabs = u64::from(new.slab_count);
+        assert_eq!(u64::from(new.journal_floor), journal_floor(slabs));
+        assert_eq!(new.journal_slabs.len() as u32, new.journal_floor);
+        assert_eq!(Superblock::decode(&new.encode(), 10 << 30), Ok(new.clone()));
+        assert_eq!(new.epoch, old.epoch + 1);
+        assert!(new.journal_cap >= old.journal_cap);
+        // A little more: the journal has enough as it is.
+        let old = Options::default().geometry([1; 16], (1 << 30) + (8 << 20)).expect("valid");
+        let little = enlarged(&old, (1 << 30) + (12 << 20)).expect("larger");
+        assert_eq!((little.journal_slabs, little.slab_count), (old.journal_slabs, old.slab_count + 1));
+    }
+}

@@ -1,0 +1,67 @@
+//! Notices: who is told what became of a frame, in the order of the log.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::lsn::Lsn;
+
+/// Is told of batches by the tags that they were submitted with: see [`Wal::submit_to`](crate::Wal::submit_to).
+///
+/// For those who have thousands of batches under way: one call for all tags of a frame that stand together, and no allocation for each.
+pub trait Sink: Send + Sync {
+    /// The batches of these tags, in the order of the log, are durable up to the LSN; or they never will be, and why.
+    ///
+    /// Runs on the thread that wrote the frame. It must be short, and what it submits does not wait
+    /// ([`Error::Busy`](crate::Error::Busy)).
+    fn done(&self, tags: &[u64], outcome: &Result<Lsn>);
+}
+
+/// Who is to be told of one batch.
+pub(crate) enum Whom<'a> {
+    Caller(Box<dyn FnOnce(Result<Lsn>) + Send>),
+    Sink(&'a Arc<dyn Sink>, u64),
+}
+
+enum Notice {
+    Caller(Lsn, Box<dyn FnOnce(Result<Lsn>) + Send>),
+    Tags(Lsn, Arc<dyn Sink>, Vec<u64>),
+}
+
+/// The notices of one frame.
+#[derive(Default)]
+pub(crate) struct Notices(Vec<Notice>);
+
+impl Notices {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes who is to be told of the batch that ends at `lsn`.
+    pub fn add(&mut self, lsn: Lsn, whom: Whom<'_>) {
+        match (whom, self.0.last_mut()) {
+            (Whom::Caller(done), _) => self.0.push(Notice::Caller(lsn, done)),
+            (Whom::Sink(sink, tag), Some(Notice::Tags(last, same, tags)))
+                if std::ptr::addr_eq(Arc::as_ptr(sink), Arc::as_ptr(same)) =>
+            {
+                *last = lsn;
+                tags.push(tag);
+            }
+            (Whom::Sink(sink, tag), _) => self.0.push(Notice::Tags(lsn, Arc::clone(sink), vec![tag])),
+        }
+    }
+
+    /// Tells everybody, in order. One that panics does not take the others' notices with it.
+    pub fn tell(self, outcome: &Result<()>) {
+        for notice in self.0 {
+            let told = |lsn: Lsn| outcome.clone().map(|()| lsn);
+            let (lsn, ran) = match notice {
+                Notice::Caller(lsn, done) => (lsn, catch_unwind(AssertUnwindSafe(|| done(told(lsn))))),
+                Notice::Tags(lsn, sink, tags) => (lsn, catch_unwind(AssertUnwindSafe(|| sink.done(&tags, &told(lsn))))),
+            };
+            if ran.is_err() {
+                tracing::error!(%lsn, "a completion callback panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Publishing: the figures of a log in use, in a small file, for whoever looks from outside (`strandlog top`).
+//!
+//! A log that is open is locked, so that nobody can look into the file itself; and what is seen there is not how the log fares. This
+//! costs those who commit nothing but a lock now and then, held for as long as a few numbers are copied.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+// Not from `crate::sync`: no model runs this, and nothing that is modelled waits for it.
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::wal::Wal;
+
+/// The layout of the file. A reader that knows another one says so.
+const FORMAT: u32 = 1;
+/// Of the replicas that hold most, so many are named.
+const HOLDERS: usize = 16;
+/// Looking at a million replicas takes a while: at most this fraction of the time is spent on it.
+const MOST_OF_THE_TIME: u32 = 20;
+
+/// Publishes for as long as it lives; then the file goes.
+#[derive(Debug)]
+#[must_use = "dropped, it publishes no more"]
+pub struct Publisher {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Wal {
+    /// Writes how the log fares into the file at `path`, now and again and again, from a thread of its own; a common choice is the
+    /// log's path with `.stats` behind it, where `strandlog top` looks. The file is replaced as a whole (JSON, a few KiB) and never
+    /// synced. What goes wrong later is logged: a log does not fail for its figures.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an interval of nothing; [`Error::Io`] when the file cannot be written or the thread cannot be started.
+    pub fn publish_stats(&self, path: impl AsRef<Path>, every: Duration) -> Result<Publisher> {
+        if every.is_zero() {
+            let (name, given) = ("every", "0 s".to_owned());
+            return Err(Error::Option { name, given, range: "longer than nothing".into() });
+        }
+        let file = File::at(path.as_ref());
+        let said = |e| Error::io(format!("publishing to {}", file.path.display()), e);
+        file.write(&figures(&self.engine, every)).map_err(said)?;
+        let (stop, told) = mpsc::channel::<()>();
+        let engine = Arc::downgrade(&self.engine);
+        let body = move || publish(&engine, &file, every, &told);
+        let thread = thread::Builder::new().name("strandlog-stats".into()).spawn(body);
+        let thread = thread.map_err(|e| Error::io("starting a thread", e))?;
+        Ok(Publisher { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Until nobody wants it any more, or the log is gone.
+fn publish(engine: &Weak<Engine>, file: &File, every: Duration, told: &mpsc::Receiver<()>) {
+    let mut pause = every;
+    while told.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        let Some(engine) = engine.upgrade() else { break };
+        let start = Instant::now();
+        if let Err(error) = file.write(&figures(&engine, every)) {
+            tracing::warn!(path = %file.path.display(), %error, "the figures could not be published");
+        }
+        pause = every.max(start.elapsed() * MOST_OF_THE_TIME);
+    }
+    file.remove();
+}
+
+/// The file, and the name under which it is written.
+struct File {
+    path: PathBuf,
+    next: PathBuf,
+}
+
+impl File {
+    fn at(path: &Path) -> Self {
+        let mut next = path.to_owned().into_os_string();
+        next.push(".next");
+        Self { path: path.into(), next: next.into() }
+    }
+
+    /// Whole or not at all: nobody reads half of it.
+    fn write(&self, text: &str) -> std::io::Result<()> {
+        std::fs::write(&self.next, text)?;
+        std::fs::rename(&self.next, &self.path)
+    }
+
+    fn remove(&self) {
+        // Gone already, or it stays: whoever reads it sees how old it is.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Everything that is published, as JSON.
+fn figures(engine: &Engine, every: Duration) -> String {
+    let stats = engine.stats();
+    let stopped = engine.seq.lock().stopped.as_ref().map(ToString::to_string);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut out = String::with_capacity(4 << 10);
+    // Writing to a string cannot fail.
+    let _ = write!(
+        out,
+        r#"{{"format":{FORMAT},"pid":{},"at_ms":{},"every_ms":{},"stopped":{},"sync":{},"figures":{{"#,
+        std::process::id(),
+        now.as_millis(),
+        every.as_millis(),
+        stopped.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
+        stats.disk.map_or_else(|| "null".to_owned(), |disk| quoted(&disk.to_string())),
+    );
+    for (i, (name, value)) in stats.figures().into_iter().enumerate() {
+        let _ = write!(out, r#"{}"{name}":{value}"#, comma(i));
+    }
+    let (holders, damaged) = look(engine);
+    let _ = write!(out, r#"}},"damaged_replicas":{damaged},"holders":["#);
+    for (i, h) in holders.into_iter().enumerate() {
+        let _ = write!(
+            out,
+            r#"{}{{"replica":{},"first":{},"last":{},"journal_bytes":{},"chain_bytes":{}}}"#,
+            comma(i),
+            h.replica,
+            h.first,
+            h.last,
+            h.journal,
+            h.chain
+        );
+    }
+    out.push_str("]}\n");
+    out
+}
+
+fn comma(i: usize) -> &'static str {
+    if i == 0 { "" } else { "," }
+}
+
+/// A replica, and what it holds.
+struct Holder {
+    replica: u64,
+    first: u64,
+    last: u64,
+    journal: u64,
+    chain: u64,
+}
+
+/// The replicas that hold most, the first of them first; and how many are damaged.
+fn look(engine: &Engine) -> (Vec<Holder>, u64) {
+    let (mut holders, mut damaged) = (Vec::new(), 0);
+    for cell in engine.registry.all() {
+        let state = cell.lock();
+        if !state.exists {
+            continue;
+        }
+        damaged += u64::from(state.state_suspect || !state.damaged.is_empty());
+        let chain = state.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum();
+        let (first, last, journal) = (state.first, state.last, state.places.journal_bytes());
+        holders.push(Holder { replica: cell.id, first, last, journal, chain });
+    }
+    let most = |h: &Holder| (std::cmp::Reverse(h.journal + h.chain), h.replica);
+    if holders.len() > HOLDERS {
+        holders.select_nth_unstable_by_key(HOLDERS, most);
+        holders.truncate(HOLDERS);
+    }
+    holders.sort_unstable_by_key(most);
+    (holders, damaged)
+}
+
+/// Text as a JSON string.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => drop(write!(out, "\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::Batch;
+    use crate::disk::sim::SimDisk;
+
+    #[test]
+    fn text_is_quoted_as_json_wants_it() {
+        assert_eq!(quoted("a \"b\" \\ \n \u{1f}"), r#""a \"b\" \\ \u000a \u001f""#);
+    }
+
+    #[test]
+    fn the_figures_come_again_and_go_with_the_publisher() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log.stats");
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        assert!(wal.publish_stats(&path, Duration::ZERO).is_err());
+        let missing = dir.path().join("missing").join("log.stats");
+        assert!(matches!(wal.publish_stats(missing, Duration::from_secs(1)), Err(Error::Io { .. })));
+        let publisher = wal.publish_stats(&path, Duration::from_millis(1)).expect("published");
+        let read = || std::fs::read_to_string(&path).expect("always there");
+        assert!(read().contains(r#""batches":0,"#), "{}", read());
+        let entries: Vec<_> = (1..=9).map(|i| (i, 1, [7; 100])).collect();
+        wal.commit(Batch::new().append(5, &entries)).expect("committed");
+        let shown = r#""holders":[{"replica":5,"first":1,"last":9,"#;
+        while !read().contains(shown) {
+            thread::yield_now();
+        }
+        assert!(read().contains(r#""entries":9,"#), "{}", read());
+        drop(publisher);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0, "nothing stays");
+    }
+}

@@ -1,0 +1,119 @@
+//! A second look behind the end of the log.
+//!
+//! A device may answer a reading with what was there before the last write. Below the watermark that shows as damage; at the end it
+//! looks as if nothing had been written, and whatever the reading covered would be forgotten without a word. So where the log seems to
+//! end, and where its next segment may lie, the blocks that would begin a frame are read once more, each by itself.
+
+use std::io;
+
+use rustc_hash::FxHashMap;
+
+use super::scan::{Found, Scan, SlabScan};
+use super::walk::Walk;
+use crate::disk::{AlignedBuf, BLOCK, Disk};
+use crate::error::{Error, Result};
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
+use crate::format::superblock::Superblock;
+
+/// Blocks read at once, as by the scan: an opening must not wait for one after the other.
+#[cfg(not(any(loom, shuttle)))]
+const READERS: usize = 4;
+/// Not worth a thread each.
+#[cfg(not(any(loom, shuttle)))]
+const FEW: usize = 2 * READERS;
+
+/// Whether there is a frame behind the end that the scan did not see.
+pub(super) fn shows_more(disk: &dyn Disk, sb: &Superblock, scan: &Scan, walk: &Walk<'_>) -> Result<bool> {
+    let look = Look { disk, sb, scan, seen: scan.slabs.iter().map(|s| (s.slab, s)).collect(), end: walk.end };
+    let more = look.behind_the_end(walk.last_seq).and_then(|more| {
+        // Those between are all accounted for; into any other the log may have gone on.
+        let between = |seq: u64| seq >= walk.tail_seq && walk.last_seq.is_some_and(|last| seq <= last);
+        let others = sb.journal_slabs.iter().filter(|&&slab| !look.seen.get(&slab).is_some_and(|s| between(s.seq)));
+        Ok(more || look.any_begins_anew(&others.copied().collect::<Vec<u32>>())?)
+    });
+    more.map_err(|e| Error::io("reading the journal behind its end", e))
+}
+
+struct Look<'a> {
+    disk: &'a dyn Disk,
+    sb: &'a Superblock,
+    scan: &'a Scan,
+    /// What the scan saw in a slab.
+    seen: FxHashMap<u32, &'a SlabScan>,
+    /// Where the log seems to end.
+    end: u64,
+}
+
+impl Look<'_> {
+    fn segment(&self) -> u64 {
+        u64::from(self.sb.segment_bytes)
+    }
+
+    /// The frame that begins so far into the slab, as it is read now.
+    fn header(&self, slab: u32, at: u64, buf: &mut AlignedBuf) -> io::Result<Option<FrameHeader>> {
+        buf.resize(BLOCK);
+        self.disk.read_at(self.sb.slab_offset(slab).saturating_add(at), buf.as_mut_slice())?;
+        let header = buf.as_slice().get(..FRAME_HEADER_BYTES).unwrap_or_default();
+        Ok(FrameHeader::decode(self.sb.seed(), at, self.segment(), header))
+    }
+
+    /// Whether the segment in which the log ends goes on, with a frame that was not seen or whose table could not be read.
+    fn behind_the_end(&self, last_seq: Option<u64>) -> io::Result<bool> {
+        let Some(last) = self.scan.slabs.iter().find(|s| Some(s.seq) == last_seq) else { return Ok(false) };
+        let (seq, at) = (self.end / self.segment(), self.end % self.segment());
+        if seq != last.seq {
+            // It is full.
+            return Ok(false);
+        }
+        let Some(header) = self.header(last.slab, at, &mut AlignedBuf::new())?.filter(|h| h.lsn == self.end) else {
+            return Ok(false);
+        };
+        if last.frames.iter().any(|f| f.header == header && f.table.is_some()) {
+            return Ok(false);
+        }
+        self.table_holds(last.slab, at, &header)
+    }
+
+    fn table_holds(&self, slab: u32, at: u64, header: &FrameHeader) -> io::Result<bool> {
+        let (range, mut table) = (header.table_range(), vec![0; header.table_bytes as usize]);
+        self.disk
+            .read_at(self.sb.slab_offset(slab).saturating_add(at).saturating_add(range.start as u64), &mut table)?;
+        Ok(self.sb.seed().crc(header.lsn, &table) == header.table_crc)
+    }
+
+    /// Whether one of these slabs begins with a frame that is newer than all that was seen there.
+    fn begins_anew(&self, slabs: &[u32]) -> io::Result<bool> {
+        let mut buf = AlignedBuf::new();
+        for &slab in slabs {
+            let Some(header) = self.header(slab, 0, &mut buf)? else { continue };
+            let seq = header.lsn / self.segment();
+            let whole = |f: &Found| f.header.lsn == header.lsn && f.table.is_some();
+            let known = self.seen.get(&slab).is_some_and(|s| s.seq > seq || s.frames.iter().any(whole));
+            if !known && !self.scan.disbelieved.contains(&seq) && self.table_holds(slab, 0, &header)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    #[cfg(not(any(loom, shuttle)))]
+    fn any_begins_anew(&self, slabs: &[u32]) -> io::Result<bool> {
+        if slabs.len() < FEW {
+            return self.begins_anew(slabs);
+        }
+        std::thread::scope(|scope| {
+            let parts = slabs.chunks(slabs.len().div_ceil(READERS));
+            let looks: Vec<_> = parts.map(|part| scope.spawn(move || self.begins_anew(part))).collect();
+            looks.into_iter().try_fold(false, |any, look| {
+                let one = look.join().map_err(|_| io::Error::other("a reader panicked"))?;
+                Ok(any | one?)
+            })
+        })
+    }
+
+    /// In a model every reader would be one more thread to interleave, and they share nothing.
+    #[cfg(any(loom, shuttle))]
+    fn any_begins_anew(&self, slabs: &[u32]) -> io::Result<bool> {
+        self.begins_anew(slabs)
+    }
+}

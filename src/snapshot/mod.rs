@@ -1,0 +1,22 @@
+//! The snapshot: the index as the last close wrote it, so that a log that was closed opens without reading its journal.
+//!
+//! It is worth nothing but time. Whatever is doubtful about it (a superblock that does not name it, a checksum, a field, a frame that
+//! is newer), and the journal is read as after a crash. It is believed once: before the next session writes its first frame no
+//! superblock names it any more, and its chunks are free.
+
+mod codec;
+mod load;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
+mod write;
+
+pub(crate) use load::load;
+
+use crate::engine::Geometry;
+use crate::format::superblock::Superblock;
+
+/// The longest snapshot that is written or read: as long as the journal that need not be read for it. So an opening takes no more memory than
+/// without one.
+fn longest(geo: &Geometry, sb: &Superblock) -> u64 {
+    sb.journal_slabs.len() as u64 * geo.segment_bytes
+}
