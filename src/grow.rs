@@ -300,7 +300,9 @@ mod tests {
         assert_eq!(new.journal_slabs.len() as u32, new.journal_floor);
         assert_eq!(Superblock::decode(&new.encode(), 10 << 30), Ok(new.clone()));
         assert_eq!(new.epoch, old.epoch + 1);
-        assert!(new.journal_cap >= old.journal_cap);
+        assert!(has_default_cap(&new) && new.journal_cap > old.journal_cap, "nobody chose it");
+        let chosen = Superblock { journal_cap: old.journal_cap - 1, ..old };
+        assert_eq!(enlarged(&chosen, 10 << 30).expect("larger").journal_cap, chosen.journal_cap.max(new.journal_floor));
         // A little more: the journal has enough as it is.
         let old = Options::default().geometry([1; 16], (1 << 30) + (8 << 20)).expect("valid");
         let little = enlarged(&old, (1 << 30) + (12 << 20)).expect("larger");

@@ -166,8 +166,8 @@ impl Options {
         self.segment_size = Some(bytes);
         self
     }
-    /// The most bytes that the journal may grow to, and so what an opening has to read. Default half of the
-    /// capacity, at most 256 MiB.
+    /// The most bytes that the journal may grow to, and so what an opening has to read. Default an eighth of the
+    /// capacity, 256 MiB at least and 4 GiB at most, but never more than half; beyond 256 MiB it grows only for what it carries.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Self {
         self.journal_cap = Some(bytes);
