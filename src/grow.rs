@@ -6,7 +6,7 @@ use crate::disk::{AlignedBuf, BLOCK, Disk, FileDisk, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
 use crate::format::{BLOCK_BYTES, POOL_OFFSET};
-use crate::options::{MAX_CAPACITY, Progress, journal_floor, within};
+use crate::options::{MAX_CAPACITY, Progress, default_cap, has_default_cap, journal_floor, within};
 use crate::recovery::write_superblocks;
 use crate::recovery::{Found, read_superblock};
 use crate::wal::open_error;
@@ -63,8 +63,8 @@ fn end(superblock: &Superblock) -> u64 {
 
 /// The superblock of the same log in a larger file.
 ///
-/// The journal's floor grows as that of a new file would, or the room for metadata would not; its cap stays, which is what an
-/// opening may take, unless the floor is above it.
+/// The journal's floor grows as that of a new file would, and its cap where nobody chose one: a larger file has more to carry. A cap that
+/// was chosen stays, which is what an opening may take, unless the floor is above it.
 fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
     let segment = u64::from(old.segment_bytes);
     let least = end(old).saturating_add(segment);
@@ -73,12 +73,13 @@ fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
     let chunks = slabs.saturating_mul(u64::from(old.chunks_per_slab()));
     within("capacity", chunks.saturating_mul(u64::from(old.chunk_bytes) / BLOCK_BYTES), 0, u32::MAX.into())?;
     let floor = journal_floor(slabs).max(old.journal_floor.into()) as u32;
+    let cap = if has_default_cap(old) { default_cap(slabs, segment) } else { old.journal_cap.into() };
     let mut new = Superblock {
         epoch: old.epoch + 1,
         // No more than blocks, which fit.
         slab_count: slabs as u32,
         journal_floor: floor,
-        journal_cap: old.journal_cap.max(floor).min(MAX_JOURNAL_SLABS as u32),
+        journal_cap: cap.max(floor.into()).min(MAX_JOURNAL_SLABS as u64) as u32,
         // What it stands for is the old file: the next opening reads the journal.
         snapshot: None,
         ..old.clone()
@@ -299,7 +300,9 @@ mod tests {
         assert_eq!(new.journal_slabs.len() as u32, new.journal_floor);
         assert_eq!(Superblock::decode(&new.encode(), 10 << 30), Ok(new.clone()));
         assert_eq!(new.epoch, old.epoch + 1);
-        assert!(new.journal_cap >= old.journal_cap);
+        assert!(has_default_cap(&new) && new.journal_cap > old.journal_cap, "nobody chose it");
+        let chosen = Superblock { journal_cap: old.journal_cap - 1, ..old };
+        assert_eq!(enlarged(&chosen, 10 << 30).expect("larger").journal_cap, chosen.journal_cap.max(new.journal_floor));
         // A little more: the journal has enough as it is.
         let old = Options::default().geometry([1; 16], (1 << 30) + (8 << 20)).expect("valid");
         let little = enlarged(&old, (1 << 30) + (12 << 20)).expect("larger");

@@ -102,6 +102,10 @@ pub const MAX_BATCH_BYTES: u64 = 1 << 30;
 
 /// Largest file: 8 TiB.
 pub(crate) const MAX_CAPACITY: u64 = 8 << 40;
+/// The journal grows to so much for the cleaner to find less alive: an opening looks at all of it.
+const CYCLE_BYTES: u64 = 256 << 20;
+/// And to so much for what it carries: ten million idle replicas.
+const MOST_CARRYING: u64 = 4 << 30;
 const MIN_SEGMENTS: u64 = 8;
 /// Segments of a new journal at least: the cleaner needs two, truncation one, appends some.
 const MIN_FLOOR: u64 = 6;
@@ -166,8 +170,8 @@ impl Options {
         self.segment_size = Some(bytes);
         self
     }
-    /// The most bytes that the journal may grow to, and so what an opening has to read. Default half of the
-    /// capacity, at most 256 MiB.
+    /// The most bytes that the journal may grow to, and so what an opening has to read. Default an eighth of the
+    /// capacity, 256 MiB at least and 4 GiB at most, but never more than half; beyond 256 MiB it grows only for what it carries.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Self {
         self.journal_cap = Some(bytes);
@@ -290,7 +294,7 @@ impl Options {
         let slabs = capacity.saturating_sub(POOL_OFFSET) / segment;
         within("capacity", slabs, MIN_SEGMENTS, u32::MAX.into())?;
         let floor = journal_floor(slabs);
-        let wish = self.journal_cap.unwrap_or((slabs * segment / 2).min(256 << 20)) / segment;
+        let wish = self.journal_cap.map_or(default_cap(slabs, segment), |bytes| bytes / segment);
         let cap = wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs - 1).max(floor);
         let floor = floor as u32;
         Ok(Superblock {
@@ -306,6 +310,27 @@ impl Options {
             snapshot: None,
         })
     }
+}
+
+/// Slabs that the journal may grow to where nobody said otherwise: a quarter of a gibibyte, or what many idle replicas need.
+pub(crate) fn default_cap(slabs: u64, segment: u64) -> u64 {
+    let capacity = slabs * segment;
+    (capacity / 2).min((capacity / 8).clamp(CYCLE_BYTES, MOST_CARRYING)) / segment
+}
+
+/// Whether nobody chose what the journal may grow to.
+pub(crate) fn has_default_cap(sb: &Superblock) -> bool {
+    u64::from(sb.journal_cap) == default_cap(sb.slab_count.into(), sb.segment_bytes.into())
+}
+
+/// Slabs that a journal may have but for what it carries: all of a cap that was chosen, and no more than opens quickly of the default.
+pub(crate) fn journal_wish(sb: &Superblock) -> u32 {
+    let segment = u64::from(sb.segment_bytes);
+    if !has_default_cap(sb) {
+        return sb.journal_cap;
+    }
+    // At most the cap, which fits.
+    ((CYCLE_BYTES / segment).max(sb.journal_floor.into()) as u32).min(sb.journal_cap)
 }
 
 /// Slabs that the journal of a file of so many never gives up: one sixteenth. Its quarter then has room for the descriptors of a file

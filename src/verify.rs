@@ -144,10 +144,7 @@ impl Engine {
     fn verify_headers(&self, cell: &Cell, report: &mut VerifyReport) -> Result<()> {
         let pieces: Vec<(PieceRef, u32)> = {
             let state = cell.lock();
-            let values = state.keys.iter().filter_map(|e| match &e.value {
-                Value::Out(piece) => Some(piece),
-                Value::Inline(_) => None,
-            });
+            let values = state.keys.iter().filter_map(|e| e.value.piece());
             let all = state.places.chain().iter().chain(values);
             // Pinned before the lock is left: none of them is reused while it is looked at.
             all.map(|p| (self.piece(cell.id, p), p.desc.crc)).collect()

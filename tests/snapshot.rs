@@ -330,10 +330,10 @@ fn a_snapshot_that_one_superblock_alone_names_is_forgotten() {
         ("one epoch, two snapshots", Some(&other)),
     ];
     for (what, copy) in copies {
-        for at in 0..2 {
+        for offset in SUPERBLOCK_OFFSETS {
             let disk = Arc::new(disk.restart());
             let bytes = copy.map_or(vec![7; SUPERBLOCK_BYTES], Superblock::encode);
-            disk.poke(SUPERBLOCK_OFFSETS[at], &bytes);
+            disk.poke(offset, &bytes);
             let wal = open(options(), &disk);
             assert!(!by_snapshot(&wal), "{what}");
             assert_eq!(Model::read(&wal).expect("readable"), model, "{what}");

@@ -11,9 +11,8 @@ use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::record::{self, MAX_DAMAGE_RANGES, RunKind};
 use crate::index::{Loc, ReplicaState, Value};
 use crate::journal::{Class, Sequencer};
+use crate::space::step;
 
-/// Payload copied under one hold of the sequencer lock: callers must not wait long.
-const CARRY_BYTES: usize = 64 << 10;
 /// A record of one entry, at its longest, without payload.
 const RECORD_BYTES: u64 = 64;
 /// A CORE at its longest.
@@ -22,19 +21,22 @@ const CORE_BYTES: u64 = 64 + 20 * MAX_DAMAGE_RANGES as u64;
 impl Engine {
     /// Copies the entries to the open frame, clipped to what still lies where it was read. `false`: no room.
     pub(super) fn carry(&self, moving: &Moving, from: &mut Group) -> Result<bool> {
+        // Copied under one hold of the sequencer lock: callers must not wait long.
+        let step = step(self.geo.segment_bytes);
         let mut batch: Vec<(Seen, Bytes)> = Vec::new();
         let mut bytes = 0;
         for &seen in &moving.entries {
             let Some(payload) = self.payload(moving, seen, from)? else { continue };
-            bytes += payload.len() + ENTRY_CRC_BYTES;
-            batch.push((seen, payload));
-            if bytes >= CARRY_BYTES {
+            let size = (payload.len() + ENTRY_CRC_BYTES) as u64 + RECORD_BYTES;
+            if bytes + size > step && !batch.is_empty() {
                 if !self.carry_batch(moving, &batch)? {
                     return Ok(false);
                 }
                 batch.clear();
                 bytes = 0;
             }
+            bytes += size;
+            batch.push((seen, payload));
         }
         if batch.is_empty() { Ok(true) } else { self.carry_batch(moving, &batch) }
     }
@@ -180,8 +182,16 @@ impl Engine {
                 desc
             })
             .collect();
-        // A few dozen at a time: a record must fit its frame.
-        for some in descs.chunks(64) {
+        let step = step(self.geo.segment_bytes);
+        let mut rest = descs.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = RECORD_BYTES;
+            let fit = rest.iter().take_while(|desc| {
+                bytes += encoded_bound(desc);
+                bytes <= step
+            });
+            let (some, later) = rest.split_at(fit.count().max(1));
+            rest = later;
             if !room(s, RECORD_BYTES + some.iter().map(encoded_bound).sum::<u64>()) {
                 return false;
             }

@@ -154,7 +154,7 @@ impl Engine {
         let state = cell.lock();
         let chunk = self.geo.chunk_bytes;
         let in_group = |loc: Loc| group.holds_lsn(loc.lsn(head));
-        let locs = || state.places.spans().iter().flat_map(|s| &s.locs).copied();
+        let locs = || state.places.spans().iter().flat_map(|s| s.locs()).copied();
         let here: u64 = locs().filter(|&l| in_group(l)).map(|l| weight(l.len(), chunk)).sum();
         if !state.exists || here == 0 {
             return None;
@@ -175,8 +175,8 @@ impl Engine {
         let all = matches!(fate, Fate::SettleAll);
         let mut entries = Vec::new();
         for span in state.places.spans() {
-            for (i, &loc) in span.locs.iter().enumerate() {
-                let index = span.first + i as u64;
+            for (i, &loc) in span.locs().iter().enumerate() {
+                let index = span.first() + i as u64;
                 if (all && loc.lsn(head) < durable) || in_group(loc) {
                     entries.push(Seen { index, term: state.terms.get(index).unwrap_or(0), loc });
                 }

@@ -15,7 +15,7 @@ use gather::Group;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::journal::{Class, RESERVED_SEGMENTS, Sequencer};
+use crate::journal::{Class, Sequencer};
 
 /// Bytes of journal cleaned together: a replica's entries in neighbouring segments then settle as one piece, and their
 /// release costs two frames in all.
@@ -27,8 +27,11 @@ impl Engine {
         let _tell_after_the_lock = self.events.hold();
         let _one = self.cleaning.lock();
         self.grow_journal()?;
-        let target = { self.seq.lock().low_water() };
-        self.clean_while(|s| s.segments.free.len() + s.segments.leaving.len() <= target)
+        let last = { self.seq.lock().segments.current() };
+        // Once around at most: what one turn does not free, another does not.
+        self.clean_while(|s| {
+            s.segments.free.len() + s.segments.leaving.len() <= s.low_water() && s.segments.tail() <= last
+        })
     }
 
     /// Frees every segment but the one being written.
@@ -68,7 +71,7 @@ impl Engine {
             return None;
         }
         // All of it may be alive: what is carried out of the group, and the frame that publishes it, must find segments.
-        let spare = s.segments.free.len().saturating_sub(RESERVED_SEGMENTS);
+        let spare = s.segments.free.len().saturating_sub(s.leaves(Class::Grow));
         let most = spare.min((GROUP_BYTES / self.geo.segment_bytes) as usize).max(1);
         // Never the segment that is being written.
         let n = most.min(s.segments.live.len().checked_sub(1)?);
@@ -107,6 +110,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::disk::sim::SimDisk;
+    use crate::journal::RESERVED_SEGMENTS;
     use crate::sync::Arc;
     use crate::{Batch, Wal};
 

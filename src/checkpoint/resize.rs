@@ -1,55 +1,105 @@
-//! Resizing: the journal grows while chunks are plentiful, and gives slabs back when they are not.
+//! Resizing: the journal grows for what it carries, and while chunks are plentiful, and gives slabs back when they are not.
 
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::events::Event;
 use crate::format::superblock::{SUPERBLOCK_OFFSETS, Superblock};
-use crate::journal::RESERVED_SEGMENTS;
+use crate::journal::Class;
+
+/// How many slabs a journal of so many takes at a time for what it carries: each time costs two writes.
+fn growth(slabs: u32) -> u32 {
+    (slabs / 16).max(1)
+}
 
 impl Engine {
-    /// Takes a slab for the journal if it may grow and most of what the chains have left is not needed.
+    /// Lets the journal grow where it had better: for what it carries, and while segments are short and most of what the chains have left
+    /// is not needed. The caller holds `cleaning`.
     pub(super) fn grow_journal(&self) -> Result<()> {
         loop {
-            let reserved = { self.seq.lock().accounts.reserved() };
-            let mut superblock = self.superblock.lock();
-            if superblock.journal_slabs.len() as u32 >= superblock.journal_cap {
-                return Ok(());
-            }
-            if { self.seq.lock().segments.free.len() } > { self.seq.lock().low_water() } {
-                return Ok(());
-            }
-            let slab = {
-                let mut pool = self.pool.lock();
-                let spare = pool.free().saturating_sub(reserved + self.value_reserve);
-                let plenty = u64::from(self.geo.chunks / 8) + u64::from(pool.chunks_per_slab());
-                if spare < plenty { None } else { pool.take_slab() }
+            let (low, carries) = {
+                let s = self.seq.lock();
+                (s.segments.free.len() <= s.low_water(), s.accounts.wants_to_grow())
             };
-            let Some(slab) = slab else { return Ok(()) };
-            let mut next = superblock.clone();
-            next.journal_slabs.push(slab);
-            let segments = next.journal_slabs.len() as u64;
-            if let Err(error) = self.write_superblock(&mut superblock, next) {
-                // Nobody writes any more; those who look find it where it was.
-                self.pool.lock().return_slab(slab);
-                return Err(error);
+            let slabs = { self.superblock.lock().journal_slabs.len() as u32 };
+            let grown = match (carries, low && slabs < self.geo.journal_wish) {
+                (true, _) => self.take_slabs(growth(slabs), 0)?,
+                (_, true) => self.take_slabs(1, u64::from(self.geo.chunks / 8))?,
+                _ => false,
+            };
+            if !grown {
+                return Ok(());
             }
-            tracing::debug!(target: "strandlog", segments, "the journal has grown");
-            self.events.later(|| Event::JournalGrown { segments });
-            drop(superblock);
-            self.seq.lock().segments.free.push_back(slab);
         }
     }
 
-    /// Gives a free slab back to the chains, if the journal is above its floor and can spare one.
+    /// Lets the journal grow for what it carries, if there is a slab to be had and the budget is still the one that was too small.
+    pub(crate) fn grow_for_carried(&self, budget: u64) -> Result<()> {
+        let _tell_after_the_locks = self.events.hold();
+        // What is settled meanwhile takes chunks that nobody has reserved: not the same ones.
+        let _still = self.cleaning.lock();
+        if self.seq.lock().accounts.budget() != budget {
+            return Ok(());
+        }
+        let slabs = { self.superblock.lock().journal_slabs.len() as u32 };
+        self.take_slabs(growth(slabs), 0).map(|_| ())
+    }
+
+    /// Takes up to `most` slabs for the journal, as long as `left` chunks are left that nobody has reserved. `false`: none.
+    fn take_slabs(&self, most: u32, left: u64) -> Result<bool> {
+        let _tell_after_the_locks = self.events.hold();
+        let mut superblock = self.superblock.lock();
+        let most = most.min(superblock.journal_cap.saturating_sub(superblock.journal_slabs.len() as u32));
+        let mut next = superblock.clone();
+        {
+            // Under this lock nobody reserves what is taken here.
+            let mut s = self.seq.lock();
+            let mut pool = self.pool.lock();
+            let held = s.accounts.reserved() + self.value_reserve;
+            let had = pool.free().saturating_sub(held);
+            let slab = u64::from(pool.chunks_per_slab());
+            for _ in 0..most {
+                let spare = pool.free().saturating_sub(held);
+                let Some(slab) = (spare >= left + slab).then(|| pool.take_slab()).flatten() else { break };
+                next.journal_slabs.push(slab);
+            }
+            if next.journal_slabs.len() == superblock.journal_slabs.len() {
+                s.accounts.deny(had);
+                return Ok(false);
+            }
+        }
+        let before = superblock.journal_slabs.len();
+        let taken: Vec<u32> = next.journal_slabs.iter().skip(before).copied().collect();
+        if let Err(error) = self.write_superblock(&mut superblock, next) {
+            // Nobody writes any more; those who look find them where they were.
+            let mut pool = self.pool.lock();
+            taken.into_iter().for_each(|slab| pool.return_slab(slab));
+            return Err(error);
+        }
+        let slabs = superblock.journal_slabs.len() as u64;
+        tracing::debug!(target: "strandlog", segments = slabs, "the journal has grown");
+        self.events.later(|| Event::JournalGrown { segments: slabs });
+        let mut s = self.seq.lock();
+        s.segments.free.extend(taken);
+        s.accounts.resize(slabs);
+        Ok(true)
+    }
+
+    /// Gives a free slab back to the chains, if the journal is above its floor and what it carries, and can spare one.
     pub(crate) fn shrink_journal(&self) -> Result<bool> {
         let _tell_after_the_locks = self.events.hold();
         let mut superblock = self.superblock.lock();
-        if superblock.journal_slabs.len() as u32 <= superblock.journal_floor {
+        let slabs = superblock.journal_slabs.len() as u32;
+        if slabs <= superblock.journal_floor {
             return Ok(false);
         }
         let slab = {
             let mut s = self.seq.lock();
-            if s.segments.free.len() <= RESERVED_SEGMENTS + 1 { None } else { s.segments.free.pop_back() }
+            let spare = s.segments.free.len() > s.leaves(Class::Grow) + 1 && s.accounts.may_shrink();
+            let slab = if spare { s.segments.free.pop_back() } else { None };
+            if slab.is_some() {
+                s.accounts.resize(u64::from(slabs - 1));
+            }
+            slab
         };
         let Some(slab) = slab else { return Ok(false) };
         let mut next = superblock.clone();
@@ -75,6 +125,7 @@ impl Engine {
 
     /// As [`Engine::mark_durable`], of a log that was stopped with nothing left to write: its index goes along.
     pub(crate) fn mark_closed(&self, durable: u64) -> Result<()> {
+        let _tell_after_the_locks = self.events.hold();
         let mut superblock = self.superblock.lock();
         let snapshot = self.write_snapshot(&superblock, superblock.epoch + 1)?;
         if superblock.durable >= durable && snapshot.is_none() {

@@ -91,7 +91,10 @@ impl Engine {
         if state.incarnation != moving.incarnation {
             return pool.allocate(piece.blocks(), &mut None);
         }
-        pool.allocate(piece.blocks(), &mut state.tail)
+        let mut tail = state.places.tail();
+        let extents = pool.allocate(piece.blocks(), &mut tail);
+        state.places.set_tail(tail);
+        extents
     }
 
     /// Links what still stands as it was read; gives back the space of what does not.

@@ -146,6 +146,8 @@ impl Admission {
 /// Why there is no room.
 pub(super) struct NoRoom {
     pub metadata: bool,
+    /// There may be once the journal has grown.
+    pub grow: bool,
 }
 
 impl Engine {
@@ -268,25 +270,34 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the accounts have room for what was validated.
-    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts) -> Result<(), NoRoom> {
+    /// Whether the accounts have room for what was validated. `grow`: the caller can wait until the journal has grown, which comes
+    /// before a small replica takes chunks.
+    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, grow: bool) -> Result<(), NoRoom> {
         if adm.class != Class::Grow && adm.value_chunks == 0 {
             return Ok(());
         }
+        // The pool is asked only where it matters: most batches take no chunks.
+        let may_grow = || {
+            let held = accounts.reserved() + self.value_reserve;
+            grow && accounts.may_grow(self.pool.lock().free().saturating_sub(held))
+        };
         let mut after = accounts.clone();
         for t in &adm.touched {
             let mut charge = t.charge;
             let new = after.price(charge, t.demand);
+            if new.chunks > 0 && after.is_small(t.demand) && may_grow() {
+                return Err(NoRoom { metadata: false, grow: true });
+            }
             after.settle(&mut charge, new);
         }
         if after.carried() > after.budget() && after.carried() > accounts.carried() {
-            return Err(NoRoom { metadata: true });
+            return Err(NoRoom { metadata: true, grow: may_grow() });
         }
         let takes_chunks = adm.append_chunks > 0 || after.reserved() > accounts.reserved();
         let held_back = if takes_chunks || adm.class == Class::Grow { self.value_reserve } else { 0 };
         let needed = after.reserved() + adm.append_chunks + adm.value_chunks + held_back;
         if (takes_chunks || adm.value_chunks > 0) && needed > self.pool.lock().free() {
-            return Err(NoRoom { metadata: false });
+            return Err(NoRoom { metadata: false, grow: false });
         }
         Ok(())
     }

@@ -63,13 +63,11 @@ impl Engine {
     /// Lists the replica as a participant of the open frame and of its segment, and counts its record.
     pub(crate) fn next_seq(s: &mut Sequencer, id: u64, state: &mut ReplicaState) -> u16 {
         if state.listed_frame != s.open.lsn {
+            if state.listed_frame < s.segment_start() {
+                s.segments.list(id);
+            }
             state.listed_frame = s.open.lsn;
             s.open.participants.push(id);
-        }
-        let segment = s.segments.current();
-        if state.listed_in != segment {
-            state.listed_in = segment;
-            s.segments.list(id);
         }
         let seq = state.seq;
         state.seq = seq.wrapping_add(1);
@@ -152,8 +150,8 @@ impl Engine {
         record::encode_remove(&mut s.open.table, id, seq);
         state.places.clear(freed);
         state.keys.clear(freed);
-        let (charge, frame, segment) = (state.charge, state.listed_frame, state.listed_in);
-        *state = ReplicaState { charge, listed_frame: frame, listed_in: segment, ..ReplicaState::default() };
+        let (charge, listed_frame) = (state.charge, state.listed_frame);
+        *state = ReplicaState { charge, listed_frame, ..ReplicaState::default() };
     }
 
     /// Recovery found damage that no record tells of: it is written down before the segment that shows it can be freed.
@@ -251,9 +249,9 @@ impl Engine {
     }
 
     fn place(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, pieces: &[Packed]) {
-        let mut tail = state.tail;
+        let mut tail = state.places.tail();
         let descs: Vec<_> = pieces.iter().filter_map(|p| self.link(s, id, &mut tail, p)).collect();
-        state.tail = tail;
+        state.places.set_tail(tail);
         let seq = Self::next_seq(s, id, state);
         record::encode_pieces(&mut s.open.table, RunKind::Append, id, seq, &descs);
         let meta_seq = s.segments.current();
@@ -313,7 +311,7 @@ impl Engine {
         record::encode_reset(&mut s.open.table, id, seq, index + 1, term);
         state.places.clear(freed);
         state.terms.clear();
-        state.damaged.clear();
+        state.damaged = Box::default();
         (state.first, state.last, state.prev_term) = (index + 1, index, term);
     }
 }

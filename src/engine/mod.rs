@@ -48,6 +48,8 @@ pub(crate) struct Geometry {
     pub chunks: u32,
     /// Slabs that the journal may have.
     pub journal_cap: u32,
+    /// Slabs that it may have but for what it carries.
+    pub journal_wish: u32,
 }
 
 impl Geometry {
@@ -61,6 +63,7 @@ impl Geometry {
             pool_blocks: sb.chunk_count().saturating_mul(blocks_per_chunk),
             chunks: sb.chunk_count(),
             journal_cap: sb.journal_cap,
+            journal_wish: crate::options::journal_wish(sb),
         }
     }
 }
@@ -201,7 +204,7 @@ impl Engine {
 
     /// A replica of at least this weight in the journal is settled rather than carried.
     pub fn small_weight(&self) -> u64 {
-        u64::from(self.geo.chunk_bytes) * u64::from(self.run.carry_percent) / 100
+        crate::space::small_weight(self.geo.chunk_bytes, self.geo.segment_bytes, self.run.carry_percent)
     }
 
     pub fn stats(&self) -> crate::stats::Stats {

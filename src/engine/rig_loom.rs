@@ -88,7 +88,8 @@ impl Log {
         let superblock = options.geometry([1; 16], CAPACITY).unwrap();
         let free = superblock.journal_slabs.iter().copied().collect();
         let segments = Segments { next_seq: 1, free, ..Segments::default() };
-        let accounts = Accounts::new(SEGMENT, u64::from(SEGMENT), 12);
+        let slabs = superblock.journal_slabs.len() as u64;
+        let accounts = Accounts::new(SEGMENT, u64::from(SEGMENT), 12, (slabs, slabs));
         let resume = Resume {
             segments,
             accounts,

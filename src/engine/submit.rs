@@ -105,8 +105,20 @@ impl Engine {
                 continue;
             }
             self.validate(batch, plan, adm)?;
-            let room = self.admit(adm, &s.accounts);
+            let room = self.admit(adm, &s.accounts, mode == Mode::Block || self.run.background);
             if let Err(why) = room {
+                if why.grow {
+                    if mode == Mode::Try {
+                        s.accounts.press();
+                        self.want_segments();
+                        return Err(Error::Busy { queued: waiting, limit });
+                    }
+                    let budget = s.accounts.budget();
+                    drop(s);
+                    self.grow_for_carried(budget)?;
+                    s = self.seq.lock();
+                    continue;
+                }
                 let pending = self.pool.lock().pending() > 0;
                 drop(s);
                 if mode == Mode::Try || relief == 2 {
@@ -121,7 +133,7 @@ impl Engine {
                     relief = 2;
                     self.clean_all()?;
                     self.release_space()?;
-                    while self.shrink_journal()? {}
+                    while !why.metadata && self.shrink_journal()? {}
                 }
                 s = self.seq.lock();
                 continue;
@@ -141,7 +153,7 @@ impl Engine {
                 fruitless = if self.counters.segments_cleaned.get() == before { fruitless + 1 } else { 0 };
                 if fruitless > FRUITLESS_CLEANINGS && !self.run.background {
                     drop(s);
-                    return Err(self.full(plan, super::admit::NoRoom { metadata: true }));
+                    return Err(self.full(plan, super::admit::NoRoom { metadata: true, grow: false }));
                 }
                 continue;
             }
@@ -167,7 +179,7 @@ impl Engine {
             self.wake_writer(s);
         }
         let segment = s.segments.current();
-        if s.nudged != segment && s.segments.free.len() <= s.low_water() {
+        if s.nudged != segment && (s.segments.free.len() <= s.low_water() || s.accounts.wants_to_grow()) {
             s.nudged = segment;
             self.want_segments();
         }

@@ -69,6 +69,9 @@ pub struct FrameHeader {
     pub watermark: u64,
     /// Sequence number of the oldest live segment.
     pub tail_seq: u64,
+    /// The slab in which the next segment will lie, counted from 1; 0 where that was not known. An opening need not look for it
+    /// elsewhere.
+    pub next: u32,
 }
 
 impl FrameHeader {
@@ -85,9 +88,15 @@ impl FrameHeader {
         for field in [self.lsn, self.session, self.cut, self.prev_lsn, self.prev_hash, self.watermark, self.tail_seq] {
             put(&field.to_le_bytes());
         }
-        for field in
-            [self.blocks, self.prev_blocks, self.payload_bytes, self.table_bytes, self.table_crc, self.payload_digest]
-        {
+        for field in [
+            self.blocks,
+            self.prev_blocks,
+            self.payload_bytes,
+            self.table_bytes,
+            self.table_crc,
+            self.payload_digest,
+            self.next,
+        ] {
             put(&field.to_le_bytes());
         }
         let crc = seed.crc(self.lsn, &b[..CRC_AT]);
@@ -120,6 +129,7 @@ impl FrameHeader {
             table_bytes: r.u32()?,
             table_crc: r.u32()?,
             payload_digest: r.u32()?,
+            next: r.u32()?,
         };
         let needed = FRAME_HEADER_BYTES as u64 + u64::from(this.payload_bytes) + u64::from(this.table_bytes);
         let sound = seed.crc(this.lsn, body) == crc
@@ -231,6 +241,7 @@ mod tests {
             table_crc: 42,
             watermark: 8192,
             tail_seq: 1,
+            next: 9,
         }
     }
 

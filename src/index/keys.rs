@@ -10,7 +10,7 @@ pub(crate) enum Value {
     /// In memory, and in the journal.
     Inline(Vec<u8>),
     /// In a piece of its own.
-    Out(ChainPiece),
+    Out(Box<ChainPiece>),
 }
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ const EXTENT_BYTES: u64 = 10;
 /// The keys of one replica. A list, not a map: raft keeps two or three.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    list: Vec<KeyEntry>,
+    list: Box<[KeyEntry]>,
 }
 
 impl Keys {
@@ -56,7 +56,7 @@ impl Keys {
     /// Keeps the keys that `keep` says yes to; `false` if one went.
     pub fn retain(&mut self, keep: impl FnMut(&KeyEntry) -> bool) -> bool {
         let before = self.list.len();
-        self.list.retain(keep);
+        self.change(|list| list.retain(keep));
         self.list.len() == before
     }
 
@@ -81,12 +81,13 @@ impl Keys {
                     entry.value = Value::Inline(value.to_vec());
                 }
             },
-            None => self.list.push(KeyEntry { key: key.into(), value: Value::Inline(value.to_vec()), seq }),
+            None => self.push(KeyEntry { key: key.into(), value: Value::Inline(value.to_vec()), seq }),
         }
     }
 
     /// Sets a value that lies in a piece.
     pub fn put_out(&mut self, key: &[u8], piece: ChainPiece, seq: u64, freed: &mut Vec<Extent>) {
+        let piece = Box::new(piece);
         match self.entry(key, seq) {
             Some(entry) => {
                 // Carried: the same piece named again keeps its space.
@@ -97,20 +98,20 @@ impl Keys {
                 }
                 entry.value = Value::Out(piece);
             }
-            None => self.list.push(KeyEntry { key: key.into(), value: Value::Out(piece), seq }),
+            None => self.push(KeyEntry { key: key.into(), value: Value::Out(piece), seq }),
         }
     }
 
     pub fn delete(&mut self, key: &[u8], freed: &mut Vec<Extent>) {
         if let Some(i) = self.list.iter().position(|e| *e.key == *key)
-            && let Value::Out(piece) = self.list.swap_remove(i).value
+            && let Value::Out(piece) = self.change(|list| list.swap_remove(i)).value
         {
             freed.extend_from_slice(&piece.desc.extents);
         }
     }
 
     pub fn clear(&mut self, freed: &mut Vec<Extent>) {
-        for entry in self.list.drain(..) {
+        for entry in std::mem::take(&mut self.list) {
             if let Value::Out(piece) = entry.value {
                 freed.extend_from_slice(&piece.desc.extents);
             }
@@ -127,6 +128,21 @@ impl Keys {
         self.get(key).map_or(0, |v| key.len() as u64 + v.bytes())
     }
 
+    fn push(&mut self, entry: KeyEntry) {
+        self.change(|list| {
+            list.reserve_exact(1);
+            list.push(entry);
+        });
+    }
+
+    /// Keys come and go rarely: the list has no room to spare.
+    fn change<T>(&mut self, how: impl FnOnce(&mut Vec<KeyEntry>) -> T) -> T {
+        let mut list = std::mem::take(&mut self.list).into_vec();
+        let out = how(&mut list);
+        self.list = list.into();
+        out
+    }
+
     fn entry(&mut self, key: &[u8], seq: u64) -> Option<&mut KeyEntry> {
         let entry = self.list.iter_mut().find(|e| *e.key == *key)?;
         entry.seq = seq;
@@ -135,6 +151,14 @@ impl Keys {
 }
 
 impl Value {
+    /// The piece that holds it.
+    pub fn piece(&self) -> Option<&ChainPiece> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Out(piece) => Some(piece),
+        }
+    }
+
     fn bytes(&self) -> u64 {
         match self {
             Self::Inline(value) => value.len() as u64 + RECORD_OVERHEAD,

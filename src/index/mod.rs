@@ -4,6 +4,7 @@ mod keys;
 mod loc;
 mod places;
 mod registry;
+mod span;
 mod state;
 mod terms;
 

@@ -2,9 +2,13 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
+
 use super::loc::Loc;
+use super::span::Span;
 use crate::disk::AlignedBuf;
 use crate::format::piece::{Extent, PieceDesc, is_bare};
+use crate::space::Tail;
 use crate::sync::Arc;
 
 /// A piece of the chain as the index knows it. Its terms are kept with the replica's, not here.
@@ -18,19 +22,6 @@ pub(crate) struct ChainPiece {
     pub mem: Option<Arc<AlignedBuf>>,
 }
 
-/// Consecutive journal-resident entries.
-#[derive(Clone, Debug)]
-pub(crate) struct Span {
-    pub first: u64,
-    pub locs: VecDeque<Loc>,
-}
-
-impl Span {
-    fn last(&self) -> u64 {
-        self.first + (self.locs.len() as u64 - 1)
-    }
-}
-
 /// Where an entry lies.
 #[derive(Debug)]
 pub(crate) enum Place<'a> {
@@ -39,15 +30,27 @@ pub(crate) enum Place<'a> {
 }
 
 /// All entries of one replica. Spans and pieces are sorted, and no index is in two of them.
+///
+/// Most replicas of a store are idle: one entry or none takes no memory of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    spans: VecDeque<Span>,
-    chain: VecDeque<ChainPiece>,
+    spans: SmallVec<[Span; 1]>,
+    chain: Option<Box<Chain>>,
     /// Upper bound on what the journal-resident entries take when they are packed into chunks.
     weight: u64,
     /// What they take in the journal.
     bytes: u64,
 }
+
+/// What a replica has in chunks.
+#[derive(Debug, Default)]
+struct Chain {
+    pieces: VecDeque<ChainPiece>,
+    tail: Option<Tail>,
+}
+
+/// The pieces of a replica that has none.
+static NO_PIECES: VecDeque<ChainPiece> = VecDeque::new();
 
 /// What an entry takes in the journal besides its payload: checksum, length, its share of a record.
 const JOURNAL_OVERHEAD: u64 = 24;
@@ -77,79 +80,108 @@ impl Places {
         self.bytes
     }
 
-    pub fn spans(&self) -> &VecDeque<Span> {
+    pub fn spans(&self) -> &[Span] {
         &self.spans
     }
 
     pub fn chain(&self) -> &VecDeque<ChainPiece> {
-        &self.chain
+        self.chain.as_deref().map_or(&NO_PIECES, |chain| &chain.pieces)
+    }
+
+    /// Where the next small piece may go.
+    pub fn tail(&self) -> Option<Tail> {
+        self.chain.as_deref()?.tail
+    }
+
+    pub fn set_tail(&mut self, tail: Option<Tail>) {
+        if tail.is_some() || self.chain.is_some() {
+            self.chain.get_or_insert_default().tail = tail;
+        }
+    }
+
+    fn pieces_mut(&mut self) -> Option<&mut VecDeque<ChainPiece>> {
+        self.chain.as_deref_mut().map(|chain| &mut chain.pieces)
     }
 
     pub fn get(&self, index: u64) -> Option<Place<'_>> {
         if let Some(loc) = self.loc(index) {
             return Some(Place::Journal(loc));
         }
-        let i = self.chain.partition_point(|p| p.desc.first <= index).checked_sub(1)?;
-        let piece = self.chain.get(i)?;
+        let chain = self.chain();
+        let i = chain.partition_point(|p| p.desc.first <= index).checked_sub(1)?;
+        let piece = chain.get(i)?;
         (index - piece.desc.first < u64::from(piece.desc.count)).then_some(Place::Chain(piece))
     }
 
     pub fn loc(&self, index: u64) -> Option<Loc> {
         // The newest span first: nearly every replica has just one.
-        let span = match self.spans.back() {
-            Some(s) if s.first <= index => s,
-            _ => self.spans.get(self.spans.partition_point(|s| s.first <= index).checked_sub(1)?)?,
+        let span = match self.spans.last() {
+            Some(s) if s.first() <= index => s,
+            _ => self.spans.get(self.spans.partition_point(|s| s.first() <= index).checked_sub(1)?)?,
         };
-        span.locs.get(usize::try_from(index - span.first).ok()?).copied()
+        span.locs().get(usize::try_from(index - span.first()).ok()?).copied()
     }
 
     pub fn piece_mut(&mut self, id: u64) -> Option<&mut ChainPiece> {
-        self.chain.iter_mut().rev().find(|p| p.desc.id == id)
+        self.pieces_mut()?.iter_mut().rev().find(|p| p.desc.id == id)
     }
 
     /// Makes room for so many pieces: they are about to be added.
     pub fn reserve_pieces(&mut self, pieces: usize) {
-        self.chain.reserve_exact(pieces);
+        if pieces > 0 {
+            self.chain.get_or_insert_default().pieces.reserve_exact(pieces);
+        }
     }
 
     /// Adds entries at the end; nothing at or above `first` is held (see [`Places::cut_from`]).
     pub fn push(&mut self, first: u64, locs: impl IntoIterator<Item = Loc>, chunk: u32) {
-        let adjoins = self.spans.back().is_some_and(|s| s.last().checked_add(1) == Some(first));
+        let adjoins = self.spans.last().is_some_and(|s| s.last().checked_add(1) == Some(first));
         if !adjoins {
-            self.spans.push_back(Span { first, locs: VecDeque::new() });
+            self.spans.push(Span::new(first));
         }
-        let Some(span) = self.spans.back_mut() else { return };
+        let Some(span) = self.spans.last_mut() else { return };
+        let locs = locs.into_iter();
+        span.reserve(locs.size_hint().0);
         // Neighbours are mostly of one length.
         let (mut len, mut each) = (0, weight(0, chunk));
-        span.locs.extend(locs.into_iter().inspect(|loc| {
+        for loc in locs {
             if loc.len() != len {
                 (len, each) = (loc.len(), weight(loc.len(), chunk));
             }
             self.weight += each;
             self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
-        }));
-        if span.locs.is_empty() {
-            self.spans.pop_back();
+            span.push(loc);
+        }
+        if span.locs().is_empty() {
+            self.spans.pop();
+        }
+    }
+
+    /// These are no longer held.
+    fn let_go(&mut self, locs: &[Loc], chunk: u32) {
+        for loc in locs {
+            self.weight -= weight(loc.len(), chunk);
+            self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
         }
     }
 
     /// Forgets every index at or above `from`; the space of pieces that die goes to `freed`.
     pub fn cut_from(&mut self, from: u64, chunk: u32, freed: &mut Vec<Extent>) {
-        while let Some(span) = self.spans.back_mut() {
-            if span.first.saturating_add(span.locs.len() as u64 - 1) < from {
+        while let Some(span) = self.spans.last() {
+            if span.last() < from {
                 break;
             }
-            let keep = usize::try_from(from.saturating_sub(span.first)).unwrap_or(usize::MAX).min(span.locs.len());
-            for loc in span.locs.drain(keep..) {
-                self.weight -= weight(loc.len(), chunk);
-                self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
-            }
+            let Some(mut span) = self.spans.pop() else { break };
+            let keep = span.count_below(from);
+            self.let_go(span.locs().get(keep..).unwrap_or(&[]), chunk);
             if keep > 0 {
+                span.truncate(keep);
+                self.spans.push(span);
                 break;
             }
-            self.spans.pop_back();
         }
-        while let Some(piece) = self.chain.back_mut() {
+        let Some(chain) = self.pieces_mut() else { return };
+        while let Some(piece) = chain.back_mut() {
             if piece.desc.last() < from {
                 break;
             }
@@ -159,29 +191,29 @@ impl Places {
                 break;
             }
             freed.extend_from_slice(&piece.desc.extents);
-            self.chain.pop_back();
+            chain.pop_back();
         }
     }
 
     /// Forgets every index below `first`; the space of pieces that die goes to `freed`.
     pub fn drop_below(&mut self, first: u64, chunk: u32, freed: &mut Vec<Extent>) {
-        while let Some(span) = self.spans.front_mut() {
-            if span.first >= first {
-                break;
-            }
-            let n = usize::try_from(first - span.first).unwrap_or(usize::MAX).min(span.locs.len());
-            for loc in span.locs.drain(..n) {
+        let mut emptied = 0;
+        while let Some(span) = self.spans.get_mut(emptied).filter(|s| s.first() < first) {
+            let n = span.count_below(first);
+            for loc in span.locs().iter().take(n) {
                 self.weight -= weight(loc.len(), chunk);
                 self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
             }
-            span.first = span.first.saturating_add(n as u64);
-            if !span.locs.is_empty() {
+            span.drop_front(n);
+            if !span.locs().is_empty() {
                 break;
             }
-            self.spans.pop_front();
+            emptied += 1;
         }
-        while self.chain.front().is_some_and(|p| p.desc.last() < first) {
-            if let Some(piece) = self.chain.pop_front() {
+        self.spans.drain(..emptied);
+        let Some(chain) = self.pieces_mut() else { return };
+        while chain.front().is_some_and(|p| p.desc.last() < first) {
+            if let Some(piece) = chain.pop_front() {
                 freed.extend_from_slice(&piece.desc.extents);
             }
         }
@@ -190,27 +222,20 @@ impl Places {
     /// Forgets journal locations in `lo..=hi`, wherever they are; pieces stay.
     pub fn forget_journal(&mut self, lo: u64, hi: u64, chunk: u32) {
         let mut i = self.spans.partition_point(|s| s.last() < lo);
-        while let Some(span) = self.spans.get_mut(i) {
-            if span.first > hi {
-                break;
-            }
-            let from = usize::try_from(lo.saturating_sub(span.first)).unwrap_or(usize::MAX).min(span.locs.len());
-            let to = usize::try_from(hi - span.first).unwrap_or(usize::MAX).saturating_add(1).min(span.locs.len());
-            // Saturates only where nothing is left behind the last possible index.
-            let tail_first = span.first.saturating_add(to as u64);
-            let tail = span.locs.split_off(to);
-            for loc in span.locs.drain(from..) {
-                self.weight -= weight(loc.len(), chunk);
-                self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
-            }
-            let emptied = span.locs.is_empty();
-            if emptied {
+        while let Some(span) = self.spans.get_mut(i).filter(|s| s.first() <= hi) {
+            let (from, to) =
+                (span.count_below(lo), hi.checked_add(1).map_or(span.locs().len(), |n| span.count_below(n)));
+            let tail = span.split_off(to);
+            let gone: SmallVec<[Loc; 8]> = span.locs().iter().skip(from).copied().collect();
+            span.truncate(from);
+            if from == 0 {
                 self.spans.remove(i);
             } else {
                 i += 1;
             }
-            if !tail.is_empty() {
-                self.spans.insert(i, Span { first: tail_first, locs: tail });
+            self.let_go(&gone, chunk);
+            if let Some(tail) = tail {
+                self.spans.insert(i, tail);
                 break;
             }
         }
@@ -224,12 +249,12 @@ impl Places {
         }
         let last = first.saturating_add(n - 1);
         self.forget_journal(first, last, chunk);
-        let at = self.spans.partition_point(|s| s.first < first);
-        let mut span = Span { first, locs: VecDeque::with_capacity(locs.len()) };
+        let at = self.spans.partition_point(|s| s.first() < first);
+        let mut span = Span::new(first);
         for loc in locs {
             self.weight += weight(loc.len(), chunk);
             self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
-            span.locs.push_back(loc);
+            span.push(loc);
         }
         self.spans.insert(at, span);
         self.join(at);
@@ -241,18 +266,13 @@ impl Places {
     /// Joins span `i` with its successor where they adjoin.
     fn join(&mut self, i: usize) {
         let adjoin = match (self.spans.get(i), self.spans.get(i + 1)) {
-            (Some(a), Some(b)) => a.last().checked_add(1) == Some(b.first),
+            (Some(a), Some(b)) => a.last().checked_add(1) == Some(b.first()),
             _ => false,
         };
-        if adjoin && let Some(mut b) = self.spans.remove(i + 1) {
-            let Some(a) = self.spans.get_mut(i) else { return };
-            if a.locs.len() >= b.locs.len() {
-                a.locs.append(&mut b.locs);
-            } else {
-                for loc in a.locs.drain(..).rev() {
-                    b.locs.push_front(loc);
-                }
-                a.locs = b.locs;
+        if adjoin {
+            let b = self.spans.remove(i + 1);
+            if let Some(a) = self.spans.get_mut(i) {
+                a.append(b);
             }
         }
     }
@@ -260,25 +280,31 @@ impl Places {
     /// Adds a piece, or renews the one of the same id. Answers `false`, and changes nothing, where another piece overlaps.
     pub fn set_chain(&mut self, piece: ChainPiece, chunk: u32) -> bool {
         let (first, last) = (piece.desc.first, piece.desc.last());
-        let at = self.chain.partition_point(|p| p.desc.first < first);
-        if let Some(same) = self.chain.get_mut(at).filter(|p| p.desc.id == piece.desc.id) {
+        // Many replicas have a single piece.
+        let chain = &mut self.chain.get_or_insert_default().pieces;
+        if chain.capacity() == 0 {
+            chain.reserve_exact(1);
+        }
+        let at = chain.partition_point(|p| p.desc.first < first);
+        if let Some(same) = chain.get_mut(at).filter(|p| p.desc.id == piece.desc.id) {
             same.meta_seq = piece.meta_seq;
             return true;
         }
-        let before = at.checked_sub(1).and_then(|i| self.chain.get(i)).is_some_and(|p| p.desc.last() >= first);
-        let after = self.chain.get(at).is_some_and(|p| p.desc.first <= last);
+        let before = at.checked_sub(1).and_then(|i| chain.get(i)).is_some_and(|p| p.desc.last() >= first);
+        let after = chain.get(at).is_some_and(|p| p.desc.first <= last);
         if before || after {
             return false;
         }
+        chain.insert(at, piece);
         self.forget_journal(first, last, chunk);
-        self.chain.insert(at, piece);
         true
     }
 
     /// Keeps the pieces that `keep` says yes to; answers the ranges of the others.
     pub fn retain_chain(&mut self, mut keep: impl FnMut(&ChainPiece) -> bool) -> Vec<(u64, u64)> {
         let mut lost = Vec::new();
-        self.chain.retain(|piece| {
+        let Some(chain) = self.pieces_mut() else { return lost };
+        chain.retain(|piece| {
             let kept = keep(piece);
             if !kept {
                 lost.push((piece.desc.first, piece.desc.last()));
@@ -290,7 +316,7 @@ impl Places {
 
     /// Forgets everything.
     pub fn clear(&mut self, freed: &mut Vec<Extent>) {
-        for piece in self.chain.drain(..) {
+        for piece in self.chain() {
             freed.extend_from_slice(&piece.desc.extents);
         }
         *self = Self::default();
@@ -298,8 +324,15 @@ impl Places {
 
     /// The ranges of `first..=last` that are held nowhere.
     pub fn holes(&self, first: u64, last: u64) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> = self.spans.iter().map(|s| (s.first, s.last())).collect();
-        ranges.extend(self.chain.iter().filter(|p| p.desc.count > 0).map(|p| (p.desc.first, p.desc.last())));
+        if let [span] = self.spans.as_slice()
+            && span.first() <= first
+            && last <= span.last()
+        {
+            // Nearly every replica.
+            return Vec::new();
+        }
+        let mut ranges: Vec<(u64, u64)> = self.spans.iter().map(|s| (s.first(), s.last())).collect();
+        ranges.extend(self.chain().iter().filter(|p| p.desc.count > 0).map(|p| (p.desc.first, p.desc.last())));
         ranges.sort_unstable();
         let mut holes = Vec::new();
         let mut next = Some(first);

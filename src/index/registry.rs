@@ -1,5 +1,7 @@
 //! From replica id to its cell: sharded, so that readers of different replicas do not meet.
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::FxHashMap;
 
 use super::state::ReplicaState;
@@ -16,9 +18,18 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
+    pub fn new(id: u64, state: ReplicaState) -> Self {
+        Self { id, state: Mutex::new(state) }
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, ReplicaState> {
         self.state.lock()
     }
+}
+
+/// Fibonacci hashing: consecutive ids, the usual case, spread over all shards.
+fn shard_of(id: u64) -> usize {
+    (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % SHARDS
 }
 
 type Shard = RwLock<FxHashMap<u64, Arc<Cell>>>;
@@ -35,9 +46,7 @@ impl Registry {
     }
 
     fn shard(&self, id: u64) -> &Shard {
-        // Fibonacci hashing: consecutive ids, the usual case, spread over all shards.
-        let hash = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
-        &self.shards[hash as usize % SHARDS]
+        &self.shards[shard_of(id)]
     }
 
     pub fn get(&self, id: u64) -> Option<Arc<Cell>> {
@@ -49,12 +58,20 @@ impl Registry {
             return cell;
         }
         let mut shard = self.shard(id).write();
-        let new = || Arc::new(Cell { id, state: Mutex::new(ReplicaState::default()) });
-        Arc::clone(shard.entry(id).or_insert_with(new))
+        Arc::clone(shard.entry(id).or_insert_with(|| Arc::new(Cell::new(id, ReplicaState::default()))))
     }
 
-    pub fn insert(&self, id: u64, state: ReplicaState) {
-        self.shard(id).write().insert(id, Arc::new(Cell { id, state: Mutex::new(state) }));
+    /// As [`Registry::get_or_create`], for who has it alone; says whether it was created.
+    pub fn find_or_create(&mut self, id: u64) -> (&Arc<Cell>, bool) {
+        match self.shards[shard_of(id)].get_mut().entry(id) {
+            Entry::Occupied(entry) => (entry.into_mut(), false),
+            Entry::Vacant(entry) => (entry.insert(Arc::new(Cell::new(id, ReplicaState::default()))), true),
+        }
+    }
+
+    /// Forgets a cell that nobody else can have asked for yet.
+    pub fn forget(&mut self, id: u64) {
+        self.shards[shard_of(id)].get_mut().remove(&id);
     }
 
     /// Every cell, in no order.

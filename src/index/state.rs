@@ -5,9 +5,9 @@ use super::places::Places;
 use super::terms::Terms;
 use crate::error::{Damage, Lost};
 use crate::format::record::{Core, MAX_DAMAGE_RANGES};
-use crate::space::{Charge, Tail};
+use crate::space::Charge;
 
-/// Everything the log knows of a replica.
+/// Everything the log knows of a replica. There may be millions: what few have lies elsewhere, behind eight or sixteen bytes.
 #[derive(Debug)]
 pub(crate) struct ReplicaState {
     pub exists: bool,
@@ -25,16 +25,13 @@ pub(crate) struct ReplicaState {
     pub seq: u16,
     /// Segment that holds the newest CORE.
     pub core_seq: u64,
-    /// Newest segment whose participants name this replica.
-    pub listed_in: u64,
-    /// LSN of the newest frame whose participants name this replica.
+    /// LSN of the newest frame whose participants name this replica; so do those of its segment.
     pub listed_frame: u64,
     /// What it holds of the space accounts.
     pub charge: Charge,
-    pub tail: Option<Tail>,
     pub state_suspect: bool,
     /// Damaged ranges of indexes, sorted.
-    pub damaged: Vec<(u64, u64)>,
+    pub damaged: Box<[(u64, u64)]>,
 }
 
 impl Default for ReplicaState {
@@ -50,12 +47,10 @@ impl Default for ReplicaState {
             keys: Keys::default(),
             seq: 0,
             core_seq: 0,
-            listed_in: 0,
             listed_frame: 0,
             charge: Charge::default(),
-            tail: None,
             state_suspect: false,
-            damaged: Vec::new(),
+            damaged: Box::default(),
         }
     }
 }
@@ -82,16 +77,17 @@ impl ReplicaState {
             last: self.last,
             fresh: false,
             state_suspect: self.state_suspect,
-            damaged: self.damaged.clone(),
+            damaged: self.damaged.to_vec(),
         }
     }
 
     /// Notes that `lo..=hi` is damaged. Beyond the bound neighbouring ranges merge: too much is called damaged, never too little.
     pub fn add_damage(&mut self, lo: u64, hi: u64) {
-        self.damaged.push((lo, hi));
-        self.damaged.sort_unstable();
+        let mut all = std::mem::take(&mut self.damaged).into_vec();
+        all.push((lo, hi));
+        all.sort_unstable();
         let mut merged: Vec<(u64, u64)> = Vec::new();
-        for &(lo, hi) in &self.damaged {
+        for (lo, hi) in all {
             match merged.last_mut() {
                 Some(last) if lo <= last.1.saturating_add(1) => last.1 = last.1.max(hi),
                 _ => merged.push((lo, hi)),
@@ -101,24 +97,28 @@ impl ReplicaState {
             let (_, hi) = merged.remove(1);
             merged[0].1 = hi;
         }
-        self.damaged = merged;
+        self.damaged = merged.into();
     }
 
     /// Damage outside of `first..=last` has gone with its entries.
     pub fn clip_damage(&mut self) {
-        let (first, last) = (self.first, self.last);
-        self.damaged.retain_mut(|range| {
-            *range = (range.0.max(first), range.1.min(last));
-            range.0 <= range.1
-        });
+        self.clip_damage_to(self.first, self.last);
     }
 
     /// Forgets damage at or above `index`: those entries are being written anew.
     pub fn cut_damage(&mut self, index: u64) {
-        self.damaged.retain_mut(|range| {
-            range.1 = range.1.min(index.saturating_sub(1));
-            range.0 <= range.1
-        });
+        self.clip_damage_to(0, index.saturating_sub(1));
+    }
+
+    fn clip_damage_to(&mut self, first: u64, last: u64) {
+        if !self.damaged.is_empty() {
+            let mut ranges = std::mem::take(&mut self.damaged).into_vec();
+            ranges.retain_mut(|range| {
+                *range = (range.0.max(first), range.1.min(last));
+                range.0 <= range.1
+            });
+            self.damaged = ranges.into();
+        }
     }
 
     /// The damaged range around `index`.

@@ -1,13 +1,13 @@
 //! Terms as runs: a log of a million entries and three elections costs three pairs.
 
-use std::collections::VecDeque;
+use smallvec::SmallVec;
 
 /// The terms of a range of indexes: `(first index of the run, term)`, ascending; a run ends where the next begins.
 ///
 /// What lies before the first run is unknown; the last run goes on for ever (the owner knows where its log ends).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    runs: VecDeque<(u64, u64)>,
+    runs: SmallVec<[(u64, u64); 1]>,
 }
 
 impl Terms {
@@ -19,15 +19,15 @@ impl Terms {
     /// Says that every index from `index` on has `term`.
     pub fn push(&mut self, index: u64, term: u64) {
         self.cut_from(index);
-        if self.runs.back().is_none_or(|&(_, t)| t != term) {
-            self.runs.push_back((index, term));
+        if self.runs.last().is_none_or(|&(_, t)| t != term) {
+            self.runs.push((index, term));
         }
     }
 
     /// The term at `index`, if a run covers it.
     pub fn get(&self, index: u64) -> Option<u64> {
         // The newest run first: that is where a leader asks.
-        match self.runs.back() {
+        match self.runs.last() {
             Some(&(start, term)) if start <= index => Some(term),
             _ => {
                 let i = self.runs.partition_point(|&(start, _)| start <= index);
@@ -38,36 +38,35 @@ impl Terms {
 
     /// Forgets the runs that begin at `index` or later.
     pub fn cut_from(&mut self, index: u64) {
-        while self.runs.back().is_some_and(|&(start, _)| start >= index) {
-            self.runs.pop_back();
+        while self.runs.last().is_some_and(|&(start, _)| start >= index) {
+            self.runs.pop();
         }
     }
 
     /// Forgets what lies before `first`.
     pub fn drop_below(&mut self, first: u64) {
-        while self.runs.get(1).is_some_and(|&(start, _)| start <= first) {
-            self.runs.pop_front();
-        }
-        if let Some(front) = self.runs.front_mut() {
+        let past = self.runs.iter().skip(1).take_while(|&&(start, _)| start <= first).count();
+        self.runs.drain(..past);
+        if let Some(front) = self.runs.first_mut() {
             front.0 = front.0.max(first);
         }
     }
 
     /// Sets `lo..=hi` to `term` and leaves the rest as it was: replay meets ranges out of order.
     pub fn set(&mut self, lo: u64, hi: u64, term: u64) {
-        if self.runs.back().is_none_or(|&(start, _)| start <= lo) && self.get(lo) == Some(term) {
+        if self.runs.last().is_none_or(|&(start, _)| start <= lo) && self.get(lo) == Some(term) {
             return;
         }
         let after = hi.checked_add(1).and_then(|next| Some((next, self.get(next)?)));
         let from = self.runs.partition_point(|&(start, _)| start < lo);
         let to = self.runs.partition_point(|&(start, _)| start <= hi);
-        let later: Vec<_> = self.runs.drain(to..).collect();
+        let later: SmallVec<[_; 1]> = self.runs.drain(to..).collect();
         self.runs.truncate(from);
         for run in std::iter::once((lo, term)).chain(after).chain(later) {
-            match self.runs.back() {
+            match self.runs.last() {
                 Some(&(start, _)) if start == run.0 => {}
                 Some(&(_, t)) if t == run.1 => {}
-                _ => self.runs.push_back(run),
+                _ => self.runs.push(run),
             }
         }
     }

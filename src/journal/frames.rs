@@ -98,6 +98,8 @@ pub(crate) struct Before {
     pub prev: Option<FrameHeader>,
     pub watermark: u64,
     pub tail_seq: u64,
+    /// The slab of the segment that follows the frame's, if that is known.
+    pub next: Option<u32>,
 }
 
 impl OpenFrame {
@@ -192,6 +194,7 @@ impl OpenFrame {
             payload_digest: crc32c::crc32c(&self.crcs),
             watermark: before.watermark,
             tail_seq: before.tail_seq,
+            next: before.next.map_or(0, |slab| slab.saturating_add(1)),
         };
         header.encode(seed, self.buf.as_mut_slice());
         let sealed = SealedFrame {

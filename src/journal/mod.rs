@@ -36,18 +36,12 @@ pub(crate) enum Class {
     Clean,
 }
 
-/// Free segments that the cleaner alone may use: what it moves out of one segment fits one, and a frame may straddle.
+/// Free segments that the cleaner alone may use: what it moves out of one segment fits one, and a frame may straddle. Where much is
+/// carried it needs more, see [`Accounts::cleaning`](crate::space::Accounts::cleaning).
 pub(crate) const CLEANER_SEGMENTS: usize = 2;
 /// Free segments below which appends wait: the cleaner's, and one for truncation, removal and state.
 pub(crate) const RESERVED_SEGMENTS: usize = CLEANER_SEGMENTS + 1;
+const _: () = assert!(RESERVED_SEGMENTS as u64 == crate::space::RESERVED_SLABS);
 
-impl Class {
-    /// How many segments must stay free after this class has taken one.
-    pub fn leaves(self) -> usize {
-        match self {
-            Self::Grow => RESERVED_SEGMENTS,
-            Self::Keep => CLEANER_SEGMENTS,
-            Self::Clean => 0,
-        }
-    }
-}
+// What is said of a full frame where the cleaner's segments are counted.
+const _: () = assert!(sequencer::FRAME_TARGET >= crate::space::FULL_FRAME + 2 * crate::space::MOST_STEP);

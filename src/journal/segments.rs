@@ -60,6 +60,21 @@ impl Segments {
         Some((seq, slab))
     }
 
+    /// The slab of the segment behind this one: where it lies already, or will. The first of the free slabs leaves their queue in no
+    /// other way than to become the next segment.
+    pub fn following(&self, seq: u64) -> Option<u32> {
+        let later = self.live.iter().rev().take_while(|s| s.seq > seq).last();
+        later.map(|s| s.slab).or_else(|| self.free.front().copied())
+    }
+
+    /// The next segment is opened in this slab, if that is free.
+    pub fn open_in(&mut self, slab: u32) {
+        if let Some(at) = self.free.iter().position(|&free| free == slab) {
+            self.free.remove(at);
+            self.free.push_front(slab);
+        }
+    }
+
     /// Sequence number of the segment that is being written.
     pub fn current(&self) -> u64 {
         self.live.back().map_or(0, |s| s.seq)

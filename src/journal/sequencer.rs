@@ -82,6 +82,10 @@ impl Sequencer {
             &mut resume.prev_participants,
             participant_bytes(segment_bytes),
         );
+        // The frames before this opening say where the next segment lies: an opening looks there, and nowhere else.
+        if let Some(slab) = resume.prev.and_then(|prev| prev.next.checked_sub(1)) {
+            resume.segments.open_in(slab);
+        }
         if let Some((lsn, offset, room)) = resume.in_place {
             open.move_to(lsn, offset, room);
         }
@@ -117,6 +121,11 @@ impl Sequencer {
         (self.segments.current() + 1) * self.segment_bytes
     }
 
+    /// Where the segment being written begins.
+    pub fn segment_start(&self) -> u64 {
+        self.segments.current() * self.segment_bytes
+    }
+
     /// Whether a writer has something to do, and may.
     pub fn has_work(&self) -> bool {
         (!self.closed.is_empty() || self.open.wanted) && self.in_flight.may_start()
@@ -134,7 +143,8 @@ impl Sequencer {
     ) -> bool {
         // A segment that was opened from the reserve belongs to those for whom it was kept: filled by others, it would leave the
         // cleaner without one, and nobody could ever free any.
-        if self.segments.free.len() < class.leaves() {
+        let leaves = self.leaves(class);
+        if self.segments.free.len() < leaves {
             return false;
         }
         let full = self.open.batches > 0 && self.open.used() + payload + table > FRAME_TARGET;
@@ -147,20 +157,32 @@ impl Sequencer {
                 return true;
             }
         }
-        let Some((seq, slab)) = self.segments.open_next(class.leaves()) else { return false };
+        let Some((seq, slab)) = self.segments.open_next(leaves) else { return false };
         map.write().push(seq, slab);
         let offset = self.pool_offset + u64::from(slab) * self.segment_bytes;
         self.open.move_to(seq * self.segment_bytes, offset, self.segment_bytes);
         self.open.fits(payload, table)
     }
 
-    /// Free segments below which the cleaner begins: the reserved ones, and a sixth of the journal.
+    /// How many segments must stay free after this class has taken one.
+    pub fn leaves(&self, class: Class) -> usize {
+        match class {
+            Class::Grow => super::RESERVED_SEGMENTS + self.accounts.cleaning(),
+            Class::Keep => super::CLEANER_SEGMENTS + self.accounts.cleaning(),
+            Class::Clean => 0,
+        }
+    }
+
+    /// Free segments below which the cleaner begins: the reserved ones, and a sixth of the journal. Where much is carried, half of what
+    /// cleaning can gain at most: it must come to an end.
     pub fn low_water(&self) -> usize {
         let total = self.segments.live.len()
             + self.segments.free.len()
             + self.segments.leaving.len()
             + self.segments.freeing.len();
-        super::RESERVED_SEGMENTS + (total / 6).max(1)
+        let reserved = self.leaves(Class::Grow);
+        let gain = total.saturating_sub(reserved + self.accounts.filled());
+        reserved + (total / 6).min(gain / 2).max(1)
     }
 
     /// Closes the open frame: it takes no more batches and waits for the writer.
@@ -212,6 +234,7 @@ impl Sequencer {
             prev: self.prev,
             watermark: durable,
             tail_seq: self.segments.tail(),
+            next: self.segments.following(frame.lsn / self.segment_bytes),
         };
         let (sealed, spare) = frame.seal(self.seed, &before);
         self.spare = spare;

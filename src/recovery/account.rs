@@ -1,27 +1,31 @@
 //! Accounting: every chunk in exactly one place, every replica charged what it costs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::{Geometry, demand};
 use crate::format::piece::{Extent, PieceDesc};
-use crate::index::{ReplicaState, Value};
+use crate::index::{Cell, ReplicaState};
 use crate::space::{Accounts, Charge, Owners, Pins, Pool, Tail};
 use crate::sync::Arc;
 
 /// Claims the chunks of every linked piece. Where two replicas name one chunk, the piece whose header lies there keeps it and
-/// the other is damage: a neighbour's lost truncation must not hurt the chunk's new owner.
+/// the other is damage: a neighbour's lost truncation must not hurt the chunk's new owner. Answers whose keyed state lost a value.
 pub(super) fn claim_chunks(
     disk: &dyn Disk,
     geo: &Geometry,
     pool: &mut Pool,
-    states: &mut HashMap<u64, ReplicaState>,
+    cells: &[Arc<Cell>],
     pins: &Arc<Pins>,
-) {
-    let contested = contested(geo, pool.owners(), states);
+) -> Vec<u64> {
+    // Nobody else has any.
+    let holders: Vec<&Cell> = cells.iter().map(|cell| &**cell).filter(|cell| holds_pieces(&cell.lock())).collect();
+    let contested = contested(geo, pool.owners(), &holders);
+    let mut suspect = Vec::new();
     let mut owners = pool.owners();
-    for (owner, (&id, state)) in (0..).zip(states.iter_mut()) {
+    for (owner, cell) in (0..).zip(&holders) {
+        let (id, mut state) = (cell.id, cell.lock());
         let mut keep = |desc: &PieceDesc| {
             let fought_over = chunks(geo, desc).any(|c| contested.contains(&c));
             if fought_over && !holds(disk, geo, id, desc, pins) {
@@ -33,26 +37,32 @@ pub(super) fn claim_chunks(
         for (first, last) in lost {
             state.add_damage(first, last);
         }
-        if !state.keys.retain(|entry| !matches!(&entry.value, Value::Out(piece) if !keep(&piece.desc))) {
+        if !state.keys.retain(|entry| entry.value.piece().is_none_or(|piece| keep(&piece.desc))) {
             state.state_suspect = true;
+            suspect.push(id);
         }
         state.clip_damage();
-        state.tail = tail(geo, pool, state);
+        let tail = tail(geo, pool, &state);
+        state.places.set_tail(tail);
     }
+    suspect
+}
+
+fn holds_pieces(state: &ReplicaState) -> bool {
+    !state.places.chain().is_empty() || state.keys.iter().any(|entry| entry.value.piece().is_some())
 }
 
 /// As [`claim_chunks`], of a snapshot: there nobody names another's chunk, or it is none. `false`: somebody does.
-pub(super) fn claim_all(geo: &Geometry, pool: &mut Pool, states: &mut HashMap<u64, ReplicaState>) -> bool {
+pub(super) fn claim_all(geo: &Geometry, pool: &mut Pool, cells: &[Arc<Cell>]) -> bool {
     let mut owners = pool.owners();
-    for (owner, state) in (0..).zip(states.values_mut()) {
-        let values = state.keys.iter().filter_map(|e| match &e.value {
-            Value::Out(piece) => Some(piece),
-            Value::Inline(_) => None,
-        });
+    for (owner, cell) in (0..).zip(cells) {
+        let mut state = cell.lock();
+        let values = state.keys.iter().filter_map(|e| e.value.piece());
         if !state.places.chain().iter().chain(values).all(|p| pool.claim(&p.desc.extents, owner, &mut owners)) {
             return false;
         }
-        state.tail = tail(geo, pool, state);
+        let tail = tail(geo, pool, &state);
+        state.places.set_tail(tail);
     }
     true
 }
@@ -74,7 +84,7 @@ fn tail(geo: &Geometry, pool: &Pool, state: &ReplicaState) -> Option<Tail> {
 pub(super) fn hold_unsettled(
     geo: &Geometry,
     pool: &mut Pool,
-    states: &mut HashMap<u64, ReplicaState>,
+    cells: &[Arc<Cell>],
     unsettled: Vec<(u64, Vec<Extent>)>,
     end: u64,
 ) {
@@ -82,12 +92,10 @@ pub(super) fn hold_unsettled(
         return;
     }
     let mut linked: HashSet<u64> = HashSet::new();
-    for state in states.values() {
+    for cell in cells {
+        let state = cell.lock();
         linked.extend(state.places.chain().iter().map(|p| p.desc.id));
-        linked.extend(state.keys.iter().filter_map(|e| match &e.value {
-            Value::Out(piece) => Some(piece.desc.id),
-            Value::Inline(_) => None,
-        }));
+        linked.extend(state.keys.iter().filter_map(|e| e.value.piece()).map(|piece| piece.desc.id));
     }
     let mut held: HashSet<u32> = HashSet::new();
     for (id, extents) in unsettled {
@@ -97,9 +105,10 @@ pub(super) fn hold_unsettled(
             held.extend(extents.iter().flat_map(|e| e.chunks(geo.blocks_per_chunk)));
         }
     }
-    for state in states.values_mut() {
-        if state.tail.is_some_and(|t| held.contains(&t.chunk)) {
-            state.tail = None;
+    for cell in cells {
+        let mut state = cell.lock();
+        if state.places.tail().is_some_and(|t| held.contains(&t.chunk)) {
+            state.places.set_tail(None);
         }
     }
 }
@@ -109,14 +118,12 @@ fn chunks(geo: &Geometry, desc: &PieceDesc) -> impl Iterator<Item = u32> {
 }
 
 /// Chunks that more than one replica names.
-fn contested(geo: &Geometry, mut owners: Owners, states: &HashMap<u64, ReplicaState>) -> HashSet<u32> {
+fn contested(geo: &Geometry, mut owners: Owners, holders: &[&Cell]) -> HashSet<u32> {
     let mut contested = HashSet::new();
-    for (owner, state) in (0..).zip(states.values()) {
-        let values = state.keys.iter().filter_map(|e| match &e.value {
-            Value::Out(piece) => Some(&piece.desc),
-            Value::Inline(_) => None,
-        });
-        for chunk in state.places.chain().iter().map(|p| &p.desc).chain(values).flat_map(|d| chunks(geo, d)) {
+    for (owner, cell) in (0..).zip(holders) {
+        let state = cell.lock();
+        let values = state.keys.iter().filter_map(|e| e.value.piece());
+        for chunk in state.places.chain().iter().chain(values).flat_map(|p| chunks(geo, &p.desc)) {
             match owners.get(chunk) {
                 None => {
                     owners.set(chunk, owner);
@@ -139,16 +146,27 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
 }
 
 /// Charges every replica. Never refuses: a log over its budget opens, and takes no appends until it is drained.
-pub(super) fn charge(accounts: &mut Accounts, states: &mut HashMap<u64, ReplicaState>) {
+pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>]) {
+    let price = |accounts: &mut Accounts, cell: &Cell| {
+        let mut state = cell.lock();
+        let price = accounts.price(state.charge, demand(&state));
+        accounts.settle(&mut state.charge, price);
+    };
+    cells.iter().for_each(|cell| price(accounts, cell));
+    if accounts.has_room_for_small() {
+        // There was on the way, too.
+        return;
+    }
     // Metadata first, then small replicas before large ones: as many as possible are carried.
-    for state in states.values_mut() {
+    let mut order: Vec<(u64, &Cell)> = Vec::new();
+    for cell in cells {
+        let mut state = cell.lock();
         let meta = Charge { chunks: 0, carried: state.meta_bytes() };
         accounts.settle(&mut state.charge, meta);
+        if state.places.journal_bytes() > 0 {
+            order.push((state.places.weight(), cell));
+        }
     }
-    let mut order: Vec<&mut ReplicaState> = states.values_mut().filter(|s| s.places.journal_bytes() > 0).collect();
-    order.sort_unstable_by_key(|s| s.places.weight());
-    for state in order {
-        let price = accounts.price(state.charge, demand(state));
-        accounts.settle(&mut state.charge, price);
-    }
+    order.sort_by_key(|&(weight, _)| weight);
+    order.iter().for_each(|(_, cell)| price(accounts, cell));
 }

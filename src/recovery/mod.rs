@@ -9,6 +9,9 @@ mod replay;
 mod scan;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod scan_tests;
+mod select;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod select_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod walk;
@@ -26,7 +29,7 @@ use crate::format::frame::FrameHeader;
 use crate::format::superblock::{
     LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock, SuperblockError,
 };
-use crate::index::{Registry, ReplicaState};
+use crate::index::{Cell, Registry};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
 use crate::options::{Progress, RecoveryMode, RunOptions};
 use crate::snapshot;
@@ -145,27 +148,21 @@ pub(crate) fn recover(
         }
         None => from_journal(&*disk, &geo, &superblock, run.recovery, &counters, progress)?,
     };
-    let Standing { mut states, segments, .. } = standing;
-    let budget = u64::from(superblock.journal_floor) * geo.segment_bytes / 4;
-    let mut accounts = Accounts::new(geo.chunk_bytes, budget, run.carry_percent);
-    account::charge(&mut accounts, &mut states);
+    let Standing { registry, cells, segments, .. } = standing;
+    let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
+    let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
+    account::charge(&mut accounts, &cells);
+    drop(cells);
     let resume = Resume {
         prev: standing.prev,
         prev_participants: standing.prev_participants,
         session: (standing.session >> 32).wrapping_add(1) << 32 | u64::from(random_u32()),
         cut: standing.end,
-        in_place: in_place(&geo, &segments, standing.end),
+        in_place: in_place(&geo, &segments, standing.end, RESERVED_SEGMENTS + accounts.cleaning()),
         segments,
         accounts,
     };
-    let registry = Registry::new();
-    let mut hurt = Vec::new();
-    for (id, state) in states {
-        if standing.newly_hurt.contains(&id) || state.state_suspect {
-            hurt.push(id);
-        }
-        registry.insert(id, state);
-    }
+    let hurt: Vec<u64> = standing.hurt.into_iter().filter(|&id| registry.get(id).is_some()).collect();
     if !read_only && superblock.snapshot.is_some() {
         // **Before anything else is written**: a frame, or a piece in its chunks. It would be believed once more.
         superblock.snapshot = None;
@@ -200,9 +197,11 @@ pub(crate) fn write_superblocks(disk: &dyn Disk, superblock: &Superblock) -> std
 
 /// How the log stands: what an opening goes on from.
 struct Standing {
-    states: HashMap<u64, ReplicaState>,
-    /// Replicas whose damage no CORE tells of yet.
-    newly_hurt: HashSet<u64>,
+    registry: Registry,
+    /// All that are in it.
+    cells: Vec<Arc<Cell>>,
+    /// Replicas whose damage no CORE tells of yet, or whose keyed state may miss an update, whoever tells of it. Some may be gone.
+    hurt: HashSet<u64>,
     pool: Pool,
     segments: Segments,
     map: SegmentMap,
@@ -270,19 +269,22 @@ fn from_journal(
     }
     let mut pool = new_pool(geo, superblock);
     let pins = Arc::new(Pins::new(1));
-    let mut states = replayed.states;
-    account::claim_chunks(disk, geo, &mut pool, &mut states, &pins);
-    account::hold_unsettled(geo, &mut pool, &mut states, replayed.unsettled, walk.end);
+    let cells = replayed.cells;
+    let mut hurt = replayed.newly_hurt;
+    hurt.extend(replayed.suspect);
+    hurt.extend(account::claim_chunks(disk, geo, &mut pool, &cells, &pins));
+    account::hold_unsettled(geo, &mut pool, &cells, replayed.unsettled, walk.end);
     if mode == RecoveryMode::Strict
-        && let Some(damage) = states.iter().find_map(|(&id, state)| state.damage(id).into_iter().next())
+        && let Some(damage) = cells.iter().find_map(|cell| cell.lock().damage(cell.id).into_iter().next())
     {
         return Err(Error::Damaged(damage));
     }
     let live = live_segments(scan, &walk, replayed.participants);
     let (segments, map) = segments(superblock, live, scan.max_seq + 1);
     Ok(Standing {
-        states,
-        newly_hurt: replayed.newly_hurt,
+        registry: replayed.registry,
+        cells,
+        hurt,
         pool,
         segments,
         map,
@@ -295,16 +297,18 @@ fn from_journal(
 
 /// Reads the snapshot; `None` where that is not to be relied upon.
 fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snapshot: &Snapshot) -> Option<Standing> {
-    let mut loaded = snapshot::load(disk, geo, superblock, snapshot)?;
+    let loaded = snapshot::load(disk, geo, superblock, snapshot)?;
     let mut pool = new_pool(geo, superblock);
-    if !account::claim_all(geo, &mut pool, &mut loaded.states) {
+    if !account::claim_all(geo, &mut pool, &loaded.cells) {
         tracing::warn!("the snapshot of the last close gives one chunk to two: it is not used");
         return None;
     }
+    let hurt = loaded.cells.iter().filter(|cell| cell.lock().state_suspect).map(|cell| cell.id).collect();
     let (segments, map) = segments(superblock, loaded.segments, loaded.next_seq);
     Some(Standing {
-        states: loaded.states,
-        newly_hurt: HashSet::new(),
+        registry: loaded.registry,
+        cells: loaded.cells,
+        hurt,
         pool,
         segments,
         map,
@@ -341,9 +345,9 @@ fn segments(superblock: &Superblock, live: VecDeque<LiveSegment>, next_seq: u64)
 /// Where to go on in the newest segment when a fresh one cannot be spared: repeated crashes must not eat the reserve.
 ///
 /// Safe, because the new session says where it cut: whatever an earlier session wrote from there on does not exist.
-fn in_place(geo: &Geometry, segments: &Segments, end: u64) -> Option<(u64, u64, u64)> {
+fn in_place(geo: &Geometry, segments: &Segments, end: u64, reserved: usize) -> Option<(u64, u64, u64)> {
     let last = segments.live.back()?;
-    if segments.free.len() > RESERVED_SEGMENTS || end / geo.segment_bytes != last.seq {
+    if segments.free.len() > reserved || end / geo.segment_bytes != last.seq {
         return None;
     }
     let within = end % geo.segment_bytes;

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::scan::Scan;
 use super::walk::{Accepted, Before, Walk};
@@ -14,33 +14,77 @@ use crate::error::{Error, Result};
 use crate::format::Reader;
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, Participants};
 use crate::format::piece::{Extent, PieceDesc};
-use crate::format::record::{Body, Core, Lens, RecordError, Records};
-use crate::index::{ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
+use crate::format::record::{Body, Core, Lens, Record, RecordError, Records};
+use crate::index::{Cell, ChainPiece, Loc, MAX_INLINE_ENTRY, Registry, ReplicaState};
 use crate::options::RecoveryMode;
+use crate::sync::{Arc, MutexGuard};
 
-/// A replica being replayed.
-#[derive(Debug, Default)]
-struct Replaying {
-    state: ReplicaState,
+/// A replica while one of its records is replayed.
+struct Replaying<'a> {
+    state: MutexGuard<'a, ReplicaState>,
     /// A CORE or a removal was seen: what is held is all there is.
     based: bool,
     /// Some record was seen.
     seen: bool,
     /// A record is missing; entries up to here may be older than what was acknowledged.
     suspect_to: Option<u64>,
-    /// Holes of unknown content that had been passed when its last record was seen.
-    holes: u64,
+}
+
+/// What is said of replicas only while they are replayed. There may be millions of them: of most there is nothing to be said.
+#[derive(Debug, Default)]
+struct Marks {
+    /// Neither a CORE nor a removal of them was seen.
+    unbased: FxHashSet<u64>,
+    /// No record of them was seen.
+    unseen: FxHashSet<u64>,
+    /// See [`Replaying::suspect_to`].
+    suspect: FxHashMap<u64, u64>,
+    /// A record of them was seen behind the last hole of unknown content.
+    cleared: FxHashSet<u64>,
+}
+
+impl Marks {
+    fn look<'a>(&self, cell: &'a Cell, new: bool) -> Replaying<'a> {
+        let id = cell.id;
+        Replaying {
+            state: cell.lock(),
+            based: !new && !self.unbased.contains(&id),
+            seen: !new && !self.unseen.contains(&id),
+            suspect_to: self.suspect.get(&id).copied(),
+        }
+    }
+
+    /// Notes what became of a replica that looked like `before`.
+    fn keep(&mut self, id: u64, before: (bool, bool, Option<u64>), r: &Replaying<'_>) {
+        let flag = |set: &mut FxHashSet<u64>, was: bool, is: bool| match (was, is) {
+            (false, true) => drop(set.insert(id)),
+            (true, false) => drop(set.remove(&id)),
+            _ => {}
+        };
+        let (based, seen, suspect_to) = before;
+        flag(&mut self.unbased, !based, !r.based);
+        flag(&mut self.unseen, !seen, !r.seen);
+        match r.suspect_to {
+            now if now == suspect_to => {}
+            Some(to) => drop(self.suspect.insert(id, to)),
+            None => drop(self.suspect.remove(&id)),
+        }
+    }
 }
 
 /// All replicas after replay.
 #[derive(Debug)]
 pub(super) struct Replayed {
-    pub states: HashMap<u64, ReplicaState>,
+    pub registry: Registry,
+    /// All that are in it, in the order in which they were met: they lie beside each other in memory.
+    pub cells: Vec<Arc<Cell>>,
     /// By segment: the replicas with a record in it.
     pub participants: HashMap<u64, Vec<u64>>,
     pub last_participants: Vec<u64>,
     /// Replicas whose damage no CORE tells of yet.
     pub newly_hurt: HashSet<u64>,
+    /// Replicas whose keyed state may miss an update, whoever tells of it.
+    pub suspect: Vec<u64>,
     /// Frames are lost of which nobody can say who was in them: a replica known only there is gone without a trace.
     pub unnamed: bool,
     /// Pieces that a frame above the watermark brings: linked or not, their bytes must stay until a later frame is durable.
@@ -49,10 +93,12 @@ pub(super) struct Replayed {
 
 struct Replay<'a> {
     geo: &'a Geometry,
-    replicas: FxHashMap<u64, Replaying>,
+    registry: Registry,
+    cells: Vec<Arc<Cell>>,
+    marks: Marks,
     /// Locations of the run being replayed; kept, so that there is one of it for all runs.
     locs: Vec<Loc>,
-    participants: HashMap<u64, Vec<u64>>,
+    participants: Vec<(u64, Vec<u64>)>,
     last_participants: Vec<u64>,
     hurt: HashSet<u64>,
     unnamed: bool,
@@ -65,9 +111,11 @@ struct Replay<'a> {
 pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Result<Replayed> {
     let mut replay = Replay {
         geo,
-        replicas: FxHashMap::default(),
+        registry: Registry::new(),
+        cells: Vec::new(),
+        marks: Marks::default(),
         locs: Vec::new(),
-        participants: HashMap::new(),
+        participants: Vec::new(),
         last_participants: Vec::new(),
         hurt: HashSet::new(),
         unnamed: walk.lost_at_end,
@@ -78,13 +126,15 @@ pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: Recover
         match replay.frame(scan, frame) {
             Err(Error::Corrupt { .. } | Error::Unsupported { .. }) if mode == RecoveryMode::Salvage => {
                 // What came before the record that makes no sense stands; what came behind it is as if the frame were lost.
-                replay.holes += 1;
+                replay.hole();
                 replay.unnamed = true;
             }
             outcome => outcome?,
         }
     }
-    replay.holes += u64::from(walk.lost_at_end);
+    if walk.lost_at_end {
+        replay.hole();
+    }
     Ok(replay.finish())
 }
 
@@ -105,6 +155,9 @@ impl Replay<'_> {
         }
         self.last_participants.clear();
         let segment = header.lsn / self.geo.segment_bytes;
+        if self.participants.last().is_none_or(|(seq, _)| *seq != segment) {
+            self.participants.push((segment, Vec::new()));
+        }
         let mut lsn = header.lsn + FRAME_HEADER_BYTES as u64;
         let payload_end = lsn + u64::from(header.payload_bytes);
         for record in Records::new(reader, self.geo.pool_blocks) {
@@ -121,14 +174,47 @@ impl Replay<'_> {
                 }
                 _ => {}
             }
-            self.note(record.replica, record.seq, &record.body, header.lsn, segment);
-            let Some(r) = self.replicas.get_mut(&record.replica) else { continue };
-            let ok = r.apply(self.geo, record.body, segment, &mut lsn, &mut self.locs);
-            if ok.is_none() || lsn > payload_end {
-                return Err(corrupt("a record that does not fit its frame"));
-            }
+            self.record(record, header.lsn, &mut lsn)
+                .filter(|()| lsn <= payload_end)
+                .ok_or_else(|| corrupt("a record that does not fit its frame"))?;
         }
         Ok(())
+    }
+
+    /// Replays one record; `None` where it contradicts its frame.
+    fn record(&mut self, record: Record<'_>, frame_lsn: u64, lsn: &mut u64) -> Option<()> {
+        let id = record.replica;
+        let (cell, new) = self.registry.find_or_create(id);
+        if new {
+            self.cells.push(Arc::clone(cell));
+        }
+        let mut r = self.marks.look(cell, new);
+        let before = (r.based || new, r.seen || new, r.suspect_to);
+        // The books: who is in which segment and frame, and whether a record of theirs is missing.
+        let fresh = matches!(record.body, Body::Core(Core { fresh: true, .. }));
+        let missing = if r.seen { r.state.seq != record.seq } else { self.holes > 0 };
+        if missing && !fresh {
+            r.suspect();
+            self.hurt.insert(id);
+        }
+        r.seen = true;
+        r.state.seq = record.seq.wrapping_add(1);
+        let segment = frame_lsn / self.geo.segment_bytes;
+        if r.state.listed_frame != frame_lsn {
+            if r.state.listed_frame / self.geo.segment_bytes != segment
+                && let Some((_, listed)) = self.participants.last_mut()
+            {
+                listed.push(id);
+            }
+            r.state.listed_frame = frame_lsn;
+            self.last_participants.push(id);
+        }
+        let applied = r.apply(self.geo, record.body, segment, lsn, &mut self.locs);
+        self.marks.keep(id, before, &r);
+        if self.holes > 0 {
+            self.marks.cleared.insert(id);
+        }
+        applied
     }
 
     /// A frame is missing before this one. Its participants are hurt; if more may be missing, so is whoever cannot show that
@@ -138,64 +224,71 @@ impl Replay<'_> {
         match listed {
             Participants::These(ids) => {
                 for id in ids {
-                    self.replicas.entry(id).or_default().suspect();
+                    let (cell, new) = self.registry.find_or_create(id);
+                    if new {
+                        self.cells.push(Arc::clone(cell));
+                    }
+                    let mut r = self.marks.look(cell, new);
+                    let before = (r.based || new, r.seen || new, r.suspect_to);
+                    r.suspect();
+                    self.marks.keep(id, before, &r);
                     self.hurt.insert(id);
                 }
-                self.holes += u64::from(more);
+                if more {
+                    self.hole();
+                }
             }
-            Participants::Many => self.holes += 1,
+            Participants::Many => self.hole(),
         }
     }
 
-    /// Keeps the books: who is in which segment and frame, and whether a record of theirs is missing.
-    fn note(&mut self, id: u64, seq: u16, body: &Body<'_>, frame_lsn: u64, segment: u64) {
-        let r = self.replicas.entry(id).or_default();
-        let fresh = matches!(body, Body::Core(Core { fresh: true, .. }));
-        let missing = if r.seen { r.state.seq != seq } else { self.holes > 0 };
-        if missing && !fresh {
-            r.suspect();
-            self.hurt.insert(id);
-        }
-        r.seen = true;
-        r.holes = self.holes;
-        r.state.seq = seq.wrapping_add(1);
-        if r.state.listed_frame != frame_lsn {
-            r.state.listed_frame = frame_lsn;
-            self.last_participants.push(id);
-        }
-        if r.state.listed_in != segment {
-            r.state.listed_in = segment;
-            self.participants.entry(segment).or_default().push(id);
-        }
+    /// Behind this nobody is cleared who has not spoken again.
+    fn hole(&mut self) {
+        self.holes += 1;
+        self.marks.cleared.clear();
     }
 
     fn finish(mut self) -> Replayed {
-        let mut states = HashMap::with_capacity(self.replicas.len());
-        for (id, mut r) in self.replicas {
-            if r.holes < self.holes {
+        let (mut gone, mut suspect) = (Vec::new(), Vec::new());
+        for cell in &self.cells {
+            let mut r = self.marks.look(cell, false);
+            if self.holes > 0 && !self.marks.cleared.contains(&cell.id) {
                 // Behind a hole of unknown content it never spoke again: it cannot be cleared.
                 r.suspect();
-                self.hurt.insert(id);
+                self.hurt.insert(cell.id);
             }
             if r.finish(self.geo) {
-                self.hurt.insert(id);
+                self.hurt.insert(cell.id);
             }
-            if r.state.exists {
-                states.insert(id, r.state);
+            if !r.state.exists {
+                gone.push(cell.id);
+            } else if r.state.state_suspect {
+                suspect.push(cell.id);
             }
         }
+        if !gone.is_empty() {
+            gone.iter().for_each(|&id| self.registry.forget(id));
+            self.cells.retain(|cell| cell.lock().exists);
+        }
+        let mut participants: HashMap<u64, Vec<u64>> = HashMap::with_capacity(self.participants.len());
+        for (segment, mut ids) in self.participants {
+            ids.shrink_to_fit();
+            participants.insert(segment, ids);
+        }
         Replayed {
-            states,
-            participants: self.participants,
+            registry: self.registry,
+            cells: self.cells,
+            participants,
             last_participants: self.last_participants,
             newly_hurt: self.hurt,
+            suspect,
             unnamed: self.unnamed,
             unsettled: self.unsettled,
         }
     }
 }
 
-impl Replaying {
+impl Replaying<'_> {
     /// A record is missing. Whatever stands now may be stale.
     fn suspect(&mut self) {
         self.suspect_to = Some(self.suspect_to.unwrap_or(0).max(self.state.last));
@@ -267,7 +360,7 @@ impl Replaying {
             Body::Reset { first, prev_term } => {
                 self.state.places.clear(&mut gone);
                 self.state.terms.clear();
-                self.state.damaged.clear();
+                self.state.damaged = Box::default();
                 (self.state.first, self.state.last, self.state.prev_term) = (first, first - 1, prev_term);
                 // Its entries are past; what keyed state may have missed is not.
                 self.suspect_to = self.suspect_to.map(|_| 0);
@@ -278,21 +371,21 @@ impl Replaying {
     }
 
     fn wipe(&mut self) {
-        let (seq, frame, segment) = (self.state.seq, self.state.listed_frame, self.state.listed_in);
-        self.state = ReplicaState { seq, listed_frame: frame, listed_in: segment, ..ReplicaState::default() };
+        let (seq, listed_frame) = (self.state.seq, self.state.listed_frame);
+        *self.state = ReplicaState { seq, listed_frame, ..ReplicaState::default() };
         self.based = true;
         self.suspect_to = None;
     }
 
     fn core(&mut self, core: Core, segment: u64, chunk: u32) {
-        if core.fresh {
+        if core.fresh && (self.based || self.state.exists || self.suspect_to.is_some()) {
             self.wipe();
         }
         let mut gone = Vec::new();
         if self.based && self.state.exists && self.state.last != core.last {
             self.suspect();
         }
-        let state = &mut self.state;
+        let state = &mut *self.state;
         state.exists = true;
         state.incarnation = core.incarnation;
         (state.first, state.last, state.prev_term) = (core.first, core.last, core.prev_term);
@@ -302,7 +395,7 @@ impl Replaying {
             state.terms.cut_from(next);
         }
         state.state_suspect = core.state_suspect;
-        state.damaged = core.damaged;
+        state.damaged = core.damaged.into();
         state.core_seq = segment;
         self.based = true;
     }
@@ -362,11 +455,11 @@ impl Replaying {
             self.suspect();
             self.state.last = self.state.first - 1;
         }
-        let state = &mut self.state;
+        let state = &mut *self.state;
         if !self.based {
             // No CORE in the whole journal: it was lost with its frame.
             state.state_suspect = true;
-            let held = state.places.spans().front().map(|s| s.first).into_iter();
+            let held = state.places.spans().first().map(|s| s.first()).into_iter();
             let held = held.chain(state.places.chain().front().map(|p| p.desc.first)).min();
             state.first = state.first.max(held.unwrap_or(1).min(state.last.saturating_add(1)));
             let (first, last) = (state.first, state.last);

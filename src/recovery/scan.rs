@@ -1,8 +1,12 @@
 //! Scanning: every frame that can be found in the journal's slabs, whatever it is worth.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 
+use rustc_hash::FxHashMap;
+
+use super::select;
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION};
@@ -94,7 +98,10 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Reads the journal once: headers and tables, and of small frames all.
+/// A journal of fewer slabs is read whole: that is one reading after the other in either case.
+const SELECTED_FROM: usize = 2 * READERS;
+
+/// Reads the journal once: headers and tables, and of small frames all; of slabs in which nothing can live the first frame.
 pub(super) fn scan(
     disk: &dyn Disk,
     sb: &Superblock,
@@ -105,29 +112,33 @@ pub(super) fn scan(
     let segment = u64::from(sb.segment_bytes);
     let total = sb.journal_slabs.len() as u64 * segment;
     let mut done = 0;
-    each_slab(disk, sb, &mut |slab, frames| {
-        progress(Progress { what: "recovering", done, total });
-        done += segment;
-        let mut frames = frames.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
-        if let Some(beyond) = frames.iter().find(|f| f.header.lsn > LAST_LSN || f.header.session > LAST_SESSION) {
-            return Err(Error::Corrupt {
-                what: "a frame whose number no log reaches",
-                offset: beyond.offset,
-                hint: "its checksum holds, so it was made to look like this: restore the file from another store",
-            });
-        }
-        for frame in &frames {
-            scan.max_seq = scan.max_seq.max(frame.header.lsn / segment);
-            scan.max_session = scan.max_session.max(frame.header.session);
-        }
-        // A slab lives many lives; the frames of the newest are those that count.
-        let seq = frames.iter().map(|f| f.header.lsn / segment).max();
-        if let Some(seq) = seq {
-            frames.retain(|f| f.header.lsn / segment == seq);
-            scan.slabs.push(SlabScan { slab, seq, frames });
-        }
-        Ok(())
-    })?;
+    let mut firsts: FxHashMap<u32, Found> = FxHashMap::default();
+    let mut read: HashSet<u32> = HashSet::new();
+    let mut wanted = sb.journal_slabs.clone();
+    // What nobody vouches for is looked for everywhere.
+    if wanted.len() >= SELECTED_FROM && mode != RecoveryMode::Salvage {
+        each_slab(disk, sb, &wanted, Part::First, &mut |slab, frames| {
+            let frames = frames.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
+            firsts.extend(frames.into_iter().next().map(|first| (slab, first)));
+            Ok(())
+        })?;
+        wanted = select::more(sb, &scan, &read, &firsts);
+    }
+    while !wanted.is_empty() {
+        each_slab(disk, sb, &wanted, Part::All, &mut |slab, frames| {
+            progress(Progress { what: "recovering", done, total });
+            done += segment;
+            let frames = frames.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
+            scan.take(slab, frames, segment)
+        })?;
+        scan.slabs.sort_by_key(|s| (s.seq, s.slab));
+        read.extend(wanted);
+        wanted = select::more(sb, &scan, &read, &firsts);
+    }
+    firsts.retain(|slab, _| !read.contains(slab));
+    for (slab, first) in firsts {
+        scan.take(slab, vec![first], segment)?;
+    }
     progress(Progress { what: "recovering", done: total, total });
     // Of two that claim one number the same is always called the second.
     scan.slabs.sort_by_key(|s| (s.seq, s.slab));
@@ -148,17 +159,60 @@ pub(super) fn scan(
     Ok(scan)
 }
 
+impl Scan {
+    /// Adds what was found in a slab.
+    fn take(&mut self, slab: u32, mut frames: Vec<Found>, segment: u64) -> Result<()> {
+        if let Some(beyond) = frames.iter().find(|f| f.header.lsn > LAST_LSN || f.header.session > LAST_SESSION) {
+            return Err(Error::Corrupt {
+                what: "a frame whose number no log reaches",
+                offset: beyond.offset,
+                hint: "its checksum holds, so it was made to look like this: restore the file from another store",
+            });
+        }
+        for frame in &frames {
+            self.max_seq = self.max_seq.max(frame.header.lsn / segment);
+            self.max_session = self.max_session.max(frame.header.session);
+        }
+        // A slab lives many lives; the frames of the newest are those that count.
+        let seq = frames.iter().map(|f| f.header.lsn / segment).max();
+        if let Some(seq) = seq {
+            frames.retain(|f| f.header.lsn / segment == seq);
+            self.slabs.push(SlabScan { slab, seq, frames });
+        }
+        Ok(())
+    }
+}
+
+/// How much of a slab is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// The frame with which it begins, if it does.
+    First,
+    All,
+}
+
 /// What was found in a slab, or why it could not be read.
 type Frames = io::Result<Vec<Found>>;
+type Take<'a> = &'a mut dyn FnMut(u32, Frames) -> Result<()>;
 
-/// Hands the frames of every slab on, in no order, until that is an error.
+impl Part {
+    /// The longest reading.
+    fn window(self) -> usize {
+        match self {
+            Self::First => LEAST_WINDOW,
+            Self::All => MOST_WINDOW,
+        }
+    }
+}
+
+/// Hands the frames of each slab on, in no order, until that is an error.
 #[cfg(not(any(loom, shuttle)))]
-fn each_slab(disk: &dyn Disk, sb: &Superblock, take: &mut dyn FnMut(u32, Frames) -> Result<()>) -> Result<()> {
+fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: Take<'_>) -> Result<()> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
-    if sb.journal_slabs.len() < 2 * READERS {
-        return one_by_one(disk, sb, take);
+    if slabs.len() < 2 * READERS {
+        return one_by_one(disk, sb, slabs, part, take);
     }
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -166,10 +220,10 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, take: &mut dyn FnMut(u32, Frames)
         for _ in 0..READERS {
             let (next, found) = (&next, found.clone());
             scope.spawn(move || {
-                let mut buf = AlignedBuf::with_capacity(MOST_WINDOW);
-                while let Some(&slab) = sb.journal_slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut buf = AlignedBuf::with_capacity(part.window());
+                while let Some(&slab) = slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     // Nobody listens any more once something was refused.
-                    if found.send((slab, frames(disk, sb, slab, &mut buf))).is_err() {
+                    if found.send((slab, frames(disk, sb, slab, part, &mut buf))).is_err() {
                         return;
                     }
                 }
@@ -182,17 +236,17 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, take: &mut dyn FnMut(u32, Frames)
 
 /// In a model every reader would be one more thread to interleave, and they share nothing.
 #[cfg(any(loom, shuttle))]
-fn each_slab(disk: &dyn Disk, sb: &Superblock, take: &mut dyn FnMut(u32, Frames) -> Result<()>) -> Result<()> {
-    one_by_one(disk, sb, take)
+fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: Take<'_>) -> Result<()> {
+    one_by_one(disk, sb, slabs, part, take)
 }
 
-fn one_by_one(disk: &dyn Disk, sb: &Superblock, take: &mut dyn FnMut(u32, Frames) -> Result<()>) -> Result<()> {
-    let mut buf = AlignedBuf::with_capacity(MOST_WINDOW);
-    sb.journal_slabs.iter().try_for_each(|&slab| take(slab, frames(disk, sb, slab, &mut buf)))
+fn one_by_one(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: Take<'_>) -> Result<()> {
+    let mut buf = AlignedBuf::with_capacity(part.window());
+    slabs.iter().try_for_each(|&slab| take(slab, frames(disk, sb, slab, part, &mut buf)))
 }
 
 /// The frames in one slab. Behind an unreadable one the search goes on block by block.
-fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, buf: &mut AlignedBuf) -> Frames {
+fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, part: Part, buf: &mut AlignedBuf) -> Frames {
     let (seed, segment) = (sb.seed(), u64::from(sb.segment_bytes));
     let mut slab = Window::new(disk, sb.slab_offset(slab), sb.segment_bytes as usize, buf);
     let mut found = Vec::new();
@@ -208,6 +262,9 @@ fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, buf: &mut AlignedBuf) -> 
                 step = header.bytes() as usize;
             }
             found.push(Found { header, offset: slab.offset + at as u64, table });
+        }
+        if part == Part::First {
+            break;
         }
         at += step;
     }

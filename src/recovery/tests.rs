@@ -1,9 +1,9 @@
 //! Replay and accounting, record by record: what each kind of loss leaves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::account::{charge, claim_chunks, hold_unsettled};
-use super::replay::{Replayed, replay};
+use super::replay::replay;
 use super::scan::{Scan, SlabScan};
 use super::walk::{Accepted, Before, Walk};
 use super::{Found, read_superblock};
@@ -16,7 +16,7 @@ use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::record::{self, Core, RunKind};
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
-use crate::index::{ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
+use crate::index::{Cell, ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Segments};
 use crate::options::{Options, RecoveryMode};
 use crate::space::{Accounts, Pins, Pool, Tail};
@@ -30,6 +30,27 @@ const MANY: &[u64] = &[1, 2, 3];
 
 fn superblock() -> Superblock {
     Options::default().chunk_size(16 << 10).segment_size(SEGMENT as u32).geometry([1; 16], CAPACITY).expect("sound")
+}
+
+/// What replay tells, its states by their ids.
+struct Replayed {
+    states: HashMap<u64, ReplicaState>,
+    participants: HashMap<u64, Vec<u64>>,
+    last_participants: Vec<u64>,
+    newly_hurt: HashSet<u64>,
+    unnamed: bool,
+    unsettled: Vec<(u64, Vec<Extent>)>,
+}
+
+/// Does something with cells of these states.
+fn with_cells(states: &mut HashMap<u64, ReplicaState>, what: impl FnOnce(&[Arc<Cell>])) {
+    let cells: Vec<_> = states.drain().map(|(id, state)| Arc::new(Cell::new(id, state))).collect();
+    what(&cells);
+    states.extend(taken(&cells));
+}
+
+fn taken(cells: &[Arc<Cell>]) -> impl Iterator<Item = (u64, ReplicaState)> {
+    cells.iter().map(|cell| (cell.id, std::mem::take(&mut *cell.lock())))
 }
 
 /// Frames as a walk would hand them on.
@@ -83,7 +104,16 @@ impl Log {
             tail_seq: 1,
             last_seq: Some(1),
         };
-        replay(&Geometry::new(&superblock()), &scan, &walk, RecoveryMode::TolerateTornTail)
+        let replayed = replay(&Geometry::new(&superblock()), &scan, &walk, RecoveryMode::TolerateTornTail)?;
+        assert_eq!(replayed.registry.all().len(), replayed.cells.len());
+        Ok(Replayed {
+            states: taken(&replayed.cells).collect(),
+            participants: replayed.participants,
+            last_participants: replayed.last_participants,
+            newly_hurt: replayed.newly_hurt,
+            unnamed: replayed.unnamed,
+            unsettled: replayed.unsettled,
+        })
     }
 }
 
@@ -109,7 +139,7 @@ fn life(out: &mut Vec<u8>) {
 
 fn damaged(replayed: &Replayed) -> (Vec<(u64, u64)>, bool, bool) {
     let state = &replayed.states[&ID];
-    (state.damaged.clone(), state.state_suspect, replayed.newly_hurt.contains(&ID))
+    (state.damaged.to_vec(), state.state_suspect, replayed.newly_hurt.contains(&ID))
 }
 
 #[test]
@@ -239,9 +269,9 @@ fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() 
         let mut states =
             HashMap::from([(loser, holding(&old, extents.clone())), (owner, holding(&new, extents.clone()))]);
         let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
-        claim_chunks(&disk, &geo, &mut pool, &mut states, &Arc::new(Pins::new(1)));
-        assert_eq!(states[&owner].damaged, [], "{owner} keeps what is its own");
-        assert_eq!(states[&loser].damaged, [(1, 3)], "{loser} has nothing there any more");
+        with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
+        assert_eq!(*states[&owner].damaged, [], "{owner} keeps what is its own");
+        assert_eq!(*states[&loser].damaged, [(1, 3)], "{loser} has nothing there any more");
         assert_eq!(pool.used(), 1);
     }
 }
@@ -250,12 +280,15 @@ fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() 
 fn nothing_is_written_behind_a_dead_piece_that_is_held() {
     let (geo, superblock) = (Geometry::new(&superblock()), superblock());
     let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
-    let behind =
-        |chunk| ReplicaState { tail: Some(Tail { chunk, generation: 0, block: chunk * 4 + 1 }), ..Default::default() };
+    let behind = |chunk| {
+        let mut state = ReplicaState::default();
+        state.places.set_tail(Some(Tail { chunk, generation: 0, block: chunk * 4 + 1 }));
+        state
+    };
     let mut states = HashMap::from([(1, behind(30)), (2, behind(31)), (3, behind(40))]);
     let dead = vec![Extent { block: 30 * 4, blocks: 5 }];
-    hold_unsettled(&geo, &mut pool, &mut states, vec![(77, dead)], 5000);
-    assert_eq!([1, 2, 3].map(|id| states[&id].tail.is_some()), [false, false, true]);
+    with_cells(&mut states, |cells| hold_unsettled(&geo, &mut pool, cells, vec![(77, dead)], 5000));
+    assert_eq!([1, 2, 3].map(|id| states[&id].places.tail().is_some()), [false, false, true]);
     assert_eq!(pool.pending(), 2, "held until a watermark covers the frame that names it");
 }
 
@@ -267,7 +300,7 @@ fn an_opening_goes_on_in_the_last_segment_when_a_fresh_one_cannot_be_spared() {
         let live = LiveSegment { seq: 5, slab: 2, participants: Vec::new() };
         let segments =
             Segments { next_seq: 6, free: (10..10 + free).collect(), live: [live].into(), ..Segments::default() };
-        super::in_place(&geo, &segments, end)
+        super::in_place(&geo, &segments, end, RESERVED_SEGMENTS)
     };
     let end = 5 * SEGMENT + 8192;
     let rest = Some((end, crate::format::POOL_OFFSET + 2 * SEGMENT + 8192, SEGMENT - 8192));
@@ -300,11 +333,12 @@ fn what_only_one_replica_names_is_its_own_and_its_tail_is_behind_its_newest_piec
     link(&mut theirs, &piece, 600, 1, at(32 * 4 + 2));
     let mut states = HashMap::from([(1, mine), (2, theirs)]);
     let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
-    claim_chunks(&SimDisk::new(CAPACITY), &geo, &mut pool, &mut states, &Arc::new(Pins::new(1)));
+    let disk = SimDisk::new(CAPACITY);
+    with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
     assert!(states.values().all(|s| s.damaged.is_empty()), "{states:?}");
     assert_eq!(pool.used(), 4);
-    assert_eq!(states[&1].tail, Some(Tail { chunk: 30, generation: 0, block: 30 * 4 + 2 }));
-    assert_eq!(states[&2].tail, Some(Tail { chunk: 32, generation: 0, block: 32 * 4 + 3 }));
+    assert_eq!(states[&1].places.tail(), Some(Tail { chunk: 30, generation: 0, block: 30 * 4 + 2 }));
+    assert_eq!(states[&2].places.tail(), Some(Tail { chunk: 32, generation: 0, block: 32 * 4 + 3 }));
 }
 
 #[test]
@@ -424,16 +458,17 @@ fn everybody_is_charged_the_small_ones_first() {
     let meta: u64 = states.values().map(ReplicaState::meta_bytes).sum();
     let small: u64 = states[&2].places.journal_bytes() + states[&4].places.journal_bytes();
     let large = states[&3].places.journal_bytes();
-    // Half of it is for those that are carried: the small two fit, and the larger one beside them does not.
-    let mut accounts = Accounts::new(16 << 10, 2 * (meta + small + large - 1), 50);
-    charge(&mut accounts, &mut states);
+    // Three quarters of it are for those that are carried: the small two fit, and the larger one beside them does not.
+    let budget = |all: u64| Accounts::new(16 << 10, SEGMENT, 50, (6, 6)).with_budget(all.div_ceil(3) * 4);
+    let mut accounts = budget(meta + small + large - 3);
+    with_cells(&mut states, |cells| charge(&mut accounts, cells));
     let chunks: Vec<u64> = (1..=4).map(|id| states[&id].charge.chunks).collect();
     assert_eq!((chunks, accounts.reserved()), (vec![0, 0, 1, 0], 1));
     assert_eq!(accounts.carried(), states.values().map(|s| s.charge.carried).sum::<u64>());
     assert!((1..=4).all(|id| states[&id].charge.carried >= states[&id].meta_bytes()));
-    let mut roomy = Accounts::new(16 << 10, 2 * (meta + small + large), 50);
+    let mut roomy = budget(meta + small + large);
     states.values_mut().for_each(|s| s.charge = Default::default());
-    charge(&mut roomy, &mut states);
+    with_cells(&mut states, |cells| charge(&mut roomy, cells));
     assert_eq!((roomy.reserved(), roomy.carried()), (0, meta + small + large), "all of them are carried");
 }
 

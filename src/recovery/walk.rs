@@ -59,7 +59,7 @@ impl Walk<'_> {
 }
 
 /// Leaves out what a later session said does not exist.
-fn existing(scan: &Scan) -> Vec<&Found> {
+pub(super) fn existing(scan: &Scan) -> Vec<&Found> {
     let mut cuts: BTreeMap<u64, u64> = BTreeMap::new();
     let all = || scan.slabs.iter().flat_map(|s| &s.frames);
     for frame in all() {
@@ -87,7 +87,7 @@ pub(super) fn walk<'a>(
     let mut hole = false;
     for (i, frame) in frames.iter().enumerate() {
         let header = frame.header;
-        let followers = frames.iter().skip(i + 1).filter(|f| f.table.is_some()).count();
+        let followers = || frames.iter().skip(i + 1).filter(|f| f.table.is_some()).count();
         let below = header.lsn < watermark;
         let condition = match &frame.table {
             None => Condition::Unreadable,
@@ -99,6 +99,8 @@ pub(super) fn walk<'a>(
             }
             Some(_) => Condition::Intact,
         };
+        // Counted only where it matters: there may be tens of thousands of frames.
+        let followers = if condition == Condition::Intact { 0 } else { followers() };
         match decide(condition, below, followers) {
             Decision::Apply => {
                 let before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);

@@ -140,7 +140,7 @@ impl<'a> Encoder<'a> {
         self.segment(state.core_seq)?;
         self.out.push(u8::from(state.state_suspect));
         self.int(state.damaged.len() as u64);
-        for &(low, high) in &state.damaged {
+        for &(low, high) in state.damaged.iter() {
             self.int(low);
             self.int(high);
         }
@@ -185,10 +185,10 @@ impl<'a> Encoder<'a> {
         let (mut next, mut end, mut len) = (state.first, self.segments.0 * self.segment_bytes, 0);
         let mut run: Vec<u32> = Vec::new();
         for span in state.places.spans() {
-            self.int(span.first.checked_sub(next)?);
-            self.int(span.locs.len() as u64);
-            next = span.first.wrapping_add(span.locs.len() as u64);
-            let mut locs = span.locs.iter().peekable();
+            self.int(span.first().checked_sub(next)?);
+            self.int(span.locs().len() as u64);
+            next = span.first().wrapping_add(span.locs().len() as u64);
+            let mut locs = span.locs().iter().peekable();
             while let Some(loc) = locs.next() {
                 let start = loc.lsn(self.head);
                 run.clear();
@@ -311,12 +311,14 @@ impl<'a> Decoder<'a> {
         if n > MAX_DAMAGE_RANGES as u64 {
             return None;
         }
+        let mut damaged: Vec<(u64, u64)> = Vec::new();
         for _ in 0..n {
             let (low, high) = (self.r.varint()?, self.r.varint()?);
-            let ordered = state.damaged.last().is_none_or(|&(_, before)| before < low) && low <= high;
+            let ordered = damaged.last().is_none_or(|&(_, before)| before < low) && low <= high;
             (ordered && state.first <= low && high <= state.last).then_some(())?;
-            state.damaged.push((low, high));
+            damaged.push((low, high));
         }
+        state.damaged = damaged.into();
         self.terms(&mut state)?;
         self.chain(id, &mut state)?;
         self.spans(id, &mut state)?;
@@ -326,7 +328,8 @@ impl<'a> Decoder<'a> {
         }
         let newest = self.head.segments.last()?.0;
         let listed = self.participants.last().is_some_and(|ids| ids.last() == Some(&id));
-        state.listed_in = if listed { newest } else { 0 };
+        // Of frames still to come none begins there.
+        state.listed_frame = if listed { newest.checked_mul(self.geo.segment_bytes)? } else { 0 };
         Some((id, state))
     }
 
@@ -461,7 +464,7 @@ impl<'a> Decoder<'a> {
 
 /// Every entry has one place, or is known to be damaged.
 fn is_whole(state: &ReplicaState) -> bool {
-    let mut spans = state.places.spans().iter().map(|s| (s.first, s.first + (s.locs.len() as u64 - 1))).peekable();
+    let mut spans = state.places.spans().iter().map(|s| (s.first(), s.last())).peekable();
     let mut pieces = state.places.chain().iter().map(|p| (p.desc.first, p.desc.last())).peekable();
     // What a piece holds below the first entry is truncated.
     let mut next = Some(state.first);

@@ -1,6 +1,6 @@
 //! Reading a snapshot back, when the log is opened.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 
 use super::codec::Decoder;
@@ -9,8 +9,9 @@ use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::engine::Geometry;
 use crate::format::frame::FrameHeader;
 use crate::format::superblock::{Snapshot, Superblock};
-use crate::index::ReplicaState;
+use crate::index::{Cell, Registry};
 use crate::journal::LiveSegment;
+use crate::sync::Arc;
 
 /// A snapshot is read in parts of this size, ...
 const PART: usize = 256 << 10;
@@ -23,7 +24,9 @@ const FRONT_READERS: usize = 3;
 /// All that a snapshot says, checked.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    pub states: HashMap<u64, ReplicaState>,
+    pub registry: Registry,
+    /// All that are in it, by their ids.
+    pub cells: Vec<Arc<Cell>>,
     /// The live segments, oldest first.
     pub segments: VecDeque<LiveSegment>,
     pub next_seq: u64,
@@ -93,10 +96,12 @@ pub(super) fn decode(geo: &Geometry, sb: &Superblock, snapshot: &Snapshot, bytes
         return Err(Doubt::Checksum);
     }
     let mut decoder = Decoder::new(bytes, geo, sb, snapshot.lsn).ok_or(Doubt::Head)?;
-    let mut states = HashMap::with_capacity(decoder.most());
+    let (mut registry, mut cells) = (Registry::new(), Vec::with_capacity(decoder.most()));
     while decoder.left > 0 {
         let (id, state) = decoder.replica().ok_or(Doubt::Replica)?;
-        states.insert(id, state);
+        let (cell, _) = registry.find_or_create(id);
+        *cell.lock() = state;
+        cells.push(Arc::clone(cell));
     }
     if !decoder.is_done() {
         return Err(Doubt::End);
@@ -105,7 +110,8 @@ pub(super) fn decode(geo: &Geometry, sb: &Superblock, snapshot: &Snapshot, bytes
     let segments = head.segments.iter().zip(participants);
     let segments = segments.map(|(&(seq, slab), participants)| LiveSegment { seq, slab, participants }).collect();
     Ok(Loaded {
-        states,
+        registry,
+        cells,
         segments,
         next_seq: head.next_seq,
         last: head.last,

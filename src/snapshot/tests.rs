@@ -6,7 +6,7 @@ use crate::disk::sim::SimDisk;
 use crate::disk::{BLOCK, Disk};
 use crate::engine::Geometry;
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock};
-use crate::index::ReplicaState;
+use crate::index::{ChainPiece, ReplicaState};
 use crate::sync::Arc;
 use crate::{Batch, Options, Wal};
 
@@ -68,7 +68,7 @@ impl Closed {
         let crc = Snapshot::checksum(self.sb.seed(), self.sb.epoch, bytes);
         let named = Snapshot { crc, bytes: bytes.len() as u64, ..self.named().clone() };
         let loaded = decode(&self.geo(), &self.sb, &named, bytes)?;
-        loaded.states.values().for_each(sound);
+        loaded.cells.iter().for_each(|cell| sound(&cell.lock()));
         Ok(())
     }
 
@@ -97,10 +97,10 @@ fn sound(state: &ReplicaState) {
         assert!(known(low, high), "{low}..={high} is nowhere");
     }
     for span in state.places.spans() {
-        assert!(span.first >= state.first && span.first + (span.locs.len() as u64 - 1) <= state.last);
+        assert!(span.first() >= state.first && span.last() <= state.last);
         let chain = state.places.chain();
-        let end = span.first + (span.locs.len() as u64 - 1);
-        assert!(chain.iter().all(|p| p.desc.last() < span.first || p.desc.first > end), "one index in two places");
+        let apart = |p: &ChainPiece| p.desc.last() < span.first() || p.desc.first > span.last();
+        assert!(chain.iter().all(apart), "one index in two places");
     }
 }
 
@@ -108,18 +108,18 @@ fn sound(state: &ReplicaState) {
 fn what_was_written_is_read_back() {
     let closed = Closed::make();
     let loaded = load(&*closed.disk, &closed.geo(), &closed.sb, closed.named()).expect("believed");
-    loaded.states.values().for_each(sound);
-    let mut ids: Vec<u64> = loaded.states.keys().copied().collect();
-    ids.sort_unstable();
+    loaded.cells.iter().for_each(|cell| sound(&cell.lock()));
+    let ids: Vec<u64> = loaded.cells.iter().map(|cell| cell.id).collect();
     assert_eq!(ids, [3, 4, 9, 70_000]);
-    let of = |id| &loaded.states[&id];
-    assert_eq!((of(3).first, of(3).last, of(3).prev_term), (2, 7, 1));
-    assert_eq!(of(3).terms.iter().collect::<Vec<_>>(), [(2, 1), (3, 2)]);
-    assert_eq!((of(70_000).first, of(70_000).last, of(70_000).prev_term), (51, 51, 5));
-    assert_eq!(of(9).damaged, [(1, 1)]);
-    assert!(of(4).places.chain().len() == 1 && of(4).keys.len() == 1);
-    let spans = of(3).places.spans();
-    assert_eq!(spans.iter().map(|s| s.locs.len()).sum::<usize>(), 6);
+    let cells = [3, 4, 9, 70_000].map(|id| loaded.registry.get(id).expect("there"));
+    let [three, four, nine, many] = cells.each_ref().map(|cell| cell.lock());
+    assert_eq!((three.first, three.last, three.prev_term), (2, 7, 1));
+    assert_eq!(three.terms.iter().collect::<Vec<_>>(), [(2, 1), (3, 2)]);
+    assert_eq!((many.first, many.last, many.prev_term), (51, 51, 5));
+    assert_eq!(*nine.damaged, [(1, 1)]);
+    assert!(four.places.chain().len() == 1 && four.keys.len() == 1);
+    let spans = three.places.spans();
+    assert_eq!(spans.iter().map(|s| s.locs().len()).sum::<usize>(), 6);
     // Whoever has something alive in a segment takes part in it, and nobody twice.
     for segment in &loaded.segments {
         let mut ids = segment.participants.clone();
@@ -127,8 +127,9 @@ fn what_was_written_is_read_back() {
         assert_eq!(ids, segment.participants);
     }
     let newest = loaded.segments.back().expect("one at least");
-    assert!(newest.participants.contains(&3) && of(3).listed_in == newest.seq);
-    assert_eq!(newest.seq, loaded.last.lsn / closed.geo().segment_bytes);
+    let segment = closed.geo().segment_bytes;
+    assert!(newest.participants.contains(&3) && three.listed_frame / segment == newest.seq);
+    assert_eq!(newest.seq, loaded.last.lsn / segment);
 }
 
 #[test]

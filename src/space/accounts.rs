@@ -1,5 +1,7 @@
 //! Accounts: what must be held back so that the cleaner never waits for what it frees. The proof is in DESIGN.md.
 
+use crate::format::BLOCK_BYTES;
+
 /// What one replica holds of the accounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Charge {
@@ -27,26 +29,95 @@ pub(crate) struct Demand {
 pub(crate) struct Accounts {
     reserved: u64,
     carried: u64,
-    /// A quarter of the journal's floor.
+    sizes: Sizes,
+    /// Slabs that the journal owns, and may own.
+    slabs: u64,
+    cap: u64,
+    /// The bound on what so many slabs carry.
     budget: u64,
-    chunk_bytes: u64,
+    /// Somebody waits for the journal to grow.
+    pressed: bool,
+    /// Chunks that could be had when it last found no slab to grow by.
+    denied: Option<u64>,
+}
+
+/// What never changes while a log is open.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    segment: u64,
+    chunk: u64,
     /// Weight below which a replica is carried rather than settled.
     small: u64,
+    /// What of a segment that the cleaner fills is lost.
+    waste: u64,
+    /// For so many bytes carried the cleaner needs a segment more.
+    keeps_one: u64,
 }
 
 /// What the descriptors of the pieces in one reserved chunk may take in the journal.
 const DESCRIPTORS_PER_CHUNK: u64 = 2 * crate::format::piece::PieceDesc::TYPICAL_BYTES;
-/// Small replicas are carried while all that is carried stays below this part of the budget. The rest is for metadata, which has
+/// Small replicas are carried while all that is carried stays below these quarters of the budget. The rest is for metadata, which has
 /// no other place: were the budget filled by small replicas, the next key would find the log full.
-const SMALL_SHARE: u64 = 2;
+const SMALL_QUARTERS: u64 = 3;
 /// What a change of term may cost in chunk space: a block for every thirty-two.
 const WEIGHT_PER_TERM: u64 = 4096 / crate::format::piece::MAX_TERM_RUNS as u64;
+/// The cleaner asks for room in steps of a segment's sixteenth, and of what cannot be divided: an entry of a small replica, or a key
+/// and its value with their records.
+const STEPS: u64 = 16;
+pub(crate) const MOST_STEP: u64 = 64 << 10;
+const LARGEST_KEY: u64 = 4096 + 256 + 128;
+/// Frames that the cleaner writes for one segment, beside those that are full: at a segment's end, at the end of the moves, and the
+/// one that names the new tail. Each is rounded up to a block.
+const FRAMES: u64 = 3;
+/// No frame is closed for being full before it has gathered so much.
+pub(crate) const FULL_FRAME: u64 = 1 << 19;
+/// Segments that appends leave free, whatever is carried.
+pub(crate) const RESERVED_SLABS: u64 = 3;
+
+/// The most that the cleaner asks room for at a time, but for what cannot be divided.
+pub(crate) fn step(segment_bytes: u64) -> u64 {
+    (segment_bytes / STEPS).min(MOST_STEP)
+}
+
+/// Weight below which a replica is carried rather than settled. A quarter of a segment at most: what does not fit a segment's rest
+/// wastes it.
+pub(crate) fn small_weight(chunk_bytes: u32, segment_bytes: u64, percent: u8) -> u64 {
+    (u64::from(chunk_bytes) * u64::from(percent) / 100).min(segment_bytes / 4)
+}
+
+/// What of a budget may be spent with small replicas among it.
+fn for_small(budget: u64) -> u64 {
+    budget / 4 * SMALL_QUARTERS
+}
+
+impl Sizes {
+    /// What is left of a segment that the cleaner fills.
+    fn useful(self) -> u64 {
+        self.segment - self.waste
+    }
+
+    /// The bound on what a journal of so many slabs carries: half of what is not kept back. So much is cleaned at least for what is
+    /// carried on the way.
+    fn budget(self, slabs: u64) -> u64 {
+        // What is carried keeps segments back, too: see `Accounts::cleaning`.
+        let each = self.useful() * 3 * self.segment / (6 * self.segment + 4 * self.waste);
+        slabs.saturating_sub(RESERVED_SLABS) * each
+    }
+}
 
 impl Accounts {
-    pub fn new(chunk_bytes: u32, budget: u64, carry_percent: u8) -> Self {
-        let chunk_bytes = u64::from(chunk_bytes);
-        let small = chunk_bytes * u64::from(carry_percent) / 100;
-        Self { reserved: 0, carried: 0, budget, chunk_bytes, small }
+    /// `slabs`: those that the journal owns, and those that it may own.
+    pub fn new(chunk_bytes: u32, segment_bytes: u64, percent: u8, (slabs, cap): (u64, u64)) -> Self {
+        let small = small_weight(chunk_bytes, segment_bytes, percent);
+        let step = step(segment_bytes).max(small).max(LARGEST_KEY);
+        let frames = FRAMES + segment_bytes / FULL_FRAME;
+        // No more than half, whatever the geometry: nothing is divided by nought.
+        let waste = (step + frames * BLOCK_BYTES).min(segment_bytes / 2);
+        // What is carried in three quarters of a segment, of which each takes so much more than it gives.
+        let keeps_one = (segment_bytes - waste) * 3 * segment_bytes / (4 * waste);
+        let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, waste, keeps_one };
+        let budget = sizes.budget(slabs);
+        Self { reserved: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
     }
 
     /// Chunks held back in all.
@@ -64,6 +135,56 @@ impl Accounts {
         self.budget
     }
 
+    /// The journal owns another number of slabs.
+    pub fn resize(&mut self, slabs: u64) {
+        self.slabs = slabs;
+        self.budget = self.sizes.budget(slabs);
+        (self.pressed, self.denied) = (false, None);
+    }
+
+    /// Segments that the cleaner needs beside those that are always kept for it: where one segment after the other is full of what is
+    /// carried, each takes a little more than it gives. Three quarters of such a segment are carried, at least.
+    pub fn cleaning(&self) -> usize {
+        (self.carried / self.sizes.keeps_one) as usize
+    }
+
+    /// Segments that what is carried fills once it is cleaned.
+    pub fn filled(&self) -> usize {
+        self.carried.div_ceil(self.sizes.useful()) as usize
+    }
+
+    /// Whether a budget has room for what is carried, and for another segment of it.
+    fn suffices(&self, budget: u64) -> bool {
+        let budget = for_small(budget);
+        self.carried + self.sizes.segment.min(budget / 4) <= budget
+    }
+
+    /// Whether the journal had better grow: what is carried may spend the budget before the next segment is full.
+    pub fn wants_to_grow(&self) -> bool {
+        self.slabs < self.cap && (self.pressed || !self.suffices(self.budget))
+    }
+
+    /// Whether a slab less would do for what is carried.
+    pub fn may_shrink(&self) -> bool {
+        self.suffices(self.sizes.budget(self.slabs.saturating_sub(1)))
+    }
+
+    /// Somebody waits for the journal to grow.
+    pub fn press(&mut self) {
+        self.pressed = true;
+    }
+
+    /// Whether the journal may grow for what is carried, where so many chunks could be had.
+    pub fn may_grow(&self, chunks: u64) -> bool {
+        let slab = self.sizes.segment / self.sizes.chunk;
+        self.slabs < self.cap && chunks >= slab && self.denied.is_none_or(|then| chunks >= then + slab)
+    }
+
+    /// There was no slab to grow by, with so many chunks that could be had: not asked again before there are more.
+    pub fn deny(&mut self, chunks: u64) {
+        (self.pressed, self.denied) = (false, Some(chunks));
+    }
+
     /// What `demand` is charged, given what the replica is charged now.
     ///
     /// Small replicas are carried while the budget has room; beyond it they reserve chunks like large ones.
@@ -73,13 +194,30 @@ impl Accounts {
         }
         let small = Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes };
         let others = self.carried - now.carried.min(self.carried);
-        if demand.weight < self.small && others + small.carried <= self.budget / SMALL_SHARE {
+        if self.is_small(demand) && others + small.carried <= for_small(self.budget) {
             return small;
         }
         let weight = demand.weight + demand.term_runs * WEIGHT_PER_TERM;
         // What fits one chunk takes one; next-fit over several may waste the last.
-        let chunks = if weight <= self.chunk_bytes { 1 } else { weight.div_ceil(self.chunk_bytes) + 1 };
+        let chunks = if weight <= self.sizes.chunk { 1 } else { weight.div_ceil(self.sizes.chunk) + 1 };
         Charge { chunks, carried: demand.meta_bytes + chunks * DESCRIPTORS_PER_CHUNK }
+    }
+
+    /// Whether no small replica had to reserve chunks, whatever the order in which they were priced.
+    pub fn has_room_for_small(&self) -> bool {
+        self.carried <= for_small(self.budget)
+    }
+
+    /// Whether a replica of this demand is carried where there is room for it.
+    pub fn is_small(&self, demand: Demand) -> bool {
+        demand.weight < self.sizes.small
+    }
+
+    /// Another budget than the journal's size gives.
+    #[cfg(test)]
+    pub fn with_budget(mut self, budget: u64) -> Self {
+        self.budget = budget;
+        self
     }
 
     /// Replaces what a replica is charged.
@@ -94,9 +232,15 @@ impl Accounts {
 mod tests {
     use super::*;
 
+    const SEGMENT: u64 = 4 << 20;
+
+    fn accounts(budget: u64, percent: u8) -> Accounts {
+        Accounts::new(65_536, SEGMENT, percent, (16, 16)).with_budget(budget)
+    }
+
     #[test]
     fn small_replicas_are_carried_until_the_budget_is_spent_and_then_reserve() {
-        let mut accounts = Accounts::new(65536, 2000, 12);
+        let mut accounts = accounts(1300, 12);
         let demand = Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1 };
         let (mut a, mut b, mut c) = Default::default();
         for charge in [&mut a, &mut b] {
@@ -117,7 +261,7 @@ mod tests {
     /// Every bound, from both sides: too low and the cleaner one day waits for what it frees.
     #[test]
     fn what_a_demand_is_charged() {
-        let accounts = Accounts::new(65_536, 1000, 50);
+        let accounts = accounts(1000, 50);
         let price = |weight, term_runs| {
             let charge =
                 accounts.price(Charge::default(), Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs });
@@ -137,21 +281,97 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_budget_is_for_small_replicas_their_own_charge_apart() {
-        let mut accounts = Accounts::new(65_536, 1000, 50);
+    fn three_quarters_of_the_budget_are_for_small_replicas_their_own_charge_apart() {
+        let mut accounts = accounts(1000, 50);
         let (mut others, mut own) = (Charge::default(), Charge::default());
-        accounts.settle(&mut others, Charge { chunks: 2, carried: 300 });
+        accounts.settle(&mut others, Charge { chunks: 2, carried: 550 });
         accounts.settle(&mut own, Charge { chunks: 0, carried: 150 });
-        assert_eq!((accounts.reserved(), accounts.carried(), accounts.budget()), (2, 450, 1000));
+        assert_eq!((accounts.reserved(), accounts.carried(), accounts.budget()), (2, 700, 1000));
         let demand = |meta_bytes| Demand { weight: 100, journal_bytes: 100, meta_bytes, term_runs: 0 };
         assert_eq!(
             accounts.price(own, demand(100)),
             Charge { chunks: 0, carried: 200 },
-            "300 and 200 are half of 1000"
+            "550 and 200 are three quarters of 1000"
         );
         assert_eq!(accounts.price(own, demand(101)), Charge { chunks: 1, carried: 101 + 128 });
         accounts.settle(&mut others, Charge { chunks: 5, carried: 20 });
         assert_eq!((accounts.reserved(), accounts.carried()), (5, 170));
         assert_eq!(others, Charge { chunks: 5, carried: 20 });
+    }
+
+    #[test]
+    fn the_budget_is_half_of_what_the_journal_does_not_keep_back() {
+        let of = |segment: u64, slabs| Accounts::new(4096, segment, 50, (slabs, 4000)).budget() * 100 / segment;
+        assert_eq!([3, 6, 12, 64, 1003].map(|n| of(SEGMENT, n)), [0, 143, 430, 2918, 47840]);
+        assert_eq!([3, 6, 12, 64, 1003].map(|n| of(64 << 10, n)), [0, 95, 286, 1938, 31784]);
+        let mut accounts = Accounts::new(65_536, SEGMENT, 50, (12, 20));
+        let before = accounts.budget();
+        accounts.resize(21);
+        assert_eq!(accounts.budget(), 2 * before);
+    }
+
+    /// Whatever the geometry: beside what is carried, and the segments kept for cleaning it, as much is left for appends.
+    #[test]
+    fn a_journal_whose_budget_is_spent_has_room_for_appends() {
+        for segment in (16..=26).map(|n| 1_u64 << n) {
+            for chunk in (12..=22).map(|n| 1_u32 << n).filter(|&c| u64::from(c) <= segment) {
+                for (slabs, percent) in (6..=4000).zip([1, 50, 100].into_iter().cycle()) {
+                    let mut accounts = Accounts::new(chunk, segment, percent, (slabs, slabs));
+                    let carried = accounts.budget();
+                    accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried });
+                    let useful = accounts.sizes.useful();
+                    let left = slabs - RESERVED_SLABS - accounts.cleaning() as u64;
+                    assert!(left * useful >= 2 * carried, "{segment} {chunk} {slabs}: {carried} carried");
+                    assert!(carried * 4 >= slabs * useful / 2, "{segment} {chunk} {slabs}: only {carried} carried");
+                }
+            }
+        }
+    }
+
+    /// One full segment after the other, oldest first: what each takes is there before it is given back.
+    #[test]
+    fn the_cleaner_gets_around_a_journal_full_of_what_is_carried() {
+        for segment in (16..=26).map(|n| 1_u64 << n) {
+            for slabs in [6, 7, 12, 40, 300, 4000] {
+                let mut accounts = Accounts::new(4096, segment, 50, (slabs, slabs));
+                let carried = accounts.budget();
+                accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried });
+                // Three quarters carried, a quarter of what is reserved: as much as the cleaner ever moves forward.
+                let full = (carried * 4).div_ceil(3 * segment);
+                let mut kept = (2 + accounts.cleaning() as u64) * segment;
+                for n in 0..full {
+                    let taken = segment + segment * accounts.sizes.waste / accounts.sizes.useful();
+                    assert!(taken <= kept, "{segment} {slabs}: segment {n} of {full} takes {taken} of {kept}");
+                    kept = kept - taken + segment;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_journal_grows_before_the_budget_is_spent_and_shrinks_when_less_would_do() {
+        let mut accounts = Accounts::new(65_536, SEGMENT, 50, (31, 40));
+        let mut own = Charge::default();
+        let mut carry = |accounts: &mut Accounts, segments: u64| {
+            accounts.settle(&mut own, Charge { chunks: 0, carried: segments * SEGMENT });
+        };
+        // Of more than thirteen segments three quarters are for small replicas.
+        carry(&mut accounts, 9);
+        assert!(!accounts.wants_to_grow() && !accounts.may_shrink(), "one more is just left");
+        carry(&mut accounts, 8);
+        assert!(accounts.may_shrink());
+        accounts.press();
+        assert!(accounts.wants_to_grow(), "somebody waits for it");
+        accounts.resize(31);
+        assert!(!accounts.wants_to_grow());
+        carry(&mut accounts, 10);
+        assert!(accounts.wants_to_grow());
+        let slab = SEGMENT / 65_536;
+        assert!(accounts.may_grow(slab) && !accounts.may_grow(slab - 1));
+        accounts.deny(3 * slab);
+        assert!(!accounts.may_grow(4 * slab - 1) && accounts.may_grow(4 * slab), "a slab more than there was");
+        accounts.resize(40);
+        carry(&mut accounts, 20);
+        assert!(!accounts.wants_to_grow() && !accounts.may_grow(u64::MAX), "it has all that it may have");
     }
 }

@@ -1,0 +1,138 @@
+//! What an opening leaves unread would not have changed what it finds: compared with an opening that reads every slab.
+
+use std::collections::HashSet;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::scan::scan;
+use super::walk::walk;
+use super::{Found, read_superblock};
+use crate::disk::BLOCK;
+use crate::disk::sim::{Fault, SimDisk};
+use crate::engine::Geometry;
+use crate::format::superblock::Superblock;
+use crate::options::RecoveryMode;
+use crate::sync::{Arc, Mutex};
+use crate::{Batch, Options, Placement, Wal};
+
+const SEGMENT: u64 = 64 << 10;
+
+fn options() -> Options {
+    let options = Wal::options().segment_size(SEGMENT as u32).chunk_size(4096).journal_cap(24 * SEGMENT);
+    options.placement(Placement::Journal).background(false)
+}
+
+fn superblock(disk: &SimDisk) -> Superblock {
+    match read_superblock(disk, true) {
+        Ok(Found::Log(superblock)) => *superblock,
+        other => panic!("no log: {:?}", other.err()),
+    }
+}
+
+/// What counts, as an opening of this kind finds it.
+fn found(disk: &SimDisk, sb: &Superblock, scanned: RecoveryMode) -> String {
+    let walked = scan(disk, sb, scanned, &mut |_| ()).and_then(|scan| {
+        let walk = walk(disk, &Geometry::new(sb), &scan, sb.durable, RecoveryMode::TolerateTornTail)?;
+        let frames: Vec<_> = walk.accepted.iter().map(|f| (f.header.lsn, f.before, f.unsettled)).collect();
+        let ends = (walk.end, walk.tail_seq, walk.last_seq, walk.lost, walk.lost_at_end, walk.dropped);
+        Ok(format!("{ends:?} {frames:?} {} {}", scan.max_seq.max(walk.tail_seq), scan.max_session))
+    });
+    walked.unwrap_or_else(|error| error.to_string())
+}
+
+/// The same, whether all of the journal is read or what may live. A salvage reads all of it.
+fn assert_same(disk: &SimDisk, sb: &Superblock, what: &str) {
+    let (some, all) = (found(disk, sb, RecoveryMode::TolerateTornTail), found(disk, sb, RecoveryMode::Salvage));
+    assert_eq!(some, all, "{what}");
+}
+
+/// A session: it writes a little or much, and is cut off.
+fn session(disk: &Arc<SimDisk>, rng: &mut StdRng) {
+    if rng.random_bool(0.5) {
+        disk.fail_at(disk.events() + rng.random_range(1..80), Fault::Cut);
+    }
+    let Ok(wal) = options().open_disk(disk.clone()) else { return };
+    for _ in 0..rng.random_range(0..60) {
+        let id = rng.random_range(1..5);
+        let next = wal.replica(id).last_index() + 1;
+        let bytes = vec![7; rng.random_range(0..9000)];
+        let mut batch = Batch::new();
+        batch.append(id, &[(next, 1, &bytes)]);
+        if rng.random_bool(0.8) {
+            batch.truncate_prefix(id, next.saturating_sub(rng.random_range(0..8)).max(1));
+        }
+        if wal.commit(&mut batch).is_err() || rng.random_ratio(1, 30) && wal.checkpoint().is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_is_left_unread_would_change_nothing_whatever_is_cut_lost_or_rotten() {
+    for seed in 0..seeds() {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut disk = Arc::new(SimDisk::new(6 << 20));
+        let mut older = disk.kept_image();
+        for turn in 0..12 {
+            session(&disk, &mut rng);
+            disk = Arc::new(disk.crash_seeded(rng.random()));
+            let what = format!("seed {seed}, turn {turn}");
+            let sb = superblock(&disk);
+            assert_same(&disk, &sb, &what);
+            let image = disk.kept_image();
+            // Where slabs begin, and anywhere.
+            for n in 0..30 {
+                let slab = sb.journal_slabs[rng.random_range(0..sb.journal_slabs.len())];
+                let block = if n % 2 == 0 { 0 } else { rng.random_range(0..SEGMENT / BLOCK as u64) };
+                let at = (sb.slab_offset(slab) + block * BLOCK as u64) as usize;
+                let mut hurt = image.clone();
+                let wound = match n % 3 {
+                    0 => &[0; BLOCK][..],
+                    1 => &[0xA5; BLOCK][..],
+                    // A write that was lost.
+                    _ => &older[at..][..BLOCK],
+                };
+                hurt[at..][..BLOCK].copy_from_slice(wound);
+                assert_same(
+                    &SimDisk::from_image(hurt),
+                    &sb,
+                    &format!("{what}, wound {n} in slab {slab}, block {block}"),
+                );
+            }
+            older = image;
+        }
+    }
+}
+
+fn seeds() -> u64 {
+    std::env::var("STRANDLOG_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
+}
+
+/// Most of a large journal is empty, and of most of the rest nothing lives.
+#[test]
+fn a_large_journal_that_holds_little_is_hardly_read() {
+    let disk = Arc::new(SimDisk::new(20 << 20));
+    let wal = options().open_disk(disk.clone()).expect("formatted");
+    for i in 1..=40 {
+        wal.commit(Batch::new().append(1, &[(i, 1, [7; 9000])]).truncate_prefix(1, i)).expect("committed");
+    }
+    wal.checkpoint().expect("cleaned");
+    wal.commit(Batch::new().append(1, &[(41, 1, [7; 9000])])).expect("committed");
+    drop(wal);
+    let disk = disk.crash_lost_all();
+    let sb = superblock(&disk);
+    assert!(sb.journal_slabs.len() >= 16, "{}", sb.journal_slabs.len());
+    let whole: Arc<Mutex<HashSet<u64>>> = Arc::default();
+    let told = Arc::clone(&whole);
+    disk.on_read(move |offset, _| {
+        let at = offset - crate::format::POOL_OFFSET;
+        if at % SEGMENT >= SEGMENT / 2 {
+            told.lock().insert(at / SEGMENT);
+        }
+        Ok(())
+    });
+    scan(&disk, &sb, RecoveryMode::TolerateTornTail, &mut |_| ()).expect("scanned");
+    let read = whole.lock().len();
+    assert!((1..=4).contains(&read), "{read} slabs of {} were read to their end", sb.journal_slabs.len());
+}
