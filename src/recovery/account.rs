@@ -147,14 +147,17 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
 
 /// Charges every replica. Never refuses: a log over its budget opens, and takes no appends until it is drained.
 pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>]) {
+    // Whether a small replica found no room and reserved chunks instead.
     let price = |accounts: &mut Accounts, cell: &Cell| {
         let mut state = cell.lock();
-        let price = accounts.price(state.charge, demand(&state));
+        let demand = demand(&state);
+        let price = accounts.price(state.charge, demand);
         accounts.settle(&mut state.charge, price);
+        price.chunks > 0 && accounts.is_small(demand)
     };
-    cells.iter().for_each(|cell| price(accounts, cell));
-    if accounts.has_room_for_small() {
-        // There was on the way, too.
+    let refused = cells.iter().fold(false, |any, cell| price(accounts, cell) | any);
+    if !refused && accounts.has_room_for_small() {
+        // Whatever the order: there was room on the way, too.
         return;
     }
     // Metadata first, then small replicas before large ones: as many as possible are carried.
@@ -168,5 +171,7 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>]) {
         }
     }
     order.sort_by_key(|&(weight, _)| weight);
-    order.iter().for_each(|(_, cell)| price(accounts, cell));
+    for (_, cell) in order {
+        price(accounts, cell);
+    }
 }

@@ -7,6 +7,7 @@ use crate::disk::sim::{EventKind, SimDisk};
 use crate::error::{Error, Result};
 use crate::format::POOL_OFFSET;
 use crate::options::{Options, RecoveryMode};
+use crate::space::Accounts;
 use crate::sync::{Arc, Mutex};
 use crate::{Batch, Damage, Placement, Wal};
 
@@ -178,9 +179,12 @@ fn numbers_drawn_at_random_differ() {
 }
 
 #[test]
-fn metadata_may_fill_a_quarter_of_the_journals_floor() {
+fn what_may_be_carried_follows_the_slabs_that_the_superblock_names() {
     let wal = open(&log(), options()).expect("opened");
-    let floor = u64::from(wal.engine.superblock.lock().journal_floor);
-    assert!(floor > 1);
-    assert_eq!(wal.engine.seq.lock().accounts.budget(), floor * (16 << 10));
+    let sb = wal.engine.superblock.lock().clone();
+    let slabs = (sb.journal_slabs.len() as u64, sb.journal_cap.into());
+    let accounts = Accounts::new(sb.chunk_bytes, sb.segment_bytes.into(), wal.engine.run.carry_percent, slabs);
+    let budget = wal.engine.seq.lock().accounts.budget();
+    assert_eq!(budget, accounts.budget());
+    assert!(budget > 0 && budget < slabs.0 * u64::from(sb.segment_bytes) / 2);
 }

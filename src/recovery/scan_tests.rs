@@ -271,7 +271,8 @@ fn many_slabs_are_read_by_several_threads_and_few_by_the_caller() {
         journal.scan();
         let threads = threads.lock();
         assert_eq!(threads.contains(&thread::current().id()), alone, "{slabs} slabs");
-        assert!(threads.len() <= if alone { 1 } else { 4 }, "{slabs} slabs: {}", threads.len());
+        // Four look where each slab begins, and four read them.
+        assert!(threads.len() <= if alone { 1 } else { 8 }, "{slabs} slabs: {}", threads.len());
     }
 }
 
