@@ -55,7 +55,7 @@ pub struct Load {
 impl Load {
     /// `writers` tasks of `keys` keys each.
     pub fn start(client: &Arc<Client>, writers: u64, keys: u64, bytes: usize) -> Self {
-        let histogram = Histogram::new(3).expect("three digits are allowed");
+        let histogram = Histogram::new_with_max(LAST_PATIENCE.as_micros() as u64 * 2, 3).expect("within its bounds");
         let meter = Arc::new(Meter { acknowledged: AtomicU64::new(0), micros: Mutex::new(histogram) });
         let stop = Arc::new(AtomicBool::new(false));
         // Above every version of an earlier run over the same logs.

@@ -195,6 +195,10 @@ impl Ticker {
             match statuses.get(node).copied().flatten() {
                 Some(now) => {
                     line += &format!(" {}", now.leads);
+                    if now.frames < before.frames {
+                        // Started anew.
+                        *before = Status::default();
+                    }
                     let frames = now.frames.saturating_sub(before.frames);
                     let batches = now.batches.saturating_sub(before.batches);
                     log += &format!(" {frames}x{:.1}", batches as f64 / frames.max(1) as f64);
