@@ -34,6 +34,11 @@ mod sync;
 mod verify;
 mod wal;
 
+#[doc = include_str!("../docs/comparison.md")]
+pub mod comparison {}
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
+
 pub use batch::{AsEntry, Batch, Entry};
 pub use bytes::Bytes;
 pub use error::{Damage, Error, FullReport, Lost, Result};
