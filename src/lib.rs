@@ -19,6 +19,7 @@ mod journal;
 mod lsn;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod migrate;
 mod options;
 mod pending;
 mod recovery;
