@@ -21,7 +21,9 @@ use crate::wal::Wal;
 pub(crate) const OWN_KEYS: &[u8] = b"\0sl.";
 /// The replica's last index that its state machine has made durable: eight bytes, so that a newer report never needs more room.
 pub(crate) const APPLIED_KEY: &[u8] = b"\0sl.a";
-/// Length of that value.
+/// How far a migration has come with the replica: see [`crate::migrate`].
+pub(crate) const MOVING_KEY: &[u8] = b"\0sl.m";
+/// Length of the reported index.
 pub(crate) const APPLIED_BYTES: usize = size_of::<u64>();
 
 /// Whether the key is one of the log's own.

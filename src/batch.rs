@@ -275,6 +275,12 @@ impl Batch {
         }
     }
 
+    /// Sets a key of the log's own.
+    pub(crate) fn put_own(&mut self, replica: u64, key: &[u8], value: &[u8]) -> &mut Self {
+        let (key, value) = (self.span(key), self.span(value));
+        self.push(replica, What::Put { key, value })
+    }
+
     pub(crate) fn report(&mut self, replica: u64, index: u64) -> &mut Self {
         self.push(replica, What::Applied { index })
     }

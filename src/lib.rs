@@ -20,6 +20,7 @@ mod journal;
 mod lsn;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod migrate;
 mod options;
 mod pending;
 mod publish;

@@ -1,0 +1,136 @@
+//! Comparing the two logs, and making strandlog say what the old one says.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{COPY_BYTES, Difference, Differs, DualWrite, MIRRORED, MigrateError, OldLog};
+use crate::applied::MOVING_KEY;
+use crate::batch::{Batch, Entry};
+
+impl<O: OldLog> DualWrite<O> {
+    /// Where the logs do not agree about a mirrored replica, as far as strandlog's copy goes.
+    ///
+    /// # Errors
+    /// What the old log says.
+    pub fn differences_of(&self, replica: u64) -> Result<Vec<Difference>, MigrateError> {
+        let mut found = self.compare_state(replica)?;
+        let Some((first, last)) = self.old.bounds(replica).map_err(MigrateError::Old)? else { return Ok(found) };
+        let (new_first, new_last) = self.new.replica(replica).bounds();
+        if last != new_last {
+            found.push(Difference { replica, what: Differs::Last { old: last, new: new_last } });
+        }
+        let begin = first.max(new_first);
+        if begin <= last.min(new_last).saturating_add(1) && !self.same_beginning(replica, begin)? {
+            found.push(Difference { replica, what: Differs::Term { index: begin - 1 } });
+        }
+        let (mut next, last) = (begin, last.min(new_last));
+        while next <= last {
+            let entries = self.old.entries(replica, next, last).map_err(MigrateError::Old)?;
+            let Some(end) = entries.last().map(|e| e.index) else { break };
+            found.extend(self.compare_entries(replica, &entries));
+            next = end.saturating_add(1);
+        }
+        Ok(found)
+    }
+
+    /// Whether both know the same term before `first`: else a snapshot, or another leader's entries, took the place of what was there.
+    fn same_beginning(&self, id: u64, first: u64) -> Result<bool, MigrateError> {
+        let before = first.saturating_sub(1);
+        let term = self.old.term(id, before).map_err(MigrateError::Old)?;
+        Ok(self.new.replica(id).term(before).ok() == Some(term))
+    }
+
+    /// Compares what the old log says with strandlog's copy, where it has one.
+    pub(super) fn compare_entries(&self, replica: u64, entries: &[Entry]) -> Vec<Difference> {
+        let new = self.new.replica(replica);
+        let held = entries.iter().filter(|e| e.index >= new.first_index());
+        held.filter_map(|entry| match new.entry(entry.index) {
+            Ok(copy) if copy == *entry => None,
+            Ok(_) => Some(Differs::Entry { index: entry.index }),
+            Err(error) => Some(Differs::Unreadable { why: error.to_string() }),
+        })
+        .map(|what| Difference { replica, what })
+        .collect()
+    }
+
+    fn compare_state(&self, replica: u64) -> Result<Vec<Difference>, MigrateError> {
+        let new = self.new.replica(replica);
+        let mut old: BTreeMap<Bytes, Bytes> = self.old.state(replica).map_err(MigrateError::Old)?.into_iter().collect();
+        let mut found = Vec::new();
+        for key in new.keys() {
+            match (new.get(&key), old.remove(&key)) {
+                (Ok(Some(copy)), Some(value)) if copy == value => {}
+                (Ok(_), _) => found.push(Differs::Key { key }),
+                (Err(error), _) => found.push(Differs::Unreadable { why: error.to_string() }),
+            }
+        }
+        found.extend(old.into_keys().map(|key| Differs::Key { key }));
+        Ok(found.into_iter().map(|what| Difference { replica, what }).collect())
+    }
+
+    /// Makes the copy of a mirrored replica what the old log has: from the first difference on, or from its end.
+    pub(super) fn make_agree(&mut self, id: u64) -> Result<(), MigrateError> {
+        let Some((first, last)) = self.old.bounds(id).map_err(MigrateError::Old)? else {
+            // Removed there, and not yet here.
+            self.new.commit(Batch::new().remove(id))?;
+            return self.begin(id);
+        };
+        let new = self.new.replica(id);
+        let (new_first, new_last) = new.bounds();
+        let readable = new.exists() && new.damage().is_empty();
+        // What it holds beyond the old log's end, or not up to its beginning, cannot be mended by appending.
+        if !readable || new_last > last || new_last.saturating_add(1) < first || new_first > last.saturating_add(1) {
+            return self.begin(id);
+        }
+        if !self.same_beginning(id, first.max(new_first))? {
+            return self.begin(id);
+        }
+        let mut same = new_first.max(first);
+        'compare: while same <= new_last {
+            let entries = self.old.entries(id, same, new_last).map_err(MigrateError::Old)?;
+            if entries.is_empty() {
+                return self.begin(id);
+            }
+            for entry in entries {
+                if new.entry(entry.index).ok().as_ref() != Some(&entry) {
+                    break 'compare;
+                }
+                same = entry.index.saturating_add(1);
+            }
+        }
+        while same <= last {
+            let mut entries = self.old.entries(id, same, last).map_err(MigrateError::Old)?;
+            let mut bytes = 0;
+            let fits = |entry: &&Entry| {
+                bytes += entry.data.len();
+                bytes <= COPY_BYTES
+            };
+            let n = entries.iter().take_while(fits).count().max(1);
+            entries.truncate(n);
+            let Some(end) = entries.last().map(|e| e.index) else { return self.begin(id) };
+            self.new.commit(Batch::new().append(id, &entries))?;
+            same = end.saturating_add(1);
+        }
+        self.copy_state(id, first)?;
+        self.doubtful.remove(&id);
+        Ok(())
+    }
+
+    fn copy_state(&self, id: u64, first: u64) -> Result<(), MigrateError> {
+        let mut batch = Batch::new();
+        batch.truncate_prefix(id, first);
+        let state = self.old.state(id).map_err(MigrateError::Old)?;
+        for key in self.new.replica(id).keys() {
+            if state.iter().all(|(k, _)| *k != key) {
+                batch.delete(id, &key);
+            }
+        }
+        for (key, value) in state {
+            batch.put(id, &key, &value);
+        }
+        batch.put_own(id, MOVING_KEY, MIRRORED);
+        self.new.commit(&mut batch)?;
+        Ok(())
+    }
+}

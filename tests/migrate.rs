@@ -1,0 +1,391 @@
+//! Both logs at once: whatever fails, and wherever a crash falls, the store reads what it wrote, and each replica moves over whole.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use strandlog::disk::sim::{EIO, Fault, SimDisk};
+use strandlog::migrate::{Change, Differs, DualWrite, MigrateError, OldError, OldLog, Stage};
+use strandlog::{Batch, Bytes, Entry, Placement, Wal};
+
+use support::{assert_sound, for_each, payload, seeds, small, tally};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rep {
+    /// Index before the first entry, and its term.
+    before: (u64, u64),
+    entries: Vec<(u64, Bytes)>,
+    state: BTreeMap<Bytes, Bytes>,
+}
+
+impl Rep {
+    fn bounds(&self) -> (u64, u64) {
+        (self.before.0 + 1, self.before.0 + self.entries.len() as u64)
+    }
+
+    fn term(&self, index: u64) -> u64 {
+        if index == self.before.0 { self.before.1 } else { self.entries[(index - self.before.0 - 1) as usize].0 }
+    }
+}
+
+type World = BTreeMap<u64, Rep>;
+
+fn apply(world: &mut World, change: &Change<'_>) {
+    match *change {
+        Change::Append { replica, entries } => {
+            let rep = world.entry(replica).or_default();
+            for &(index, term, data) in entries {
+                rep.entries.truncate((index - rep.before.0 - 1) as usize);
+                rep.entries.push((term, Bytes::copy_from_slice(data)));
+            }
+        }
+        Change::Put { replica, key, value } => {
+            let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            world.entry(replica).or_default().state.insert(key, value);
+        }
+        Change::Delete { replica, key } => {
+            if let Some(rep) = world.get_mut(&replica) {
+                rep.state.remove(key);
+            }
+        }
+        Change::TruncatePrefix { replica, first_kept } => {
+            let Some(rep) = world.get_mut(&replica).filter(|r| r.bounds().0 < first_kept) else { return };
+            let n = (first_kept - rep.bounds().0) as usize;
+            rep.before = (first_kept - 1, rep.term(first_kept - 1));
+            rep.entries.drain(..n);
+        }
+        Change::InstallSnapshot { replica, index, term } => {
+            let rep = world.entry(replica).or_default();
+            (rep.before, rep.entries) = ((index, term), Vec::new());
+        }
+        Change::Remove { replica } => drop(world.remove(&replica)),
+        ref other => panic!("{other:?} is not known here"),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fails {
+    Never,
+    /// Before anything is written.
+    Before,
+    /// With all of it written.
+    After,
+    /// The write behind the next one, before anything is written.
+    Later,
+}
+
+/// An old log in memory, that survives the process: every write is durable.
+#[derive(Clone, Debug)]
+struct Old(Arc<Mutex<(World, Fails)>>);
+
+impl Old {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new((World::new(), Fails::Never))))
+    }
+
+    fn world(&self) -> World {
+        self.0.lock().expect("no other panic").0.clone()
+    }
+
+    fn fail(&self, how: Fails) {
+        self.0.lock().expect("no other panic").1 = how;
+    }
+
+    fn change(&self, change: &Change<'_>) {
+        apply(&mut self.0.lock().expect("no other panic").0, change);
+    }
+
+    fn rep(&self, replica: u64) -> Option<Rep> {
+        self.0.lock().expect("no other panic").0.get(&replica).cloned()
+    }
+}
+
+impl OldLog for Old {
+    fn write(&mut self, changes: &[Change<'_>]) -> Result<(), OldError> {
+        let mut inner = self.0.lock().expect("no other panic");
+        let fails = match std::mem::replace(&mut inner.1, Fails::Never) {
+            Fails::Later => {
+                inner.1 = Fails::Before;
+                Fails::Never
+            }
+            fails => fails,
+        };
+        if fails != Fails::Before {
+            changes.iter().for_each(|change| apply(&mut inner.0, change));
+        }
+        if fails == Fails::Never { Ok(()) } else { Err("the old log failed".into()) }
+    }
+    fn replicas(&self) -> Result<Vec<u64>, OldError> {
+        Ok(self.world().into_keys().collect())
+    }
+    fn bounds(&self, replica: u64) -> Result<Option<(u64, u64)>, OldError> {
+        Ok(self.rep(replica).map(|r| r.bounds()))
+    }
+    fn term(&self, replica: u64, index: u64) -> Result<u64, OldError> {
+        Ok(self.rep(replica).ok_or("no such replica")?.term(index))
+    }
+    fn entries(&self, replica: u64, first: u64, last: u64) -> Result<Vec<Entry>, OldError> {
+        let rep = self.rep(replica).ok_or("no such replica")?;
+        // A few at a time, as it likes.
+        let entry = |index| {
+            let (term, data) = rep.entries[(index - rep.bounds().0) as usize].clone();
+            Entry { index, term, data }
+        };
+        Ok((first..=last.min(first + 2)).map(entry).collect())
+    }
+    fn state(&self, replica: u64) -> Result<Vec<(Bytes, Bytes)>, OldError> {
+        Ok(self.rep(replica).map_or_else(Vec::new, |r| r.state.into_iter().collect()))
+    }
+}
+
+fn open(old: &Old, disk: &Arc<SimDisk>) -> DualWrite<Old> {
+    let wal = support::open(small(Placement::Auto), disk);
+    DualWrite::open(old.clone(), wal).expect("the migration goes on")
+}
+
+/// A log with a past: replicas 1 to 3, ten entries each, truncated to 4.
+fn past() -> Old {
+    let old = Old::new();
+    for replica in 1..=3 {
+        let data: Vec<Bytes> = (1..=10).map(|i| payload(replica, i, 1, 100)).collect();
+        let entries: Vec<_> = (1..).zip(&data).map(|(i, d)| (i, 1, &d[..])).collect();
+        old.change(&Change::Append { replica, entries: &entries });
+        old.change(&Change::Put { replica, key: b"hard_state", value: b"term 1" });
+        old.change(&Change::TruncatePrefix { replica, first_kept: 4 });
+    }
+    old
+}
+
+/// What the two together say.
+fn read(dual: &mut DualWrite<Old>, ids: std::ops::RangeInclusive<u64>, keys: &[&'static [u8]]) -> World {
+    let mut world = World::new();
+    for id in ids {
+        let Some((first, last)) = dual.bounds(id).expect("readable") else { continue };
+        let mut rep = Rep { before: (first - 1, dual.term(id, first - 1).expect("readable")), ..Rep::default() };
+        let mut next = first;
+        while next <= last {
+            let entries = dual.entries(id, next, last).expect("readable");
+            next += entries.len() as u64;
+            rep.entries.extend(entries.into_iter().map(|e| (e.term, e.data)));
+        }
+        for key in keys {
+            if let Some(value) = dual.get(id, key).expect("readable") {
+                rep.state.insert(Bytes::from_static(key), value);
+            }
+        }
+        world.insert(id, rep);
+    }
+    world
+}
+
+#[test]
+fn a_replica_is_old_then_in_both_then_in_strandlog_alone() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    assert_eq!(dual.stage(1), Stage::Old);
+    let mut batch = Batch::new();
+    batch.append(1, &[(11, 1, "new"), (12, 1, "newer")]).put(1, b"vote", b"3");
+    dual.commit(&mut batch).expect("written to both");
+    assert!(batch.is_empty());
+    assert_eq!((dual.stage(1), dual.stage(2)), (Stage::Mirrored, Stage::Old));
+    assert_eq!(dual.bounds(1).expect("readable"), Some((4, 12)));
+    assert_eq!(dual.new_log().replica(1).bounds(), (11, 12), "what came since");
+    // Not everything that stays is in strandlog.
+    dual.commit(batch.truncate_prefix(1, 10)).expect("truncated in both");
+    assert_eq!(dual.stage(1), Stage::Mirrored);
+    dual.commit(batch.truncate_prefix(1, 12)).expect("truncated in both");
+    assert_eq!((dual.stage(1), dual.bounds(1).expect("readable")), (Stage::Switched, Some((12, 12))));
+    assert_eq!((old.rep(1), dual.term(1, 11).expect("kept")), (None, 1));
+    for (key, value) in [(&b"vote"[..], &b"3"[..]), (b"hard_state", b"term 1")] {
+        assert_eq!(dual.get(1, key).expect("readable").as_deref(), Some(value));
+    }
+    // An overwrite from before the mirror's beginning takes that along.
+    dual.commit(batch.append(2, &[(7, 2, b"a new leader")])).expect("written to both");
+    assert_eq!((old.rep(2).expect("there").bounds(), dual.new_log().replica(2).bounds()), ((4, 7), (7, 7)));
+    dual.commit(batch.install_snapshot(2, 20, 3)).expect("installed in both");
+    assert_eq!((dual.stage(2), dual.bounds(2).expect("readable")), (Stage::Switched, Some((21, 20))));
+    // One of which nobody knew.
+    dual.commit(batch.append(9, &[(1, 3, b"first")])).expect("written to both");
+    dual.commit(batch.remove(3).remove(9)).expect("removed from both");
+    assert!(dual.is_done().expect("readable") && dual.take_differences().is_empty());
+    let (_, wal) = dual.into_parts();
+    assert_eq!(wal.replicas(), [1, 2]);
+    assert_sound(&wal, "at the end");
+}
+
+#[test]
+fn a_difference_is_reported_and_nothing_moves_over_it() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, "new"), (12, 1, "newer")])).expect("written to both");
+    // The old log changes behind our back: an entry, and state.
+    old.change(&Change::Append { replica: 1, entries: &[(12, 1, b"other")] });
+    assert_eq!(&dual.entries(1, 12, 12).expect("readable")[0].data[..], b"other", "the old one is the truth");
+    let found = dual.take_differences();
+    assert!(matches!(&found[..], [d] if d.replica == 1 && d.what == Differs::Entry { index: 12 }), "{found:?}");
+    dual.commit(batch.put(1, b"k", b"v")).expect("copied anew first");
+    assert_eq!(dual.differences_of(1).expect("readable"), []);
+    old.change(&Change::Put { replica: 1, key: b"hard_state", value: b"term 9" });
+    old.change(&Change::Put { replica: 1, key: b"only there", value: b"x" });
+    dual.commit(batch.truncate_prefix(1, 12)).expect("truncated");
+    assert_eq!(dual.stage(1), Stage::Mirrored, "it must not move over with a wrong hard state");
+    let keys: Vec<_> = dual.take_differences().into_iter().map(|d| d.what).collect();
+    let key = |k: &'static [u8]| Differs::Key { key: Bytes::from_static(k) };
+    assert_eq!(keys, [key(b"hard_state"), key(b"only there")]);
+    // It was copied anew: the next truncation moves it.
+    dual.commit(batch.append(1, &[(13, 1, b"x")]).truncate_prefix(1, 13)).expect("truncated");
+    assert_eq!(dual.stage(1), Stage::Switched);
+    assert_eq!(dual.get(1, b"hard_state").expect("readable").as_deref(), Some(&b"term 9"[..]));
+}
+
+#[test]
+fn a_file_that_belongs_to_somebody_else_is_refused() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let wal = support::open(small(Placement::Auto), &disk);
+    wal.commit(Batch::new().append(2, &[(1, 1, b"not of this store")])).expect("committed");
+    let before = old.world();
+    assert!(matches!(DualWrite::open(old.clone(), wal), Err(MigrateError::Collision { replica: 2 })));
+    assert_eq!(old.world(), before, "nothing is removed on a suspicion");
+}
+
+#[test]
+fn a_failure_of_either_side_leaves_the_old_log_the_truth() {
+    for fails in [Fails::Before, Fails::After] {
+        let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+        let mut dual = open(&old, &disk);
+        let mut batch = Batch::new();
+        dual.commit(batch.append(1, &[(11, 1, b"well")])).expect("written");
+        old.fail(fails);
+        batch.append(1, &[(12, 1, b"doubtful")]);
+        assert!(matches!(dual.commit(&mut batch), Err(MigrateError::Old(_))));
+        assert!(!batch.is_empty(), "as it was");
+        // Another leader, another entry: whatever there was.
+        batch.clear();
+        dual.commit(batch.append(1, &[(12, 2, b"other")])).expect("written");
+        assert_eq!(dual.differences_of(1).expect("readable"), [], "{fails:?}");
+        // Strandlog fails: durable in the old log all the same.
+        disk.fail_at(disk.events(), Fault::Error(EIO));
+        assert!(matches!(dual.commit(batch.append(1, &[(13, 2, b"there")])), Err(MigrateError::New(_))));
+        assert_eq!(dual.bounds(1).expect("readable"), Some((4, 13)));
+        drop(dual);
+        let disk = Arc::new(disk.crash_kept_all());
+        let mut dual = open(&old, &disk);
+        assert_eq!((dual.differences_of(1).expect("readable"), dual.stage(1)), (vec![], Stage::Mirrored));
+        // The removal from the old log fails behind the switch: it is repeated, before the replica may change.
+        batch.clear();
+        dual.commit(batch.append(1, &[(14, 2, b"x")])).expect("written");
+        batch.truncate_prefix(1, 14);
+        old.fail(Fails::Later);
+        assert!(matches!(dual.commit(&mut batch), Err(MigrateError::Old(_))));
+        assert!(dual.stage(1) == Stage::Switched && old.rep(1).is_some());
+        batch.clear();
+        dual.commit(batch.remove(1)).expect("removed from both");
+        assert_eq!((dual.bounds(1).expect("readable"), old.rep(1)), (None, None), "it would come back");
+    }
+}
+
+const KEYS: [&[u8]; 3] = [b"hard_state", b"vote", b"k"];
+
+/// What differs, in a line.
+fn unlike(seen: &World, want: &World) -> String {
+    let brief = |w: &World, id| w.get(&id).map(|r: &Rep| (r.before, r.bounds(), r.state.len()));
+    let ids = (1..=5).filter(|id| seen.get(id) != want.get(id));
+    ids.map(|id| format!("{id}: {:?} for {:?}", brief(seen, id), brief(want, id))).collect::<Vec<_>>().join(", ")
+}
+
+/// A random migration: failures and crashes wherever they fall. What is read is always what was written, or where a write failed,
+/// what was there before or after.
+fn migrate(seed: u64) -> (u64, u64) {
+    let rng = &mut StdRng::seed_from_u64(seed);
+    let old = past();
+    let mut disk = Arc::new(SimDisk::new(4 << 20));
+    let mut dual = open(&old, &disk);
+    let mut model = old.world();
+    let (mut crashes, mut switched) = (0, 0);
+    for step in 0..300 {
+        let mut after = model.clone();
+        let mut batch = Batch::new();
+        // One replica a batch: over both kinds a batch is not atomic.
+        let id = rng.random_range(1..=5);
+        for _ in 0..rng.random_range(1..=3) {
+            let (first, last) = after.get(&id).map_or((1, 0), Rep::bounds);
+            let data = payload(id, step, 5, *[10, 400, 9000].get(rng.random_range(0..3)).expect("three"));
+            match rng.random_range(0..10) {
+                0..=4 => {
+                    let from = rng.random_range(first.max(last.saturating_sub(3)).min(last + 1)..=last + 1);
+                    let entries: Vec<_> = (from..from + rng.random_range(1..4)).map(|i| (i, step, &data[..])).collect();
+                    batch.append(id, &entries);
+                    apply(&mut after, &Change::Append { replica: id, entries: &entries });
+                }
+                5 | 6 => {
+                    let (key, value) = (KEYS[rng.random_range(0..3)], &data[..data.len().min(50)]);
+                    batch.put(id, key, value);
+                    apply(&mut after, &Change::Put { replica: id, key, value });
+                }
+                7 if after.contains_key(&id) => {
+                    let first_kept = rng.random_range(first..=last + 1);
+                    batch.truncate_prefix(id, first_kept);
+                    apply(&mut after, &Change::TruncatePrefix { replica: id, first_kept });
+                }
+                8 if rng.random_bool(0.3) => {
+                    let (index, term) = ((last + rng.random_range(0..4)).max(1), step);
+                    batch.install_snapshot(id, index, term);
+                    apply(&mut after, &Change::InstallSnapshot { replica: id, index, term });
+                }
+                9 if batch.is_empty() && rng.random_bool(0.3) => {
+                    batch.remove(id);
+                    apply(&mut after, &Change::Remove { replica: id });
+                    break;
+                }
+                _ => {}
+            }
+        }
+        let crash = rng.random_bool(0.08);
+        match rng.random_range(0..12) {
+            0 => old.fail(Fails::Before),
+            1 => old.fail(Fails::After),
+            2 => old.fail(Fails::Later),
+            _ if crash => disk.fail_at(disk.events() + rng.random_range(0..4), Fault::Cut),
+            _ => {}
+        }
+        let outcome = dual.commit(&mut batch);
+        old.fail(Fails::Never);
+        if crash || matches!(outcome, Err(MigrateError::New(_))) {
+            drop(dual);
+            disk = Arc::new(disk.crash_seeded(seed ^ step));
+            dual = open(&old, &disk);
+            crashes += 1;
+        }
+        let seen = read(&mut dual, 1..=5, &KEYS);
+        let told = outcome.as_ref().err().map(ToString::to_string);
+        if told.is_none() {
+            assert!(seen == after, "step {step}: {}", unlike(&seen, &after));
+        } else {
+            let fits = seen == model || seen == after;
+            assert!(fits, "step {step}, {told:?}: {}; or {}", unlike(&seen, &model), unlike(&seen, &after));
+        }
+        model = seen;
+        assert_eq!(dual.take_differences(), [], "step {step}: nobody changed anything behind our back");
+        switched = switched.max((1..=5).filter(|&id| dual.stage(id) == Stage::Switched).count() as u64);
+    }
+    let wal: &Wal = dual.new_log();
+    assert_sound(wal, "at the end");
+    (crashes, switched)
+}
+
+#[test]
+fn migrations_survive_failures_of_both_sides_and_crashes_between_the_two_writes() {
+    let sums = Mutex::new((0, 0));
+    for_each(&seeds(1, 40), |seed| {
+        let (crashes, switched) = migrate(seed);
+        let mut sums = sums.lock().expect("no other panic");
+        *sums = (sums.0 + crashes, sums.1 + switched);
+    });
+    let (crashes, switched) = sums.into_inner().expect("no other panic");
+    assert!(switched > 40, "{switched} replicas moved over");
+    tally(&[("crashes", crashes), ("switched", switched)]);
+}
