@@ -18,7 +18,6 @@ const LEAST_WINDOW: usize = 32 << 10;
 /// ... and doubles up to so much while frames are small and one reading follows the other.
 const MOST_WINDOW: usize = 1 << 20;
 /// Slabs read at once: not a matter of processors, but of keeping a device busy that answers each reading in a tenth of a millisecond.
-#[cfg(not(any(loom, shuttle)))]
 const READERS: usize = 4;
 const _: () = assert!(LEAST_WINDOW >= BLOCK && LEAST_WINDOW.is_multiple_of(BLOCK) && MOST_WINDOW >= LEAST_WINDOW);
 

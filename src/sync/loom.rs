@@ -37,6 +37,9 @@ impl<T> RwLock<T> {
     pub fn write(&self) -> ::loom::sync::RwLockWriteGuard<'_, T> {
         self.0.write().unwrap()
     }
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap()
+    }
 }
 
 impl<T: Default> Default for RwLock<T> {

@@ -56,6 +56,9 @@ impl<T> RwLock<T> {
     pub fn new(value: T) -> Self {
         Self(sync::RwLock::new(value))
     }
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
     pub fn read(&self) -> sync::RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
