@@ -50,12 +50,13 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 22] = [
+const TARGETS: [&str; 23] = [
     "lib",
     "smoke",
     "in_flight",
     "moves",
     "resize",
+    "snapshot",
     "faults",
     "scrub",
     "fuzz_found",
