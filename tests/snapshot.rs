@@ -427,6 +427,28 @@ fn a_log_without_free_chunks_is_closed_without_a_snapshot() {
     assert_sound(&wal, "full");
 }
 
+/// What it lost may be of use to whoever can read more of it than this opening did.
+#[test]
+fn a_log_that_lost_frames_is_read_anew_each_time() {
+    let disk = Arc::new(SimDisk::new(3 << 20));
+    let wal = open(options(), &disk);
+    let event = disk.events() as usize;
+    wal.commit(Batch::new().append(1, &[(1, 1, b"lost")])).expect("committed");
+    let at = disk.log()[event].offset;
+    wal.commit(Batch::new().append(2, &[(1, 1, b"kept")])).expect("committed");
+    wal.close().expect("closed");
+    let mut disk = Arc::new(disk.restart());
+    forget_snapshot(&disk);
+    disk.zero_sector(at / SECTOR as u64);
+    for _ in 0..2 {
+        let wal = open(options(), &disk);
+        assert_eq!((by_snapshot(&wal), wal.stats().lost_frames), (false, 1));
+        assert!(wal.damage().iter().all(|d| d.replica == 1) && !wal.damage().is_empty());
+        wal.close().expect("closed");
+        disk = Arc::new(disk.restart());
+    }
+}
+
 /// Callbacks that submit again and again: there is always something that the last frame does not hold.
 #[test]
 fn what_is_submitted_while_the_log_closes_is_written_or_refused_and_never_in_between() {

@@ -259,7 +259,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Bytes that were not read yet.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub fn rest(&self) -> usize {
         self.r.rest().len()
     }

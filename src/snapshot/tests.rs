@@ -2,6 +2,7 @@
 
 use super::codec::Decoder;
 use super::load::{Doubt, decode, load};
+use super::longest;
 use crate::disk::sim::SimDisk;
 use crate::disk::{BLOCK, Disk};
 use crate::engine::Geometry;
@@ -228,6 +229,42 @@ fn a_count_without_end_takes_no_memory() {
     for (what, bytes) in lies {
         assert!(matches!(closed.believes(&bytes), Err(Doubt::Replica)), "{what}: {:?}", closed.believes(&bytes));
     }
+}
+
+/// The same bytes of the journal named again and again: each time they would cost memory anew.
+#[test]
+fn no_more_entries_than_the_journal_has_bytes() {
+    let closed = Closed::make();
+    let geo = closed.geo();
+    let decoder = Decoder::new(&closed.bytes, &geo, &closed.sb, closed.named().lsn).expect("its head");
+    let head = &closed.bytes[..closed.bytes.len() - decoder.rest() - 1];
+    let number = |value: u64| {
+        let mut out = Vec::new();
+        crate::format::varint::encode(value, &mut out);
+        out
+    };
+    // From behind the first header of the oldest live segment to the end of the log, in empty entries.
+    let (first, last) = (decoder.head.segments[0].0 * geo.segment_bytes + 128, decoder.head.last.end());
+    let each = (last - first).min(geo.segment_bytes - 128) / 4;
+    let most = longest(&geo, &closed.sb) / 4;
+    let lie = |runs: u64| {
+        let mut out = [head, &[1]].concat();
+        for part in
+            [&number(7)[..], &[0; 8], &number(1), &number(runs * each), &[0], &[0; 2], &[0], &[0], &[0, 0, 0, 1, 0]]
+        {
+            out.extend_from_slice(part);
+        }
+        out.extend_from_slice(&number(runs * each));
+        for run in 0..runs {
+            out.extend_from_slice(&number(each << 2));
+            // Forward from the front of the segment once, and back each time.
+            out.extend_from_slice(&number(if run == 0 { 2 * 128 } else { 2 * 4 * each - 1 }));
+        }
+        out.push(0);
+        closed.believes(&out).is_ok()
+    };
+    assert!(lie(1) && lie(most / each), "these might be there");
+    assert!(!lie(most / each + 1));
 }
 
 /// What is compared with the journal: a front, the last frame, what lies behind it.

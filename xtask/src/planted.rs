@@ -50,12 +50,13 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 24] = [
+const TARGETS: [&str; 25] = [
     "lib",
     "smoke",
     "in_flight",
     "moves",
     "resize",
+    "snapshot",
     "faults",
     "scrub",
     "fuzz_found",
