@@ -154,8 +154,7 @@ fn each_opening_has_a_session_of_its_own_above_all_before_it() {
     let sessions: Vec<u64> = (0..20)
         .map(|_| {
             let wal = open(&disk, options()).expect("opened");
-            let session = wal.engine.seq.lock().session;
-            session
+            wal.engine.seq.lock().session
         })
         .collect();
     // The log was made by the first one of all; none of these wrote anything.
