@@ -218,7 +218,7 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: 
         let (found, receive) = mpsc::sync_channel(READERS);
         for _ in 0..READERS {
             let (next, found) = (&next, found.clone());
-            scope.spawn(move || {
+            let read = move || {
                 let mut buf = AlignedBuf::with_capacity(part.window());
                 while let Some(&slab) = slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     // Nobody listens any more once something was refused.
@@ -226,7 +226,9 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: 
                         return;
                     }
                 }
-            });
+            };
+            let reader = std::thread::Builder::new().name("strandlog-reader".to_owned()).spawn_scoped(scope, read);
+            reader.map_err(|e| Error::io("starting a thread", e))?;
         }
         drop(found);
         receive.into_iter().try_for_each(|(slab, frames)| take(slab, frames))
