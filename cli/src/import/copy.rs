@@ -83,6 +83,11 @@ impl<'a> Copier<'a> {
     fn begin(&mut self, head: Head) -> Result<()> {
         self.end()?;
         let id = head.replica;
+        if head.first == 0 {
+            return Err(Failure::Request(format!(
+                "replica {id} begins with entry 0; the first that a log can hold is 1"
+            )));
+        }
         if self.copied.digests.contains_key(&id) {
             return Err(Failure::Request(format!("replica {id} comes twice")));
         }

@@ -171,20 +171,22 @@ impl View<'_> {
         let of = |name: &str| now.get(name);
         let (segments, free) = (of("journal_segments"), of("free_segments"));
         let (segment, chunk) = (of("segment_size"), of("chunk_size"));
-        let chunks = of("used_chunks") + of("pinned_chunks");
+        let chunks = of("used_chunks").saturating_add(of("pinned_chunks"));
+        // Anybody may have written the file.
+        let bytes = |n: u64, unit: u64| human(n.saturating_mul(unit));
         let levels = [
             (
                 "journal",
                 segments.saturating_sub(free),
                 segments,
-                format!("of {} (at most {})", human(segments * segment), human(of("journal_cap_segments") * segment)),
+                format!("of {} (at most {})", bytes(segments, segment), bytes(of("journal_cap_segments"), segment)),
                 segment,
             ),
             (
                 "chains",
                 chunks,
                 of("chunks"),
-                format!("of {}, {} reserved", human(of("chunks") * chunk), human(of("reserved_chunks") * chunk)),
+                format!("of {}, {} reserved", bytes(of("chunks"), chunk), bytes(of("reserved_chunks"), chunk)),
                 chunk,
             ),
             (
@@ -196,7 +198,7 @@ impl View<'_> {
             ),
         ];
         for ((name, part, whole, note, unit), row) in levels.into_iter().zip(rows) {
-            self.level(frame, row, name, (part, whole), &format!("{} {note}", human(part * unit)));
+            self.level(frame, row, name, (part, whole), &format!("{} {note}", bytes(part, unit)));
         }
         let memory = format!("queue     {:>11} waiting for the writer", human(of("queued_bytes")));
         frame.render_widget(Paragraph::new(memory), rows[3]);
@@ -342,7 +344,20 @@ mod tests {
         let empty = History::default();
         let mut history = History::default();
         history.add(snapshot(1_000, 10));
-        for history in [&empty, &history] {
+        let mut strange = History::default();
+        let most = u64::MAX;
+        let names =
+            ["journal_segments", "segment_size", "journal_cap_segments", "chunks", "used_chunks", "pinned_chunks"];
+        let figures: Vec<String> = names.iter().map(|name| format!(r#""{name}":{most}"#)).collect();
+        let text = format!(
+            r#"{{"format":1,"pid":7,"at_ms":{most},"every_ms":{most},"figures":{{{},"chunk_size":{most}}},
+            "histograms":{{"commit_micros":[{most},{most}]}},
+            "holders":[{{"replica":1,"first":0,"last":{most},"journal_bytes":{most},"chain_bytes":{most}}}]}}"#,
+            figures.join(",")
+        );
+        strange.add(snapshot(1_000, 10));
+        strange.add(Snapshot::parse(&text).unwrap());
+        for history in [&empty, &history, &strange] {
             let view = View { log: Path::new("x"), history, trouble: None, paused: true, colours: true };
             for (width, height) in [(1, 1), (10, 4), (40, 12), (300, 100)] {
                 drawn(&view, width, height);

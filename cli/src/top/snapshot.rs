@@ -106,7 +106,7 @@ impl Snapshot {
     /// Why these figures are not those of now, if they are not.
     pub fn stale(&self) -> Option<String> {
         let age = self.age();
-        if age < (Duration::from_millis(self.every_ms) * STALE).max(STALE_AT_LEAST) {
+        if age < Duration::from_millis(self.every_ms).saturating_mul(STALE).max(STALE_AT_LEAST) {
             return None;
         }
         let alive = Path::new("/proc").join(self.pid.to_string()).exists();
@@ -253,11 +253,11 @@ impl Latencies {
 
     /// Microseconds below which this share lies; nothing where there is none, or it lies in the last bucket, which has no end.
     pub fn below(&self, share: f64) -> Option<f64> {
-        let all: u64 = self.0.iter().sum();
+        let all = self.0.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
         let wanted = (all as f64 * share).ceil().max(1.0);
         let mut seen = 0;
         let at = self.0.iter().position(|n| {
-            seen += n;
+            seen = n.saturating_add(seen);
             seen as f64 >= wanted
         })?;
         (at + 1 < self.0.len()).then(|| bound(at))
