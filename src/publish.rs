@@ -121,6 +121,11 @@ fn figures(engine: &Engine, every: Duration) -> String {
     for (i, (name, value)) in stats.figures().into_iter().enumerate() {
         let _ = write!(out, r#"{}"{name}":{value}"#, comma(i));
     }
+    out.push_str(r#"},"histograms":{"#);
+    let histograms = [("commit_micros", &stats.commit_micros), ("device_micros", &stats.device_micros)];
+    for (i, (name, histogram)) in histograms.into_iter().enumerate() {
+        let _ = write!(out, r#"{}"{name}":{:?}"#, comma(i), histogram.counts());
+    }
     let (holders, damaged) = look(engine);
     let _ = write!(out, r#"}},"damaged_replicas":{damaged},"holders":["#);
     for (i, h) in holders.into_iter().enumerate() {
@@ -219,6 +224,8 @@ mod tests {
             thread::yield_now();
         }
         assert!(read().contains(r#""entries":9,"#), "{}", read());
+        let buckets = ["0"; 24].join(", ");
+        assert!(read().contains(r#""histograms":{"commit_micros":["#) && !read().contains(&buckets), "{}", read());
         drop(publisher);
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0, "nothing stays");
     }
