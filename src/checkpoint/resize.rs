@@ -63,7 +63,10 @@ impl Engine {
                 next.journal_slabs.push(slab);
             }
             if next.journal_slabs.len() == superblock.journal_slabs.len() {
-                s.accounts.deny(had);
+                // Refused for cycling, it may still grow for what is carried: that asks for less to be left.
+                if left == 0 {
+                    s.accounts.deny(had);
+                }
                 return Ok(false);
             }
         }
