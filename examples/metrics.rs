@@ -124,7 +124,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     metrics::set_global_recorder(text.clone()).map_err(|e| e.to_string())?;
     let scratch = tempfile::tempdir()?;
     let metrics = Arc::new(Metrics::new("raft"));
-    let options = Wal::options().capacity(64 << 20).listener(metrics.clone()).slow_commit(Duration::from_millis(20));
+    let options = Wal::options().capacity(256 << 20).listener(metrics.clone()).slow_commit(Duration::from_millis(20));
     let wal = Arc::new(options.open(scratch.path().join("raft.log"))?);
 
     let server = TcpListener::bind(&address)?;

@@ -15,7 +15,7 @@ use crate::sync::{Arc, Mutex, thread_local};
 ///
 /// Called on the threads that do the work, outside of every lock of the log, so it must be cheap: count, or pass the event on. Events
 /// of different frames may come on different threads, and out of order. What it submits does not wait
-/// ([`Error::Busy`](crate::Error::Busy)); it must not commit. A panic in it is caught and logged.
+/// ([`Error::Busy`](crate::Error::Busy)); it must neither commit nor close the log. A panic in it is caught and logged.
 pub trait Listener: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);
@@ -60,7 +60,7 @@ pub enum Event {
     },
     /// Damage was found: at the opening, by the cleaner, or by a scrub.
     Damaged(Damage),
-    /// A write or a sync failed: nothing after it is acknowledged.
+    /// A write or a sync failed: nothing after it is acknowledged. Told of each that fails, when two were in flight.
     Poisoned {
         /// What failed.
         cause: Arc<str>,
@@ -253,8 +253,8 @@ impl Events {
         }
         let pending = std::mem::take(&mut *self.pending.lock());
         for event in pending {
-            let told = || without_waiting(|| listener.event(&event));
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(told)).is_err() {
+            let tell = std::panic::AssertUnwindSafe(|| listener.event(&event));
+            if without_waiting(|| std::panic::catch_unwind(tell)).is_err() {
                 tracing::error!(target: "strandlog", ?event, "a listener panicked");
             }
         }

@@ -178,10 +178,16 @@ fn a_slow_commit_is_told_with_its_reason_first() {
 fn a_listener_that_panics_harms_nobody() {
     let disk = Arc::new(SimDisk::new(4 << 20));
     let heard = Arc::new(Heard { panics: true, ..Heard::default() });
-    let wal = open(small(Placement::Auto), &disk, &heard);
+    let wal = open(small(Placement::Auto).queue_bytes(64 << 10), &disk, &heard);
     (0..3).for_each(|_| append(&wal, 1, 100).expect("committed"));
     let read = |r: Replica| r.entry(3).map(|e| e.data.len());
     assert_eq!(read(wal.replica(1)).expect("there"), 100);
     // The first of them before the log was known to the listener.
     assert_eq!(heard.events.lock().map_or_else(|e| e.into_inner().len(), |e| e.len()), 4);
+    // This thread may wait again: in the listener it must not.
+    for index in 4..=10 {
+        let batch = &mut Batch::new();
+        batch.append(1, &[(index, 1, payload(1, index, 1, 40_000))]);
+        drop(wal.submit(batch).expect("waits for room"));
+    }
 }
