@@ -127,15 +127,13 @@ impl Engine {
     }
 
     /// As [`Engine::mark_durable`], of a log that was stopped with nothing left to write: its index goes along.
-    pub(crate) fn mark_closed(&self, durable: u64) -> Result<()> {
-        let _tell_after_the_locks = self.events.hold();
-        let mut superblock = self.superblock.lock();
-        let snapshot = self.write_snapshot(&superblock, superblock.epoch + 1)?;
+    pub(crate) fn mark_closed(&self, superblock: &mut Superblock, durable: u64) -> Result<()> {
+        let snapshot = self.write_snapshot(superblock, superblock.epoch + 1)?;
         if superblock.durable >= durable && snapshot.is_none() {
             return Ok(());
         }
         let next = Superblock { durable: superblock.durable.max(durable), snapshot, ..superblock.clone() };
-        self.write_copies(&mut superblock, next)
+        self.write_copies(superblock, next)
     }
 
     /// A, durable; then B, durable: one of them is whole at every moment.

@@ -92,9 +92,13 @@ impl Engine {
         for _ in 0..FREEZES {
             let durable = self.sync()?;
             self.seal_everything()?;
+            let _tell_after_the_locks = self.events.hold();
+            // Whoever writes it at this moment may fail, and then it is not written again: that must be seen before all is stopped.
+            let mut superblock = self.superblock.lock();
             if self.freeze() {
+                let marked = self.mark_closed(&mut superblock, durable.get());
                 // A failure is what is told from then on, and not the close that met it.
-                return self.mark_closed(durable.get()).inspect_err(|why| self.seq.lock().stopped = Some(why.clone()));
+                return marked.inspect_err(|why| self.seq.lock().stopped = Some(why.clone()));
             }
         }
         let durable = self.sync()?;

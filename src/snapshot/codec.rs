@@ -130,11 +130,11 @@ impl<'a> Encoder<'a> {
 
     /// `None`: the state has something that the journal does not tell; nothing of it is to be used then.
     pub fn replica(&mut self, id: u64, state: &ReplicaState) -> Option<()> {
-        self.int(id - self.before);
+        self.int(id.checked_sub(self.before)?);
         self.before = id;
         self.out.extend_from_slice(&state.incarnation.to_le_bytes());
         self.int(state.first);
-        self.int(state.last - (state.first - 1));
+        self.int(state.last.checked_sub(state.first.checked_sub(1)?)?);
         self.int(state.prev_term);
         self.out.extend_from_slice(&state.seq.to_le_bytes());
         self.segment(state.core_seq)?;
@@ -147,7 +147,7 @@ impl<'a> Encoder<'a> {
         self.int(state.terms.len() as u64);
         let mut before = 0;
         for (start, term) in state.terms.iter() {
-            self.int(start - before);
+            self.int(start.checked_sub(before)?);
             self.int(term);
             before = start;
         }
