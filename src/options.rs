@@ -197,7 +197,7 @@ impl Options {
         self
     }
     /// Memory for recently written frames, from which reads are served. Default 32 MiB; 1 MiB to 64 GiB. What is in flight
-    /// may exceed it.
+    /// may exceed it, and large payloads, which lie beside their frames, take up to a quarter more.
     #[must_use]
     pub fn recent_bytes(mut self, bytes: usize) -> Self {
         self.run.recent_bytes = bytes;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
-use crate::engine::{Engine, Mode};
+use crate::engine::{Engine, HANDS, Mode};
 use crate::error::{Damage, Error, Result};
 use crate::events::Events;
 use crate::journal::{Sink, Whom};
@@ -323,6 +323,12 @@ impl Options {
         if self.run.background && !self.read_only {
             wal.start("strandlog-writer", Engine::run_writer)?;
             wal.start("strandlog-cleaner", Engine::run_cleaner)?;
+            // A write into the page cache is a copy: nobody waits for it.
+            if wal.engine.disk.info().direct {
+                for _ in 0..HANDS {
+                    wal.start("strandlog-hand", Engine::run_hand)?;
+                }
+            }
         }
         Ok(wal)
     }

@@ -11,6 +11,9 @@ use crate::sync::{Arc, Ordering, thread};
 
 /// A frame of so many batches released a crowd.
 const CROWD: u64 = 4;
+/// The share of the memory for what was written recently that pieces may take beside it. Their buffers are used again in turns: all
+/// that are kept must fit the processor's last cache, or each write of a megabyte takes a third longer.
+const PIECES_KEPT: u64 = 4;
 /// How often the writer thread gives the processor away before it takes what is there: some microseconds in all.
 const YIELDS: u32 = 16;
 
@@ -58,17 +61,24 @@ impl Engine {
         }
     }
 
-    /// One contiguous durable write; with payloads placed beside the frame, all of them and then one flush.
+    /// One contiguous durable write; with payloads placed beside the frame, all of them at once, as far as a hand is free, and then one
+    /// flush.
     ///
-    /// **A durable write covers its own range only**: a frame must never be made durable while what it describes is not.
+    /// **A durable write covers its own range only**: what a frame describes is made durable with it, never by it.
     fn write(&self, frame: &SealedFrame) -> std::io::Result<()> {
+        let bytes = frame.mem.buf.as_slice();
         if frame.placed.is_empty() {
-            return self.disk.write_durable_at(frame.offset, frame.mem.buf.as_slice());
+            return self.disk.write_durable_at(frame.offset, bytes);
         }
-        for placed in &frame.placed {
-            self.write_piece(&placed.extents, placed.buf.as_slice())?;
-        }
-        self.disk.write_at(frame.offset, frame.mem.buf.as_slice())?;
+        let given = self.hands.give(frame.offset, &frame.mem);
+        let placed = frame.placed.iter().try_for_each(|p| self.write_piece(&p.extents, p.buf.as_slice()));
+        let framed = match given {
+            // Also where the payloads failed: nobody may write any more when this log is given up.
+            Some(job) => self.hands.finish(&job, &*self.disk),
+            None if placed.is_ok() => self.disk.write_at(frame.offset, bytes),
+            None => Ok(()),
+        };
+        placed.and(framed)?;
         self.disk.flush()
     }
 
@@ -148,7 +158,7 @@ impl Engine {
 
     /// Lets go of the oldest pieces in memory while they exceed the budget: they are in their chains by now.
     fn forget_pieces(&self, completion: &mut Completion) {
-        while completion.recent_piece_bytes > self.run.recent_bytes as u64 / 2 {
+        while completion.recent_piece_bytes > self.run.recent_bytes as u64 / PIECES_KEPT {
             let Some((replica, id, len)) = completion.recent_pieces.pop_front() else { return };
             completion.recent_piece_bytes -= len;
             let Some(cell) = self.registry.get(replica) else { continue };
@@ -200,6 +210,7 @@ impl Engine {
             cleaner.stop = true;
             self.clean.notify_all();
         }
+        self.hands.stop();
         for (ticket, notices) in waiting {
             ticket.complete(Err(why.clone()));
             tell(notices, &Err(why.clone()));
@@ -275,6 +286,11 @@ impl Engine {
             }
             thread::yield_now();
         }
+    }
+
+    /// A hand: see [`Hands`](super::hands::Hands).
+    pub(crate) fn run_hand(&self) {
+        self.hands.run(&*self.disk);
     }
 
     /// The writer thread: takes frames until there are none, then rests.

@@ -5,6 +5,9 @@ mod apply;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_loom;
+mod hands;
+#[cfg(all(test, loom))]
+mod hands_loom;
 mod idle;
 #[cfg(all(test, not(loom)))]
 mod pin_tests;
@@ -20,8 +23,10 @@ mod submit;
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 
 pub(crate) use admit::demand;
+pub(crate) use hands::HANDS;
 pub(crate) use submit::{Mode, Submitted, without_waiting};
 
+use self::hands::Hands;
 use crate::applied::Held;
 use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};
@@ -104,6 +109,8 @@ pub(crate) struct Engine {
     pub clean: Condvar,
     /// One cleaning at a time.
     pub cleaning: Mutex<()>,
+    /// Who writes a frame while its leader writes what is placed beside it.
+    pub hands: Hands,
     /// Held while the superblock is written: nothing that must not wait for the disk may ask for it.
     pub superblock: Mutex<Superblock>,
     pub durable: AtomicU64,
@@ -163,6 +170,7 @@ impl Engine {
             cleaner: Mutex::new(CleanerState::default()),
             clean: Condvar::new(),
             cleaning: Mutex::new(()),
+            hands: Hands::default(),
             durable: AtomicU64::new(parts.durable),
             head: AtomicU64::new(seq.lsn_bound()),
             segment_map: RwLock::new(parts.segment_map),

@@ -16,6 +16,7 @@ mod ticket;
 mod ticket_loom;
 
 pub(crate) use flights::{Flights, Landing};
+pub(crate) use gate::Gate;
 pub(crate) use frames::{Placed, SealedFrame};
 pub use notices::Sink;
 pub(crate) use notices::{Notices, Whom};

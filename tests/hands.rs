@@ -1,0 +1,210 @@
+//! A frame and the payload beside it, written at once by two threads: either may be on the disk without the other, and neither counts
+//! before both do.
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+
+use strandlog::disk::sim::SimDisk;
+use strandlog::disk::{Disk, DiskInfo, Map};
+use strandlog::{Batch, Error, Placement, Wal};
+
+use support::{assert_sound, open, payload, small};
+
+/// Larger than any frame that only describes it.
+const PAYLOAD: usize = 40_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Frame,
+    Payload,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Hold,
+    Pass,
+    Fail,
+}
+
+/// Holds one part of a commit back, or lets it fail.
+#[derive(Debug)]
+struct Parted {
+    disk: Arc<SimDisk>,
+    /// What becomes of frames and of payloads.
+    verdicts: Mutex<[Verdict; 2]>,
+    /// Plain writes of frames and of payloads that reached the disk.
+    arrived: Mutex<[u64; 2]>,
+    told: Condvar,
+}
+
+impl Parted {
+    fn new() -> Arc<Self> {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        Arc::new(Self {
+            disk,
+            verdicts: Mutex::new([Verdict::Pass; 2]),
+            arrived: Mutex::default(),
+            told: Condvar::new(),
+        })
+    }
+
+    fn set(&self, part: Part, verdict: Verdict) {
+        self.verdicts.lock().expect("no other panic")[part as usize] = verdict;
+        self.told.notify_all();
+    }
+
+    fn arrived(&self, part: Part) -> u64 {
+        self.arrived.lock().expect("no other panic")[part as usize]
+    }
+
+    /// Waits until so many of them arrived: another thread is on its way to it.
+    fn until_arrived(&self, part: Part, n: u64) {
+        let mut arrived = self.arrived.lock().expect("no other panic");
+        while arrived[part as usize] < n {
+            arrived = self.told.wait(arrived).expect("no other panic");
+        }
+    }
+
+    fn pass(&self, part: Part) -> io::Result<()> {
+        let mut verdicts = self.verdicts.lock().expect("no other panic");
+        loop {
+            match verdicts[part as usize] {
+                Verdict::Pass => return Ok(()),
+                Verdict::Fail => return Err(io::Error::from_raw_os_error(5)),
+                Verdict::Hold => verdicts = self.told.wait(verdicts).expect("no other panic"),
+            }
+        }
+    }
+}
+
+impl Disk for Parted {
+    fn len(&self) -> u64 {
+        Disk::len(&*self.disk)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let part = if buf.len() < PAYLOAD { Part::Frame } else { Part::Payload };
+        self.pass(part)?;
+        self.disk.write_at(offset, buf)?;
+        self.arrived.lock().expect("no other panic")[part as usize] += 1;
+        self.told.notify_all();
+        Ok(())
+    }
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.disk.write_durable_at(offset, buf)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.disk.flush()
+    }
+    fn map(&self) -> Option<Arc<Map>> {
+        None
+    }
+    fn info(&self) -> DiskInfo {
+        self.disk.info()
+    }
+    fn release(&self) {
+        self.disk.release();
+    }
+}
+
+fn entry(index: u64) -> Batch {
+    let mut batch = Batch::new();
+    batch.append(1, &[(index, 1, payload(1, index, 1, PAYLOAD))]);
+    batch
+}
+
+fn last(wal: &Wal) -> u64 {
+    let last = wal.replica(1).last_index();
+    for i in 1..=last {
+        assert_eq!(wal.replica(1).entry(i).expect("held").data, payload(1, i, 1, PAYLOAD));
+    }
+    last
+}
+
+fn opened(disk: &Arc<Parted>) -> Arc<Wal> {
+    let wal = small(Placement::Chain).background(true).open_disk(disk.clone()).expect("opened");
+    wal.commit(entry(1)).expect("committed");
+    // The hands rest by now, or this waits for them.
+    for i in 2.. {
+        disk.set(Part::Payload, Verdict::Hold);
+        let before = disk.arrived(Part::Frame);
+        let pending = wal.submit(entry(i)).expect("submitted");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let at_once = disk.arrived(Part::Frame) > before;
+        disk.set(Part::Payload, Verdict::Pass);
+        pending.wait().expect("durable");
+        if at_once {
+            return Arc::new(wal);
+        }
+        assert!(i < 20, "no hand ever took a frame");
+    }
+    unreachable!("the loop ends by itself");
+}
+
+/// The log as a power cut leaves it, in every mixture of what was written and not flushed that a seed chooses, and with all of it.
+fn cuts(disk: &Parted) -> Vec<SimDisk> {
+    let mut cuts: Vec<SimDisk> = (0..20).map(|seed| disk.disk.crash_seeded(seed)).collect();
+    cuts.extend([disk.disk.crash_lost_all(), disk.disk.crash_kept_all()]);
+    cuts
+}
+
+#[test]
+fn a_frame_without_its_payload_and_a_payload_without_its_frame_are_nothing() {
+    for missing in [Part::Payload, Part::Frame] {
+        let other = if missing == Part::Frame { Part::Payload } else { Part::Frame };
+        let disk = Parted::new();
+        let wal = opened(&disk);
+        let kept = last(&wal);
+        disk.set(missing, Verdict::Hold);
+        let arrived = disk.arrived(other);
+        let ours = Arc::clone(&wal);
+        let commit = std::thread::spawn(move || ours.commit(entry(kept + 1)));
+        disk.until_arrived(other, arrived + 1);
+        // Time enough for a wrong acknowledgement.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!commit.is_finished(), "acknowledged without its {missing:?}");
+        for cut in cuts(&disk) {
+            let cut = Arc::new(cut);
+            let again = open(small(Placement::Chain), &cut);
+            assert_eq!(last(&again), kept, "without {missing:?}");
+            assert_sound(&again, "after the cut");
+            again.commit(entry(kept + 1)).expect("goes on");
+            drop(again);
+            assert_eq!(last(&open(small(Placement::Chain), &Arc::new(cut.crash_lost_all()))), kept + 1);
+        }
+        disk.set(missing, Verdict::Pass);
+        commit.join().expect("no panic").expect("durable now");
+        assert_eq!(last(&open(small(Placement::Chain), &Arc::new(disk.disk.crash_lost_all()))), kept + 1);
+    }
+}
+
+#[test]
+fn a_failure_of_either_poisons_and_nobody_writes_after_the_log_was_given_up() {
+    for bad in [Part::Payload, Part::Frame] {
+        let other = if bad == Part::Frame { Part::Payload } else { Part::Frame };
+        let disk = Parted::new();
+        let wal = opened(&disk);
+        let kept = last(&wal);
+        disk.set(other, Verdict::Hold);
+        disk.set(bad, Verdict::Fail);
+        let ours = Arc::clone(&wal);
+        let commit = std::thread::spawn(move || ours.commit(entry(kept + 1)));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!commit.is_finished(), "told while its {other:?} may still be written");
+        disk.set(other, Verdict::Pass);
+        let outcome = commit.join().expect("no panic");
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{bad:?} failed: {outcome:?}");
+        assert!(matches!(wal.commit(entry(kept + 2)), Err(Error::Poisoned { .. })));
+        drop(wal);
+        let events = disk.disk.events();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(disk.disk.events(), events, "written after it was given up");
+        for cut in cuts(&disk) {
+            assert_eq!(last(&open(small(Placement::Chain), &Arc::new(cut))), kept, "{bad:?} failed");
+        }
+    }
+}
