@@ -16,8 +16,8 @@ mod ticket;
 mod ticket_loom;
 
 pub(crate) use flights::{Flights, Landing};
-pub(crate) use gate::Gate;
 pub(crate) use frames::{Placed, SealedFrame};
+pub(crate) use gate::Gate;
 pub use notices::Sink;
 pub(crate) use notices::{Notices, Whom};
 pub(crate) use recent::{FrameMem, Recent};

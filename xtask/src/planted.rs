@@ -50,15 +50,19 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 25] = [
+const TARGETS: [&str; 29] = [
     "lib",
     "smoke",
     "in_flight",
+    "hands",
     "moves",
     "resize",
     "snapshot",
     "faults",
     "scrub",
+    "applied",
+    "events",
+    "migrate",
     "fuzz_found",
     "damage",
     "astray",
