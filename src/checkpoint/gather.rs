@@ -15,9 +15,13 @@ use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
 const SETTLE_BYTES: u64 = 4 << 20;
-/// A segment is read in steps of this size: the cleaner is in no hurry, and commits should not find megabytes of reads in front of them
-/// at the device.
-const READ_STEP: usize = 64 << 10;
+/// A segment is read in windows of this size, and only those in which something is alive: of a segment that is nearly dead that is a
+/// small part.
+const WINDOW: usize = 16 << 10;
+/// Where the one before was read as well, so many windows are read at once, and no more: the cleaner is in no hurry, and commits should
+/// not find megabytes of reads in front of them at the device.
+const RUN: usize = 4;
+const _: () = assert!(WINDOW.is_multiple_of(crate::disk::BLOCK));
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
@@ -37,11 +41,42 @@ pub(super) struct Moving {
     pub entries: Vec<Seen>,
 }
 
-/// A segment being cleaned, and its bytes once they are needed.
+/// A segment being cleaned, and those of its bytes that were needed so far.
 struct Source {
     seq: u64,
     offset: u64,
-    bytes: Option<AlignedBuf>,
+    bytes: AlignedBuf,
+    /// The windows that were read.
+    read: Vec<bool>,
+}
+
+impl Source {
+    /// The bytes in `range`, read if they were not yet. Nothing where it reaches beyond the segment.
+    fn get(&mut self, disk: &dyn Disk, range: Range<usize>, segment_bytes: usize) -> std::io::Result<Option<&[u8]>> {
+        if self.read.is_empty() {
+            self.bytes = AlignedBuf::to_fill(segment_bytes);
+            self.read = vec![false; segment_bytes.div_ceil(WINDOW)];
+        }
+        if range.end > segment_bytes || range.is_empty() {
+            return Ok(None);
+        }
+        let (mut window, last) = (range.start / WINDOW, (range.end - 1) / WINDOW);
+        while window <= last {
+            if self.read.get(window).copied().unwrap_or(true) {
+                window += 1;
+                continue;
+            }
+            let follows = window.checked_sub(1).is_some_and(|before| self.read.get(before) == Some(&true));
+            let most = if follows { RUN } else { 1 }.max(last + 1 - window);
+            let n = self.read.iter().skip(window).take(most).take_while(|read| !**read).count();
+            let bytes = window * WINDOW..segment_bytes.min((window + n) * WINDOW);
+            let Some(part) = self.bytes.as_mut_slice().get_mut(bytes) else { return Ok(None) };
+            disk.read_at(self.offset + (window * WINDOW) as u64, part)?;
+            self.read.iter_mut().skip(window).take(n).for_each(|read| *read = true);
+            window += n;
+        }
+        Ok(self.bytes.as_slice().get(range))
+    }
 }
 
 /// Neighbouring segments cleaned together.
@@ -61,7 +96,7 @@ impl Group {
             let first = if this.sources.is_empty() { segment.seq * segment_bytes } else { this.lsns.start };
             this.lsns = first..(segment.seq + 1) * segment_bytes;
             let offset = POOL_OFFSET + u64::from(segment.slab) * geo.segment_bytes;
-            this.sources.push(Source { seq: segment.seq, offset, bytes: None });
+            this.sources.push(Source { seq: segment.seq, offset, bytes: AlignedBuf::new(), read: Vec::new() });
             this.participants.extend_from_slice(&segment.participants);
         }
         this.participants.sort_unstable();
@@ -85,26 +120,16 @@ impl Group {
         self.lsns.contains(&lsn)
     }
 
-    /// The checked payload at `lsn`, if one of the segments holds it. Each segment is read whole, once, when first asked for.
+    /// The checked payload at `lsn`, if one of the segments holds it.
     fn get(&mut self, disk: &dyn Disk, seed: Seed, id: EntryId, lsn: u64) -> std::io::Result<Option<&[u8]>> {
         let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
         let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return Ok(None) };
-        if source.bytes.is_none() {
-            let mut bytes = AlignedBuf::to_fill(self.segment_bytes as usize);
-            let mut at = source.offset;
-            for part in bytes.as_mut_slice().chunks_mut(READ_STEP) {
-                disk.read_at(at, part)?;
-                at += part.len() as u64;
-            }
-            source.bytes = Some(bytes);
-        }
-        let found = source.bytes.as_ref().and_then(|bytes| {
-            let (stored, rest) = bytes.as_slice().get(at..)?.split_at_checked(ENTRY_CRC_BYTES)?;
-            let payload = rest.get(..id.len as usize)?;
-            let crc = seed.entry_crc(crc32c::crc32c(payload), lsn, id);
-            (stored == crc.to_le_bytes()).then_some(payload)
-        });
-        Ok(found)
+        let stored = source.get(disk, at..at + ENTRY_CRC_BYTES + id.len as usize, self.segment_bytes as usize)?;
+        let Some((stored, payload)) = stored.and_then(|bytes| bytes.split_at_checked(ENTRY_CRC_BYTES)) else {
+            return Ok(None);
+        };
+        let crc = seed.entry_crc(crc32c::crc32c(payload), lsn, id);
+        Ok((stored == crc.to_le_bytes()).then_some(payload))
     }
 }
 

@@ -102,8 +102,9 @@ fn run(args: &Args) -> Race {
     let rows = rows::select(&args.rows);
     let mut race = Race::default();
     let steps: usize = rows.iter().map(|row| args.stores.iter().filter(|s| row.takes(s)).count() * args.rounds).sum();
-    let bar = ProgressBar::new(steps as u64)
-        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} [{elapsed}, {eta} to go]").expect("sound"));
+    let bar = ProgressBar::new(steps as u64).with_style(
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} [{elapsed}, {eta} to go]").expect("sound"),
+    );
     for row in rows {
         for _ in 0..args.rounds {
             for store in args.stores.iter().filter(|s| row.takes(s)) {

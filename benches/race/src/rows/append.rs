@@ -46,7 +46,8 @@ pub fn raw(ctx: &Context, threads: u64, bytes: usize) -> Figures {
     // More in flight than a device has use for says nothing about it.
     let threads = threads.min(2);
     let path = ctx.dir.join("raw");
-    let fd = rustix::fs::open(&path, OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT, Mode::from_raw_mode(0o600)).unwrap();
+    let fd =
+        rustix::fs::open(&path, OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT, Mode::from_raw_mode(0o600)).unwrap();
     // Past the page cache, these zeros too: over pages that are cached ext4 makes a direct write a buffered one without a word.
     let mut zeros = AlignedBuf::with_capacity(ZEROS);
     zeros.resize(ZEROS);

@@ -53,20 +53,22 @@ pub fn churn(ctx: &Context, how: Churn) -> Figures {
     let (done, finished) = (AtomicU64::new(0), AtomicBool::new(false));
     let meter = Meter::start(&ctx.dir);
     let mut all = histogram();
-    std::thread::scope(|s| {
+    let seconds = std::thread::scope(|s| {
         let (store, done, finished) = (&store, &done, &finished);
         let work = move |t: u64| -> Histogram<u64> {
             let (mut rng, mut h, mut scratch) = (SmallRng::seed_from_u64(t), histogram(), Scratch::default());
             let mine: Vec<u64> = (0..10_000).filter(|r| r % threads == t).collect();
             let mut heads = vec![(1_u64, 1_u64); mine.len()];
+            let mut sent = 0_u64;
             while done.fetch_add(RUN * together, Ordering::Relaxed) < goal {
                 // Neighbours from a place drawn at random: no replica twice in one batch.
                 let at = rng.random_range(0..mine.len());
                 let chosen: Vec<usize> = (0..together as usize).map(|k| (at + k * 7) % mine.len()).collect();
-                let entries: Vec<Vec<&[u8]>> = chosen
-                    .iter()
-                    .map(|&at| (0..RUN).map(|i| ctx.payload.get(t * 1_000_003 + heads[at].1 * 8191 + i, 256)).collect())
-                    .collect();
+                let mut next = || {
+                    sent += 1;
+                    ctx.payload.get(sent * threads + t, 256)
+                };
+                let entries: Vec<Vec<&[u8]>> = chosen.iter().map(|_| (0..RUN).map(|_| next()).collect()).collect();
                 let parts: Vec<Part<'_>> = chosen
                     .iter()
                     .zip(&entries)
@@ -97,11 +99,14 @@ pub fn churn(ctx: &Context, how: Churn) -> Figures {
         for worker in workers {
             all.add(worker.join().unwrap()).unwrap();
         }
+        // Before the one that tends wakes up and ends.
+        let seconds = meter.seconds();
         finished.store(true, Ordering::Relaxed);
+        seconds
     });
     ctx.note(&*store);
     let n = goal as f64;
-    let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&all);
+    let mut figures = Figures::default().with("per s", n / seconds).latency(&all);
     figures.extend(meter.figures(n, n * 256.0));
     figures.with("disk MiB", ctx.footprint(&*store))
 }
@@ -118,7 +123,8 @@ pub fn keep(ctx: &Context) -> Figures {
         let work = move |t: u64| {
             let (mut h, mut scratch, mut index) = (histogram(), Scratch::default(), 1_u64);
             while done.fetch_add(500, Ordering::Relaxed) < goal {
-                let entries: Vec<[&[u8]; 1]> = (0..500).map(|r| [ctx.payload.get((index * 500 + r) * 2 + t, 256)]).collect();
+                let entries: Vec<[&[u8]; 1]> =
+                    (0..500).map(|r| [ctx.payload.get((index * 500 + r) * 2 + t, 256)]).collect();
                 let parts: Vec<_> = (0..500)
                     .zip(&entries)
                     .map(|(r, entries)| Part { replica: r * 2 + t + 1, first: index, entries, truncate: None })
@@ -153,7 +159,8 @@ pub fn slow(ctx: &Context) -> Figures {
             while !stop.load(Ordering::Relaxed) {
                 let replica = mine[rng.random_range(0..mine.len())];
                 let first = next[replica as usize].fetch_add(RUN, Ordering::Relaxed);
-                let entries: Vec<&[u8]> = (0..RUN).map(|i| ctx.payload.get(replica * 1_000_003 + first + i, 256)).collect();
+                let entries: Vec<&[u8]> =
+                    (0..RUN).map(|i| ctx.payload.get(replica * 1_000_003 + first + i, 256)).collect();
                 let slow = lag && replica % 10 == 7;
                 let truncate = (!slow && first > 40).then(|| first - 20);
                 let start = Instant::now();

@@ -76,24 +76,51 @@ pub enum Row {
 pub const REPLICAS: u64 = 1000;
 
 const GROUPS: &[(&str, &str, &[&str])] = &[
-    ("short", "a row of each kind, for the README", &[
-        "t1-256", "t16-256", "t64-256", "t256-256", "t64-4k", "t1-64k", "t2-1m", "window-10000", "batch-500x2", "churn-t64",
-        "churn-b512", "state-t64", "keep", "read", "open-unclean", "open-clean", "idle-100k",
-    ]),
-    ("append", "blocking appends", &[
-        "t1-128", "t1-256", "t1-4k", "t1-64k", "t1-1m", "t4-256", "t4-4k", "t16-256", "t16-4k", "t64-128", "t64-256", "t64-4k",
-        "t64-64k", "t256-256", "t256-4k", "t2-64k", "t2-1m",
-    ]),
+    (
+        "short",
+        "a row of each kind, for the README",
+        &[
+            "t1-256",
+            "t16-256",
+            "t64-256",
+            "t256-256",
+            "t64-4k",
+            "t1-64k",
+            "t2-1m",
+            "window-10000",
+            "batch-500x2",
+            "churn-t64",
+            "churn-b512",
+            "state-t64",
+            "keep",
+            "read",
+            "open-unclean",
+            "open-clean",
+            "idle-100k",
+        ],
+    ),
+    (
+        "append",
+        "blocking appends",
+        &[
+            "t1-128", "t1-256", "t1-4k", "t1-64k", "t1-1m", "t4-256", "t4-4k", "t16-256", "t16-4k", "t64-128",
+            "t64-256", "t64-4k", "t64-64k", "t256-256", "t256-4k", "t2-64k", "t2-1m",
+        ],
+    ),
     ("window", "appends that nobody waits for", &["window-1", "window-100", "window-1000", "window-10000"]),
-    ("batch", "batches over many replicas", &[
-        "batch-10x1", "batch-10x2", "batch-100x1", "batch-100x2", "batch-500x2", "batch-1000x1", "batch-1000x2",
-    ]),
+    (
+        "batch",
+        "batches over many replicas",
+        &["batch-10x1", "batch-10x2", "batch-100x1", "batch-100x2", "batch-500x2", "batch-1000x1", "batch-1000x2"],
+    ),
     ("churn", "live tails", &["churn-t32", "churn-t64", "churn-b512", "churn-long", "keep", "slow"]),
     ("state", "hard state alone", &["state-t1", "state-t64", "state-b100"]),
     ("open", "opening", &["open-unclean", "open-clean", "open-large", "idle-100k", "idle-1m"]),
-    ("scale", "the same work as things grow", &[
-        "replicas-10", "replicas-100", "replicas-1000", "replicas-10000", "replicas-100000", "full",
-    ]),
+    (
+        "scale",
+        "the same work as things grow",
+        &["replicas-10", "replicas-100", "replicas-1000", "replicas-10000", "replicas-100000", "full"],
+    ),
 ];
 
 const ALONE: &[&str] = &["read"];

@@ -62,7 +62,10 @@ pub fn open(ctx: &Context, what: Open) -> Figures {
             Open::Large => {}
             Open::Idle100k | Open::Idle1m => assert_eq!(store.entry(idle, 1), 256),
         }
-        return Figures::default().with("open ms", ms).with("anon MiB", memory).with("disk MiB", ctx.footprint(&*store));
+        return Figures::default()
+            .with("open ms", ms)
+            .with("anon MiB", memory)
+            .with("disk MiB", ctx.footprint(&*store));
     }
     match what {
         Open::Unclean | Open::Clean => read::fill(ctx, &*store, each, 256),
@@ -84,10 +87,16 @@ fn large(ctx: &Context, store: &dyn Store) {
     let rounds = (16.0 * ctx.scale * f64::from(1 << 30)) as u64 / (REPLICAS * (64 << 10));
     for index in 1..=rounds {
         for first in (0..REPLICAS).step_by(20) {
-            let entries: Vec<[&[u8]; 1]> = (first..first + 20).map(|r| [ctx.payload.get(index * REPLICAS + r, 64 << 10)]).collect();
+            let entries: Vec<[&[u8]; 1]> =
+                (first..first + 20).map(|r| [ctx.payload.get(index * REPLICAS + r, 64 << 10)]).collect();
             let parts: Vec<_> = (first..first + 20)
                 .zip(&entries)
-                .map(|(r, entries)| Part { replica: r + 1, first: index, entries, truncate: (index > 60).then(|| index - 60) })
+                .map(|(r, entries)| Part {
+                    replica: r + 1,
+                    first: index,
+                    entries,
+                    truncate: (index > 60).then(|| index - 60),
+                })
                 .collect();
             store.commit(&parts, &mut scratch);
         }

@@ -20,7 +20,9 @@ pub fn full(ctx: &Context) -> Figures {
         while store.occupied().expect("strandlog knows") < CAPACITY / 100 * percent {
             ballast += 1;
             let entries = [ctx.payload.get(ballast, 64 << 10)];
-            let parts: Vec<_> = (0..8).map(|r| Part { replica: 1_000_000 + r, first: ballast, entries: &entries, truncate: None }).collect();
+            let parts: Vec<_> = (0..8)
+                .map(|r| Part { replica: 1_000_000 + r, first: ballast, entries: &entries, truncate: None })
+                .collect();
             store.commit(&parts, &mut scratch);
         }
     };
@@ -50,7 +52,8 @@ pub fn full(ctx: &Context) -> Figures {
     fill_to(95);
     let (full, h) = run(&mut tail);
     ctx.note(&*store);
-    let figures = Figures::default().with("per s half full", half).with("per s at 95 %", full).with("95 %/half", full / half);
+    let figures =
+        Figures::default().with("per s half full", half).with("per s at 95 %", full).with("95 %/half", full / half);
     let mut figures = figures.latency(&h);
     figures.extend(meter.figures(n, n * 256.0));
     figures

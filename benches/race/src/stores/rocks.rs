@@ -57,7 +57,8 @@ impl Store for Rocks {
     fn read(&self, replica: u64, first: u64, last: u64) -> u64 {
         let from = key(replica, first);
         let iter = self.0.iterator(IteratorMode::From(&from, Direction::Forward));
-        iter.take((last - first + 1) as usize).map(|item| item.unwrap()).filter(|(k, _)| k[..8] == from[..8]).count() as u64
+        iter.take((last - first + 1) as usize).map(|item| item.unwrap()).filter(|(k, _)| k[..8] == from[..8]).count()
+            as u64
     }
 
     fn entry(&self, replica: u64, index: u64) -> usize {
