@@ -82,8 +82,11 @@ impl Engine {
             report.damage.extend(state.damage(replica));
             (state.first, state.last)
         };
-        let mut next = Some(first);
+        let (mut next, mut asked) = (Some(first), first);
         while let Some(index) = next.filter(|&i| i <= last) {
+            if index >= asked {
+                asked = self.ask(cell, index, last.saturating_add(1));
+            }
             let checked = self.check_entry(cell, index)?;
             report.entries += u64::from(checked.is_some());
             report.bytes += checked.unwrap_or(0);

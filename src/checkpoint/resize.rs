@@ -78,6 +78,7 @@ impl Engine {
             taken.into_iter().for_each(|slab| pool.return_slab(slab));
             return Err(error);
         }
+        self.expect_reads(&taken, true);
         let slabs = superblock.journal_slabs.len() as u64;
         tracing::debug!(target: "strandlog", segments = slabs, "the journal has grown");
         self.events.later(|| Event::JournalGrown { segments: slabs });
@@ -111,6 +112,7 @@ impl Engine {
         self.write_superblock(&mut superblock, next)?;
         tracing::debug!(target: "strandlog", segments, "the journal has shrunk");
         self.events.later(|| Event::JournalShrunk { segments });
+        self.expect_reads(&[slab], false);
         self.pool.lock().return_slab(slab);
         Ok(true)
     }

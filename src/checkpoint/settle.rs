@@ -47,11 +47,8 @@ impl Engine {
 
     /// Packs and writes the replica's entries. Not durable yet, not linked yet.
     fn write_pieces(&self, moving: &Moving, from: &mut Group, short: &mut bool) -> Result<Vec<Written>> {
-        for seen in &moving.entries {
-            if !from.holds_lsn(seen.loc.lsn(self.head())) {
-                self.prefetch(seen.loc);
-            }
-        }
+        let elsewhere = moving.entries.iter().filter(|seen| !from.holds_lsn(seen.loc.lsn(self.head())));
+        self.prefetch(elsewhere.map(|seen| seen.loc));
         let mut payloads: Vec<(Seen, Bytes)> = Vec::with_capacity(moving.entries.len());
         for &seen in &moving.entries {
             if let Some(payload) = self.payload(moving, seen, from)? {

@@ -1,6 +1,7 @@
 //! The engine: one log, shared by the handles, the writer and the cleaner.
 
 mod admit;
+mod ahead;
 mod apply;
 mod commit;
 #[cfg(all(test, loom))]
@@ -157,7 +158,8 @@ impl Engine {
         let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, pool_offset, in_flight, &recent);
         let map = if parts.mapped { parts.disk.map() } else { None };
         let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
-        Self {
+        let slabs = parts.superblock.journal_slabs.clone();
+        let this = Self {
             map,
             geo,
             run: parts.run,
@@ -186,7 +188,9 @@ impl Engine {
             superblock: Mutex::new(parts.superblock),
             disk: parts.disk,
             seq: Mutex::new(seq),
-        }
+        };
+        this.expect_reads(&slabs, true);
+        this
     }
 
     /// A number that was never used before in this file: piece ids and incarnations.

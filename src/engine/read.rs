@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::Engine;
+use super::ahead::Ahead;
 use crate::batch::Entry;
 use crate::chain::PieceRef;
 use crate::error::{Damage, Error, Lost, Result};
@@ -21,10 +22,6 @@ enum Source {
 
 /// Entries of the journal looked up under one lock.
 const LOOKUPS: usize = 256;
-/// A reading of an entry that takes longer has waited for the device: then those that follow are asked for all at once.
-const COLD: std::time::Duration = std::time::Duration::from_micros(15);
-/// Every so many readings one is timed.
-const COLD_SAMPLE: usize = 8;
 /// A slice of a frame is handed out only if it is at least this part of it: small slices must not keep big buffers alive.
 const SHARE_PART: usize = 4;
 /// How often a read is tried anew while the entry moves under it, before a mismatch is called damage.
@@ -87,65 +84,61 @@ impl Engine {
 
     /// Reads entries of `lo..hi` until `max_bytes` are exceeded; at least one.
     pub(crate) fn read_entries(&self, cell: &Cell, lo: u64, hi: u64, max_bytes: usize) -> Result<Vec<Entry>> {
-        let mut out = Vec::new();
-        let mut left = max_bytes;
-        let mut next = lo;
-        while next < hi {
-            let before = next;
-            match self.read_some(cell, &mut next, hi, &mut left, &mut out) {
+        let mut reading = Reading { next: lo, hi, left: max_bytes, out: Vec::new(), ahead: Ahead::default() };
+        while reading.next < hi {
+            let before = reading.next;
+            match self.read_some(cell, &mut reading) {
                 Ok(true) => {}
                 Ok(false) => break,
                 // What was read before the log changed under us is whole; the caller asks again for the rest.
-                Err(_) if !out.is_empty() => break,
+                Err(_) if !reading.out.is_empty() => break,
                 Err(error) => return Err(error),
             }
-            if next == before {
+            if reading.next == before {
                 // The entry moved while it was read, or is damaged: the single read tells which.
-                let entry = match self.read_entry(cell, next) {
+                let entry = match self.read_entry(cell, before) {
                     Ok(entry) => entry,
-                    Err(_) if !out.is_empty() => break,
+                    Err(_) if !reading.out.is_empty() => break,
                     Err(error) => return Err(error),
                 };
-                if entry.data.len() > left && !out.is_empty() {
+                if !reading.push(entry.term, entry.data) {
                     break;
                 }
-                left = left.saturating_sub(entry.data.len());
-                out.push(entry);
-                next += 1;
             }
         }
-        Ok(out)
+        Ok(reading.out)
     }
 
-    /// Reads on from `next` within one piece, or a run of the journal. `false`: the byte limit is met.
-    fn read_some(&self, cell: &Cell, next: &mut u64, hi: u64, left: &mut usize, out: &mut Vec<Entry>) -> Result<bool> {
+    /// Reads on within one piece, or a run of the journal. `false`: the byte limit is met.
+    fn read_some(&self, cell: &Cell, reading: &mut Reading) -> Result<bool> {
+        let (next, hi) = (reading.next, reading.hi);
         let mut locs: Vec<(Loc, u64)> = Vec::new();
         let mut terms: Vec<(u32, u64)> = Vec::new();
         let piece = {
             let state = cell.lock();
-            match self.look(cell.id, &state, *next)? {
+            match self.look(cell.id, &state, next)? {
                 (_, Source::Chain(piece)) => {
                     let last = (hi - 1).min(state.last).min(piece.first.saturating_add(u64::from(piece.slots) - 1));
                     // Behind the piece's live part another place begins: ask the index where.
-                    let live = state.places.get(*next).map_or(*next, |p| match p {
+                    let live = state.places.get(next).map_or(next, |p| match p {
                         Place::Chain(p) => p.desc.last(),
-                        Place::Journal(_) => *next,
+                        Place::Journal(_) => next,
                     });
-                    let n = last.min(live) - *next + 1;
-                    terms = state.terms.runs(*next, u32::try_from(n).unwrap_or(u32::MAX));
+                    let n = last.min(live) - next + 1;
+                    terms = state.terms.runs(next, u32::try_from(n).unwrap_or(u32::MAX));
                     Some(piece)
                 }
                 (term, Source::Journal(loc)) => {
                     locs.push((loc, term));
                     let mut bytes = loc.len() as usize;
-                    for index in *next + 1..hi.min(state.last.saturating_add(1)) {
+                    for index in next + 1..hi.min(state.last.saturating_add(1)) {
                         let Some(loc) = state.places.loc(index).filter(|_| locs.len() < LOOKUPS) else { break };
                         if state.damage_at(index).is_some() {
                             break;
                         }
                         bytes += loc.len() as usize;
                         locs.push((loc, state.terms.get(index).unwrap_or(0)));
-                        if bytes > *left {
+                        if bytes > reading.left {
                             break;
                         }
                     }
@@ -153,37 +146,29 @@ impl Engine {
                 }
             }
         };
+        let failed = |next: u64, e| Error::io(format!("reading replica {} from entry {next}", cell.id), e);
         if let Some(piece) = piece {
-            let replica = cell.id;
-            let context = || format!("reading replica {replica} from entry {next}");
-            let bytes = piece.load(&*self.disk, self.map.as_ref()).map_err(|e| Error::io(context(), e))?;
+            let bytes = piece.load(&*self.disk, self.map.as_ref()).map_err(|e| failed(next, e))?;
             for (n, term) in terms {
                 for _ in 0..n {
-                    let Some(data) = bytes.entry(self.geo.seed, *next, term) else { return Ok(true) };
-                    if !push(out, left, Entry { index: *next, term, data }) {
+                    let Some(data) = bytes.entry(self.geo.seed, reading.next, term) else { return Ok(true) };
+                    if !reading.push(term, data) {
                         return Ok(false);
                     }
-                    *next += 1;
                 }
             }
             return Ok(true);
         }
-        let mut cold = false;
-        for (i, &(loc, term)) in locs.iter().enumerate() {
-            let id = EntryId { replica: cell.id, index: *next, term, len: loc.len() };
-            let asked = (i % COLD_SAMPLE == 0 && !cold).then(std::time::Instant::now);
-            let read = self.read_journal(id, loc);
-            if asked.is_some_and(|at| at.elapsed() > COLD) {
-                // One after the other each would wait for the device by itself.
-                cold = true;
-                locs.iter().skip(i + 1).for_each(|&(loc, _)| self.prefetch(loc));
-            }
-            let read = read.map_err(|e| Error::io(format!("reading replica {} entry {next}", cell.id), e))?;
+        self.read_ahead(cell, &mut reading.ahead, next, hi);
+        for (loc, term) in locs {
+            let index = reading.next;
+            let id = EntryId { replica: cell.id, index, term, len: loc.len() };
+            let read = reading.ahead.watch(|| self.read_journal(id, loc)).map_err(|e| failed(index, e))?;
+            self.read_ahead(cell, &mut reading.ahead, index, hi);
             let Some(data) = read else { return Ok(true) };
-            if !push(out, left, Entry { index: *next, term, data }) {
+            if !reading.push(term, data) {
                 return Ok(false);
             }
-            *next += 1;
         }
         Ok(true)
     }
@@ -244,19 +229,6 @@ impl Engine {
         self.pins.pin(chunk);
         let pinned = PinnedSegment { pins: &self.pins, chunk, slab };
         (self.segment_map.read().slab(seq) == Some(slab)).then_some(pinned)
-    }
-
-    /// Starts reading an entry that is not in memory.
-    pub(crate) fn prefetch(&self, loc: Loc) {
-        let lsn = loc.lsn(self.head());
-        let (home, within) = (lsn / self.geo.segment_bytes, lsn % self.geo.segment_bytes);
-        if self.recent.find(lsn).is_some() {
-            return;
-        }
-        if let Some(slab) = self.segment_map.read().slab(home) {
-            let offset = POOL_OFFSET + u64::from(slab) * self.geo.segment_bytes + within;
-            self.disk.prefetch(offset, u64::from(loc.len()) + ENTRY_CRC_BYTES as u64);
-        }
     }
 
     /// Reads the entry from the disk, past every memory, and answers its length. `None`: gone, or damaged.
@@ -338,12 +310,25 @@ impl AsRef<[u8]> for SharedFrame {
     }
 }
 
-/// Adds the entry unless it exceeds the limit; the first always fits.
-fn push(out: &mut Vec<Entry>, left: &mut usize, entry: Entry) -> bool {
-    if entry.data.len() > *left && !out.is_empty() {
-        return false;
+/// A reading of several entries, on its way.
+struct Reading {
+    next: u64,
+    hi: u64,
+    /// Bytes of payload that may be added.
+    left: usize,
+    out: Vec<Entry>,
+    ahead: Ahead,
+}
+
+impl Reading {
+    /// Adds the next entry unless it exceeds the limit; the first always fits.
+    fn push(&mut self, term: u64, data: Bytes) -> bool {
+        if data.len() > self.left && !self.out.is_empty() {
+            return false;
+        }
+        self.left = self.left.saturating_sub(data.len());
+        self.out.push(Entry { index: self.next, term, data });
+        self.next += 1;
+        true
     }
-    *left = left.saturating_sub(entry.data.len());
-    out.push(entry);
-    true
 }

@@ -152,6 +152,5 @@ fn settle_device(dir: &Path) {
     if let Ok(dir) = std::fs::File::open(dir) {
         let _ = rustix::fs::syncfs(&dir);
     }
-    // Without the right to: what is cold then is only as cold as it is.
-    let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
+    measure::drop_caches();
 }

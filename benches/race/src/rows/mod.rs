@@ -230,7 +230,7 @@ impl Row {
     /// In how many processes it is measured.
     pub fn phases(&self) -> usize {
         match self {
-            Row::Open(_) | Row::Read => 2,
+            Row::Open(_) | Row::Read | Row::Slow => 2,
             _ => 1,
         }
     }
