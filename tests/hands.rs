@@ -84,7 +84,9 @@ struct Release<'a>(&'a Parted);
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        [Part::Frame, Part::Payload].map(|part| self.0.set(part, Verdict::Pass));
+        for part in [Part::Frame, Part::Payload] {
+            self.0.set(part, Verdict::Pass);
+        }
     }
 }
 

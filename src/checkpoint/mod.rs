@@ -17,10 +17,6 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::journal::{Class, Sequencer};
 
-/// Bytes of journal cleaned together: a replica's entries in neighbouring segments then settle as one piece, and their
-/// release costs two frames in all.
-const GROUP_BYTES: u64 = 32 << 20;
-
 impl Engine {
     /// Frees segments until the low-water mark is passed. Answers how many.
     pub(crate) fn clean_some(&self) -> Result<u64> {
@@ -71,8 +67,8 @@ impl Engine {
             return None;
         }
         // All of it may be alive: what is carried out of the group, and the frame that publishes it, must find segments.
-        let spare = s.segments.free.len().saturating_sub(s.leaves(Class::Grow));
-        let most = spare.min((GROUP_BYTES / self.geo.segment_bytes) as usize).max(1);
+        let spare = s.segments.free.len().saturating_sub(s.reserved());
+        let most = spare.min(s.together()).max(1);
         // Never the segment that is being written.
         let n = most.min(s.segments.live.len().checked_sub(1)?);
         let behind = s.segments.live.get(n)?.seq * self.geo.segment_bytes;
@@ -141,6 +137,53 @@ mod tests {
         assert!(engine.seq.lock().segments.live.len() > 3);
         assert_eq!([0, RESERVED_SEGMENTS, RESERVED_SEGMENTS + 1].map(taken), [Some(1); 3], "one there must be");
         assert_eq!([2, 3].map(|n| taken(RESERVED_SEGMENTS + n)), [Some(2), Some(3)]);
+    }
+
+    /// Whatever the journal's size: the cleaner gets room for a group, begins before appends wait, and can end.
+    #[test]
+    fn appends_leave_room_for_a_group_and_never_what_cleaning_cannot_gain() {
+        let wal = log();
+        fill(&wal, 1);
+        let mut s = wal.engine.seq.lock();
+        let live = s.segments.live.len();
+        for total in live..600 {
+            s.segments.free = (0..(total - live) as u32).collect();
+            let (reserved, leaves, low) = (s.reserved(), s.leaves(Class::Grow), s.low_water());
+            let gain = total.saturating_sub(reserved + s.accounts.filled());
+            assert_eq!(leaves - reserved, (gain / 8).min(total / 8).min(s.together()), "of {total}");
+            assert!(low > leaves && low - reserved <= (gain / 2).max(1), "of {total}: {low}, {leaves}, {reserved}");
+        }
+        assert!(s.leaves(Class::Grow) > s.leaves(Class::Keep) + 60, "what frees does not wait for what gathers");
+    }
+
+    /// Of a segment that is nearly dead hardly anything is read; what is read is right wherever it lies.
+    #[test]
+    fn only_what_is_alive_of_a_segment_is_read() {
+        let disk = Arc::new(SimDisk::new(32 << 20));
+        let options = Wal::options().segment_size(1 << 20).chunk_size(64 << 10).placement(crate::Placement::Journal);
+        let wal = options.recent_bytes(1 << 20).background(false).open_disk(disk.clone()).expect("formatted");
+        let data = |replica: u64| vec![replica as u8; 3000 + 7001 * replica as usize % 20_000];
+        // Two replicas live on whole; the others are truncated by what follows.
+        for index in 1..=12 {
+            for replica in 1..=100 {
+                let first = if replica % 50 == 0 { 1 } else { index };
+                wal.commit(Batch::new().append(replica, &[(index, 1, data(replica))]).truncate_prefix(replica, first))
+                    .expect("committed");
+            }
+        }
+        let alive = |replica: u64| (if replica % 50 == 0 { 1 } else { 12 })..=12;
+        let bytes: u64 = (1..=100).flat_map(|r| alive(r).map(move |_| data(r).len() as u64)).sum();
+        let before = disk.bytes_read();
+        wal.checkpoint().expect("cleaned");
+        let read = disk.bytes_read() - before;
+        let stats = wal.stats();
+        assert!(stats.carried_entries + stats.settled_entries > 0 && read > 0);
+        assert!(read < bytes * 3, "{read} bytes read for {bytes} that are alive");
+        for replica in 1..=100 {
+            for index in alive(replica) {
+                assert_eq!(wal.replica(replica).entry(index).expect("alive").data, data(replica));
+            }
+        }
     }
 
     /// The record of a move that finds no segment is not squeezed into the frame that is open.

@@ -16,6 +16,10 @@ use crate::sync::{Arc, RwLock};
 /// A frame that has gathered so much is closed: longer writes would only make those in it wait.
 pub(crate) const FRAME_TARGET: u64 = 1 << 20;
 
+/// Bytes of journal cleaned together: a replica's entries in neighbouring segments then settle as one piece, and their release costs
+/// two frames in all.
+const GROUP_BYTES: u64 = 32 << 20;
+
 /// All that is ordered.
 pub(crate) struct Sequencer {
     pub open: OpenFrame,
@@ -167,22 +171,44 @@ impl Sequencer {
     /// How many segments must stay free after this class has taken one.
     pub fn leaves(&self, class: Class) -> usize {
         match class {
-            Class::Grow => super::RESERVED_SEGMENTS + self.accounts.cleaning(),
+            Class::Grow => self.reserved() + self.headroom(),
             Class::Keep => super::CLEANER_SEGMENTS + self.accounts.cleaning(),
             Class::Clean => 0,
         }
     }
 
-    /// Free segments below which the cleaner begins: the reserved ones, and a sixth of the journal. Where much is carried, half of what
+    /// Free segments without which the log could not go on.
+    pub fn reserved(&self) -> usize {
+        super::RESERVED_SEGMENTS + self.accounts.cleaning()
+    }
+
+    /// What appends leave free beyond that, so that the cleaner can take several segments together also while they come faster than it
+    /// cleans: one at a time it finds so little of each replica that nothing is worth its place in a chain.
+    fn headroom(&self) -> usize {
+        (self.total() / 8).min(self.gain() / 8).min(self.together())
+    }
+
+    /// Segments that are cleaned together at most.
+    pub fn together(&self) -> usize {
+        (GROUP_BYTES / self.segment_bytes).max(1) as usize
+    }
+
+    /// Segments of the journal.
+    fn total(&self) -> usize {
+        let segments = &self.segments;
+        segments.live.len() + segments.free.len() + segments.leaving.len() + segments.freeing.len()
+    }
+
+    /// What can be free beyond what is reserved, when all is cleaned.
+    fn gain(&self) -> usize {
+        self.total().saturating_sub(self.reserved() + self.accounts.filled())
+    }
+
+    /// Free segments below which the cleaner begins: what appends leave, and a sixth of the journal. Where much is carried, half of what
     /// cleaning can gain at most: it must come to an end.
     pub fn low_water(&self) -> usize {
-        let total = self.segments.live.len()
-            + self.segments.free.len()
-            + self.segments.leaving.len()
-            + self.segments.freeing.len();
-        let reserved = self.leaves(Class::Grow);
-        let gain = total.saturating_sub(reserved + self.accounts.filled());
-        reserved + (total / 6).min(gain / 2).max(1)
+        let headroom = self.headroom();
+        self.reserved() + (headroom + self.total() / 6).min(self.gain() / 2).max(headroom + 1)
     }
 
     /// Closes the open frame: it takes no more batches and waits for the writer.
