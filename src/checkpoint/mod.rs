@@ -166,12 +166,12 @@ mod tests {
         // Two replicas live on whole; the others are truncated by what follows.
         for index in 1..=12 {
             for replica in 1..=100 {
-                let first = if replica % 50 == 0 { 1 } else { index };
+                let first = if replica.is_multiple_of(50) { 1 } else { index };
                 wal.commit(Batch::new().append(replica, &[(index, 1, data(replica))]).truncate_prefix(replica, first))
                     .expect("committed");
             }
         }
-        let alive = |replica: u64| (if replica % 50 == 0 { 1 } else { 12 })..=12;
+        let alive = |replica: u64| (if replica.is_multiple_of(50) { 1 } else { 12 })..=12;
         let bytes: u64 = (1..=100).flat_map(|r| alive(r).map(move |_| data(r).len() as u64)).sum();
         let before = disk.bytes_read();
         wal.checkpoint().expect("cleaned");
