@@ -228,7 +228,7 @@ mod tests {
             let state = cell.lock();
             let locs =
                 (from..=400).filter_map(|index| state.places.loc(index)).map(|loc| (loc.lsn(head), entry_bytes(loc)));
-            locs.flat_map(|(lsn, len)| (lsn / BLOCK as u64..=(lsn + len - 1) / BLOCK as u64)).collect()
+            locs.flat_map(|(lsn, len)| lsn / BLOCK as u64..=(lsn + len - 1) / BLOCK as u64).collect()
         };
         let asked = || std::mem::take(&mut *disk.asked.lock());
 
