@@ -148,7 +148,13 @@ pub(super) fn replay_in(
 
 /// In a model every thread would be one more to interleave, and they share nothing.
 #[cfg(any(loom, shuttle))]
-fn replay_in(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode, _parts: usize) -> Result<Replayed> {
+pub(super) fn replay_in(
+    geo: &Geometry,
+    scan: &Scan,
+    walk: &Walk<'_>,
+    mode: RecoveryMode,
+    _parts: usize,
+) -> Result<Replayed> {
     replay_part(geo, scan, walk, mode, Part { n: 0, of: 1 })
 }
 
