@@ -109,8 +109,8 @@ struct Replay<'a> {
     holes: u64,
 }
 
-/// So many bytes of records are worth a thread more.
-const WORTH_A_THREAD: usize = 256 << 10;
+/// So many bytes of records are worth a thread more: those of several hundred thousand replicas. Fewer are read by one as fast.
+const WORTH_A_THREAD: usize = 8 << 20;
 /// Each part reads all records, and replays its share: more would gain little.
 const MOST_PARTS: usize = 4;
 
