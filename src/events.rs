@@ -318,15 +318,12 @@ impl Engine {
     }
 
     /// Says what the opening found.
-    pub(crate) fn note_recovery(&self) {
-        let mut damage = 0;
+    pub(crate) fn note_recovery(&self, replicas: u64, found: Vec<Damage>) {
+        let damage = found.len() as u64;
         let _told_after_all = self.events.hold();
-        for cell in self.registry.all() {
-            for lost in cell.lock().damage(cell.id) {
-                damage += 1;
-                tracing::error!(target: "strandlog", damage = %lost, "damage found at the opening");
-                self.events.later(|| Event::Damaged(lost));
-            }
+        for lost in found {
+            tracing::error!(target: "strandlog", damage = %lost, "damage found at the opening");
+            self.events.later(|| Event::Damaged(lost));
         }
         let c = &self.counters;
         let found = Recovery {
@@ -334,7 +331,7 @@ impl Engine {
             frames: c.recovered_frames.get(),
             lost_frames: c.lost_frames.get(),
             dropped_frames: c.dropped_frames.get(),
-            replicas: self.registry.all().iter().filter(|c| c.lock().exists).count() as u64,
+            replicas,
             damage,
         };
         tracing::info!(

@@ -13,7 +13,7 @@ use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
 use crate::options::{Options, Progress, ReadMode};
 use crate::pending::{Pending, SubmitFuture};
-use crate::recovery::{self, Found};
+use crate::recovery::{self, Found, Recovered};
 use crate::replica::Replica;
 use crate::scrub::Scrubbed;
 use crate::stats::Stats;
@@ -315,9 +315,10 @@ impl Options {
             }
         };
         let flags = (self.read_mode == ReadMode::Mapped, self.read_only);
-        let mut engine = recovery::recover(disk, superblock, self.run, flags, &mut progress)?;
+        let Recovered { mut engine, replicas, damage } =
+            recovery::recover(disk, superblock, self.run, flags, &mut progress)?;
         engine.events = Events::new(self.listener.take(), Some(self.slow_commit));
-        engine.note_recovery();
+        engine.note_recovery(replicas, damage);
         let engine = Arc::new(engine);
         let wal = Wal { engine, threads: Mutex::new(Vec::new()) };
         if self.run.background && !self.read_only {

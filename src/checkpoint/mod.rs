@@ -165,7 +165,7 @@ mod tests {
         let data = |replica: u64| vec![replica as u8; 3000 + 7001 * replica as usize % 20_000];
         // Two replicas live on whole; the others are truncated by what follows.
         for index in 1..=12 {
-            for replica in 1..=100 {
+            for replica in 1..=100_u64 {
                 let first = if replica.is_multiple_of(50) { 1 } else { index };
                 wal.commit(Batch::new().append(replica, &[(index, 1, data(replica))]).truncate_prefix(replica, first))
                     .expect("committed");
@@ -179,7 +179,7 @@ mod tests {
         let stats = wal.stats();
         assert!(stats.carried_entries + stats.settled_entries > 0 && read > 0);
         assert!(read < bytes * 3, "{read} bytes read for {bytes} that are alive");
-        for replica in 1..=100 {
+        for replica in 1..=100_u64 {
             for index in alive(replica) {
                 assert_eq!(wal.replica(replica).entry(index).expect("alive").data, data(replica));
             }

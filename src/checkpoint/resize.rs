@@ -72,13 +72,13 @@ impl Engine {
         }
         let before = superblock.journal_slabs.len();
         let taken: Vec<u32> = next.journal_slabs.iter().skip(before).copied().collect();
+        self.expect_reads(&taken, true);
         if let Err(error) = self.write_superblock(&mut superblock, next) {
             // Nobody writes any more; those who look find them where they were.
             let mut pool = self.pool.lock();
             taken.into_iter().for_each(|slab| pool.return_slab(slab));
             return Err(error);
         }
-        self.expect_reads(&taken, true);
         let slabs = superblock.journal_slabs.len() as u64;
         tracing::debug!(target: "strandlog", segments = slabs, "the journal has grown");
         self.events.later(|| Event::JournalGrown { segments: slabs });
@@ -106,13 +106,13 @@ impl Engine {
             slab
         };
         let Some(slab) = slab else { return Ok(false) };
+        self.expect_reads(&[slab], false);
         let mut next = superblock.clone();
         next.journal_slabs.retain(|&s| s != slab);
         let segments = next.journal_slabs.len() as u64;
         self.write_superblock(&mut superblock, next)?;
         tracing::debug!(target: "strandlog", segments, "the journal has shrunk");
         self.events.later(|| Event::JournalShrunk { segments });
-        self.expect_reads(&[slab], false);
         self.pool.lock().return_slab(slab);
         Ok(true)
     }

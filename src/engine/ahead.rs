@@ -18,6 +18,8 @@ const COLD_SAMPLE: usize = 16;
 /// So much is asked for at a time, and once more before it is needed: enough for a device that likes several requests at once, and no
 /// more than a commit can wait behind.
 const STEP_BYTES: u64 = 128 << 10;
+/// And no more entries than this, however small: the replica is locked meanwhile.
+const STEP_ENTRIES: u64 = 1024;
 
 /// How far a reader has asked ahead.
 #[derive(Debug, Default)]
@@ -85,7 +87,7 @@ impl Engine {
         let (mut runs, mut next, mut bytes) = (Runs::default(), from, 0);
         {
             let state = cell.lock();
-            let end = hi.min(state.last.saturating_add(1));
+            let end = hi.min(state.last.saturating_add(1)).min(from.saturating_add(STEP_ENTRIES));
             while next < end && bytes < STEP_BYTES {
                 match state.places.get(next) {
                     Some(Place::Journal(loc)) => {
@@ -114,6 +116,15 @@ impl Engine {
             runs.add(loc.lsn(head), entry_bytes(loc), self.geo.segment_bytes);
         }
         self.ask_for(&runs);
+    }
+
+    /// Asks for all of an entry that is mapped at `offset`, if its first byte was not in memory: its pages would be read one by one.
+    pub(super) fn ask_if_cold(&self, offset: u64, mapped: &[u8]) {
+        let touched = Instant::now();
+        let _ = std::hint::black_box(mapped.first().copied());
+        if touched.elapsed() > COLD {
+            self.disk.prefetch(offset, mapped.len() as u64);
+        }
     }
 
     /// Says what these slabs are from now on: the journal's, or chunks.
@@ -228,7 +239,7 @@ mod tests {
             let state = cell.lock();
             let locs =
                 (from..=400).filter_map(|index| state.places.loc(index)).map(|loc| (loc.lsn(head), entry_bytes(loc)));
-            locs.flat_map(|(lsn, len)| (lsn / BLOCK as u64..=(lsn + len - 1) / BLOCK as u64)).collect()
+            locs.flat_map(|(lsn, len)| lsn / BLOCK as u64..=(lsn + len - 1) / BLOCK as u64).collect()
         };
         let asked = || std::mem::take(&mut *disk.asked.lock());
 

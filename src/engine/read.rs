@@ -8,6 +8,7 @@ use super::Engine;
 use super::ahead::Ahead;
 use crate::batch::Entry;
 use crate::chain::PieceRef;
+use crate::disk::BLOCK;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::{EntryId, POOL_OFFSET};
@@ -209,6 +210,9 @@ impl Engine {
         let offset = POOL_OFFSET + u64::from(pinned.slab) * self.geo.segment_bytes + within;
         let len = ENTRY_CRC_BYTES + id.len as usize;
         if let Some(bytes) = self.map.as_ref().and_then(|map| map.slice(offset, len)) {
+            if len > BLOCK {
+                self.ask_if_cold(offset, bytes);
+            }
             return Ok(self.checked(id, lsn, bytes).map(Bytes::copy_from_slice));
         }
         let mut buf = vec![0; len];

@@ -27,11 +27,6 @@ impl Cell {
     }
 }
 
-/// Fibonacci hashing: consecutive ids, the usual case, spread over all shards.
-fn shard_of(id: u64) -> usize {
-    (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % SHARDS
-}
-
 type Shard = RwLock<FxHashMap<u64, Arc<Cell>>>;
 
 /// All cells ever asked for by a writer. A removed replica keeps its empty cell until the log is reopened.
@@ -45,8 +40,13 @@ impl Registry {
         Self { shards: (0..SHARDS).map(|_| RwLock::new(FxHashMap::default())).collect() }
     }
 
+    /// Fibonacci hashing: consecutive ids, the usual case, spread over all shards.
+    pub fn shard_of(id: u64) -> usize {
+        (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % SHARDS
+    }
+
     fn shard(&self, id: u64) -> &Shard {
-        &self.shards[shard_of(id)]
+        &self.shards[Self::shard_of(id)]
     }
 
     pub fn get(&self, id: u64) -> Option<Arc<Cell>> {
@@ -63,15 +63,27 @@ impl Registry {
 
     /// As [`Registry::get_or_create`], for who has it alone; says whether it was created.
     pub fn find_or_create(&mut self, id: u64) -> (&Arc<Cell>, bool) {
-        match self.shards[shard_of(id)].get_mut().entry(id) {
+        match self.shards[Self::shard_of(id)].get_mut().entry(id) {
             Entry::Occupied(entry) => (entry.into_mut(), false),
             Entry::Vacant(entry) => (entry.insert(Arc::new(Cell::new(id, ReplicaState::default()))), true),
         }
     }
 
+    /// Takes over the cells of another one. What is in a shard of both costs most.
+    pub fn take(&mut self, other: Self) {
+        for (mine, other) in self.shards.iter_mut().zip(other.shards) {
+            let (mine, other) = (mine.get_mut(), other.into_inner());
+            if mine.is_empty() {
+                *mine = other;
+            } else {
+                mine.extend(other);
+            }
+        }
+    }
+
     /// Forgets a cell that nobody else can have asked for yet.
     pub fn forget(&mut self, id: u64) {
-        self.shards[shard_of(id)].get_mut().remove(&id);
+        self.shards[Self::shard_of(id)].get_mut().remove(&id);
     }
 
     /// Every cell, in no order.

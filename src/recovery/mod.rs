@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use crate::disk::{AlignedBuf, Disk};
 use crate::engine::{Engine, Geometry, Parts};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::format::POOL_OFFSET;
 use crate::format::frame::FrameHeader;
 use crate::format::superblock::{
@@ -122,6 +122,15 @@ fn superblock_error(error: SuperblockError) -> Error {
     }
 }
 
+/// A log that lives again, and what there is to say of it.
+pub(crate) struct Recovered {
+    pub engine: Engine,
+    /// How many there are.
+    pub replicas: u64,
+    /// All that is known.
+    pub damage: Vec<Damage>,
+}
+
 /// Brings a log back to life.
 pub(crate) fn recover(
     disk: Arc<dyn Disk>,
@@ -129,7 +138,7 @@ pub(crate) fn recover(
     run: RunOptions,
     (mapped, read_only): (bool, bool),
     progress: &mut dyn FnMut(Progress),
-) -> Result<Engine> {
+) -> Result<Recovered> {
     let started = Instant::now();
     let _span = tracing::info_span!(target: "strandlog", "recovery", mode = ?run.recovery, read_only).entered();
     if !read_only {
@@ -152,6 +161,7 @@ pub(crate) fn recover(
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
     let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
     account::charge(&mut accounts, &cells);
+    let (replicas, damage) = (cells.len() as u64, cells.iter().flat_map(|cell| cell.lock().damage(cell.id)).collect());
     drop(cells);
     let resume = Resume {
         prev: standing.prev,
@@ -186,7 +196,7 @@ pub(crate) fn recover(
         engine.record_damage(&hurt)?;
     }
     engine.counters.recovery_micros.set(started.elapsed().as_micros() as u64);
-    Ok(engine)
+    Ok(Recovered { engine, replicas, damage })
 }
 
 /// A, durable; then B, durable.

@@ -93,6 +93,8 @@ pub(super) struct Replayed {
 
 struct Replay<'a> {
     geo: &'a Geometry,
+    /// Whose records are replayed here.
+    part: Part,
     registry: Registry,
     cells: Vec<Arc<Cell>>,
     marks: Marks,
@@ -107,10 +109,86 @@ struct Replay<'a> {
     holes: u64,
 }
 
+/// So many bytes of records are worth a thread more: those of several hundred thousand replicas. Fewer are read by one as fast.
+const WORTH_A_THREAD: usize = 8 << 20;
+/// Each part reads all records, and replays its share: more would gain little.
+const MOST_PARTS: usize = 4;
+
 /// Replays every accepted frame.
 pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Result<Replayed> {
+    let bytes: usize = walk.accepted.iter().map(|frame| frame.table.len()).sum();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    replay_in(geo, scan, walk, mode, processors.min(MOST_PARTS).min(1 + bytes / WORTH_A_THREAD))
+}
+
+/// As [`replay`], the replicas divided among so many threads.
+#[cfg(not(any(loom, shuttle)))]
+pub(super) fn replay_in(
+    geo: &Geometry,
+    scan: &Scan,
+    walk: &Walk<'_>,
+    mode: RecoveryMode,
+    parts: usize,
+) -> Result<Replayed> {
+    std::thread::scope(|scope| {
+        let mut others = Vec::with_capacity(parts);
+        for n in 1..parts {
+            let replay = move || replay_part(geo, scan, walk, mode, Part { n, of: parts });
+            let other = std::thread::Builder::new().name("strandlog-replay".to_owned()).spawn_scoped(scope, replay);
+            others.push(other.map_err(|e| Error::io("starting a thread", e))?);
+        }
+        let mut all = replay_part(geo, scan, walk, mode, Part { n: 0, of: parts })?;
+        for other in others {
+            let other = other.join().map_err(|_| Error::io("replaying", std::io::Error::other("a thread panicked")))?;
+            all.join(other?);
+        }
+        Ok(all)
+    })
+}
+
+/// In a model every thread would be one more to interleave, and they share nothing.
+#[cfg(any(loom, shuttle))]
+pub(super) fn replay_in(
+    geo: &Geometry,
+    scan: &Scan,
+    walk: &Walk<'_>,
+    mode: RecoveryMode,
+    _parts: usize,
+) -> Result<Replayed> {
+    replay_part(geo, scan, walk, mode, Part { n: 0, of: 1 })
+}
+
+/// The replicas whose shard of the registry has this number, counted round.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    n: usize,
+    of: usize,
+}
+
+impl Part {
+    fn holds(self, id: u64) -> bool {
+        self.of == 1 || Registry::shard_of(id) % self.of == self.n
+    }
+}
+
+impl Replayed {
+    /// Adds another part of the same log.
+    fn join(&mut self, other: Self) {
+        self.registry.take(other.registry);
+        self.cells.extend(other.cells);
+        for (segment, ids) in other.participants {
+            self.participants.entry(segment).or_default().extend(ids);
+        }
+        self.last_participants.extend(other.last_participants);
+        self.newly_hurt.extend(other.newly_hurt);
+        self.suspect.extend(other.suspect);
+    }
+}
+
+fn replay_part(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode, part: Part) -> Result<Replayed> {
     let mut replay = Replay {
         geo,
+        part,
         registry: Registry::new(),
         cells: Vec::new(),
         marks: Marks::default(),
@@ -166,6 +244,8 @@ impl Replay<'_> {
                 RecordError::Malformed => corrupt("a record"),
             })?;
             match &record.body {
+                // Nobody's in particular: once is enough.
+                _ if self.part.n > 0 => {}
                 Body::Placed(pieces) if frame.unsettled => {
                     self.unsettled.extend(pieces.iter().map(|p| (p.id, p.extents.clone())));
                 }
@@ -184,6 +264,12 @@ impl Replay<'_> {
     /// Replays one record; `None` where it contradicts its frame.
     fn record(&mut self, record: Record<'_>, frame_lsn: u64, lsn: &mut u64) -> Option<()> {
         let id = record.replica;
+        if !self.part.holds(id) {
+            if let Body::Append { lens, .. } | Body::Carried { lens, .. } = record.body {
+                return lens.iter().try_for_each(|len| location(len, lsn).map(drop));
+            }
+            return Some(());
+        }
         let (cell, new) = self.registry.find_or_create(id);
         if new {
             self.cells.push(Arc::clone(cell));
@@ -223,7 +309,7 @@ impl Replay<'_> {
         self.unnamed |= more || listed == Participants::Many;
         match listed {
             Participants::These(ids) => {
-                for id in ids {
+                for id in ids.into_iter().filter(|&id| self.part.holds(id)) {
                     let (cell, new) = self.registry.find_or_create(id);
                     if new {
                         self.cells.push(Arc::clone(cell));
@@ -500,11 +586,16 @@ impl Replaying<'_> {
 fn locations(lens: Lens<'_>, lsn: &mut u64, locs: &mut Vec<Loc>) -> Option<()> {
     locs.clear();
     for len in lens.iter() {
-        if len > MAX_INLINE_ENTRY {
-            return None;
-        }
-        locs.push(Loc::new(*lsn, len));
-        *lsn = lsn.checked_add(ENTRY_CRC_BYTES as u64 + u64::from(len))?;
+        locs.push(location(len, lsn)?);
     }
     Some(())
+}
+
+fn location(len: u32, lsn: &mut u64) -> Option<Loc> {
+    if len > MAX_INLINE_ENTRY {
+        return None;
+    }
+    let loc = Loc::new(*lsn, len);
+    *lsn = lsn.checked_add(ENTRY_CRC_BYTES as u64 + u64::from(len))?;
+    Some(loc)
 }

@@ -1,9 +1,9 @@
 //! Replay and accounting, record by record: what each kind of loss leaves.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::account::{charge, claim_chunks, hold_unsettled};
-use super::replay::replay;
+use super::replay::replay_in;
 use super::scan::{Scan, SlabScan};
 use super::walk::{Accepted, Before, Walk};
 use super::{Found, read_superblock};
@@ -40,6 +40,17 @@ struct Replayed {
     newly_hurt: HashSet<u64>,
     unnamed: bool,
     unsettled: Vec<(u64, Vec<Extent>)>,
+}
+
+/// All of it, in an order of its own.
+fn told(replayed: impl std::borrow::Borrow<Replayed>) -> String {
+    let replayed = replayed.borrow();
+    let sorted = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+    let participants: BTreeMap<_, _> = replayed.participants.iter().map(|(s, ids)| (s, sorted(ids))).collect();
+    let hurt: BTreeSet<_> = replayed.newly_hurt.iter().collect();
+    let states: BTreeMap<_, _> = replayed.states.iter().collect();
+    let last = sorted(&replayed.last_participants);
+    format!("{states:?} {participants:?} {last:?} {hurt:?} {} {:?}", replayed.unnamed, replayed.unsettled)
 }
 
 /// Does something with cells of these states.
@@ -104,16 +115,35 @@ impl Log {
             tail_seq: 1,
             last_seq: Some(1),
         };
-        let replayed = replay(&Geometry::new(&superblock()), &scan, &walk, RecoveryMode::TolerateTornTail)?;
-        assert_eq!(replayed.registry.all().len(), replayed.cells.len());
-        Ok(Replayed {
-            states: taken(&replayed.cells).collect(),
-            participants: replayed.participants,
-            last_participants: replayed.last_participants,
-            newly_hurt: replayed.newly_hurt,
-            unnamed: replayed.unnamed,
-            unsettled: replayed.unsettled,
-        })
+        let in_parts = |parts| {
+            let mode = RecoveryMode::TolerateTornTail;
+            let replayed = replay_in(&Geometry::new(&superblock()), &scan, &walk, mode, parts)?;
+            let mut ids: Vec<u64> = replayed.registry.all().iter().map(|cell| cell.id).collect();
+            let states: HashMap<_, _> = taken(&replayed.cells).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            assert!(ids.len() == states.len() && ids.iter().all(|id| states.contains_key(id)));
+            Ok(Replayed {
+                states,
+                participants: replayed.participants,
+                last_participants: replayed.last_participants,
+                newly_hurt: replayed.newly_hurt,
+                unnamed: replayed.unnamed,
+                unsettled: replayed.unsettled,
+            })
+        };
+        let alone: Result<Replayed> = in_parts(1);
+        // Divided among threads it comes to the same.
+        for parts in 2..=4 {
+            assert_eq!(
+                in_parts(parts).map_or_else(|e| e.to_string(), told),
+                match &alone {
+                    Ok(replayed) => told(replayed),
+                    Err(error) => error.to_string(),
+                }
+            );
+        }
+        alone
     }
 }
 
