@@ -120,8 +120,9 @@ impl Engine {
 
     /// Whether what such a reading would answer is in memory. Looks at each entry that it may have to read, and no further.
     pub(crate) fn is_in_memory(&self, cell: &Cell, range: Range<u64>, max_bytes: usize) -> bool {
-        let (head, recent) = (self.head(), self.recent.since().min(self.durable()));
         let state = cell.lock();
+        // Behind the lock: locations that it shows lie below this head.
+        let (head, recent) = (self.head(), self.recent.since().min(self.durable()));
         let mut bytes = 0;
         for index in range.start.max(state.first)..range.end.min(state.last.saturating_add(1)) {
             if bytes > max_bytes {

@@ -84,7 +84,7 @@ async fn an_end_is_cut_off_behind_what_rotted_and_with_it() {
     for (at, _) in image.windows(16).enumerate().filter(|(_, window)| window == b"find me find me ").step_by(100) {
         disk.flip_bit(at as u64 + 5, 3);
     }
-    let wal = open_still(&Arc::new(disk.crash_lost_all()));
+    let wal = open(&Arc::new(disk.crash_lost_all()));
     let mut group = store(&wal, 1);
     assert!(group.reader().try_get_log_entries(3..4).await.is_err(), "it did rot");
     group.truncate_after(Some(log_id(1, 3))).await.unwrap();
