@@ -104,6 +104,10 @@ pub(crate) enum What {
     Truncate {
         first: u64,
     },
+    /// The entries from `from` on go.
+    Cut {
+        from: u64,
+    },
     Applied {
         index: u64,
     },
@@ -187,6 +191,20 @@ impl Batch {
     /// durably wait, if it reports at all.
     pub fn truncate_prefix(&mut self, replica: u64, first_kept: u64) -> &mut Self {
         self.push(replica, What::Truncate { first: first_kept })
+    }
+
+    /// Drops the entry at `from_index` and every one behind it; the next index is then `from_index`. The suffix is not read, so one that
+    /// is damaged goes too, and with it that damage. Never refused on a full log. A suffix that is overwritten needs none of this: see
+    /// [`Batch::append`].
+    ///
+    /// Beyond the last index there is nothing to drop, and nothing changes; of a replica that does not exist, too. Below the first index the
+    /// batch is refused ([`Error::Compacted`]; [`Error::Contradiction`] for index 0): what the prefix's truncation took cannot be cut.
+    pub fn truncate_suffix(&mut self, replica: u64, from_index: u64) -> &mut Self {
+        if from_index == 0 {
+            self.refuse(replica, "index 0 is before the first entry");
+            return self;
+        }
+        self.push(replica, What::Cut { from: from_index })
     }
 
     /// A snapshot at `index` and `term` was installed: every entry goes, the next index is `index + 1`, and

@@ -53,7 +53,7 @@ pub use options::{
     MAX_BATCH_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, Options, Placement, Progress, ReadMode,
     RecoveryMode,
 };
-pub use pending::{Pending, SubmitFuture};
+pub use pending::{Pending, SubmitFuture, SubmitWithFuture};
 pub use publish::Publisher;
 pub use replica::Replica;
 pub use salvage::{SalvageProgress, SalvageReport};

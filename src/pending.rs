@@ -1,5 +1,6 @@
 //! Waiting for durability: by blocking, by awaiting, or not at all.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,6 +8,7 @@ use std::task::{Context, Poll};
 use crate::batch::Batch;
 use crate::engine::{Engine, Mode, Submitted};
 use crate::error::{Error, Result};
+use crate::journal::Whom;
 use crate::lsn::Lsn;
 use crate::sync::Arc;
 
@@ -62,6 +64,8 @@ impl Future for Pending {
 pub struct SubmitFuture<'a> {
     pub(crate) engine: &'a Arc<Engine>,
     pub(crate) batch: Batch,
+    /// The request for relief that was made when the log was found full.
+    pub(crate) relief: Option<u64>,
 }
 
 impl Future for SubmitFuture<'_> {
@@ -69,16 +73,62 @@ impl Future for SubmitFuture<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let submitted = poll_submit(this.engine, &this.batch, &mut None, &mut this.relief, cx);
+        submitted.map_ok(|submitted| Pending { engine: Arc::clone(this.engine), submitted })
+    }
+}
+
+/// Submits once the queue has room, and calls back when the batch is durable. Made by
+/// [`Wal::submit_with_async`](crate::Wal::submit_with_async).
+#[must_use = "nothing is submitted before this is awaited"]
+pub struct SubmitWithFuture<'a> {
+    pub(crate) engine: &'a Arc<Engine>,
+    pub(crate) batch: Batch,
+    /// Taken by the submission that is accepted.
+    pub(crate) whom: Option<Whom<'static>>,
+    pub(crate) relief: Option<u64>,
+}
+
+impl Future for SubmitWithFuture<'_> {
+    type Output = Result<Lsn>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let submitted = poll_submit(this.engine, &this.batch, &mut this.whom, &mut this.relief, cx);
+        submitted.map_ok(|submitted| submitted.lsn)
+    }
+}
+
+impl fmt::Debug for SubmitWithFuture<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubmitWithFuture").field("batch", &self.batch).finish_non_exhaustive()
+    }
+}
+
+fn poll_submit(
+    engine: &Engine,
+    batch: &Batch,
+    whom: &mut Option<Whom<'static>>,
+    relief: &mut Option<u64>,
+    cx: &Context<'_>,
+) -> Poll<Result<Submitted>> {
+    let background = engine.run.background;
+    let mut registered = false;
+    loop {
+        let relieved = relief.is_some_and(|request| engine.is_relieved(request));
         // Without threads nobody else would ever make room.
-        let mode = if this.engine.run.background { Mode::Try } else { Mode::Block };
-        // Registered before the attempt: room made in between is not missed.
-        this.engine.seq.lock().room_wakers.push(cx.waker().clone());
-        match this.engine.submit(&this.batch, mode, None, false) {
-            Err(Error::Busy { .. }) => Poll::Pending,
-            outcome => {
-                let engine = Arc::clone(this.engine);
-                Poll::Ready(outcome.map(|submitted| Pending { engine, submitted }))
+        let mode = if background { Mode::Async { relieved } } else { Mode::Block };
+        match engine.submit_told(batch, mode, whom, false) {
+            Err(Error::Busy { .. }) => {}
+            Err(Error::Full(report)) if background && !relieved => {
+                relief.get_or_insert_with(|| engine.ask_for_relief(report.metadata));
             }
+            outcome => return Poll::Ready(outcome),
         }
+        // Registered before the last attempt: room made in between is not missed.
+        if std::mem::replace(&mut registered, true) {
+            return Poll::Pending;
+        }
+        engine.seq.lock().room_wakers.push(cx.waker().clone());
     }
 }

@@ -96,6 +96,14 @@ impl Replica {
         self.engine.read_entries(&cell, range.start, range.end, max_bytes)
     }
 
+    /// Whether [`Replica::entries`] of the same would find everything in the log's own memory, and ask the file for nothing. Entries that
+    /// are not held, or are damaged, ask it for nothing either. What holds now need not hold a moment later.
+    ///
+    /// For those who must not wait for a disk: what is older is better read by another thread.
+    pub fn is_in_memory(&self, range: Range<u64>, max_bytes: usize) -> bool {
+        self.cell().is_none_or(|cell| self.engine.is_in_memory(&cell, range, max_bytes))
+    }
+
     /// The value of a key of keyed state.
     ///
     /// # Errors

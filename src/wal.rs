@@ -12,7 +12,7 @@ use crate::events::Events;
 use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
 use crate::options::{Options, Progress, ReadMode};
-use crate::pending::{Pending, SubmitFuture};
+use crate::pending::{Pending, SubmitFuture, SubmitWithFuture};
 use crate::recovery::{self, Found, Recovered};
 use crate::replica::Replica;
 use crate::scrub::Scrubbed;
@@ -81,7 +81,17 @@ impl Wal {
 
     /// As [`Wal::submit`], but waits for room without blocking the thread.
     pub fn submit_async(&self, batch: Batch) -> SubmitFuture<'_> {
-        SubmitFuture { engine: &self.engine, batch }
+        SubmitFuture { engine: &self.engine, batch, relief: None }
+    }
+
+    /// As [`Wal::submit_with`], but waits for room without blocking the thread; resolves when the batch was accepted. Where that is
+    /// dropped before, or refused, nothing is submitted and `done` is not called.
+    pub fn submit_with_async(
+        &self,
+        batch: Batch,
+        done: impl FnOnce(Result<Lsn>) + Send + 'static,
+    ) -> SubmitWithFuture<'_> {
+        SubmitWithFuture { engine: &self.engine, batch, whom: Some(Whom::Caller(Box::new(done))), relief: None }
     }
 
     /// As [`Wal::submit`]; `done` is called once with the outcome, in order of LSN, on the thread that wrote the frame. It must be

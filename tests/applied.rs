@@ -221,11 +221,18 @@ impl Run {
         let rep = self.world.get(&id).cloned();
         match (self.rng.random_range(0..10), rep) {
             (0..=3, rep) => {
+                let known = rep.is_some();
                 let mut rep = rep.unwrap_or(Rep { first: 1, ..Rep::default() });
                 // What is applied durably is committed: no suffix is cut below.
                 let from = rep.first.max(rep.applied.unwrap_or(0) + 1).max(rep.last.saturating_sub(2)).max(*asked);
                 let from = from.min(rep.last + 1);
                 let from = self.rng.random_range(from..=rep.last + 1);
+                if known && self.rng.random_bool(0.15) {
+                    batch.truncate_suffix(id, from);
+                    rep.last = from - 1;
+                    self.world.insert(id, rep);
+                    return;
+                }
                 let count = self.rng.random_range(1..=6);
                 let len = *[10, 300, 9000].get(self.rng.random_range(0..3)).expect("three");
                 let entries: Vec<_> = (from..from + count).map(|i| (i, 1, payload(id, i, 1, len))).collect();

@@ -377,6 +377,90 @@ fn a_full_queue_is_busy_to_try_submit_and_waits_for_the_others() {
     wal.try_submit(big(accepted + 2)).expect("there is room again").wait().expect("durable");
 }
 
+/// What is lazy is never written for its own sake: who waits for its room must see to it.
+#[test]
+fn a_task_that_waits_behind_lazy_batches_gets_its_room() {
+    let (gate, wal, _first) = stopped_log(64 << 10);
+    gate.shut(false);
+    wal.sync().expect("written");
+    drop(wal.submit(Batch::new().put(1, b"commit", &[1; 300]).lazy()).expect("submitted"));
+    let whole = |i: u64| {
+        let mut b = Batch::new();
+        b.append(5, &[(i, 1, payload(5, i, 1, 65_400))]);
+        b
+    };
+    let refused = wal.try_submit(whole(1));
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    block_on(async { wal.submit_async(whole(1)).await.expect("submitted").await }).expect("durable");
+    assert_eq!(wal.replica(5).last_index(), 1);
+}
+
+#[test]
+fn a_task_that_waits_for_room_is_told_of_durability_by_its_callback() {
+    let (gate, wal, _first) = stopped_log(64 << 10);
+    let big = |i: u64| {
+        let mut b = Batch::new();
+        b.append(5, &[(i, 1, payload(5, i, 1, 7000))]);
+        b
+    };
+    let (sender, receiver) = mpsc::channel();
+    let done = |i: u64| {
+        let sender = sender.clone();
+        move |outcome: strandlog::Result<strandlog::Lsn>| sender.send((i, outcome.expect("durable"))).expect("heard")
+    };
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut accepted = 0;
+    let mut waiting = loop {
+        let mut submitting = Box::pin(wal.submit_with_async(big(accepted + 1), done(accepted + 1)));
+        match submitting.as_mut().poll(&mut cx) {
+            std::task::Poll::Ready(lsn) => drop(lsn.expect("accepted")),
+            std::task::Poll::Pending => break submitting,
+        }
+        accepted += 1;
+    };
+    assert!((5..=10).contains(&accepted), "{accepted} batches of 7000 bytes in 64 KiB");
+    // One that is dropped while it waits was never there, and nobody is told of it.
+    let mut dropped = Box::pin(wal.submit_with_async(big(accepted + 1), |_| panic!("it was never submitted")));
+    assert!(dropped.as_mut().poll(&mut cx).is_pending());
+    drop(dropped);
+    assert!(receiver.try_recv().is_err() && wal.replica(5).last_index() == accepted);
+    gate.shut(false);
+    let lsn = block_on(&mut waiting).expect("accepted in the end");
+    for i in 1..=accepted + 1 {
+        let (n, at) = receiver.recv().expect("told");
+        assert_eq!(n, i, "in the order of the log");
+        assert!(i <= accepted || at == lsn);
+    }
+    assert_eq!(wal.replica(5).last_index(), accepted + 1);
+}
+
+/// A log is not full before everything was tried that makes room; a task has it done by the log's own thread.
+#[test]
+fn a_task_finds_the_room_that_a_truncation_has_just_made() {
+    let options = small(Placement::Auto).background(true).journal_cap(6 * (64 << 10));
+    let wal = open(options, &Arc::new(SimDisk::new(12 * (64 << 10) + (64 << 10))));
+    let append = |replica: u64, i: u64| {
+        let mut b = Batch::new();
+        b.append(replica, &[(i, 1, payload(replica, i, 1, 9000))]);
+        b
+    };
+    let submit = |b: Batch| block_on(async { wal.submit_async(b).await?.await });
+    let mut last = 0;
+    let error = loop {
+        match submit(append(1, last + 1)) {
+            Ok(_) => last += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, Error::Full(report) if report.holders[0].0 == 1), "{error:?}");
+    for i in 1..=10 {
+        // Lazy: nothing of it is durable, and nothing is free, before somebody asks for it.
+        drop(wal.submit(Batch::new().truncate_prefix(1, i * last / 12).lazy()).expect("submitted"));
+        submit(append(2, i)).unwrap_or_else(|e| panic!("{i} of {last}: {e}"));
+    }
+    assert_sound(&wal, "relieved");
+}
+
 /// It once asked for the superblock, which the cleaner holds while it writes that.
 #[test]
 fn figures_are_given_while_the_superblock_is_being_written() {

@@ -117,6 +117,29 @@ fn whatever_frees_space_gets_through_a_full_log_in_every_order() {
     }
 }
 
+/// It needs nothing but its record: neither room for an entry nor one that could be read.
+#[test]
+fn a_full_log_takes_cuts_of_one_entry_of_half_and_of_all() {
+    for placement in PLACEMENTS {
+        let (image, mut model) = full(placement);
+        let disk = Arc::new(SimDisk::from_image(image));
+        let wal = open(options(placement), &disk);
+        for replica in 1..=REPLICAS {
+            let (first, last) = (model.reps[&replica].first, model.reps[&replica].last());
+            let from = [last, first + (last - first) / 2, first][replica as usize % 3];
+            let op = vec![Op::Cut { replica, from }];
+            wal.commit(batch(&op)).unwrap_or_else(|e| panic!("{placement:?}, {op:?}: {e}"));
+            model.apply(&op);
+        }
+        drop(wal);
+        let wal = open(options(placement), &Arc::new(disk.crash_lost_all()));
+        let found = Model::read(&wal).expect("readable");
+        assert!(found == model, "{placement:?}: {}", model.difference(&found));
+        assert_takes_more(&wal, &mut model);
+        assert_sound(&wal, "cut");
+    }
+}
+
 fn assert_takes_more(wal: &Wal, model: &mut Model) {
     for replica in [2, 6] {
         let index = model.reps[&replica].last() + 1;

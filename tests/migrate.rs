@@ -57,6 +57,11 @@ fn apply(world: &mut World, change: &Change<'_>) {
             rep.before = (first_kept - 1, rep.term(first_kept - 1));
             rep.entries.drain(..n);
         }
+        Change::TruncateSuffix { replica, from } => {
+            if let Some(rep) = world.get_mut(&replica) {
+                rep.entries.truncate((from - rep.bounds().0) as usize);
+            }
+        }
         Change::InstallSnapshot { replica, index, term } => {
             let rep = world.entry(replica).or_default();
             (rep.before, rep.entries) = ((index, term), Vec::new());
@@ -205,6 +210,13 @@ fn a_replica_is_old_then_in_both_then_in_strandlog_alone() {
     // An overwrite from before the mirror's beginning takes that along.
     dual.commit(batch.append(2, &[(7, 2, b"a new leader")])).expect("written to both");
     assert_eq!((old.rep(2).expect("there").bounds(), dual.new_log().replica(2).bounds()), ((4, 7), (7, 7)));
+    // So does a suffix that is cut from before it.
+    dual.commit(batch.append(2, &[(8, 2, b"more")])).expect("written to both");
+    dual.commit(batch.truncate_suffix(2, 8)).expect("cut in both");
+    assert_eq!((old.rep(2).expect("there").bounds(), dual.new_log().replica(2).bounds()), ((4, 7), (7, 7)));
+    dual.commit(batch.truncate_suffix(2, 6)).expect("cut in both");
+    assert_eq!((old.rep(2).expect("there").bounds(), dual.new_log().replica(2).bounds()), ((4, 5), (6, 5)));
+    assert_eq!(dual.differences_of(2).expect("readable"), []);
     dual.commit(batch.install_snapshot(2, 20, 3)).expect("installed in both");
     assert_eq!((dual.stage(2), dual.bounds(2).expect("readable")), (Stage::Switched, Some((21, 20))));
     // One of which nobody knew.
@@ -331,7 +343,12 @@ fn migrate(seed: u64) -> (u64, u64) {
                     batch.truncate_prefix(id, first_kept);
                     apply(&mut after, &Change::TruncatePrefix { replica: id, first_kept });
                 }
-                8 if rng.random_bool(0.3) => {
+                8 if after.contains_key(&id) && rng.random_bool(0.5) => {
+                    let from = rng.random_range(first.max(last.saturating_sub(3))..=last + 1);
+                    batch.truncate_suffix(id, from);
+                    apply(&mut after, &Change::TruncateSuffix { replica: id, from });
+                }
+                8 if rng.random_bool(0.6) => {
                     let (index, term) = ((last + rng.random_range(0..4)).max(1), step);
                     batch.install_snapshot(id, index, term);
                     apply(&mut after, &Change::InstallSnapshot { replica: id, index, term });

@@ -156,6 +156,11 @@ impl Script {
                 let term = self.terms / 8;
                 self.commit(vec![append(1, at, term, &[33, 900]), append(10, deep, term, &[800; 3])]);
             }
+            if round % 5 == 4 {
+                // Suffixes with nothing in their place: of the journal, and of a chain.
+                let cut = |replica, (first, last): (u64, u64), n| Op::Cut { replica, from: first.max(last - n) };
+                self.commit(vec![cut(1, self.bounds(1), 1), cut(14, self.bounds(14), 0)]);
+            }
             if round % 6 == 3 {
                 self.submit(vec![put(2, b"large", round, 5000 + 487 * round as usize), put(4, b"edge", round, 4096)]);
             }

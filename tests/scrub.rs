@@ -101,6 +101,39 @@ fn rot_is_found_quarantined_remembered_and_healed() {
     }
 }
 
+/// What is cut need not be read, and damage goes with the entries that it is of.
+#[test]
+fn a_suffix_that_rotted_is_cut_and_its_damage_goes_with_it() {
+    for placement in PLACEMENTS {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = open(options(placement), &disk);
+        fill(&wal, 1..=3);
+        rot(&disk, 2, 5);
+        rot(&disk, 2, 6);
+        scrub(&wal);
+        assert_quarantined(&wal);
+        // The last entry kept is a rotten one, and then the first one cut.
+        wal.commit(Batch::new().truncate_suffix(2, 6)).expect("cut");
+        assert_eq!((wal.replica(2).bounds(), wal.damage()), ((1, 5), vec![lost(2, 5, 5)]), "{placement:?}");
+        wal.commit(Batch::new().truncate_suffix(2, 5)).expect("cut");
+        let whole = |wal: &Wal, last: u64| {
+            assert_eq!((wal.replica(2).bounds(), wal.damage()), ((1, last), vec![]), "{placement:?}");
+            let read = wal.replica(2).entries(1..5, usize::MAX).expect("whole");
+            assert!((1..).zip(&read).all(|(i, e)| e.data == payload(2, i, 1, 700)) && read.len() == 4);
+        };
+        whole(&wal, 4);
+        drop(wal);
+        let disk = Arc::new(disk.crash_lost_all());
+        let wal = open(options(placement), &disk);
+        whole(&wal, 4);
+        wal.commit(Batch::new().append(2, &[(5, 2, payload(2, 5, 2, 700))])).expect("committed");
+        wal.checkpoint().expect("cleaned");
+        whole(&wal, 5);
+        assert_eq!(wal.replica(2).entry(5).expect("whole").data, payload(2, 5, 2, 700));
+        assert_sound(&wal, "cut");
+    }
+}
+
 /// Were it only forgotten, the log would say that nothing is damaged until it is opened anew.
 #[test]
 fn what_the_cleaner_cannot_read_is_recorded_as_damage_at_once() {

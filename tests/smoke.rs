@@ -116,3 +116,34 @@ fn the_journal_is_reused_for_ever() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.entries, 4 * 21 + 1501);
 }
+
+#[test]
+fn what_is_in_memory_is_told_from_what_must_come_from_the_file() {
+    const LAST: u64 = 800;
+    for placement in [Placement::Auto, Placement::Journal, Placement::Chain] {
+        let disk = Arc::new(SimDisk::new(16 << 20));
+        let options = || options().placement(placement).recent_bytes(1 << 20);
+        let wal = options().open_disk(disk.clone()).unwrap();
+        for i in 1..=LAST {
+            wal.commit(Batch::new().append(1, &[(i, 1, vec![i as u8; 4000])])).unwrap();
+        }
+        drop(wal.submit(Batch::new().append(1, &[(LAST + 1, 1, b"not yet written")])).unwrap());
+        let r = wal.replica(1);
+        let read = || disk.bytes_read();
+        let before = read();
+        assert!(r.is_in_memory(LAST - 20..LAST + 2, usize::MAX), "{placement:?}");
+        r.entries(LAST - 20..LAST + 2, usize::MAX).unwrap();
+        assert_eq!(read(), before, "{placement:?}: it asked the disk");
+        assert!(!r.is_in_memory(1..2, usize::MAX) && !r.is_in_memory(1..LAST, 0), "{placement:?}");
+        r.entries(1..2, usize::MAX).unwrap();
+        assert!(read() > before, "{placement:?}: it was in memory");
+        // From the newest of all backwards, until it is not.
+        let first = (1..LAST).rev().find(|&i| !r.is_in_memory(i..LAST, usize::MAX)).unwrap() + 1;
+        assert!((100..LAST - 20).contains(&first), "{placement:?}: from {first} on");
+        assert!(!r.is_in_memory(first - 1..LAST, 4000) && r.is_in_memory(first..LAST, 4000));
+        assert!(r.is_in_memory(LAST + 5..LAST + 9, 10) && wal.replica(9).is_in_memory(1..2, 10), "there is nothing");
+        drop(wal);
+        let wal = options().open_disk(Arc::new(disk.crash_kept_all())).unwrap();
+        assert!(!wal.replica(1).is_in_memory(LAST - 1..LAST, usize::MAX), "{placement:?}: just opened");
+    }
+}

@@ -17,6 +17,9 @@ const SIZES: [usize; 12] = [0, 1, 17, 256, 700, 1500, 3900, 4096, 4097, 6200, 90
 /// Few replicas, so that they meet often; ids at both ends.
 const IDS: [u64; 6] = [0, 1, 2, 3, 1 << 40, u64::MAX];
 
+/// From here on a truncation's byte cuts the suffix instead.
+const CUTS: u64 = 192;
+
 /// Runs one input.
 ///
 /// # Panics
@@ -131,9 +134,16 @@ impl Run {
     fn truncate(&mut self, id: u64, input: &mut Input<'_>) {
         let by = u64::from(input.u8());
         let Some(replica) = self.draft.0.get_mut(&id) else { return };
-        let first = replica.first + by.min(replica.entries.len() as u64);
-        replica.truncate(first);
-        self.batch.truncate_prefix(id, first);
+        let held = replica.entries.len() as u64;
+        if by >= CUTS {
+            let from = replica.first + (by - CUTS).min(held);
+            replica.cut(from);
+            self.batch.truncate_suffix(id, from);
+        } else {
+            let first = replica.first + by.min(held);
+            replica.truncate(first);
+            self.batch.truncate_prefix(id, first);
+        }
         self.filled = true;
     }
 

@@ -105,6 +105,7 @@ fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
         Body::PutOut { key, piece } => record::encode_put_out(out, id, seq, key, piece),
         Body::Delete { key } => record::encode_delete(out, id, seq, key),
         Body::Truncate { first, prev_term } => record::encode_truncate(out, id, seq, *first, *prev_term),
+        Body::Cut { first } => record::encode_cut(out, id, seq, *first),
         Body::Reset { first, prev_term } => record::encode_reset(out, id, seq, *first, *prev_term),
         Body::Remove => record::encode_remove(out, id, seq),
     }

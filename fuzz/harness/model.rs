@@ -49,6 +49,11 @@ impl Replica {
         self.entries.extend(entries);
     }
 
+    /// What stands at and above `from` goes.
+    pub fn cut(&mut self, from: u64) {
+        self.entries.truncate((from - self.first) as usize);
+    }
+
     pub fn truncate(&mut self, first: u64) {
         while self.first < first
             && let Some(gone) = self.entries.pop_front()

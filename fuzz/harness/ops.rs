@@ -87,6 +87,10 @@ fn op(model: &Model, input: &mut Input<'_>) -> Op {
 fn append(replica: u64, from: u64, input: &mut Input<'_>) -> Op {
     let shape = input.u8();
     let term = u64::from(shape >> 5);
+    if shape & 3 == 0 {
+        // Nothing in the place of what goes.
+        return Op::Cut { replica, from };
+    }
     // Not beyond the last index there is: such a run nobody can even write down.
     let entries = (0..u64::from(shape & 3)).filter_map(|i| Some((from.checked_add(i)?, term, bytes(input)))).collect();
     Op::Append { replica, entries }

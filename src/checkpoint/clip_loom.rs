@@ -99,6 +99,23 @@ fn loom_a_move_never_covers_what_was_written_anew() {
 }
 
 #[test]
+fn loom_a_move_never_brings_back_a_suffix_that_was_cut() {
+    both_ways(
+        |b| {
+            b.truncate_suffix(REPLICA, 2);
+        },
+        |log, moving| {
+            assert!(log.engine.read_entry(&moving.cell, 2).is_err(), "entry 2 came back");
+            let state = moving.cell.lock();
+            assert_eq!((state.first, state.last), (1, 1));
+            assert!(state.places.get(2).is_none(), "it has a place, and is cut");
+            drop(state);
+            assert_eq!(bytes(log, moving, 1).unwrap(), b"one");
+        },
+    );
+}
+
+#[test]
 fn loom_a_move_never_brings_back_a_removed_replica() {
     both_ways(
         |b| {

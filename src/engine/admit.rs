@@ -237,6 +237,15 @@ impl Engine {
                 t.first = t.first.max(first);
                 t.changed = true;
             }
+            // There is nothing to cut, and none is created.
+            What::Cut { .. } if !t.exists => {}
+            What::Cut { from } => {
+                if from < t.first {
+                    return Err(Error::Compacted { replica, index: from, first_index: t.first });
+                }
+                t.last = t.last.min(from - 1);
+                t.changed = true;
+            }
             // Ignored where there is no replica: it creates none.
             What::Applied { .. } if !t.exists => {}
             What::Applied { .. } => {

@@ -86,15 +86,10 @@ impl Engine {
         freed: &mut Vec<Extent>,
     ) {
         let id = cell.id;
-        let chunk = self.geo.chunk_bytes;
         match what {
             What::Append { first, from, to } => {
                 self.create(s, id, state, 1, 0);
-                state.places.cut_from(first, chunk, freed);
-                // A cut may leave a piece with nothing but entries that were truncated before.
-                state.places.drop_below(state.first, chunk, freed);
-                state.terms.cut_from(first);
-                state.cut_damage(first);
+                self.cut(state, first, freed);
                 match pieces {
                     Some(pieces) => self.place(s, id, state, pieces),
                     None => self.append_inline(s, batch, id, state, first, from, to),
@@ -133,6 +128,15 @@ impl Engine {
                 let first = self.hold_back(id, state, first);
                 self.truncate(s, id, state, first, freed);
             }
+            What::Cut { from } => {
+                if state.exists && from <= state.last {
+                    let seq = Self::next_seq(s, id, state);
+                    record::encode_cut(&mut s.open.table, id, seq, from);
+                    self.cut(state, from, freed);
+                    // Admission saw that it is at or above the first, which is no 0.
+                    state.last = from - 1;
+                }
+            }
             What::Applied { index } => self.apply_report(s, cell, state, index, freed),
             What::Reset { index, term } => self.reset(s, id, state, index, term, freed),
             What::Remove => {
@@ -140,6 +144,16 @@ impl Engine {
                 self.remove(s, id, state, freed);
             }
         }
+    }
+
+    /// Entries from `from` on go: where others take their place, and where none does.
+    fn cut(&self, state: &mut ReplicaState, from: u64, freed: &mut Vec<Extent>) {
+        let chunk = self.geo.chunk_bytes;
+        state.places.cut_from(from, chunk, freed);
+        // A cut may leave a piece with nothing but entries that were truncated before.
+        state.places.drop_below(state.first, chunk, freed);
+        state.terms.cut_from(from);
+        state.cut_damage(from);
     }
 
     fn remove(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, freed: &mut Vec<Extent>) {

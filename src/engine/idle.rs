@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Engine;
+use super::{Engine, Relief};
 
 /// How long nothing must happen before the log is sealed. Not on the way to any acknowledgement.
 const IDLE: Duration = Duration::from_millis(100);
@@ -12,24 +12,29 @@ impl Engine {
     pub(crate) fn run_cleaner(&self) {
         let (mut seen, mut sealed) = (0, 0);
         loop {
-            let wanted = {
+            let (wanted, relief) = {
                 let mut cleaner = self.cleaner.lock();
-                if !cleaner.wanted && !cleaner.stop {
+                if !cleaner.wanted && cleaner.relief.asked == cleaner.relief.served && !cleaner.stop {
                     cleaner = self.clean.wait_for(cleaner, IDLE);
                 }
                 if cleaner.stop {
                     return;
                 }
-                std::mem::take(&mut cleaner.wanted)
+                let Relief { asked, served, shrink } = &mut cleaner.relief;
+                let relief = (*asked > *served).then(|| (*asked, std::mem::take(shrink)));
+                (std::mem::take(&mut cleaner.wanted), relief)
             };
             if let Err(error) = self.disk.check_size() {
                 // Written on, it would be a file with holes, and a mapping that kills whoever reads it.
                 self.poison(format!("looking after the file: {error}"), None);
                 return;
             }
-            if wanted {
-                if let Err(error) = self.clean_some() {
+            if wanted || relief.is_some() {
+                if wanted && let Err(error) = self.clean_some() {
                     tracing::warn!(target: "strandlog", %error, "cleaning the journal");
+                }
+                if let Some((request, shrink)) = relief {
+                    self.serve_relief(request, shrink);
                 }
                 // Whoever waits looks again, also where nothing could be freed.
                 let wakers = std::mem::take(&mut self.seq.lock().room_wakers);

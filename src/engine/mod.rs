@@ -87,7 +87,20 @@ pub(crate) struct Completion {
 pub(crate) struct CleanerState {
     /// Somebody waits for a segment.
     pub wanted: bool,
+    /// Somebody waits for room of any kind.
+    pub relief: Relief,
     pub stop: bool,
+}
+
+/// Tasks that found the log full, and wait until everything was tried that may make room.
+#[derive(Debug, Default)]
+pub(crate) struct Relief {
+    /// Requests so far.
+    pub asked: u64,
+    /// Requests up to here were served.
+    pub served: u64,
+    /// The journal may give slabs back for it.
+    pub shrink: bool,
 }
 
 #[derive(Debug)]

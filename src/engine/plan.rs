@@ -106,7 +106,9 @@ impl Engine {
                 What::Applied { .. } => {
                     plan.table += 2 * RECORD_HEAD + (APPLIED_KEY.len() + APPLIED_BYTES) as u64;
                 }
-                What::Truncate { .. } | What::Reset { .. } | What::Remove => plan.table += RECORD_HEAD,
+                What::Truncate { .. } | What::Cut { .. } | What::Reset { .. } | What::Remove => {
+                    plan.table += RECORD_HEAD;
+                }
             }
         }
         self.relieve(plan, batch, &mut direct)?;

@@ -1,6 +1,7 @@
 //! Reading: ask the index under the replica's lock, then touch bytes under none.
 
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -108,6 +109,32 @@ impl Engine {
             }
         }
         Ok(reading.out)
+    }
+
+    /// Whether what such a reading would answer is in memory. Looks at each entry that it may have to read, and no further.
+    pub(crate) fn is_in_memory(&self, cell: &Cell, range: Range<u64>, max_bytes: usize) -> bool {
+        let state = cell.lock();
+        // Behind the lock: locations that it shows lie below this head.
+        let (head, recent) = (self.head(), self.recent.since().min(self.durable()));
+        let mut bytes = 0;
+        for index in range.start.max(state.first)..range.end.min(state.last.saturating_add(1)) {
+            if bytes > max_bytes {
+                break;
+            }
+            let (here, len) = match state.places.get(index) {
+                None => (true, 0),
+                Some(Place::Journal(loc)) => (loc.lsn(head) >= recent, loc.len() as usize),
+                // Its entries' lengths are in the piece: each is taken for the mean of them.
+                Some(Place::Chain(piece)) => {
+                    (piece.mem.is_some(), piece.desc.bytes as usize / piece.desc.slots.max(1) as usize)
+                }
+            };
+            if !here {
+                return false;
+            }
+            bytes = bytes.saturating_add(len);
+        }
+        true
     }
 
     /// Reads on within one piece, or a run of the journal. `false`: the byte limit is met.

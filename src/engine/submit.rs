@@ -7,7 +7,7 @@ use super::Engine;
 use super::admit::Admission;
 use super::plan::Plan;
 use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, FullReport, Result};
 use crate::events::Waits;
 use crate::journal::{Sequencer, Ticket, Whom};
 use crate::lsn::Lsn;
@@ -36,6 +36,9 @@ pub(crate) enum Mode {
     Block,
     /// Say `Busy`.
     Try,
+    /// Say `Busy`, and be told when to ask again. Before it was `relieved` ([`Engine::ask_for_relief`]), `Full` is no last word, and
+    /// nobody is told of it.
+    Async { relieved: bool },
 }
 
 /// Where the batch went.
@@ -63,6 +66,18 @@ impl Engine {
     ///
     /// `lead`: the caller means to write the frame itself, so nobody is woken for it.
     pub(crate) fn submit(&self, batch: &Batch, mode: Mode, whom: Option<Whom<'_>>, lead: bool) -> Result<Submitted> {
+        let mut whom = whom;
+        self.submit_told(batch, mode, &mut whom, lead)
+    }
+
+    /// As [`Engine::submit`]; whom to tell is taken only from a batch that is accepted.
+    pub(crate) fn submit_told(
+        &self,
+        batch: &Batch,
+        mode: Mode,
+        whom: &mut Option<Whom<'_>>,
+        lead: bool,
+    ) -> Result<Submitted> {
         self.writable()?;
         batch.check()?;
         // Taken, not borrowed: while this one waits, callbacks may submit on the same thread.
@@ -77,12 +92,12 @@ impl Engine {
         &self,
         batch: &Batch,
         mode: Mode,
-        whom: Option<Whom<'_>>,
+        whom: &mut Option<Whom<'_>>,
         lead: bool,
         scratch: &mut Scratch,
     ) -> Result<Submitted> {
         let Scratch { plan, adm } = scratch;
-        let mode = if COMPLETING.with(ThreadCell::get) { Mode::Try } else { mode };
+        let mode = if mode == Mode::Block && COMPLETING.with(ThreadCell::get) { Mode::Try } else { mode };
         self.plan(batch, plan)?;
         adm.resolve(&self.registry, batch);
         let mut relief = 0;
@@ -95,10 +110,12 @@ impl Engine {
             }
             let (waiting, limit) = (s.waiting_bytes(), self.run.queue_bytes as u64);
             if waiting > 0 && waiting + plan.bytes() > limit {
-                if mode == Mode::Try {
+                // Also for who does not wait: what is lazy would never make room for who comes again.
+                s.open.wanted |= s.open.batches > 0;
+                if mode != Mode::Block {
+                    self.wake_writer(&s);
                     return Err(Error::Busy { queued: waiting, limit });
                 }
-                s.open.wanted |= s.open.batches > 0;
                 let asked = Instant::now();
                 s = self.wait_for_writer(s);
                 waits.queue += asked.elapsed();
@@ -108,7 +125,7 @@ impl Engine {
             let room = self.admit(adm, &s.accounts, mode == Mode::Block || self.run.background);
             if let Err(why) = room {
                 if why.grow {
-                    if mode == Mode::Try {
+                    if mode != Mode::Block {
                         s.accounts.press();
                         self.want_segments();
                         return Err(Error::Busy { queued: waiting, limit });
@@ -121,7 +138,10 @@ impl Engine {
                 }
                 let pending = self.pool.lock().pending() > 0;
                 drop(s);
-                if mode == Mode::Try || relief == 2 {
+                if mode == (Mode::Async { relieved: false }) {
+                    return Err(Error::Full(Box::new(FullReport { metadata: why.metadata, ..FullReport::default() })));
+                }
+                if mode != Mode::Block || relief == 2 {
                     return Err(self.full(plan, why));
                 }
                 relief += 1;
@@ -129,11 +149,8 @@ impl Engine {
                     // Something was truncated a moment ago: make that durable, and look again.
                     self.release_space()?;
                 } else {
-                    // What is settled needs no reservation any more, and an empty journal can give slabs back.
                     relief = 2;
-                    self.clean_all()?;
-                    self.release_space()?;
-                    while !why.metadata && self.shrink_journal()? {}
+                    self.relieve_all(!why.metadata)?;
                 }
                 s = self.seq.lock();
                 continue;
@@ -142,7 +159,7 @@ impl Engine {
             if !s.make_room(plan.payload, table, adm.class, &self.segment_map, &self.recent) {
                 // What was closed to make room is ready to go.
                 self.wake_writer(&s);
-                if mode == Mode::Try {
+                if mode != Mode::Block {
                     self.want_segments();
                     return Err(Error::Busy { queued: waiting, limit });
                 }
@@ -159,7 +176,7 @@ impl Engine {
             }
             self.apply(&mut s, batch, plan, adm);
             s.open.times.joined(waits);
-            return Ok(self.submitted(&mut s, batch.lazy, whom, lead));
+            return Ok(self.submitted(&mut s, batch.lazy, whom.take(), lead));
         }
     }
 
@@ -184,6 +201,40 @@ impl Engine {
             self.want_segments();
         }
         Submitted { lsn, ticket, writer_busy: s.open.wanted && self.writer_will(s) }
+    }
+
+    /// Everything that may make room for an append: what is settled needs no reservation any more, and an empty journal can give slabs
+    /// back.
+    fn relieve_all(&self, shrink: bool) -> Result<()> {
+        self.clean_all()?;
+        self.release_space()?;
+        while shrink && self.shrink_journal()? {}
+        Ok(())
+    }
+
+    /// Asks the cleaner thread to do for a task what a caller that may block does itself. Answers the number of the request; tasks that
+    /// wait for room are woken when it is done.
+    pub(crate) fn ask_for_relief(&self, metadata: bool) -> u64 {
+        let mut cleaner = self.cleaner.lock();
+        cleaner.relief.asked += 1;
+        cleaner.relief.shrink |= !metadata;
+        self.clean.notify_all();
+        cleaner.relief.asked
+    }
+
+    /// Whether this request was served.
+    pub(crate) fn is_relieved(&self, request: u64) -> bool {
+        self.cleaner.lock().relief.served >= request
+    }
+
+    /// The cleaner thread's part of it.
+    pub(super) fn serve_relief(&self, request: u64, shrink: bool) {
+        let served = self.release_space().and_then(|()| self.relieve_all(shrink));
+        if let Err(error) = served {
+            // Where the log has ended, who asked is told by the next attempt.
+            tracing::warn!(target: "strandlog", %error, "making room");
+        }
+        self.cleaner.lock().relief.served = request;
     }
 
     pub(crate) fn wake_writer(&self, s: &Sequencer) {

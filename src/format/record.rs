@@ -117,6 +117,11 @@ pub enum Body<'a> {
         /// Term of `first - 1`.
         prev_term: u64,
     },
+    /// Entries from `first` on are gone.
+    Cut {
+        /// The next index.
+        first: u64,
+    },
     /// A snapshot was installed: every entry is gone, the next index is `first`.
     Reset {
         /// The next index.
@@ -139,6 +144,7 @@ const DELETE: u8 = 8;
 const TRUNCATE: u8 = 9;
 const RESET: u8 = 10;
 const REMOVE: u8 = 11;
+const CUT: u8 = 12;
 
 /// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,6 +251,12 @@ pub fn encode_truncate(out: &mut Vec<u8>, replica: u64, seq: u16, first: u64, pr
     varint::encode(prev_term, out);
 }
 
+/// Appends a suffix truncation.
+pub fn encode_cut(out: &mut Vec<u8>, replica: u64, seq: u16, first: u64) {
+    head(out, CUT, replica, seq);
+    varint::encode(first, out);
+}
+
 /// Appends a snapshot reset.
 pub fn encode_reset(out: &mut Vec<u8>, replica: u64, seq: u16, first: u64, prev_term: u64) {
     head(out, RESET, replica, seq);
@@ -322,6 +334,11 @@ impl<'a> Records<'a> {
                 if kind == TRUNCATE { Body::Truncate { first, prev_term } } else { Body::Reset { first, prev_term } }
             }
             REMOVE => Body::Remove,
+            CUT => {
+                let first = r.varint()?;
+                (first > 0).then_some(())?;
+                Body::Cut { first }
+            }
             _ => return None,
         })
     }
@@ -402,8 +419,9 @@ mod tests {
         encode_truncate(&mut t, 4, 8, 77, 8);
         encode_reset(&mut t, 4, 9, 78, 9);
         encode_remove(&mut t, 4, 65535);
+        encode_cut(&mut t, 5, 11, 300);
         let got: Vec<_> = Records::new(Reader::new(&t), 10).collect::<Result<_, _>>().unwrap();
-        assert_eq!(got.len(), 11);
+        assert_eq!(got.len(), 12);
         assert_eq!(got[0].body, Body::Core(core));
         let Body::Append { first: 5, term: 6, lens } = got[1].body else { panic!("{:?}", got[1]) };
         assert_eq!(lens.iter().collect::<Vec<_>>(), [0, 300]);
@@ -411,6 +429,7 @@ mod tests {
         assert_eq!(got[5].body, Body::Put { key: b"k", value: b"v" });
         assert_eq!(got[9].body, Body::Reset { first: 78, prev_term: 9 });
         assert_eq!((got[10].replica, got[10].seq), (4, 65535));
+        assert_eq!(got[11], Record { replica: 5, seq: 11, body: Body::Cut { first: 300 } });
         for cut in 0..t.len() {
             let _ = Records::new(Reader::new(&t[..cut]), 10).count();
         }
@@ -488,6 +507,8 @@ mod tests {
         assert!(!piece(0, 1) && !piece(1, 0), "an index 0, and a piece of nothing");
         assert!(whole(&|t| encode_truncate(t, 1, 0, 1, 0)) && whole(&|t| encode_reset(t, 1, 0, u64::MAX, 0)));
         assert!(!whole(&|t| encode_truncate(t, 1, 0, 0, 0)) && !whole(&|t| encode_reset(t, 1, 0, 0, 0)));
+        assert!(whole(&|t| encode_cut(t, 1, 0, 1)) && whole(&|t| encode_cut(t, 1, 0, u64::MAX)));
+        assert!(!whole(&|t| encode_cut(t, 1, 0, 0)));
         // As many lengths as there are bytes left, and one more.
         let lens =
             |bytes: &[u8]| Lens::decode(&mut Reader::new(bytes)).map(|l| (l.count(), l.iter().collect::<Vec<_>>()));

@@ -124,6 +124,11 @@ impl Recent {
         }
     }
 
+    /// Where the oldest of them begins: from there on every frame that was sealed is here.
+    pub fn since(&self) -> u64 {
+        self.frames.read().front().map_or(u64::MAX, |f| f.lsn)
+    }
+
     /// The frame that holds `lsn`.
     pub fn find(&self, lsn: u64) -> Option<Arc<FrameMem>> {
         let frames = self.frames.read();

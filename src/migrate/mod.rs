@@ -186,6 +186,7 @@ impl<O: OldLog> DualWrite<O> {
                 }
                 What::Delete { key } => Change::Delete { replica, key: batch.bytes_of(key) },
                 What::Truncate { first } => Change::TruncatePrefix { replica, first_kept: first },
+                What::Cut { from } => Change::TruncateSuffix { replica, from },
                 What::Reset { index, term } => Change::InstallSnapshot { replica, index, term },
                 What::Remove => Change::Remove { replica },
                 // Strandlog's own affair.
@@ -203,16 +204,17 @@ impl<O: OldLog> DualWrite<O> {
             let id = op.replica;
             let first_held = firsts.entry(id).or_insert_with(|| self.new.replica(id).first_index());
             match op.what {
-                What::Append { first, .. } => {
-                    let entries = entries_of(batch, op.what);
-                    if mirrored.contains(&id) && first < *first_held {
-                        let before = first.saturating_sub(1);
-                        let term = self.old.term(id, before).map_err(MigrateError::Old)?;
-                        copy.install_snapshot(id, before, term);
-                        *first_held = first;
-                    }
-                    copy.append(id, &entries);
+                What::Append { first: from, .. } | What::Cut { from }
+                    if mirrored.contains(&id) && from < *first_held =>
+                {
+                    let before = from.saturating_sub(1);
+                    let term = self.old.term(id, before).map_err(MigrateError::Old)?;
+                    copy.install_snapshot(id, before, term);
+                    *first_held = from;
+                    copy.append(id, &entries_of(batch, op.what));
                 }
+                What::Append { .. } => drop(copy.append(id, &entries_of(batch, op.what))),
+                What::Cut { from } => drop(copy.truncate_suffix(id, from)),
                 What::Put { key, value } => drop(copy.put(id, batch.bytes_of(key), batch.bytes_of(value))),
                 What::Delete { key } => drop(copy.delete(id, batch.bytes_of(key))),
                 What::Truncate { first } => {

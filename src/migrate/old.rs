@@ -83,6 +83,13 @@ pub enum Change<'a> {
         /// The first that stays.
         first_kept: u64,
     },
+    /// This entry goes, and every one behind it.
+    TruncateSuffix {
+        /// The replica.
+        replica: u64,
+        /// The first that goes.
+        from: u64,
+    },
     /// A snapshot was installed: every entry goes, the next index is one behind; keyed state stays.
     InstallSnapshot {
         /// The replica.

@@ -443,6 +443,12 @@ impl Replaying<'_> {
                     self.state.clip_damage();
                 }
             }
+            Body::Cut { first } => {
+                self.cut(first, chunk);
+                // What is cut was held, also where the record that brought it is lost.
+                self.state.exists = true;
+                self.state.last = first - 1;
+            }
             Body::Reset { first, prev_term } => {
                 self.state.places.clear(&mut gone);
                 self.state.terms.clear();

@@ -16,6 +16,8 @@ pub enum What {
     Overwrite,
     /// The older half is truncated.
     Truncate,
+    /// The last two entries are cut, and nothing comes in their place.
+    Cut,
     Remove,
     Put,
     /// A snapshot is installed, ahead of the log.
@@ -39,8 +41,8 @@ pub enum Step {
 }
 
 pub const REPLICAS: [u64; 2] = [1, 2];
-const WHATS: [What; 7] =
-    [What::Small, What::Large, What::Overwrite, What::Truncate, What::Remove, What::Put, What::Reset];
+const WHATS: [What; 8] =
+    [What::Small, What::Large, What::Overwrite, What::Truncate, What::Cut, What::Remove, What::Put, What::Reset];
 
 pub fn alphabet() -> impl Iterator<Item = Step> {
     let asked = WHATS.into_iter().flat_map(|what| REPLICAS.map(|replica| (what, replica)));
@@ -72,6 +74,7 @@ pub fn ops(what: What, replica: u64, nth: u64, model: &Model) -> Option<Vec<Op>>
         What::Large => vec![append(replica, last + 1, term, &[LARGE])],
         What::Overwrite if held => vec![append(replica, last.saturating_sub(1).max(first), term, &[170])],
         What::Truncate if held => vec![Op::Truncate { replica, first: first + (last - first).div_ceil(2).max(1) }],
+        What::Cut if held => vec![Op::Cut { replica, from: last.saturating_sub(1).max(first) }],
         What::Remove if rep.is_some() => vec![Op::Remove { replica }],
         What::Put => vec![put(replica, term, 40)],
         What::Reset => vec![Op::Reset { replica, index: last + 10, term }],

@@ -12,6 +12,7 @@ pub enum Op {
     Put { replica: u64, key: Vec<u8>, value: Bytes },
     Delete { replica: u64, key: Vec<u8> },
     Truncate { replica: u64, first: u64 },
+    Cut { replica: u64, from: u64 },
     Reset { replica: u64, index: u64, term: u64 },
     Remove { replica: u64 },
 }
@@ -27,6 +28,7 @@ impl fmt::Debug for Op {
             Op::Put { replica, key, value } => write!(f, "put({replica}: {key:x?} {} bytes)", value.len()),
             Op::Delete { replica, key } => write!(f, "delete({replica}: {key:x?})"),
             Op::Truncate { replica, first } => write!(f, "truncate({replica}: {first})"),
+            Op::Cut { replica, from } => write!(f, "cut({replica}: {from})"),
             Op::Reset { replica, index, term } => write!(f, "reset({replica}: {index}@{term})"),
             Op::Remove { replica } => write!(f, "remove({replica})"),
         }
@@ -42,6 +44,7 @@ pub fn batch(ops: &[Op]) -> Batch {
             Op::Put { replica, key, value } => batch.put(*replica, key, value),
             Op::Delete { replica, key } => batch.delete(*replica, key),
             Op::Truncate { replica, first } => batch.truncate_prefix(*replica, *first),
+            Op::Cut { replica, from } => batch.truncate_suffix(*replica, *from),
             Op::Reset { replica, index, term } => batch.install_snapshot(*replica, *index, *term),
             Op::Remove { replica } => batch.remove(*replica),
         };
@@ -128,6 +131,9 @@ impl Model {
         }
         for op in ops {
             // What a batch can know of itself is refused first.
+            if let Op::Cut { replica, from: 0 } = op {
+                return Err(Refusal::Contradiction { replica: *replica });
+            }
             if let Op::Append { replica, entries } = op
                 && let Some(&(head, ..)) = entries.first()
             {
@@ -180,6 +186,16 @@ impl Model {
                     a.first = a.first.max(*first);
                     a.changed = true;
                 }
+                Op::Cut { from, .. } => {
+                    if !a.exists {
+                        continue;
+                    }
+                    if *from < a.first {
+                        return Err(Refusal::Compacted { replica, index: *from, first_index: a.first });
+                    }
+                    a.last = a.last.min(from - 1);
+                    a.changed = true;
+                }
                 Op::Reset { index, .. } => {
                     if *index == u64::MAX {
                         return Err(Refusal::Contradiction { replica });
@@ -222,6 +238,11 @@ impl Model {
                     r.prev_term = r.entries.get(&(first - 1)).expect("it is held").0;
                     r.entries = r.entries.split_off(first);
                     r.first = *first;
+                }
+                Op::Cut { from, .. } => {
+                    if let Some(r) = self.reps.get_mut(&replica) {
+                        r.entries.split_off(from);
+                    }
                 }
                 Op::Reset { index, term, .. } => {
                     let r = self.reps.entry(replica).or_default();
@@ -302,6 +323,7 @@ impl Op {
             | Op::Put { replica, .. }
             | Op::Delete { replica, .. }
             | Op::Truncate { replica, .. }
+            | Op::Cut { replica, .. }
             | Op::Reset { replica, .. }
             | Op::Remove { replica } => replica,
         }

@@ -142,6 +142,12 @@ impl Work {
                 };
                 Op::Reset { replica, index, term: self.term }
             }
+            // Whatever it cuts, nothing, or all.
+            97..=99 if before.is_some() => {
+                let reach = if self.rng.random_bool(0.7) { 4 } else { u64::MAX };
+                let least = first.max(last.saturating_sub(reach));
+                Op::Cut { replica, from: self.rng.random_range(least..=last.saturating_add(2)) }
+            }
             96 if fresh && before.is_some() => Op::Remove { replica },
             _ => return None,
         })
@@ -165,7 +171,7 @@ impl Work {
         Op::Append { replica, entries }
     }
 
-    /// Truncates or removes whoever holds most.
+    /// Truncates, cuts or removes whoever holds most.
     pub fn relief(&mut self, model: &Model) -> Vec<Op> {
         let mut reps: Vec<_> = model.reps.iter().collect();
         reps.sort_by_key(|(_, r)| std::cmp::Reverse(r.bytes()));
@@ -177,6 +183,10 @@ impl Work {
             }
             let (first, last) = (r.first, r.last());
             let mid = first + (last - first) / 2;
+            if self.rng.random_range(0..6) == 0 {
+                ops.push(Op::Cut { replica, from: self.rng.random_range(first..=mid) });
+                continue;
+            }
             ops.push(Op::Truncate { replica, first: self.rng.random_range(mid..=last) });
         }
         ops
@@ -189,13 +199,14 @@ impl Work {
         let one = |i: u64| vec![(i, 1, payload(replica, i, 1, 10))];
         // Something that would be fine comes first: it must not take effect either.
         let mut ops = vec![Op::Put { replica: 3, key: b"n".to_vec(), value: payload(3, 0, 0, 20) }];
-        let bad = match self.rng.random_range(0..8) {
+        let bad = match self.rng.random_range(0..9) {
             0 => Op::Append { replica, entries: one(last.saturating_add(2)) },
             1 => Op::Append { replica, entries: one(first.saturating_sub(1)) },
             2 => Op::Append { replica, entries: one(0) },
             3 => Op::Append { replica, entries: [one(last.saturating_add(1)), one(last.saturating_add(3))].concat() },
             4 => Op::Truncate { replica, first: last.saturating_add(2) },
             5 => Op::Reset { replica, index: u64::MAX, term: 1 },
+            7 => Op::Cut { replica, from: first.saturating_sub(1) },
             6 => {
                 ops.push(Op::Put { replica, key: b"x".to_vec(), value: Bytes::new() });
                 Op::Remove { replica }

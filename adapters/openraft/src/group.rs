@@ -97,8 +97,12 @@ impl Group {
     }
 
     /// Appends: readable on return, `done` when durable, after all that was written before. What lies at and behind the first index is
-    /// overwritten; what was purged is not stored again.
-    pub fn append(&self, entries: &Encoded, done: impl FnOnce(strandlog::Result<Lsn>) + Send + 'static) -> Result<()> {
+    /// overwritten; what was purged is not stored again. While the log has no room it waits, and blocks no thread.
+    pub async fn append(
+        &self,
+        entries: Encoded,
+        done: impl FnOnce(strandlog::Result<Lsn>) + Send + 'static,
+    ) -> Result<()> {
         let held = self.held();
         let mut slots = entries.slots();
         let mut batch = Batch::new();
@@ -113,7 +117,7 @@ impl Group {
             if held.contains(&first) {
                 // By itself, so that no reader takes the old end for the new one's beginning.
                 if let Some(cut) = self.cut(first)? {
-                    drop(self.wal.submit(cut)?);
+                    drop(self.wal.submit_async(cut).await?);
                     self.cuts.fetch_add(1, Ordering::AcqRel);
                 }
             } else if first > held.end && held.is_empty() && self.replica.get(PURGED)?.is_none() {
@@ -124,7 +128,7 @@ impl Group {
             }
             batch.append(self.id(), &slots);
         }
-        self.wal.submit_with(batch, done)?;
+        self.wal.submit_with_async(batch, done).await?;
         Ok(())
     }
 
@@ -141,8 +145,6 @@ impl Group {
     }
 
     /// The batch that cuts off everything from index `end` on, if there is anything.
-    ///
-    /// The log cuts where something is appended, so the last entry kept is appended once more.
     fn cut(&self, end: u64) -> Result<Option<Batch>> {
         let held = self.held();
         if end >= held.end {
@@ -152,11 +154,7 @@ impl Group {
             return Err(self.not_continuous(end));
         }
         let mut batch = Batch::new();
-        if end == held.start {
-            batch.install_snapshot(self.id(), end, self.replica.term(end)?);
-        } else {
-            batch.append(self.id(), &[self.replica.entry(end)?]);
-        }
+        batch.truncate_suffix(self.id(), end.saturating_add(1));
         Ok(Some(batch))
     }
 

@@ -105,7 +105,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         let done = move |outcome: strandlog::Result<_>| {
             callback.io_completed(outcome.map(drop).map_err(|error| crate::Error::Log(error).into()));
         };
-        Ok(self.group.append(&entries, done)?)
+        Ok(self.group.append(entries, done).await?)
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<C>>) -> io::Result<()> {

@@ -111,7 +111,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         let done = move |outcome: strandlog::Result<_>| {
             callback.log_io_completed(outcome.map(drop).map_err(|error| Error::Log(error).into()));
         };
-        self.group.append(&entries, done).map_err(writing::<C>)
+        self.group.append(entries, done).await.map_err(writing::<C>)
     }
 
     async fn truncate(&mut self, log_id: LogId<NodeId<C>>) -> Stored<C, ()> {

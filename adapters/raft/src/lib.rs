@@ -11,6 +11,8 @@
 //! 4. when the durable watermark passes, [`PersistQueue::poll`] hands back what may happen now:
 //!    [`on_persist_ready`](raft::RawNode::on_persist_ready), and the messages that had to wait.
 //!
+//! A follower that lags asks for entries which may have to come from the disk: a [`FetchQueue`] reads them on another thread.
+//!
 //! No poller thread ever waits for the disk, a leader's messages leave before its own entries are
 //! durable, and a follower's acknowledgement never does.
 //!
@@ -32,6 +34,7 @@
 
 pub mod codec;
 mod error;
+mod fetch;
 mod queue;
 mod round;
 mod snapshot;
@@ -40,6 +43,7 @@ mod waiting;
 mod write;
 
 pub use error::{Error, Result};
+pub use fetch::{FetchQueue, Fetched};
 pub use queue::PersistQueue;
 pub use round::Round;
 pub use snapshot::SnapshotSource;

@@ -9,6 +9,7 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use strandlog::{Replica, Wal};
 
 use crate::codec::{DecodeError, entry, state};
+use crate::fetch::Fetching;
 use crate::{APPLIED, CONF_STATE, Error, HARD_STATE, Result, SnapshotSource};
 
 /// One raft group in a [`Wal`]: the [`Storage`] that its [`RawNode`](raft::RawNode) reads.
@@ -25,6 +26,7 @@ pub struct GroupStorage {
     pub(crate) hard_state: HardState,
     pub(crate) conf_state: ConfState,
     pub(crate) applied: u64,
+    pub(crate) fetching: Option<Fetching>,
     source: Option<Box<dyn SnapshotSource>>,
 }
 
@@ -59,6 +61,7 @@ impl GroupStorage {
             conf_state: conf_state.unwrap_or_default(),
             applied,
             source: None,
+            fetching: None,
             replica,
         };
         storage.check(hard_state.is_some())?;
@@ -154,20 +157,7 @@ impl GroupStorage {
 
     /// Entries `[low, high)`, as many as `max_size` bytes of them hold and one at least.
     pub fn read_entries(&self, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<Entry>> {
-        if low >= high {
-            return Ok(Vec::new());
-        }
-        // An encoded entry is smaller than the form by which raft counts: the log cuts off too little,
-        // never too much, and raft's own limit does the rest.
-        let bytes = max_size.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        let stored = self.replica.entries(low..high, bytes)?;
-        let mut entries = Vec::with_capacity(stored.len());
-        for one in &stored {
-            let decoded = entry::decode(one.index, one.term, &one.data);
-            entries.push(decoded.map_err(|e| self.undecodable("entry", e))?);
-        }
-        limit_size(&mut entries, max_size);
-        Ok(entries)
+        read_entries(&self.replica, low, high, max_size)
     }
 
     fn checkpoint_snapshot(&self, request_index: u64) -> raft::Result<Snapshot> {
@@ -181,6 +171,27 @@ impl GroupStorage {
         }
         Ok(snapshot_of(index, term, &self.conf_state, data))
     }
+}
+
+/// An encoded entry is smaller than the form by which raft counts: the log cuts off too little, never too much, and raft's own
+/// limit does the rest.
+fn payload_limit(max_size: Option<u64>) -> usize {
+    max_size.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
+}
+
+pub(crate) fn read_entries(replica: &Replica, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<Entry>> {
+    if low >= high {
+        return Ok(Vec::new());
+    }
+    let stored = replica.entries(low..high, payload_limit(max_size))?;
+    let mut entries = Vec::with_capacity(stored.len());
+    for one in &stored {
+        let decoded = entry::decode(one.index, one.term, &one.data);
+        let undecodable = |source| Error::Decode { group: replica.id(), what: "entry", source };
+        entries.push(decoded.map_err(undecodable)?);
+    }
+    limit_size(&mut entries, max_size);
+    Ok(entries)
 }
 
 pub(crate) fn snapshot_of(index: u64, term: u64, conf_state: &ConfState, data: Bytes) -> Snapshot {
@@ -202,9 +213,18 @@ impl Storage for GroupStorage {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        Ok(self.read_entries(low, high, max_size.into())?)
+        let max_size = max_size.into();
+        if let Some(fetching) = self.fetching.as_ref().filter(|_| context.can_async() && low < high) {
+            let (first, last) = self.replica.bounds();
+            // What is out of bounds is refused at once.
+            let held = first <= low && high - 1 <= last;
+            if held && !self.replica.is_in_memory(low..high, payload_limit(max_size)) {
+                return fetching.entries(&self.replica, (low, high), max_size, context);
+            }
+        }
+        Ok(self.read_entries(low, high, max_size)?)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {

@@ -65,6 +65,16 @@ impl GroupStorage {
         Ok(())
     }
 
+    /// Cuts off the entries from `from` on, none of them committed. Raft needs no such thing, it overwrites; this is for whoever gives up
+    /// on them from outside, before the group is driven.
+    pub fn cut(&self, batch: &mut Batch, from: u64) -> Result<()> {
+        if from <= self.hard_state.commit.max(self.applied) {
+            return Err(Error::Misuse { group: self.group(), what: "a committed entry is not cut off" });
+        }
+        batch.truncate_suffix(self.group(), from);
+        Ok(())
+    }
+
     /// Writes a hard state.
     pub fn set_hard_state(&mut self, batch: &mut Batch, hard_state: &HardState) {
         batch.put(self.group(), HARD_STATE, &state::encode_hard_state(hard_state));

@@ -47,7 +47,7 @@ pub struct NodeArgs {
     /// Its size, where there is none yet.
     #[arg(long)]
     pub log_bytes: u64,
-    /// Milliseconds between a leader's signs of life; an election begins after three to six times as long without one.
+    /// Milliseconds between a leader's signs of life.
     #[arg(long)]
     pub heartbeat: u64,
 }
@@ -129,11 +129,13 @@ async fn open(args: &NodeArgs) -> io::Result<Node> {
 fn config(heartbeat: u64) -> io::Result<Config> {
     let config = Config {
         heartbeat_interval: heartbeat,
-        election_timeout_min: heartbeat * 3,
-        election_timeout_max: heartbeat * 6,
+        // A leader's lease lasts the longer of these; an election begins so long after it.
+        election_timeout_min: heartbeat * 2,
+        election_timeout_max: heartbeat * 3,
+        enable_pre_vote: Some(true),
         install_snapshot_timeout: PATIENCE.as_millis() as u64,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(200),
-        max_in_snapshot_log_to_keep: 50,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(50),
+        max_in_snapshot_log_to_keep: 20,
         // A thousand groups that cannot reach a node must not spend their time on trying.
         backoff: "1s".into(),
         ..Config::default()

@@ -23,7 +23,7 @@ pub struct ClusterArgs {
     /// Size of each node's log in MiB.
     #[arg(long, default_value_t = 512)]
     pub log_mib: u64,
-    /// Milliseconds between a leader's signs of life; by default longer with more groups.
+    /// Milliseconds between a leader's signs of life; by default as many as there are groups.
     #[arg(long)]
     pub heartbeat: Option<u64>,
 }
@@ -47,7 +47,7 @@ pub struct LoadArgs {
 /// Starts the nodes, and forms the groups that are not there yet.
 pub async fn start(dir: &Path, args: &ClusterArgs) -> Outcome<(Nodes, Arc<Client>)> {
     let began = Instant::now();
-    let heartbeat = args.heartbeat.unwrap_or(200 + args.groups);
+    let heartbeat = args.heartbeat.unwrap_or(args.groups.max(100));
     let mut nodes = Nodes::new(dir, NODES, args.groups, args.log_mib << 20, heartbeat)?;
     for id in 0..NODES as usize {
         let pid = nodes.start(id)?;

@@ -7,9 +7,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use futures_util::FutureExt;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
-use strandlog::Wal;
 use strandlog::disk::sim::SimDisk;
 use strandlog::disk::{Disk, DiskInfo, Map};
+use strandlog::{Options, Wal};
 
 use crate::support::{
     Store, Types, append_later, disk, entry, held, indexes, log_id, open, options, store, told_already, vote,
@@ -70,13 +70,17 @@ impl Disk for Gate {
 }
 
 fn gated() -> (Arc<Gate>, Arc<Wal>) {
+    gated_with(options())
+}
+
+fn gated_with(options: Options) -> (Arc<Gate>, Arc<Wal>) {
     let gate = Arc::new(Gate {
         disk: disk(),
         shut: Mutex::new(false),
         opened: Condvar::new(),
         waited: AtomicBool::new(false),
     });
-    let wal = Arc::new(options().open_disk(Arc::clone(&gate) as Arc<dyn Disk>).unwrap());
+    let wal = Arc::new(options.open_disk(Arc::clone(&gate) as Arc<dyn Disk>).unwrap());
     (gate, wal)
 }
 
@@ -111,6 +115,38 @@ async fn appends_return_and_can_be_read_while_the_disk_writes_and_are_told_in_or
             told_already(&mut before).expect("told before the later one").unwrap();
         }
     }
+}
+
+/// One thread for everything: if an append blocked it, nobody would ever open the gate.
+#[tokio::test]
+async fn an_append_that_finds_the_queue_full_waits_and_its_thread_goes_on() {
+    let (gate, wal) = gated_with(options().queue_bytes(64 << 10));
+    let mut group = store(&wal, 1);
+    gate.set(true);
+    let text = "a long line ".repeat(400);
+    let mut told = Vec::new();
+    loop {
+        let index = told.len() as u64;
+        assert!(index < 50, "the queue is never full");
+        let (signal, later) = Types::oneshot();
+        told.push(later);
+        let mut appending = Box::pin(group.append([entry(1, index, &text)], IOFlushed::signal(signal)));
+        if let Some(outcome) = (&mut appending).now_or_never() {
+            outcome.unwrap();
+            continue;
+        }
+        assert_eq!(wal.replica(1).last_index(), index, "what waits is not in the log");
+        gate.set(false);
+        appending.await.unwrap();
+        break;
+    }
+    assert!(told.len() > 5, "{} appends in 64 KiB", told.len());
+    let last = told.len() as u64 - 1;
+    told.pop().unwrap().await.unwrap().unwrap();
+    for mut before in told {
+        told_already(&mut before).expect("told before the later one").unwrap();
+    }
+    assert_eq!(held(&mut group).await.last, Some(log_id(1, last)));
 }
 
 #[tokio::test]

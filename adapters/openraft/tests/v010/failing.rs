@@ -70,6 +70,51 @@ async fn a_log_that_is_dropped_tells_whoever_waits() {
     assert!(refused.to_string().contains("closed"), "{refused}");
 }
 
+/// Nothing is read to cut an end off: the entry that is then the last one may have rotted, and so may the one that goes.
+#[tokio::test]
+async fn an_end_is_cut_off_behind_what_rotted_and_with_it() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut group = store(&wal, 1);
+    append(&mut group, 1, 0..3).await;
+    let text = "find me ".repeat(300);
+    group.blocking_append([entry(1, 3, &text), entry(1, 4, "behind it")]).await.unwrap();
+    wal.close().unwrap();
+    let image = disk.kept_image();
+    for (at, _) in image.windows(16).enumerate().filter(|(_, window)| window == b"find me find me ").step_by(100) {
+        disk.flip_bit(at as u64 + 5, 3);
+    }
+    let wal = open(&Arc::new(disk.crash_lost_all()));
+    let mut group = store(&wal, 1);
+    assert!(group.reader().try_get_log_entries(3..4).await.is_err(), "it did rot");
+    group.truncate_after(Some(log_id(1, 3))).await.unwrap();
+    assert_eq!(wal.replica(1).last_index(), 4);
+    group.truncate_after(Some(log_id(1, 2))).await.unwrap();
+    append(&mut group, 2, 3..5).await;
+    let found = held(&mut group).await;
+    assert_eq!((found.last, found.entries.len()), (Some(log_id(2, 4)), 5));
+}
+
+/// openraft takes a refusal for the end: a log that is full of others' entries must still let a follower follow.
+#[tokio::test]
+async fn a_full_log_lets_an_end_be_cut_off() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut group = store(&wal, 1);
+    append(&mut group, 1, 0..9).await;
+    let filler = vec![7; 30_000];
+    let mut next = 1;
+    while let Ok(lsn) = wal.commit(strandlog::Batch::new().append(2, &[(next, 1, &filler)])) {
+        assert!(lsn.get() > 0);
+        next += 1;
+    }
+    for end in (0..8).rev() {
+        group.truncate_after(Some(log_id(1, end))).await.unwrap();
+    }
+    group.truncate_after(None).await.unwrap();
+    assert_eq!(held(&mut group).await.last, None);
+}
+
 #[tokio::test]
 async fn a_damaged_group_is_not_opened_and_its_neighbours_are() {
     let disk = disk();

@@ -34,7 +34,7 @@ pub enum Outcome {
 pub enum Inbound {
     Raft(Vec<Envelope>),
     Propose(Vec<Proposal>),
-    /// A round of its own has become durable.
+    /// A round of its own has become durable, or old entries were read.
     Durable,
     /// Stand for election in the groups assigned to this store.
     Campaign,

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use raft::StateRole;
-use strandlog_raft::{PersistQueue, Round};
+use strandlog_raft::{FetchQueue, PersistQueue, Round};
 
 use crate::board::Board;
 use crate::group::{CHECKPOINT_EVERY, Group};
@@ -32,12 +32,13 @@ pub struct Setup {
     pub lane: u64,
     pub groups: Vec<Group>,
     pub queue: PersistQueue,
+    pub fetches: FetchQueue,
     pub inbox: Receiver<Inbound>,
     pub outcomes: Sender<Vec<Outcome>>,
     pub network: Arc<Network>,
     pub board: Arc<Board>,
     pub retain: u64,
-    /// A token that a round has become durable is in the inbox already.
+    /// A token that something of its own is done is in the inbox already.
     pub woken: Arc<AtomicBool>,
     /// Stop dead, finish nothing.
     pub cut: Arc<AtomicBool>,
@@ -90,6 +91,7 @@ impl Poller {
             self.pass_time();
             self.persist()?;
             self.hear_of_durable()?;
+            self.hear_of_old_entries();
             self.send();
         }
         self.finish()
@@ -240,6 +242,21 @@ impl Poller {
             }
         })?;
         Ok(())
+    }
+
+    /// Entries for followers that lag: raft sends them with its next Ready.
+    fn hear_of_old_entries(&mut self) {
+        let Setup { fetches, groups, network, .. } = &mut self.setup;
+        let listed = &mut self.listed;
+        fetches.poll(|fetched| {
+            let slot = network.slot(fetched.group());
+            let node = &mut groups[slot].node;
+            let context = node.mut_store().accept(fetched);
+            node.on_entries_fetched(context);
+            if !std::mem::replace(&mut groups[slot].listed, true) {
+                listed.push(slot);
+            }
+        });
     }
 
     fn send(&mut self) {

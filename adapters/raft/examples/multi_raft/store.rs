@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use raft::eraftpb::ConfState;
 use strandlog::{Batch, Wal};
-use strandlog_raft::{BOOTSTRAP_INDEX, GroupStorage, PersistQueue};
+use strandlog_raft::{BOOTSTRAP_INDEX, FetchQueue, GroupStorage, PersistQueue};
 
 use crate::args::Args;
 use crate::board::Board;
@@ -105,7 +105,7 @@ impl Store {
     fn start(
         &mut self,
         lane: u64,
-        groups: Vec<Group>,
+        mut groups: Vec<Group>,
         inbox: &Sender<Inbound>,
         receiver: Receiver<Inbound>,
     ) -> Result<()> {
@@ -118,6 +118,8 @@ impl Store {
             }
         };
         let (store, cut) = (self.id, Arc::clone(&self.cut));
+        let fetches = FetchQueue::new(wake.clone())?;
+        groups.iter_mut().for_each(|group| group.node.mut_store().fetch_with(&fetches));
         let queue = PersistQueue::new(Arc::clone(&self.wal), wake);
         let retain = args.retain;
         let setup = Setup {
@@ -125,6 +127,7 @@ impl Store {
             lane,
             groups,
             queue,
+            fetches,
             inbox: receiver,
             outcomes,
             network,

@@ -1,0 +1,183 @@
+//! Old entries, read from the disk by another thread: no poller waits for a follower that lags.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use raft::eraftpb::Entry;
+use raft::util::limit_size;
+use raft::{GetEntriesContext, StorageError};
+use strandlog::Replica;
+
+use crate::storage::read_entries;
+use crate::{GroupStorage, Result};
+
+/// Reads what groups ask for and the log no longer has in memory, on a thread of its own. One for each poller thread.
+///
+/// Where raft can wait for entries, which is where it sends them to a follower,
+/// [`Storage::entries`](raft::Storage::entries) then answers `LogTemporarilyUnavailable` instead of waiting for the disk, and this
+/// queue hands over what was read:
+///
+/// ```no_run
+/// # fn poller(mut queue: strandlog_raft::FetchQueue, mut nodes: std::collections::HashMap<u64, raft::RawNode<strandlog_raft::GroupStorage>>) {
+/// queue.poll(|fetched| {
+///     let node = nodes.get_mut(&fetched.group()).unwrap();
+///     let context = node.mut_store().accept(fetched);
+///     node.on_entries_fetched(context); // what it sends is in its next Ready
+/// });
+/// # }
+/// ```
+pub struct FetchQueue {
+    jobs: Sender<Job>,
+    done: Receiver<Fetched>,
+}
+
+/// What a group asks for.
+struct Job {
+    replica: Replica,
+    low: u64,
+    high: u64,
+    max_size: Option<u64>,
+    context: GetEntriesContext,
+}
+
+/// Entries that a group asked for, or why there are none.
+pub struct Fetched {
+    group: u64,
+    low: u64,
+    context: GetEntriesContext,
+    entries: Result<Vec<Entry>>,
+}
+
+impl FetchQueue {
+    /// Starts the thread, which ends with this and the groups that use it. `wake` runs on it whenever something was read, and must be
+    /// short: put a token into the poller's inbox, unpark it.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub fn new(wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let (jobs, asked) = channel::<Job>();
+        let (ready, done) = channel();
+        let work = move || {
+            for Job { replica, low, high, max_size, context } in asked {
+                let entries = read_entries(&replica, low, high, max_size);
+                if ready.send(Fetched { group: replica.id(), low, context, entries }).is_err() {
+                    return;
+                }
+                wake();
+            }
+        };
+        thread::Builder::new().name("strandlog-fetch".into()).spawn(work)?;
+        Ok(Self { jobs, done })
+    }
+
+    /// Hands over what has been read since the last call. For each, give it to the group's storage
+    /// ([`GroupStorage::accept`]), *then* call [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
+    pub fn poll(&mut self, each: impl FnMut(Fetched)) {
+        self.done.try_iter().for_each(each);
+    }
+
+    pub(crate) fn of_group(&self) -> Fetching {
+        Fetching { jobs: self.jobs.clone(), state: RefCell::default() }
+    }
+}
+
+impl fmt::Debug for FetchQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchQueue").finish_non_exhaustive()
+    }
+}
+
+impl Fetched {
+    /// The group that asked.
+    pub fn group(&self) -> u64 {
+        self.group
+    }
+}
+
+impl fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched")
+            .field("group", &self.group)
+            .field("low", &self.low)
+            .field("entries", &self.entries.as_ref().map(Vec::len))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A group's side of the queue.
+pub(crate) struct Fetching {
+    jobs: Sender<Job>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where the reads begin that are under way: none is asked for twice.
+    under_way: Vec<u64>,
+    /// What was read last, and where it begins: until raft has asked again.
+    there: Option<(u64, Result<Vec<Entry>>)>,
+}
+
+impl Fetching {
+    /// What is at hand of `low..high`, or the error that says to wait.
+    pub fn entries(
+        &self,
+        replica: &Replica,
+        (low, high): (u64, u64),
+        max_size: Option<u64>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if let Some(there) = self.take(replica, low, high, max_size) {
+            return Ok(there?);
+        }
+        let mut state = self.state.borrow_mut();
+        if !state.under_way.contains(&low) {
+            let job = Job { replica: replica.clone(), low, high, max_size, context };
+            if self.jobs.send(job).is_err() {
+                // The thread has ended: better slowly than never.
+                return Ok(read_entries(replica, low, high, max_size)?);
+            }
+            state.under_way.push(low);
+        }
+        Err(raft::Error::Store(StorageError::LogTemporarilyUnavailable))
+    }
+
+    /// What was read for this, if it still is what the log holds.
+    fn take(&self, replica: &Replica, low: u64, high: u64, max_size: Option<u64>) -> Option<Result<Vec<Entry>>> {
+        let (_, there) = self.state.borrow_mut().there.take_if(|(first, _)| *first == low)?;
+        let mut entries = match there {
+            Ok(entries) => entries,
+            Err(error) => return Some(Err(error)),
+        };
+        entries.retain(|entry| entry.index < high);
+        limit_size(&mut entries, max_size);
+        // Raft's logs are the same up to an entry of one index and term.
+        let last = entries.last()?;
+        (replica.term(last.index).ok()? == last.term).then_some(Ok(entries))
+    }
+
+    fn accept(&self, low: u64, entries: Result<Vec<Entry>>) {
+        let mut state = self.state.borrow_mut();
+        state.under_way.retain(|&under_way| under_way != low);
+        state.there = Some((low, entries));
+    }
+}
+
+impl GroupStorage {
+    /// From now on entries that must come from the disk are read by the queue's thread, where raft can wait for them.
+    pub fn fetch_with(&mut self, queue: &FetchQueue) {
+        self.fetching = Some(queue.of_group());
+    }
+
+    /// Takes what was read for this group. The answer is for [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
+    pub fn accept(&mut self, fetched: Fetched) -> GetEntriesContext {
+        if let Some(fetching) = &self.fetching {
+            fetching.accept(fetched.low, fetched.entries);
+        }
+        fetched.context
+    }
+}

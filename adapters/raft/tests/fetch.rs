@@ -1,0 +1,190 @@
+//! Old entries are read by another thread where raft can wait for them, and by the caller where it cannot.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{Error as RaftError, GetEntriesContext, RawNode, StateRole, Storage, StorageError};
+use strandlog::Wal;
+use strandlog::disk::Disk;
+use strandlog::disk::sim::SimDisk;
+use strandlog_raft::{FetchQueue, Fetched, GroupStorage, PersistQueue};
+use support::{bootstrapped, commit, entry, hard_state, message, node};
+
+const GROUP: u64 = 7;
+/// More than the log keeps in memory, four times.
+const ENTRIES: u64 = 1000;
+
+fn of(index: u64, term: u64) -> Entry {
+    Entry { data: vec![index as u8; 4000].into(), ..entry(index, term) }
+}
+
+/// A log that keeps little in memory, and a group with more than that.
+struct Bench {
+    wal: Arc<Wal>,
+    fetches: FetchQueue,
+    woken: Receiver<()>,
+}
+
+impl Bench {
+    fn new() -> (Self, GroupStorage) {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(16 << 20));
+        let wal = Arc::new(support::options().recent_bytes(1 << 20).open_disk(disk).unwrap());
+        let mut storage = bootstrapped(&wal, GROUP);
+        for first in (2..ENTRIES).step_by(20) {
+            let entries: Vec<Entry> = (first..first + 20).map(|i| of(i, 1)).collect();
+            commit(&wal, |batch| storage.append(batch, &entries)).unwrap();
+        }
+        commit(&wal, |batch| storage.set_hard_state(batch, &hard_state(1, 0, 1)));
+        let (wake, woken) = channel();
+        let fetches = FetchQueue::new(move || drop(wake.send(()))).unwrap();
+        storage.fetch_with(&fetches);
+        (Self { wal, fetches, woken }, storage)
+    }
+
+    /// What the other thread has read next. Only a hang lasts so long.
+    fn fetched(&mut self) -> Vec<Fetched> {
+        self.woken.recv_timeout(Duration::from_secs(60)).expect("something is being read");
+        let mut all = Vec::new();
+        self.fetches.poll(|fetched| all.push(fetched));
+        all
+    }
+}
+
+fn waiting() -> raft::Result<Vec<Entry>> {
+    Err(RaftError::Store(StorageError::LogTemporarilyUnavailable))
+}
+
+fn later(storage: &GroupStorage, low: u64, high: u64, max: impl Into<Option<u64>>) -> raft::Result<Vec<Entry>> {
+    storage.entries(low, high, max, GetEntriesContext::empty(true))
+}
+
+fn now(storage: &GroupStorage, low: u64, high: u64) -> raft::Result<Vec<Entry>> {
+    storage.entries(low, high, None, GetEntriesContext::empty(false))
+}
+
+#[test]
+fn old_entries_come_later_to_whom_can_wait_and_at_once_to_all_others() {
+    let (mut bench, mut storage) = Bench::new();
+    let (first, last) = storage.replica().bounds();
+    let want = |range: std::ops::Range<u64>| Ok(range.map(|i| of(i, 1)).collect::<Vec<_>>());
+    assert_eq!(now(&storage, 2, 5), want(2..5));
+    assert_eq!(later(&storage, last - 2, last + 1, None), want(last - 2..last + 1), "these are in memory");
+    for _ in 0..3 {
+        assert_eq!(later(&storage, 2, 5, None), waiting());
+    }
+    let mut all = bench.fetched();
+    assert_eq!((all.len(), all[0].group()), (1, GROUP), "asked for three times, read once");
+    drop(storage.accept(all.remove(0)));
+    assert_eq!(later(&storage, 2, 5, None), want(2..5));
+    assert_eq!(later(&storage, 2, 5, None), waiting(), "they are not kept");
+    // Less than was read, for whoever has a smaller limit by now; one at least.
+    for (high, max, end) in [(4, u64::MAX, 4), (5, 0, 3), (5, 4010, 3), (5, 8100, 4)] {
+        let mut all = bench.fetched();
+        drop(storage.accept(all.remove(0)));
+        assert_eq!(later(&storage, 2, high, max), want(2..end), "to {high}, {max} bytes");
+        assert_eq!(later(&storage, 2, 5, None), waiting());
+    }
+    // What will never come is said at once.
+    assert_eq!(later(&storage, first - 1, 5, None), Err(RaftError::Store(StorageError::Compacted)));
+    assert_eq!(later(&storage, last, last + 2, None), Err(RaftError::Store(StorageError::Unavailable)));
+    assert_eq!(later(&storage, 5, 5, None), Ok(vec![]));
+}
+
+#[test]
+fn what_was_overwritten_or_compacted_while_it_was_read_is_not_handed_out() {
+    let (mut bench, mut storage) = Bench::new();
+    assert_eq!(later(&storage, 2, 5, None), waiting());
+    let mut all = bench.fetched();
+    commit(&bench.wal, |batch| storage.append(batch, &[of(3, 9), of(4, 9), of(5, 9)])).unwrap();
+    drop(storage.accept(all.remove(0)));
+    // Entry 2 is old, the others are not: read anew.
+    assert_eq!(later(&storage, 2, 5, None), waiting());
+    let mut all = bench.fetched();
+    drop(storage.accept(all.remove(0)));
+    assert_eq!(later(&storage, 2, 5, None), Ok(vec![of(2, 1), of(3, 9), of(4, 9)]));
+
+    assert_eq!(later(&storage, 2, 5, None), waiting());
+    let mut all = bench.fetched();
+    storage.set_applied(4).unwrap();
+    commit(&bench.wal, |batch| storage.compact(batch, 4));
+    drop(storage.accept(all.remove(0)));
+    assert_eq!(later(&storage, 2, 5, None), Err(RaftError::Store(StorageError::Compacted)));
+}
+
+#[test]
+fn without_its_thread_a_group_reads_for_itself() {
+    let (bench, storage) = Bench::new();
+    let Bench { wal: _wal, fetches, woken } = bench;
+    drop((fetches, woken));
+    // The first reading that nobody takes ends the thread.
+    let mut low = 2;
+    while later(&storage, low, low + 1, None) == waiting() {
+        low = if low < 500 { low + 1 } else { 2 };
+        std::thread::yield_now();
+    }
+    assert_eq!(later(&storage, 501, 502, None), Ok(vec![of(501, 1)]));
+}
+
+/// A leader whose follower is far behind: it sends what was fetched, to the end, and nothing twice.
+#[test]
+fn a_follower_that_lags_is_sent_everything_as_it_is_fetched() {
+    let (mut bench, storage) = Bench::new();
+    let mut node = node(1, storage);
+    let mut queue = PersistQueue::new(Arc::clone(&bench.wal), || ());
+    let mut round = queue.round();
+    let mut drive = |node: &mut RawNode<GroupStorage>| {
+        let mut sent: Vec<Message> = Vec::new();
+        while node.has_ready() {
+            let mut ready = node.ready();
+            sent.extend(ready.take_messages());
+            round.persist(node.mut_store(), ready).unwrap();
+            queue.submit(&mut round, |_, ready| node.advance_append_async(ready)).unwrap();
+            queue.flush().unwrap();
+            queue
+                .poll(|durable| {
+                    node.on_persist_ready(durable.number);
+                    sent.extend(durable.messages);
+                })
+                .unwrap();
+        }
+        sent.retain(|message| message.to == 2 && message.get_msg_type() == MessageType::MsgAppend);
+        sent
+    };
+    node.campaign().unwrap();
+    assert_eq!(drive(&mut node).len(), 0);
+    node.step(message(MessageType::MsgRequestVoteResponse, 2, 1, 2)).unwrap();
+    assert_eq!(node.raft.state, StateRole::Leader);
+    let probe = drive(&mut node).pop().expect("an append");
+    let mut refusal = message(MessageType::MsgAppendResponse, 2, 1, 2);
+    (refusal.index, refusal.reject, refusal.reject_hint, refusal.log_term) = (probe.index, true, 1, 1);
+    node.step(refusal).unwrap();
+
+    let last = node.store().replica().last_index();
+    let (mut got, mut fetches) = (1, 0);
+    while got < last {
+        let sent = drive(&mut node);
+        for append in &sent {
+            assert_eq!(append.index, got);
+            for one in append.get_entries() {
+                got += 1;
+                assert_eq!(one.index, got);
+                assert!(got > ENTRIES || one.data == of(got, 1).data, "entry {got}");
+            }
+            let mut answer = message(MessageType::MsgAppendResponse, 2, 1, 2);
+            answer.index = got;
+            node.step(answer).unwrap();
+        }
+        if sent.is_empty() {
+            for fetched in bench.fetched() {
+                fetches += 1;
+                let context = node.mut_store().accept(fetched);
+                node.on_entries_fetched(context);
+            }
+        }
+    }
+    assert!(fetches >= 3, "{fetches} fetches: nothing was old");
+}
