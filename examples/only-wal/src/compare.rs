@@ -16,11 +16,13 @@ use crate::Result;
 use crate::machine::{Journal, Settings};
 use crate::node::{Node, Shape};
 
+/// Groups that write in a round: what a sync of a busy store is shared by.
+const ACTIVE: usize = 64;
 /// The unit of the kernel's counters of a device.
 const SECTOR: u64 = 512;
 
 fn shape(seed: u64) -> Shape {
-    Shape { seed, groups: 1000, active: 16, value_bytes: 256, capacity: 256 << 20, lies: false }
+    Shape { seed, groups: 1000, active: ACTIVE, value_bytes: 256, capacity: 256 << 20, lies: false }
 }
 
 /// The child: does the work, and says what it cost, as names and numbers.
@@ -74,7 +76,7 @@ fn device_bytes(dir: &Path) -> Result<Option<u64>> {
 }
 
 pub fn compare(scratch: &Path, seed: u64, rounds: u64) -> Result<()> {
-    println!("{rounds} rounds of 16 entries of 256 B, 1,000 groups; a sync of the log each");
+    println!("{rounds} rounds of {ACTIVE} entries of 256 B, 1,000 groups; a sync of the log each");
     println!("| | device bytes a payload byte (whole device) | p50 of a round | p99 | entries/s |");
     println!("|---|---|---|---|---|");
     for (journal, name) in [

@@ -26,7 +26,7 @@ pub enum Journal {
     Synced,
 }
 
-/// Called when everything up to here is durable, before anybody is told.
+/// Called when all that was written to the tables is durable, before anybody is told.
 pub type Flushed = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 /// Groups, and the last index of each that is durable in the tables now.
@@ -69,6 +69,7 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// What the tables hold is durable on return.
     pub fn open(dir: &Path, settings: Settings) -> Result<Self> {
         let lazy = settings.journal != Journal::Synced;
         let db = Database::builder(dir).manual_journal_persist(lazy).open()?;
@@ -82,6 +83,9 @@ impl Machine {
             let group = key.get(1..).ok_or("a key without a group")?.try_into().map(u64::from_be_bytes)?;
             applied.insert(group, value[..].try_into().map(u64::from_le_bytes)?);
         }
+        // What a killed process wrote last may be in the kernel's cache only: it is found, and a power cut may still take it.
+        rustix::fs::syncfs(std::fs::File::open(dir)?)?;
+        settings.flushed.as_ref().map_or(Ok(()), |flushed| flushed())?;
         Ok(Self {
             db,
             keyspace,
@@ -124,7 +128,7 @@ impl Machine {
         let size = |(key, value): (&Vec<u8>, &Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
         self.fresh_bytes += round.iter().map(size).sum::<usize>();
         if self.settings.journal == Journal::None {
-            self.fresh.append(&mut round);
+            self.fresh.extend(round);
             return Ok(());
         }
         // The table in memory is fjall's own, and so is the journal before it.

@@ -31,8 +31,8 @@ struct Args {
     /// How often to crash it.
     #[arg(long, default_value_t = 200)]
     crashes: u64,
-    /// Rounds of the comparison, 16 entries each; 0 for none.
-    #[arg(long, default_value_t = 20_000)]
+    /// Rounds of the comparison, 64 entries each; 0 for none.
+    #[arg(long, default_value_t = 10_000)]
     rounds: u64,
     /// Draws everything: the entries, the moments of the crashes.
     #[arg(long, default_value_t = 1)]
