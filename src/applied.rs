@@ -121,8 +121,12 @@ impl Wal {
     /// from [`Replica::reapply_from`] on. A replica that never reported is truncated as asked.
     ///
     /// Causes no sync: the report, and the truncations that it allows, ride with the next commit. A crash may lose reports, so that
-    /// entries are applied twice, and truncations that wait, which are then to be asked for again. Report once after each opening before
-    /// the first truncation, and again after a damaged replica was healed by [`Batch::install_snapshot`].
+    /// entries are applied twice, and truncations that wait, which are then to be asked for again. Report
+    ///
+    /// - once after each opening, before the first truncation; and sync the state machine's files before that: what a killed process
+    ///   left may be in the kernel's cache alone;
+    /// - in the batch that creates a replica ([`Batch::durable_applied`], 0): a report of one that does not exist is ignored;
+    /// - again after a damaged replica was healed by [`Batch::install_snapshot`].
     ///
     /// # Errors
     /// As [`Wal::submit`]; [`Error::Full`] only for a replica's first report, which takes some bytes of metadata.

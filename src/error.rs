@@ -23,7 +23,7 @@ pub enum Error {
         expected: u64,
     },
     /// The index lies before the first that is kept.
-    #[error("replica {replica}: index {index} is compacted, the first kept is {first_index}; use a snapshot")]
+    #[error("replica {replica}: index {index} lies before the first that is kept, {first_index}; use a snapshot")]
     Compacted {
         /// The replica.
         replica: u64,

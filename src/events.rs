@@ -75,7 +75,7 @@ pub enum Event {
 pub struct Commit {
     /// Everything at or below is durable.
     pub lsn: Lsn,
-    /// Batches in it; 0 for a seal.
+    /// Batches in it; 0 for a seal, and where the log only moved something.
     pub batches: u64,
     /// Entries in it.
     pub entries: u64,
@@ -273,7 +273,7 @@ impl Engine {
         let total = begun.map_or(device, |at| at.elapsed());
         let commit = Commit {
             lsn: Lsn(frame.header.end()),
-            batches: frame.batches,
+            batches: frame.user_batches,
             entries: frame.entries,
             user_bytes: frame.user_bytes,
             device_bytes: frame.header.bytes() + frame.placed.iter().map(|p| p.buf.len() as u64).sum::<u64>(),

@@ -6,6 +6,8 @@ mod applied;
 mod batch;
 mod chain;
 mod checkpoint;
+#[cfg(any(doc, doctest))]
+pub mod cookbook;
 pub mod disk;
 mod engine;
 mod error;

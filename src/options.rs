@@ -151,7 +151,8 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// Size of the file in bytes, all of it written with zeros at creation. Default 1 GiB; at least 8 segments.
+    /// Size of the file in bytes, all of it written with zeros at creation. Default 1 GiB; at least 8 segments. A log that exists keeps
+    /// its size whatever is asked for here: see [`grow`](crate::grow()).
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;

@@ -57,7 +57,7 @@ counters!(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Batches made durable.
+    /// Batches made durable: those of callers.
     pub batches: u64,
     /// Entries made durable.
     pub entries: u64,

@@ -357,3 +357,23 @@ fn cuts_in_the_middle_of_cleaning_do_not_eat_what_is_kept_for_it() {
         assert_sound(&wal, "after so many cuts");
     }
 }
+
+#[test]
+fn what_the_cleaner_moves_is_no_batch_of_a_caller() {
+    let disk = Arc::new(SimDisk::new(CAPACITY));
+    let wal = open(small(Placement::Auto), &disk);
+    let mut batch = Batch::new();
+    const BATCHES: u64 = 100;
+    for turn in 0..BATCHES {
+        for replica in 1..=30 {
+            grow(&mut batch, &wal, replica, 1, 100);
+            batch.put(replica, b"hard_state", &turn.to_le_bytes());
+        }
+        wal.commit(&mut batch).expect("committed");
+    }
+    wal.checkpoint().expect("cleaned");
+    wal.sync().expect("durable");
+    let stats = wal.stats();
+    assert!(stats.carried_bytes + stats.settled_bytes > 0 && stats.segments_cleaned > 0, "{stats:#?}");
+    assert_eq!((stats.batches, stats.entries), (BATCHES, 30 * BATCHES));
+}

@@ -37,6 +37,7 @@ impl Engine {
             adm.touched.iter().for_each(|t| self.recharge(s, &mut t.cell.lock()));
         }
         s.open.batches += 1;
+        s.open.user_batches += 1;
         s.open.entries += plan.entries;
         s.open.user_bytes += plan.user_bytes;
         self.unlink(s, freed);

@@ -122,7 +122,7 @@ impl Engine {
         self.pool.lock().release(frame.header.watermark, &self.pins);
         let c = &self.counters;
         c.frames.add(1);
-        c.batches.add(frame.batches);
+        c.batches.add(frame.user_batches);
         self.last_batches.store(frame.batches, Ordering::Relaxed);
         c.entries.add(frame.entries);
         c.user_bytes.add(frame.user_bytes);
