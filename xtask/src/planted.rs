@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 25] = [
+const TARGETS: [&str; 29] = [
     "lib",
     "smoke",
     "in_flight",
@@ -59,6 +59,10 @@ const TARGETS: [&str; 25] = [
     "snapshot",
     "faults",
     "scrub",
+    "applied",
+    "events",
+    "migrate",
+    "idle",
     "fuzz_found",
     "damage",
     "astray",
