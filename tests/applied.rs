@@ -109,6 +109,14 @@ fn a_snapshot_goes_before_reports_and_a_cut_suffix_ends_what_waits() {
     wal.commit(Batch::new().append(1, &[(5, 2, b"new")])).expect("committed");
     wal.durable_applied(1, 5).expect("taken");
     assert_eq!((wal.replica(1).first_index(), wal.replica(1).last_index()), (6, 5));
+    // So it is where the state machine is ahead of what is left, and the log goes on behind that.
+    fill(&wal, 2, 10);
+    wal.durable_applied(2, 2).expect("taken");
+    truncate(&wal, 2, 11);
+    wal.commit(Batch::new().append(2, &[(5, 2, b"new")])).expect("committed");
+    wal.durable_applied(2, 8).expect("taken");
+    assert_eq!((wal.replica(2).first_index(), wal.replica(2).last_index()), (6, 5));
+    wal.commit(Batch::new().append(2, &[(6, 2, b"next")])).expect("it follows");
     wal.commit(Batch::new().install_snapshot(1, 50, 3)).expect("installed");
     assert_eq!((wal.replica(1).reapply_from().expect("sound"), wal.replica(1).first_index()), (51, 51));
     assert_sound(&wal, "at the end");
@@ -153,8 +161,12 @@ fn a_replica_that_must_not_be_believed_tells_no_beginning_and_keeps_its_entries(
     wal.durable_applied(1, 9).expect("ignored");
     truncate(&wal, 1, 8);
     assert_eq!(r.first_index(), 1, "nothing goes on the word of a state that may be of another life");
-    wal.commit(Batch::new().install_snapshot(1, 10, 1)).expect("healed");
-    assert_eq!((r.reapply_from().expect("sound"), r.durable_applied().expect("sound")), (11, None));
+    wal.commit(Batch::new().install_snapshot(1, 5, 1)).expect("healed");
+    assert_eq!((r.reapply_from().expect("sound"), r.durable_applied().expect("sound")), (6, None));
+    // What was asked for in the life before is not done in this one.
+    wal.commit(Batch::new().append(1, &[(6, 1, b"a"), (7, 1, b"b"), (8, 1, b"c")])).expect("committed");
+    wal.durable_applied(1, 8).expect("taken");
+    assert_eq!(r.first_index(), 6);
 }
 
 /// What a replica must look like.

@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use strandlog::disk::sim::{EIO, Fault, SimDisk};
-use strandlog::{Batch, Error, Event, Histogram, Listener, Options, Placement, Replica, SlowReason, Wal};
+use strandlog::{Batch, Error, Event, Histogram, Listener, Options, Placement, Replica, SlowReason, Space, Wal};
 
 use support::{payload, small};
 
@@ -190,4 +191,81 @@ fn a_listener_that_panics_harms_nobody() {
         batch.append(1, &[(index, 1, payload(1, index, 1, 40_000))]);
         drop(wal.submit(batch).expect("waits for room"));
     }
+}
+
+#[test]
+fn space_is_low_once_until_there_is_clearly_more() {
+    let (disk, heard) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Heard::default()));
+    let wal = open(small(Placement::Auto), &disk, &heard);
+    let s = wal.stats();
+    let low = (s.capacity - strandlog::format::POOL_OFFSET) / s.segment_size * (s.segment_size / s.chunk_size) / 10;
+    let enough = low * 3 / 2;
+    let usable = || {
+        let s = wal.stats();
+        s.free_chunks - s.reserved_chunks
+    };
+    let told = |space: &Space| (space.free - space.reserved) / s.chunk_size;
+    loop {
+        append(&wal, 1, 3000).expect("there is room");
+        let events = heard.take();
+        if let Some(space) = events.iter().find_map(|e| if let Event::SpaceLow(space) = e { Some(space) } else { None })
+        {
+            assert!(space.reserved > 0 && told(space) < low, "{space:?}");
+            break;
+        }
+        assert!(usable() >= low, "nobody was told: {:#?}", wal.stats());
+    }
+    let (mut between, mut first) = (0, 1);
+    loop {
+        first += 1;
+        wal.commit(Batch::new().truncate_prefix(1, first)).expect("truncated");
+        let events = heard.take();
+        assert!(!events.iter().any(|e| matches!(e, Event::SpaceLow(_))), "told once: {events:?}");
+        if let Some(space) =
+            events.iter().find_map(|e| if let Event::SpaceRecovered(space) = e { Some(space) } else { None })
+        {
+            assert!(told(space) >= enough, "{space:?}");
+            break;
+        }
+        between += u64::from((low..enough).contains(&usable()));
+    }
+    assert!(between > 3, "{between}");
+}
+
+/// Submits until there is no room.
+struct Submits {
+    wal: OnceLock<Weak<Wal>>,
+    busy: AtomicU64,
+}
+
+impl Listener for Submits {
+    fn event(&self, event: &Event) {
+        let Some(wal) = self.wal.get().and_then(Weak::upgrade) else { return };
+        if !matches!(event, Event::Committed(_)) || self.busy.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        for index in 1..=10 {
+            let mut batch = Batch::new();
+            batch.append(2, &[(index, 1, payload(2, index, 1, 7_000))]);
+            match wal.submit(&mut batch) {
+                Ok(pending) => drop(pending),
+                Err(Error::Busy { .. }) => drop(self.busy.fetch_add(1, Ordering::Relaxed)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_listener_submits_does_not_wait() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let submits = Arc::new(Submits { wal: OnceLock::new(), busy: 0.into() });
+    let listener = Arc::clone(&submits) as Arc<dyn Listener>;
+    let options = small(Placement::Journal).queue_bytes(64 << 10).listener(listener);
+    let wal = Arc::new(options.open_disk(disk).expect("the log opens"));
+    submits.wal.set(Arc::downgrade(&wal)).expect("once");
+    append(&wal, 1, 100).expect("committed");
+    wal.sync().expect("what it submitted is written");
+    assert!(submits.busy.load(Ordering::Relaxed) > 0);
+    assert!((8..10).contains(&wal.replica(2).last_index()), "as much as the queue holds");
 }

@@ -72,6 +72,8 @@ pub struct FrameHeader {
     /// The slab in which the next segment will lie, counted from 1; 0 where that was not known. An opening need not look for it
     /// elsewhere.
     pub next: u32,
+    /// As [`FrameHeader::next`], of the segment behind that one: whatever becomes of one segment, the next is found by those before it.
+    pub after: u32,
 }
 
 impl FrameHeader {
@@ -96,6 +98,7 @@ impl FrameHeader {
             self.table_crc,
             self.payload_digest,
             self.next,
+            self.after,
         ] {
             put(&field.to_le_bytes());
         }
@@ -130,6 +133,7 @@ impl FrameHeader {
             table_crc: r.u32()?,
             payload_digest: r.u32()?,
             next: r.u32()?,
+            after: r.u32()?,
         };
         let needed = FRAME_HEADER_BYTES as u64 + u64::from(this.payload_bytes) + u64::from(this.table_bytes);
         let sound = seed.crc(this.lsn, body) == crc
@@ -242,6 +246,7 @@ mod tests {
             watermark: 8192,
             tail_seq: 1,
             next: 9,
+            after: 4,
         }
     }
 

@@ -102,8 +102,8 @@ pub(crate) struct Before {
     pub prev: Option<FrameHeader>,
     pub watermark: u64,
     pub tail_seq: u64,
-    /// The slab of the segment that follows the frame's, if that is known.
-    pub next: Option<u32>,
+    /// The slabs of the two segments that follow the frame's, as far as they are known.
+    pub following: [Option<u32>; 2],
 }
 
 impl OpenFrame {
@@ -178,6 +178,7 @@ impl OpenFrame {
 
     /// Puts table and header in place; from here on nothing changes. What it needed meanwhile is there for another.
     pub fn seal(mut self, seed: Seed, before: &Before) -> (SealedFrame, Lists) {
+        let [next, after] = before.following.map(|slab| slab.map_or(0, |slab| slab.saturating_add(1)));
         let queued = self.queued();
         let payload_bytes = (self.buf.len() - FRAME_HEADER_BYTES) as u32;
         let table_crc = seed.crc(self.lsn, &self.table);
@@ -199,7 +200,8 @@ impl OpenFrame {
             payload_digest: crc32c::crc32c(&self.crcs),
             watermark: before.watermark,
             tail_seq: before.tail_seq,
-            next: before.next.map_or(0, |slab| slab.saturating_add(1)),
+            next,
+            after,
         };
         header.encode(seed, self.buf.as_mut_slice());
         let sealed = SealedFrame {

@@ -60,11 +60,12 @@ impl Segments {
         Some((seq, slab))
     }
 
-    /// The slab of the segment behind this one: where it lies already, or will. The first of the free slabs leaves their queue in no
-    /// other way than to become the next segment.
-    pub fn following(&self, seq: u64) -> Option<u32> {
-        let later = self.live.iter().rev().take_while(|s| s.seq > seq).last();
-        later.map(|s| s.slab).or_else(|| self.free.front().copied())
+    /// The slabs of the two segments behind this one: where they lie already, or will. The first two of the free slabs leave their queue
+    /// in no other way than to become the next segments: a journal gives slabs back from the end of it, and never the last two.
+    pub fn following(&self, seq: u64) -> [Option<u32>; 2] {
+        let later = self.live.partition_point(|s| s.seq <= seq);
+        let mut slabs = self.live.range(later..).map(|s| s.slab).chain(self.free.iter().copied());
+        [slabs.next(), slabs.next()]
     }
 
     /// The next segment is opened in this slab, if that is free.

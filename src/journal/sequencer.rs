@@ -86,8 +86,9 @@ impl Sequencer {
             &mut resume.prev_participants,
             participant_bytes(segment_bytes),
         );
-        // The frames before this opening say where the next segment lies: an opening looks there, and nowhere else.
-        if let Some(slab) = resume.prev.and_then(|prev| prev.next.checked_sub(1)) {
+        // The frames before this opening say where the next segments lie: an opening looks there, and nowhere else.
+        let named = resume.prev.map_or([0; 2], |prev| [prev.after, prev.next]);
+        for slab in named.into_iter().filter_map(|slab| slab.checked_sub(1)) {
             resume.segments.open_in(slab);
         }
         if let Some((lsn, offset, room)) = resume.in_place {
@@ -260,7 +261,7 @@ impl Sequencer {
             prev: self.prev,
             watermark: durable,
             tail_seq: self.segments.tail(),
-            next: self.segments.following(frame.lsn / self.segment_bytes),
+            following: self.segments.following(frame.lsn / self.segment_bytes),
         };
         let (sealed, spare) = frame.seal(self.seed, &before);
         self.spare = spare;

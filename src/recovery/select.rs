@@ -4,9 +4,10 @@
 //! grown, where the log is new. What makes it safe to leave a slab unread:
 //!
 //! - The newest frame names the tail: no segment before it counts. Segments from there on are read.
-//! - It names the slab of the next segment, which is read, too: its first frame may be what rotted. Each opening begins in that slab.
+//! - It names the slabs of the next two segments, which are read, too: the first frame of the one may be what rotted, or the only frame of the
+//!   one and the first of the other. Each opening goes on in these slabs, in this order.
 //! - No number between the tail and the newest is missing. If one is, its segment's first frame was lost, and every slab is read.
-//! - Where the next slab was not known, every slab is read.
+//! - Where those slabs were not known, every slab is read.
 
 use std::collections::HashSet;
 
@@ -28,8 +29,12 @@ pub(super) fn more(sb: &Superblock, scan: &Scan, read: &HashSet<u32>, firsts: &F
         let next = unread.iter().copied().filter(|slab| seq_of(slab).is_some()).max_by_key(seq_of);
         return next.map_or(unread, |slab| vec![slab]);
     };
-    let Some(next) = newest.next.checked_sub(1).filter(|slab| sb.journal_slabs.contains(slab)) else { return unread };
-    let may_live = |slab: &u32| *slab == next || seq_of(slab).is_some_and(|seq| seq >= newest.tail_seq);
+    let following = [newest.next, newest.after].map(|slab| slab.checked_sub(1));
+    if following.iter().any(|slab| slab.is_none_or(|slab| !sb.journal_slabs.contains(&slab))) {
+        return unread;
+    }
+    let may_live =
+        |slab: &u32| following.contains(&Some(*slab)) || seq_of(slab).is_some_and(|seq| seq >= newest.tail_seq);
     let more: Vec<u32> = unread.iter().copied().filter(may_live).collect();
     if !more.is_empty() {
         return more;

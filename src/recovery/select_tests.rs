@@ -59,6 +59,13 @@ fn session(disk: &Arc<SimDisk>, rng: &mut StdRng) {
         let bytes = vec![7; rng.random_range(0..9000)];
         let mut batch = Batch::new();
         batch.append(id, &[(next, 1, &bytes)]);
+        if rng.random_ratio(1, 4) {
+            // A frame that fills most of a segment.
+            for id in 10..rng.random_range(11..16) {
+                let next = wal.replica(id).last_index() + 1;
+                batch.append(id, &[(next, 1, [7; 8000])]).truncate_prefix(id, next);
+            }
+        }
         if rng.random_bool(0.8) {
             batch.truncate_prefix(id, next.saturating_sub(rng.random_range(0..8)).max(1));
         }
@@ -100,8 +107,82 @@ fn what_is_left_unread_would_change_nothing_whatever_is_cut_lost_or_rotten() {
                     &format!("{what}, wound {n} in slab {slab}, block {block}"),
                 );
             }
+            // Where two segments in a row begin.
+            let all = scan(&*disk, &sb, RecoveryMode::Salvage, &mut |_| ()).expect("scanned");
+            for pair in all.slabs.windows(2).rev().take(4) {
+                let mut hurt = image.clone();
+                pair.iter().for_each(|slab| hurt[sb.slab_offset(slab.slab) as usize..][..BLOCK].fill(0xA5));
+                let what = format!("{what}, segments {} and {}", pair[0].seq, pair[1].seq);
+                assert_same(&SimDisk::from_image(hurt), &sb, &what);
+            }
             older = image;
         }
+    }
+}
+
+/// Of a segment the only frame, and of the next the first: what lies behind them must be found all the same, or a log that was not closed
+/// would end before them without a word.
+#[test]
+fn a_segment_lost_whole_and_the_beginning_of_the_next_do_not_end_the_log() {
+    for crashes in [false, true] {
+        let mut disk = Arc::new(SimDisk::new(20 << 20));
+        let mut wal = options().open_disk(disk.clone()).expect("formatted");
+        let append = |wal: &Wal, replicas: u64| {
+            let mut batch = Batch::new();
+            for id in 1..=replicas {
+                batch.append(id, &[(wal.replica(id).last_index() + 1, 1, [7; 8300])]);
+            }
+            wal.commit(&mut batch).expect("committed");
+        };
+        for segment in 1..=8 {
+            // A segment's only frame: another does not fit behind it.
+            append(&wal, 6);
+            if crashes && segment % 2 == 0 {
+                // Each opening goes on where the frames before it say.
+                drop(wal);
+                disk = Arc::new(disk.crash_lost_all());
+                wal = options().open_disk(disk.clone()).expect("opened");
+            }
+        }
+        append(&wal, 2);
+        append(&wal, 2);
+        drop(wal);
+        let disk = disk.crash_lost_all();
+        let sb = superblock(&disk);
+        let all = scan(&disk, &sb, RecoveryMode::Salvage, &mut |_| ()).expect("scanned");
+        let [.., only, last] = &all.slabs[..] else { panic!("{all:?}") };
+        assert_eq!((only.frames.len(), last.frames.len()), (1, 2), "crashes: {crashes}");
+        for lost in [only, last] {
+            disk.poke(sb.slab_offset(lost.slab), &[0; BLOCK]);
+        }
+        assert_same(&disk, &sb, "two are lost");
+        let refused = options().open_disk(Arc::new(disk)).expect_err("nobody can say who was in them").to_string();
+        assert!(refused.contains("neighbouring frames"), "{refused}");
+    }
+}
+
+/// What makes the slabs that are named worth reading: there the log goes on, also after a crash, whatever order those have that are free.
+#[test]
+fn the_next_two_segments_lie_where_the_last_frame_says() {
+    let mut disk = Arc::new(SimDisk::new(20 << 20));
+    let mut before: Option<(u64, [u32; 2])> = None;
+    for turn in 0..20 {
+        let wal = options().open_disk(disk.clone()).expect("opened");
+        // Three segments or a little more; the journal is gone through twice.
+        for _ in 0..20 {
+            let next = wal.replica(1).last_index() + 1;
+            wal.commit(Batch::new().append(1, &[(next, 1, [7; 9000])]).truncate_prefix(1, next)).expect("committed");
+        }
+        drop(wal);
+        disk = Arc::new(disk.crash_lost_all());
+        let all = scan(&*disk, &superblock(&disk), RecoveryMode::Salvage, &mut |_| ()).expect("scanned");
+        if let Some((seq, named)) = before {
+            let slabs: Vec<u32> = all.slabs.iter().filter(|s| s.seq > seq).map(|s| s.slab).take(2).collect();
+            assert_eq!(slabs, named, "turn {turn}, behind segment {seq}");
+        }
+        let newest = all.slabs.last().expect("something was written");
+        let header = newest.frames.last().expect("a slab with frames").header;
+        before = Some((newest.seq, [header.next, header.after].map(|slab| slab - 1)));
     }
 }
 

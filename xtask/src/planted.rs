@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 29] = [
+const TARGETS: [&str; 30] = [
     "lib",
     "smoke",
     "in_flight",
@@ -63,6 +63,7 @@ const TARGETS: [&str; 29] = [
     "applied",
     "events",
     "migrate",
+    "idle",
     "fuzz_found",
     "damage",
     "astray",
