@@ -40,7 +40,10 @@ impl Bench {
         }
         commit(&wal, |batch| storage.set_hard_state(batch, &hard_state(1, 0, 1)));
         let (wake, woken) = channel();
-        let fetches = FetchQueue::new(move || drop(wake.send(()))).unwrap();
+        let fetches = FetchQueue::new(move || {
+            let _ = wake.send(());
+        })
+        .unwrap();
         storage.fetch_with(&fetches);
         (Self { wal, fetches, woken }, storage)
     }
@@ -78,13 +81,13 @@ fn old_entries_come_later_to_whom_can_wait_and_at_once_to_all_others() {
     }
     let mut all = bench.fetched();
     assert_eq!((all.len(), all[0].group()), (1, GROUP), "asked for three times, read once");
-    drop(storage.accept(all.remove(0)));
+    let _ = storage.accept(all.remove(0));
     assert_eq!(later(&storage, 2, 5, None), want(2..5));
     assert_eq!(later(&storage, 2, 5, None), waiting(), "they are not kept");
     // Less than was read, for whoever has a smaller limit by now; one at least.
     for (high, max, end) in [(4, u64::MAX, 4), (5, 0, 3), (5, 4010, 3), (5, 8100, 4)] {
         let mut all = bench.fetched();
-        drop(storage.accept(all.remove(0)));
+        let _ = storage.accept(all.remove(0));
         assert_eq!(later(&storage, 2, high, max), want(2..end), "to {high}, {max} bytes");
         assert_eq!(later(&storage, 2, 5, None), waiting());
     }
@@ -100,18 +103,18 @@ fn what_was_overwritten_or_compacted_while_it_was_read_is_not_handed_out() {
     assert_eq!(later(&storage, 2, 5, None), waiting());
     let mut all = bench.fetched();
     commit(&bench.wal, |batch| storage.append(batch, &[of(3, 9), of(4, 9), of(5, 9)])).unwrap();
-    drop(storage.accept(all.remove(0)));
+    let _ = storage.accept(all.remove(0));
     // Entry 2 is old, the others are not: read anew.
     assert_eq!(later(&storage, 2, 5, None), waiting());
     let mut all = bench.fetched();
-    drop(storage.accept(all.remove(0)));
+    let _ = storage.accept(all.remove(0));
     assert_eq!(later(&storage, 2, 5, None), Ok(vec![of(2, 1), of(3, 9), of(4, 9)]));
 
     assert_eq!(later(&storage, 2, 5, None), waiting());
     let mut all = bench.fetched();
     storage.set_applied(4).unwrap();
     commit(&bench.wal, |batch| storage.compact(batch, 4));
-    drop(storage.accept(all.remove(0)));
+    let _ = storage.accept(all.remove(0));
     assert_eq!(later(&storage, 2, 5, None), Err(RaftError::Store(StorageError::Compacted)));
 }
 
