@@ -199,7 +199,7 @@ impl Work {
         let one = |i: u64| vec![(i, 1, payload(replica, i, 1, 10))];
         // Something that would be fine comes first: it must not take effect either.
         let mut ops = vec![Op::Put { replica: 3, key: b"n".to_vec(), value: payload(3, 0, 0, 20) }];
-        let bad = match self.rng.random_range(0..9) {
+        let bad = match self.rng.random_range(0..10) {
             0 => Op::Append { replica, entries: one(last.saturating_add(2)) },
             1 => Op::Append { replica, entries: one(first.saturating_sub(1)) },
             2 => Op::Append { replica, entries: one(0) },
@@ -207,6 +207,11 @@ impl Work {
             4 => Op::Truncate { replica, first: last.saturating_add(2) },
             5 => Op::Reset { replica, index: u64::MAX, term: 1 },
             7 => Op::Cut { replica, from: first.saturating_sub(1) },
+            // Behind what the same batch cuts there is a gap.
+            8 => {
+                ops.push(Op::Cut { replica, from: last.max(first) });
+                Op::Append { replica, entries: one(last.saturating_add(1)) }
+            }
             6 => {
                 ops.push(Op::Put { replica, key: b"x".to_vec(), value: Bytes::new() });
                 Op::Remove { replica }

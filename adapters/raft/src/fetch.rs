@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use raft::eraftpb::Entry;
@@ -32,6 +33,9 @@ use crate::{GroupStorage, Result};
 pub struct FetchQueue {
     jobs: Sender<Job>,
     done: Receiver<Fetched>,
+    /// The thread holds one like it; whoever waits for an answer sees that neither is gone.
+    alive: Arc<()>,
+    thread: Weak<()>,
 }
 
 /// What a group asks for.
@@ -61,7 +65,10 @@ impl FetchQueue {
     pub fn new(wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (jobs, asked) = channel::<Job>();
         let (ready, done) = channel();
+        let works = Arc::new(());
+        let thread = Arc::downgrade(&works);
         let work = move || {
+            let _works = works;
             for Job { replica, low, high, max_size, context } in asked {
                 let entries = read_entries(&replica, low, high, max_size);
                 if ready.send(Fetched { group: replica.id(), low, context, entries }).is_err() {
@@ -71,7 +78,7 @@ impl FetchQueue {
             }
         };
         thread::Builder::new().name("strandlog-fetch".into()).spawn(work)?;
-        Ok(Self { jobs, done })
+        Ok(Self { jobs, done, alive: Arc::new(()), thread })
     }
 
     /// Hands over what has been read since the last call. For each, give it to the group's storage
@@ -81,7 +88,8 @@ impl FetchQueue {
     }
 
     pub(crate) fn of_group(&self) -> Fetching {
-        Fetching { jobs: self.jobs.clone(), state: RefCell::default() }
+        let answers = [Arc::downgrade(&self.alive), Weak::clone(&self.thread)];
+        Fetching { jobs: self.jobs.clone(), answers, state: RefCell::default() }
     }
 }
 
@@ -111,6 +119,8 @@ impl fmt::Debug for Fetched {
 /// A group's side of the queue.
 pub(crate) struct Fetching {
     jobs: Sender<Job>,
+    /// The queue, and its thread: without either no answer comes.
+    answers: [Weak<()>; 2],
     state: RefCell<State>,
 }
 
@@ -134,13 +144,14 @@ impl Fetching {
         if let Some(there) = self.take(replica, low, high, max_size) {
             return Ok(there?);
         }
+        if self.answers.iter().any(|one| one.strong_count() == 0) {
+            // Better slowly than never, also what was asked for before.
+            return Ok(read_entries(replica, low, high, max_size)?);
+        }
         let mut state = self.state.borrow_mut();
         if !state.under_way.contains(&low) {
-            let job = Job { replica: replica.clone(), low, high, max_size, context };
-            if self.jobs.send(job).is_err() {
-                // The thread has ended: better slowly than never.
-                return Ok(read_entries(replica, low, high, max_size)?);
-            }
+            // Should the thread end at this moment, that is seen when raft asks again.
+            let _ = self.jobs.send(Job { replica: replica.clone(), low, high, max_size, context });
             state.under_way.push(low);
         }
         Err(raft::Error::Store(StorageError::LogTemporarilyUnavailable))
