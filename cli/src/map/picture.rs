@@ -124,7 +124,7 @@ impl Grid {
 /// Draws the file.
 pub fn draw(model: &Model) -> String {
     let grid = Grid::of(model);
-    let legend_height = LEGEND_ROW * (model.totals.len() as f64 + 1.0) + 150.0;
+    let legend_height = LEGEND_ROW * (model.totals.len() as f64 + 1.0) + 100.0;
     let height = MAP_TOP + grid.height().max(legend_height) + MARGIN + 14.0;
     let document = Document::new()
         .set("viewBox", (0.0, 0.0, WIDTH, height))
