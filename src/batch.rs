@@ -219,7 +219,9 @@ impl Batch {
         self.push(replica, What::Remove)
     }
 
-    /// Marks the batch lazy: it causes no sync, but rides with the next one. For updates that may be lost, such as the commit index.
+    /// Marks the batch lazy: it causes no sync, but rides with the next one. For updates that may be lost, such as the commit index. For
+    /// [`Wal::submit`](crate::Wal::submit), and its `Pending` dropped: who waits for it, by [`Wal::commit`](crate::Wal::commit) too, asks for
+    /// a sync all the same.
     pub fn lazy(&mut self) -> &mut Self {
         self.lazy = true;
         self

@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 
+use roaring::RoaringBitmap;
+
 use crate::engine::Engine;
 use crate::format::piece::{Extent, PieceDesc};
+use crate::format::superblock::Superblock;
 use crate::index::{ReplicaState, Value};
 use crate::replica::Replica;
+use crate::space::Pool;
 use crate::wal::Wal;
 
 /// What a chunk is used for.
@@ -110,12 +114,7 @@ impl Engine {
             let leaving = s.segments.leaving.iter().map(|&(_, slab)| slab);
             s.segments.live.iter().map(|segment| segment.slab).chain(leaving).collect()
         };
-        let snapshot: roaring::RoaringBitmap = superblock
-            .snapshot
-            .iter()
-            .flat_map(|s| &s.extents)
-            .flat_map(|e| e.chunks(self.geo.blocks_per_chunk))
-            .collect();
+        let snapshot = self.chunks_of_snapshot(&superblock);
         let pool = self.pool.lock();
         let per_slab = pool.chunks_per_slab();
         let mut runs: Vec<SpaceRun> = Vec::new();
@@ -126,10 +125,7 @@ impl Engine {
             } else if superblock.journal_slabs.contains(&slab) {
                 ChunkUse::JournalFree
             } else {
-                match pool.used_for(chunk) {
-                    ChunkUse::Free if snapshot.contains(chunk) => ChunkUse::Snapshot,
-                    used => used,
-                }
+                used_for(&pool, &snapshot, chunk)
             };
             match runs.last_mut() {
                 Some(run) if run.used == used => run.chunks += 1,
@@ -205,7 +201,20 @@ fn overlap(extent: Extent, chunk: u32, blocks_per_chunk: u32) -> u64 {
     to.min(begin + u64::from(blocks_per_chunk)).saturating_sub(from.max(begin))
 }
 
+/// What a chunk that is no journal's is for.
+fn used_for(pool: &Pool, snapshot: &RoaringBitmap, chunk: u32) -> ChunkUse {
+    match pool.used_for(chunk) {
+        ChunkUse::Free if snapshot.contains(chunk) => ChunkUse::Snapshot,
+        used => used,
+    }
+}
+
 impl Engine {
+    fn chunks_of_snapshot(&self, superblock: &Superblock) -> RoaringBitmap {
+        let extents = superblock.snapshot.iter().flat_map(|s| &s.extents);
+        extents.flat_map(|e| e.chunks(self.geo.blocks_per_chunk)).collect()
+    }
+
     fn layout(&self) -> Vec<Stretch> {
         // In the order in which whoever resizes the journal takes them: nothing moves while this looks.
         let superblock = self.superblock.lock();
@@ -224,6 +233,7 @@ impl Engine {
             let bytes = live.segments.get(&segment.seq).copied().unwrap_or(0);
             (segment.slab, (ChunkUse::Journal, bytes.min(self.geo.segment_bytes)))
         }));
+        let snapshot = self.chunks_of_snapshot(&superblock);
         let pool = self.pool.lock();
         let per_slab = pool.chunks_per_slab();
         let mut stretches: Vec<Stretch> = Vec::new();
@@ -234,7 +244,7 @@ impl Engine {
                 chunk += per_slab;
                 continue;
             }
-            let used = pool.used_for(chunk);
+            let used = used_for(&pool, &snapshot, chunk);
             let held = live.chunks.get(&chunk).filter(|_| used == ChunkUse::Chain);
             let (replica, live_bytes) = held.map_or((None, 0), |&(id, bytes)| (Some(id), bytes));
             match stretches.last_mut() {
@@ -293,5 +303,13 @@ mod tests {
         let layout = wal.layout();
         assert_eq!(live(&layout, |s| s.replica == Some(3)), 0);
         assert!(layout.iter().any(|s| s.used == ChunkUse::Chain && s.replica.is_none()), "{layout:?}");
+        // A close leaves its snapshot in free chunks.
+        let used = |layout: &[Stretch], what| layout.iter().filter(|s| s.used == what).map(|s| s.chunks).sum::<u64>();
+        assert_eq!(used(&layout, ChunkUse::Snapshot), 0);
+        wal.close().expect("closed");
+        let (layout, runs) = (wal.layout(), wal.space_map());
+        let of_runs: u64 = runs.iter().filter(|r| r.used == ChunkUse::Snapshot).map(|r| r.chunks).sum();
+        assert!(of_runs > 0 && same(&layout, &runs), "{runs:?}");
+        assert_eq!(used(&layout, ChunkUse::Snapshot), of_runs);
     }
 }

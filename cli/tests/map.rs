@@ -9,7 +9,9 @@ fn the_map_names_the_holders_and_accounts_for_every_chunk() {
     let (_dir, path) = filled();
     let ran = strandlog(&["map", str(&path), "--width", "80"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    for part in ["A replica 2", "_ journal, free", ". free", "each character is one chunk, 4 KiB"] {
+    for part in
+        ["A replica 2", "_ journal, free", "+ snapshot of the index", ". free", "each character is one chunk, 4 KiB"]
+    {
         assert!(ran.out.contains(part), "{part}:\n{}", ran.out);
     }
     assert!(!ran.out.contains('\x1b'), "no colours where nobody looks");
@@ -32,7 +34,7 @@ fn the_picture_is_written_and_says_whose_what_is() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.starts_with("drawn "), "{ran:?}");
     let drawn = std::fs::read_to_string(&picture).unwrap();
-    for part in ["<svg", "test.log", "4 MiB", "replica 2", "journal, free", "</svg>"] {
+    for part in ["<svg", "test.log", "4 MiB", "replica 2", "journal, free", "snapshot of the index", "</svg>"] {
         assert!(drawn.contains(part), "{part}");
     }
     let ran = strandlog(&["map", str(&path), "--svg", str(&dir.path().join("missing/map.svg"))]);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::codec::Decoder;
+use super::decode::Decoder;
 use super::longest;
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::engine::Geometry;

@@ -5,6 +5,8 @@
 //! superblock names it any more, and its chunks are free.
 
 mod codec;
+mod decode;
+mod encode;
 mod load;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

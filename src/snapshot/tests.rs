@@ -1,6 +1,6 @@
 //! Every bound of a snapshot: it is hostile until it has been compared with everything.
 
-use super::codec::Decoder;
+use super::decode::Decoder;
 use super::load::{Doubt, decode, load};
 use super::longest;
 use crate::disk::sim::SimDisk;

@@ -1,6 +1,7 @@
 //! Writing a snapshot, when the log is closed.
 
-use super::codec::{Encoder, Head};
+use super::codec::Head;
+use super::encode::Encoder;
 use super::longest;
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::engine::Engine;

@@ -60,6 +60,7 @@ fn name(kind: Kind, model: &Model) -> String {
         },
         Kind::Dying => "dead, not free yet".into(),
         Kind::Pinned => "dead, held by a reader".into(),
+        Kind::Snapshot => "snapshot of the index".into(),
         Kind::Free => "free".into(),
     }
 }

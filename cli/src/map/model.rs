@@ -21,6 +21,8 @@ pub enum Kind {
     Dying,
     /// Dead, until a reader lets go.
     Pinned,
+    /// Free, but for the index that the last close left for the next opening.
+    Snapshot,
     Free,
 }
 
@@ -34,6 +36,7 @@ impl Kind {
             Self::Others => "others",
             Self::Dying => "dying",
             Self::Pinned => "pinned",
+            Self::Snapshot => "snapshot",
             Self::Free => "free",
         }
     }
@@ -127,6 +130,7 @@ impl Model {
             (ChunkUse::Chain, Some(replica)) => self.ranks.get(&replica).map_or(Kind::Others, |&r| Kind::Holder(r)),
             (ChunkUse::Chain, None) => Kind::Dying,
             (ChunkUse::Pinned, _) => Kind::Pinned,
+            (ChunkUse::Snapshot, _) => Kind::Snapshot,
             _ => Kind::Free,
         }
     }

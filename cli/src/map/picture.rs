@@ -36,6 +36,7 @@ const JOURNAL_FREE: Colour = Colour(0xe0, 0xe4, 0xf6);
 const OTHERS: Colour = Colour(0x9a, 0xa3, 0xaf);
 const DYING: Colour = Colour(0xe9, 0xc9, 0xc4);
 const PINNED: Colour = Colour(0xb4, 0x23, 0x18);
+const SNAPSHOT: Colour = Colour(0x7a, 0x5c, 0xa8);
 const FREE: Colour = Colour(0xf2, 0xf4, 0xf6);
 /// One for each of the biggest: told apart also by most who do not see all colours.
 const HUES: [Colour; HOLDERS] = [
@@ -72,6 +73,7 @@ fn colour(kind: Kind) -> Colour {
         Kind::Others => OTHERS,
         Kind::Dying => DYING,
         Kind::Pinned => PINNED,
+        Kind::Snapshot => SNAPSHOT,
         Kind::Free => FREE,
     }
 }
@@ -122,7 +124,7 @@ impl Grid {
 /// Draws the file.
 pub fn draw(model: &Model) -> String {
     let grid = Grid::of(model);
-    let legend_height = LEGEND_ROW * (model.totals.len() as f64 + 1.0) + 150.0;
+    let legend_height = LEGEND_ROW * (model.totals.len() as f64 + 1.0) + 100.0;
     let height = MAP_TOP + grid.height().max(legend_height) + MARGIN + 14.0;
     let document = Document::new()
         .set("viewBox", (0.0, 0.0, WIDTH, height))

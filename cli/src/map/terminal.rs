@@ -85,6 +85,7 @@ fn paint(cell: &Cell, out: &Output) -> String {
         Kind::Others => out.styled(Style::Hue(248), block),
         Kind::Dying => out.styled(Style::Bad, '░'),
         Kind::Pinned => out.styled(Style::Bad, '▒'),
+        Kind::Snapshot => out.styled(Style::Hue(97), '▒'),
         Kind::Free => out.styled(Style::Dim, '·'),
     }
 }
@@ -104,6 +105,7 @@ fn plain(cell: &Cell) -> char {
         Kind::Others => 'o',
         Kind::Dying => 'x',
         Kind::Pinned => '!',
+        Kind::Snapshot => '+',
         Kind::Free => '.',
     }
 }
