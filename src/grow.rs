@@ -121,7 +121,7 @@ mod tests {
     use crate::{Batch, Options, Wal};
 
     const OLD: u64 = 2 << 20;
-    const NEW: u64 = 6 << 20;
+    const NEW: u64 = 8 << 20;
 
     fn options(capacity: u64) -> Options {
         let options = Wal::options().capacity(capacity).segment_size(64 << 10).chunk_size(4096);
@@ -184,6 +184,19 @@ mod tests {
         drop(wal);
         let disk = disk.crash_kept_all();
         let Found::Log(superblock) = read_superblock(&disk, true).expect("read") else { panic!("blank") };
+        // At its end what a longer file of this log may have left: frames of days that are not these.
+        let later = Arc::new(disk.restart());
+        let wal = options(OLD).open_disk(later.clone()).expect("a log");
+        wal.commit(Batch::new().append(1, &entries(1, 10..20))).expect("room");
+        drop(wal);
+        let (then, now, segment) = (disk.kept_image(), later.kept_image(), superblock.segment_bytes as usize);
+        let slab = |&slab: &u32| superblock.slab_offset(slab) as usize;
+        let offset =
+            superblock.journal_slabs.iter().map(slab).find(|&at| then[at..][..segment] != now[at..][..segment]);
+        let offset = offset.expect("something was written");
+        let new = enlarged(&superblock, NEW).expect("larger");
+        assert_eq!(new.journal_slabs.last().map(|&slab| slab + 1), Some(new.slab_count), "the journal takes the last");
+        disk.poke(end(&new) - segment as u64, &now[offset..][..segment]);
         (disk, *superblock)
     }
 
