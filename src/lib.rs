@@ -1,5 +1,4 @@
 #![doc = include_str!("../README.md")]
-#![cfg_attr(any(loom, shuttle), allow(dead_code))] // Models start no threads of their own for an opening.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]
 

@@ -171,6 +171,7 @@ impl Part {
     }
 }
 
+#[cfg(not(any(loom, shuttle)))]
 impl Replayed {
     /// Adds another part of the same log.
     fn join(&mut self, other: Self) {

@@ -40,9 +40,6 @@ impl<T> RwLock<T> {
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap()
     }
-    pub fn into_inner(self) -> T {
-        self.0.into_inner().unwrap()
-    }
 }
 
 impl<T: Default> Default for RwLock<T> {
