@@ -4,13 +4,16 @@ use std::collections::HashSet;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rustc_hash::FxHashMap;
 
-use super::scan::scan;
+use super::scan::{Found as Frame, Scan, SlabScan, scan};
+use super::select::more;
 use super::walk::walk;
 use super::{Found, read_superblock};
 use crate::disk::BLOCK;
 use crate::disk::sim::{Fault, SimDisk};
 use crate::engine::Geometry;
+use crate::format::frame::FrameHeader;
 use crate::format::superblock::Superblock;
 use crate::options::RecoveryMode;
 use crate::sync::{Arc, Mutex};
@@ -183,6 +186,53 @@ fn the_next_two_segments_lie_where_the_last_frame_says() {
         let newest = all.slabs.last().expect("something was written");
         let header = newest.frames.last().expect("a slab with frames").header;
         before = Some((newest.seq, [header.next, header.after].map(|slab| slab - 1)));
+    }
+}
+
+fn frame(seq: u64, tail_seq: u64, following: [u32; 2]) -> Frame {
+    let [next, after] = following;
+    let header = FrameHeader { lsn: seq * SEGMENT, session: 1, tail_seq, next, after, ..FrameHeader::default() };
+    Frame { header, offset: 0, table: Some(Box::default()) }
+}
+
+/// Of a journal of ten slabs, of which those with these frames were read, and begin others with these.
+fn wanted(read: &[(u32, Frame)], firsts: &[(u32, Frame)]) -> Vec<u32> {
+    let sb = options().geometry([1; 16], 20 << 20).expect("sound");
+    let sb = Superblock { journal_slabs: (0..10).collect(), ..sb };
+    let slab = |(slab, frame): &(u32, Frame)| SlabScan {
+        slab: *slab,
+        seq: frame.header.lsn / SEGMENT,
+        frames: vec![frame.clone()],
+    };
+    let scan = Scan { slabs: read.iter().map(slab).collect(), max_seq: 9, max_session: 1, disbelieved: Vec::new() };
+    more(&sb, &scan, &read.iter().map(|r| r.0).collect(), &firsts.iter().cloned().collect::<FxHashMap<_, _>>())
+}
+
+#[test]
+fn what_is_read_next_is_what_frames_name_and_what_is_not_past_or_all_where_that_is_in_doubt() {
+    let all_but = |read: &[u32]| (0..10).filter(|slab| !read.contains(slab)).collect::<Vec<u32>>();
+    // Counted from one.
+    assert_eq!(wanted(&[(3, frame(5, 5, [8, 5]))], &[]), [4, 7]);
+    for unknown in [[0, 5], [8, 0], [0, 0], [11, 5], [8, 11]] {
+        assert_eq!(wanted(&[(3, frame(5, 5, unknown))], &[]), all_but(&[3]), "{unknown:?}");
+    }
+    // The tail, and what is newer; not what is past.
+    let firsts = [(0, frame(4, 1, [0; 2])), (1, frame(5, 1, [0; 2])), (2, frame(7, 1, [0; 2]))];
+    assert_eq!(wanted(&[(3, frame(6, 5, [8, 5]))], &firsts), [1, 2, 4, 7]);
+    assert_eq!(wanted(&[], &firsts), [2], "the newest names the rest");
+    assert_eq!(wanted(&[], &[]), all_but(&[]), "no slab begins with a frame");
+    // When those were read: nothing more, unless a number is missing.
+    let read = |seqs: [u64; 3]| {
+        let newest = seqs.into_iter().max().expect("three");
+        let frames = [3, 4, 7]
+            .into_iter()
+            .zip(seqs)
+            .map(|(slab, seq)| (slab, frame(seq, 5, if seq == newest { [5, 8] } else { [0; 2] })));
+        wanted(&frames.collect::<Vec<_>>(), &[])
+    };
+    assert_eq!(read([5, 7, 6]), []);
+    for missing in [[5, 8, 6], [6, 8, 7], [7, 8, 4]] {
+        assert_eq!(read(missing), all_but(&[3, 4, 7]), "{missing:?}");
     }
 }
 

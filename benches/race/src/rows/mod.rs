@@ -1,6 +1,8 @@
 //! The rows of the race. A row's name says its parameters: `t64-256` is 64 threads appending 256 bytes each.
 
 mod append;
+#[cfg(feature = "rocksdb")]
+mod beside;
 mod churn;
 mod open;
 mod read;
@@ -70,6 +72,9 @@ pub enum Row {
     Full,
     /// The same work on so many replicas.
     Replicas(u64),
+    /// Values of so many bytes, logged and applied to a RocksDB that is not synced.
+    #[cfg(feature = "rocksdb")]
+    Beside(usize),
 }
 
 /// How many replicas there are, where the row does not say.
@@ -121,7 +126,13 @@ const GROUPS: &[(&str, &str, &[&str])] = &[
         "the same work as things grow",
         &["replicas-10", "replicas-100", "replicas-1000", "replicas-10000", "replicas-100000", "full"],
     ),
+    ("beside", "beside a state machine that is not synced (feature `rocksdb`)", BESIDE),
 ];
+
+#[cfg(feature = "rocksdb")]
+const BESIDE: &[&str] = &["beside-1k", "beside-16k", "beside-64k", "beside-1m"];
+#[cfg(not(feature = "rocksdb"))]
+const BESIDE: &[&str] = &[];
 
 const ALONE: &[&str] = &["read"];
 
@@ -144,16 +155,28 @@ pub fn find(name: &str) -> Option<Row> {
         }
         ("state", n) if n.starts_with('t') => Row::State { threads: number(&n[1..])?, replicas: 1 },
         ("state", n) => Row::State { threads: 2, replicas: number(n.strip_prefix('b')?)? },
-        (t, size) => {
-            let unit = match size.chars().last()? {
-                'k' => 1 << 10,
-                'm' => 1 << 20,
-                _ => 1,
-            };
-            let bytes = number(size.trim_end_matches(['k', 'm']))? * unit;
-            Row::Threads { threads: number(t.strip_prefix('t')?)?, bytes: bytes as usize }
-        }
+        #[cfg(feature = "rocksdb")]
+        ("beside", size) => Row::Beside(bytes_of(size)?),
+        (t, size) => Row::Threads { threads: number(t.strip_prefix('t')?)?, bytes: bytes_of(size)? },
     })
+}
+
+/// `256`, `64k`, `1m`.
+fn bytes_of(size: &str) -> Option<usize> {
+    let unit = match size.chars().last()? {
+        'k' => 1 << 10,
+        'm' => 1 << 20,
+        _ => 1,
+    };
+    size.trim_end_matches(['k', 'm']).parse::<usize>().ok().filter(|n| *n > 0).map(|n| n * unit)
+}
+
+fn size_of(bytes: usize) -> String {
+    match bytes {
+        b if b % (1 << 20) == 0 => format!("{}m", b >> 20),
+        b if b % (1 << 10) == 0 => format!("{}k", b >> 10),
+        b => b.to_string(),
+    }
 }
 
 /// The rows of names and of groups.
@@ -190,14 +213,7 @@ pub fn list() {
 impl Row {
     pub fn name(&self) -> String {
         match self {
-            Row::Threads { threads, bytes } => {
-                let size = match bytes {
-                    b if b % (1 << 20) == 0 => format!("{}m", b >> 20),
-                    b if b % (1 << 10) == 0 => format!("{}k", b >> 10),
-                    b => b.to_string(),
-                };
-                format!("t{threads}-{size}")
-            }
+            Row::Threads { threads, bytes } => format!("t{threads}-{}", size_of(*bytes)),
             Row::Window(n) => format!("window-{n}"),
             Row::Batch { replicas, threads } => format!("batch-{replicas}x{threads}"),
             Row::Churn(churn) => format!("churn-{}", churn.name()),
@@ -209,6 +225,8 @@ impl Row {
             Row::Open(open) => open.name().into(),
             Row::Full => "full".into(),
             Row::Replicas(n) => format!("replicas-{n}"),
+            #[cfg(feature = "rocksdb")]
+            Row::Beside(bytes) => format!("beside-{}", size_of(*bytes)),
         }
     }
 
@@ -250,6 +268,8 @@ impl Row {
             Row::Open(open) => open::open(ctx, open),
             Row::Full => shape::full(ctx),
             Row::Replicas(n) => append::threads(ctx, 16, 256, n),
+            #[cfg(feature = "rocksdb")]
+            Row::Beside(bytes) => beside::beside(ctx, bytes),
         }
     }
 }

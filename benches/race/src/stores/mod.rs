@@ -3,7 +3,7 @@
 mod raft_engine;
 mod raft_log;
 #[cfg(feature = "rocksdb")]
-mod rocks;
+pub mod rocks;
 mod strand;
 mod wal_db;
 mod walrus;
@@ -43,6 +43,11 @@ pub trait Store: Send + Sync {
     }
     /// Length of an entry.
     fn entry(&self, _replica: u64, _index: u64) -> usize {
+        unimplemented!()
+    }
+    /// Puts a value that need not be durable, where a store keeps such.
+    #[cfg(feature = "rocksdb")]
+    fn apply(&self, _key: u64, _value: &[u8]) {
         unimplemented!()
     }
     /// What a store's user must call now and then.

@@ -23,6 +23,7 @@ fn synced() -> WriteOptions {
 
 impl Rocks {
     pub fn open(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_compression_type(rocksdb::DBCompressionType::None);
@@ -52,6 +53,11 @@ impl Store for Rocks {
             batch.put(key(replica, u64::MAX), value);
         }
         self.0.write_opt(batch, &synced()).unwrap();
+    }
+
+    fn apply(&self, at: u64, value: &[u8]) {
+        // Behind every replica.
+        self.0.put(key(u64::MAX, at), value).unwrap();
     }
 
     fn read(&self, replica: u64, first: u64, last: u64) -> u64 {
