@@ -21,8 +21,8 @@ use metrics::{Counter, Gauge, HistogramFn, Key, KeyName, Metadata, Recorder, Sha
 use strandlog::metrics::Metrics;
 use strandlog::{Batch, Wal};
 
-/// Buckets with a bound: each doubles the one before, from a millionth (of a second) to 2,147 (batches).
-const BOUNDS: u32 = 32;
+/// Buckets with a bound: each doubles the one before, from a millionth (of a second) to 1,073 (batches).
+const BOUNDS: u32 = 31;
 
 /// Seconds in millionths, so that a sum is a whole number.
 const SCALE: f64 = 1e6;
