@@ -80,7 +80,12 @@ impl Writer {
                     told.asked.fetch_add(1, SeqCst);
                     let index = self.submitted;
                     let (replica, tell) = (self.replica, Arc::clone(&told));
-                    match wal.submit_with(batch, move |outcome| tell.tell(replica, index, outcome)) {
+                    let tell = move |outcome| tell.tell(replica, index, outcome);
+                    let submitted = match rng.random_bool(0.5) {
+                        true => wal.submit_with(batch, tell),
+                        false => block_on(wal.submit_with_async(batch, tell)),
+                    };
+                    match submitted {
                         Ok(_) => continue,
                         Err(error) => {
                             told.asked.fetch_sub(1, SeqCst);

@@ -19,7 +19,8 @@ use crate::{GroupStorage, Result};
 ///
 /// Where raft can wait for entries, which is where it sends them to a follower,
 /// [`Storage::entries`](raft::Storage::entries) then answers `LogTemporarilyUnavailable` instead of waiting for the disk, and this
-/// queue hands over what was read:
+/// queue hands over what was read. Of followers that are at the very same place one is answered so, and the others when they next
+/// answer a heartbeat:
 ///
 /// ```no_run
 /// # fn poller(mut queue: strandlog_raft::FetchQueue, mut nodes: std::collections::HashMap<u64, raft::RawNode<strandlog_raft::GroupStorage>>) {

@@ -59,10 +59,15 @@ pub async fn start(dir: &Path, args: &ClusterArgs) -> Outcome<(Nodes, Arc<Client
     }
     println!("{} groups open on each node, {:.1} s", args.groups, began.elapsed().as_secs_f64());
     let began = Instant::now();
-    for id in 0..NODES as usize {
-        client.of(id, Ask::Form).await?;
-    }
     let all = Duration::from_secs(60) + Duration::from_millis(heartbeat * 12);
+    for id in 0..NODES as usize {
+        // Asked twice it is formed once; a machine that is busy with other things may take its time.
+        while client.of(id, Ask::Form).await.is_err() {
+            if began.elapsed() > all || !nodes.ended().is_empty() {
+                return Err(format!("node {id} does not form its groups").into());
+            }
+        }
+    }
     loop {
         let statuses = statuses(&client).await;
         let leads: u64 = statuses.iter().flatten().map(|status| status.leads).sum();
