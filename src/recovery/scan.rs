@@ -7,6 +7,7 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 
 use super::select;
+use super::walk::{existing, tail_of};
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION};
@@ -141,6 +142,10 @@ pub(super) fn scan(
     progress(Progress { what: "recovering", done: total, total });
     // Of two that claim one number the same is always called the second.
     scan.slabs.sort_by_key(|s| (s.seq, s.slab));
+    // Of what is past nothing counts: one more that shows such a number is no contradiction. A frame may have gone astray to where the
+    // journal has grown since.
+    let tail = tail_of(&existing(&scan));
+    scan.slabs.dedup_by(|second, first| second.seq == first.seq && first.seq < tail);
     if let Some(pair) = scan.slabs.windows(2).find(|w| w[0].seq == w[1].seq) {
         if mode == RecoveryMode::Salvage {
             // Neither is believed: their frames count as lost.

@@ -68,6 +68,11 @@ pub(super) fn existing(scan: &Scan) -> Vec<&Found> {
     all().filter(|f| !cuts.range(f.header.session.saturating_add(1)..).any(|(_, &cut)| cut <= f.header.lsn)).collect()
 }
 
+/// The segment before which nothing counts. The newest whole frame names it: all it says of older frames was durable when it was sealed.
+pub(super) fn tail_of(existing: &[&Found]) -> u64 {
+    existing.iter().rev().find(|f| f.table.is_some()).map_or(0, |f| f.header.tail_seq)
+}
+
 /// Decides frame by frame, by the table in [`super::decide`]. `durable`: what the superblock says was durable at the last close.
 pub(super) fn walk<'a>(
     disk: &dyn Disk,
@@ -78,8 +83,7 @@ pub(super) fn walk<'a>(
 ) -> Result<Walk<'a>> {
     let frames = existing(scan);
     let watermark = frames.iter().map(|f| f.header.watermark).max().unwrap_or(0).max(durable);
-    // The newest whole frame names the tail: all it says of older frames was durable when it was sealed.
-    let tail_seq = frames.iter().rev().find(|f| f.table.is_some()).map_or(0, |f| f.header.tail_seq);
+    let tail_seq = tail_of(&frames);
     let first_lsn = tail_seq.saturating_mul(geo.segment_bytes);
     let frames: Vec<&Found> = frames.into_iter().filter(|f| f.header.lsn >= first_lsn).collect();
     let mut walk =
