@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::append::crowd;
 use super::{Context, REPLICAS};
 use crate::measure::{Figures, Meter, histogram, record};
-use crate::stores::{Part, Scratch, rocks::Rocks};
+use crate::stores::{Part, Scratch, Store, rocks::Rocks};
 
 const THREADS: u64 = 16;
 /// What the state machines hold: each key is written again and again.
