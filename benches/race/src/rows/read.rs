@@ -75,8 +75,17 @@ pub fn read(ctx: &Context) -> Figures {
     };
     let random_us = random(200_000, 1, each);
     let cached_us = random(200_000, each - 8, each);
+    let term_ns = {
+        let start = Instant::now();
+        let known =
+            (0..200_000).filter(|_| store.term(rng.random_range(1..=REPLICAS), rng.random_range(1..=each)).is_some());
+        let known = known.count();
+        (known > 0).then(|| start.elapsed().as_secs_f64() * 1e9 / known as f64)
+    };
     let (mixed, reads) = together(ctx, &*store, each);
-    Figures::default()
+    let figures = Figures::default();
+    let figures = if let Some(ns) = term_ns { figures.with("term ns", ns) } else { figures };
+    figures
         .with("write per s", written)
         .with("scan per s", warm)
         .with("young scan per s", young)

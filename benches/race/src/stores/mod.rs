@@ -45,6 +45,10 @@ pub trait Store: Send + Sync {
     fn entry(&self, _replica: u64, _index: u64) -> usize {
         unimplemented!()
     }
+    /// Term of an entry, where a store knows terms.
+    fn term(&self, _replica: u64, _index: u64) -> Option<u64> {
+        None
+    }
     /// Puts a value that need not be durable, where a store keeps such.
     #[cfg(feature = "rocksdb")]
     fn apply(&self, _key: u64, _value: &[u8]) {

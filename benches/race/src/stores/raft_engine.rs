@@ -81,6 +81,11 @@ impl Store for RaftEngine {
         self.0.get_entry::<Ext>(replica, index).unwrap().unwrap().get_string_value().len()
     }
 
+    fn term(&self, replica: u64, index: u64) -> Option<u64> {
+        // It knows terms only by the entries; what is in these is no matter.
+        self.0.get_entry::<Ext>(replica, index).unwrap().map(|_| 1)
+    }
+
     fn tend(&self) {
         // It names replicas that should be compacted; a store cannot always oblige.
         let _ = self.0.purge_expired_files().unwrap();

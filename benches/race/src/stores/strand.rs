@@ -54,6 +54,10 @@ impl Store for Strand {
         self.0.replica(replica).entry(index).unwrap().data.len()
     }
 
+    fn term(&self, replica: u64, index: u64) -> Option<u64> {
+        self.0.replica(replica).term(index).ok()
+    }
+
     fn close(&self) {
         self.0.close().unwrap();
     }
