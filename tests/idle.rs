@@ -62,6 +62,41 @@ fn no_idle_replica_takes_a_chunk_while_the_journal_can_grow() {
     assert_sound(&wal, "reopened");
 }
 
+/// It takes several slabs at a time, and as many as that do not lead to its cap.
+#[test]
+fn a_journal_grows_to_its_cap_and_no_further() {
+    let wal = open(small(Placement::Auto).journal_cap(100 * (64 << 10)), &Arc::new(SimDisk::new(16 << 20)));
+    let mut carried = 0;
+    while wal.stats().reserved_chunks == 0 {
+        carried += one_each(&wal, carried, 100, 256);
+    }
+    let stats = wal.stats();
+    assert_eq!((stats.journal_segments, stats.journal_cap_segments), (100, 100), "{stats:#?}");
+}
+
+/// What it grows by it takes from nobody who was promised chunks.
+#[test]
+fn a_journal_that_would_grow_leaves_what_is_kept_for_large_values() {
+    let wal = open(small(Placement::Auto), &Arc::new(SimDisk::new(8 << 20)));
+    wal.commit(Batch::new().put(1, b"large", &[6; 32 << 10])).expect("room");
+    for i in 1.. {
+        match wal.commit(Batch::new().append(100_000, &[(i, 1, payload(100_000, i, 1, 20_000))])) {
+            Ok(_) => {}
+            Err(Error::Full(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let before = wal.stats();
+    assert!(before.free_chunks * before.chunk_size > before.segment_size && before.reserved_chunks == 0, "{before:#?}");
+    assert!(one_each(&wal, 1, 100_000, 300) > 100);
+    wal.checkpoint().expect("cleaned");
+    let stats = wal.stats();
+    assert_eq!(stats.journal_segments, before.journal_segments, "{stats:#?}");
+    assert_space(&wal, "full");
+    wal.commit(Batch::new().put(1, b"large", &[7; 32 << 10])).unwrap_or_else(|e| panic!("{e}: {stats:#?}"));
+    assert_sound(&wal, "with a large value");
+}
+
 #[test]
 fn who_does_not_wait_is_told_to_come_back_when_the_journal_has_grown() {
     let dir = tempfile::tempdir().expect("a directory");

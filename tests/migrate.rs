@@ -277,11 +277,12 @@ fn a_failure_of_either_side_leaves_the_old_log_the_truth() {
         assert!(!batch.is_empty(), "as it was");
         // Another leader, another entry: whatever there was.
         batch.clear();
-        dual.commit(batch.append(1, &[(12, 2, b"other")])).expect("written");
+        dual.commit(batch.append(1, &[(12, 2, b"other")]).put(1, b"k", b"v")).expect("written");
         assert_eq!(dual.differences_of(1).expect("readable"), [], "{fails:?}");
         // Strandlog fails: durable in the old log all the same.
         disk.fail_at(disk.events(), Fault::Error(EIO));
-        assert!(matches!(dual.commit(batch.append(1, &[(13, 2, b"there")])), Err(MigrateError::New(_))));
+        batch.append(1, &[(13, 2, b"there")]).delete(1, b"k");
+        assert!(matches!(dual.commit(&mut batch), Err(MigrateError::New(_))));
         assert_eq!(dual.bounds(1).expect("readable"), Some((4, 13)));
         drop(dual);
         let disk = Arc::new(disk.crash_kept_all());
