@@ -29,6 +29,14 @@ impl Replica {
         self.cell().ok_or(Error::UnknownReplica { replica: self.id })
     }
 
+    /// As [`Replica::cell`], without counting one reference more: what only touches memory takes no longer than that would.
+    fn with<T>(&self, f: impl FnOnce(&Cell) -> T) -> Option<T> {
+        match &self.cell {
+            Some(cell) => Some(f(cell)),
+            None => self.engine.registry.get(self.id).map(|cell| f(&cell)),
+        }
+    }
+
     /// The replica's id.
     pub fn id(&self) -> u64 {
         self.id
@@ -36,25 +44,26 @@ impl Replica {
 
     /// Whether it was ever written, and not removed since.
     pub fn exists(&self) -> bool {
-        self.cell().is_some_and(|c| c.lock().exists)
+        self.with(|c| c.lock().exists).unwrap_or(false)
     }
 
     /// The first index it holds; 1 when it does not exist. Beyond [`Replica::last_index`] when it is empty.
     pub fn first_index(&self) -> u64 {
-        self.cell().map_or(1, |c| c.lock().first)
+        self.with(|c| c.lock().first).unwrap_or(1)
     }
 
     /// The last index it holds; `first_index - 1` when it is empty.
     pub fn last_index(&self) -> u64 {
-        self.cell().map_or(0, |c| c.lock().last)
+        self.with(|c| c.lock().last).unwrap_or(0)
     }
 
     /// First and last index at one moment.
     pub fn bounds(&self) -> (u64, u64) {
-        self.cell().map_or((1, 0), |c| {
+        let bounds = |c: &Cell| {
             let state = c.lock();
             (state.first, state.last)
-        })
+        };
+        self.with(bounds).unwrap_or((1, 0))
     }
 
     /// The term of entry `index`, or of `first_index - 1`: raft asks for it after a truncation. Touches memory only.
@@ -62,10 +71,9 @@ impl Replica {
     /// # Errors
     /// [`Error::Compacted`], [`Error::OutOfRange`], [`Error::UnknownReplica`], [`Error::Damaged`].
     pub fn term(&self, index: u64) -> Result<u64> {
-        match self.cell() {
-            Some(cell) if index > 0 || cell.lock().first > 1 => self.engine.read_term(&cell, index),
-            // Before the first entry of a log that was never truncated.
-            Some(_) => Ok(0),
+        match self.with(|cell| self.engine.read_term(cell, index)) {
+            Some(term) => term,
+            // Before the first entry of a log that was never written.
             None if index == 0 => Ok(0),
             None => Err(Error::UnknownReplica { replica: self.id }),
         }

@@ -35,7 +35,7 @@ impl Engine {
     }
 
     /// Checks that `index` is held and undamaged; answers its term and place.
-    fn look(&self, id: u64, state: &ReplicaState, index: u64) -> Result<(u64, Source)> {
+    fn find(id: u64, state: &ReplicaState, index: u64) -> Result<(u64, Place<'_>)> {
         if !state.exists {
             return Err(Error::UnknownReplica { replica: id });
         }
@@ -49,20 +49,27 @@ impl Engine {
         if let Some((first, last)) = state.damage_at(index) {
             return Err(damaged(first, last));
         }
-        let source = match state.places.get(index) {
-            Some(Place::Journal(loc)) => Source::Journal(loc),
-            Some(Place::Chain(piece)) => Source::Chain(self.piece(id, piece)),
-            None => return Err(damaged(index, index)),
+        let place = state.places.get(index).ok_or_else(|| damaged(index, index))?;
+        Ok((state.terms.get(index).unwrap_or(0), place))
+    }
+
+    /// As [`Engine::find`]; what the answer needs to be read stays there until it is dropped.
+    fn look(&self, id: u64, state: &ReplicaState, index: u64) -> Result<(u64, Source)> {
+        let (term, place) = Self::find(id, state, index)?;
+        let source = match place {
+            Place::Journal(loc) => Source::Journal(loc),
+            Place::Chain(piece) => Source::Chain(self.piece(id, piece)),
         };
-        Ok((state.terms.get(index).unwrap_or(0), source))
+        Ok((term, source))
     }
 
     pub(crate) fn read_term(&self, cell: &Cell, index: u64) -> Result<u64> {
         let state = cell.lock();
-        if state.exists && index == state.first - 1 {
-            return Ok(state.prev_term);
+        if index == state.first - 1 && (state.exists || index == 0) {
+            // Before the first entry of a log that was never truncated there is no term.
+            return Ok(if index == 0 { 0 } else { state.prev_term });
         }
-        self.look(cell.id, &state, index).map(|(term, _)| term)
+        Self::find(cell.id, &state, index).map(|(term, _)| term)
     }
 
     pub(crate) fn read_entry(&self, cell: &Cell, index: u64) -> Result<Entry> {
