@@ -3,7 +3,8 @@
 //! Each case must end in one of three ways: no effect, because the space was dead; a typed report that names the replica, all others
 //! byte-exact and writable; or a refusal to open that says what is broken. **Never silent loss, never wrong bytes.**
 //!
-//! `STRANDLOG_DAMAGE=all` flips every single bit, instead of a few in each sector (`STRANDLOG_SEED` chooses which).
+//! `STRANDLOG_DAMAGE=all` flips every single bit, instead of a few in each sector (`STRANDLOG_SEED` chooses which);
+//! `STRANDLOG_DAMAGE=3/40` the third of forty parts of them, which are everything together.
 
 mod support;
 
@@ -72,10 +73,15 @@ fn cases(sectors: usize) -> Vec<Hurt> {
         (x >> 33) as usize % below
     };
     let mut cases = Vec::new();
-    let all = std::env::var("STRANDLOG_DAMAGE").is_ok_and(|v| v == "all");
+    let part = std::env::var("STRANDLOG_DAMAGE").ok().map(|part| match part.split_once('/') {
+        None if part == "all" => (1, 1),
+        Some((part, of)) => (part.parse::<usize>().expect("a part"), of.parse::<usize>().expect("of so many")),
+        None => panic!("STRANDLOG_DAMAGE={part} is neither `all` nor a part, like 3/40"),
+    });
     for sector in 0..sectors {
-        if all {
-            cases.extend((0..SECTOR * 8).map(|bit| Hurt::Flip { bit: sector * SECTOR * 8 + bit }));
+        if let Some((part, of)) = part {
+            let bits = (0..SECTOR * 8).map(|bit| sector * SECTOR * 8 + bit);
+            cases.extend(bits.filter(|bit| bit % of == part % of).map(|bit| Hurt::Flip { bit }));
         } else {
             // The first bytes of a block are the densest.
             let dense = sector * SECTOR * 8 + random(128 * 8);

@@ -46,7 +46,7 @@ pub fn write<D: Disk + 'static>(disk: &Arc<D>) -> (Model, Stats) {
         wal.commit(batch(&ops)).expect("committed");
         model.apply(&ops);
     };
-    // Settled later; carried later; placed; a value of its own; truncated; removed; reset; overwritten.
+    // Settled later; carried later; placed; a value of its own; truncated; removed; reset; overwritten; cut.
     commit(vec![entries(1, 1, 1, &[600; 20]), entries(2, 1, 1, &[40; 4]), put(2, b"hard_state", 24, 1)]);
     commit(vec![entries(3, 1, 1, &[6000, 6000]), put(4, b"snapshot", 9000, 1), entries(4, 1, 2, &[10])]);
     commit(vec![entries(5, 1, 1, &[300; 12]), entries(6, 1, 1, &[300; 5]), put(6, b"k", 10, 1)]);
@@ -65,6 +65,7 @@ pub fn write<D: Disk + 'static>(disk: &Arc<D>) -> (Model, Stats) {
         entries(2, 5, 2, &[0, 1, 60]),
         entries(1, 21, 2, &[500; 3]),
         Op::Delete { replica: 9, key: b"no".to_vec() },
+        Op::Cut { replica: 8, from: 7 },
     ]);
     let stats = wal.stats();
     wal.close().expect("closed");
