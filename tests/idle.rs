@@ -62,18 +62,6 @@ fn no_idle_replica_takes_a_chunk_while_the_journal_can_grow() {
     assert_sound(&wal, "reopened");
 }
 
-/// It takes several slabs at a time, and as many as that do not lead to its cap.
-#[test]
-fn a_journal_grows_to_its_cap_and_no_further() {
-    let wal = open(small(Placement::Auto).journal_cap(100 * (64 << 10)), &Arc::new(SimDisk::new(16 << 20)));
-    let mut carried = 0;
-    while wal.stats().reserved_chunks == 0 {
-        carried += one_each(&wal, carried, 100, 256);
-    }
-    let stats = wal.stats();
-    assert_eq!((stats.journal_segments, stats.journal_cap_segments), (100, 100), "{stats:#?}");
-}
-
 /// What it grows by it takes from nobody who was promised chunks.
 #[test]
 fn a_journal_that_would_grow_leaves_what_is_kept_for_large_values() {
@@ -122,6 +110,27 @@ fn who_does_not_wait_is_told_to_come_back_when_the_journal_has_grown() {
     let stats = wal.stats();
     assert!(stats.reserved_chunks == 0 && stats.journal_segments > before, "{stats:#?}");
     assert_sound(&wal, "grown");
+}
+
+/// One batch that carries more than is left for it: nothing else would let the journal grow.
+#[test]
+fn a_batch_of_many_idle_replicas_that_does_not_wait_lets_the_journal_grow() {
+    let wal = open(small(Placement::Auto).background(true), &Arc::new(SimDisk::new(6 << 20)));
+    let mut batch = Batch::new();
+    one_each(&wal, 1000, 25, 300);
+    for replica in 1..=80 {
+        batch.append(replica, &[(1, 1, payload(replica, 1, 1, 400))]);
+    }
+    let before = wal.stats();
+    let mut busy = 0;
+    while let Err(error) = wal.try_submit(&mut batch) {
+        assert!(matches!(error, Error::Busy { .. }) && busy < 10_000, "{busy}: {error}: {:#?}", wal.stats());
+        busy += 1;
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let stats = wal.stats();
+    assert!(busy > 0 && stats.reserved_chunks == 0, "{busy}: {stats:#?}");
+    assert!(stats.journal_segments > before.journal_segments, "{stats:#?}");
 }
 
 /// Metadata up to the budget, so that one segment after the other is full of it.
@@ -286,6 +295,18 @@ fn slabs_come_for_what_is_carried_and_go_with_it_whatever_is_cut() {
     drop(wal);
     let disk = disk.crash_lost_all();
     let slabs = open(small(Placement::Auto), &Arc::new(disk.restart())).stats().journal_segments;
+    // What it may carry shrinks with it, as the next opening sees it.
+    let uncut = Arc::new(disk.restart());
+    let wal = open(small(Placement::Auto), &uncut);
+    for i in last + 1..last + 6 {
+        let _ = wal.commit(Batch::new().append(100_000, &[(i, 1, payload(100_000, i, 1, 20_000))]));
+    }
+    let now = wal.stats();
+    drop(wal);
+    let then = open(small(Placement::Auto), &Arc::new(uncut.crash_lost_all())).stats();
+    assert!(now.journal_segments < slabs, "{now:#?}");
+    let limits = [&now, &then].map(|s| (s.journal_segments, s.carried_class_limit));
+    assert_eq!(limits[0], limits[1]);
     let mut shrunk = [0; 2];
     cut_everywhere(
         &disk,

@@ -285,7 +285,7 @@ fn a_failure_of_either_side_leaves_the_old_log_the_truth() {
         assert!(matches!(dual.commit(&mut batch), Err(MigrateError::New(_))));
         assert_eq!(dual.bounds(1).expect("readable"), Some((4, 13)));
         drop(dual);
-        let disk = Arc::new(disk.crash_kept_all());
+        let disk = Arc::new(disk.crash_lost_all());
         let mut dual = open(&old, &disk);
         assert_eq!((dual.differences_of(1).expect("readable"), dual.stage(1)), (vec![], Stage::Mirrored));
         // The removal from the old log fails behind the switch: it is repeated, before the replica may change.

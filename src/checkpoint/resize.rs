@@ -167,6 +167,19 @@ mod tests {
     use crate::disk::sim::{Choice, EIO, Fault, SimDisk};
     use crate::sync::Arc;
 
+    #[test]
+    fn the_journal_takes_several_slabs_at_a_time_and_no_more_than_its_cap() {
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(20 * (64 << 10));
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        let slabs = || wal.stats().journal_segments;
+        let mut sizes = vec![slabs()];
+        while wal.engine.take_slabs(5, 0).expect("written") {
+            sizes.push(slabs());
+        }
+        let floor = sizes[0];
+        assert_eq!(sizes, [floor, floor + 5, floor + 10, 20], "one step is cut short");
+    }
+
     /// The cleaner's B failed; who waited for the lock meanwhile wrote A: a cut then left neither.
     #[test]
     fn after_a_superblock_that_failed_the_other_is_left_alone() {
