@@ -178,6 +178,27 @@ mod tests {
         }
         let floor = sizes[0];
         assert_eq!(sizes, [floor, floor + 5, floor + 10, 20], "one step is cut short");
+        // Frames name the slabs of the next two segments: none of these is given back.
+        let named = || {
+            let s = wal.engine.seq.lock();
+            s.segments.following(s.segments.current())
+        };
+        let before = named();
+        while wal.engine.shrink_journal().expect("written") {}
+        assert_eq!((slabs(), named()), (floor, before));
+        assert!(before.iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn slabs_for_which_no_superblock_could_be_written_are_where_they_were() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(disk.clone()).expect("formatted");
+        let space = || (wal.stats().free_chunks, wal.stats().journal_segments);
+        let before = space();
+        disk.on_event(|e| (e.offset == SUPERBLOCK_OFFSETS[1] && e.len > 0).then_some(Fault::Error(EIO)));
+        wal.engine.take_slabs(2, 0).expect_err("B fails");
+        assert_eq!(space(), before);
     }
 
     /// The cleaner's B failed; who waited for the lock meanwhile wrote A: a cut then left neither.
