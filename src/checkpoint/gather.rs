@@ -22,8 +22,6 @@ const WINDOW: usize = 16 << 10;
 /// not find megabytes of reads in front of them at the device.
 const RUN: usize = 4;
 const _: () = assert!(WINDOW.is_multiple_of(crate::disk::BLOCK));
-/// What is worth a piece though not a chunk of its own: the next piece of the replica goes on in the same chunk, but begins a block.
-const WORTH_PIECE: u64 = 4 * crate::format::BLOCK_BYTES;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
@@ -189,12 +187,11 @@ impl Engine {
         let reserved = state.charge.chunks > 0;
         let worth_chunks = here >= self.small_weight();
         let chunks = here.div_ceil(chunk.into()) + 1;
-        // A cleaner that carries nearly everything gains nothing.
-        let crowded = reserved && carried > group.len() * self.geo.segment_bytes / CARRY_SHARE;
-        let fate = if (worth_chunks || crowded && here >= WORTH_PIECE) && chunks <= *slack {
+        let fate = if worth_chunks && chunks <= *slack {
             *slack -= chunks;
             Fate::Settle
-        } else if crowded || reserved && worth_chunks {
+        } else if reserved && (worth_chunks || carried > group.len() * self.geo.segment_bytes / CARRY_SHARE) {
+            // And a cleaner that carries nearly everything gains nothing.
             // Pieces made bit by bit may waste more than the reservation has; made at once they do not.
             Fate::SettleAll
         } else {

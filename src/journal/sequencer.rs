@@ -20,6 +20,9 @@ pub(crate) const FRAME_TARGET: u64 = 1 << 20;
 /// two frames in all.
 const GROUP_BYTES: u64 = 32 << 20;
 
+/// A journal of fewer segments keeps none free for cleaning several together.
+const ROOMY_SEGMENTS: usize = 32;
+
 /// All that is ordered.
 pub(crate) struct Sequencer {
     pub open: OpenFrame,
@@ -184,9 +187,12 @@ impl Sequencer {
     }
 
     /// What appends leave free beyond that, so that the cleaner can take several segments together also while they come faster than it
-    /// cleans: one at a time it finds so little of each replica that nothing is worth its place in a chain.
+    /// cleans: one at a time it finds so little of each replica that nothing is worth its place in a chain. A small journal has none to
+    /// give: cleaned earlier, it would move what is about to die.
     fn headroom(&self) -> usize {
-        (self.total() / 8).min(self.gain() / 8).min(self.together())
+        let total = self.total();
+        let share = if total < ROOMY_SEGMENTS { 0 } else { total / 8 };
+        share.min(self.gain() / 8).min(self.together())
     }
 
     /// Segments that are cleaned together at most.
