@@ -133,33 +133,6 @@ fn a_batch_of_many_idle_replicas_that_does_not_wait_lets_the_journal_grow() {
     assert!(stats.journal_segments > before.journal_segments, "{stats:#?}");
 }
 
-/// As large a share of the budget as a batch can ask for, while what is there would suffice for smaller ones: nothing but that batch
-/// says that the journal had better grow.
-#[test]
-fn a_batch_that_does_not_wait_and_asks_for_half_the_budget_lets_the_journal_grow() {
-    let wal = open(small(Placement::Auto).background(true), &Arc::new(SimDisk::new(6 << 20)));
-    let limit = wal.stats().carried_class_limit;
-    let mut replica = 0;
-    while wal.stats().carried_class_bytes < limit * 9 / 20 {
-        replica += 1;
-        wal.commit(Batch::new().put(replica, b"k", &payload(replica, 0, 0, 1000))).expect("committed");
-    }
-    let missing = limit - wal.stats().carried_class_bytes;
-    let mut batch = Batch::new();
-    for _ in 0..missing / 1000 + 1 {
-        replica += 1;
-        batch.put(replica, b"k", &payload(replica, 0, 0, 1000));
-    }
-    let before = wal.stats();
-    let mut busy = 0;
-    while let Err(error) = wal.try_submit(&mut batch) {
-        assert!(matches!(error, Error::Busy { .. }) && busy < 10_000, "{busy}: {error}: {:#?}", wal.stats());
-        busy += 1;
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    assert!(wal.stats().journal_segments > before.journal_segments, "{busy}: {before:#?}");
-}
-
 /// Metadata up to the budget, so that one segment after the other is full of it.
 fn full_of_metadata(options: Options, capacity: u64) -> (Arc<SimDisk>, Wal, u64) {
     let disk = Arc::new(SimDisk::new(capacity));
