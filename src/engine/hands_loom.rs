@@ -6,7 +6,12 @@ use crate::disk::AlignedBuf;
 use crate::journal::FrameMem;
 use crate::sync::{Arc, Ordering};
 
-/// Gives frames to `hands`, and stops them.
+fn start(hands: &Arc<Hands>, device: &Arc<Device>) -> loom::thread::JoinHandle<()> {
+    let (hands, device) = (Arc::clone(hands), Arc::clone(device));
+    loom::thread::spawn(move || hands.run(&*device))
+}
+
+/// Gives so many frames away, one after the other.
 fn give(hands: &Hands, device: &Device, frames: u64) {
     let mem = Arc::new(FrameMem { lsn: 0, buf: AlignedBuf::new() });
     for _ in 0..frames {
@@ -23,10 +28,7 @@ fn loom_a_frame_given_to_a_hand_is_written_once_before_its_giver_goes_on() {
     model(3, || {
         let hands = Arc::new(Hands::default());
         let device = Arc::new(Device::default());
-        let hand = {
-            let (hands, device) = (Arc::clone(&hands), Arc::clone(&device));
-            loom::thread::spawn(move || hands.run(&*device))
-        };
+        let hand = start(&hands, &device);
         give(&hands, &device, 2);
         hands.stop();
         hand.join().unwrap();
@@ -39,10 +41,7 @@ fn loom_hands_that_are_stopped_leave_no_frame_behind() {
     model(3, || {
         let hands = Arc::new(Hands::default());
         let device = Arc::new(Device::default());
-        let hand = {
-            let (hands, device) = (Arc::clone(&hands), Arc::clone(&device));
-            loom::thread::spawn(move || hands.run(&*device))
-        };
+        let hand = start(&hands, &device);
         let stopper = {
             let hands = Arc::clone(&hands);
             loom::thread::spawn(move || hands.stop())

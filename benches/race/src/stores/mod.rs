@@ -29,21 +29,26 @@ pub struct Scratch {
     pub batch: Batch,
 }
 
+/// For what a store cannot do: [`Row::takes`](crate::rows::Row::takes) keeps it out of the rows that ask for it.
+fn not_asked() -> ! {
+    panic!("a row asks a store for what it cannot do: see `Row::takes`")
+}
+
 /// A log of many replicas.
 pub trait Store: Send + Sync {
     /// Durable on return.
     fn commit(&self, parts: &[Part<'_>], scratch: &mut Scratch);
     /// Sets the hard state of each replica, durable on return.
     fn state(&self, _replicas: &[u64], _value: &[u8], _scratch: &mut Scratch) {
-        unimplemented!()
+        not_asked()
     }
     /// Reads the entries `[first, last]`; gives their number.
     fn read(&self, _replica: u64, _first: u64, _last: u64) -> u64 {
-        unimplemented!()
+        not_asked()
     }
     /// Length of an entry.
     fn entry(&self, _replica: u64, _index: u64) -> usize {
-        unimplemented!()
+        not_asked()
     }
     /// Term of an entry, where a store knows terms.
     fn term(&self, _replica: u64, _index: u64) -> Option<u64> {
@@ -52,7 +57,7 @@ pub trait Store: Send + Sync {
     /// Puts a value that need not be durable, where a store keeps such.
     #[cfg(feature = "rocksdb")]
     fn apply(&self, _key: u64, _value: &[u8]) {
-        unimplemented!()
+        not_asked()
     }
     /// What a store's user must call now and then.
     fn tend(&self) {}
