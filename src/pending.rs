@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::batch::Batch;
-use crate::engine::{Engine, Mode, Submitted};
+use crate::engine::{Engine, Mode, Relieved, Submitted};
 use crate::error::{Error, Result};
 use crate::journal::Whom;
 use crate::lsn::Lsn;
@@ -115,13 +115,18 @@ fn poll_submit(
     let background = engine.run.background;
     let mut registered = false;
     loop {
-        let relieved = relief.is_some_and(|request| engine.is_relieved(request));
+        let outcome = relief.map_or(Relieved::NotYet, |request| engine.relieved(request));
+        let relieved = outcome == Relieved::Hopeless;
+        // Where others have taken what was made, it is asked for again.
+        if outcome == Relieved::Made {
+            *relief = None;
+        }
         // Without threads nobody else would ever make room.
         let mode = if background { Mode::Async { relieved } } else { Mode::Block };
         match engine.submit_told(batch, mode, whom, false) {
             Err(Error::Busy { .. }) => {}
             Err(Error::Full(report)) if background && !relieved => {
-                relief.get_or_insert_with(|| engine.ask_for_relief(report.metadata));
+                relief.get_or_insert_with(|| engine.ask_for_relief(&report));
             }
             outcome => return Poll::Ready(outcome),
         }

@@ -42,21 +42,35 @@ impl Engine {
     fn clean_while(&self, more: impl Fn(&Sequencer) -> bool) -> Result<u64> {
         let mut freed = 0;
         loop {
-            let Some((group, behind)) = self.next_group(&more) else { return Ok(freed) };
-            if self.durable() < behind {
-                self.sync()?;
+            match self.clean_next(&more)? {
+                0 => return Ok(freed),
+                segments => freed += segments,
             }
-            let segments = group.len();
-            let _span = tracing::debug_span!(target: "strandlog", "clean", segments, behind).entered();
-            if !self.clean_group(group)? {
-                tracing::warn!(target: "strandlog", "no room to clean the oldest segments");
-                return Ok(freed);
-            }
-            // The frame that says so must be durable before anything is reused.
-            self.seal(Class::Clean)?;
-            self.counters.segments_cleaned.add(segments);
-            freed += segments;
         }
+    }
+
+    /// Frees the oldest segments that there are of those before segment `end`. The caller holds `cleaning`. `false`: there is none, or
+    /// no room to clean it.
+    pub(crate) fn clean_oldest(&self, end: u64) -> Result<bool> {
+        Ok(self.clean_next(&|s| s.segments.tail() < end)? > 0)
+    }
+
+    /// Frees the oldest segments, if there is `more` to free. Answers how many; 0 also where there is no room to clean them.
+    fn clean_next(&self, more: &impl Fn(&Sequencer) -> bool) -> Result<u64> {
+        let Some((group, behind)) = self.next_group(more) else { return Ok(0) };
+        if self.durable() < behind {
+            self.sync()?;
+        }
+        let segments = group.len();
+        let _span = tracing::debug_span!(target: "strandlog", "clean", segments, behind).entered();
+        if !self.clean_group(group)? {
+            tracing::warn!(target: "strandlog", "no room to clean the oldest segments");
+            return Ok(0);
+        }
+        // The frame that says so must be durable before anything is reused.
+        self.seal(Class::Clean)?;
+        self.counters.segments_cleaned.add(segments);
+        Ok(segments)
     }
 
     /// The oldest segments, and the LSN behind them. One at a time when room is short: what is moved out of one fits what is kept

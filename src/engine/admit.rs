@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::Engine;
 use super::plan::{CREATING_CORE, Plan};
+use super::relief::Lack;
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
@@ -145,7 +146,7 @@ impl Admission {
 
 /// Why there is no room.
 pub(super) struct NoRoom {
-    pub metadata: bool,
+    pub lack: Lack,
     /// There may be once the journal has grown.
     pub grow: bool,
 }
@@ -295,18 +296,20 @@ impl Engine {
             let mut charge = t.charge;
             let new = after.price(charge, t.demand);
             if new.chunks > 0 && after.is_small(t.demand) && may_grow() {
-                return Err(NoRoom { metadata: false, grow: true });
+                return Err(NoRoom { lack: Lack::Chunks(0), grow: true });
             }
             after.settle(&mut charge, new);
         }
         if after.carried() > after.budget() && after.carried() > accounts.carried() {
-            return Err(NoRoom { metadata: true, grow: may_grow() });
+            let lack = Lack::Carried(after.carried() - accounts.carried());
+            return Err(NoRoom { lack, grow: may_grow() });
         }
         let takes_chunks = adm.append_chunks > 0 || after.reserved() > accounts.reserved();
         let held_back = if takes_chunks || adm.class == Class::Grow { self.value_reserve } else { 0 };
         let needed = after.reserved() + adm.append_chunks + adm.value_chunks + held_back;
         if (takes_chunks || adm.value_chunks > 0) && needed > self.pool.lock().free() {
-            return Err(NoRoom { metadata: false, grow: false });
+            let lack = Lack::Chunks(needed.saturating_sub(accounts.reserved()));
+            return Err(NoRoom { lack, grow: false });
         }
         Ok(())
     }
@@ -332,8 +335,14 @@ impl Engine {
             .collect();
         holders.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
         holders.truncate(5);
-        let report =
-            Box::new(FullReport { needed: plan.bytes(), free, reserved, pending, metadata: why.metadata, holders });
+        let report = Box::new(FullReport {
+            needed: plan.bytes(),
+            free,
+            reserved,
+            pending,
+            metadata: why.lack.is_metadata(),
+            holders,
+        });
         self.events.tell(|| Event::Full(report.clone()));
         Error::Full(report)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, Relief};
+use super::Engine;
 
 /// How long nothing must happen before the log is sealed. Not on the way to any acknowledgement.
 const IDLE: Duration = Duration::from_millis(100);
@@ -14,14 +14,13 @@ impl Engine {
         loop {
             let (wanted, relief) = {
                 let mut cleaner = self.cleaner.lock();
-                if !cleaner.wanted && cleaner.relief.asked == cleaner.relief.served && !cleaner.stop {
+                if !cleaner.wanted && cleaner.relief.is_served() && !cleaner.stop {
                     cleaner = self.clean.wait_for(cleaner, IDLE);
                 }
                 if cleaner.stop {
                     return;
                 }
-                let Relief { asked, served, shrink } = &mut cleaner.relief;
-                let relief = (*asked > *served).then(|| (*asked, std::mem::take(shrink)));
+                let relief = cleaner.relief.take();
                 (std::mem::take(&mut cleaner.wanted), relief)
             };
             if let Err(error) = self.disk.check_size() {
@@ -33,8 +32,8 @@ impl Engine {
                 if wanted && let Err(error) = self.clean_some() {
                     tracing::warn!(target: "strandlog", %error, "cleaning the journal");
                 }
-                if let Some((request, shrink)) = relief {
-                    self.serve_relief(request, shrink);
+                if let Some((request, lacks)) = relief {
+                    self.serve_relief(request, &lacks);
                 }
                 // Whoever waits looks again, also where nothing could be freed.
                 let wakers = std::mem::take(&mut self.seq.lock().room_wakers);

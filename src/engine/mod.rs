@@ -16,6 +16,7 @@ mod plan;
 mod read;
 #[cfg(all(test, loom))]
 mod read_loom;
+mod relief;
 #[cfg(all(test, loom))]
 pub(crate) mod rig_loom;
 mod seal;
@@ -25,9 +26,11 @@ use std::sync::atomic::AtomicU64 as StdAtomicU64;
 
 pub(crate) use admit::demand;
 pub(crate) use hands::HANDS;
+pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, without_waiting};
 
 use self::hands::Hands;
+use self::relief::Relief;
 use crate::applied::Held;
 use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};
@@ -90,17 +93,6 @@ pub(crate) struct CleanerState {
     /// Somebody waits for room of any kind.
     pub relief: Relief,
     pub stop: bool,
-}
-
-/// Tasks that found the log full, and wait until everything was tried that may make room.
-#[derive(Debug, Default)]
-pub(crate) struct Relief {
-    /// Requests so far.
-    pub asked: u64,
-    /// Requests up to here were served.
-    pub served: u64,
-    /// The journal may give slabs back for it.
-    pub shrink: bool,
 }
 
 #[derive(Debug)]

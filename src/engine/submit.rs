@@ -6,8 +6,9 @@ use std::time::Instant;
 use super::Engine;
 use super::admit::Admission;
 use super::plan::Plan;
+use super::relief::Lack;
 use crate::batch::Batch;
-use crate::error::{Error, FullReport, Result};
+use crate::error::{Error, Result};
 use crate::events::Waits;
 use crate::journal::{Sequencer, Ticket, Whom};
 use crate::lsn::Lsn;
@@ -52,6 +53,8 @@ pub(crate) struct Submitted {
 
 /// Rounds of cleaning that free nothing before a waiting append is told that the log is full.
 const FRUITLESS_CLEANINGS: u32 = 3;
+/// How often room may be found made, nobody having taken any, without being enough.
+const UNMOVED_RELIEFS: u32 = 3;
 
 /// What is submitted in here does not wait: this thread may be the one that it would wait for.
 pub(crate) fn without_waiting<T>(f: impl FnOnce() -> T) -> T {
@@ -100,7 +103,7 @@ impl Engine {
         let mode = if mode == Mode::Block && COMPLETING.with(ThreadCell::get) { Mode::Try } else { mode };
         self.plan(batch, plan)?;
         adm.resolve(&self.registry, batch);
-        let mut relief = 0;
+        let (mut hopeless, mut stood, mut unmoved) = (false, 0, 0);
         let mut fruitless = 0;
         let mut waits = Waits::default();
         let mut s = self.seq.lock();
@@ -136,22 +139,19 @@ impl Engine {
                     s = self.seq.lock();
                     continue;
                 }
-                let pending = self.pool.lock().pending() > 0;
+                let stands = s.open.here();
                 drop(s);
                 if mode == (Mode::Async { relieved: false }) {
-                    return Err(Error::Full(Box::new(FullReport { metadata: why.metadata, ..FullReport::default() })));
+                    return Err(Error::Full(why.lack.report(self.geo.chunk_bytes)));
                 }
-                if mode != Mode::Block || relief == 2 {
+                if mode != Mode::Block || hopeless {
                     return Err(self.full(plan, why));
                 }
-                relief += 1;
-                if relief == 1 && pending {
-                    // Something was truncated a moment ago: make that durable, and look again.
-                    self.release_space()?;
-                } else {
-                    relief = 2;
-                    self.relieve_all(!why.metadata)?;
-                }
+                hopeless = !self.make_room_for(why.lack)?;
+                // Room was made, and others took it, or nothing moves.
+                unmoved = if stands == stood { unmoved + 1 } else { 0 };
+                hopeless |= unmoved > UNMOVED_RELIEFS;
+                stood = stands;
                 s = self.seq.lock();
                 continue;
             }
@@ -170,7 +170,7 @@ impl Engine {
                 fruitless = if self.counters.segments_cleaned.get() == before { fruitless + 1 } else { 0 };
                 if fruitless > FRUITLESS_CLEANINGS && !self.run.background {
                     drop(s);
-                    return Err(self.full(plan, super::admit::NoRoom { metadata: true, grow: false }));
+                    return Err(self.full(plan, super::admit::NoRoom { lack: Lack::Carried(0), grow: false }));
                 }
                 continue;
             }
@@ -201,40 +201,6 @@ impl Engine {
             self.want_segments();
         }
         Submitted { lsn, ticket, writer_busy: s.open.wanted && self.writer_will(s) }
-    }
-
-    /// Everything that may make room for an append: what is settled needs no reservation any more, and an empty journal can give slabs
-    /// back.
-    fn relieve_all(&self, shrink: bool) -> Result<()> {
-        self.clean_all()?;
-        self.release_space()?;
-        while shrink && self.shrink_journal()? {}
-        Ok(())
-    }
-
-    /// Asks the cleaner thread to do for a task what a caller that may block does itself. Answers the number of the request; tasks that
-    /// wait for room are woken when it is done.
-    pub(crate) fn ask_for_relief(&self, metadata: bool) -> u64 {
-        let mut cleaner = self.cleaner.lock();
-        cleaner.relief.asked += 1;
-        cleaner.relief.shrink |= !metadata;
-        self.clean.notify_all();
-        cleaner.relief.asked
-    }
-
-    /// Whether this request was served.
-    pub(crate) fn is_relieved(&self, request: u64) -> bool {
-        self.cleaner.lock().relief.served >= request
-    }
-
-    /// The cleaner thread's part of it.
-    pub(super) fn serve_relief(&self, request: u64, shrink: bool) {
-        let served = self.release_space().and_then(|()| self.relieve_all(shrink));
-        if let Err(error) = served {
-            // Where the log has ended, who asked is told by the next attempt.
-            tracing::warn!(target: "strandlog", %error, "making room");
-        }
-        self.cleaner.lock().relief.served = request;
     }
 
     pub(crate) fn wake_writer(&self, s: &Sequencer) {
