@@ -3,5 +3,5 @@
 mod pack;
 mod read;
 
-pub(crate) use pack::{PackEntry, Packed, pack};
+pub(crate) use pack::{PackEntry, Packed, pack, pack_next};
 pub(crate) use read::{PieceRef, verify_piece};

@@ -5,12 +5,13 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::disk::{AlignedBuf, Disk};
-use crate::engine::{Engine, Geometry};
+use crate::engine::{Engine, Geometry, demand};
 use crate::error::Result;
 use crate::format::frame::ENTRY_CRC_BYTES;
-use crate::format::{EntryId, POOL_OFFSET, Seed};
-use crate::index::{Cell, Loc, weight};
+use crate::format::{BLOCK_BYTES, EntryId, POOL_OFFSET, Seed};
+use crate::index::{Cell, Loc, ReplicaState, weight};
 use crate::journal::LiveSegment;
+use crate::space::{Demand, Tail};
 use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
@@ -39,6 +40,8 @@ pub(super) struct Moving {
     pub cell: Arc<Cell>,
     pub incarnation: u64,
     pub entries: Vec<Seen>,
+    /// The end of its chain, if they are to be settled: until that is done nobody else writes behind it.
+    pub tail: Option<Tail>,
 }
 
 /// A segment being cleaned, and those of its bytes that were needed so far.
@@ -146,13 +149,17 @@ enum Fate {
 impl Engine {
     /// Settles or carries every entry alive in the group. `false`: no room.
     pub(super) fn move_entries(&self, group: &mut Group) -> Result<bool> {
+        let moved = self.settle_or_carry(group);
+        self.seq.lock().accounts.let_go();
+        moved
+    }
+
+    fn settle_or_carry(&self, group: &mut Group) -> Result<bool> {
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
-        // Spent as replicas are settled in part: what they take beyond their reservation must not be others'.
-        let mut slack = self.slack_chunks();
         for id in group.participants.clone() {
             let Some(cell) = self.registry.get(id) else { continue };
-            let Some((moving, fate)) = self.alive_in(group, cell, carried, &mut slack) else { continue };
+            let Some((moving, fate)) = self.alive_in(group, cell, carried) else { continue };
             let size = moving.entries.iter().map(|e| u64::from(e.loc.len()) + 8).sum::<u64>();
             if matches!(fate, Fate::Carry) {
                 carried += size;
@@ -174,31 +181,35 @@ impl Engine {
     }
 
     /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group.
-    fn alive_in(&self, group: &Group, cell: Arc<Cell>, carried: u64, slack: &mut u64) -> Option<(Moving, Fate)> {
+    fn alive_in(&self, group: &Group, cell: Arc<Cell>, carried: u64) -> Option<(Moving, Fate)> {
         let (head, durable) = (self.head(), self.durable());
-        let state = cell.lock();
         let chunk = self.geo.chunk_bytes;
         let in_group = |loc: Loc| group.holds_lsn(loc.lsn(head));
-        let locs = || state.places.spans().iter().flat_map(|s| s.locs()).copied();
-        let here: u64 = locs().filter(|&l| in_group(l)).map(|l| weight(l.len(), chunk)).sum();
-        if !state.exists || here == 0 {
-            return None;
-        }
-        let reserved = state.charge.chunks > 0;
-        let worth_chunks = here >= self.small_weight();
-        let chunks = here.div_ceil(chunk.into()) + 1;
-        let fate = if worth_chunks && chunks <= *slack {
-            *slack -= chunks;
+        let (worth_chunks, reserved, excess, incarnation) = {
+            let state = cell.lock();
+            let locs = || state.places.spans().iter().flat_map(|s| s.locs()).copied();
+            let here: u64 = locs().filter(|&l| in_group(l)).map(|l| weight(l.len(), chunk)).sum();
+            if !state.exists || here == 0 {
+                return None;
+            }
+            let excess = self.excess(&state, here);
+            (here >= self.small_weight(), state.charge.chunks > 0, excess, state.incarnation)
+        };
+        let fate = if worth_chunks && self.hold(excess) {
             Fate::Settle
         } else if reserved && (worth_chunks || carried > group.len() * self.geo.segment_bytes / CARRY_SHARE) {
             // And a cleaner that carries nearly everything gains nothing.
-            // Pieces made bit by bit may waste more than the reservation has; made at once they do not.
+            // In parts it may take more than the reservation has; at once it does not.
             Fate::SettleAll
         } else {
             Fate::Carry
         };
         let all = matches!(fate, Fate::SettleAll);
         let mut entries = Vec::new();
+        let mut state = cell.lock();
+        if state.incarnation != incarnation {
+            return None;
+        }
         for span in state.places.spans() {
             for (i, &loc) in span.locs().iter().enumerate() {
                 let index = span.first() + i as u64;
@@ -207,15 +218,29 @@ impl Engine {
                 }
             }
         }
-        let incarnation = state.incarnation;
+        let tail = if matches!(fate, Fate::Carry) { None } else { state.places.take_tail() };
         drop(state);
-        Some((Moving { cell, incarnation, entries }, fate))
+        Some((Moving { cell, incarnation, entries, tail }, fate))
     }
 
-    /// Free chunks that nobody has reserved.
-    fn slack_chunks(&self) -> u64 {
-        let reserved = { self.seq.lock().accounts.reserved() };
-        self.pool.lock().free().saturating_sub(reserved + self.value_reserve)
+    /// Chunks beyond its reservation that a replica may take when what weighs `here` is settled alone, and the rest once more later.
+    fn excess(&self, state: &ReplicaState, here: u64) -> u64 {
+        let chunk = self.geo.chunk_bytes.into();
+        let all = demand(state);
+        let part = Demand { weight: here, spans: all.spans, term_runs: all.term_runs, ..Demand::default() };
+        // What is taken out of its middle leaves two ends.
+        let rest = Demand { weight: all.weight.saturating_sub(here), spans: all.spans + 1, ..all };
+        let rest = if rest.weight == 0 { 0 } else { rest.chunks(chunk) };
+        let behind = u64::from(self.pool.lock().behind(state.places.tail())) * BLOCK_BYTES;
+        let taken = if part.bytes() <= behind { 0 } else { part.chunks(chunk) };
+        (taken + rest).saturating_sub(state.charge.chunks)
+    }
+
+    /// Holds chunks that nobody has reserved, until the group is moved.
+    fn hold(&self, chunks: u64) -> bool {
+        let mut s = self.seq.lock();
+        let free = self.pool.lock().free();
+        s.accounts.hold(chunks, free, self.value_reserve)
     }
 
     /// The checked payload of an entry. `None`: it is gone from the index by now, or it is damaged, which is then recorded.
@@ -263,21 +288,57 @@ mod tests {
         }
         let engine = &wal.engine;
         let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
-        let alive = |id: u64, slack: &mut u64| {
-            let (moving, fate) =
-                engine.alive_in(&group, engine.registry.get(id).expect("there"), 0, slack).expect("alive");
-            (moving.entries.len(), fate)
+        // As if all but so many chunks were reserved; answers how many of these are held for it.
+        let alive = |id: u64, spare: u64| {
+            let before = {
+                let mut s = engine.seq.lock();
+                let free = engine.pool.lock().free();
+                let all = free - engine.value_reserve - s.accounts.reserved();
+                assert!(s.accounts.hold(all - spare, free, engine.value_reserve));
+                s.accounts.reserved()
+            };
+            let (moving, fate) = engine.alive_in(&group, engine.registry.get(id).expect("there"), 0).expect("alive");
+            let mut s = engine.seq.lock();
+            let held = s.accounts.reserved() - before;
+            s.accounts.let_go();
+            (moving.entries.len(), fate, held)
         };
-        let (mut none, mut plenty) = (0, 1000);
-        let (part, fate) = alive(1, &mut plenty);
-        assert!(matches!(fate, Fate::Settle) && part < 60 && plenty < 1000 - 10, "{part} entries, {plenty} left");
-        let mut short = 1000 - plenty - 1;
-        for slack in [&mut none, &mut short] {
-            let before = *slack;
-            let (all, fate) = alive(1, slack);
+        let (part, fate, held) = alive(1, 100);
+        assert!(matches!(fate, Fate::Settle) && part < 60 && (1..5).contains(&held), "{part} entries, {held} held");
+        assert!(matches!(alive(1, held), (n, Fate::Settle, h) if n == part && h == held), "just enough");
+        for spare in [0, held - 1] {
+            let (all, fate, held) = alive(1, spare);
             assert!(matches!(fate, Fate::SettleAll) && all == 60, "all of it fits what it has reserved: {all}");
-            assert_eq!(*slack, before);
+            assert_eq!(held, 0);
         }
-        assert!(matches!(alive(2, &mut plenty).1, Fate::Carry), "not worth a chunk");
+        assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
+    }
+
+    /// What was settled in parts, each behind the one before, takes hardly more room than at once.
+    #[test]
+    fn parts_fill_the_chunk_that_the_part_before_began() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        for i in 1..=200 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 4000])])).expect("committed");
+            if i % 10 == 0 {
+                wal.checkpoint().expect("cleaned");
+            }
+        }
+        wal.checkpoint().expect("cleaned");
+        let cell = wal.engine.registry.get(1).expect("there");
+        let (pieces, bytes) = {
+            let state = cell.lock();
+            (
+                state.places.chain().len() as u64,
+                state.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum::<u64>(),
+            )
+        };
+        let used = wal.stats().used_chunks;
+        assert!(pieces >= 20 && bytes > 700_000, "{pieces} pieces, {bytes} bytes");
+        assert!(used <= bytes.div_ceil(64 << 10) + 2, "{used} chunks for {bytes} bytes");
+        for i in 1..=200 {
+            assert_eq!(wal.replica(1).entry(i).expect("kept").data, [1; 4000][..]);
+        }
     }
 }

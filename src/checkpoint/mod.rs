@@ -210,7 +210,7 @@ mod tests {
         let cell = engine.registry.get(1).expect("there");
         let loc = cell.lock().places.loc(1).expect("in the journal");
         let (entries, incarnation) = (vec![gather::Seen { index: 1, term: 1, loc }], cell.lock().incarnation);
-        let moving = gather::Moving { cell: Arc::clone(&cell), incarnation, entries };
+        let moving = gather::Moving { cell: Arc::clone(&cell), incarnation, entries, tail: None };
         let mut group = Group::new(engine.seq.lock().segments.live.iter(), &engine.geo);
         let kept = {
             let mut s = engine.seq.lock();

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use super::gather::{Group, Moving, Seen};
-use crate::chain::{PackEntry, Packed, pack};
+use crate::chain::{PackEntry, pack_next};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::format::piece::{Extent, PieceDesc};
+use crate::format::BLOCK_BYTES;
+use crate::format::piece::PieceDesc;
 use crate::format::record::{self, RunKind};
 use crate::format::varint;
 use crate::index::{ChainPiece, ReplicaState};
@@ -55,43 +56,39 @@ impl Engine {
                 payloads.push((seen, payload));
             }
         }
-        let mut written = Vec::new();
+        let (mut written, mut tail) = (Vec::new(), moving.tail);
         for run in payloads.chunk_by(|(a, _), (b, _)| a.index.checked_add(1) == Some(b.index)) {
-            let Some((head, _)) = run.first() else { continue };
             let entries: Vec<_> = run
                 .iter()
                 .map(|(seen, p)| PackEntry { term: seen.term, payload: p, payload_crc: crc32c::crc32c(p), bulk: None })
                 .collect();
-            let owner = moving.cell.id;
-            let packed = pack(self.geo.seed, owner, head.index, &entries, self.geo.chunk_bytes, || self.next_id());
-            let mut rest = run;
-            for piece in packed {
-                let (mine, later) = rest.split_at(rest.len().min(piece.desc.count as usize));
-                rest = later;
-                let Some(extents) = self.destination(moving, &piece) else {
+            let (mut rest, mut entries) = (run, entries.as_slice());
+            while let Some((first, _)) = rest.first() {
+                let room = u64::from(self.pool.lock().behind(tail)) * BLOCK_BYTES;
+                let place = (self.geo.chunk_bytes, room);
+                let packed =
+                    pack_next(self.geo.seed, moving.cell.id, first.index, entries, place, &mut || self.next_id());
+                let n = packed.desc.count as usize;
+                let (mine, later) = rest.split_at(rest.len().min(n));
+                (rest, entries) = (later, entries.get(n..).unwrap_or(&[]));
+                let extents = self.pool.lock().allocate(packed.blocks(), &mut tail);
+                let Some(extents) = extents else {
                     *short = true;
                     continue;
                 };
-                self.write_piece(&extents, piece.buf.as_slice())
+                self.write_piece(&extents, packed.buf.as_slice())
                     .map_err(|e| self.failed("writing a settled piece", &e))?;
-                self.counters.settled_bytes.add(piece.buf.len() as u64);
-                written.push(Written { desc: piece.at(extents), seen: mine.iter().map(|&(seen, _)| seen).collect() });
+                self.counters.settled_bytes.add(packed.buf.len() as u64);
+                written.push(Written { desc: packed.at(extents), seen: mine.iter().map(|&(seen, _)| seen).collect() });
             }
         }
-        Ok(written)
-    }
-
-    /// Room for a piece, behind the replica's last one if that chunk has some left. Held from here on.
-    fn destination(&self, moving: &Moving, piece: &Packed) -> Option<Vec<Extent>> {
         let mut state = moving.cell.lock();
-        let mut pool = self.pool.lock();
-        if state.incarnation != moving.incarnation {
-            return pool.allocate(piece.blocks(), &mut None);
+        // What was appended to the chain meanwhile began a chunk of its own: that goes on.
+        if state.incarnation == moving.incarnation && state.places.tail().is_none() {
+            state.places.set_tail(tail);
         }
-        let mut tail = state.places.tail();
-        let extents = pool.allocate(piece.blocks(), &mut tail);
-        state.places.set_tail(tail);
-        extents
+        drop(state);
+        Ok(written)
     }
 
     /// Links what still stands as it was read; gives back the space of what does not.

@@ -28,6 +28,8 @@ pub(super) struct Touched {
     grows: bool,
     /// Lives that the batch may begin.
     lives: u64,
+    /// The last entry lies in the journal.
+    adjoins: bool,
 }
 
 impl Touched {
@@ -42,6 +44,7 @@ impl Touched {
             demand: Demand::default(),
             grows: false,
             lives: 0,
+            adjoins: false,
         }
     }
 
@@ -50,6 +53,7 @@ impl Touched {
         let s = self.cell.lock();
         (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
         self.demand = demand(&s);
+        self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
         (self.changed, self.grows, self.lives) = (false, false, 0);
     }
 
@@ -70,6 +74,7 @@ pub(crate) fn demand(state: &ReplicaState) -> Demand {
         journal_bytes: state.places.journal_bytes(),
         meta_bytes: state.meta_bytes(),
         term_runs: state.terms.len() as u64,
+        spans: state.places.spans().len() as u64,
     }
 }
 
@@ -192,12 +197,15 @@ impl Engine {
                 // Consecutive indexes exist: the last of them does not overflow, one beyond it may.
                 t.last = first + ((to - from) as u64 - 1);
                 if direct {
+                    t.adjoins = false;
                     for piece in plan.pieces_of(i).unwrap_or(&[]) {
                         t.demand.meta_bytes += crate::format::piece::PieceDesc::TYPICAL_BYTES;
                         t.demand.term_runs += piece.desc.terms.len() as u64;
                         t.demand.meta_bytes += piece.desc.terms.len() as u64 * 12;
                     }
                 } else {
+                    // What does not adjoin begins a run; it is no more than one, however many are appended.
+                    t.demand.spans += u64::from(!std::mem::replace(&mut t.adjoins, true));
                     let mut term = None;
                     for meta in batch.metas.get(from..to).unwrap_or(&[]) {
                         t.demand.weight += weight(meta.len, self.geo.chunk_bytes);

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::loc::Loc;
 use super::span::Span;
 use crate::disk::AlignedBuf;
-use crate::format::piece::{Extent, PieceDesc, is_bare};
+use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, is_bare};
 use crate::space::Tail;
 use crate::sync::Arc;
 
@@ -57,18 +57,16 @@ const JOURNAL_OVERHEAD: u64 = 24;
 
 /// Upper bound on the chunk space that an entry takes once packed by next-fit: see DESIGN.md, "Accounts".
 ///
-/// A chunk closed by a small entry is at least seven eighths full, so small entries pay 8/7 (and the piece's header);
-/// a chunk closed by a large one wastes less than that one's size, so large entries pay twice. One that lies bare pays the chunks it
-/// fills, and the one that it closes.
+/// A chunk closed by a small entry is at least seven eighths full, so entries pay a fifth more than their own size (and with it the
+/// piece's header), but never more than a chunk; one closed by a large entry wastes less than that one takes, so large entries pay that,
+/// too. One that lies bare pays the chunks it fills, and the one that it closes.
 pub(crate) fn weight(len: u32, chunk_bytes: u32) -> u64 {
-    let slot = u64::from(len) + 8;
+    let (slot, chunk) = (u64::from(len) + PIECE_SLOT_BYTES as u64, u64::from(chunk_bytes));
     if is_bare(len as usize, chunk_bytes) {
-        u64::from(len).next_multiple_of(u64::from(chunk_bytes)) + u64::from(chunk_bytes)
-    } else if slot >= u64::from(chunk_bytes / 8) {
-        2 * slot + slot / 31 + 1
-    } else {
-        slot * 6 / 5 + 1
+        return u64::from(len).next_multiple_of(chunk) + chunk;
     }
+    let own = (slot * 6 / 5 + 1).min(chunk);
+    if slot >= chunk / 8 { own + slot + PIECE_HEADER_BYTES as u64 } else { own }
 }
 
 impl Places {
@@ -91,6 +89,11 @@ impl Places {
     /// Where the next small piece may go.
     pub fn tail(&self) -> Option<Tail> {
         self.chain.as_deref()?.tail
+    }
+
+    /// Nobody writes behind it until it is set anew.
+    pub fn take_tail(&mut self) -> Option<Tail> {
+        self.chain.as_deref_mut()?.tail.take()
     }
 
     pub fn set_tail(&mut self, tail: Option<Tail>) {

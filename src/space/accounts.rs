@@ -1,6 +1,7 @@
 //! Accounts: what must be held back so that the cleaner never waits for what it frees. The proof is in DESIGN.md.
 
 use crate::format::BLOCK_BYTES;
+use crate::format::piece::{MAX_TERM_RUNS, PIECE_HEADER_BYTES};
 
 /// What one replica holds of the accounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,12 +23,28 @@ pub(crate) struct Demand {
     pub meta_bytes: u64,
     /// Changes of term: each may cost a piece of its own in thirty-two.
     pub term_runs: u64,
+    /// Runs of indexes that lie in the journal: each begins a piece.
+    pub spans: u64,
+}
+
+impl Demand {
+    /// Chunks in which all that lies in the journal finds its place, settled at once: see DESIGN.md, "Accounts".
+    pub fn chunks(&self, chunk_bytes: u64) -> u64 {
+        self.bytes().div_ceil(chunk_bytes)
+    }
+
+    /// What of them it takes, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.weight + self.spans.saturating_sub(1) * WEIGHT_PER_END + self.term_runs * WEIGHT_PER_TERM
+    }
 }
 
 /// The sums over all replicas, and their bounds.
 #[derive(Clone, Debug)]
 pub(crate) struct Accounts {
     reserved: u64,
+    /// Of these, chunks that no replica is charged: the cleaner is about to take them.
+    held: u64,
     carried: u64,
     sizes: Sizes,
     /// Slabs that the journal owns, and may own.
@@ -59,8 +76,10 @@ const DESCRIPTORS_PER_CHUNK: u64 = 2 * crate::format::piece::PieceDesc::TYPICAL_
 /// Small replicas are carried while all that is carried stays below these quarters of the budget. The rest is for metadata, which has
 /// no other place: were the budget filled by small replicas, the next key would find the log full.
 const SMALL_QUARTERS: u64 = 3;
-/// What a change of term may cost in chunk space: a block for every thirty-two.
-const WEIGHT_PER_TERM: u64 = 4096 / crate::format::piece::MAX_TERM_RUNS as u64;
+/// What a piece costs that ends before its chunk is full: its header, and what is left of a block.
+const WEIGHT_PER_END: u64 = BLOCK_BYTES + PIECE_HEADER_BYTES as u64;
+/// What a change of term may cost in chunk space: so many of them end a piece.
+const WEIGHT_PER_TERM: u64 = WEIGHT_PER_END.div_ceil(MAX_TERM_RUNS as u64);
 /// The cleaner asks for room in steps of a segment's sixteenth, and of what cannot be divided: an entry of a small replica, or a key
 /// and its value with their records.
 const STEPS: u64 = 16;
@@ -117,12 +136,28 @@ impl Accounts {
         let keeps_one = (segment_bytes - waste) * 3 * segment_bytes / (4 * waste);
         let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, waste, keeps_one };
         let budget = sizes.budget(slabs);
-        Self { reserved: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
+        Self { reserved: 0, held: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
     }
 
     /// Chunks held back in all.
     pub fn reserved(&self) -> u64 {
         self.reserved
+    }
+
+    /// Holds back so many chunks more, of `free` ones and beside those that are `kept`, until [`Accounts::let_go`]. `false`, and nothing:
+    /// there are not so many.
+    pub fn hold(&mut self, chunks: u64, free: u64, kept: u64) -> bool {
+        let room = self.reserved.saturating_add(kept).saturating_add(chunks) <= free;
+        if room {
+            self.reserved += chunks;
+            self.held += chunks;
+        }
+        room
+    }
+
+    /// Nothing is held any more.
+    pub fn let_go(&mut self) {
+        self.reserved -= std::mem::take(&mut self.held);
     }
 
     /// Bytes of metadata and small replicas.
@@ -197,9 +232,7 @@ impl Accounts {
         if self.is_small(demand) && others + small.carried <= for_small(self.budget) {
             return small;
         }
-        let weight = demand.weight + demand.term_runs * WEIGHT_PER_TERM;
-        // What fits one chunk takes one; next-fit over several may waste the last.
-        let chunks = if weight <= self.sizes.chunk { 1 } else { weight.div_ceil(self.sizes.chunk) + 1 };
+        let chunks = demand.chunks(self.sizes.chunk);
         Charge { chunks, carried: demand.meta_bytes + chunks * DESCRIPTORS_PER_CHUNK }
     }
 
@@ -241,7 +274,7 @@ mod tests {
     #[test]
     fn small_replicas_are_carried_until_the_budget_is_spent_and_then_reserve() {
         let mut accounts = accounts(1300, 12);
-        let demand = Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1 };
+        let demand = Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1, spans: 1 };
         let (mut a, mut b, mut c) = Default::default();
         for charge in [&mut a, &mut b] {
             let new = accounts.price(*charge, demand);
@@ -263,20 +296,22 @@ mod tests {
     fn what_a_demand_is_charged() {
         let accounts = accounts(1000, 50);
         let price = |weight, term_runs| {
-            let charge =
-                accounts.price(Charge::default(), Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs });
+            let charge = accounts
+                .price(Charge::default(), Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs, spans: 1 });
             (charge.chunks, charge.carried)
         };
         assert_eq!(price(32_767, 9), (0, 110), "half a chunk is what is carried");
         assert_eq!(price(32_768, 0), (1, 10 + 128));
         assert_eq!(price(65_536, 0), (1, 10 + 128), "what fits one chunk takes one");
-        assert_eq!(price(65_537, 0), (3, 10 + 3 * 128), "next-fit may waste the last");
-        assert_eq!(price(65_536 - 128, 1), (1, 10 + 128));
-        assert_eq!(price(65_536 - 128, 2), (3, 10 + 3 * 128), "a change of term costs 128");
-        assert_eq!(price(2 * 65_536, 0), (3, 10 + 3 * 128));
-        assert_eq!(price(2 * 65_536 + 1, 0), (4, 10 + 4 * 128));
-        let nothing =
-            accounts.price(Charge::default(), Demand { weight: 7, journal_bytes: 0, meta_bytes: 10, term_runs: 1 });
+        assert_eq!(price(65_537, 0), (2, 10 + 2 * 128));
+        assert_eq!(price(65_536 - 130, 1), (1, 10 + 128));
+        assert_eq!(price(65_536 - 130, 2), (2, 10 + 2 * 128), "a change of term costs 130");
+        assert_eq!(price(2 * 65_536, 0), (2, 10 + 2 * 128));
+        assert_eq!(price(2 * 65_536 + 1, 0), (3, 10 + 3 * 128));
+        let spans = |spans| Demand { weight: 65_536 - 2 * 4160, spans, ..Demand::default() }.chunks(65_536);
+        assert_eq!([0, 1, 2, 3, 4].map(spans), [1, 1, 1, 1, 2], "a block and a header where a run ends");
+        let nothing = accounts
+            .price(Charge::default(), Demand { weight: 7, journal_bytes: 0, meta_bytes: 10, term_runs: 1, spans: 1 });
         assert_eq!(nothing, Charge { chunks: 0, carried: 10 });
     }
 
@@ -287,7 +322,7 @@ mod tests {
         accounts.settle(&mut others, Charge { chunks: 2, carried: 550 });
         accounts.settle(&mut own, Charge { chunks: 0, carried: 150 });
         assert_eq!((accounts.reserved(), accounts.carried(), accounts.budget()), (2, 700, 1000));
-        let demand = |meta_bytes| Demand { weight: 100, journal_bytes: 100, meta_bytes, term_runs: 0 };
+        let demand = |meta_bytes| Demand { weight: 100, journal_bytes: 100, meta_bytes, term_runs: 0, spans: 1 };
         assert_eq!(
             accounts.price(own, demand(100)),
             Charge { chunks: 0, carried: 200 },
@@ -297,6 +332,18 @@ mod tests {
         accounts.settle(&mut others, Charge { chunks: 5, carried: 20 });
         assert_eq!((accounts.reserved(), accounts.carried()), (5, 170));
         assert_eq!(others, Charge { chunks: 5, carried: 20 });
+    }
+
+    #[test]
+    fn what_is_held_is_nobody_elses_until_it_is_let_go() {
+        let mut accounts = accounts(1000, 50);
+        accounts.settle(&mut Charge::default(), Charge { chunks: 5, carried: 0 });
+        assert!(!accounts.hold(3, 9, 2) && accounts.reserved() == 5, "there are two");
+        assert!(accounts.hold(2, 9, 2) && accounts.hold(1, 10, 2));
+        assert_eq!(accounts.reserved(), 8);
+        accounts.let_go();
+        accounts.let_go();
+        assert_eq!(accounts.reserved(), 5);
     }
 
     #[test]

@@ -109,11 +109,16 @@ impl Pool {
         }
     }
 
+    /// Blocks behind the replica's last piece, in the same chunk.
+    pub fn behind(&self, tail: Option<Tail>) -> u32 {
+        let Some(t) = tail.filter(|t| self.generations.get(t.chunk as usize) == Some(&t.generation)) else { return 0 };
+        ((t.chunk + 1) * self.blocks_per_chunk).saturating_sub(t.block)
+    }
+
     /// Allocates room for one piece. The extents are one wherever the pool allows it.
     pub fn allocate(&mut self, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
-        if let Some(t) = tail.as_mut()
-            && self.generations.get(t.chunk as usize) == Some(&t.generation)
-            && (t.chunk + 1) * self.blocks_per_chunk - t.block >= blocks
+        if self.behind(*tail) >= blocks
+            && let Some(t) = tail.as_mut()
         {
             let extent = Extent { block: t.block, blocks };
             t.block += blocks;
