@@ -1,8 +1,7 @@
 //! Carrying: what is small goes to the journal's head as it is.
 
-use bytes::Bytes;
-
-use super::gather::{Group, Moving, Seen};
+use super::gather::{Moving, Payload, Seen};
+use super::group::Group;
 use super::settle::encoded_bound;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -23,11 +22,11 @@ impl Engine {
     pub(super) fn carry(&self, moving: &Moving, from: &mut Group) -> Result<bool> {
         // Copied under one hold of the sequencer lock: callers must not wait long.
         let step = step(self.geo.segment_bytes);
-        let mut batch: Vec<(Seen, Bytes)> = Vec::new();
+        let mut batch: Vec<(Seen, Payload)> = Vec::new();
         let mut bytes = 0;
         for &seen in &moving.entries {
             let Some(payload) = self.payload(moving, seen, from)? else { continue };
-            let size = (payload.len() + ENTRY_CRC_BYTES) as u64 + RECORD_BYTES;
+            let size = (payload.bytes.len() + ENTRY_CRC_BYTES) as u64 + RECORD_BYTES;
             if bytes + size > step && !batch.is_empty() {
                 if !self.carry_batch(moving, &batch)? {
                     return Ok(false);
@@ -41,8 +40,8 @@ impl Engine {
         if batch.is_empty() { Ok(true) } else { self.carry_batch(moving, &batch) }
     }
 
-    fn carry_batch(&self, moving: &Moving, batch: &[(Seen, Bytes)]) -> Result<bool> {
-        let payload: u64 = batch.iter().map(|(_, p)| (p.len() + ENTRY_CRC_BYTES) as u64).sum();
+    fn carry_batch(&self, moving: &Moving, batch: &[(Seen, Payload)]) -> Result<bool> {
+        let payload: u64 = batch.iter().map(|(_, p)| (p.bytes.len() + ENTRY_CRC_BYTES) as u64).sum();
         let mut s = self.seq.lock();
         if let Some(why) = &s.stopped {
             return Err(why.clone());
@@ -55,7 +54,7 @@ impl Engine {
         if !state.exists || state.incarnation != moving.incarnation {
             return Ok(true);
         }
-        let alive: Vec<&(Seen, Bytes)> =
+        let alive: Vec<&(Seen, Payload)> =
             batch.iter().filter(|(e, _)| e.index >= state.first && state.places.loc(e.index) == Some(e.loc)).collect();
         for run in alive.chunk_by(|(a, _), (b, _)| a.index + 1 == b.index && a.term == b.term) {
             self.carry_run(&mut s, moving.cell.id, &mut state, run);
@@ -67,20 +66,20 @@ impl Engine {
         Ok(true)
     }
 
-    fn carry_run(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, run: &[&(Seen, Bytes)]) {
+    fn carry_run(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, run: &[&(Seen, Payload)]) {
         let Some((head, _)) = run.first() else { return };
         let seq = Self::next_seq(s, id, state);
-        let lens = run.iter().map(|(_, p)| p.len() as u32);
+        let lens = run.iter().map(|(_, p)| p.bytes.len() as u32);
         let place = (head.index, head.term);
         let before = s.open.used();
         record::encode_run(&mut s.open.table, RunKind::Carried, id, seq, place, lens);
         let locs: Vec<Loc> = run
             .iter()
             .map(|(seen, payload)| {
-                let len = payload.len() as u32;
+                let len = payload.bytes.len() as u32;
                 let entry = EntryId { replica: id, index: seen.index, term: seen.term, len };
-                let crc = self.geo.seed.entry_crc(crc32c::crc32c(payload), s.open.here(), entry);
-                Loc::new(s.open.push_entry(crc, payload), len)
+                let crc = self.geo.seed.entry_crc(payload.crc, s.open.here(), entry);
+                Loc::new(s.open.push_entry(crc, &payload.bytes), len)
             })
             .collect();
         self.counters.carried_entries.add(run.len() as u64);

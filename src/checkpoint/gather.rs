@@ -1,28 +1,19 @@
 //! Gathering: what is alive in the segment, and its bytes.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 
-use crate::disk::{AlignedBuf, Disk};
-use crate::engine::{Engine, Geometry, demand};
+use super::group::Group;
+use crate::engine::{Engine, demand};
 use crate::error::Result;
-use crate::format::frame::ENTRY_CRC_BYTES;
-use crate::format::{BLOCK_BYTES, EntryId, POOL_OFFSET, Seed};
+use crate::format::{BLOCK_BYTES, EntryId};
 use crate::index::{Cell, Loc, ReplicaState, weight};
-use crate::journal::LiveSegment;
 use crate::space::{Demand, Tail};
 use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
 const SETTLE_BYTES: u64 = 4 << 20;
-/// A segment is read in windows of this size, and only those in which something is alive: of a segment that is nearly dead that is a
-/// small part.
-const WINDOW: usize = 16 << 10;
-/// Where the one before was read as well, so many windows are read at once, and no more: the cleaner is in no hurry, and commits should
-/// not find megabytes of reads in front of them at the device.
-const RUN: usize = 4;
-const _: () = assert!(WINDOW.is_multiple_of(crate::disk::BLOCK));
+/// Replicas that are asked how much of a group is alive.
+const SAMPLE: usize = 64;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
@@ -44,96 +35,11 @@ pub(super) struct Moving {
     pub tail: Option<Tail>,
 }
 
-/// A segment being cleaned, and those of its bytes that were needed so far.
-struct Source {
-    seq: u64,
-    offset: u64,
-    bytes: AlignedBuf,
-    /// The windows that were read.
-    read: Vec<bool>,
-}
-
-impl Source {
-    /// The bytes in `range`, read if they were not yet. Nothing where it reaches beyond the segment.
-    fn get(&mut self, disk: &dyn Disk, range: Range<usize>, segment_bytes: usize) -> std::io::Result<Option<&[u8]>> {
-        if self.read.is_empty() {
-            self.bytes = AlignedBuf::to_fill(segment_bytes);
-            self.read = vec![false; segment_bytes.div_ceil(WINDOW)];
-        }
-        if range.end > segment_bytes || range.is_empty() {
-            return Ok(None);
-        }
-        let (mut window, last) = (range.start / WINDOW, (range.end - 1) / WINDOW);
-        while window <= last {
-            if self.read.get(window).copied().unwrap_or(true) {
-                window += 1;
-                continue;
-            }
-            let follows = window.checked_sub(1).is_some_and(|before| self.read.get(before) == Some(&true));
-            let most = if follows { RUN } else { 1 }.max(last + 1 - window);
-            let n = self.read.iter().skip(window).take(most).take_while(|read| !**read).count();
-            let bytes = window * WINDOW..segment_bytes.min((window + n) * WINDOW);
-            let Some(part) = self.bytes.as_mut_slice().get_mut(bytes) else { return Ok(None) };
-            disk.read_at(self.offset + (window * WINDOW) as u64, part)?;
-            self.read.iter_mut().skip(window).take(n).for_each(|read| *read = true);
-            window += n;
-        }
-        Ok(self.bytes.as_slice().get(range))
-    }
-}
-
-/// Neighbouring segments cleaned together.
-pub(super) struct Group {
-    sources: Vec<Source>,
-    pub participants: Vec<u64>,
-    segment_bytes: u64,
-    /// The LSNs from the first segment's beginning to the last one's end.
-    lsns: Range<u64>,
-}
-
-impl Group {
-    pub fn new<'a>(segments: impl Iterator<Item = &'a LiveSegment>, geo: &Geometry) -> Self {
-        let segment_bytes = geo.segment_bytes;
-        let mut this = Self { sources: Vec::new(), participants: Vec::new(), segment_bytes, lsns: 0..0 };
-        for segment in segments {
-            let first = if this.sources.is_empty() { segment.seq * segment_bytes } else { this.lsns.start };
-            this.lsns = first..(segment.seq + 1) * segment_bytes;
-            let offset = POOL_OFFSET + u64::from(segment.slab) * geo.segment_bytes;
-            this.sources.push(Source { seq: segment.seq, offset, bytes: AlignedBuf::new(), read: Vec::new() });
-            this.participants.extend_from_slice(&segment.participants);
-        }
-        this.participants.sort_unstable();
-        this.participants.dedup();
-        this
-    }
-
-    /// How many segments.
-    pub fn len(&self) -> u64 {
-        self.sources.len() as u64
-    }
-
-    /// Whether segment `seq` is one of them: they are neighbours.
-    pub fn holds(&self, seq: u64) -> bool {
-        let (first, last) = (self.sources.first().map(|s| s.seq), self.sources.last().map(|s| s.seq));
-        first.is_some_and(|first| first <= seq) && last.is_some_and(|last| seq <= last)
-    }
-
-    /// Whether the byte at `lsn` lies in one of them.
-    pub fn holds_lsn(&self, lsn: u64) -> bool {
-        self.lsns.contains(&lsn)
-    }
-
-    /// The checked payload at `lsn`, if one of the segments holds it.
-    fn get(&mut self, disk: &dyn Disk, seed: Seed, id: EntryId, lsn: u64) -> std::io::Result<Option<&[u8]>> {
-        let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
-        let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return Ok(None) };
-        let stored = source.get(disk, at..at + ENTRY_CRC_BYTES + id.len as usize, self.segment_bytes as usize)?;
-        let Some((stored, payload)) = stored.and_then(|bytes| bytes.split_at_checked(ENTRY_CRC_BYTES)) else {
-            return Ok(None);
-        };
-        let crc = seed.entry_crc(crc32c::crc32c(payload), lsn, id);
-        Ok((stored == crc.to_le_bytes()).then_some(payload))
-    }
+/// What an entry holds, and its plain checksum.
+#[derive(Debug)]
+pub(super) struct Payload {
+    pub bytes: Bytes,
+    pub crc: u32,
 }
 
 /// What becomes of a replica's entries.
@@ -155,6 +61,10 @@ impl Engine {
     }
 
     fn settle_or_carry(&self, group: &mut Group) -> Result<bool> {
+        if self.is_dense(group) {
+            // If it fails, who needs what could not be read is told when it asks for it.
+            let _ = group.read_all(&*self.disk);
+        }
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
         for id in group.participants.clone() {
@@ -178,6 +88,20 @@ impl Engine {
             }
         }
         if settle.is_empty() { Ok(true) } else { self.settle(settle, group) }
+    }
+
+    /// Whether most of the group is alive, as far as some of its replicas tell.
+    fn is_dense(&self, group: &Group) -> bool {
+        let head = self.head();
+        let step = group.participants.len().div_ceil(SAMPLE).max(1);
+        let alive = |id: &u64| -> u64 {
+            let Some(cell) = self.registry.get(*id) else { return 0 };
+            let state = cell.lock();
+            let locs = state.places.spans().iter().flat_map(|s| s.locs());
+            locs.filter(|loc| group.holds_lsn(loc.lsn(head))).map(|loc| u64::from(loc.len())).sum()
+        };
+        let sampled: u64 = group.participants.iter().step_by(step).map(alive).sum();
+        sampled * step as u64 >= group.len() * self.geo.segment_bytes / 2
     }
 
     /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group.
@@ -244,16 +168,17 @@ impl Engine {
     }
 
     /// The checked payload of an entry. `None`: it is gone from the index by now, or it is damaged, which is then recorded.
-    pub(super) fn payload(&self, moving: &Moving, seen: Seen, group: &mut Group) -> Result<Option<Bytes>> {
+    pub(super) fn payload(&self, moving: &Moving, seen: Seen, group: &mut Group) -> Result<Option<Payload>> {
         let id = EntryId { replica: moving.cell.id, index: seen.index, term: seen.term, len: seen.loc.len() };
         let lsn = seen.loc.lsn(self.head());
         let io = |e| crate::error::Error::io("reading the journal to clean it", e);
-        if let Some(payload) = group.get(&*self.disk, self.geo.seed, id, lsn).map_err(io)? {
-            return Ok(Some(Bytes::copy_from_slice(payload)));
+        if let Some((bytes, crc)) = group.get(&*self.disk, self.geo.seed, id, lsn).map_err(io)? {
+            return Ok(Some(Payload { bytes: Bytes::copy_from_slice(bytes), crc }));
         }
         // Again from where readers read: a mismatch is called damage only when it stands.
-        if let Some(payload) = self.read_journal(id, seen.loc).map_err(io)? {
-            return Ok(Some(payload));
+        if let Some(bytes) = self.read_journal(id, seen.loc).map_err(io)? {
+            let crc = crc32c::crc32c(&bytes);
+            return Ok(Some(Payload { bytes, crc }));
         }
         self.mark_damaged(moving, seen);
         Ok(None)

@@ -8,10 +8,11 @@ mod carry;
 #[cfg(all(test, loom))]
 mod clip_loom;
 mod gather;
+mod group;
 mod resize;
 mod settle;
 
-use gather::Group;
+use group::Group;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};

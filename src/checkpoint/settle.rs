@@ -1,8 +1,7 @@
 //! Settling: a replica's journal-resident entries become pieces of its chain.
 
-use bytes::Bytes;
-
-use super::gather::{Group, Moving, Seen};
+use super::gather::{Moving, Payload, Seen};
+use super::group::Group;
 use crate::chain::{PackEntry, pack_next};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -50,7 +49,7 @@ impl Engine {
     fn write_pieces(&self, moving: &Moving, from: &mut Group, short: &mut bool) -> Result<Vec<Written>> {
         let elsewhere = moving.entries.iter().filter(|seen| !from.holds_lsn(seen.loc.lsn(self.head())));
         self.prefetch(elsewhere.map(|seen| seen.loc));
-        let mut payloads: Vec<(Seen, Bytes)> = Vec::with_capacity(moving.entries.len());
+        let mut payloads: Vec<(Seen, Payload)> = Vec::with_capacity(moving.entries.len());
         for &seen in &moving.entries {
             if let Some(payload) = self.payload(moving, seen, from)? {
                 payloads.push((seen, payload));
@@ -60,7 +59,7 @@ impl Engine {
         for run in payloads.chunk_by(|(a, _), (b, _)| a.index.checked_add(1) == Some(b.index)) {
             let entries: Vec<_> = run
                 .iter()
-                .map(|(seen, p)| PackEntry { term: seen.term, payload: p, payload_crc: crc32c::crc32c(p), bulk: None })
+                .map(|(seen, p)| PackEntry { term: seen.term, payload: &p.bytes, payload_crc: p.crc, bulk: None })
                 .collect();
             let (mut rest, mut entries) = (run, entries.as_slice());
             while let Some((first, _)) = rest.first() {
