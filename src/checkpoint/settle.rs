@@ -1,19 +1,27 @@
 //! Settling: a replica's journal-resident entries become pieces of its chain.
 
+// Not of `crate::sync`: in a model there is no second thread here.
+use std::sync::mpsc;
+
 use super::gather::{Moving, Payload, Seen};
 use super::group::Group;
 use crate::chain::{PackEntry, pack_next};
+use crate::disk::AlignedBuf;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::BLOCK_BYTES;
-use crate::format::piece::PieceDesc;
+use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{self, RunKind};
 use crate::format::varint;
 use crate::index::{ChainPiece, ReplicaState};
 use crate::journal::Class;
+use crate::sync::{Arc, Mutex, helped};
 
-/// A piece that is written but not linked.
-struct Written {
+/// Fewer entries are packed and written by the cleaner alone.
+const WORTH_A_WRITER: usize = 1000;
+
+/// A piece that is written, or about to be, and not linked.
+struct Placed {
     desc: PieceDesc,
     /// What its entries were when they were read.
     seen: Vec<Seen>,
@@ -22,31 +30,65 @@ struct Written {
 impl Engine {
     /// Settles the group: pack, write, **flush**, and only then say so in the journal.
     pub(super) fn settle(&self, group: Vec<Moving>, from: &mut Group) -> Result<bool> {
-        let mut written: Vec<(Moving, Vec<Written>)> = Vec::new();
+        let mut placed: Vec<(Moving, Vec<Placed>)> = Vec::new();
         let mut short = false;
-        for moving in group {
-            match self.write_pieces(&moving, from, &mut short) {
-                Ok(pieces) => written.push((moving, pieces)),
-                Err(error) => {
-                    // Nobody will link what is written already.
-                    let mut pool = self.pool.lock();
-                    written.iter().flat_map(|(_, w)| w).for_each(|w| pool.give_back(&w.desc.extents, &self.pins));
-                    return Err(error);
-                }
-            }
+        if let Err(error) = self.pack_and_write(group, from, &mut placed, &mut short) {
+            // Nobody will link what is written already.
+            let mut pool = self.pool.lock();
+            placed.iter().flat_map(|(_, p)| p).for_each(|p| pool.give_back(&p.desc.extents, &self.pins));
+            return Err(error);
         }
         // One flush after all of them: a move record must never be durable before the pieces it names.
         self.disk.flush().map_err(|e| self.failed("flushing settled pieces", &e))?;
         // Every one of them, also when there is no room for one: what is not linked gives its space back.
         let mut room = true;
-        for (moving, pieces) in written {
+        for (moving, pieces) in placed {
             room &= self.link_settled(&moving, pieces)?;
         }
         Ok(room && !short)
     }
 
-    /// Packs and writes the replica's entries. Not durable yet, not linked yet.
-    fn write_pieces(&self, moving: &Moving, from: &mut Group, short: &mut bool) -> Result<Vec<Written>> {
+    /// Packs the entries and writes the pieces, one beside the other: while one is written, the next is packed. Not durable yet.
+    fn pack_and_write(
+        &self,
+        group: Vec<Moving>,
+        from: &mut Group,
+        placed: &mut Vec<(Moving, Vec<Placed>)>,
+        short: &mut bool,
+    ) -> Result<()> {
+        let entries: usize = group.iter().map(|moving| moving.entries.len()).sum();
+        let (queue, packed) = mpsc::channel::<(Vec<Extent>, Arc<AlignedBuf>)>();
+        let packed = Mutex::new(packed);
+        let write = || -> std::io::Result<()> {
+            loop {
+                let piece = { packed.lock().recv() };
+                // Nothing is there, and nothing will be.
+                let Ok((extents, buf)) = piece else { return Ok(()) };
+                self.write_piece(&extents, buf.as_slice())?;
+                self.counters.settled_bytes.add(buf.len() as u64);
+            }
+        };
+        // One at a time: commits should not find many of them in front of theirs.
+        let written = helped(usize::from(entries >= WORTH_A_WRITER), write, || {
+            let all = group.into_iter().try_for_each(|moving| {
+                let pieces = self.place_pieces(&moving, from, short, &queue)?;
+                placed.push((moving, pieces));
+                Ok(())
+            });
+            drop(queue);
+            write().map(|()| all)
+        });
+        written.map_err(|e| self.failed("writing a settled piece", &e))?
+    }
+
+    /// Packs the replica's entries, finds a place for each piece, and has it written.
+    fn place_pieces(
+        &self,
+        moving: &Moving,
+        from: &mut Group,
+        short: &mut bool,
+        queue: &mpsc::Sender<(Vec<Extent>, Arc<AlignedBuf>)>,
+    ) -> Result<Vec<Placed>> {
         let elsewhere = moving.entries.iter().filter(|seen| !from.holds_lsn(seen.loc.lsn(self.head())));
         self.prefetch(elsewhere.map(|seen| seen.loc));
         let mut payloads: Vec<(Seen, Payload)> = Vec::with_capacity(moving.entries.len());
@@ -55,7 +97,7 @@ impl Engine {
                 payloads.push((seen, payload));
             }
         }
-        let (mut written, mut tail) = (Vec::new(), moving.tail);
+        let (mut placed, mut tail) = (Vec::new(), moving.tail);
         for run in payloads.chunk_by(|(a, _), (b, _)| a.index.checked_add(1) == Some(b.index)) {
             let entries: Vec<_> = run
                 .iter()
@@ -75,10 +117,11 @@ impl Engine {
                     *short = true;
                     continue;
                 };
-                self.write_piece(&extents, packed.buf.as_slice())
-                    .map_err(|e| self.failed("writing a settled piece", &e))?;
-                self.counters.settled_bytes.add(packed.buf.len() as u64);
-                written.push(Written { desc: packed.at(extents), seen: mine.iter().map(|&(seen, _)| seen).collect() });
+                let seen = mine.iter().map(|&(seen, _)| seen).collect();
+                let desc = packed.at(extents.clone());
+                // Whoever takes it is there as long as this is.
+                let _ = queue.send((extents, packed.buf));
+                placed.push(Placed { desc, seen });
             }
         }
         let mut state = moving.cell.lock();
@@ -87,11 +130,11 @@ impl Engine {
             state.places.set_tail(tail);
         }
         drop(state);
-        Ok(written)
+        Ok(placed)
     }
 
     /// Links what still stands as it was read; gives back the space of what does not.
-    fn link_settled(&self, moving: &Moving, pieces: Vec<Written>) -> Result<bool> {
+    fn link_settled(&self, moving: &Moving, pieces: Vec<Placed>) -> Result<bool> {
         let table: u64 = 64 + pieces.iter().map(|w| encoded_bound(&w.desc)).sum::<u64>();
         let mut s = self.seq.lock();
         if let Some(why) = &s.stopped {
