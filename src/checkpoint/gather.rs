@@ -61,7 +61,7 @@ impl Engine {
     }
 
     fn settle_or_carry(&self, group: &mut Group) -> Result<bool> {
-        if self.is_dense(group) {
+        if self.run.background && self.is_dense(group) {
             // If it fails, who needs what could not be read is told when it asks for it.
             let _ = group.read_all(&*self.disk);
         }

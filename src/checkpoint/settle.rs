@@ -69,7 +69,8 @@ impl Engine {
             }
         };
         // One at a time: commits should not find many of them in front of theirs.
-        let written = helped(usize::from(entries >= WORTH_A_WRITER), write, || {
+        let writers = usize::from(self.run.background && entries >= WORTH_A_WRITER);
+        let written = helped(writers, write, || {
             let all = group.into_iter().try_for_each(|moving| {
                 let pieces = self.place_pieces(&moving, from, short, &queue)?;
                 placed.push((moving, pieces));
