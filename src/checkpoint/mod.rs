@@ -21,9 +21,11 @@ use crate::journal::{Class, Sequencer};
 impl Engine {
     /// Frees segments until the low-water mark is passed. Answers how many.
     pub(crate) fn clean_some(&self) -> Result<u64> {
-        let _tell_after_the_lock = self.events.hold();
-        let _one = self.cleaning.lock();
-        self.grow_journal()?;
+        {
+            let _tell_after_the_lock = self.events.hold();
+            let _one = self.cleaning.lock();
+            self.grow_journal()?;
+        }
         let last = { self.seq.lock().segments.current() };
         // Once around at most: what one turn does not free, another does not.
         self.clean_while(|s| {
@@ -33,8 +35,6 @@ impl Engine {
 
     /// Frees every segment but the one being written.
     pub(crate) fn clean_all(&self) -> Result<u64> {
-        let _tell_after_the_lock = self.events.hold();
-        let _one = self.cleaning.lock();
         self.sync()?;
         let last = { self.seq.lock().segments.current() };
         self.clean_while(|s| s.segments.tail() < last)
@@ -43,6 +43,9 @@ impl Engine {
     fn clean_while(&self, more: impl Fn(&Sequencer) -> bool) -> Result<u64> {
         let mut freed = 0;
         loop {
+            let _tell_after_the_lock = self.events.hold();
+            // For one group after the other: who waits for it need not wait for all of them.
+            let _one = self.cleaning.lock();
             match self.clean_next(&more)? {
                 0 => return Ok(freed),
                 segments => freed += segments,

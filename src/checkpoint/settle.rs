@@ -15,6 +15,7 @@ use crate::format::record::{self, RunKind};
 use crate::format::varint;
 use crate::index::{ChainPiece, ReplicaState};
 use crate::journal::Class;
+use crate::space::Tail;
 use crate::sync::{Arc, Mutex, helped};
 
 /// Fewer entries are packed and written by the cleaner alone.
@@ -23,6 +24,8 @@ const WORTH_A_WRITER: usize = 1000;
 /// A piece that is written, or about to be, and not linked.
 struct Placed {
     desc: PieceDesc,
+    /// Chunks that were taken for it.
+    chunks: u64,
     /// What its entries were when they were read.
     seen: Vec<Seen>,
 }
@@ -113,8 +116,7 @@ impl Engine {
                 let n = packed.desc.count as usize;
                 let (mine, later) = rest.split_at(rest.len().min(n));
                 (rest, entries) = (later, entries.get(n..).unwrap_or(&[]));
-                let extents = self.pool.lock().allocate(packed.blocks(), &mut tail);
-                let Some(extents) = extents else {
+                let Some((extents, chunks)) = self.take_chunks(packed.blocks(), &mut tail) else {
                     *short = true;
                     continue;
                 };
@@ -122,7 +124,7 @@ impl Engine {
                 let desc = packed.at(extents.clone());
                 // Whoever takes it is there as long as this is.
                 let _ = queue.send((extents, packed.buf));
-                placed.push(Placed { desc, seen });
+                placed.push(Placed { desc, chunks, seen });
             }
         }
         let mut state = moving.cell.lock();
@@ -134,6 +136,17 @@ impl Engine {
         Ok(placed)
     }
 
+    /// A place for a piece, and how many chunks that took: out of what its replica has reserved, or what is held for it.
+    fn take_chunks(&self, blocks: u32, tail: &mut Option<Tail>) -> Option<(Vec<Extent>, u64)> {
+        let mut s = self.seq.lock();
+        let mut pool = self.pool.lock();
+        let before = pool.free();
+        let extents = pool.allocate(blocks, tail)?;
+        let chunks = before - pool.free();
+        s.accounts.spend(chunks);
+        Some((extents, chunks))
+    }
+
     /// Links what still stands as it was read; gives back the space of what does not.
     fn link_settled(&self, moving: &Moving, pieces: Vec<Placed>) -> Result<bool> {
         let table: u64 = 64 + pieces.iter().map(|w| encoded_bound(&w.desc)).sum::<u64>();
@@ -141,6 +154,7 @@ impl Engine {
         if let Some(why) = &s.stopped {
             return Err(why.clone());
         }
+        s.accounts.unspend(pieces.iter().map(|p| p.chunks).sum());
         let room = s.make_room(0, table, Class::Clean, &self.segment_map, &self.recent);
         let mut state = moving.cell.lock();
         let alive = room && state.exists && state.incarnation == moving.incarnation;

@@ -45,6 +45,8 @@ pub(crate) struct Accounts {
     reserved: u64,
     /// Of these, chunks that no replica is charged: the cleaner is about to take them.
     held: u64,
+    /// Chunks that were taken out of reservations for pieces that are not linked yet: their replicas are still charged them.
+    spent: u64,
     carried: u64,
     sizes: Sizes,
     /// Slabs that the journal owns, and may own.
@@ -136,7 +138,7 @@ impl Accounts {
         let keeps_one = (segment_bytes - waste) * 3 * segment_bytes / (4 * waste);
         let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, waste, keeps_one };
         let budget = sizes.budget(slabs);
-        Self { reserved: 0, held: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
+        Self { reserved: 0, held: 0, spent: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
     }
 
     /// Chunks held back in all.
@@ -155,9 +157,24 @@ impl Accounts {
         room
     }
 
-    /// Nothing is held any more.
+    /// So many chunks were taken for what holds them: they are free no longer, so nobody else needs to leave them alone.
+    pub fn spend(&mut self, chunks: u64) {
+        let chunks = chunks.min(self.reserved);
+        self.reserved -= chunks;
+        self.spent += chunks;
+    }
+
+    /// What was [spent](Accounts::spend) is linked, or given back: its replica is charged anew.
+    pub fn unspend(&mut self, chunks: u64) {
+        let chunks = chunks.min(self.spent);
+        self.spent -= chunks;
+        self.reserved += chunks;
+    }
+
+    /// Nothing is held any more, and nothing under way.
     pub fn let_go(&mut self) {
-        self.reserved -= std::mem::take(&mut self.held);
+        self.unspend(self.spent);
+        self.reserved = self.reserved.saturating_sub(std::mem::take(&mut self.held));
     }
 
     /// Bytes of metadata and small replicas.
@@ -341,6 +358,10 @@ mod tests {
         assert!(!accounts.hold(3, 9, 2) && accounts.reserved() == 5, "there are two");
         assert!(accounts.hold(2, 9, 2) && accounts.hold(1, 10, 2));
         assert_eq!(accounts.reserved(), 8);
+        accounts.spend(4);
+        assert!(accounts.reserved() == 4 && !accounts.hold(1, 6, 2), "four of ten are free no longer, nor kept");
+        accounts.unspend(3);
+        assert_eq!(accounts.reserved(), 7);
         accounts.let_go();
         accounts.let_go();
         assert_eq!(accounts.reserved(), 5);
