@@ -12,8 +12,8 @@ use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
 const SETTLE_BYTES: u64 = 4 << 20;
-/// Replicas that are asked how much of a group is alive.
-const SAMPLE: usize = 64;
+/// After so many replicas the cleaner looks whether it must hurry.
+const LOOK_UP: usize = 32;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
@@ -61,13 +61,15 @@ impl Engine {
     }
 
     fn settle_or_carry(&self, group: &mut Group) -> Result<bool> {
-        if self.run.background && self.is_dense(group) {
-            // If it fails, who needs what could not be read is told when it asks for it.
-            let _ = group.read_all(&*self.disk);
-        }
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
-        for id in group.participants.clone() {
+        let participants = group.participants.clone();
+        let mut hurried = !self.run.background;
+        for (i, &id) in participants.iter().enumerate() {
+            if !hurried && i.is_multiple_of(LOOK_UP) && self.seq.lock().is_short() {
+                hurried = true;
+                self.read_alive(group, participants.get(i..).unwrap_or(&[]));
+            }
             let Some(cell) = self.registry.get(id) else { continue };
             let Some((moving, fate)) = self.alive_in(group, cell, carried) else { continue };
             let size = moving.entries.iter().map(|e| u64::from(e.loc.len()) + 8).sum::<u64>();
@@ -90,18 +92,23 @@ impl Engine {
         if settle.is_empty() { Ok(true) } else { self.settle(settle, group) }
     }
 
-    /// Whether most of the group is alive, as far as some of its replicas tell.
-    fn is_dense(&self, group: &Group) -> bool {
+    /// Reads what of these replicas is alive in the group before it is asked for, one after the other. Where the cleaner has time it does
+    /// not: commits would find more reads in front of them.
+    fn read_alive(&self, group: &mut Group, participants: &[u64]) {
         let head = self.head();
-        let step = group.participants.len().div_ceil(SAMPLE).max(1);
-        let alive = |id: &u64| -> u64 {
-            let Some(cell) = self.registry.get(*id) else { return 0 };
+        for &id in participants {
+            let Some(cell) = self.registry.get(id) else { continue };
             let state = cell.lock();
-            let locs = state.places.spans().iter().flat_map(|s| s.locs());
-            locs.filter(|loc| group.holds_lsn(loc.lsn(head))).map(|loc| u64::from(loc.len())).sum()
-        };
-        let sampled: u64 = group.participants.iter().step_by(step).map(alive).sum();
-        sampled * step as u64 >= group.len() * self.geo.segment_bytes / 2
+            for &loc in state.places.spans().iter().flat_map(|s| s.locs()) {
+                let lsn = loc.lsn(head);
+                if group.holds_lsn(lsn) {
+                    group.want(lsn, loc.len());
+                }
+            }
+        }
+        if let Err(error) = group.read_wanted(&*self.disk) {
+            tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner");
+        }
     }
 
     /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group.

@@ -218,6 +218,11 @@ impl Sequencer {
         self.reserved() + (headroom + self.total() / 6).min(self.gain() / 2).max(headroom + 1)
     }
 
+    /// Whether half of what is left between the cleaner's beginning and appends that wait is gone.
+    pub fn is_short(&self) -> bool {
+        2 * self.segments.free.len() < self.low_water() + self.leaves(Class::Grow)
+    }
+
     /// Closes the open frame: it takes no more batches and waits for the writer.
     pub fn close_open(&mut self, recent: &Recent) {
         let next = self.next_open(recent);
