@@ -6,6 +6,7 @@ mod decide;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;
 mod replay;
+mod replaying;
 mod scan;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod scan_tests;
