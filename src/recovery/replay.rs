@@ -76,17 +76,18 @@ pub(super) fn replay_in(
     mode: RecoveryMode,
     parts: usize,
 ) -> Result<Replayed> {
+    use std::thread::ScopedJoinHandle;
+
+    use crate::sync::helper;
+
     std::thread::scope(|scope| {
-        let mut others = Vec::with_capacity(parts);
-        for n in 1..parts {
-            let replay = move || replay_part(geo, scan, walk, mode, Part { n, of: parts });
-            let other = std::thread::Builder::new().name("strandlog-replay".to_owned()).spawn_scoped(scope, replay);
-            others.push(other.map_err(|e| Error::io("starting a thread", e))?);
-        }
-        let mut all = replay_part(geo, scan, walk, mode, Part { n: 0, of: parts })?;
-        for other in others {
-            let other = other.join().map_err(|_| Error::io("replaying", std::io::Error::other("a thread panicked")))?;
-            all.join(other?);
+        let replay = move |n| replay_part(geo, scan, walk, mode, Part { n, of: parts });
+        let others: Vec<_> = (1..parts).map(|n| (n, helper(scope, "strandlog-replay", move || replay(n)))).collect();
+        let mut all = replay(0)?;
+        for (n, other) in others {
+            // Where there is no thread for a part, it is done here.
+            let other = other.map_or_else(|| Ok(replay(n)), ScopedJoinHandle::join);
+            all.join(other.map_err(|_| Error::io("replaying", std::io::Error::other("a thread panicked")))??);
         }
         Ok(all)
     })

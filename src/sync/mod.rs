@@ -5,6 +5,7 @@
 
 #[cfg(any(loom, shuttle))]
 mod futex_model;
+mod help;
 #[cfg(loom)]
 mod loom;
 #[cfg(not(any(loom, shuttle)))]
@@ -14,6 +15,9 @@ mod shuttle;
 
 #[cfg(any(loom, shuttle))]
 pub use self::futex_model::Futex;
+pub use self::help::helped;
+#[cfg(not(any(loom, shuttle)))]
+pub use self::help::helper;
 #[cfg(loom)]
 pub use self::loom::*;
 #[cfg(not(any(loom, shuttle)))]
