@@ -84,6 +84,12 @@ impl Engine {
         };
         let (mut next, mut asked) = (Some(first), first);
         while let Some(index) = next.filter(|&i| i <= last) {
+            // What is known to be lost need not be asked for one by one: it may be all the numbers there are.
+            let known = cell.lock().damage_at(index);
+            if let Some((_, end)) = known {
+                next = end.checked_add(1);
+                continue;
+            }
             if index >= asked {
                 asked = self.ask(cell, index, last.saturating_add(1));
             }
@@ -102,9 +108,7 @@ impl Engine {
                     _ => report.damage.push(Damage { replica, lost }),
                 }
             }
-            // What is known to be lost need not be asked for one by one: it may be all the numbers there are.
-            let known = cell.lock().damage_at(index).map_or(index, |(_, end)| end);
-            next = known.checked_add(1);
+            next = index.checked_add(1);
         }
         Ok(())
     }

@@ -229,6 +229,7 @@ impl Run {
         }
         let found = Model::read(self.wal()).unwrap_or_else(|e| panic!("{}: reading: {e}", self.label));
         let want = &self.oracle.current;
+        assert_eq!(self.wal().stats().replicas, want.reps.len() as u64, "{} {when}: miscounted", self.label);
         assert!(found == *want, "{} {when}:{}", self.label, want.difference(&found));
     }
 

@@ -100,8 +100,8 @@ impl Engine {
                         break;
                     }
                     Some(Place::Chain(_)) => break,
-                    // Gone or damaged: whoever reads is told.
-                    None => return hi,
+                    // Gone or damaged: whoever reads is told, and may go on behind it.
+                    None => break,
                 }
             }
         }
@@ -219,8 +219,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_waits_for_the_device_asks_for_what_follows_and_for_each_block_once() {
+    /// Replica 1 has four hundred entries in the journal, in a block each, and nothing of them is in memory.
+    fn cold() -> (Arc<Slow>, Wal) {
         let disk = Arc::new(Slow { inner: SimDisk::new(16 << 20), asked: Mutex::default() });
         let options = || Wal::options().background(false).placement(Placement::Journal).segment_size(256 << 10);
         let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
@@ -232,15 +232,23 @@ mod tests {
         drop(wal);
         let disk = Arc::new(Slow { inner: disk.inner.restart(), asked: Mutex::default() });
         let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
+        (disk, wal)
+    }
+
+    /// The blocks in which replica 1 has entries, from this one on.
+    fn blocks(wal: &Wal, from: u64) -> BTreeSet<u64> {
+        let (cell, head) = (wal.replica(1).cell().expect("there"), wal.engine.head());
+        let state = cell.lock();
+        let locs =
+            (from..=400).filter_map(|index| state.places.loc(index)).map(|loc| (loc.lsn(head), entry_bytes(loc)));
+        locs.flat_map(|(lsn, len)| lsn / BLOCK as u64..=(lsn + len - 1) / BLOCK as u64).collect()
+    }
+
+    #[test]
+    fn who_waits_for_the_device_asks_for_what_follows_and_for_each_block_once() {
+        let (disk, wal) = cold();
         let replica = wal.replica(1);
-        let cell = replica.cell().expect("there");
-        let head = wal.engine.head();
-        let blocks = |from: u64| -> BTreeSet<u64> {
-            let state = cell.lock();
-            let locs =
-                (from..=400).filter_map(|index| state.places.loc(index)).map(|loc| (loc.lsn(head), entry_bytes(loc)));
-            locs.flat_map(|(lsn, len)| lsn / BLOCK as u64..=(lsn + len - 1) / BLOCK as u64).collect()
-        };
+        let blocks = |from| blocks(&wal, from);
         let asked = || std::mem::take(&mut *disk.asked.lock());
 
         // All of it.
@@ -263,5 +271,22 @@ mod tests {
         }
         assert_eq!(replica.entries(401..501, usize::MAX).expect("read").len(), 100);
         assert_eq!(asked(), []);
+    }
+
+    #[test]
+    fn a_check_asks_for_what_lies_before_and_behind_damage() {
+        let (disk, wal) = cold();
+        let replica = wal.replica(1);
+        let cell = replica.cell().expect("there");
+        for index in [1, 2, 100, 101, 300, 400] {
+            let mut s = wal.engine.seq.lock();
+            wal.engine.forget_damaged(&mut s, 1, &mut cell.lock(), index);
+        }
+        let mut report = crate::verify::VerifyReport::default();
+        wal.engine.check_replica(&cell, &mut report, |_| ()).expect("read");
+        assert_eq!((report.entries, report.damage.len()), (394, 4), "{report:?}");
+        let asked = std::mem::take(&mut *disk.asked.lock());
+        assert_eq!(asked.len(), blocks(&wal, 1).len(), "all that is left");
+        assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), asked.len(), "and nothing twice");
     }
 }

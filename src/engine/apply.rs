@@ -167,6 +167,7 @@ impl Engine {
         state.keys.clear(freed);
         let (charge, listed_frame) = (state.charge, state.listed_frame);
         *state = ReplicaState { charge, listed_frame, ..ReplicaState::default() };
+        s.replicas = s.replicas.saturating_sub(1);
     }
 
     /// Recovery found damage that no record tells of: it is written down before the segment that shows it can be freed.
@@ -192,6 +193,7 @@ impl Engine {
         if state.exists {
             return;
         }
+        s.replicas += 1;
         state.exists = true;
         state.incarnation = self.next_id();
         state.seq = state.incarnation as u16;

@@ -228,7 +228,6 @@ impl Engine {
         let mut stats = crate::stats::Stats::default();
         self.counters.fill(&mut stats);
         stats.durable_lsn = self.durable();
-        stats.replicas = self.registry.all().iter().filter(|c| c.lock().exists).count() as u64;
         stats.capacity = self.disk.len();
         stats.chunk_size = u64::from(self.geo.chunk_bytes);
         stats.segment_size = self.geo.segment_bytes;
@@ -236,6 +235,7 @@ impl Engine {
         stats.disk = Some(self.disk.info());
         {
             let s = self.seq.lock();
+            stats.replicas = s.replicas;
             stats.reserved_chunks = s.accounts.reserved();
             stats.carried_class_bytes = s.accounts.carried();
             stats.carried_class_limit = s.accounts.budget();

@@ -93,6 +93,7 @@ impl Log {
         let resume = Resume {
             segments,
             accounts,
+            replicas: 0,
             prev: None,
             prev_participants: Vec::new(),
             session: 1 << 32,

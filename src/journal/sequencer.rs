@@ -32,6 +32,8 @@ pub(crate) struct Sequencer {
     pub queued: u64,
     pub segments: Segments,
     pub accounts: Accounts,
+    /// How many replicas there are. The registry knows those that are gone, too.
+    pub replicas: u64,
     /// The last frame that was sealed, here or before the opening.
     pub prev: Option<FrameHeader>,
     pub session: u64,
@@ -65,6 +67,7 @@ impl std::fmt::Debug for Sequencer {
 pub(crate) struct Resume {
     pub segments: Segments,
     pub accounts: Accounts,
+    pub replicas: u64,
     pub prev: Option<FrameHeader>,
     pub prev_participants: Vec<u64>,
     pub session: u64,
@@ -103,6 +106,7 @@ impl Sequencer {
             queued: 0,
             segments: resume.segments,
             accounts: resume.accounts,
+            replicas: resume.replicas,
             prev: resume.prev,
             session: resume.session,
             cut: resume.cut,

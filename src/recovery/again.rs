@@ -5,6 +5,7 @@
 //! end, and where its next segment may lie, the blocks that would begin a frame are read once more, each by itself.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustc_hash::FxHashMap;
 
@@ -14,12 +15,11 @@ use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::superblock::Superblock;
+use crate::sync::helped;
 
 /// Blocks read at once, as by the scan: an opening must not wait for one after the other.
-#[cfg(not(any(loom, shuttle)))]
 const READERS: usize = 4;
-/// Not worth a thread each.
-#[cfg(not(any(loom, shuttle)))]
+/// Fewer are not worth a thread.
 const FEW: usize = 2 * READERS;
 
 /// Whether there is a frame behind the end that the scan did not see.
@@ -81,39 +81,28 @@ impl Look<'_> {
         Ok(self.sb.seed().crc(header.lsn, &table) == header.table_crc)
     }
 
-    /// Whether one of these slabs begins with a frame that is newer than all that was seen there.
-    fn begins_anew(&self, slabs: &[u32]) -> io::Result<bool> {
-        let mut buf = AlignedBuf::new();
-        for &slab in slabs {
-            let Some(header) = self.header(slab, 0, &mut buf)? else { continue };
-            let seq = header.lsn / self.segment();
-            let whole = |f: &Found| f.header.lsn == header.lsn && f.table.is_some();
-            let known = self.seen.get(&slab).is_some_and(|s| s.seq > seq || s.frames.iter().any(whole));
-            if !known && !self.scan.disbelieved.contains(&seq) && self.table_holds(slab, 0, &header)? {
-                return Ok(true);
+    /// Whether the slab begins with a frame that is newer than all that was seen there.
+    fn begins_anew(&self, slab: u32, buf: &mut AlignedBuf) -> io::Result<bool> {
+        let Some(header) = self.header(slab, 0, buf)? else { return Ok(false) };
+        let seq = header.lsn / self.segment();
+        let whole = |f: &Found| f.header.lsn == header.lsn && f.table.is_some();
+        let known = self.seen.get(&slab).is_some_and(|s| s.seq > seq || s.frames.iter().any(whole));
+        Ok(!known && !self.scan.disbelieved.contains(&seq) && self.table_holds(slab, 0, &header)?)
+    }
+
+    /// Whether one of these slabs does.
+    fn any_begins_anew(&self, slabs: &[u32]) -> io::Result<bool> {
+        let (next, any) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let look = || {
+            let mut buf = AlignedBuf::new();
+            while let Some(&slab) = slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if self.begins_anew(slab, &mut buf)? {
+                    any.store(true, Ordering::Relaxed);
+                }
             }
-        }
-        Ok(false)
-    }
-
-    #[cfg(not(any(loom, shuttle)))]
-    fn any_begins_anew(&self, slabs: &[u32]) -> io::Result<bool> {
-        if slabs.len() < FEW {
-            return self.begins_anew(slabs);
-        }
-        std::thread::scope(|scope| {
-            let parts = slabs.chunks(slabs.len().div_ceil(READERS));
-            let looks: Vec<_> = parts.map(|part| scope.spawn(move || self.begins_anew(part))).collect();
-            looks.into_iter().try_fold(false, |any, look| {
-                let one = look.join().map_err(|_| io::Error::other("a reader panicked"))?;
-                Ok(any | one?)
-            })
-        })
-    }
-
-    /// In a model every reader would be one more thread to interleave, and they share nothing.
-    #[cfg(any(loom, shuttle))]
-    fn any_begins_anew(&self, slabs: &[u32]) -> io::Result<bool> {
-        self.begins_anew(slabs)
+            Ok(())
+        };
+        helped(if slabs.len() < FEW { 0 } else { READERS - 1 }, look, look)?;
+        Ok(any.into_inner())
     }
 }

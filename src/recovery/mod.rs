@@ -6,6 +6,7 @@ mod decide;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;
 mod replay;
+mod replaying;
 mod scan;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod scan_tests;
@@ -171,6 +172,7 @@ pub(crate) fn recover(
         in_place: in_place(&geo, &segments, standing.end, RESERVED_SEGMENTS + accounts.cleaning()),
         segments,
         accounts,
+        replicas,
     };
     let hurt: Vec<u64> = standing.hurt.into_iter().filter(|&id| registry.get(id).is_some()).collect();
     if !read_only && superblock.snapshot.is_some() {

@@ -188,3 +188,46 @@ fn what_may_be_carried_follows_the_slabs_that_the_superblock_names() {
     assert_eq!(budget, accounts.budget());
     assert!(budget > 0 && budget < slabs.0 * u64::from(sb.segment_bytes) / 2);
 }
+
+const NO_THREADS: &str = "STRANDLOG_NO_THREADS";
+
+/// The child: where no thread can be started, an opening does everything itself. Not a test of its own.
+#[test]
+fn child_without_threads() {
+    if std::env::var_os(NO_THREADS).is_none() {
+        return;
+    }
+    assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "this process was to have no threads");
+    // Enough slabs that each part of an opening asks for help.
+    let disk = Arc::new(SimDisk::new(64 << 20));
+    let options = || options().capacity(64 << 20);
+    let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+    for replica in 1..=100 {
+        wal.commit(Batch::new().append(replica, &[(1, 1, [7; 5000])])).expect("committed");
+    }
+    let killed = disk.restart();
+    wal.close().expect("closed");
+    let closed = disk.restart();
+    for (disk, by_snapshot) in [(killed, 0), (closed, 1)] {
+        let threads = open(&disk, options().background(true));
+        assert!(matches!(threads, Err(Error::Io { .. })), "{threads:?}");
+        let wal = open(&disk, options()).expect("opened");
+        assert_eq!((wal.stats().opened_by_snapshot, wal.replicas().len()), (by_snapshot, 100));
+        assert!(wal.verify(|_| ()).expect("read").is_clean());
+    }
+}
+
+#[test]
+fn where_no_thread_can_be_started_an_opening_does_everything_itself() {
+    let me = std::env::current_exe().expect("our own name");
+    let tests = [
+        "recovery::recover_tests::child_without_threads",
+        "recovery::tests::a_new_life_keeps_nothing_of_the_one_before",
+    ];
+    let mut child = std::process::Command::new(me);
+    // No system has room for such a stack: every start of a thread fails.
+    child.args(tests).arg("--exact").env("RUST_MIN_STACK", (1_u64 << 47).to_string()).env(NO_THREADS, "1");
+    let ran = child.output().expect("a child");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("2 passed"), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+}

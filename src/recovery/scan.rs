@@ -215,13 +215,16 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: 
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
+    use crate::sync::helper;
+
     if slabs.len() < 2 * READERS {
         return one_by_one(disk, sb, slabs, part, take);
     }
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let (found, receive) = mpsc::sync_channel(READERS);
-        for _ in 0..READERS {
+        let mut readers = 0;
+        while readers < READERS {
             let (next, found) = (&next, found.clone());
             let read = move || {
                 let mut buf = AlignedBuf::with_capacity(part.window());
@@ -232,8 +235,13 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: 
                     }
                 }
             };
-            let reader = std::thread::Builder::new().name("strandlog-reader".to_owned()).spawn_scoped(scope, read);
-            reader.map_err(|e| Error::io("starting a thread", e))?;
+            if helper(scope, "strandlog-reader", read).is_none() {
+                break;
+            }
+            readers += 1;
+        }
+        if readers == 0 {
+            return one_by_one(disk, sb, slabs, part, take);
         }
         drop(found);
         receive.into_iter().try_for_each(|(slab, frames)| take(slab, frames))

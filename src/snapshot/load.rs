@@ -11,14 +11,13 @@ use crate::format::frame::FrameHeader;
 use crate::format::superblock::{Snapshot, Superblock};
 use crate::index::{Cell, Registry};
 use crate::journal::LiveSegment;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex, helped};
 
 /// A snapshot is read in parts of this size, ...
 const PART: usize = 256 << 10;
 /// ... so many at once: a device answers a few as fast as one.
 const PART_READERS: usize = 3;
 /// So many read the first blocks of the slabs, meanwhile.
-#[cfg(not(any(loom, shuttle)))]
 const FRONT_READERS: usize = 3;
 
 /// All that a snapshot says, checked.
@@ -156,49 +155,32 @@ fn nothing_newer(disk: &dyn Disk, geo: &Geometry, sb: &Superblock, is: &Loaded, 
 /// Where to read, and into what.
 type Job<'a> = (u64, &'a mut [u8]);
 
+type Jobs<'a> = Mutex<std::vec::IntoIter<Job<'a>>>;
+
+/// Does jobs until none is left.
+fn read_on(disk: &dyn Disk, jobs: &Jobs<'_>) -> io::Result<()> {
+    loop {
+        let job = { jobs.lock().next() };
+        let Some((offset, buf)) = job else { return Ok(()) };
+        disk.read_at(offset, buf)?;
+    }
+}
+
 /// Does the jobs, so many at once, this thread's among them.
-#[cfg(not(any(loom, shuttle)))]
 fn read_all(disk: &dyn Disk, jobs: Vec<Job<'_>>, readers: usize) -> io::Result<()> {
-    let readers = readers.min(jobs.len());
-    let jobs = crate::sync::Mutex::new(jobs.into_iter());
-    let work = || {
-        loop {
-            let job = { jobs.lock().next() };
-            let Some((offset, buf)) = job else { return Ok(()) };
-            disk.read_at(offset, buf)?;
-        }
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..readers).map(|_| scope.spawn(work)).collect();
-        let own = work();
-        others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(panicked()))).fold(own, io::Result::and)
-    })
+    let helpers = readers.min(jobs.len()).saturating_sub(1);
+    let jobs = Mutex::new(jobs.into_iter());
+    helped(helpers, || read_on(disk, &jobs), || read_on(disk, &jobs))
 }
 
 /// Does the jobs beside something else: both must succeed.
-#[cfg(not(any(loom, shuttle)))]
 fn beside<T>(disk: &dyn Disk, jobs: Vec<Job<'_>>, main: impl FnOnce() -> Result<T, Doubt>) -> Result<T, Doubt> {
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| read_all(disk, jobs, FRONT_READERS));
-        let done = main();
-        reader.join().unwrap_or_else(|_| Err(panicked()))?;
-        done
-    })
-}
-
-#[cfg(not(any(loom, shuttle)))]
-fn panicked() -> io::Error {
-    io::Error::other("a reader panicked")
-}
-
-/// In a model every reader would be one more thread to interleave, and they share nothing.
-#[cfg(any(loom, shuttle))]
-fn read_all(disk: &dyn Disk, jobs: Vec<Job<'_>>, _readers: usize) -> io::Result<()> {
-    jobs.into_iter().try_for_each(|(offset, buf)| disk.read_at(offset, buf))
-}
-
-#[cfg(any(loom, shuttle))]
-fn beside<T>(disk: &dyn Disk, jobs: Vec<Job<'_>>, main: impl FnOnce() -> Result<T, Doubt>) -> Result<T, Doubt> {
-    read_all(disk, jobs, 1)?;
-    main()
+    let helpers = FRONT_READERS.min(jobs.len());
+    let jobs = Mutex::new(jobs.into_iter());
+    let own = || {
+        let done = main()?;
+        read_on(disk, &jobs)?;
+        Ok(done)
+    };
+    helped(helpers, || read_on(disk, &jobs), own)
 }

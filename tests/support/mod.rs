@@ -84,6 +84,7 @@ pub fn assert_sound(wal: &Wal, when: &str) {
     let report = wal.verify(|_| ()).unwrap_or_else(|e| panic!("{when}: verify: {e}"));
     assert!(report.is_clean(), "{when}: {report:?}");
     assert_eq!(wal.damage(), [], "{when}");
+    assert_eq!(wal.stats().replicas, wal.replicas().len() as u64, "{when}: replicas are miscounted");
     assert_space(wal, when);
 }
 
