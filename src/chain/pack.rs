@@ -232,7 +232,7 @@ mod tests {
                 5 => [c * 7 / 8 - 56, c / 8 - 10][i % 2],
                 6 => [0, c / 8 - 9, c - 73][rng.random_range(0..3)],
                 _ => {
-                    if i / 40 % 2 == 0 {
+                    if (i / 40).is_multiple_of(2) {
                         rng.random_range(0..10)
                     } else {
                         c / 60
@@ -245,7 +245,7 @@ mod tests {
             let (mut term, mut runs) = (1, vec![Vec::new()]);
             for (i, &n) in sizes.iter().enumerate() {
                 // In one shape the tiny ones alone: a piece of them is a block, and what follows a whole chunk.
-                term += u64::from(if seed / 3 % 8 == 7 { i / 40 % 2 == 0 } else { rng.random_bool(changes) });
+                term += u64::from(if seed / 3 % 8 == 7 { (i / 40).is_multiple_of(2) } else { rng.random_bool(changes) });
                 if i > 0 && rng.random_bool(breaks) {
                     runs.push(Vec::new());
                 }
