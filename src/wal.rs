@@ -104,11 +104,19 @@ impl Wal {
         mut batch: impl BorrowMut<Batch>,
         done: impl FnOnce(Result<Lsn>) + Send + 'static,
     ) -> Result<Lsn> {
-        let batch = batch.borrow_mut();
-        let whom = Whom::Caller(Box::new(done));
-        let submitted = self.engine.submit(batch, Mode::Block, Some(whom), false)?;
-        batch.clear();
-        Ok(submitted.lsn)
+        self.submit_telling(batch.borrow_mut(), Mode::Block, Whom::Caller(Box::new(done)))
+    }
+
+    /// As [`Wal::submit_with`], but says [`Error::Busy`] instead of waiting.
+    ///
+    /// # Errors
+    /// As [`Wal::submit`]; `done` is then not called.
+    pub fn try_submit_with(
+        &self,
+        mut batch: impl BorrowMut<Batch>,
+        done: impl FnOnce(Result<Lsn>) + Send + 'static,
+    ) -> Result<Lsn> {
+        self.submit_telling(batch.borrow_mut(), Mode::Try, Whom::Caller(Box::new(done)))
     }
 
     /// As [`Wal::submit_with`], but `sink` is told of `tag`: for many batches under way, without an allocation for each.
@@ -121,8 +129,11 @@ impl Wal {
         sink: &std::sync::Arc<dyn Sink>,
         tag: u64,
     ) -> Result<Lsn> {
-        let batch = batch.borrow_mut();
-        let submitted = self.engine.submit(batch, Mode::Block, Some(Whom::Sink(sink, tag)), false)?;
+        self.submit_telling(batch.borrow_mut(), Mode::Block, Whom::Sink(sink, tag))
+    }
+
+    fn submit_telling(&self, batch: &mut Batch, mode: Mode, whom: Whom<'_>) -> Result<Lsn> {
+        let submitted = self.engine.submit(batch, mode, Some(whom), false)?;
         batch.clear();
         Ok(submitted.lsn)
     }

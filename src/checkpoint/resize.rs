@@ -189,6 +189,20 @@ mod tests {
         assert!(before.iter().all(Option::is_some));
     }
 
+    /// Who cycles leaves more to the chains than who carries: the one's refusal says nothing of the other's.
+    #[test]
+    fn a_journal_refused_growth_for_cycling_may_grow_for_what_it_carries() {
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        let engine = &wal.engine;
+        let free = || engine.pool.lock().free();
+        let may_grow = || engine.seq.lock().accounts.may_grow(free());
+        assert!(!engine.take_slabs(1, free()).expect("nothing to write"), "all are to be left");
+        assert!(may_grow() && engine.take_slabs(1, 0).expect("written"));
+        while engine.take_slabs(1, 0).expect("written") {}
+        assert!(!may_grow());
+    }
+
     #[test]
     fn slabs_for_which_no_superblock_could_be_written_are_where_they_were() {
         let disk = Arc::new(SimDisk::new(4 << 20));

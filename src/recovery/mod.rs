@@ -2,6 +2,8 @@
 
 mod account;
 mod again;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod again_tests;
 mod decide;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;

@@ -6,6 +6,8 @@ use crate::disk::Disk;
 use crate::disk::sim::{EventKind, SimDisk};
 use crate::error::{Error, Result};
 use crate::format::POOL_OFFSET;
+use crate::format::superblock::{SUPERBLOCK_OFFSETS, Superblock};
+use crate::journal::RESERVED_SEGMENTS;
 use crate::options::{Options, RecoveryMode};
 use crate::space::Accounts;
 use crate::sync::{Arc, Mutex};
@@ -167,6 +169,62 @@ fn each_opening_has_a_session_of_its_own_above_all_before_it() {
         assert_eq!(wal.engine.seq.lock().session >> 32, opening);
         wal.commit(Batch::new().put(1, b"k", b"v")).expect("committed");
         disk = Arc::new(disk.restart());
+    }
+}
+
+/// Once, by who may write: before anything else no superblock names it any more.
+#[test]
+fn a_snapshot_is_believed_by_the_next_who_writes_and_tolerates_a_torn_end_and_by_nobody_else() {
+    let named = |disk: &SimDisk| {
+        let Ok(Found::Log(sb)) = read_superblock(disk, true) else { panic!("a log") };
+        (sb.epoch, sb.snapshot.is_some())
+    };
+    for mode in MODES {
+        for read_only in [false, true] {
+            let disk = log();
+            open(&disk, options()).expect("opened").close().expect("closed");
+            let (epoch, closed) = named(&disk);
+            let wal = open(&disk, options().recovery_mode(mode).read_only(read_only)).expect("opened");
+            let trusted = mode == RecoveryMode::TolerateTornTail && !read_only;
+            assert_eq!((closed, wal.stats().opened_by_snapshot), (true, trusted.into()), "{mode:?} {read_only}");
+            // A salvage writes nothing, whoever asks for it.
+            let writes = !read_only && mode != RecoveryMode::Salvage;
+            assert_eq!(named(&disk), (epoch + u64::from(writes), !writes), "{mode:?} {read_only}");
+            assert_eq!(wal.replicas(), [1, 2, 3, 4, 5, 6]);
+        }
+    }
+}
+
+/// What is carried asks for more segments to be kept: crash after crash must not eat them.
+#[test]
+fn an_opening_takes_no_fresh_segment_that_cleaning_may_need() {
+    for cleaning in [0, 1] {
+        let disk = Arc::new(SimDisk::new(8 << 20));
+        let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+        for id in 0..45 * cleaning {
+            wal.commit(Batch::new().put(id, b"state", &[7; 4000])).expect("committed");
+        }
+        wal.commit(Batch::new().put(100, b"state", b"v")).expect("committed");
+        let (live, free, end) = {
+            let s = wal.engine.seq.lock();
+            assert_eq!(s.accounts.cleaning() as u64, cleaning);
+            let live: Vec<u32> = s.segments.live.iter().map(|l| l.slab).collect();
+            (live, s.segments.free.clone(), s.prev.expect("frames").end())
+        };
+        drop(wal);
+        let kept = RESERVED_SEGMENTS + cleaning as usize;
+        for (spare, in_place) in [(kept, true), (kept + 1, false)] {
+            let disk = disk.crash_lost_all();
+            let Ok(Found::Log(sb)) = read_superblock(&disk, true) else { panic!("a log") };
+            let journal_slabs: Vec<u32> = live.iter().chain(free.iter().take(spare)).copied().collect();
+            assert_eq!(journal_slabs.len(), live.len() + spare);
+            let sb = Superblock { journal_floor: 4, journal_slabs, ..*sb };
+            SUPERBLOCK_OFFSETS.into_iter().for_each(|offset| disk.poke(offset, &sb.encode()));
+            let wal = open(&disk, options()).expect("opened");
+            let s = wal.engine.seq.lock();
+            assert_eq!(s.segments.free.len(), spare);
+            assert_eq!(s.open.lsn == end, in_place, "{spare} are free, {kept} are kept");
+        }
     }
 }
 

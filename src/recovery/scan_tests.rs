@@ -22,17 +22,17 @@ const LARGE: usize = 4 << 20;
 const SMALL: usize = 64 * KIB;
 
 /// A frame as [`scan`] tells of it: where it lies, its header, and its table if that is whole.
-type Seen = (u64, FrameHeader, Option<Vec<u8>>);
+pub(super) type Seen = (u64, FrameHeader, Option<Vec<u8>>);
 
 /// A disk whose journal is being written by hand.
-struct Journal {
-    disk: SimDisk,
-    sb: Superblock,
+pub(super) struct Journal {
+    pub disk: SimDisk,
+    pub sb: Superblock,
 }
 
 /// A frame to be written at a block of a slab.
 #[derive(Clone, Copy)]
-struct Frame {
+pub(super) struct Frame {
     at: usize,
     blocks: u32,
     payload: usize,
@@ -41,18 +41,18 @@ struct Frame {
 
 impl Frame {
     /// Of one block.
-    fn small(at: usize) -> Self {
+    pub fn small(at: usize) -> Self {
         Self { at, blocks: 1, payload: 100, table: 50 }
     }
 
     /// So many blocks, of which the payload takes all that the table does not.
-    fn full(at: usize, blocks: u32, table: usize) -> Self {
+    pub fn full(at: usize, blocks: u32, table: usize) -> Self {
         Self { at, blocks, payload: blocks as usize * BLOCK - FRAME_HEADER_BYTES - table, table }
     }
 }
 
 impl Journal {
-    fn new(segment: usize, slabs: &[u32]) -> Self {
+    pub fn new(segment: usize, slabs: &[u32]) -> Self {
         let capacity = crate::format::POOL_OFFSET + 40 * segment as u64;
         let options = Options::default().chunk_size(16 << 10).segment_size(segment as u32);
         let sb = options.geometry([1; 16], capacity).expect("sound");
@@ -60,13 +60,13 @@ impl Journal {
     }
 
     /// Writes a frame of the segment with this number into the slab.
-    fn put(&self, slab: u32, seq: u64, frame: Frame) -> Seen {
+    pub fn put(&self, slab: u32, seq: u64, frame: Frame) -> Seen {
         let lsn = seq * u64::from(self.sb.segment_bytes) + (frame.at * BLOCK) as u64;
         self.put_as(slab, frame, FrameHeader { lsn, session: 1, ..FrameHeader::default() })
     }
 
     /// Writes a frame with this number and session.
-    fn put_as(&self, slab: u32, frame: Frame, header: FrameHeader) -> Seen {
+    pub fn put_as(&self, slab: u32, frame: Frame, header: FrameHeader) -> Seen {
         let (seed, lsn) = (self.sb.seed(), header.lsn);
         // No two tables are the same.
         let table: Vec<u8> = (0..frame.table).map(|i| (lsn / BLOCK as u64 * 7 + i as u64) as u8).collect();
@@ -86,7 +86,7 @@ impl Journal {
     }
 
     /// Where a block of a slab lies.
-    fn offset(&self, slab: u32, block: usize) -> u64 {
+    pub fn offset(&self, slab: u32, block: usize) -> u64 {
         self.sb.slab_offset(slab) + (block * BLOCK) as u64
     }
 
@@ -94,7 +94,7 @@ impl Journal {
         scan(&self.disk, &self.sb, mode, &mut |_| ())
     }
 
-    fn scan(&self) -> Scan {
+    pub fn scan(&self) -> Scan {
         self.try_scan(RecoveryMode::TolerateTornTail).expect("it is scanned")
     }
 

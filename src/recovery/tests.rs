@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extent;
 use crate::format::record::{self, Core, RunKind};
-use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
+use crate::format::superblock::{LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock};
 use crate::index::{Cell, ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Segments};
 use crate::options::{Options, RecoveryMode};
@@ -615,6 +615,51 @@ fn of_two_superblocks_the_newer_is_believed_and_the_other_repaired() {
         assert_eq!((flushed.load(Ordering::Relaxed), written.load(Ordering::Relaxed)), (one, one), "{epochs:?}");
     }
     assert!(matches!(read_superblock(&with_superblocks([None; 2]), false), Err(Error::Corrupt { .. })));
+}
+
+/// What is named once only was being named, or forgotten, when the power failed.
+#[test]
+fn a_snapshot_that_one_superblock_does_not_name_is_forgotten_in_both_the_good_one_last() {
+    let snapshot = Snapshot { lsn: SEGMENT, bytes: 100, crc: 7, extents: vec![Extent { block: 500, blocks: 1 }] };
+    let copies = |a: Option<(u64, bool)>, b: Option<(u64, bool)>| {
+        let disk = with_superblocks([a.map(|(epoch, _)| epoch), b.map(|(epoch, _)| epoch)]);
+        for (offset, copy) in SUPERBLOCK_OFFSETS.into_iter().zip([a, b]) {
+            let Some((epoch, true)) = copy else { continue };
+            disk.poke(offset, &Superblock { epoch, snapshot: Some(snapshot.clone()), ..superblock() }.encode());
+        }
+        disk
+    };
+    let named = |disk: &SimDisk| match read_superblock(disk, false) {
+        Ok(Found::Log(sb)) => (sb.epoch, sb.snapshot),
+        other => panic!("no log: {:?}", other.err()),
+    };
+    let both = copies(Some((5, true)), Some((5, true)));
+    let before = both.events();
+    assert_eq!((named(&both), both.events()), ((5, Some(snapshot.clone())), before), "as it was closed");
+    for (a, b, good) in [
+        (Some((5, false)), Some((6, true)), 1),
+        (Some((6, true)), Some((5, false)), 0),
+        (Some((6, true)), None, 0),
+        (None, Some((6, true)), 1),
+    ] {
+        let disk = copies(a, b);
+        assert_eq!(named(&disk), (7, None), "{a:?} {b:?}");
+        assert_eq!((epochs_on(&disk), named(&disk)), ([Some(7); 2], (7, None)));
+        let writes: Vec<u64> = disk.log().iter().filter(|e| e.len > 0).map(|e| e.offset).collect();
+        let order = [SUPERBLOCK_OFFSETS[1 - good], SUPERBLOCK_OFFSETS[good]];
+        assert_eq!(writes[writes.len() - 2..], order, "{a:?} {b:?}: until then it is the only one");
+    }
+    // The newer one names none: the older one's is past.
+    let disk = copies(Some((5, true)), Some((6, false)));
+    assert_eq!((named(&disk), epochs_on(&disk)), ((6, None), [Some(6); 2]));
+}
+
+#[test]
+fn numbers_of_superblocks_end_before_they_overflow() {
+    let of = |epoch| read_superblock(&with_superblocks([Some(epoch); 2]), false);
+    assert!(matches!(of(LAST_EPOCH), Ok(Found::Log(sb)) if sb.epoch == LAST_EPOCH));
+    let beyond = of(LAST_EPOCH + 1);
+    assert!(matches!(beyond, Err(Error::Corrupt { what, .. }) if what.contains("number")), "{:?}", beyond.err());
 }
 
 #[test]

@@ -256,6 +256,32 @@ fn of_two_in_flight_the_second_does_not_stand_without_the_first() {
     assert_eq!(Journal::of(6).without(4).walk(), seen);
 }
 
+#[test]
+fn of_two_in_flight_both_stand_if_both_are_whole() {
+    let mut seen = Seen::whole(6);
+    seen.accepted[4].2 = true;
+    assert_eq!(Journal::of(6).in_flight_from(4).walk(), seen);
+}
+
+#[test]
+fn a_tail_that_begins_behind_its_front_lacks_nothing_if_what_came_before_is_past() {
+    let mut seen = Seen::whole(4);
+    seen.accepted.remove(0);
+    let past = |f: &mut Found| f.header.prev_lsn = lsn(0) - BLOCK;
+    assert_eq!(Journal::of(4).without(0).with(1, past).walk(), seen);
+    // At its very front it does not matter what came before.
+    let itself = |f: &mut Found| f.header.prev_lsn = lsn(0);
+    assert_eq!(Journal::of(4).with(0, itself).walk(), Seen::whole(4));
+}
+
+/// Nobody writes one that does; it lists nobody who could be believed.
+#[test]
+fn a_frame_that_names_itself_as_its_predecessor_tells_of_no_single_loss() {
+    let mut seen = Seen::whole(5);
+    (seen.accepted[3].1, seen.lost) = (Before::LostSome, 1);
+    assert_eq!(Journal::of(5).with(3, |f| f.header.prev_lsn = lsn(3)).walk(), seen);
+}
+
 /// All before the frame with this number, when the watermark reaches to it.
 fn seen_before(n: u64) -> Vec<(u64, Before, bool)> {
     (0..n).map(|n| (lsn(n), Before::Whole, false)).collect()
@@ -414,6 +440,9 @@ fn a_payload_that_cannot_be_read_is_an_error_and_no_end() {
     journal.disk.fail_reads(at..at + 1, EIO);
     let error = journal.try_walk(RecoveryMode::Salvage, |_| ()).expect_err("it may be there");
     assert!(error.to_string().contains(&format!("reading frame {}", lsn(4))), "{error}");
+    let below = Journal::of(6).filled(4, &ENTRIES, records_of_entries);
+    below.disk.fail_reads(at..at + 1, EIO);
+    assert_eq!(below.walk(), Seen::whole(6), "below the watermark it is not read");
 }
 
 fn piece(owner: u64) -> Packed {

@@ -58,7 +58,12 @@ impl<'a> Decoder<'a> {
     pub fn most(&self) -> usize {
         // The fixed parts of a replica alone take so much.
         const LEAST_BYTES: usize = 20;
-        usize::try_from(self.left).unwrap_or(usize::MAX).min(self.r.rest().len() / LEAST_BYTES)
+        self.borne_out(self.left, LEAST_BYTES)
+    }
+
+    /// So many of a number of things that take `least` bytes each may follow: no count reserves more memory than there can be of them.
+    fn borne_out(&self, n: u64, least: usize) -> usize {
+        usize::try_from(n).unwrap_or(usize::MAX).min(self.r.rest().len() / least)
     }
 
     /// A live segment in which the replica has something.
@@ -141,10 +146,7 @@ impl<'a> Decoder<'a> {
 
     fn chain(&mut self, id: u64, state: &mut ReplicaState) -> Option<()> {
         let n = self.r.varint()?;
-        // A descriptor takes so many bytes at least: no count reserves more than there can be.
-        state
-            .places
-            .reserve_pieces(usize::try_from(n).unwrap_or(usize::MAX).min(self.r.rest().len() / LEAST_PIECE_BYTES));
+        state.places.reserve_pieces(self.borne_out(n, LEAST_PIECE_BYTES));
         for _ in 0..n {
             let meta_seq = self.segment(id)?;
             let desc = PieceDesc::decode_without_terms(&mut self.r, self.geo.pool_blocks)?;

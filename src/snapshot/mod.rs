@@ -4,6 +4,8 @@
 //! is newer), and the journal is read as after a crash. It is believed once: before the next session writes its first frame no
 //! superblock names it any more, and its chunks are free.
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod bounds_tests;
 mod codec;
 mod decode;
 mod encode;

@@ -7,8 +7,9 @@ use crate::disk::sim::SimDisk;
 use crate::disk::{BLOCK, Disk};
 use crate::engine::Geometry;
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock};
-use crate::index::{ChainPiece, ReplicaState};
-use crate::sync::Arc;
+use crate::index::{ChainPiece, ReplicaState, Value};
+use crate::journal::LiveSegment;
+use crate::sync::{Arc, Mutex};
 use crate::{Batch, Options, Wal};
 
 fn options() -> Options {
@@ -131,6 +132,96 @@ fn what_was_written_is_read_back() {
     let segment = closed.geo().segment_bytes;
     assert!(newest.participants.contains(&3) && three.listed_frame / segment == newest.seq);
     assert_eq!(newest.seq, loaded.last.lsn / segment);
+}
+
+/// Longer than what is read at once, and its parts are read by several threads.
+#[test]
+fn a_large_snapshot_is_read_back() {
+    let disk = Arc::new(SimDisk::new(32 << 20));
+    let options = Wal::options().segment_size(1 << 20).chunk_size(64 << 10).background(false);
+    let wal = options.open_disk(disk.clone()).expect("formatted");
+    let value = |id: u64| [id as u8, (id >> 8) as u8].repeat(100);
+    let mut batch = Batch::new();
+    for id in 0..4000 {
+        batch.put(id, b"state", &value(id));
+        if id % 500 == 499 {
+            wal.commit(&mut batch).expect("committed");
+        }
+    }
+    wal.close().expect("closed");
+    let closed = Closed::find(Arc::new(disk.restart()));
+    assert!(closed.bytes.len() > 800 << 10 && closed.named().extents.len() == 1, "{:?}", closed.named());
+    let loaded = load(&*closed.disk, &closed.geo(), &closed.sb, closed.named()).expect("believed");
+    assert_eq!(loaded.cells.len(), 4000);
+    for cell in &loaded.cells {
+        let state = cell.lock();
+        assert!(matches!(state.keys.get(b"state"), Some(Value::Inline(v)) if *v == value(cell.id)), "{}", cell.id);
+    }
+}
+
+#[test]
+fn a_session_that_writes_nothing_leaves_a_snapshot_too() {
+    let closed = Closed::make();
+    let wal = options().open_disk(closed.disk.clone()).expect("opened");
+    wal.close().expect("closed");
+    let again = Closed::find(Arc::new(closed.disk.restart()));
+    assert!(again.sb.epoch > closed.sb.epoch);
+    let loaded = load(&*again.disk, &again.geo(), &again.sb, again.named()).expect("believed");
+    assert_eq!(loaded.cells.len(), 4);
+}
+
+#[test]
+fn a_log_that_is_in_use_or_not_settled_or_lost_frames_or_is_too_large_has_no_snapshot() {
+    let wal = options().open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+    wal.commit(Batch::new().append(1, &[(1, 1, [1; 300])])).expect("committed");
+    let engine = &wal.engine;
+    let superblock = engine.superblock.lock().clone();
+    let encoded = |superblock: &Superblock| engine.encode_snapshot(superblock, &mut Vec::new());
+    assert_eq!(encoded(&superblock), None, "in use");
+    wal.close().expect("closed");
+    let last = engine.seq.lock().prev.map(|last| last.lsn);
+    let is_encoded = || last.is_some() && encoded(&superblock) == last;
+    assert!(is_encoded());
+    assert_eq!(encoded(&Superblock { journal_slabs: Vec::new(), ..superblock.clone() }), None, "more than the journal");
+    engine.counters.lost_frames.set(1);
+    assert_eq!(encoded(&superblock), None, "what is lost may be found");
+    engine.counters.lost_frames.set(0);
+    engine.seq.lock().open.batches = 1;
+    assert_eq!(encoded(&superblock), None, "not all of it was written");
+    engine.seq.lock().open.batches = 0;
+    assert!(is_encoded());
+    // A segment that was opened, and has no frame yet.
+    let bytes = || {
+        let mut out = Vec::new();
+        engine.encode_snapshot(&superblock, &mut out).map(|_| out)
+    };
+    let before = bytes();
+    let seq = engine.seq.lock().segments.next_seq;
+    let opened = LiveSegment { seq, slab: superblock.journal_slabs[5], participants: Vec::new() };
+    engine.seq.lock().segments.live.push_back(opened);
+    assert!(before.is_some() && bytes() == before, "it is none of those that are named");
+    engine.seq.lock().segments.live.pop_back();
+    let front = engine.seq.lock().segments.live.pop_front().expect("one");
+    engine.seq.lock().segments.leaving.push_back((front.seq, front.slab));
+    assert_eq!(encoded(&superblock), None, "no frame has named the new tail");
+}
+
+/// What nobody writes nobody reads: an opening takes no more memory than without a snapshot.
+#[test]
+fn one_longer_than_the_journal_is_not_even_read() {
+    let closed = Closed::make();
+    let read = Arc::new(Mutex::new(0));
+    let log = Arc::clone(&read);
+    closed.disk.on_read(move |_, buf| {
+        *log.lock() += buf.len() as u64;
+        Ok(())
+    });
+    let load = |bytes| load(&*closed.disk, &closed.geo(), &closed.sb, &Snapshot { bytes, ..closed.named().clone() });
+    let longest = longest(&closed.geo(), &closed.sb);
+    for (bytes, is_read) in [(longest - 1, true), (longest, true), (longest + 1, false), (u64::MAX, false)] {
+        assert!(load(bytes).is_none(), "it is not what the checksum is of");
+        assert_eq!(std::mem::take(&mut *read.lock()) > 0, is_read, "{bytes}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Engine {
     }
 
     /// Appends the index to `out`; answers where the last frame begins.
-    fn encode_snapshot(&self, superblock: &Superblock, out: &mut Vec<u8>) -> Option<u64> {
+    pub(super) fn encode_snapshot(&self, superblock: &Superblock, out: &mut Vec<u8>) -> Option<u64> {
         // A log that lost frames is read anew each time: what is still there may tell more than we know.
         if self.counters.lost_frames.get() > 0 {
             return None;

@@ -58,13 +58,37 @@ impl PersistQueue {
     /// A round in which raft relies on nothing (only commit indexes, checkpoints) is lazy: it becomes
     /// durable with whatever is synced next.
     ///
+    /// Waits while the log's queue is full (`Options::queue_bytes`), and while a full log is cleaned: [`try_submit`](Self::try_submit) does not.
+    ///
     /// # Errors
     ///
     /// The round is untouched and may be submitted again, and nothing else may be added to it first. After
     /// [`strandlog::Error::Full`] that makes sense once other batches have compacted; any other error is
     /// for good.
-    pub fn submit(&mut self, round: &mut Round, mut advance: impl FnMut(u64, Ready)) -> Result<()> {
-        let lsn = match self.write(round) {
+    pub fn submit(&mut self, round: &mut Round, advance: impl FnMut(u64, Ready)) -> Result<()> {
+        let lsn = self.write(round, true);
+        self.submitted(lsn, round, advance)
+    }
+
+    /// As [`submit`](Self::submit), but never waits: for a poller that has something else to do while the log's queue is full, or its cleaner
+    /// behind.
+    ///
+    /// # Errors
+    ///
+    /// As `submit`, and [`strandlog::Error::Busy`]: try again when `wake` was called, and after a while in any case, for it may be
+    /// other pollers' rounds that fill the queue. [`strandlog::Error::Full`] is said sooner than by `submit`, which cleans the log first.
+    pub fn try_submit(&mut self, round: &mut Round, advance: impl FnMut(u64, Ready)) -> Result<()> {
+        let lsn = self.write(round, false);
+        self.submitted(lsn, round, advance)
+    }
+
+    fn submitted(
+        &mut self,
+        lsn: strandlog::Result<Option<Lsn>>,
+        round: &mut Round,
+        mut advance: impl FnMut(u64, Ready),
+    ) -> Result<()> {
+        let lsn = match lsn {
             Ok(lsn) => lsn,
             Err(error) => {
                 round.sealed = true;
@@ -83,17 +107,21 @@ impl PersistQueue {
     }
 
     /// Where the round's sync will be, `None` when it needs none.
-    fn write(&mut self, round: &mut Round) -> strandlog::Result<Option<Lsn>> {
+    fn write(&mut self, round: &mut Round, wait: bool) -> strandlog::Result<Option<Lsn>> {
         if round.batch.is_empty() {
             return Ok(None);
         }
         if !round.needs_sync {
             round.batch.lazy();
-            self.last = Some(self.wal.submit(&mut round.batch)?.lsn());
+            let batch = &mut round.batch;
+            let pending = if wait { self.wal.submit(batch) } else { self.wal.try_submit(batch) };
+            self.last = Some(pending?.lsn());
             return Ok(None);
         }
         let signal = Arc::clone(&self.signal);
-        let lsn = self.wal.submit_with(&mut round.batch, move |outcome| signal.done(outcome))?;
+        let done = move |outcome| signal.done(outcome);
+        let batch = &mut round.batch;
+        let lsn = if wait { self.wal.submit_with(batch, done) } else { self.wal.try_submit_with(batch, done) }?;
         self.last = Some(lsn);
         Ok(Some(lsn))
     }

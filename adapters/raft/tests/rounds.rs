@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use raft::RawNode;
 use raft::eraftpb::{Message, MessageType};
+use strandlog::Wal;
 use strandlog::disk::sim::SimDisk;
 use strandlog_raft::{Error, GroupStorage, PersistQueue, Round};
 use support::{bootstrapped, entry, message, node, open};
@@ -21,7 +22,11 @@ struct Poller {
 impl Poller {
     /// Replica 1 of every group, as the log has it.
     fn open(disk: &Arc<SimDisk>, fresh: bool) -> Self {
-        let wal = Arc::new(open(disk));
+        Self::on(open(disk), fresh)
+    }
+
+    fn on(wal: Wal, fresh: bool) -> Self {
+        let wal = Arc::new(wal);
         let storage = |group| match fresh {
             true => bootstrapped(&wal, group),
             false => GroupStorage::open(&wal, group).expect("the group opens"),
@@ -33,6 +38,19 @@ impl Poller {
 
     /// The leader of term 2 sends every group its entry `index`, and all of it is written as one round.
     fn follow(&mut self, index: u64) {
+        self.hear(index);
+        let nodes = &mut self.nodes;
+        self.queue.submit(&mut self.round, |group, ready| nodes[group as usize].advance_append_async(ready)).unwrap();
+    }
+
+    /// Submits the round if that takes no waiting.
+    fn try_submit(&mut self) -> Result<(), Error> {
+        let nodes = &mut self.nodes;
+        self.queue.try_submit(&mut self.round, |group, ready| nodes[group as usize].advance_append_async(ready))
+    }
+
+    /// Puts what it sends into the round.
+    fn hear(&mut self, index: u64) {
         for node in &mut self.nodes {
             let mut append = message(MessageType::MsgAppend, 2, 1, 2);
             (append.index, append.log_term) = (index - 1, if index == 2 { 1 } else { 2 });
@@ -42,8 +60,6 @@ impl Poller {
             assert!(ready.messages().is_empty(), "a follower says nothing before it is durable");
             self.round.persist(node.mut_store(), ready).unwrap();
         }
-        let nodes = &mut self.nodes;
-        self.queue.submit(&mut self.round, |group, ready| nodes[group as usize].advance_append_async(ready)).unwrap();
     }
 
     /// Who may be answered now, and to which index.
@@ -135,4 +151,33 @@ fn an_end_that_is_not_committed_is_cut_off_and_no_other() {
     }
     support::commit(&wal, |batch| storage.cut(batch, 9)).unwrap();
     assert_eq!(storage.replica().bounds(), (2, 3), "there is nothing");
+}
+
+#[test]
+fn who_does_not_wait_is_told_that_the_queue_is_full_and_keeps_the_round() {
+    // Of segments there are plenty: only the queue is short.
+    let options = support::options().queue_bytes(64 << 10);
+    let wal = options.open_disk(Arc::new(SimDisk::new(64 << 20))).expect("the log opens");
+    let mut poller = Poller::on(wal, true);
+    let mut index = 2;
+    let refused = loop {
+        poller.hear(index);
+        match poller.try_submit() {
+            Ok(()) => index += 1,
+            Err(refused) => break refused,
+        }
+        assert!(index < 100, "a queue of 64 KiB takes it all");
+    };
+    let busy = |error: &Error| matches!(error, Error::Log(strandlog::Error::Busy { queued: 1.., limit: 65_536 }));
+    assert!(index > 2 && busy(&refused), "{index} {refused:?}");
+    assert_eq!(poller.last_indexes(), [index - 1; GROUPS as usize], "nothing of it can be read");
+    assert!(poller.try_submit().is_err_and(|error| busy(&error)), "nobody has written anything");
+    assert_eq!(poller.answers(), []);
+
+    poller.queue.flush().unwrap();
+    assert_eq!(poller.answers(), (2..index).flat_map(all).collect::<Vec<_>>());
+    poller.try_submit().expect("there is room");
+    assert_eq!(poller.last_indexes(), [index; GROUPS as usize]);
+    poller.queue.flush().unwrap();
+    assert_eq!(poller.answers(), all(index));
 }

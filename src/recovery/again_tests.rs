@@ -1,0 +1,216 @@
+//! The second look: what a device did not show at first is noticed, and nothing else is taken for it.
+
+use std::collections::BTreeSet;
+
+use super::again::shows_more;
+use super::scan::{Scan, SlabScan};
+use super::scan_tests::{Frame, Journal, Seen};
+use super::walk::Walk;
+use crate::disk::BLOCK;
+use crate::disk::sim::EIO;
+use crate::error::{Error, Result};
+use crate::sync::{Arc, Mutex};
+
+const SEGMENT: usize = 64 << 10;
+/// The slabs of a journal, in no order. In the second of them lies the segment in which the log ends.
+const SLABS: [u32; 4] = [6, 5, 9, 2];
+const SLAB: u32 = SLABS[1];
+/// The last segment, and the tail: not the first there is.
+const LAST: u64 = 4;
+const TAIL: u64 = 3;
+/// Blocks of the last segment that are full: a frame each.
+const ENDS_AT: usize = 2;
+
+/// Two live segments, and one that is past.
+fn journal() -> Journal {
+    let journal = Journal::new(SEGMENT, &SLABS);
+    (0..ENDS_AT).for_each(|at| drop(journal.put(SLAB, LAST, Frame::small(at))));
+    journal.put(SLABS[0], TAIL, Frame::small(0));
+    journal.put(SLABS[2], TAIL - 1, Frame::small(0));
+    journal
+}
+
+/// How a walk saw it that ended at a block of the last segment.
+fn ended_at(block: usize, last: u64) -> Walk<'static> {
+    let end = last * SEGMENT as u64 + (block * BLOCK) as u64;
+    Walk {
+        accepted: Vec::new(),
+        lost: 0,
+        lost_at_end: false,
+        dropped: 0,
+        end,
+        tail_seq: TAIL,
+        last_seq: Some(end.saturating_sub(1) / SEGMENT as u64),
+    }
+}
+
+/// Whether there is more than this scan saw.
+fn more_than(scan: &Scan, journal: &Journal) -> bool {
+    look(scan, journal).expect("readable")
+}
+
+fn look(scan: &Scan, journal: &Journal) -> Result<bool> {
+    shows_more(&journal.disk, &journal.sb, scan, &ended_at(ENDS_AT, LAST))
+}
+
+/// Rot in a frame's table.
+fn rot(journal: &Journal, (offset, header, _): &Seen) {
+    journal.disk.flip_bit(offset + header.table_range().start as u64, 3);
+}
+
+#[test]
+fn a_journal_that_was_seen_whole_shows_no_more_and_what_is_accounted_for_is_not_read_again() {
+    let journal = journal();
+    let scan = journal.scan();
+    let read: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
+    let log = Arc::clone(&read);
+    journal.disk.on_read(move |offset, _| {
+        log.lock().insert(offset);
+        Ok(())
+    });
+    assert!(!more_than(&scan, &journal));
+    // Behind the end; into the slab of what is past, and into the empty one, the log may have gone on.
+    let places = [(SLAB, ENDS_AT), (SLABS[2], 0), (SLABS[3], 0)].map(|(slab, block)| journal.offset(slab, block));
+    assert_eq!(*read.lock(), BTreeSet::from(places));
+}
+
+#[test]
+fn a_frame_behind_the_end_is_noticed_if_it_is_the_next_one_and_whole() {
+    // One that the scan did not see.
+    let journal = journal();
+    let scan = journal.scan();
+    journal.put(SLAB, LAST, Frame::small(ENDS_AT));
+    assert!(more_than(&scan, &journal));
+    // Seen, and left out by the walk: it is as it was.
+    assert!(!more_than(&journal.scan(), &journal));
+    // One of an earlier life of the slab.
+    let journal = self::journal();
+    let scan = journal.scan();
+    journal.put(SLAB, 1, Frame::small(ENDS_AT));
+    assert!(!more_than(&scan, &journal));
+    // Without its table it is no frame that counts.
+    rot(&journal, &journal.put(SLAB, LAST, Frame::small(ENDS_AT)));
+    assert!(!more_than(&scan, &journal));
+    // Its table could not be read at first.
+    let scan = journal.scan();
+    let [.., last] = &scan.slabs[..] else { panic!("{scan:?}") };
+    assert!(last.frames.len() == ENDS_AT + 1 && last.frames[ENDS_AT].table.is_none());
+    journal.put(SLAB, LAST, Frame::small(ENDS_AT));
+    assert!(more_than(&scan, &journal));
+}
+
+#[test]
+fn behind_a_segment_that_is_full_only_fronts_are_looked_at() {
+    let journal = Journal::new(SEGMENT, &SLABS);
+    let blocks = SEGMENT / BLOCK;
+    (0..blocks).for_each(|at| drop(journal.put(SLAB, TAIL, Frame::small(at))));
+    let scan = journal.scan();
+    let full = |journal: &Journal| {
+        let walk = ended_at(blocks, TAIL);
+        assert_eq!((walk.end / SEGMENT as u64, walk.last_seq), (TAIL + 1, Some(TAIL)));
+        shows_more(&journal.disk, &journal.sb, &scan, &walk).expect("readable")
+    };
+    assert!(!full(&journal));
+    journal.put(SLABS[3], TAIL + 1, Frame::small(0));
+    assert!(full(&journal));
+}
+
+#[test]
+fn a_segment_that_begins_where_none_was_seen_is_noticed() {
+    for slab in [SLABS[2], SLABS[3]] {
+        let journal = journal();
+        let scan = journal.scan();
+        let put = journal.put(slab, LAST + 1, Frame::small(0));
+        assert!(more_than(&scan, &journal), "in slab {slab}");
+        rot(&journal, &put);
+        assert!(!more_than(&scan, &journal), "in slab {slab}, without its table");
+    }
+    // Where nothing counts at all it is looked for in every slab.
+    let journal = journal();
+    let walk = Walk { last_seq: None, ..ended_at(0, 0) };
+    let unseen = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
+    assert!(shows_more(&journal.disk, &journal.sb, &unseen, &walk).expect("readable"));
+    assert!(!shows_more(&journal.disk, &journal.sb, &journal.scan(), &walk).expect("readable"));
+}
+
+/// Of the segment a later frame was seen, of the front nothing, or no table.
+#[test]
+fn a_front_that_could_not_be_read_at_first_is_noticed() {
+    let journal = journal();
+    journal.put(SLABS[3], LAST + 1, Frame::small(1));
+    let scan = journal.scan();
+    assert!(!more_than(&scan, &journal), "it is still missing");
+    let front = journal.put(SLABS[3], LAST + 1, Frame::small(0));
+    assert!(more_than(&scan, &journal));
+    rot(&journal, &front);
+    let scan = journal.scan();
+    let [.., last] = &scan.slabs[..] else { panic!("{scan:?}") };
+    assert!(last.frames.len() == 2 && last.frames[0].table.is_none());
+    assert!(!more_than(&scan, &journal), "it is still rotten");
+    journal.put(SLABS[3], LAST + 1, Frame::small(0));
+    assert!(more_than(&scan, &journal));
+}
+
+#[test]
+fn a_front_older_than_what_was_seen_behind_it_or_of_a_segment_that_is_not_believed_is_nothing_new() {
+    let journal = journal();
+    journal.put(SLABS[3], LAST + 2, Frame::small(1));
+    let mut scan = journal.scan();
+    journal.put(SLABS[3], LAST + 1, Frame::small(0));
+    assert!(!more_than(&scan, &journal), "the slab lives a later life");
+    let [.., last] = &mut scan.slabs[..] else { panic!("{scan:?}") };
+    assert_eq!(last.slab, SLABS[3]);
+    *last = SlabScan { slab: SLABS[3], seq: LAST, frames: Vec::new() };
+    assert!(more_than(&scan, &journal));
+    // Two slabs claimed that number: a salvage has left both out.
+    scan.disbelieved = vec![LAST + 1];
+    assert!(!more_than(&scan, &journal));
+    scan.disbelieved = vec![LAST + 2];
+    assert!(more_than(&scan, &journal), "another one's number");
+}
+
+/// By several threads where there are many: each front counts, and one is enough.
+#[test]
+fn of_many_slabs_every_front_is_looked_at() {
+    let slabs: Vec<u32> = (0..23).rev().collect();
+    let journal = Journal::new(SEGMENT, &slabs);
+    journal.put(22, LAST, Frame::small(0));
+    let scan = journal.scan();
+    let look = || {
+        let walk = ended_at(1, LAST);
+        shows_more(&journal.disk, &journal.sb, &scan, &walk)
+    };
+    assert!(!look().expect("readable"));
+    for slab in 0..22 {
+        journal.put(slab, LAST + 1, Frame::small(0));
+        assert!(look().expect("readable"), "in slab {slab}");
+        journal.disk.poke(journal.offset(slab, 0), &[0; BLOCK]);
+    }
+    // In two parts, of four.
+    [0, 21].map(|slab| journal.put(slab, LAST + 1, Frame::small(0)));
+    assert!(look().expect("readable"));
+    let front = journal.offset(13, 0);
+    journal.disk.fail_reads(front..front + 1, EIO);
+    assert!(matches!(look(), Err(Error::Io { .. })), "{:?}", look());
+}
+
+/// Nothing is known of what cannot be read.
+#[test]
+fn what_cannot_be_read_the_second_time_is_an_error_and_no_end() {
+    let unreadable = |journal: &Journal, scan: &Scan, slab: u32, block: usize| {
+        let from = journal.offset(slab, block);
+        journal.disk.fail_reads(from..from + 1, EIO);
+        let failed = look(scan, journal);
+        assert!(matches!(failed, Err(Error::Io { .. })), "block {block} of slab {slab}: {failed:?}");
+        journal.disk.heal_reads();
+    };
+    let journal = journal();
+    let scan = journal.scan();
+    for (slab, block) in [(SLAB, ENDS_AT), (SLABS[2], 0), (SLABS[3], 0)] {
+        unreadable(&journal, &scan, slab, block);
+    }
+    // A header, and its table in the next block.
+    journal.put(SLAB, LAST, Frame::full(ENDS_AT, 2, 50));
+    unreadable(&journal, &scan, SLAB, ENDS_AT + 1);
+    assert!(more_than(&scan, &journal));
+}
