@@ -33,7 +33,7 @@ fn gathered() -> (Arc<Log>, Moving, Group) {
     drop(state);
     // Of no segment: the bytes are found in memory.
     let group = Group::new(std::iter::empty(), &log.engine.geo);
-    (log, Moving { cell, incarnation, entries }, group)
+    (log, Moving { cell, incarnation, entries, tail: None }, group)
 }
 
 /// Carries or settles what was gathered, while `change` happens; then `check`s what stands.
@@ -42,7 +42,7 @@ fn beside(carry: bool, change: fn(&mut Batch), check: fn(&Log, &Moving)) {
         let (log, moving, mut group) = gathered();
         let other = log.spawn(move |log| submit(log, change));
         let cell = Arc::clone(&moving.cell);
-        let again = Moving { cell, incarnation: moving.incarnation, entries: moving.entries.clone() };
+        let again = Moving { cell, incarnation: moving.incarnation, entries: moving.entries.clone(), tail: None };
         let moved = match carry {
             true => log.engine.carry(&moving, &mut group),
             false => log.engine.settle(vec![moving], &mut group),

@@ -7,11 +7,12 @@ use crate::chain::{PackEntry, pack_next};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::BLOCK_BYTES;
-use crate::format::piece::PieceDesc;
+use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{self, RunKind};
 use crate::format::varint;
 use crate::index::{ChainPiece, ReplicaState};
 use crate::journal::Class;
+use crate::space::Tail;
 
 /// A piece that is written but not linked.
 struct Written {
@@ -71,8 +72,7 @@ impl Engine {
                 let n = packed.desc.count as usize;
                 let (mine, later) = rest.split_at(rest.len().min(n));
                 (rest, entries) = (later, entries.get(n..).unwrap_or(&[]));
-                let extents = self.pool.lock().allocate(packed.blocks(), &mut tail);
-                let Some(extents) = extents else {
+                let Some(extents) = self.take_pledged(moving, packed.blocks(), &mut tail) else {
                     *short = true;
                     continue;
                 };
@@ -125,10 +125,27 @@ impl Engine {
             }
             s.open.batches += 1;
         }
-        self.recharge(&mut s, &mut state);
+        self.redeem(&mut s, &mut state);
         drop(state);
         self.submitted(&mut s, true, None, false);
         Ok(room)
+    }
+
+    /// Room for a piece, behind the one before if it fits there. What it takes is no longer reserved: **in one step**, so that who comes
+    /// meanwhile finds neither too much nor too little.
+    fn take_pledged(&self, moving: &Moving, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
+        let mut s = self.seq.lock();
+        let mut state = moving.cell.lock();
+        let (extents, taken) = {
+            let mut pool = self.pool.lock();
+            let before = pool.free();
+            (pool.allocate(blocks, tail)?, before - pool.free())
+        };
+        if let Some(pledge) = state.pledge.as_mut().filter(|_| taken > 0) {
+            pledge.chunks = pledge.chunks.saturating_sub(taken);
+            self.recharge(&mut s, &mut state);
+        }
+        Some(extents)
     }
 }
 
