@@ -4,7 +4,7 @@ mod support;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
 use std::task::{Context, Waker};
 
 use strandlog::disk::sim::{EventKind, SimDisk};
@@ -464,6 +464,46 @@ fn a_task_finds_the_room_that_a_truncation_has_just_made() {
         submit(append(2, i)).unwrap_or_else(|e| panic!("{i} of {last}: {e}"));
     }
     assert_sound(&wal, "relieved");
+}
+
+/// Whoever waits for room while others make it finds it made; and who finds it taken again makes more.
+#[test]
+fn many_who_find_the_log_full_at_once_all_get_through() {
+    const CALLERS: u64 = 16;
+    for tasks in [false, true] {
+        let options = small(Placement::Journal).background(true).journal_cap(12 * (64 << 10));
+        let wal = open(options, &Arc::new(SimDisk::new(40 * (64 << 10) + (64 << 10))));
+        let append = |replica: u64, i: u64| {
+            let mut b = Batch::new();
+            b.append(replica, &[(i, 1, payload(replica, i, 1, 3000))]);
+            b
+        };
+        let mut last = 0;
+        while wal.commit(append(1, last + 1)).is_ok() {
+            last += 1;
+        }
+        // Lazy: nothing is free before somebody asks for it.
+        drop(wal.submit(Batch::new().truncate_prefix(1, last / 2).lazy()).expect("submitted"));
+        let start = Barrier::new(CALLERS as usize);
+        std::thread::scope(|scope| {
+            for replica in 2..2 + CALLERS {
+                let (wal, start) = (&wal, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for i in 1..=3 {
+                        let b = append(replica, i);
+                        let outcome =
+                            if tasks { block_on(async { wal.submit_async(b).await?.await }) } else { wal.commit(b) };
+                        outcome.unwrap_or_else(|e| panic!("replica {replica}, entry {i}: {e}: {:#?}", wal.stats()));
+                    }
+                });
+            }
+        });
+        for replica in 2..2 + CALLERS {
+            assert_eq!(wal.replica(replica).bounds(), (1, 3));
+        }
+        assert_sound(&wal, "all got through");
+    }
 }
 
 /// It once asked for the superblock, which the cleaner holds while it writes that.

@@ -377,3 +377,24 @@ fn what_the_cleaner_moves_is_no_batch_of_a_caller() {
     assert!(stats.carried_bytes + stats.settled_bytes > 0 && stats.segments_cleaned > 0, "{stats:#?}");
     assert_eq!((stats.batches, stats.entries), (BATCHES, 30 * BATCHES));
 }
+
+/// Entries placed directly between them end a run: each costs a block more, which the batch must find free.
+#[test]
+fn an_append_that_begins_runs_reserves_for_their_ends() {
+    let disk = Arc::new(SimDisk::new(12 * (64 << 10) + (64 << 10)));
+    let wal = open(small(Placement::Auto).journal_cap(6 * (64 << 10)), &disk);
+    // As many as there is room for, at once.
+    let most = (1..=40).rev().find(|&pairs| {
+        let mut batch = Batch::new();
+        for i in (1..=2 * pairs).step_by(2) {
+            batch.append(1, &[(i, 1, payload(1, i, 1, 250))]).append(1, &[(i + 1, 1, payload(1, i + 1, 1, 8500))]);
+        }
+        let accepted = wal.commit(&mut batch);
+        assert_space(&wal, &format!("{pairs} pairs, {accepted:?}"));
+        accepted.is_ok()
+    });
+    assert!(most.is_some_and(|pairs| pairs > 15), "{most:?}");
+    wal.checkpoint().expect("cleaned");
+    assert!(wal.stats().settled_entries > 15, "{:#?}", wal.stats());
+    assert_sound(&wal, "settled");
+}

@@ -245,7 +245,8 @@ mod tests {
             let (mut term, mut runs) = (1, vec![Vec::new()]);
             for (i, &n) in sizes.iter().enumerate() {
                 // In one shape the tiny ones alone: a piece of them is a block, and what follows a whole chunk.
-                term += u64::from(if seed / 3 % 8 == 7 { (i / 40).is_multiple_of(2) } else { rng.random_bool(changes) });
+                term +=
+                    u64::from(if seed / 3 % 8 == 7 { (i / 40).is_multiple_of(2) } else { rng.random_bool(changes) });
                 if i > 0 && rng.random_bool(breaks) {
                     runs.push(Vec::new());
                 }
@@ -253,16 +254,54 @@ mod tests {
             }
             let demand = Demand {
                 weight: sizes.iter().map(|&n| weight(n as u32, chunk)).sum(),
-                journal_bytes: 1,
-                meta_bytes: 0,
                 term_runs: term,
                 spans: runs.len() as u64,
+                ..Demand::default()
             };
             let reserved = demand.chunks(chunk.into());
             let chunks = taken(&settled(&runs, &bytes, chunk), chunk);
             assert!(chunks <= reserved, "seed {seed}, chunk {chunk}: {chunks} needed, {reserved} reserved");
             // And hardly more is held than is needed.
             assert!(reserved <= 3 * chunks + 1, "seed {seed}, chunk {chunk}: {chunks} needed, {reserved} reserved");
+        }
+    }
+
+    /// What ends early fills the chunk, and then a small entry finds no room in what is left: that wastes up to an eighth, as where
+    /// entries fill it.
+    #[test]
+    fn the_reserved_weight_covers_an_eighth_wasted_behind_pieces_that_end_early() {
+        let bytes = vec![0_u8; 1 << 17];
+        for chunk in [16_384_u32, 65_536, 1 << 18] {
+            let (blocks, small) = (chunk as usize / 4096, chunk as usize / 8 - 9);
+            // So many blocks does the small entry take, and so many are left in front of it where it does not fit.
+            let own = (small + 72).div_ceil(4096);
+            let tiny = blocks - own - (own - 1);
+            for ends_by_term in [false, true] {
+                let (mut runs, mut term) = (vec![Vec::new()], 1);
+                for _ in 0..40 {
+                    for len in std::iter::once(small).chain(std::iter::repeat_n(0, tiny)) {
+                        if ends_by_term {
+                            let one = runs.last_mut().expect("one");
+                            one.push((term, len));
+                            one.extend((1..32).map(|i| (term + i, 0)));
+                            term += 32;
+                        } else {
+                            runs.push(vec![(term, len)]);
+                        }
+                    }
+                }
+                runs.retain(|run| !run.is_empty());
+                let demand = Demand {
+                    weight: runs.iter().flatten().map(|&(_, n)| weight(n as u32, chunk)).sum(),
+                    term_runs: term,
+                    spans: runs.len() as u64,
+                    ..Demand::default()
+                };
+                let reserved = demand.chunks(chunk.into());
+                let chunks = taken(&settled(&runs, &bytes, chunk), chunk);
+                assert!(chunks >= 40, "chunk {chunk}: it is no example: {chunks}");
+                assert!(chunks <= reserved, "chunk {chunk}, by term {ends_by_term}: {chunks}, {reserved} reserved");
+            }
         }
     }
 

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 
 use super::group::Group;
-use crate::engine::{Engine, demand};
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::{BLOCK_BYTES, EntryId};
 use crate::index::{Cell, Loc, ReplicaState, weight};
-use crate::space::{Demand, Tail};
+use crate::journal::Sequencer;
+use crate::space::{Demand, Pledge, Tail};
 use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
@@ -31,7 +32,7 @@ pub(super) struct Moving {
     pub cell: Arc<Cell>,
     pub incarnation: u64,
     pub entries: Vec<Seen>,
-    /// The end of its chain, if they are to be settled: until that is done nobody else writes behind it.
+    /// The end of its chain, if they are to be settled: until that is done nobody else writes behind it, and it does not become free.
     pub tail: Option<Tail>,
 }
 
@@ -55,12 +56,19 @@ enum Fate {
 impl Engine {
     /// Settles or carries every entry alive in the group. `false`: no room.
     pub(super) fn move_entries(&self, group: &mut Group) -> Result<bool> {
-        let moved = self.settle_or_carry(group);
-        self.seq.lock().accounts.let_go();
+        let mut pledged = Vec::new();
+        let moved = self.settle_or_carry(group, &mut pledged);
+        // Of those that were not settled in the end.
+        for cell in pledged {
+            if cell.lock().pledge.is_some() {
+                let mut s = self.seq.lock();
+                self.redeem(&mut s, &mut cell.lock());
+            }
+        }
         moved
     }
 
-    fn settle_or_carry(&self, group: &mut Group) -> Result<bool> {
+    fn settle_or_carry(&self, group: &mut Group, pledged: &mut Vec<Arc<Cell>>) -> Result<bool> {
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
         let participants = group.participants.clone();
@@ -79,6 +87,12 @@ impl Engine {
                     return Ok(false);
                 }
                 continue;
+            }
+            pledged.push(Arc::clone(&moving.cell));
+            if matches!(fate, Fate::SettleAll)
+                && moving.entries.iter().any(|e| e.loc.lsn(self.head()) >= self.durable())
+            {
+                self.sync()?;
             }
             bytes += size;
             settle.push(moving);
@@ -111,67 +125,107 @@ impl Engine {
         }
     }
 
-    /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group.
+    /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group. Chunks for what is to be settled are
+    /// pledged.
     fn alive_in(&self, group: &Group, cell: Arc<Cell>, carried: u64) -> Option<(Moving, Fate)> {
-        let (head, durable) = (self.head(), self.durable());
-        let chunk = self.geo.chunk_bytes;
-        let in_group = |loc: Loc| group.holds_lsn(loc.lsn(head));
-        let (worth_chunks, reserved, excess, incarnation) = {
+        // A cleaner that carries nearly everything gains nothing.
+        let much = carried > group.len() * self.geo.segment_bytes / CARRY_SHARE;
+        {
             let state = cell.lock();
-            let locs = || state.places.spans().iter().flat_map(|s| s.locs()).copied();
-            let here: u64 = locs().filter(|&l| in_group(l)).map(|l| weight(l.len(), chunk)).sum();
-            if !state.exists || here == 0 {
+            let (part, _) = self.divided(&state, group);
+            if part.weight == 0 {
                 return None;
             }
-            let excess = self.excess(&state, here);
-            (here >= self.small_weight(), state.charge.chunks > 0, excess, state.incarnation)
-        };
-        let fate = if worth_chunks && self.hold(excess) {
-            Fate::Settle
-        } else if reserved && (worth_chunks || carried > group.len() * self.geo.segment_bytes / CARRY_SHARE) {
-            // And a cleaner that carries nearly everything gains nothing.
-            // In parts it may take more than the reservation has; at once it does not.
-            Fate::SettleAll
-        } else {
-            Fate::Carry
-        };
-        let all = matches!(fate, Fate::SettleAll);
-        let mut entries = Vec::new();
+            if part.weight < self.small_weight() && !(much && state.charge.chunks > 0) {
+                return Some((self.seen(&cell, &state, group, false), Fate::Carry));
+            }
+        }
+        // Under this lock nobody reserves what is pledged here.
+        let mut s = self.seq.lock();
         let mut state = cell.lock();
-        if state.incarnation != incarnation {
+        let (part, rest) = self.divided(&state, group);
+        if part.weight == 0 {
             return None;
         }
+        let (fate, chunks) = self.fate(&s, &state, (part, rest), much);
+        let mut moving = self.seen(&cell, &state, group, matches!(fate, Fate::SettleAll));
+        if !matches!(fate, Fate::Carry) {
+            moving.tail = state.places.take_tail();
+            let kept = self.pool.lock().keep(moving.tail);
+            state.pledge = Some(Box::new(Pledge::new(chunks, kept)));
+            self.recharge(&mut s, &mut state);
+        }
+        drop(state);
+        Some((moving, fate))
+    }
+
+    /// Where what lies in the group goes, of which there is `part`, beside the `rest`; and the chunks that may take.
+    fn fate(&self, s: &Sequencer, state: &ReplicaState, (part, rest): (Demand, Demand), much: bool) -> (Fate, u64) {
+        let chunk = self.geo.chunk_bytes.into();
+        let (behind, free) = {
+            let pool = self.pool.lock();
+            (u64::from(pool.behind(state.places.tail())) * BLOCK_BYTES, pool.free())
+        };
+        let taken = if part.bytes() <= behind { 0 } else { part.chunks(chunk) };
+        // No less than all at once, should nothing come of it.
+        let has = state.charge.chunks;
+        let in_parts = (taken + rest.chunks(chunk)).max(has);
+        let worth_chunks = part.weight >= self.small_weight();
+        let room = || s.accounts.reserved().saturating_sub(has) + in_parts + self.value_reserve <= free;
+        if worth_chunks && (in_parts == has || room()) {
+            (Fate::Settle, in_parts)
+        } else if has > 0 && (worth_chunks || much) {
+            // In parts it may take more than the reservation has; at once it does not.
+            (Fate::SettleAll, has)
+        } else {
+            (Fate::Carry, 0)
+        }
+    }
+
+    /// What the replica's entries in the group ask of chunks, and what those ask that stay.
+    fn divided(&self, state: &ReplicaState, group: &Group) -> (Demand, Demand) {
+        let head = self.head();
+        let term_runs = state.terms.len() as u64;
+        let (mut part, mut rest) =
+            (Demand { term_runs, ..Demand::default() }, Demand { term_runs, ..Demand::default() });
+        for span in state.places.spans() {
+            let mut before = None;
+            for &loc in span.locs() {
+                let goes = group.holds_lsn(loc.lsn(head));
+                let begins = u64::from(before.replace(goes) != Some(goes));
+                if goes {
+                    part.weight += weight(loc.len(), self.geo.chunk_bytes);
+                    part.spans += begins;
+                } else {
+                    rest.spans += begins;
+                }
+            }
+        }
+        rest.weight = state.places.weight() - part.weight;
+        (part, rest)
+    }
+
+    /// The replica's entries as they stand: those in the group, or `all` that lie in the journal.
+    fn seen(&self, cell: &Arc<Cell>, state: &ReplicaState, group: &Group, all: bool) -> Moving {
+        let head = self.head();
+        let mut entries = Vec::new();
         for span in state.places.spans() {
             for (i, &loc) in span.locs().iter().enumerate() {
                 let index = span.first() + i as u64;
-                if (all && loc.lsn(head) < durable) || in_group(loc) {
+                if all || group.holds_lsn(loc.lsn(head)) {
                     entries.push(Seen { index, term: state.terms.get(index).unwrap_or(0), loc });
                 }
             }
         }
-        let tail = if matches!(fate, Fate::Carry) { None } else { state.places.take_tail() };
-        drop(state);
-        Some((Moving { cell, incarnation, entries, tail }, fate))
+        Moving { cell: Arc::clone(cell), incarnation: state.incarnation, entries, tail: None }
     }
 
-    /// Chunks beyond its reservation that a replica may take when what weighs `here` is settled alone, and the rest once more later.
-    fn excess(&self, state: &ReplicaState, here: u64) -> u64 {
-        let chunk = self.geo.chunk_bytes.into();
-        let all = demand(state);
-        let part = Demand { weight: here, spans: all.spans, term_runs: all.term_runs, ..Demand::default() };
-        // What is taken out of its middle leaves two ends.
-        let rest = Demand { weight: all.weight.saturating_sub(here), spans: all.spans + 1, ..all };
-        let rest = if rest.weight == 0 { 0 } else { rest.chunks(chunk) };
-        let behind = u64::from(self.pool.lock().behind(state.places.tail())) * BLOCK_BYTES;
-        let taken = if part.bytes() <= behind { 0 } else { part.chunks(chunk) };
-        (taken + rest).saturating_sub(state.charge.chunks)
-    }
-
-    /// Holds chunks that nobody has reserved, until the group is moved.
-    fn hold(&self, chunks: u64) -> bool {
-        let mut s = self.seq.lock();
-        let free = self.pool.lock().free();
-        s.accounts.hold(chunks, free, self.value_reserve)
+    /// What was pledged is given back, as far as it was not taken.
+    pub(super) fn redeem(&self, s: &mut Sequencer, state: &mut ReplicaState) {
+        if let Some(kept) = state.pledge.take().and_then(|pledge| pledge.kept) {
+            self.pool.lock().give_back(&[kept], &self.pins);
+        }
+        self.recharge(s, state);
     }
 
     /// The checked payload of an entry. `None`: it is gone from the index by now, or it is damaged, which is then recorded.
@@ -208,6 +262,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::disk::sim::SimDisk;
+    use crate::space::Charge;
     use crate::{Batch, Placement, Wal};
 
     /// Settled in part, a replica may take more chunks than it has reserved: only out of what nobody has.
@@ -220,19 +275,24 @@ mod tests {
         }
         let engine = &wal.engine;
         let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
-        // As if all but so many chunks were reserved; answers how many of these are held for it.
+        // As if all but so many chunks were reserved; answers how many of these are pledged to it.
         let alive = |id: u64, spare: u64| {
+            let mut others = Charge::default();
             let before = {
                 let mut s = engine.seq.lock();
-                let free = engine.pool.lock().free();
-                let all = free - engine.value_reserve - s.accounts.reserved();
-                assert!(s.accounts.hold(all - spare, free, engine.value_reserve));
+                let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+                s.accounts.settle(&mut others, Charge { chunks: all - spare, carried: 0 });
                 s.accounts.reserved()
             };
-            let (moving, fate) = engine.alive_in(&group, engine.registry.get(id).expect("there"), 0).expect("alive");
+            let cell = engine.registry.get(id).expect("there");
+            let (moving, fate) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
             let mut s = engine.seq.lock();
             let held = s.accounts.reserved() - before;
-            s.accounts.let_go();
+            let mut state = cell.lock();
+            state.places.set_tail(moving.tail);
+            engine.redeem(&mut s, &mut state);
+            assert_eq!(s.accounts.reserved(), before, "given back");
+            s.accounts.settle(&mut others, Charge::default());
             (moving.entries.len(), fate, held)
         };
         let (part, fate, held) = alive(1, 100);

@@ -24,8 +24,6 @@ const WORTH_A_WRITER: usize = 1000;
 /// A piece that is written, or about to be, and not linked.
 struct Placed {
     desc: PieceDesc,
-    /// Chunks that were taken for it.
-    chunks: u64,
     /// What its entries were when they were read.
     seen: Vec<Seen>,
 }
@@ -116,7 +114,7 @@ impl Engine {
                 let n = packed.desc.count as usize;
                 let (mine, later) = rest.split_at(rest.len().min(n));
                 (rest, entries) = (later, entries.get(n..).unwrap_or(&[]));
-                let Some((extents, chunks)) = self.take_chunks(packed.blocks(), &mut tail) else {
+                let Some(extents) = self.take_pledged(moving, packed.blocks(), &mut tail) else {
                     *short = true;
                     continue;
                 };
@@ -124,7 +122,7 @@ impl Engine {
                 let desc = packed.at(extents.clone());
                 // Whoever takes it is there as long as this is.
                 let _ = queue.send((extents, packed.buf));
-                placed.push(Placed { desc, chunks, seen });
+                placed.push(Placed { desc, seen });
             }
         }
         let mut state = moving.cell.lock();
@@ -136,17 +134,6 @@ impl Engine {
         Ok(placed)
     }
 
-    /// A place for a piece, and how many chunks that took: out of what its replica has reserved, or what is held for it.
-    fn take_chunks(&self, blocks: u32, tail: &mut Option<Tail>) -> Option<(Vec<Extent>, u64)> {
-        let mut s = self.seq.lock();
-        let mut pool = self.pool.lock();
-        let before = pool.free();
-        let extents = pool.allocate(blocks, tail)?;
-        let chunks = before - pool.free();
-        s.accounts.spend(chunks);
-        Some((extents, chunks))
-    }
-
     /// Links what still stands as it was read; gives back the space of what does not.
     fn link_settled(&self, moving: &Moving, pieces: Vec<Placed>) -> Result<bool> {
         let table: u64 = 64 + pieces.iter().map(|w| encoded_bound(&w.desc)).sum::<u64>();
@@ -154,7 +141,6 @@ impl Engine {
         if let Some(why) = &s.stopped {
             return Err(why.clone());
         }
-        s.accounts.unspend(pieces.iter().map(|p| p.chunks).sum());
         let room = s.make_room(0, table, Class::Clean, &self.segment_map, &self.recent);
         let mut state = moving.cell.lock();
         let alive = room && state.exists && state.incarnation == moving.incarnation;
@@ -182,10 +168,27 @@ impl Engine {
             }
             s.open.batches += 1;
         }
-        self.recharge(&mut s, &mut state);
+        self.redeem(&mut s, &mut state);
         drop(state);
         self.submitted(&mut s, true, None, false);
         Ok(room)
+    }
+
+    /// Room for a piece, behind the one before if it fits there. What it takes is no longer reserved: **in one step**, so that who comes
+    /// meanwhile finds neither too much nor too little.
+    fn take_pledged(&self, moving: &Moving, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
+        let mut s = self.seq.lock();
+        let mut state = moving.cell.lock();
+        let (extents, taken) = {
+            let mut pool = self.pool.lock();
+            let before = pool.free();
+            (pool.allocate(blocks, tail)?, before - pool.free())
+        };
+        if let Some(pledge) = state.pledge.as_mut().filter(|_| taken > 0) {
+            pledge.chunks = pledge.chunks.saturating_sub(taken);
+            self.recharge(&mut s, &mut state);
+        }
+        Some(extents)
     }
 }
 

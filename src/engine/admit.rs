@@ -69,12 +69,17 @@ impl Touched {
 
 /// What a replica's state asks of the accounts.
 pub(crate) fn demand(state: &ReplicaState) -> Demand {
+    let meta_bytes = state.meta_bytes();
+    if let Some(pledge) = &state.pledge {
+        return Demand { meta_bytes, pledged: Some(pledge.chunks), ..pledge.fresh };
+    }
     Demand {
         weight: state.places.weight(),
         journal_bytes: state.places.journal_bytes(),
-        meta_bytes: state.meta_bytes(),
+        meta_bytes,
         term_runs: state.terms.len() as u64,
         spans: state.places.spans().len() as u64,
+        pledged: None,
     }
 }
 
@@ -272,17 +277,21 @@ impl Engine {
                 t.lives += u64::from(t.exists);
                 t.create();
                 (t.first, t.last) = (first, index);
-                // What the entries cost until now is given back when the batch is applied.
-                t.demand.weight = 0;
-                t.demand.journal_bytes = 0;
+                // What the entries cost until now is given back when the batch is applied; not while some of them are being settled.
+                if t.demand.pledged.is_none() {
+                    t.demand.weight = 0;
+                    t.demand.journal_bytes = 0;
+                }
                 t.changed = true;
             }
             What::Remove => {
                 if t.changed {
                     return Err(Error::Contradiction { replica, why: "changed and removed in one batch" });
                 }
-                t.exists = false;
-                t.demand = Demand::default();
+                (t.exists, t.adjoins) = (false, false);
+                if t.demand.pledged.is_none() {
+                    t.demand = Demand::default();
+                }
             }
         }
         Ok(())
@@ -303,7 +312,7 @@ impl Engine {
         for t in &adm.touched {
             let mut charge = t.charge;
             let new = after.price(charge, t.demand);
-            if new.chunks > 0 && after.is_small(t.demand) && may_grow() {
+            if new.chunks > 0 && t.demand.pledged.is_none() && after.is_small(t.demand) && may_grow() {
                 return Err(NoRoom { lack: Lack::Chunks(0), grow: true });
             }
             after.settle(&mut charge, new);

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::format::EntryId;
 use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{self, Core, RunKind};
-use crate::index::{Cell, ChainPiece, Loc, ReplicaState};
+use crate::index::{Cell, ChainPiece, Loc, Places, ReplicaState};
 use crate::journal::{Class, Placed, Sequencer};
 use crate::sync::{Arc, Ordering};
 
@@ -165,8 +165,8 @@ impl Engine {
         record::encode_remove(&mut s.open.table, id, seq);
         state.places.clear(freed);
         state.keys.clear(freed);
-        let (charge, listed_frame) = (state.charge, state.listed_frame);
-        *state = ReplicaState { charge, listed_frame, ..ReplicaState::default() };
+        let (charge, pledge, listed_frame) = (state.charge, state.pledge.take(), state.listed_frame);
+        *state = ReplicaState { charge, pledge, listed_frame, ..ReplicaState::default() };
         s.replicas = s.replicas.saturating_sub(1);
     }
 
@@ -222,6 +222,8 @@ impl Engine {
     ) {
         let mut metas = batch.metas.get(from..to).unwrap_or(&[]);
         let mut index = first;
+        let lies = |p: &Places| (p.weight(), p.journal_bytes(), p.spans().len() as u64);
+        let (before, mut runs) = (lies(&state.places), 0);
         while let Some(head) = metas.first() {
             let n = metas.iter().take_while(|m| m.term == head.term).count();
             let (run, rest) = metas.split_at(n);
@@ -246,6 +248,14 @@ impl Engine {
             // The last index fits, by the batch's own check; one beyond is not used.
             index = index.wrapping_add(n as u64);
             metas = rest;
+            runs += 1;
+        }
+        if let Some(pledge) = state.pledge.as_mut() {
+            let (now, fresh) = (lies(&state.places), &mut pledge.fresh);
+            fresh.weight += now.0 - before.0;
+            fresh.journal_bytes += now.1 - before.1;
+            fresh.spans += now.2 - before.2;
+            fresh.term_runs += runs;
         }
     }
 

@@ -21,9 +21,9 @@ pub(crate) struct Relief {
     pub served: u64,
     /// Of these, up to here: everything was tried, and it did not suffice.
     hopeless: u64,
-    /// What is lacking: the most that anybody asks for.
-    chunks: u64,
-    carried: u64,
+    /// What is lacking: the most that anybody asks for. None lacking is a request as well: where more is reserved than there is.
+    chunks: Option<u64>,
+    carried: Option<u64>,
 }
 
 /// What became of a request.
@@ -101,8 +101,8 @@ impl Engine {
         let mut cleaner = self.cleaner.lock();
         let relief = &mut cleaner.relief;
         match Lack::of(report, self.geo.chunk_bytes) {
-            Lack::Chunks(n) => relief.chunks = relief.chunks.max(n),
-            Lack::Carried(bytes) => relief.carried = relief.carried.max(bytes),
+            Lack::Chunks(n) => relief.chunks = relief.chunks.max(Some(n)),
+            Lack::Carried(bytes) => relief.carried = relief.carried.max(Some(bytes)),
         }
         relief.asked += 1;
         let request = relief.asked;
@@ -146,12 +146,98 @@ impl Relief {
         if self.is_served() {
             return None;
         }
-        let (chunks, carried) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.carried));
-        let lacks = [Lack::Chunks(chunks), Lack::Carried(carried)].into_iter();
-        Some((self.asked, lacks.filter(|lack| !matches!(lack, Lack::Chunks(0) | Lack::Carried(0))).collect()))
+        let lacks = [self.chunks.take().map(Lack::Chunks), self.carried.take().map(Lack::Carried)];
+        Some((self.asked, lacks.into_iter().flatten().collect()))
     }
 
     pub fn is_served(&self) -> bool {
         self.asked == self.served
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::space::Charge;
+    use crate::sync::Arc;
+    use crate::{Batch, Placement, Wal};
+
+    const SEGMENT: u64 = 64 << 10;
+
+    /// Half a megabyte of ten replicas, none of it dead, in a journal that is above its floor.
+    fn log() -> Wal {
+        let options = Wal::options().segment_size(SEGMENT as u32).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        for i in 1..=170 {
+            wal.commit(Batch::new().append(i % 10, &[(i.div_ceil(10), 1, [7; 3000])]))
+                .unwrap_or_else(|e| panic!("{i}: {e}"));
+        }
+        wal
+    }
+
+    fn spare(wal: &Wal) -> u64 {
+        let s = wal.stats();
+        s.free_chunks.saturating_sub(s.reserved_chunks)
+    }
+
+    #[test]
+    fn no_more_is_done_for_an_append_than_it_lacks() {
+        let wal = log();
+        let before = wal.stats();
+        assert!(wal.engine.make_room_for(Lack::Chunks(spare(&wal))).expect("no error"));
+        let same = wal.stats();
+        assert_eq!(
+            (same.settled_bytes, same.journal_segments),
+            (before.settled_bytes, before.journal_segments),
+            "it was there"
+        );
+        let mut settled = 0;
+        while settled == 0 {
+            let (lack, before) = (spare(&wal) + 1, wal.stats());
+            assert!(wal.engine.make_room_for(Lack::Chunks(lack)).expect("no error"), "{before:#?}");
+            let after = wal.stats();
+            assert!(spare(&wal) >= lack);
+            settled = after.settled_bytes - before.settled_bytes;
+            assert!(before.journal_segments - after.journal_segments <= 1, "one slab is sixteen chunks");
+        }
+        let left: u64 = wal.engine.registry.all().iter().map(|c| c.lock().places.journal_bytes()).sum();
+        assert!(left > 170 * 3000 / 2, "the oldest segments are enough: {left} bytes still lie in the journal");
+        // And when more is asked for than there can be, everything is tried.
+        assert!(!wal.engine.make_room_for(Lack::Chunks(wal.stats().capacity)).expect("no error"));
+        let left: u64 = wal.engine.registry.all().iter().map(|c| c.lock().places.journal_bytes()).sum();
+        assert!(left < 2 * SEGMENT, "{left} bytes still lie in the journal");
+    }
+
+    /// The last word that a task waits for: without it, it would ask for ever.
+    #[test]
+    fn a_request_is_served_hopeless_only_where_everything_was_tried_in_vain() {
+        let wal = log();
+        let engine = &wal.engine;
+        let serve = || {
+            let (request, lacks) = engine.cleaner.lock().relief.take().expect("asked for");
+            engine.serve_relief(request, &lacks);
+        };
+        let chunk = engine.geo.chunk_bytes;
+        let free = engine.pool.lock().free();
+        let made = engine.ask_for_relief(&Lack::Chunks(1).report(chunk));
+        assert_eq!(engine.relieved(made), Relieved::NotYet);
+        serve();
+        assert_eq!(engine.relieved(made), Relieved::Made);
+        assert!(engine.cleaner.lock().relief.take().is_none(), "nothing is left to do");
+        // Of two the larger counts.
+        let too_much = engine.ask_for_relief(&Lack::Chunks(2 * free).report(chunk));
+        let little = engine.ask_for_relief(&Lack::Chunks(1).report(chunk));
+        serve();
+        assert_eq!([too_much, little].map(|r| engine.relieved(r)), [Relieved::Hopeless; 2]);
+        let metadata = engine.ask_for_relief(&Lack::Carried(1).report(chunk));
+        serve();
+        assert_eq!(engine.relieved(metadata), Relieved::Made);
+        // More is reserved than there is, as after an opening: who lacks nothing beyond that lacks.
+        let all = engine.pool.lock().free() + 1;
+        engine.seq.lock().accounts.settle(&mut Charge::default(), Charge { chunks: all, carried: 0 });
+        let none = engine.ask_for_relief(&Lack::Chunks(0).report(chunk));
+        serve();
+        assert_eq!(engine.relieved(none), Relieved::Hopeless);
     }
 }

@@ -5,7 +5,7 @@ use super::places::Places;
 use super::terms::Terms;
 use crate::error::{Damage, Lost};
 use crate::format::record::{Core, MAX_DAMAGE_RANGES};
-use crate::space::Charge;
+use crate::space::{Charge, Pledge};
 
 /// Everything the log knows of a replica. There may be millions: what few have lies elsewhere, behind eight or sixteen bytes.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct ReplicaState {
     pub listed_frame: u64,
     /// What it holds of the space accounts.
     pub charge: Charge,
+    /// While some of its entries are being settled. Like the charge, it outlives the replica.
+    pub pledge: Option<Box<Pledge>>,
     pub state_suspect: bool,
     /// Damaged ranges of indexes, sorted.
     pub damaged: Box<[(u64, u64)]>,
@@ -49,6 +51,7 @@ impl Default for ReplicaState {
             core_seq: 0,
             listed_frame: 0,
             charge: Charge::default(),
+            pledge: None,
             state_suspect: false,
             damaged: Box::default(),
         }

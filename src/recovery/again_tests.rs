@@ -187,7 +187,7 @@ fn of_many_slabs_every_front_is_looked_at() {
         journal.disk.poke(journal.offset(slab, 0), &[0; BLOCK]);
     }
     // In two parts, of four.
-    [0, 21].map(|slab| journal.put(slab, LAST + 1, Frame::small(0)));
+    [0, 21].into_iter().for_each(|slab| drop(journal.put(slab, LAST + 1, Frame::small(0))));
     assert!(look().expect("readable"));
     let front = journal.offset(13, 0);
     journal.disk.fail_reads(front..front + 1, EIO);

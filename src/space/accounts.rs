@@ -1,7 +1,7 @@
 //! Accounts: what must be held back so that the cleaner never waits for what it frees. The proof is in DESIGN.md.
 
 use crate::format::BLOCK_BYTES;
-use crate::format::piece::{MAX_TERM_RUNS, PIECE_HEADER_BYTES};
+use crate::format::piece::{Extent, MAX_TERM_RUNS, PIECE_HEADER_BYTES};
 
 /// What one replica holds of the accounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,26 @@ pub(crate) struct Demand {
     pub term_runs: u64,
     /// Runs of indexes that lie in the journal: each begins a piece.
     pub spans: u64,
+    /// Chunks of its [`Pledge`], if there is one: the rest of the demand is what came since.
+    pub pledged: Option<u64>,
+}
+
+/// What a replica holds while some of its entries are being settled: whatever callers do to it meanwhile, the chunks for that stay its own.
+#[derive(Debug)]
+pub(crate) struct Pledge {
+    /// Chunks that the cleaner may still take, and those for what it leaves in the journal.
+    pub chunks: u64,
+    /// What came since, and finds its place by itself.
+    pub fresh: Demand,
+    /// Holds the chunk that is written on: truncated meanwhile, it does not become free.
+    pub kept: Option<Extent>,
+}
+
+impl Pledge {
+    pub fn new(chunks: u64, kept: Option<Extent>) -> Self {
+        // What comes need not adjoin what stays.
+        Self { chunks, fresh: Demand { spans: 1, ..Demand::default() }, kept }
+    }
 }
 
 impl Demand {
@@ -35,6 +55,9 @@ impl Demand {
 
     /// What of them it takes, in bytes.
     pub fn bytes(&self) -> u64 {
+        if self.weight == 0 {
+            return 0;
+        }
         self.weight + self.spans.saturating_sub(1) * WEIGHT_PER_END + self.term_runs * WEIGHT_PER_TERM
     }
 }
@@ -43,10 +66,6 @@ impl Demand {
 #[derive(Clone, Debug)]
 pub(crate) struct Accounts {
     reserved: u64,
-    /// Of these, chunks that no replica is charged: the cleaner is about to take them.
-    held: u64,
-    /// Chunks that were taken out of reservations for pieces that are not linked yet: their replicas are still charged them.
-    spent: u64,
     carried: u64,
     sizes: Sizes,
     /// Slabs that the journal owns, and may own.
@@ -78,8 +97,9 @@ const DESCRIPTORS_PER_CHUNK: u64 = 2 * crate::format::piece::PieceDesc::TYPICAL_
 /// Small replicas are carried while all that is carried stays below these quarters of the budget. The rest is for metadata, which has
 /// no other place: were the budget filled by small replicas, the next key would find the log full.
 const SMALL_QUARTERS: u64 = 3;
-/// What a piece costs that ends before its chunk is full: its header, and what is left of a block.
-const WEIGHT_PER_END: u64 = BLOCK_BYTES + PIECE_HEADER_BYTES as u64;
+/// What a piece costs that ends before its chunk is full: what is left of a block, and the header behind it; and as much more as entries
+/// pay, as what it fills may be closed by a small one, too.
+const WEIGHT_PER_END: u64 = ((BLOCK_BYTES + PIECE_HEADER_BYTES as u64) * 6).div_ceil(5);
 /// What a change of term may cost in chunk space: so many of them end a piece.
 const WEIGHT_PER_TERM: u64 = WEIGHT_PER_END.div_ceil(MAX_TERM_RUNS as u64);
 /// The cleaner asks for room in steps of a segment's sixteenth, and of what cannot be divided: an entry of a small replica, or a key
@@ -138,43 +158,12 @@ impl Accounts {
         let keeps_one = (segment_bytes - waste) * 3 * segment_bytes / (4 * waste);
         let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, waste, keeps_one };
         let budget = sizes.budget(slabs);
-        Self { reserved: 0, held: 0, spent: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
+        Self { reserved: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
     }
 
     /// Chunks held back in all.
     pub fn reserved(&self) -> u64 {
         self.reserved
-    }
-
-    /// Holds back so many chunks more, of `free` ones and beside those that are `kept`, until [`Accounts::let_go`]. `false`, and nothing:
-    /// there are not so many.
-    pub fn hold(&mut self, chunks: u64, free: u64, kept: u64) -> bool {
-        let room = self.reserved.saturating_add(kept).saturating_add(chunks) <= free;
-        if room {
-            self.reserved += chunks;
-            self.held += chunks;
-        }
-        room
-    }
-
-    /// So many chunks were taken for what holds them: they are free no longer, so nobody else needs to leave them alone.
-    pub fn spend(&mut self, chunks: u64) {
-        let chunks = chunks.min(self.reserved);
-        self.reserved -= chunks;
-        self.spent += chunks;
-    }
-
-    /// What was [spent](Accounts::spend) is linked, or given back: its replica is charged anew.
-    pub fn unspend(&mut self, chunks: u64) {
-        let chunks = chunks.min(self.spent);
-        self.spent -= chunks;
-        self.reserved += chunks;
-    }
-
-    /// Nothing is held any more, and nothing under way.
-    pub fn let_go(&mut self) {
-        self.unspend(self.spent);
-        self.reserved = self.reserved.saturating_sub(std::mem::take(&mut self.held));
     }
 
     /// Bytes of metadata and small replicas.
@@ -241,12 +230,19 @@ impl Accounts {
     ///
     /// Small replicas are carried while the budget has room; beyond it they reserve chunks like large ones.
     pub fn price(&self, now: Charge, demand: Demand) -> Charge {
+        if let Some(pledged) = demand.pledged {
+            // Never as a small one: when all is settled there may be no room for it among these.
+            let chunks = pledged + demand.chunks(self.sizes.chunk);
+            return Charge { chunks, carried: demand.meta_bytes + chunks * DESCRIPTORS_PER_CHUNK };
+        }
         if demand.journal_bytes == 0 {
             return Charge { chunks: 0, carried: demand.meta_bytes };
         }
         let small = Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes };
         let others = self.carried - now.carried.min(self.carried);
-        if self.is_small(demand) && others + small.carried <= for_small(self.budget) {
+        // One that does not grow stays what it is: nobody asks whether there is a chunk for it.
+        let stays = now.chunks == 0 && small.carried <= now.carried;
+        if self.is_small(demand) && (stays || others + small.carried <= for_small(self.budget)) {
             return small;
         }
         let chunks = demand.chunks(self.sizes.chunk);
@@ -291,7 +287,7 @@ mod tests {
     #[test]
     fn small_replicas_are_carried_until_the_budget_is_spent_and_then_reserve() {
         let mut accounts = accounts(1300, 12);
-        let demand = Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1, spans: 1 };
+        let demand = Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1, spans: 1, pledged: None };
         let (mut a, mut b, mut c) = Default::default();
         for charge in [&mut a, &mut b] {
             let new = accounts.price(*charge, demand);
@@ -313,22 +309,26 @@ mod tests {
     fn what_a_demand_is_charged() {
         let accounts = accounts(1000, 50);
         let price = |weight, term_runs| {
-            let charge = accounts
-                .price(Charge::default(), Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs, spans: 1 });
+            let demand = Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs, spans: 1, pledged: None };
+            let charge = accounts.price(Charge::default(), demand);
             (charge.chunks, charge.carried)
         };
         assert_eq!(price(32_767, 9), (0, 110), "half a chunk is what is carried");
         assert_eq!(price(32_768, 0), (1, 10 + 128));
         assert_eq!(price(65_536, 0), (1, 10 + 128), "what fits one chunk takes one");
         assert_eq!(price(65_537, 0), (2, 10 + 2 * 128));
-        assert_eq!(price(65_536 - 130, 1), (1, 10 + 128));
-        assert_eq!(price(65_536 - 130, 2), (2, 10 + 2 * 128), "a change of term costs 130");
+        assert_eq!(price(65_536 - 156, 1), (1, 10 + 128));
+        assert_eq!(price(65_536 - 156, 2), (2, 10 + 2 * 128), "a change of term costs 156");
         assert_eq!(price(2 * 65_536, 0), (2, 10 + 2 * 128));
         assert_eq!(price(2 * 65_536 + 1, 0), (3, 10 + 3 * 128));
-        let spans = |spans| Demand { weight: 65_536 - 2 * 4160, spans, ..Demand::default() }.chunks(65_536);
-        assert_eq!([0, 1, 2, 3, 4].map(spans), [1, 1, 1, 1, 2], "a block and a header where a run ends");
-        let nothing = accounts
-            .price(Charge::default(), Demand { weight: 7, journal_bytes: 0, meta_bytes: 10, term_runs: 1, spans: 1 });
+        let spans = |spans| Demand { weight: 65_536 - 2 * 4992, spans, ..Demand::default() }.chunks(65_536);
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(spans),
+            [1, 1, 1, 1, 2],
+            "a block and a header where a run ends, and a fifth of it"
+        );
+        let demand = Demand { weight: 0, journal_bytes: 0, meta_bytes: 10, term_runs: 1, spans: 0, pledged: None };
+        let nothing = accounts.price(Charge::default(), demand);
         assert_eq!(nothing, Charge { chunks: 0, carried: 10 });
     }
 
@@ -339,7 +339,7 @@ mod tests {
         accounts.settle(&mut others, Charge { chunks: 2, carried: 550 });
         accounts.settle(&mut own, Charge { chunks: 0, carried: 150 });
         assert_eq!((accounts.reserved(), accounts.carried(), accounts.budget()), (2, 700, 1000));
-        let demand = |meta_bytes| Demand { weight: 100, journal_bytes: 100, meta_bytes, term_runs: 0, spans: 1 };
+        let demand = |meta_bytes| Demand { weight: 100, journal_bytes: 100, meta_bytes, spans: 1, ..Demand::default() };
         assert_eq!(
             accounts.price(own, demand(100)),
             Charge { chunks: 0, carried: 200 },
@@ -351,20 +351,33 @@ mod tests {
         assert_eq!(others, Charge { chunks: 5, carried: 20 });
     }
 
+    /// Where others have spent the budget since: nobody looks whether there are chunks for what shrinks.
     #[test]
-    fn what_is_held_is_nobody_elses_until_it_is_let_go() {
+    fn a_small_replica_that_does_not_grow_takes_no_chunk() {
         let mut accounts = accounts(1000, 50);
-        accounts.settle(&mut Charge::default(), Charge { chunks: 5, carried: 0 });
-        assert!(!accounts.hold(3, 9, 2) && accounts.reserved() == 5, "there are two");
-        assert!(accounts.hold(2, 9, 2) && accounts.hold(1, 10, 2));
-        assert_eq!(accounts.reserved(), 8);
-        accounts.spend(4);
-        assert!(accounts.reserved() == 4 && !accounts.hold(1, 6, 2), "four of ten are free no longer, nor kept");
-        accounts.unspend(3);
-        assert_eq!(accounts.reserved(), 7);
-        accounts.let_go();
-        accounts.let_go();
-        assert_eq!(accounts.reserved(), 5);
+        let (mut own, mut others) = Default::default();
+        accounts.settle(&mut own, Charge { chunks: 0, carried: 300 });
+        accounts.settle(&mut others, Charge { chunks: 0, carried: 700 });
+        let demand =
+            |bytes| Demand { weight: 100, journal_bytes: bytes, meta_bytes: 50, spans: 1, ..Demand::default() };
+        assert_eq!(accounts.price(own, demand(250)), own);
+        assert_eq!(accounts.price(own, demand(100)), Charge { chunks: 0, carried: 150 });
+        assert_eq!(accounts.price(own, demand(251)).chunks, 1);
+    }
+
+    #[test]
+    fn what_comes_while_entries_are_settled_reserves_chunks_of_its_own() {
+        let accounts = accounts(1000, 50);
+        let chunks = |pledge: &Pledge| {
+            let demand = Demand { meta_bytes: 10, pledged: Some(pledge.chunks), ..pledge.fresh };
+            accounts.price(Charge::default(), demand).chunks
+        };
+        let mut pledge = Pledge::new(3, None);
+        assert_eq!(chunks(&pledge), 3);
+        (pledge.fresh.weight, pledge.fresh.journal_bytes) = (1, 25);
+        assert_eq!(chunks(&pledge), 4, "small as it is");
+        pledge.chunks = 0;
+        assert_eq!(chunks(&pledge), 1);
     }
 
     #[test]

@@ -115,6 +115,14 @@ impl Pool {
         ((t.chunk + 1) * self.blocks_per_chunk).saturating_sub(t.block)
     }
 
+    /// As if another piece lay in the chunk that is written on: given back when that is done.
+    pub fn keep(&mut self, tail: Option<Tail>) -> Option<Extent> {
+        let tail = tail.filter(|t| self.behind(Some(*t)) > 0)?;
+        let kept = Extent { block: tail.chunk * self.blocks_per_chunk, blocks: 1 };
+        self.count(&[kept]);
+        Some(kept)
+    }
+
     /// Allocates room for one piece. The extents are one wherever the pool allows it.
     pub fn allocate(&mut self, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
         if self.behind(*tail) >= blocks

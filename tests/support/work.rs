@@ -33,7 +33,7 @@ impl Shape {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Work {
     pub rng: StdRng,
     pub shape: Shape,

@@ -1,0 +1,172 @@
+//! Callers that come between two steps of the cleaner, on a log that is nearly full: what is reserved is there at every moment, and nothing
+//! that was accepted is lost.
+
+mod support;
+
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, Weak};
+
+use rand::Rng;
+use strandlog::disk::sim::SimDisk;
+use strandlog::disk::{Disk, DiskInfo, Map};
+use strandlog::{Error, Placement, Wal};
+
+use support::model::{Model, batch};
+use support::work::{Shape, Work};
+use support::{PLACEMENTS, assert_sound, assert_space, for_each, open, seeds, small};
+
+/// Lets somebody in before each write.
+struct Meddled {
+    disk: Arc<SimDisk>,
+    caller: Mutex<Option<Caller>>,
+}
+
+impl std::fmt::Debug for Meddled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meddled").finish_non_exhaustive()
+    }
+}
+
+/// Who comes: batches that need no write by themselves.
+struct Caller {
+    wal: Weak<Wal>,
+    desk: Arc<Mutex<Desk>>,
+}
+
+/// What is written, and what must be there.
+struct Desk {
+    work: Work,
+    model: Model,
+    accepted: u64,
+    refused: u64,
+}
+
+thread_local! {
+    /// Whoever came is not disturbed by his own writes.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Caller {
+    fn comes(&self) {
+        let Some(wal) = self.wal.upgrade() else { return };
+        let mut desk = self.desk.lock().expect("alive");
+        assert_space(&wal, "between two writes");
+        for _ in 0..desk.work.rng.random_range(0..4) {
+            desk.writes(&wal, false);
+            assert_space(&wal, "between two writes, written to");
+        }
+    }
+}
+
+impl Desk {
+    /// A batch, or what makes room for others.
+    fn writes(&mut self, wal: &Wal, may_wait: bool) {
+        let relief = self.work.rng.random_range(0..8) == 0 && !self.model.reps.is_empty();
+        let ops = if relief { self.work.relief(&self.model) } else { self.work.batch(&self.model) };
+        if ops.is_empty() || self.model.predict(&ops).is_err() {
+            return;
+        }
+        let outcome = if may_wait { wal.submit(batch(&ops)) } else { wal.try_submit(batch(&ops)) };
+        match outcome {
+            Ok(_) => {
+                self.model.apply(&ops);
+                self.accepted += 1;
+            }
+            Err(Error::Full(_) | Error::Busy { .. }) => self.refused += 1,
+            Err(error) => panic!("{ops:?}: {error}"),
+        }
+    }
+}
+
+impl Meddled {
+    fn pass(&self) {
+        if INSIDE.replace(true) {
+            return;
+        }
+        if let Some(caller) = &*self.caller.lock().expect("alive") {
+            caller.comes();
+        }
+        INSIDE.set(false);
+    }
+}
+
+impl Disk for Meddled {
+    fn len(&self) -> u64 {
+        Disk::len(&*self.disk)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.disk.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+        self.pass();
+        self.disk.write_at(offset, buf)
+    }
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+        self.pass();
+        self.disk.write_durable_at(offset, buf)
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        self.pass();
+        self.disk.flush()
+    }
+    fn map(&self) -> Option<Arc<Map>> {
+        None
+    }
+    fn info(&self) -> DiskInfo {
+        self.disk.info()
+    }
+    fn release(&self) {
+        self.disk.release();
+    }
+}
+
+/// Full before it would turn to truncation by itself.
+fn work(seed: u64, chunk: usize) -> Work {
+    let sizes = Shape::boundaries(chunk, 64 << 10, 8 << 10);
+    Work::new(seed, Shape { replicas: vec![1, 2, 3, 4, 5, 6], sizes, live_bytes: 2 << 20, nonsense: 0 })
+}
+
+#[test]
+fn what_is_reserved_is_there_whatever_comes_between_two_writes_of_the_cleaner() {
+    let jobs: Vec<(u64, Placement)> = seeds(0, 60).into_iter().flat_map(|seed| PLACEMENTS.map(|p| (seed, p))).collect();
+    let counts = Mutex::new((0, 0, 0));
+    for_each(&jobs, |(seed, placement)| {
+        let chunk = [4096, 16 << 10][seed as usize % 2];
+        let options = || small(placement).chunk_size(chunk).journal_cap([6, 12][seed as usize / 2 % 2] * (64 << 10));
+        let disk = Arc::new(SimDisk::new(20 * (64 << 10) + (64 << 10)));
+        let meddled = Arc::new(Meddled { disk: Arc::clone(&disk), caller: Mutex::new(None) });
+        let wal = Arc::new(options().open_disk(Arc::clone(&meddled) as Arc<dyn Disk>).expect("the log opens"));
+        let model = Model::default();
+        let desk = Arc::new(Mutex::new(Desk { work: work(seed, chunk as usize), model, accepted: 0, refused: 0 }));
+        for round in 0..12 {
+            for _ in 0..25 {
+                desk.lock().expect("alive").writes(&wal, true);
+                assert_space(&wal, "written");
+            }
+            let caller = Caller { wal: Arc::downgrade(&wal), desk: Arc::clone(&desk) };
+            *meddled.caller.lock().expect("alive") = Some(caller);
+            wal.checkpoint().unwrap_or_else(|e| panic!("round {round}: {e}: {:#?}", wal.stats()));
+            *meddled.caller.lock().expect("alive") = None;
+            assert_space(&wal, "cleaned");
+        }
+        wal.sync().expect("durable");
+        let desk = desk.lock().expect("alive");
+        let found = Model::read(&wal).expect("readable");
+        assert!(found == desk.model, "{}", desk.model.difference(&found));
+        assert_sound(&wal, "at the end");
+        let settled = wal.stats().settled_entries;
+        drop(wal);
+        let wal = open(options(), &Arc::new(disk.restart()));
+        let found = Model::read(&wal).expect("readable");
+        assert!(found == desk.model, "opened again: {}", desk.model.difference(&found));
+        assert_space(&wal, "opened again");
+        let mut counts = counts.lock().expect("alive");
+        *counts = (counts.0 + desk.accepted, counts.1 + desk.refused, counts.2 + settled);
+    });
+    let (accepted, refused, settled) = counts.into_inner().expect("alive");
+    support::tally(&[("accepted", accepted), ("refused", refused), ("settled", settled)]);
+    assert!(
+        refused * 50 > accepted && settled > accepted / 50,
+        "{accepted} accepted, {refused} refused, {settled} settled"
+    );
+}
