@@ -37,7 +37,7 @@ pub fn helped<T, E: From<io::Error>>(
 #[cfg(any(loom, shuttle))]
 pub fn helped<T, E: From<io::Error>>(
     _helpers: usize,
-    _help: impl Fn() -> io::Result<()> + Sync,
+    _help: impl Fn() -> io::Result<()>,
     own: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
     own()

@@ -215,6 +215,10 @@ impl Group {
         codec::decode(bytes).map_err(|source| Error::Decode { group: self.id(), what, source })
     }
 
+    pub fn decode_all<T: DeserializeOwned>(&self, entries: &[Entry]) -> Result<Vec<T>> {
+        entries.iter().map(|entry| self.decode("an entry", &entry.data)).collect()
+    }
+
     fn not_continuous(&self, index: u64) -> Error {
         let Range { start, end } = self.held();
         Error::NotContinuous { group: self.id(), index, first: start, next: end }

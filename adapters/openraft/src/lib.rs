@@ -7,6 +7,7 @@ mod codec;
 mod encoded;
 mod error;
 mod group;
+mod store;
 #[cfg(feature = "v010")]
 pub mod v010;
 #[cfg(feature = "v09")]
@@ -14,8 +15,7 @@ pub mod v09;
 
 pub use codec::CodecError;
 pub use error::{Error, Result};
-#[cfg(feature = "v010")]
-pub use v010::{LogReader, LogStore};
+pub use store::{LogReader, LogStore};
 
 /// Key of a group's vote.
 pub const VOTE: &[u8] = b"vote";

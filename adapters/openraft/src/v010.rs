@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::io;
-use std::marker::PhantomData;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::vec;
@@ -14,55 +13,12 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::type_config::alias::{CommittedLeaderIdOf, EntryOf, LogIdOf, VoteOf};
 use openraft::vote::{RaftTerm, leader_id_adv, leader_id_std};
 use openraft::{OptionalSend, RaftTypeConfig};
-use strandlog::{Entry, Wal};
+use strandlog::Entry;
 
 use crate::encoded::Encoded;
 use crate::group::{Group, plain};
+pub use crate::store::{LogReader, LogStore};
 use crate::{COMMITTED, PURGED, READ_BYTES, Result, VOTE};
-
-/// One raft group in a [`Wal`]: its [`RaftLogStorage`].
-///
-/// One group must have one `LogStore`; its readers may be many.
-#[derive(Debug)]
-pub struct LogStore<C> {
-    group: Arc<Group>,
-    types: PhantomData<fn() -> C>,
-}
-
-/// Reads one group's log beside its [`LogStore`].
-#[derive(Debug)]
-pub struct LogReader<C> {
-    group: Arc<Group>,
-    types: PhantomData<fn() -> C>,
-}
-
-impl<C> LogStore<C> {
-    /// The storage of `group`, as the log holds it: blank when it does not. The group is the replica's id in the log.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`](crate::Error::Damaged) when the log lost something of this group, which then must not take part: what it
-    /// promised may be gone.
-    pub fn new(wal: Arc<Wal>, group: u64) -> Result<Self> {
-        Ok(Self { group: Arc::new(Group::open(wal, group)?), types: PhantomData })
-    }
-
-    /// The group.
-    pub fn group(&self) -> u64 {
-        self.group.id()
-    }
-
-    /// A reader of this group.
-    pub fn reader(&self) -> LogReader<C> {
-        LogReader { group: Arc::clone(&self.group), types: PhantomData }
-    }
-}
-
-impl<C> Clone for LogReader<C> {
-    fn clone(&self) -> Self {
-        Self { group: Arc::clone(&self.group), types: PhantomData }
-    }
-}
 
 impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     type LogReader = LogReader<C>;
@@ -134,7 +90,7 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        decode_all::<C>(&self.group, self.group.read(&plain(&range))?)
+        Ok(self.group.decode_all(&self.group.read(&plain(&range))?)?)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<VoteOf<C>>> {
@@ -142,12 +98,8 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<C::Entry>> {
-        decode_all::<C>(&self.group, self.group.read_some(&(start..end), READ_BYTES)?)
+        Ok(self.group.decode_all(&self.group.read_some(&(start..end), READ_BYTES)?)?)
     }
-}
-
-fn decode_all<C: RaftTypeConfig>(group: &Group, entries: Vec<Entry>) -> io::Result<Vec<C::Entry>> {
-    entries.iter().map(|entry| Ok(group.decode("an entry", &entry.data)?)).collect()
 }
 
 /// A stream of entries: so many in memory as are read at once.

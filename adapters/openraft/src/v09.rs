@@ -1,65 +1,20 @@
 //! Log storage for openraft 0.9 with its feature `storage-v2`.
 
 use std::fmt::Debug;
-use std::marker::PhantomData;
 use std::ops::RangeBounds;
-use std::sync::Arc;
 
 use openraft_09::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft_09::{
     AnyError, LogId, OptionalSend, RaftLogId, RaftLogReader, RaftTypeConfig, StorageError, StorageIOError, Vote,
 };
-use strandlog::{Entry, Wal};
 
 use crate::encoded::Encoded;
-use crate::group::{Group, plain};
-use crate::{COMMITTED, Error, PURGED, READ_BYTES, Result, VOTE};
+use crate::group::plain;
+pub use crate::store::{LogReader, LogStore};
+use crate::{COMMITTED, Error, PURGED, READ_BYTES, VOTE};
 
 type NodeId<C> = <C as RaftTypeConfig>::NodeId;
 type Stored<C, T> = std::result::Result<T, StorageError<NodeId<C>>>;
-
-/// One raft group in a [`Wal`]: its [`RaftLogStorage`].
-///
-/// One group must have one `LogStore`; its readers may be many.
-#[derive(Debug)]
-pub struct LogStore<C> {
-    group: Arc<Group>,
-    types: PhantomData<fn() -> C>,
-}
-
-/// Reads one group's log beside its [`LogStore`].
-#[derive(Debug)]
-pub struct LogReader<C> {
-    group: Arc<Group>,
-    types: PhantomData<fn() -> C>,
-}
-
-impl<C> LogStore<C> {
-    /// The storage of `group`, as the log holds it: blank when it does not. The group is the replica's id in the log.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`] when the log lost something of this group, which then must not take part: what it promised may be gone.
-    pub fn new(wal: Arc<Wal>, group: u64) -> Result<Self> {
-        Ok(Self { group: Arc::new(Group::open(wal, group)?), types: PhantomData })
-    }
-
-    /// The group.
-    pub fn group(&self) -> u64 {
-        self.group.id()
-    }
-
-    /// A reader of this group.
-    pub fn reader(&self) -> LogReader<C> {
-        LogReader { group: Arc::clone(&self.group), types: PhantomData }
-    }
-}
-
-impl<C> Clone for LogReader<C> {
-    fn clone(&self) -> Self {
-        Self { group: Arc::clone(&self.group), types: PhantomData }
-    }
-}
 
 impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     type LogReader = LogReader<C>;
@@ -142,16 +97,14 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        decode_all::<C>(&self.group, self.group.read(&plain(&range))).map_err(reading::<C>)
+        let entries = self.group.read(&plain(&range)).map_err(reading::<C>)?;
+        self.group.decode_all(&entries).map_err(reading::<C>)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Stored<C, Vec<C::Entry>> {
-        decode_all::<C>(&self.group, self.group.read_some(&(start..end), READ_BYTES)).map_err(reading::<C>)
+        let entries = self.group.read_some(&(start..end), READ_BYTES).map_err(reading::<C>)?;
+        self.group.decode_all(&entries).map_err(reading::<C>)
     }
-}
-
-fn decode_all<C: RaftTypeConfig>(group: &Group, entries: Result<Vec<Entry>>) -> Result<Vec<C::Entry>> {
-    entries?.iter().map(|entry| group.decode("an entry", &entry.data)).collect()
 }
 
 fn reading<C: RaftTypeConfig>(error: Error) -> StorageError<NodeId<C>> {

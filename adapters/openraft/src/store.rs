@@ -1,0 +1,53 @@
+//! The storage of a group and its readers. Both versions of openraft have their traits on them.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use strandlog::Wal;
+
+use crate::Result;
+use crate::group::Group;
+
+/// One raft group in a [`Wal`]: openraft's `RaftLogStorage`.
+///
+/// One group must have one `LogStore`; its readers may be many.
+#[derive(Debug)]
+pub struct LogStore<C> {
+    pub(crate) group: Arc<Group>,
+    types: PhantomData<fn() -> C>,
+}
+
+/// Reads one group's log beside its [`LogStore`].
+#[derive(Debug)]
+pub struct LogReader<C> {
+    pub(crate) group: Arc<Group>,
+    types: PhantomData<fn() -> C>,
+}
+
+impl<C> LogStore<C> {
+    /// The storage of `group`, as the log holds it: blank when it does not. The group is the replica's id in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`](crate::Error::Damaged) when the log lost something of this group, which then must not take part: what it
+    /// promised may be gone.
+    pub fn new(wal: Arc<Wal>, group: u64) -> Result<Self> {
+        Ok(Self { group: Arc::new(Group::open(wal, group)?), types: PhantomData })
+    }
+
+    /// The group.
+    pub fn group(&self) -> u64 {
+        self.group.id()
+    }
+
+    /// A reader of this group.
+    pub fn reader(&self) -> LogReader<C> {
+        LogReader { group: Arc::clone(&self.group), types: PhantomData }
+    }
+}
+
+impl<C> Clone for LogReader<C> {
+    fn clone(&self) -> Self {
+        Self { group: Arc::clone(&self.group), types: PhantomData }
+    }
+}
