@@ -76,7 +76,7 @@ impl Desk {
                 self.model.apply(&ops);
                 self.accepted += 1;
             }
-            Err(Error::Full(_) | Error::Busy { .. }) => self.refused += 1,
+            Err(Error::Full(_) | Error::Busy { .. } | Error::BatchTooLarge { .. }) => self.refused += 1,
             Err(error) => panic!("{ops:?}: {error}"),
         }
     }
