@@ -394,6 +394,10 @@ fn an_append_that_begins_runs_reserves_for_their_ends() {
         accepted.is_ok()
     });
     assert!(most.is_some_and(|pairs| pairs > 15), "{most:?}");
+    // Out of the segment that is being written.
+    for n in 0..60 {
+        wal.commit(Batch::new().put(2, b"k", &[n; 2000])).expect("state");
+    }
     wal.checkpoint().expect("cleaned");
     assert!(wal.stats().settled_entries > 15, "{:#?}", wal.stats());
     assert_sound(&wal, "settled");
