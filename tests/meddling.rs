@@ -31,12 +31,6 @@ impl std::fmt::Debug for Meddled {
     }
 }
 
-impl std::fmt::Debug for Meddled {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Meddled").finish_non_exhaustive()
-    }
-}
-
 /// Who comes: batches that need no write by themselves.
 struct Caller {
     wal: Weak<Wal>,

@@ -33,7 +33,7 @@ impl Shape {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Work {
     pub rng: StdRng,
     pub shape: Shape,
