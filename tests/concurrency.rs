@@ -492,11 +492,8 @@ fn many_who_find_the_log_full_at_once_all_get_through() {
                     start.wait();
                     for i in 1..=3 {
                         let b = append(replica, i);
-                        let outcome = if tasks {
-                            block_on(async { wal.submit_async(b).await?.await })
-                        } else {
-                            wal.commit(b)
-                        };
+                        let outcome =
+                            if tasks { block_on(async { wal.submit_async(b).await?.await }) } else { wal.commit(b) };
                         outcome.unwrap_or_else(|e| panic!("replica {replica}, entry {i}: {e}: {:#?}", wal.stats()));
                     }
                 });

@@ -176,5 +176,8 @@ fn what_is_reserved_is_there_whatever_comes_between_two_writes_of_the_cleaner() 
     });
     let (accepted, refused, settled) = counts.into_inner().expect("alive");
     support::tally(&[("accepted", accepted), ("refused", refused), ("settled", settled)]);
-    assert!(refused * 50 > accepted && settled > accepted / 50, "{accepted} accepted, {refused} refused, {settled} settled");
+    assert!(
+        refused * 50 > accepted && settled > accepted / 50,
+        "{accepted} accepted, {refused} refused, {settled} settled"
+    );
 }

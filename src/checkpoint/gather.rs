@@ -176,7 +176,9 @@ impl Engine {
                 continue;
             }
             pledged.push(Arc::clone(&moving.cell));
-            if matches!(fate, Fate::SettleAll) && moving.entries.iter().any(|e| e.loc.lsn(self.head()) >= self.durable()) {
+            if matches!(fate, Fate::SettleAll)
+                && moving.entries.iter().any(|e| e.loc.lsn(self.head()) >= self.durable())
+            {
                 self.sync()?;
             }
             bytes += size;
@@ -252,7 +254,8 @@ impl Engine {
     fn divided(&self, state: &ReplicaState, group: &Group) -> (Demand, Demand) {
         let head = self.head();
         let term_runs = state.terms.len() as u64;
-        let (mut part, mut rest) = (Demand { term_runs, ..Demand::default() }, Demand { term_runs, ..Demand::default() });
+        let (mut part, mut rest) =
+            (Demand { term_runs, ..Demand::default() }, Demand { term_runs, ..Demand::default() });
         for span in state.places.spans() {
             let mut before = None;
             for &loc in span.locs() {

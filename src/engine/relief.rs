@@ -170,7 +170,8 @@ mod tests {
         let options = Wal::options().segment_size(SEGMENT as u32).chunk_size(4096).placement(Placement::Journal);
         let wal = options.background(false).open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
         for i in 1..=170 {
-            wal.commit(Batch::new().append(i % 10, &[(i.div_ceil(10), 1, [7; 3000])])).unwrap_or_else(|e| panic!("{i}: {e}"));
+            wal.commit(Batch::new().append(i % 10, &[(i.div_ceil(10), 1, [7; 3000])]))
+                .unwrap_or_else(|e| panic!("{i}: {e}"));
         }
         wal
     }
@@ -186,7 +187,11 @@ mod tests {
         let before = wal.stats();
         assert!(wal.engine.make_room_for(Lack::Chunks(spare(&wal))).expect("no error"));
         let same = wal.stats();
-        assert_eq!((same.settled_bytes, same.journal_segments), (before.settled_bytes, before.journal_segments), "it was there");
+        assert_eq!(
+            (same.settled_bytes, same.journal_segments),
+            (before.settled_bytes, before.journal_segments),
+            "it was there"
+        );
         let mut settled = 0;
         while settled == 0 {
             let (lack, before) = (spare(&wal) + 1, wal.stats());

@@ -322,7 +322,11 @@ mod tests {
         assert_eq!(price(2 * 65_536, 0), (2, 10 + 2 * 128));
         assert_eq!(price(2 * 65_536 + 1, 0), (3, 10 + 3 * 128));
         let spans = |spans| Demand { weight: 65_536 - 2 * 4992, spans, ..Demand::default() }.chunks(65_536);
-        assert_eq!([0, 1, 2, 3, 4].map(spans), [1, 1, 1, 1, 2], "a block and a header where a run ends, and a fifth of it");
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(spans),
+            [1, 1, 1, 1, 2],
+            "a block and a header where a run ends, and a fifth of it"
+        );
         let demand = Demand { weight: 0, journal_bytes: 0, meta_bytes: 10, term_runs: 1, spans: 0, pledged: None };
         let nothing = accounts.price(Charge::default(), demand);
         assert_eq!(nothing, Charge { chunks: 0, carried: 10 });
@@ -354,7 +358,8 @@ mod tests {
         let (mut own, mut others) = Default::default();
         accounts.settle(&mut own, Charge { chunks: 0, carried: 300 });
         accounts.settle(&mut others, Charge { chunks: 0, carried: 700 });
-        let demand = |bytes| Demand { weight: 100, journal_bytes: bytes, meta_bytes: 50, spans: 1, ..Demand::default() };
+        let demand =
+            |bytes| Demand { weight: 100, journal_bytes: bytes, meta_bytes: 50, spans: 1, ..Demand::default() };
         assert_eq!(accounts.price(own, demand(250)), own);
         assert_eq!(accounts.price(own, demand(100)), Charge { chunks: 0, carried: 150 });
         assert_eq!(accounts.price(own, demand(251)).chunks, 1);
