@@ -230,7 +230,11 @@ impl Engine {
                 let key = batch.bytes_of(key);
                 let (now, was_out) = {
                     let state = t.cell.lock();
-                    (state.keys.cost(key), matches!(state.keys.get(key), Some(Value::Out(_))))
+                    match state.keys.get(key) {
+                        // As a new one of its length, which may cost a little more than that one does: else it would seem to grow.
+                        Some(Value::Out(piece)) => (value_cost(key, piece.desc.payload_bytes()), true),
+                        _ => (state.keys.cost(key), false),
+                    }
                 };
                 let new = value_cost(key, value.len);
                 t.demand.meta_bytes += new.saturating_sub(now);

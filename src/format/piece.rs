@@ -79,6 +79,11 @@ pub struct PieceDesc {
 }
 
 impl PieceDesc {
+    /// Payload in bytes, of all entries that it physically holds.
+    pub fn payload_bytes(&self) -> usize {
+        u64::from(self.bytes).saturating_sub(self.overhead()) as usize
+    }
+
     /// Index of the last entry that was not overwritten; `first - 1` when none is left.
     pub fn last(&self) -> u64 {
         (self.first.wrapping_sub(1)).wrapping_add(u64::from(self.count))
