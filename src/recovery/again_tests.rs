@@ -24,7 +24,9 @@ const ENDS_AT: usize = 2;
 /// Two live segments, and one that is past.
 fn journal() -> Journal {
     let journal = Journal::new(SEGMENT, &SLABS);
-    (0..ENDS_AT).for_each(|at| drop(journal.put(SLAB, LAST, Frame::small(at))));
+    for at in 0..ENDS_AT {
+        journal.put(SLAB, LAST, Frame::small(at));
+    }
     journal.put(SLABS[0], TAIL, Frame::small(0));
     journal.put(SLABS[2], TAIL - 1, Frame::small(0));
     journal
@@ -75,6 +77,19 @@ fn a_journal_that_was_seen_whole_shows_no_more_and_what_is_accounted_for_is_not_
 }
 
 #[test]
+fn where_every_slab_is_live_only_the_end_is_looked_at() {
+    let journal = Journal::new(SEGMENT, &SLABS[..2]);
+    journal.put(SLABS[0], TAIL, Frame::small(0));
+    for at in 0..ENDS_AT {
+        journal.put(SLAB, LAST, Frame::small(at));
+    }
+    let scan = journal.scan();
+    assert!(!more_than(&scan, &journal));
+    journal.put(SLAB, LAST, Frame::small(ENDS_AT));
+    assert!(more_than(&scan, &journal));
+}
+
+#[test]
 fn a_frame_behind_the_end_is_noticed_if_it_is_the_next_one_and_whole() {
     // One that the scan did not see.
     let journal = journal();
@@ -103,7 +118,9 @@ fn a_frame_behind_the_end_is_noticed_if_it_is_the_next_one_and_whole() {
 fn behind_a_segment_that_is_full_only_fronts_are_looked_at() {
     let journal = Journal::new(SEGMENT, &SLABS);
     let blocks = SEGMENT / BLOCK;
-    (0..blocks).for_each(|at| drop(journal.put(SLAB, TAIL, Frame::small(at))));
+    for at in 0..blocks {
+        journal.put(SLAB, TAIL, Frame::small(at));
+    }
     let scan = journal.scan();
     let full = |journal: &Journal| {
         let walk = ended_at(blocks, TAIL);
@@ -160,7 +177,7 @@ fn a_front_older_than_what_was_seen_behind_it_or_of_a_segment_that_is_not_believ
     assert!(!more_than(&scan, &journal), "the slab lives a later life");
     let [.., last] = &mut scan.slabs[..] else { panic!("{scan:?}") };
     assert_eq!(last.slab, SLABS[3]);
-    *last = SlabScan { slab: SLABS[3], seq: LAST, frames: Vec::new() };
+    *last = SlabScan { slab: SLABS[3], seq: TAIL - 1, frames: Vec::new() };
     assert!(more_than(&scan, &journal));
     // Two slabs claimed that number: a salvage has left both out.
     scan.disbelieved = vec![LAST + 1];
@@ -187,7 +204,9 @@ fn of_many_slabs_every_front_is_looked_at() {
         journal.disk.poke(journal.offset(slab, 0), &[0; BLOCK]);
     }
     // In two parts, of four.
-    [0, 21].map(|slab| journal.put(slab, LAST + 1, Frame::small(0)));
+    for slab in [0, 21] {
+        journal.put(slab, LAST + 1, Frame::small(0));
+    }
     assert!(look().expect("readable"));
     let front = journal.offset(13, 0);
     journal.disk.fail_reads(front..front + 1, EIO);
@@ -198,8 +217,7 @@ fn of_many_slabs_every_front_is_looked_at() {
 #[test]
 fn what_cannot_be_read_the_second_time_is_an_error_and_no_end() {
     let unreadable = |journal: &Journal, scan: &Scan, slab: u32, block: usize| {
-        let from = journal.offset(slab, block);
-        journal.disk.fail_reads(from..from + 1, EIO);
+        journal.disk.fail_reads(journal.offset(slab, block)..journal.offset(slab, block + 1), EIO);
         let failed = look(scan, journal);
         assert!(matches!(failed, Err(Error::Io { .. })), "block {block} of slab {slab}: {failed:?}");
         journal.disk.heal_reads();

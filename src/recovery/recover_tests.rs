@@ -181,10 +181,14 @@ fn a_snapshot_is_believed_by_the_next_who_writes_and_tolerates_a_torn_end_and_by
     };
     for mode in MODES {
         for read_only in [false, true] {
-            let disk = log();
-            open(&disk, options()).expect("opened").close().expect("closed");
+            let open = |disk: &Arc<SimDisk>, options: Options| {
+                options.open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("opened")
+            };
+            let disk = Arc::new(log());
+            open(&disk, options()).close().expect("closed");
+            let disk = Arc::new(disk.restart());
             let (epoch, closed) = named(&disk);
-            let wal = open(&disk, options().recovery_mode(mode).read_only(read_only)).expect("opened");
+            let wal = open(&disk, options().recovery_mode(mode).read_only(read_only));
             let trusted = mode == RecoveryMode::TolerateTornTail && !read_only;
             assert_eq!((closed, wal.stats().opened_by_snapshot), (true, trusted.into()), "{mode:?} {read_only}");
             // A salvage writes nothing, whoever asks for it.

@@ -74,10 +74,10 @@ fn a_head_is_read_back_and_refused_where_it_contradicts_its_superblock_or_itself
         "a chain's slab"
     );
     assert!(!read(&|h| h.segments[1].0 = LIVE[0]), "one segment twice");
-    assert!(!read(&|h| drop(h.segments.remove(0))), "it does not begin with the tail");
-    assert!(!read(&|h| drop(h.segments.pop())), "it does not end with the last frame's segment");
+    assert!(!read(&|h| _ = h.segments.remove(0)), "it does not begin with the tail");
+    assert!(!read(&|h| _ = h.segments.pop()), "it does not end with the last frame's segment");
     assert!(!read(&|h| h.segments.clear()));
-    assert!(read(&|h| drop(h.segments.remove(1))), "what is live is what it says");
+    assert!(read(&|h| _ = h.segments.remove(1)), "what is live is what it says");
     // The superblock names another frame: of another segment, or another place.
     assert_eq!([SEGMENT, BLOCK as u64].map(|off| decoded_head(&head(), self::last().lsn - off)), [None, None]);
 }
