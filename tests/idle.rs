@@ -134,27 +134,6 @@ fn a_batch_of_many_idle_replicas_that_does_not_wait_lets_the_journal_grow() {
     assert!(stats.journal_segments > before.journal_segments, "{stats:#?}");
 }
 
-/// The very first batch: nothing before it has asked for growth, nor does anything else while it is tried again.
-#[test]
-fn a_first_batch_of_many_idle_replicas_that_does_not_wait_asks_for_the_journal_to_grow() {
-    let wal = open(small(Placement::Auto).background(true), &Arc::new(SimDisk::new(6 << 20)));
-    let before = wal.stats();
-    let mut batch = Batch::new();
-    for replica in 1..=110 {
-        batch.append(replica, &[(1, 1, payload(replica, 1, 1, 400))]);
-    }
-    let refused = wal.try_submit(&mut batch).expect_err("more than three quarters of what so small a journal carries");
-    assert!(matches!(refused, Error::Busy { .. }), "{refused}");
-    let mut busy = 0;
-    while let Err(error) = wal.try_submit(&mut batch) {
-        assert!(matches!(error, Error::Busy { .. }) && busy < 10_000, "{busy}: {error}: {:#?}", wal.stats());
-        busy += 1;
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    let stats = wal.stats();
-    assert!(stats.reserved_chunks == 0 && stats.journal_segments > before.journal_segments, "{stats:#?}");
-}
-
 /// Metadata up to the budget, so that one segment after the other is full of it.
 fn full_of_metadata(options: Options, capacity: u64) -> (Arc<SimDisk>, Wal, u64) {
     let disk = Arc::new(SimDisk::new(capacity));

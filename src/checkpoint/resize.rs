@@ -195,9 +195,9 @@ mod tests {
         let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
         let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
         let engine = &wal.engine;
-        let free = || engine.pool.lock().free();
-        let may_grow = || engine.seq.lock().accounts.may_grow(free());
-        assert!(!engine.take_slabs(1, free()).expect("nothing to write"), "all are to be left");
+        let spare = || engine.pool.lock().free() - engine.value_reserve;
+        let may_grow = || engine.seq.lock().accounts.may_grow(spare());
+        assert!(!engine.take_slabs(1, spare()).expect("nothing to write"), "all are to be left");
         assert!(may_grow() && engine.take_slabs(1, 0).expect("written"));
         while engine.take_slabs(1, 0).expect("written") {}
         assert!(!may_grow());

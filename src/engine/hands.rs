@@ -102,3 +102,73 @@ impl Hands {
         self.work.notify_all();
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::disk::sim::{EIO, Fault, SimDisk};
+    use crate::disk::{AlignedBuf, BLOCK};
+
+    fn frame(byte: u8) -> Arc<FrameMem> {
+        Arc::new(FrameMem { lsn: 0, buf: AlignedBuf::from([byte; BLOCK].as_slice()) })
+    }
+
+    fn holds(disk: &SimDisk, offset: u64, byte: u8) -> bool {
+        let mut block = [0; BLOCK];
+        disk.read_at(offset, &mut block).expect("readable");
+        block == [byte; BLOCK]
+    }
+
+    #[test]
+    fn no_more_is_given_than_hands_rest_and_who_gave_what_nobody_took_writes_it() {
+        let (hands, disk) = (Hands::default(), SimDisk::new(1 << 20));
+        assert!(hands.give(0, &frame(1)).is_none(), "there is nobody");
+        hands.queue.lock().idle = 2;
+        let [a, b] = [(0, 2), (8192, 3)].map(|(offset, byte)| hands.give(offset, &frame(byte)).expect("two rest"));
+        assert!(hands.give(0, &frame(4)).is_none(), "as many are waited for as there are");
+        hands.finish(&b, &disk).expect("written");
+        assert!(holds(&disk, 0, 0) && holds(&disk, 8192, 3), "each its own");
+        disk.fail_at(disk.events(), Fault::Error(EIO));
+        assert_eq!(hands.finish(&a, &disk).map_err(|e| e.raw_os_error()), Err(Some(EIO)));
+        hands.stop();
+        assert!(hands.give(0, &frame(5)).is_none(), "stopped");
+    }
+
+    #[test]
+    fn a_hand_writes_what_it_is_given_tells_how_that_went_and_rests_until_it_is_stopped() {
+        let (hands, disk) = (Hands::default(), SimDisk::new(1 << 20));
+        thread::scope(|scope| {
+            let hand = scope.spawn(|| hands.run(&disk));
+            // Bounded, so that a hand that never comes is a failure; nothing depends on how long it takes.
+            let becomes = |what: &dyn Fn() -> bool| {
+                (0..20_000).any(|_| {
+                    let done = what();
+                    if !done {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    done
+                })
+            };
+            let give = |offset, byte| {
+                let rests = becomes(&|| hands.queue.lock().idle == 1);
+                let job = hands.give(offset, &frame(byte)).filter(|_| rests)?;
+                // Taken: whoever gave it only waits.
+                becomes(&|| hands.queue.lock().jobs.is_empty()).then(|| hands.finish(&job, &disk))
+            };
+            let written = [(4096, 2), (8192, 3)].map(|(offset, byte)| give(offset, byte).map(|r| r.is_ok()));
+            disk.fail_at(disk.events(), Fault::Error(EIO));
+            let failed = give(0, 4).map(|r| r.map_err(|e| e.raw_os_error()));
+            let rests = becomes(&|| hands.queue.lock().idle == 1);
+            hands.stop();
+            let ended = becomes(&|| hand.is_finished());
+            // Whatever happened: it must not wait for ever.
+            hands.queue.lock().stop = true;
+            hands.work.notify_all();
+            assert_eq!((written, failed), ([Some(true); 2], Some(Err(Some(EIO)))));
+            assert!(rests && ended && holds(&disk, 4096, 2) && holds(&disk, 8192, 3) && holds(&disk, 0, 0));
+        });
+    }
+}

@@ -236,7 +236,29 @@ impl Engine {
 mod tests {
     use super::Arc;
     use crate::disk::sim::SimDisk;
-    use crate::{Batch, Wal};
+    use crate::{Batch, Error, Wal};
+
+    /// The very first batch: nothing before it has asked for growth, nor does anything else while it is tried again.
+    #[test]
+    fn who_does_not_wait_has_the_journal_grown_for_the_next_attempt() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096);
+        let wal = options.open_disk(Arc::new(SimDisk::new(6 << 20))).expect("formatted");
+        let before = wal.stats();
+        // Small replicas, together more than three quarters of what so small a journal carries.
+        let mut batch = Batch::new();
+        for replica in 1..=97 {
+            batch.append(replica, &[(1, 1, [7; 400])]);
+        }
+        let mut attempts = 0;
+        while let Err(error) = wal.try_submit(&mut batch) {
+            assert!(matches!(error, Error::Busy { .. }) && attempts < 10_000, "{attempts}: {error}");
+            attempts += 1;
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let stats = wal.stats();
+        assert!(attempts > 0 && stats.journal_segments > before.journal_segments, "{attempts}: {stats:#?}");
+        assert_eq!(stats.reserved_chunks, 0, "no small replica takes a chunk while the journal can grow");
+    }
 
     #[test]
     fn a_lazy_batch_asks_for_no_write_until_half_the_queue_is_lazy() {

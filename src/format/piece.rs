@@ -81,7 +81,7 @@ pub struct PieceDesc {
 impl PieceDesc {
     /// Payload in bytes, of all entries that it physically holds.
     pub fn payload_bytes(&self) -> usize {
-        u64::from(self.bytes).saturating_sub(self.overhead()) as usize
+        u64::from(self.bytes).saturating_sub(self.payload_start()) as usize
     }
 
     /// Index of the last entry that was not overwritten; `first - 1` when none is left.
