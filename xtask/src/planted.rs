@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 30] = [
+const TARGETS: [&str; 31] = [
     "lib",
     "smoke",
     "in_flight",
@@ -73,6 +73,7 @@ const TARGETS: [&str; 30] = [
     "model",
     "space",
     "full",
+    "meddling",
     SHUTTLE,
     "small_worlds",
     "large_worlds",
