@@ -306,6 +306,34 @@ mod tests {
         assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
     }
 
+    /// Truncated meanwhile, they are settled all the same, into chunks that nobody else has got; what is appended finds its own.
+    #[test]
+    fn what_is_pledged_stays_so_until_it_is_taken_whatever_becomes_of_the_entries() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        for i in 1..=60 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+        }
+        let engine = &wal.engine;
+        let mut group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        let cell = engine.registry.get(1).expect("there");
+        let (moving, _) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
+        let reserved = || engine.seq.lock().accounts.reserved();
+        let pledged = cell.lock().pledge.as_ref().expect("pledged").chunks;
+        assert!(pledged > 10 && reserved() == pledged, "{pledged}");
+        wal.commit(Batch::new().append(1, &[(61, 1, [1; 3000])])).expect("room");
+        assert!(reserved() > pledged, "what comes is not theirs");
+        wal.commit(Batch::new().truncate_prefix(1, 62)).expect("room");
+        let (held, free) = (reserved(), engine.pool.lock().free());
+        assert!(held >= pledged, "{held} of {pledged}");
+        let mut tail = None;
+        let taken = engine.take_pledged(&moving, 1, &mut tail).expect("it was pledged");
+        assert_eq!((engine.pool.lock().free(), reserved()), (free - 1, held - 1), "reserved no more, and not free");
+        engine.pool.lock().give_back(&taken, &engine.pins);
+        assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+        assert_eq!((engine.pool.lock().free(), reserved()), (free, 0), "none of it is alive: all is given back");
+    }
+
     /// What was settled in parts, each behind the one before, takes hardly more room than at once.
     #[test]
     fn parts_fill_the_chunk_that_the_part_before_began() {

@@ -176,7 +176,7 @@ impl Engine {
 
     /// Room for a piece, behind the one before if it fits there. What it takes is no longer reserved: **in one step**, so that who comes
     /// meanwhile finds neither too much nor too little.
-    fn take_pledged(&self, moving: &Moving, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
+    pub(super) fn take_pledged(&self, moving: &Moving, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
         let mut s = self.seq.lock();
         let mut state = moving.cell.lock();
         let (extents, taken) = {

@@ -368,3 +368,40 @@ impl Engine {
         Error::Full(report)
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::Wal;
+    use crate::disk::sim::SimDisk;
+
+    /// A run that does not adjoin begins a piece of its own: that is asked for before it is taken.
+    #[test]
+    fn an_append_behind_what_lies_in_the_chain_asks_for_all_that_it_is_charged() {
+        let log = || {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10);
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            wal.commit(Batch::new().append(1, &[(1, 1, [1; 3000])])).expect("room");
+            wal.commit(Batch::new().append(1, &[(2, 1, [2; 10_000])])).expect("room");
+            wal
+        };
+        let append = |wal: &Wal| wal.commit(Batch::new().append(1, &[(3, 1, [3; 100])]));
+        let reserved = |wal: &Wal| wal.stats().reserved_chunks;
+        let asks = {
+            let wal = log();
+            let before = reserved(&wal);
+            append(&wal).expect("room");
+            reserved(&wal) - before
+        };
+        assert!(asks > 0);
+        for spare in [asks - 1, asks] {
+            let wal = log();
+            {
+                let mut s = wal.engine.seq.lock();
+                let all = wal.engine.pool.lock().free() - wal.engine.value_reserve - s.accounts.reserved();
+                s.accounts.settle(&mut Charge::default(), Charge { chunks: all - spare, carried: 0 });
+            }
+            assert_eq!(append(&wal).is_ok(), spare == asks, "{spare} of {asks}");
+        }
+    }
+}
