@@ -61,6 +61,10 @@ impl Engine {
 
     /// Frees the oldest segments, if there is `more` to free. Answers how many; 0 also where there is no room to clean them.
     fn clean_next(&self, more: &impl Fn(&Sequencer) -> bool) -> Result<u64> {
+        // Whoever stopped the log has waited for the group before, and for none that is begun now.
+        if let Some(why) = &self.seq.lock().stopped {
+            return Err(why.clone());
+        }
         let Some((group, behind)) = self.next_group(more) else { return Ok(0) };
         if self.durable() < behind {
             self.sync()?;
