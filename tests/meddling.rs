@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, Weak};
 
 use rand::Rng;
+use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
-use strandlog::disk::{Disk, DiskInfo, Map};
 use strandlog::{Error, Placement, Wal};
 
 use support::model::{Model, batch};
@@ -98,9 +98,7 @@ impl Meddled {
 }
 
 impl Disk for Meddled {
-    fn len(&self) -> u64 {
-        Disk::len(&*self.disk)
-    }
+    support::passed_on!();
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
         self.disk.read_at(offset, buf)
     }
@@ -115,15 +113,6 @@ impl Disk for Meddled {
     fn flush(&self) -> std::io::Result<()> {
         self.pass();
         self.disk.flush()
-    }
-    fn map(&self) -> Option<Arc<Map>> {
-        None
-    }
-    fn info(&self) -> DiskInfo {
-        self.disk.info()
-    }
-    fn release(&self) {
-        self.disk.release();
     }
 }
 

@@ -5,8 +5,8 @@ mod support;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
-use strandlog::disk::{Disk, DiskInfo, Map};
 use strandlog::{Batch, Error, Options, Placement, Wal};
 
 use support::model::{Model, Op, Oracle, batch};
@@ -47,9 +47,7 @@ impl std::fmt::Debug for Between {
 }
 
 impl Disk for Between {
-    fn len(&self) -> u64 {
-        Disk::len(&*self.disk)
-    }
+    support::passed_on!();
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.call();
         self.disk.read_at(offset, buf)
@@ -71,15 +69,6 @@ impl Disk for Between {
             self.call();
         }
         self.disk.flush()
-    }
-    fn map(&self) -> Option<Arc<Map>> {
-        None
-    }
-    fn info(&self) -> DiskInfo {
-        self.disk.info()
-    }
-    fn release(&self) {
-        self.disk.release();
     }
 }
 

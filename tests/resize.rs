@@ -5,8 +5,8 @@ mod support;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
-use strandlog::disk::{Disk, DiskInfo, Map};
 use strandlog::{Batch, Error, Placement, Wal};
 
 use support::{assert_sound, open, payload, small};
@@ -26,9 +26,7 @@ impl std::fmt::Debug for Watched {
 }
 
 impl Disk for Watched {
-    fn len(&self) -> u64 {
-        Disk::len(&*self.disk)
-    }
+    support::passed_on!();
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.disk.read_at(offset, buf)
     }
@@ -45,15 +43,6 @@ impl Disk for Watched {
     }
     fn flush(&self) -> io::Result<()> {
         self.disk.flush()
-    }
-    fn map(&self) -> Option<Arc<Map>> {
-        None
-    }
-    fn info(&self) -> DiskInfo {
-        self.disk.info()
-    }
-    fn release(&self) {
-        self.disk.release();
     }
 }
 

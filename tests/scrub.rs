@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
-use strandlog::disk::{Disk, DiskInfo, Map};
 use strandlog::{Batch, Damage, Error, Lost, Options, Placement, Scrubbed, Wal};
 
 use support::{PLACEMENTS, assert_sound, open, payload, small};
@@ -246,9 +246,7 @@ impl std::fmt::Debug for Watched {
 }
 
 impl Disk for Watched {
-    fn len(&self) -> u64 {
-        Disk::len(&*self.disk)
-    }
+    support::passed_on!();
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
         if (offset..offset + buf.len() as u64).contains(&self.place) {
             let n = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
@@ -268,15 +266,6 @@ impl Disk for Watched {
     }
     fn flush(&self) -> std::io::Result<()> {
         self.disk.flush()
-    }
-    fn map(&self) -> Option<Arc<Map>> {
-        None
-    }
-    fn info(&self) -> DiskInfo {
-        self.disk.info()
-    }
-    fn release(&self) {
-        self.disk.release();
     }
 }
 

@@ -234,6 +234,20 @@ mod tests {
         engine.seq.lock().segments.free = kept;
     }
 
+    /// A close waits for the group that is being cleaned; the disk is let go behind it.
+    #[test]
+    fn no_group_is_begun_in_a_log_that_was_closed() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(disk.clone()).expect("formatted");
+        fill(&wal, 60);
+        wal.close().expect("closed");
+        let events = disk.events();
+        let refused = wal.engine.clean_oldest(u64::MAX);
+        assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+        assert_eq!(disk.events(), events);
+    }
+
     /// Written anew before that, and cut, the log would begin with a segment that is not there.
     #[test]
     fn a_cleaned_segment_is_free_when_a_durable_frame_names_the_next_one_and_not_before() {

@@ -133,10 +133,11 @@ impl Engine {
                 }
             }
         }
+        let mut cleaner = self.cleaner.lock();
         if !made {
-            self.cleaner.lock().relief.hopeless = request;
+            cleaner.relief.hopeless = request;
         }
-        self.cleaner.lock().relief.served = request;
+        cleaner.relief.served = request;
     }
 }
 

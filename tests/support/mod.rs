@@ -14,6 +14,27 @@ use strandlog::disk::sim::SimDisk;
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use strandlog::{Bytes, Options, Placement, Wal};
 
+/// What a disk that stands in front of a [`SimDisk`], its `disk`, leaves to it. It cannot be mapped: whoever reads comes to it.
+#[allow(unused_macros)]
+macro_rules! passed_on {
+    () => {
+        fn len(&self) -> u64 {
+            strandlog::disk::Disk::len(&*self.disk)
+        }
+        fn map(&self) -> Option<std::sync::Arc<strandlog::disk::Map>> {
+            None
+        }
+        fn info(&self) -> strandlog::disk::DiskInfo {
+            self.disk.info()
+        }
+        fn release(&self) {
+            self.disk.release();
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use passed_on;
+
 pub const PLACEMENTS: [Placement; 3] = [Placement::Auto, Placement::Journal, Placement::Chain];
 
 /// Small chunks and segments: every path is reached soon.

@@ -1,0 +1,129 @@
+//! The superblocks: which of two is believed, and what becomes of the other.
+
+use super::{Found, read_superblock};
+use crate::disk::sim::{EventKind, SimDisk};
+use crate::disk::{AlignedBuf, Disk};
+use crate::error::Error;
+use crate::format::piece::Extent;
+use crate::format::superblock::{LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock};
+use crate::options::Options;
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+const SEGMENT: u64 = 64 << 10;
+const CAPACITY: u64 = 4 << 20;
+
+fn superblock() -> Superblock {
+    Options::default().chunk_size(16 << 10).segment_size(SEGMENT as u32).geometry([1; 16], CAPACITY).expect("sound")
+}
+
+/// A disk with these copies of the superblock; `None`: rotten.
+fn with_superblocks(epochs: [Option<u64>; 2]) -> SimDisk {
+    let disk = SimDisk::new(CAPACITY);
+    for (offset, epoch) in SUPERBLOCK_OFFSETS.into_iter().zip(epochs) {
+        let sb = Superblock { epoch: epoch.unwrap_or(9), ..superblock() };
+        let mut bytes = AlignedBuf::from(sb.encode().as_slice());
+        if epoch.is_none() {
+            bytes.as_mut_slice()[20] ^= 1;
+        }
+        disk.write_durable_at(offset, bytes.as_slice()).expect("room");
+    }
+    disk
+}
+
+fn epochs_on(disk: &dyn Disk) -> [Option<u64>; 2] {
+    SUPERBLOCK_OFFSETS.map(|offset| {
+        let mut bytes = vec![0; SUPERBLOCK_BYTES];
+        disk.read_at(offset, &mut bytes).expect("there");
+        Superblock::decode(&bytes, disk.len()).ok().map(|sb| sb.epoch)
+    })
+}
+
+#[test]
+fn of_two_superblocks_the_newer_is_believed_and_the_other_repaired() {
+    for epochs in [[Some(5), Some(5)], [Some(5), Some(6)], [Some(6), Some(5)], [Some(6), None], [None, Some(6)]] {
+        let newest = epochs.into_iter().flatten().max();
+        let disk = with_superblocks(epochs);
+        let (flushed, written) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (flushes, writes) = (Arc::clone(&flushed), Arc::clone(&written));
+        disk.on_event(move |event| {
+            match event.kind {
+                EventKind::Flush => flushes.fetch_add(1, Ordering::Relaxed),
+                _ => writes.fetch_add(1, Ordering::Relaxed),
+            };
+            None
+        });
+        for read_only in [true, false] {
+            let Ok(Found::Log(sb)) = read_superblock(&disk, read_only) else { panic!("{epochs:?}") };
+            assert_eq!(Some(sb.epoch), newest, "{epochs:?}");
+            assert_eq!(epochs_on(&disk), if read_only { epochs } else { [newest; 2] }, "{epochs:?}");
+        }
+        // The good one is made durable before the other is touched, and neither is touched where both are good.
+        let one = u64::from(epochs != [newest; 2]);
+        assert_eq!((flushed.load(Ordering::Relaxed), written.load(Ordering::Relaxed)), (one, one), "{epochs:?}");
+    }
+    assert!(matches!(read_superblock(&with_superblocks([None; 2]), false), Err(Error::Corrupt { .. })));
+}
+
+/// What is named once only was being named, or forgotten, when the power failed.
+#[test]
+fn a_snapshot_that_one_superblock_does_not_name_is_forgotten_in_both_the_good_one_last() {
+    let snapshot = Snapshot { lsn: SEGMENT, bytes: 100, crc: 7, extents: vec![Extent { block: 500, blocks: 1 }] };
+    let copies = |a: Option<(u64, bool)>, b: Option<(u64, bool)>| {
+        let disk = with_superblocks([a.map(|(epoch, _)| epoch), b.map(|(epoch, _)| epoch)]);
+        for (offset, copy) in SUPERBLOCK_OFFSETS.into_iter().zip([a, b]) {
+            let Some((epoch, true)) = copy else { continue };
+            disk.poke(offset, &Superblock { epoch, snapshot: Some(snapshot.clone()), ..superblock() }.encode());
+        }
+        disk
+    };
+    let named = |disk: &SimDisk| match read_superblock(disk, false) {
+        Ok(Found::Log(sb)) => (sb.epoch, sb.snapshot),
+        other => panic!("no log: {:?}", other.err()),
+    };
+    let both = copies(Some((5, true)), Some((5, true)));
+    let before = both.events();
+    assert_eq!((named(&both), both.events()), ((5, Some(snapshot.clone())), before), "as it was closed");
+    for (a, b, good) in [
+        (Some((5, false)), Some((6, true)), 1),
+        (Some((6, true)), Some((5, false)), 0),
+        (Some((6, true)), None, 0),
+        (None, Some((6, true)), 1),
+    ] {
+        let disk = copies(a, b);
+        assert_eq!(named(&disk), (7, None), "{a:?} {b:?}");
+        assert_eq!((epochs_on(&disk), named(&disk)), ([Some(7); 2], (7, None)));
+        let writes: Vec<u64> = disk.log().iter().filter(|e| e.len > 0).map(|e| e.offset).collect();
+        let order = [SUPERBLOCK_OFFSETS[1 - good], SUPERBLOCK_OFFSETS[good]];
+        assert_eq!(writes[writes.len() - 2..], order, "{a:?} {b:?}: until then it is the only one");
+    }
+    // The newer one names none: the older one's is past.
+    let disk = copies(Some((5, true)), Some((6, false)));
+    assert_eq!((named(&disk), epochs_on(&disk)), ((6, None), [Some(6); 2]));
+}
+
+#[test]
+fn numbers_of_superblocks_end_before_they_overflow() {
+    let of = |epoch| read_superblock(&with_superblocks([Some(epoch); 2]), false);
+    assert!(matches!(of(LAST_EPOCH), Ok(Found::Log(sb)) if sb.epoch == LAST_EPOCH));
+    let beyond = of(LAST_EPOCH + 1);
+    assert!(matches!(beyond, Err(Error::Corrupt { what, .. }) if what.contains("number")), "{:?}", beyond.err());
+}
+
+#[test]
+fn a_file_is_blank_or_too_short_or_spoilt() {
+    let pool = crate::format::POOL_OFFSET;
+    assert!(matches!(read_superblock(&SimDisk::new(pool), false), Ok(Found::Blank)));
+    let short = read_superblock(&SimDisk::new(pool - 4096), false);
+    assert!(
+        matches!(short, Err(Error::Corrupt { what, offset, .. }) if what.contains("shorter") && offset == pool - 4096)
+    );
+    // One copy blank, the other rotten: this was a log.
+    let disk = with_superblocks([None, Some(1)]);
+    disk.write_durable_at(SUPERBLOCK_OFFSETS[1], AlignedBuf::from(vec![0; SUPERBLOCK_BYTES].as_slice()).as_slice())
+        .expect("room");
+    let spoilt = read_superblock(&disk, false);
+    assert!(
+        matches!(spoilt, Err(Error::Corrupt { what, .. }) if !what.contains("blank")),
+        "what is said is of the one that is not blank"
+    );
+}
