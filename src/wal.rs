@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
-use crate::engine::{Engine, HANDS, Mode};
+use crate::engine::{Engine, HANDS, Mode, Submitted};
 use crate::error::{Damage, Error, Result};
 use crate::events::Events;
 use crate::journal::{Sink, Whom};
@@ -95,7 +95,8 @@ impl Wal {
     }
 
     /// As [`Wal::submit`]; `done` is called once with the outcome, in order of LSN, on the thread that wrote the frame. It must be
-    /// short, and what it submits does not wait ([`Error::Busy`]).
+    /// short, and what it submits does not wait ([`Error::Busy`]). Who waits for a batch may be woken before earlier callbacks of the
+    /// same frame: what must come behind a callback is submitted with one, too.
     ///
     /// # Errors
     /// As [`Wal::submit`]; `done` is then not called.
@@ -153,6 +154,20 @@ impl Wal {
         }
         match self.engine.ticket_of(lsn)? {
             Some(ticket) => self.engine.drive(&ticket),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Wal::wait_durable`], without blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Wal::wait_durable`].
+    pub async fn wait_durable_async(&self, lsn: Lsn) -> Result<()> {
+        match self.engine.ticket_of(lsn)? {
+            Some(ticket) => {
+                let submitted = Submitted { lsn, ticket, writer_busy: false };
+                Pending { engine: Arc::clone(&self.engine), submitted }.await.map(drop)
+            }
             None => Ok(()),
         }
     }

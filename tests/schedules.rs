@@ -63,7 +63,10 @@ impl Writer {
                 2 => told_after(wal, block_on(async { wal.submit_async(batch).await?.await })?),
                 3 => {
                     let lsn = wal.submit(batch)?.lsn();
-                    wal.wait_durable(lsn)?;
+                    match rng.random_bool(0.5) {
+                        true => wal.wait_durable(lsn)?,
+                        false => block_on(wal.wait_durable_async(lsn))?,
+                    }
                     told_after(wal, lsn);
                 }
                 4 => match wal.try_submit(batch) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures_channel::oneshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use strandlog::{Batch, Entry, Lsn, Replica, Wal};
@@ -21,6 +22,12 @@ pub(crate) struct Group {
     replica: Replica,
     /// How often the log's end was cut off: what was read meanwhile may be of two logs.
     cuts: AtomicU64,
+}
+
+/// A batch whose callback will say that it is durable.
+struct Submitted {
+    lsn: Lsn,
+    outcome: oneshot::Receiver<strandlog::Result<Lsn>>,
 }
 
 impl Group {
@@ -138,10 +145,9 @@ impl Group {
     /// beside the old end after a power cut it would keep the node from starting.
     pub async fn truncate(&self, end: u64) -> Result<()> {
         let Some(batch) = self.cut(end)? else { return Ok(()) };
-        let pending = self.wal.submit_async(batch).await?;
+        let cut = self.submit(batch).await?;
         self.cuts.fetch_add(1, Ordering::AcqRel);
-        pending.await?;
-        Ok(())
+        self.wait(cut).await
     }
 
     /// The batch that cuts off everything from index `end` on, if there is anything.
@@ -182,7 +188,22 @@ impl Group {
     pub async fn put<T: Serialize>(&self, key: &'static [u8], what: &'static str, value: &T) -> Result<()> {
         let mut batch = Batch::new();
         batch.put(self.id(), key, &self.encode(what, value)?);
-        self.wal.submit_async(batch).await?.await?;
+        let put = self.submit(batch).await?;
+        self.wait(put).await
+    }
+
+    async fn submit(&self, batch: Batch) -> Result<Submitted> {
+        let (told, outcome) = oneshot::channel();
+        let lsn = self.wal.submit_with_async(batch, |outcome| drop(told.send(outcome))).await?;
+        Ok(Submitted { lsn, outcome })
+    }
+
+    /// Waits for the callback. Callbacks come in order: whoever appended before has been told by then. Who waits for the batch itself
+    /// may be woken ahead of them.
+    async fn wait(&self, Submitted { lsn, outcome }: Submitted) -> Result<()> {
+        // A log without threads is written by who waits. How that ends the callback says, too.
+        drop(self.wal.wait_durable_async(lsn).await);
+        outcome.await.unwrap_or(Err(strandlog::Error::Closed))?;
         Ok(())
     }
 
