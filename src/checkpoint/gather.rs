@@ -4,11 +4,13 @@ use bytes::Bytes;
 
 use super::group::Group;
 use crate::engine::Engine;
+use crate::engine::demand;
 use crate::error::Result;
+use crate::format::piece::PieceDesc;
 use crate::format::{BLOCK_BYTES, EntryId};
 use crate::index::{Cell, Loc, ReplicaState, weight};
 use crate::journal::Sequencer;
-use crate::space::{Demand, Pledge, Tail};
+use crate::space::{Demand, Held, Pledge, Tail};
 use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
@@ -147,20 +149,20 @@ impl Engine {
         if part.weight == 0 {
             return None;
         }
-        let (fate, chunks) = self.fate(&s, &state, (part, rest), much);
+        let (fate, held) = self.fate(&s, &state, (part, rest), much);
         let mut moving = self.seen(&cell, &state, group, matches!(fate, Fate::SettleAll));
         if !matches!(fate, Fate::Carry) {
             moving.tail = state.places.take_tail();
             let kept = self.pool.lock().keep(moving.tail);
-            state.pledge = Some(Box::new(Pledge::new(chunks, kept)));
+            state.pledge = Some(Box::new(Pledge::new(held, kept)));
             self.recharge(&mut s, &mut state);
         }
         drop(state);
         Some((moving, fate))
     }
 
-    /// Where what lies in the group goes, of which there is `part`, beside the `rest`; and the chunks that may take.
-    fn fate(&self, s: &Sequencer, state: &ReplicaState, (part, rest): (Demand, Demand), much: bool) -> (Fate, u64) {
+    /// Where what lies in the group goes, of which there is `part`, beside the `rest`; and what that may take.
+    fn fate(&self, s: &Sequencer, state: &ReplicaState, (part, rest): (Demand, Demand), much: bool) -> (Fate, Held) {
         let chunk = self.geo.chunk_bytes.into();
         let (behind, free) = {
             let pool = self.pool.lock();
@@ -168,17 +170,24 @@ impl Engine {
         };
         let taken = if part.bytes() <= behind { 0 } else { part.chunks(chunk) };
         // No less than all at once, should nothing come of it.
-        let has = state.charge.chunks;
-        let in_parts = (taken + rest.chunks(chunk)).max(has);
+        let at_once = Held { chunks: state.charge.chunks, ..demand(state).held(chunk) };
+        let in_parts = Held {
+            chunks: (taken + rest.chunks(chunk)).max(at_once.chunks),
+            pieces: (part.held(chunk).pieces + rest.held(chunk).pieces).max(at_once.pieces),
+        };
         let worth_chunks = part.weight >= self.small_weight();
-        let room = || s.accounts.reserved().saturating_sub(has) + in_parts + self.value_reserve <= free;
-        if worth_chunks && (in_parts == has || room()) {
+        let room = || {
+            let (chunks, pieces) = (in_parts.chunks - at_once.chunks, in_parts.pieces - at_once.pieces);
+            (chunks == 0 || s.accounts.reserved() + chunks + self.value_reserve <= free)
+                && (pieces == 0 || s.accounts.carried() + pieces * PieceDesc::TYPICAL_BYTES <= s.accounts.budget())
+        };
+        if worth_chunks && room() {
             (Fate::Settle, in_parts)
-        } else if has > 0 && (worth_chunks || much) {
-            // In parts it may take more than the reservation has; at once it does not.
-            (Fate::SettleAll, has)
+        } else if at_once.chunks > 0 && (worth_chunks || much) {
+            // In parts it may take more than what it holds; at once it does not.
+            (Fate::SettleAll, at_once)
         } else {
-            (Fate::Carry, 0)
+            (Fate::Carry, Held::default())
         }
     }
 
@@ -275,25 +284,30 @@ mod tests {
         }
         let engine = &wal.engine;
         let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
-        // As if all but so many chunks were reserved; answers how many of these are pledged to it.
-        let alive = |id: u64, spare: u64| {
+        // As if all but so many chunks were reserved, and all but so many bytes carried; answers how many of each are pledged to it.
+        let alive_in = |id: u64, spare: u64, bytes: Option<u64>| {
             let mut others = Charge::default();
             let before = {
                 let mut s = engine.seq.lock();
                 let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
-                s.accounts.settle(&mut others, Charge { chunks: all - spare, carried: 0 });
-                s.accounts.reserved()
+                let carried = bytes.map_or(0, |bytes| s.accounts.budget() - s.accounts.carried() - bytes);
+                s.accounts.settle(&mut others, Charge { chunks: all - spare, carried });
+                (s.accounts.reserved(), s.accounts.carried())
             };
             let cell = engine.registry.get(id).expect("there");
             let (moving, fate) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
             let mut s = engine.seq.lock();
-            let held = s.accounts.reserved() - before;
+            let held = (s.accounts.reserved() - before.0, s.accounts.carried() - before.1);
             let mut state = cell.lock();
             state.places.set_tail(moving.tail);
             engine.redeem(&mut s, &mut state);
-            assert_eq!(s.accounts.reserved(), before, "given back");
+            assert_eq!((s.accounts.reserved(), s.accounts.carried()), before, "given back");
             s.accounts.settle(&mut others, Charge::default());
             (moving.entries.len(), fate, held)
+        };
+        let alive = |id, spare| {
+            let (entries, fate, (chunks, _)) = alive_in(id, spare, None);
+            (entries, fate, chunks)
         };
         let (part, fate, held) = alive(1, 100);
         assert!(matches!(fate, Fate::Settle) && part < 60 && (1..5).contains(&held), "{part} entries, {held} held");
@@ -303,6 +317,10 @@ mod tests {
             assert!(matches!(fate, Fate::SettleAll) && all == 60, "all of it fits what it has reserved: {all}");
             assert_eq!(held, 0);
         }
+        let (_, _, (_, bytes)) = alive_in(1, held, None);
+        assert!(bytes > 0, "parts have more descriptors");
+        assert!(matches!(alive_in(1, held, Some(bytes)), (n, Fate::Settle, h) if n == part && h == (held, bytes)));
+        assert!(matches!(alive_in(1, held, Some(bytes - 1)), (60, Fate::SettleAll, (0, 0))), "no room for these");
         assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
     }
 
@@ -319,7 +337,7 @@ mod tests {
         let cell = engine.registry.get(1).expect("there");
         let (moving, _) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
         let reserved = || engine.seq.lock().accounts.reserved();
-        let pledged = cell.lock().pledge.as_ref().expect("pledged").chunks;
+        let pledged = cell.lock().pledge.as_ref().expect("pledged").held.chunks;
         assert!(pledged > 10 && reserved() == pledged, "{pledged}");
         wal.commit(Batch::new().append(1, &[(61, 1, [1; 3000])])).expect("room");
         assert!(reserved() > pledged, "what comes is not theirs");
@@ -360,5 +378,23 @@ mod tests {
         for i in 1..=200 {
             assert_eq!(wal.replica(1).entry(i).expect("kept").data, [1; 4000][..]);
         }
+    }
+
+    /// Many short runs become many pieces, of which each has a descriptor: what they may take is charged before there are any.
+    #[test]
+    fn what_is_settled_is_carried_in_no_more_than_it_was_charged() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).direct_threshold(8 << 10);
+        let options = options.carry_fraction(1).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(16 << 20))).expect("formatted");
+        let carried = || wal.engine.seq.lock().accounts.carried();
+        for i in 1..=60 {
+            let mut batch = Batch::new();
+            batch.append(1, &[(2 * i - 1, 1, [1; 500])]).append(1, &[(2 * i, 1, [2; 9000])]);
+            wal.commit(batch).expect("room");
+        }
+        let charged = carried();
+        wal.checkpoint().expect("cleaned");
+        let settled = wal.stats().settled_entries;
+        assert!(settled > 40 && carried() <= charged, "{settled} settled: {} carried, {charged} charged", carried());
     }
 }

@@ -185,7 +185,7 @@ impl Engine {
             (pool.allocate(blocks, tail)?, before - pool.free())
         };
         if let Some(pledge) = state.pledge.as_mut().filter(|_| taken > 0) {
-            pledge.chunks = pledge.chunks.saturating_sub(taken);
+            pledge.held.chunks = pledge.held.chunks.saturating_sub(taken);
             self.recharge(&mut s, &mut state);
         }
         Some(extents)

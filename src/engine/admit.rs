@@ -30,6 +30,8 @@ pub(super) struct Touched {
     lives: u64,
     /// The last entry lies in the journal.
     adjoins: bool,
+    /// Admitted as one whose entries are not carried.
+    pub in_chunks: bool,
 }
 
 impl Touched {
@@ -45,6 +47,7 @@ impl Touched {
             grows: false,
             lives: 0,
             adjoins: false,
+            in_chunks: false,
         }
     }
 
@@ -54,7 +57,7 @@ impl Touched {
         (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
         self.demand = demand(&s);
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
-        (self.changed, self.grows, self.lives) = (false, false, 0);
+        (self.changed, self.grows, self.in_chunks, self.lives) = (false, false, false, 0);
     }
 
     fn create(&mut self) {
@@ -71,7 +74,7 @@ impl Touched {
 pub(crate) fn demand(state: &ReplicaState) -> Demand {
     let meta_bytes = state.meta_bytes();
     if let Some(pledge) = &state.pledge {
-        return Demand { meta_bytes, pledged: Some(pledge.chunks), ..pledge.fresh };
+        return Demand { meta_bytes, pledged: Some(pledge.held), ..pledge.fresh };
     }
     Demand {
         weight: state.places.weight(),
@@ -303,7 +306,7 @@ impl Engine {
 
     /// Whether the accounts have room for what was validated. `grow`: the caller can wait until the journal has grown, which comes
     /// before a small replica takes chunks.
-    pub(super) fn admit(&self, adm: &Admission, accounts: &Accounts, grow: bool) -> Result<(), NoRoom> {
+    pub(super) fn admit(&self, adm: &mut Admission, accounts: &Accounts, grow: bool) -> Result<(), NoRoom> {
         if adm.class != Class::Grow && adm.value_chunks == 0 {
             return Ok(());
         }
@@ -313,9 +316,10 @@ impl Engine {
             grow && accounts.may_grow(self.pool.lock().free().saturating_sub(held))
         };
         let mut after = accounts.clone();
-        for t in &adm.touched {
+        for t in &mut adm.touched {
             let mut charge = t.charge;
             let new = after.price(charge, t.demand);
+            t.in_chunks = new.chunks > 0;
             if new.chunks > 0 && t.demand.pledged.is_none() && after.is_small(t.demand) && may_grow() {
                 return Err(NoRoom { lack: Lack::Chunks(0), grow: true });
             }
@@ -403,5 +407,45 @@ mod tests {
             }
             assert_eq!(append(&wal).is_ok(), spare == asks, "{spare} of {asks}");
         }
+    }
+
+    /// One replica becomes small in the batch in which others are admitted as small by the last of the room: it keeps its chunks until
+    /// they have theirs.
+    #[test]
+    fn who_becomes_small_takes_nothing_from_who_was_admitted_as_small() {
+        let entry = |len: usize| vec![7_u8; len];
+        let log = || {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10);
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            let entries: Vec<_> = (1..7).map(|i| (i, 1, entry(if i == 1 { 200 } else { 400 }))).collect();
+            wal.commit(Batch::new().append(1, &entries)).expect("room");
+            wal
+        };
+        let batch = || {
+            let mut batch = Batch::new();
+            batch.append(1, &[(2, 1, entry(150))]);
+            for replica in 2..8 {
+                batch.append(replica, &[(1, 1, entry(8))]);
+            }
+            batch
+        };
+        let (mut admitted, mut refused) = (0, 0);
+        for spare in 0..1200 {
+            let wal = log();
+            {
+                let mut s = wal.engine.seq.lock();
+                let all = wal.engine.pool.lock().free() - wal.engine.value_reserve - s.accounts.reserved();
+                let carried = s.accounts.budget() / 4 * 3 - s.accounts.carried() - spare;
+                s.accounts.settle(&mut Charge::default(), Charge { chunks: all, carried });
+            }
+            match wal.commit(batch()) {
+                Ok(_) => admitted += 1,
+                Err(_) => refused += 1,
+            }
+            let stats = wal.stats();
+            let (reserved, free) = (stats.reserved_chunks, wal.engine.pool.lock().free());
+            assert!(reserved + wal.engine.value_reserve <= free, "{spare}: {reserved} reserved of {free}");
+        }
+        assert!(admitted > 100 && refused > 100, "{admitted} admitted, {refused} refused");
     }
 }

@@ -3,7 +3,7 @@
 //! The order in which this happens is the order of the log.
 
 use super::Engine;
-use super::admit::{Admission, demand};
+use super::admit::{Admission, Touched, demand};
 use super::plan::Plan;
 use crate::batch::{Batch, What};
 use crate::chain::Packed;
@@ -19,6 +19,7 @@ impl Engine {
     /// Applies the batch. Cannot fail: everything was checked under the same lock.
     pub(super) fn apply(&self, s: &mut Sequencer, batch: &Batch, plan: &Plan, adm: &Admission) {
         let mut freed = Vec::new();
+        let mut shrunk = false;
         self.publish_head(s);
         let mut ops = batch.ops.iter().enumerate().peekable();
         while let Some(&(i, _)) = ops.peek() {
@@ -29,12 +30,17 @@ impl Engine {
                 self.apply_op(s, batch, plan.pieces_of(i), op.what, &t.cell, &mut state, &mut freed);
             }
             if adm.grouped {
-                self.recharge(s, &mut state);
+                shrunk |= self.recharge_as_admitted(s, &mut state, t);
             }
         }
         if !adm.grouped {
             // In the order in which admission priced them, and only as they stand in the end.
-            adm.touched.iter().for_each(|t| self.recharge(s, &mut t.cell.lock()));
+            for t in &adm.touched {
+                shrunk |= self.recharge_as_admitted(s, &mut t.cell.lock(), t);
+            }
+        }
+        if shrunk {
+            adm.touched.iter().filter(|t| t.in_chunks).for_each(|t| self.recharge(s, &mut t.cell.lock()));
         }
         s.open.batches += 1;
         s.open.user_batches += 1;
@@ -59,6 +65,15 @@ impl Engine {
     pub(crate) fn recharge(&self, s: &mut Sequencer, state: &mut ReplicaState) {
         let new = s.accounts.price(state.charge, demand(state));
         s.accounts.settle(&mut state.charge, new);
+    }
+
+    /// Brings the accounts up to where the replica stands. One that was admitted with chunks keeps them until all of the batch have what
+    /// they were admitted with: what it is carried in may be what another counts on. Answers whether it is small now.
+    fn recharge_as_admitted(&self, s: &mut Sequencer, state: &mut ReplicaState, t: &Touched) -> bool {
+        let demand = demand(state);
+        let now = if t.in_chunks { s.accounts.price_in_chunks(demand) } else { s.accounts.price(state.charge, demand) };
+        s.accounts.settle(&mut state.charge, now);
+        t.in_chunks && s.accounts.is_small(demand)
     }
 
     /// Lists the replica as a participant of the open frame and of its segment, and counts its record.

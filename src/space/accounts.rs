@@ -1,7 +1,7 @@
 //! Accounts: what must be held back so that the cleaner never waits for what it frees. The proof is in DESIGN.md.
 
 use crate::format::BLOCK_BYTES;
-use crate::format::piece::{Extent, MAX_TERM_RUNS, PIECE_HEADER_BYTES};
+use crate::format::piece::{Extent, MAX_TERM_RUNS, PIECE_HEADER_BYTES, PieceDesc};
 
 /// What one replica holds of the accounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,15 +25,23 @@ pub(crate) struct Demand {
     pub term_runs: u64,
     /// Runs of indexes that lie in the journal: each begins a piece.
     pub spans: u64,
-    /// Chunks of its [`Pledge`], if there is one: the rest of the demand is what came since.
-    pub pledged: Option<u64>,
+    /// What its [`Pledge`] holds, if there is one: the rest of the demand is what came since.
+    pub pledged: Option<Held>,
+}
+
+/// What is held for entries that are to be settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub chunks: u64,
+    /// Upper bound on the pieces that they become: each has a descriptor, which is carried.
+    pub pieces: u64,
 }
 
 /// What a replica holds while some of its entries are being settled: whatever callers do to it meanwhile, the chunks for that stay its own.
 #[derive(Debug)]
 pub(crate) struct Pledge {
-    /// Chunks that the cleaner may still take, and those for what it leaves in the journal.
-    pub chunks: u64,
+    /// What the cleaner may still take, and what it leaves in the journal needs.
+    pub held: Held,
     /// What came since, and finds its place by itself.
     pub fresh: Demand,
     /// Holds the chunk that is written on: truncated meanwhile, it does not become free.
@@ -41,9 +49,9 @@ pub(crate) struct Pledge {
 }
 
 impl Pledge {
-    pub fn new(chunks: u64, kept: Option<Extent>) -> Self {
+    pub fn new(held: Held, kept: Option<Extent>) -> Self {
         // What comes need not adjoin what stays.
-        Self { chunks, fresh: Demand { spans: 1, ..Demand::default() }, kept }
+        Self { held, fresh: Demand { spans: 1, ..Demand::default() }, kept }
     }
 }
 
@@ -51,6 +59,17 @@ impl Demand {
     /// Chunks in which all that lies in the journal finds its place, settled at once: see DESIGN.md, "Accounts".
     pub fn chunks(&self, chunk_bytes: u64) -> u64 {
         self.bytes().div_ceil(chunk_bytes)
+    }
+
+    /// Chunks, and the pieces in them: one in each that is begun, and the one that a chunk ends, too; and one for each run, and for so
+    /// many changes of term.
+    pub fn held(&self, chunk_bytes: u64) -> Held {
+        if self.weight == 0 {
+            return Held::default();
+        }
+        let chunks = self.chunks(chunk_bytes);
+        let ends = self.spans.saturating_sub(1) + self.term_runs / MAX_TERM_RUNS as u64;
+        Held { chunks, pieces: chunks * PIECES_PER_CHUNK + ends }
     }
 
     /// What of them it takes, in bytes.
@@ -92,8 +111,8 @@ struct Sizes {
     keeps_one: u64,
 }
 
-/// What the descriptors of the pieces in one reserved chunk may take in the journal.
-const DESCRIPTORS_PER_CHUNK: u64 = 2 * crate::format::piece::PieceDesc::TYPICAL_BYTES;
+/// Pieces for each chunk that is taken, beside those that end early: the first of them may end behind an older one.
+const PIECES_PER_CHUNK: u64 = 2;
 /// Small replicas are carried while all that is carried stays below these quarters of the budget. The rest is for metadata, which has
 /// no other place: were the budget filled by small replicas, the next key would find the log full.
 const SMALL_QUARTERS: u64 = 3;
@@ -230,13 +249,9 @@ impl Accounts {
     ///
     /// Small replicas are carried while the budget has room; beyond it they reserve chunks like large ones.
     pub fn price(&self, now: Charge, demand: Demand) -> Charge {
-        if let Some(pledged) = demand.pledged {
-            // Never as a small one: when all is settled there may be no room for it among these.
-            let chunks = pledged + demand.chunks(self.sizes.chunk);
-            return Charge { chunks, carried: demand.meta_bytes + chunks * DESCRIPTORS_PER_CHUNK };
-        }
-        if demand.journal_bytes == 0 {
-            return Charge { chunks: 0, carried: demand.meta_bytes };
+        // Never as a small one while it is being settled: when all of it is there may be no room for it among these.
+        if demand.pledged.is_some() || demand.journal_bytes == 0 {
+            return self.price_in_chunks(demand);
         }
         let small = Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes };
         let others = self.carried - now.carried.min(self.carried);
@@ -245,8 +260,14 @@ impl Accounts {
         if self.is_small(demand) && (stays || others + small.carried <= for_small(self.budget)) {
             return small;
         }
-        let chunks = demand.chunks(self.sizes.chunk);
-        Charge { chunks, carried: demand.meta_bytes + chunks * DESCRIPTORS_PER_CHUNK }
+        self.price_in_chunks(demand)
+    }
+
+    /// What `demand` is charged where nothing is carried but metadata.
+    pub fn price_in_chunks(&self, demand: Demand) -> Charge {
+        let (pledged, own) = (demand.pledged.unwrap_or_default(), demand.held(self.sizes.chunk));
+        let pieces = pledged.pieces + own.pieces;
+        Charge { chunks: pledged.chunks + own.chunks, carried: demand.meta_bytes + pieces * PieceDesc::TYPICAL_BYTES }
     }
 
     /// Whether no small replica had to reserve chunks, whatever the order in which they were priced.
@@ -327,6 +348,12 @@ mod tests {
             [1, 1, 1, 1, 2],
             "a block and a header where a run ends, and a fifth of it"
         );
+        let ends = |spans, term_runs| {
+            let demand = Demand { weight: 1000, spans, term_runs, ..Demand::default() };
+            let held = demand.held(65_536);
+            (held.chunks, held.pieces)
+        };
+        assert_eq!([ends(1, 31), ends(1, 32), ends(5, 0), ends(5, 64)], [(1, 2), (1, 3), (1, 6), (1, 8)]);
         let demand = Demand { weight: 0, journal_bytes: 0, meta_bytes: 10, term_runs: 1, spans: 0, pledged: None };
         let nothing = accounts.price(Charge::default(), demand);
         assert_eq!(nothing, Charge { chunks: 0, carried: 10 });
@@ -369,14 +396,14 @@ mod tests {
     fn what_comes_while_entries_are_settled_reserves_chunks_of_its_own() {
         let accounts = accounts(1000, 50);
         let chunks = |pledge: &Pledge| {
-            let demand = Demand { meta_bytes: 10, pledged: Some(pledge.chunks), ..pledge.fresh };
+            let demand = Demand { meta_bytes: 10, pledged: Some(pledge.held), ..pledge.fresh };
             accounts.price(Charge::default(), demand).chunks
         };
-        let mut pledge = Pledge::new(3, None);
+        let mut pledge = Pledge::new(Held { chunks: 3, pieces: 6 }, None);
         assert_eq!(chunks(&pledge), 3);
         (pledge.fresh.weight, pledge.fresh.journal_bytes) = (1, 25);
         assert_eq!(chunks(&pledge), 4, "small as it is");
-        pledge.chunks = 0;
+        pledge.held.chunks = 0;
         assert_eq!(chunks(&pledge), 1);
     }
 

@@ -109,13 +109,14 @@ pub fn assert_sound(wal: &Wal, when: &str) {
     assert_space(wal, when);
 }
 
-/// Free, used and pinned chunks and the journal are the whole file.
+/// Free, used and pinned chunks and the journal are the whole file; what is promised is there, and no more is carried than may be.
 pub fn assert_space(wal: &Wal, when: &str) {
     let s = wal.stats();
     let journal = s.journal_segments * (s.segment_size / s.chunk_size);
     let all = (s.capacity - strandlog::format::POOL_OFFSET) / s.segment_size * (s.segment_size / s.chunk_size);
     assert_eq!(s.free_chunks + s.used_chunks + s.pinned_chunks + journal, all, "{when}: {s:#?}");
     assert!(s.free_chunks >= s.reserved_chunks, "{when}: what is promised is not there: {s:#?}");
+    assert!(s.carried_class_bytes <= s.carried_class_limit, "{when}: more is carried than may be: {s:#?}");
 }
 
 pub fn open(options: Options, disk: &Arc<SimDisk>) -> Wal {
