@@ -1,6 +1,8 @@
 //! Rows that append, and the device's limit beside them.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -39,22 +41,27 @@ pub fn crowd(
     all
 }
 
-/// Durable writes of so many bytes, from so many threads at once, into a file written beforehand.
-pub fn raw(ctx: &Context, threads: u64, bytes: usize) -> Figures {
-    const LEN: u64 = 512 << 20;
+/// A file of so many bytes that was written beforehand, for direct writes.
+pub fn bare_file(path: &Path, len: u64) -> OwnedFd {
     const ZEROS: usize = 1 << 20;
-    // More in flight than a device has use for says nothing about it.
-    let threads = threads.min(2);
-    let path = ctx.dir.join("raw");
     let fd =
-        rustix::fs::open(&path, OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT, Mode::from_raw_mode(0o600)).unwrap();
+        rustix::fs::open(path, OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT, Mode::from_raw_mode(0o600)).unwrap();
     // Past the page cache, these zeros too: over pages that are cached ext4 makes a direct write a buffered one without a word.
     let mut zeros = AlignedBuf::with_capacity(ZEROS);
     zeros.resize(ZEROS);
-    for offset in (0..LEN).step_by(ZEROS) {
+    for offset in (0..len).step_by(ZEROS) {
         assert_eq!(pwrite(&fd, zeros.as_slice(), offset).unwrap(), ZEROS);
     }
     rustix::fs::fsync(&fd).unwrap();
+    fd
+}
+
+/// Durable writes of so many bytes, from so many threads at once, into a file written beforehand.
+pub fn raw(ctx: &Context, threads: u64, bytes: usize) -> Figures {
+    const LEN: u64 = 512 << 20;
+    // More in flight than a device has use for says nothing about it.
+    let threads = threads.min(2);
+    let fd = bare_file(&ctx.dir.join("raw"), LEN);
     let block = bytes.next_multiple_of(strandlog::disk::BLOCK);
     let next = AtomicU64::new(0);
     let meter = Meter::start(&ctx.dir);

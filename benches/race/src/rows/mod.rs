@@ -1,6 +1,7 @@
 //! The rows of the race. A row's name says its parameters: `t64-256` is 64 threads appending 256 bytes each.
 
 mod append;
+pub use append::bare_file;
 #[cfg(feature = "rocksdb")]
 mod beside;
 mod churn;
@@ -237,6 +238,8 @@ impl Row {
             (Row::Threads { .. }, "raw") => true,
             (Row::Churn(_), "raw") => true,
             (_, "raw") => false,
+            (Row::Threads { .. } | Row::Batch { .. } | Row::State { .. } | Row::Churn(_), "shared") => true,
+            (_, "shared") => false,
             (Row::Full, _) => strand,
             (Row::Threads { .. } | Row::Batch { .. }, "wal-db") => true,
             (Row::Threads { .. }, "raft-log" | "walrus") => true,

@@ -4,6 +4,7 @@ mod raft_engine;
 mod raft_log;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
+mod shared;
 mod strand;
 mod wal_db;
 mod walrus;
@@ -75,6 +76,7 @@ pub trait Store: Send + Sync {
 /// Everybody who can be asked to run.
 pub const NAMES: &[(&str, &str)] = &[
     ("raw", "a bare loop of O_DIRECT | O_DSYNC writes: the device's limit"),
+    ("shared", "callers who share such writes, and nothing else: the machine's limit for who waits"),
     ("strandlog", "as it comes"),
     ("strandlog-chain", "every append placed in its replica's chain: the layout as the RFC drew it"),
     ("raft-engine", "0.4.2 as it comes"),
@@ -88,6 +90,7 @@ pub const NAMES: &[(&str, &str)] = &[
 /// Opens a contestant; `capacity` is for those that must know it beforehand.
 pub fn open(dir: &Path, name: &str, capacity: u64) -> Box<dyn Store> {
     match name {
+        "shared" => Box::new(shared::Shared::open(dir)),
         "strandlog" => Box::new(Strand::open(dir, capacity, Placement::Auto)),
         "strandlog-chain" => Box::new(Strand::open(dir, capacity, Placement::Chain)),
         "raft-engine" => Box::new(raft_engine::RaftEngine::open(dir, false)),
