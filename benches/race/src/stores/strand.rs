@@ -70,7 +70,7 @@ impl Store for Strand {
     fn notes(&self) -> String {
         let s = self.0.stats();
         format!(
-            "frames {} entries/frame {:.1} journal {} MiB settled {} MiB carried {} MiB segments {}/{} free {} cleaned {} stalls {} recovery {} us, {}",
+            "frames {} entries/frame {:.1} journal {} MiB settled {} MiB carried {} MiB segments {}/{} free {} cleaned {} stalls {} recovery {} us, commit {} us of which the device {} us, {}",
             s.frames,
             s.entries as f64 / s.frames.max(1) as f64,
             s.journal_bytes >> 20,
@@ -82,6 +82,8 @@ impl Store for Strand {
             s.segments_cleaned,
             s.stalls,
             s.recovery_micros,
+            s.commit_micros.sum_micros() / s.commit_micros.count().max(1),
+            s.device_micros.sum_micros() / s.device_micros.count().max(1),
             s.disk.map_or(String::new(), |d| d.to_string()),
         )
     }
