@@ -84,15 +84,22 @@ pub fn measure(
     let begin = Instant::now();
     bar.set_length((time * 1000.0) as u64);
     let work = Work { wal, plan, payload: &payload, stop: &stop };
+    let mut missing = None;
     std::thread::scope(|scope| {
         let (work, failed, stop) = (&work, &failed, &stop);
         for (thread, slot) in (0..).zip(&slots) {
-            scope.spawn(move || {
+            let started = std::thread::Builder::new().spawn_scoped(scope, move || {
                 if let Err(error) = work.run(thread, slot) {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     stop.store(true, Ordering::Relaxed);
                 }
             });
+            if let Err(error) = started {
+                missing =
+                    Some(format!("only {thread} threads could be started ({error}); ask for fewer with --threads"));
+                stop.store(true, Ordering::Relaxed);
+                break;
+            }
         }
         let mut last = begin;
         while !stop.load(Ordering::Relaxed) {
@@ -113,6 +120,9 @@ pub fn measure(
     }
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(plan.failure(error));
+    }
+    if let Some(missing) = missing {
+        return Err(Failure::Request(missing));
     }
     let (notes, stats) = (disk.notes(), wal.stats());
     Ok(Outcome { seconds, items: all.items, latencies: all.latencies, notes, samples, stats, cpu: cpu_seconds() - cpu })

@@ -163,9 +163,9 @@ fn writers(
         Ok(latencies)
     };
     let done: Vec<std::io::Result<Latencies>> = std::thread::scope(|s| {
-        let workers: Vec<_> = (0..threads).map(|_| s.spawn(work)).collect();
+        let workers: Vec<_> = (0..threads).map(|_| std::thread::Builder::new().spawn_scoped(s, work)).collect();
         let lost = || Err(std::io::Error::other("a writer panicked"));
-        workers.into_iter().map(|w| w.join().unwrap_or_else(|_| lost())).collect()
+        workers.into_iter().map(|w| w?.join().unwrap_or_else(|_| lost())).collect()
     });
     figure.spent += start.elapsed();
     for latencies in done {
