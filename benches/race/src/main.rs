@@ -29,7 +29,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "short")]
     rows: Vec<String>,
     /// Contestants; those that cannot run a row are left out of it.
-    #[arg(long, value_delimiter = ',', default_value = "raw,strandlog,raft-engine,raft-engine-tuned")]
+    #[arg(long, value_delimiter = ',', default_value = "raw,shared,strandlog,raft-engine,raft-engine-tuned")]
     stores: Vec<String>,
     /// How often each store runs each row, in turns.
     #[arg(long, default_value_t = 3)]
