@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
-use strandlog::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
+use strandlog::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_SESSION};
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use strandlog::{Batch, Error, Options, Result, Wal};
 
@@ -104,7 +104,8 @@ fn a_superblock_left_behind_by_a_power_cut_is_no_damage() {
 /// next one read the slab, believed it, and all that had been written since did not exist.
 #[test]
 fn what_a_past_frame_says_of_its_session_is_heard_by_no_opening() {
-    for session in [0xff << 32, !0 << 32] {
+    // The one of many to come, the other of more than there can be.
+    for session in [0xff << 32, LAST_SESSION + 1] {
         let disk = disk();
         let options = || options().journal_cap(8 * SEGMENT);
         let wal = open(&disk, options()).unwrap();
@@ -152,7 +153,7 @@ fn forge_the_past(disk: &SimDisk, session: u64) -> usize {
     let seconds = past.filter_map(|(slab, first)| header(slab, first.bytes()));
     let forged = seconds.map(|(at, second)| {
         let mut bytes = image[at..][..FRAME_HEADER_BYTES].to_vec();
-        FrameHeader { session: second.session | session, ..second }.encode(sb.seed(), &mut bytes);
+        FrameHeader { session, ..second }.encode(sb.seed(), &mut bytes);
         disk.poke(at as u64, &bytes);
     });
     forged.count()

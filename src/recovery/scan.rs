@@ -191,6 +191,10 @@ fn scan_once(
 impl Scan {
     /// Adds what was found in a slab.
     fn take(&mut self, slab: u32, mut frames: Vec<Found>, segment: u64) -> Result<()> {
+        for frame in frames.iter().filter(|f| f.header.session <= LAST_SESSION) {
+            self.max_seq = self.max_seq.max(frame.header.lsn / segment);
+            self.max_session = self.max_session.max(frame.header.session);
+        }
         // A slab lives many lives; the frames of the newest are those that count.
         let seq = frames.iter().map(|f| f.header.lsn / segment).max();
         frames.retain(|f| Some(f.header.lsn / segment) == seq);
@@ -200,10 +204,6 @@ impl Scan {
                 offset: beyond.offset,
                 hint: "its checksum holds, so it was made to look like this: restore the file from another store",
             });
-        }
-        for frame in &frames {
-            self.max_seq = self.max_seq.max(frame.header.lsn / segment);
-            self.max_session = self.max_session.max(frame.header.session);
         }
         if let Some(seq) = seq {
             self.slabs.push(SlabScan { slab, seq, frames });
