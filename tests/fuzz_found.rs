@@ -5,6 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
+use strandlog::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_SESSION};
+use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use strandlog::{Batch, Error, Options, Result, Wal};
 
 const SEGMENT: u64 = 64 << 10;
@@ -96,4 +98,63 @@ fn a_superblock_left_behind_by_a_power_cut_is_no_damage() {
     drop(open(&disk, options()).unwrap());
     let image = disk.kept_image();
     assert_eq!(image[..16 << 10], image[16 << 10..32 << 10]);
+}
+
+/// A frame of a segment that is past says that it is of a session that nobody reached. An opening that left its slab unread went on; the
+/// next one read the slab, believed it, and all that had been written since did not exist.
+#[test]
+fn what_a_past_frame_says_of_its_session_is_heard_by_no_opening() {
+    // The one of many to come, the other of more than there can be.
+    for session in [0xff << 32, LAST_SESSION + 1] {
+        let disk = disk();
+        let options = || options().journal_cap(8 * SEGMENT);
+        let wal = open(&disk, options()).unwrap();
+        let write = |wal: &Wal, indexes: std::ops::RangeInclusive<u64>| {
+            for index in indexes {
+                let mut batch = Batch::new();
+                for replica in 1..=2 {
+                    batch.append(replica, &[(index, 1, vec![7; 1000])]);
+                }
+                batch.put(3, b"state", &index.to_le_bytes());
+                batch.truncate_prefix(1, index.saturating_sub(10)).truncate_prefix(2, index.saturating_sub(60));
+                wal.commit(&mut batch).unwrap();
+            }
+        };
+        write(&wal, 1..=300);
+        drop(wal);
+        let forged = forge_the_past(&disk, session);
+        assert!(forged > 0);
+
+        let mut disk = Arc::new(disk.restart());
+        for round in 1..=10 {
+            let wal = open(&disk, options()).unwrap_or_else(|e| panic!("round {round}: {e}"));
+            assert_eq!(wal.replica(2).last_index(), 290 + 10 * round);
+            assert_eq!(wal.damage(), []);
+            write(&wal, 291 + 10 * round..=300 + 10 * round);
+            wal.close().unwrap();
+            disk = Arc::new(disk.restart());
+            support::forget_snapshot(&disk);
+        }
+    }
+}
+
+/// Gives the second frame of each segment that is past this session, checksums and all. Answers how many there are.
+fn forge_the_past(disk: &SimDisk, session: u64) -> usize {
+    let image = disk.kept_image();
+    let sb = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).unwrap();
+    assert_eq!(sb.journal_slabs.len(), 8, "fewer are read whole");
+    let header = |slab: u32, within: u64| {
+        let at = (sb.slab_offset(slab) + within) as usize;
+        FrameHeader::decode(sb.seed(), within, SEGMENT, &image[at..]).map(|header| (at, header))
+    };
+    let firsts = || sb.journal_slabs.iter().filter_map(|&slab| Some((slab, header(slab, 0)?.1)));
+    let newest = firsts().max_by_key(|(_, first)| first.lsn).unwrap().1;
+    let past = firsts().filter(|(_, first)| first.lsn / SEGMENT < newest.tail_seq);
+    let seconds = past.filter_map(|(slab, first)| header(slab, first.bytes()));
+    let forged = seconds.map(|(at, second)| {
+        let mut bytes = image[at..][..FRAME_HEADER_BYTES].to_vec();
+        FrameHeader { session, ..second }.encode(sb.seed(), &mut bytes);
+        disk.poke(at as u64, &bytes);
+    });
+    forged.count()
 }

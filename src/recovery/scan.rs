@@ -108,6 +108,23 @@ pub(super) fn scan(
     mode: RecoveryMode,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Scan> {
+    let (scan, past) = scan_once(disk, sb, mode, progress, true)?;
+    // What was left out as past may live: the frame that said so does not count.
+    if tail_of(&existing(&scan)) < past {
+        return Ok(scan_once(disk, sb, mode, progress, false)?.0);
+    }
+    Ok(scan)
+}
+
+/// As [`scan`]. With `glance` a slab that is past counts no further than to its first frame, whether the rest was read or not: who opens the
+/// log the next time reads others, and must find the same. Answers the number below which segments were taken for past, too.
+fn scan_once(
+    disk: &dyn Disk,
+    sb: &Superblock,
+    mode: RecoveryMode,
+    progress: &mut dyn FnMut(Progress),
+    glance: bool,
+) -> Result<(Scan, u64)> {
     let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
     let segment = u64::from(sb.segment_bytes);
     let total = sb.journal_slabs.len() as u64 * segment;
@@ -115,6 +132,7 @@ pub(super) fn scan(
     let mut firsts: FxHashMap<u32, Found> = FxHashMap::default();
     let mut read: HashSet<u32> = HashSet::new();
     let mut wanted = sb.journal_slabs.clone();
+    let (mut tail, mut past) = (0, 0);
     // What nobody vouches for is looked for everywhere.
     if wanted.len() >= SELECTED_FROM && mode != RecoveryMode::Salvage {
         each_slab(disk, sb, &wanted, Part::First, &mut |slab, frames| {
@@ -128,11 +146,18 @@ pub(super) fn scan(
         each_slab(disk, sb, &wanted, Part::All, &mut |slab, frames| {
             progress(Progress { what: "recovering", done, total });
             done += segment;
-            let frames = frames.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
+            let mut frames = frames.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
+            if frames.iter().all(|f| f.header.lsn / segment < tail) {
+                frames.retain(|f| f.header.lsn.is_multiple_of(segment));
+            }
             scan.take(slab, frames, segment)
         })?;
         scan.slabs.sort_by_key(|s| (s.seq, s.slab));
         read.extend(wanted);
+        if glance {
+            tail = tail_of(&existing(&scan));
+            past = past.max(tail);
+        }
         wanted = select::more(sb, &scan, &read, &firsts);
     }
     firsts.retain(|slab, _| !read.contains(slab));
@@ -152,7 +177,7 @@ pub(super) fn scan(
             let twice: Vec<u64> = scan.slabs.windows(2).filter(|w| w[0].seq == w[1].seq).map(|w| w[0].seq).collect();
             scan.slabs.retain(|s| !twice.contains(&s.seq));
             scan.disbelieved = twice;
-            return Ok(scan);
+            return Ok((scan, past));
         }
         return Err(Error::Corrupt {
             what: "two slabs claim to be the same journal segment",
@@ -160,12 +185,19 @@ pub(super) fn scan(
             hint: "a write went astray, or the file was copied while in use: restore it from another store, or salvage it",
         });
     }
-    Ok(scan)
+    Ok((scan, past))
 }
 
 impl Scan {
     /// Adds what was found in a slab.
     fn take(&mut self, slab: u32, mut frames: Vec<Found>, segment: u64) -> Result<()> {
+        for frame in frames.iter().filter(|f| f.header.session <= LAST_SESSION) {
+            self.max_seq = self.max_seq.max(frame.header.lsn / segment);
+            self.max_session = self.max_session.max(frame.header.session);
+        }
+        // A slab lives many lives; the frames of the newest are those that count.
+        let seq = frames.iter().map(|f| f.header.lsn / segment).max();
+        frames.retain(|f| Some(f.header.lsn / segment) == seq);
         if let Some(beyond) = frames.iter().find(|f| f.header.lsn > LAST_LSN || f.header.session > LAST_SESSION) {
             return Err(Error::Corrupt {
                 what: "a frame whose number no log reaches",
@@ -173,14 +205,7 @@ impl Scan {
                 hint: "its checksum holds, so it was made to look like this: restore the file from another store",
             });
         }
-        for frame in &frames {
-            self.max_seq = self.max_seq.max(frame.header.lsn / segment);
-            self.max_session = self.max_session.max(frame.header.session);
-        }
-        // A slab lives many lives; the frames of the newest are those that count.
-        let seq = frames.iter().map(|f| f.header.lsn / segment).max();
         if let Some(seq) = seq {
-            frames.retain(|f| f.header.lsn / segment == seq);
             self.slabs.push(SlabScan { slab, seq, frames });
         }
         Ok(())

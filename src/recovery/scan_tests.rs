@@ -10,7 +10,7 @@ use super::scan::{Scan, scan};
 use crate::disk::BLOCK;
 use crate::disk::sim::{EIO, SimDisk};
 use crate::error::{Error, Result};
-use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, MAX_LSN, MAX_SESSION};
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_SESSION, MAX_LSN, MAX_SESSION};
 use crate::format::superblock::Superblock;
 use crate::options::{Options, Progress, RecoveryMode};
 use crate::sync::{Arc, Mutex};
@@ -425,4 +425,49 @@ fn the_progress_of_a_scan_is_told_slab_by_slab() {
         let expected: Vec<_> = (0..=u64::from(slabs)).map(|n| ("recovering", n * SMALL as u64, total)).collect();
         assert_eq!(told, expected, "{slabs} slabs, {mode:?}");
     }
+}
+
+/// Which slabs are read to their end differs from opening to opening: of what is past each must find the same.
+#[test]
+fn a_slab_that_is_past_shows_its_first_frame_and_no_other() {
+    let journal = Journal::new(SMALL, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let segment = SMALL as u64;
+    let put = |slab, seq, block: usize, header: FrameHeader| {
+        let lsn = seq * segment + (block * BLOCK) as u64;
+        journal.put_as(slab, Frame::small(block), FrameHeader { lsn, ..header });
+    };
+    let past = FrameHeader { session: 1, ..FrameHeader::default() };
+    for block in 0..3 {
+        put(3, 12, block, past);
+    }
+    // Nobody reached this session, and of the segments since it knows nothing.
+    put(3, 12, 1, FrameHeader { session: LAST_SESSION + 1, ..past });
+    put(4, 13, 0, past);
+    // The newest names the two as those in which it goes on.
+    put(7, 20, 0, FrameHeader { session: 2, tail_seq: 20, next: 4, after: 5, ..past });
+    let scan = journal.scan();
+    let frames: Vec<_> = scan.slabs.iter().map(|s| (s.slab, s.seq, s.frames.len())).collect();
+    assert_eq!(frames, [(3, 12, 1), (4, 13, 1), (7, 20, 1)]);
+    assert_eq!(scan.max_session, 2);
+}
+
+/// A frame whose session was cut off before it names no tail. What it called past may live.
+#[test]
+fn what_a_frame_that_does_not_exist_called_past_is_found() {
+    let journal = Journal::new(SMALL, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let segment = SMALL as u64;
+    let put = |slab, seq, block: usize, header: FrameHeader| {
+        let lsn = seq * segment + (block * BLOCK) as u64;
+        journal.put_as(slab, Frame::small(block), FrameHeader { lsn, ..header });
+    };
+    let first = FrameHeader { session: 1, ..FrameHeader::default() };
+    for block in 0..3 {
+        put(3, 12, block, first);
+    }
+    put(4, 13, 0, first);
+    put(7, 20, 0, FrameHeader { tail_seq: 15, next: 4, after: 5, ..first });
+    let cut = 19 * segment;
+    put(6, 19, 0, FrameHeader { session: 2, cut, tail_seq: 12, next: 1, after: 2, ..first });
+    let frames: Vec<_> = journal.scan().slabs.iter().map(|s| (s.slab, s.seq, s.frames.len())).collect();
+    assert_eq!(frames, [(3, 12, 3), (4, 13, 1), (6, 19, 1), (7, 20, 1)]);
 }
