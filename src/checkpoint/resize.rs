@@ -189,6 +189,26 @@ mod tests {
         assert!(before.iter().all(Option::is_some));
     }
 
+    /// However often it is asked for one.
+    #[test]
+    fn the_journal_gives_up_no_slab_that_what_it_carries_needs() {
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        let floor = wal.stats().journal_segments;
+        for replica in 1.. {
+            wal.commit(crate::Batch::new().append(replica, &[(1, 1, [1; 300])])).expect("room");
+            if wal.stats().journal_segments > floor + 6 {
+                break;
+            }
+        }
+        while wal.engine.take_slabs(4, 0).expect("written") {}
+        wal.checkpoint().expect("cleaned");
+        while wal.engine.shrink_journal().expect("written") {}
+        let stats = wal.stats();
+        assert!(stats.journal_segments > floor, "{stats:#?}");
+        assert!(stats.carried_class_bytes <= stats.carried_class_limit, "{stats:#?}");
+    }
+
     /// Who cycles leaves more to the chains than who carries: the one's refusal says nothing of the other's.
     #[test]
     fn a_journal_refused_growth_for_cycling_may_grow_for_what_it_carries() {
