@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use super::group::Group;
-use crate::engine::Engine;
-use crate::engine::demand;
+use crate::engine::{Engine, demand};
 use crate::error::Result;
 use crate::format::piece::PieceDesc;
 use crate::format::{BLOCK_BYTES, EntryId};

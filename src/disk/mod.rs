@@ -15,7 +15,6 @@
 //!
 //! A disk never changes its size. A file that cannot shrink cannot pull pages from under a
 //! mapping, and a file that cannot grow needs no metadata commit on the way to an acknowledgement.
-#![deny(unsafe_code)]
 
 use std::{fmt, io, sync::Arc};
 

@@ -61,8 +61,13 @@ impl Journal {
 
     /// Writes a frame of the segment with this number into the slab.
     pub fn put(&self, slab: u32, seq: u64, frame: Frame) -> Seen {
+        self.put_at(slab, seq, frame, FrameHeader { session: 1, ..FrameHeader::default() })
+    }
+
+    /// The same, of a session, and naming what its header says.
+    fn put_at(&self, slab: u32, seq: u64, frame: Frame, header: FrameHeader) -> Seen {
         let lsn = seq * u64::from(self.sb.segment_bytes) + (frame.at * BLOCK) as u64;
-        self.put_as(slab, frame, FrameHeader { lsn, session: 1, ..FrameHeader::default() })
+        self.put_as(slab, frame, FrameHeader { lsn, ..header })
     }
 
     /// Writes a frame with this number and session.
@@ -431,11 +436,7 @@ fn the_progress_of_a_scan_is_told_slab_by_slab() {
 #[test]
 fn a_slab_that_is_past_shows_its_first_frame_and_no_other() {
     let journal = Journal::new(SMALL, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    let segment = SMALL as u64;
-    let put = |slab, seq, block: usize, header: FrameHeader| {
-        let lsn = seq * segment + (block * BLOCK) as u64;
-        journal.put_as(slab, Frame::small(block), FrameHeader { lsn, ..header });
-    };
+    let put = |slab, seq, block, header| journal.put_at(slab, seq, Frame::small(block), header);
     let past = FrameHeader { session: 1, ..FrameHeader::default() };
     for block in 0..3 {
         put(3, 12, block, past);
@@ -455,18 +456,14 @@ fn a_slab_that_is_past_shows_its_first_frame_and_no_other() {
 #[test]
 fn what_a_frame_that_does_not_exist_called_past_is_found() {
     let journal = Journal::new(SMALL, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    let segment = SMALL as u64;
-    let put = |slab, seq, block: usize, header: FrameHeader| {
-        let lsn = seq * segment + (block * BLOCK) as u64;
-        journal.put_as(slab, Frame::small(block), FrameHeader { lsn, ..header });
-    };
+    let put = |slab, seq, block, header| journal.put_at(slab, seq, Frame::small(block), header);
     let first = FrameHeader { session: 1, ..FrameHeader::default() };
     for block in 0..3 {
         put(3, 12, block, first);
     }
     put(4, 13, 0, first);
     put(7, 20, 0, FrameHeader { tail_seq: 15, next: 4, after: 5, ..first });
-    let cut = 19 * segment;
+    let cut = 19 * SMALL as u64;
     put(6, 19, 0, FrameHeader { session: 2, cut, tail_seq: 12, next: 1, after: 2, ..first });
     let frames: Vec<_> = journal.scan().slabs.iter().map(|s| (s.slab, s.seq, s.frames.len())).collect();
     assert_eq!(frames, [(3, 12, 3), (4, 13, 1), (6, 19, 1), (7, 20, 1)]);

@@ -1,6 +1,7 @@
 //! A model of freeing against pinning: a chunk is written anew only when no reader can still look at it.
 
 use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
 use super::{Pins, Pool};
@@ -15,8 +16,10 @@ struct Space {
     cell: Mutex<Option<Extent>>,
     pool: Mutex<Pool>,
     pins: Pins,
-    /// The chunk's bytes. **loom fails the model if a write overlaps a read**, in time or in what is visible of it.
-    bytes: UnsafeCell<u64>,
+    /// Stands for the chunk's bytes. **loom fails the model if a write overlaps a read**, in time or in what is visible of it.
+    touched: UnsafeCell<()>,
+    /// What they are.
+    bytes: AtomicU64,
 }
 
 const OLD: u64 = 1;
@@ -30,7 +33,8 @@ impl Space {
             cell: Mutex::new(piece.first().copied()),
             pool: Mutex::new(pool),
             pins: Pins::new(2),
-            bytes: UnsafeCell::new(OLD),
+            touched: UnsafeCell::new(()),
+            bytes: AtomicU64::new(OLD),
         }
     }
 
@@ -41,8 +45,8 @@ impl Space {
             cell.inspect(|extent| self.pins.pin(extent.block))
         };
         let Some(extent) = pinned else { return };
-        // SAFETY: the pin keeps writers away; loom is here to say if it does not.
-        assert_eq!(self.bytes.with(|bytes| unsafe { *bytes }), OLD);
+        // The pin keeps writers away; loom is here to say if it does not.
+        assert_eq!(self.touched.with(|_| self.bytes.load(Ordering::Relaxed)), OLD);
         self.pins.unpin(extent.block);
     }
 
@@ -59,8 +63,8 @@ impl Space {
         let mut pool = self.pool.lock();
         pool.release(1, &self.pins);
         let Some(_) = pool.allocate(1, &mut None) else { return false };
-        // SAFETY: the pool says that it is ours; loom is here to say if it is not.
-        self.bytes.with_mut(|bytes| unsafe { *bytes = NEW });
+        // The pool says that it is ours; loom is here to say if it is not.
+        self.touched.with_mut(|_| self.bytes.store(NEW, Ordering::Relaxed));
         true
     }
 }
