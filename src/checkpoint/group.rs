@@ -44,7 +44,7 @@ impl Source {
             return 0..0;
         }
         if self.windows.is_empty() {
-            self.bytes = AlignedBuf::to_fill(segment_bytes);
+            self.bytes = AlignedBuf::sparse(segment_bytes);
             self.windows = vec![Window::Unread; segment_bytes.div_ceil(WINDOW)];
         }
         range.start / WINDOW..(range.end - 1) / WINDOW + 1

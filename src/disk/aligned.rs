@@ -1,22 +1,19 @@
 //! A byte buffer that direct I/O accepts: it starts on a block boundary, whatever it grows to.
 
-use super::{BLOCK, spare};
-use bytes::BytesMut;
+use super::BLOCK;
+use super::map::Piece;
+use super::spare::{self, Use};
 use std::{fmt, ops};
 
 /// A growable byte buffer whose first byte is always aligned to [`BLOCK`].
 ///
-/// The standard vector cannot be asked for an alignment without `unsafe`, so this one asks for a
-/// block too many and starts at the first boundary in it. The allocation is initialised once, and
-/// used again, also by others: large ones are kept when a buffer is dropped. Bytes of an earlier use
-/// never show, unless they are asked for: growing in length fills with zeros.
+/// Its memory is initialised once, and used again, also by others: it is kept when a buffer is dropped. Bytes of an earlier use never
+/// show, unless they are asked for: growing in length fills with zeros.
 #[derive(Default)]
 pub struct AlignedBuf {
-    /// The whole allocation, or this buffer's part of one; every byte of it is initialised.
-    raw: BytesMut,
-    /// Where in `raw` the first block boundary lies.
-    start: usize,
-    /// How many bytes from there on are in use.
+    memory: Option<Piece>,
+    usage: Use,
+    /// How many bytes are in use.
     len: usize,
 }
 
@@ -31,16 +28,24 @@ impl AlignedBuf {
         if capacity == 0 {
             return Self::default();
         }
-        let raw = spare::take(capacity);
-        let start = before_boundary(&raw);
-        Self { raw, start, len: 0 }
+        Self::of(capacity, Use::Whole)
     }
 
-    /// A buffer of `len` bytes to be read into: what is in it before that is unspecified.
-    pub fn to_fill(len: usize) -> Self {
-        let mut this = Self::with_capacity(len);
+    /// A buffer of `len` bytes to be read into here and there: what is in it before that is unspecified, and where nothing is read takes
+    /// no memory.
+    pub fn sparse(len: usize) -> Self {
+        let mut this = Self::of(len, Use::Sparse);
         this.set_len_to_fill(len);
         this
+    }
+
+    /// Gives the memory of buffers that are gone back to the system: what an opening needed is more than what goes on does.
+    pub(crate) fn release_spare() {
+        spare::release();
+    }
+
+    fn of(capacity: usize, usage: Use) -> Self {
+        Self { memory: spare::take(capacity, usage), usage, len: 0 }
     }
 
     /// Sets the length; what is in it is unspecified until it was read into.
@@ -49,25 +54,14 @@ impl AlignedBuf {
         self.len = len;
     }
 
-    /// So many empty buffers of `capacity` bytes (a multiple of [`BLOCK`]), side by side in one allocation, which lives as long as any of them.
-    ///
-    /// For small ones that are made one after the other: asked for one by one, each would cost the allocator a block of padding
-    /// and, in a thread with an arena of its own, a system call.
-    pub fn many(count: usize, capacity: usize) -> Vec<Self> {
-        debug_assert!(capacity.is_multiple_of(BLOCK), "or the second would not be aligned");
-        let mut rest = BytesMut::zeroed(count.saturating_mul(capacity).saturating_add(BLOCK - 1));
-        let _padding = rest.split_to(before_boundary(&rest));
-        (0..count).map(|_| Self { raw: rest.split_to(capacity), start: 0, len: 0 }).collect()
-    }
-
     /// The bytes in use.
     pub fn as_slice(&self) -> &[u8] {
-        &self.raw[self.start..self.start + self.len]
+        self.memory.as_deref().map_or(&[], |memory| &memory[..self.len])
     }
 
     /// The bytes in use, to change.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.raw[self.start..self.start + self.len]
+        self.memory.as_deref_mut().map_or(&mut [], |memory| &mut memory[..self.len])
     }
 
     /// How many bytes are in use.
@@ -82,7 +76,7 @@ impl AlignedBuf {
 
     /// How many bytes fit before the buffer allocates again.
     pub fn capacity(&self) -> usize {
-        self.raw.len() - self.start
+        self.memory.as_deref().map_or(0, <[u8]>::len)
     }
 
     /// Forgets the bytes and keeps the allocation.
@@ -104,11 +98,11 @@ impl AlignedBuf {
 
     /// Sets the length to `len`; what is new is zero.
     pub fn resize(&mut self, len: usize) {
-        if len > self.len {
-            self.reserve(len - self.len);
-            self.raw[self.start + self.len..self.start + len].fill(0);
+        let before = self.len;
+        self.set_len_to_fill(len);
+        if len > before {
+            self.as_mut_slice()[before..].fill(0);
         }
-        self.len = len;
     }
 
     /// Fills up with zeros to a whole number of blocks.
@@ -118,27 +112,21 @@ impl AlignedBuf {
 
     /// Appends `bytes`.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
-        let end = self.start + self.len;
-        self.raw[end..end + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+        let before = self.len;
+        self.set_len_to_fill(before + bytes.len());
+        self.as_mut_slice()[before..].copy_from_slice(bytes);
     }
-}
-
-/// Bytes before the first block boundary.
-fn before_boundary(bytes: &[u8]) -> usize {
-    // Not `align_offset`: that may answer "cannot say", and there is nothing to do about it.
-    bytes.as_ptr().addr().wrapping_neg() % BLOCK
 }
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        spare::give_back(std::mem::take(&mut self.raw));
+        if let Some(memory) = self.memory.take() {
+            spare::give_back(memory, self.usage);
+        }
     }
 }
 
 impl Clone for AlignedBuf {
-    /// A derived clone would keep `start` while the new allocation has its boundary elsewhere.
     fn clone(&self) -> Self {
         let mut copy = Self::with_capacity(self.len);
         copy.extend_from_slice(self.as_slice());
@@ -232,22 +220,6 @@ mod tests {
             assert_eq!((buf.len(), buf.capacity()), (3 * BLOCK, capacity));
             buf.clear();
         }
-    }
-
-    #[test]
-    fn many_at_once_are_aligned_apart_and_grow_by_themselves() {
-        let mut bufs = AlignedBuf::many(5, 2 * BLOCK);
-        for (i, buf) in bufs.iter_mut().enumerate() {
-            assert_eq!((buf.len(), buf.capacity()), (0, 2 * BLOCK));
-            buf.extend_from_slice(&[i as u8 + 1; 2 * BLOCK]);
-        }
-        bufs[1].extend_from_slice(b"more");
-        drop(bufs.remove(0));
-        assert!(bufs.iter().all(aligned));
-        for (i, buf) in bufs.iter().enumerate() {
-            assert!(buf[..2 * BLOCK].iter().all(|b| *b == i as u8 + 2), "nobody wrote into another's");
-        }
-        assert_eq!(&bufs[0][2 * BLOCK..], b"more");
     }
 
     #[test]

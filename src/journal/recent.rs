@@ -43,10 +43,6 @@ const CLASSES: usize = 24;
 const LARGER: usize = 3;
 /// Bytes of spare buffers kept of each class. More than a few are never open at once.
 const SPARE_BYTES: usize = 1 << 20;
-/// Buffers up to this size are made so many bytes at a time.
-const SMALL: usize = 16 << 10;
-const SLAB: usize = 512 << 10;
-const _: () = assert!(SLAB <= SPARE_BYTES && SMALL <= SLAB);
 
 /// The class whose buffers all hold so many bytes.
 fn class_for(bytes: usize) -> usize {
@@ -58,19 +54,7 @@ impl Spare {
     fn take(&mut self, bytes: usize) -> AlignedBuf {
         let class = class_for(bytes.max(1));
         let fitting = self.0.iter_mut().skip(class).take(LARGER + 1).find_map(Vec::pop);
-        if let Some(buf) = fitting {
-            return buf;
-        }
-        let capacity = BLOCK << class;
-        if capacity > SMALL {
-            return AlignedBuf::with_capacity(capacity);
-        }
-        let mut slab = AlignedBuf::many(SLAB / capacity, capacity);
-        let last = slab.pop();
-        if let Some(class) = self.0.get_mut(class) {
-            class.append(&mut slab);
-        }
-        last.unwrap_or_default()
+        fitting.unwrap_or_else(|| AlignedBuf::with_capacity(BLOCK << class))
     }
 
     fn give_back(&mut self, mut buf: AlignedBuf) {
@@ -144,7 +128,7 @@ mod tests {
     #[test]
     fn a_buffer_taken_holds_what_it_was_asked_for_and_is_used_again() {
         let mut spare = Spare::default();
-        for bytes in [0, 1, BLOCK, BLOCK + 1, SMALL, SMALL + 1, 3 << 20] {
+        for bytes in [0, 1, BLOCK, BLOCK + 1, 16 << 10, 3 << 20] {
             let buf = spare.take(bytes);
             assert!(buf.capacity() >= bytes && buf.is_empty(), "{bytes}");
             let at = buf.as_slice().as_ptr();

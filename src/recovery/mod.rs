@@ -185,6 +185,7 @@ pub(crate) fn recover(
         superblock.epoch += 1;
         write_superblocks(&*disk, &superblock).map_err(|e| Error::io("taking leave of the snapshot", e))?;
     }
+    AlignedBuf::release_spare();
     let engine = Engine::new(Parts {
         disk,
         mapped,

@@ -1,4 +1,4 @@
-//! The read-only view of a file in memory: the only `unsafe` of the crate.
+//! The read-only view of a file in memory.
 
 use memmap2::{Mmap, MmapOptions};
 use std::{fmt, io, os::fd::OwnedFd};
@@ -24,14 +24,14 @@ pub enum Advice {
 /// A slice promises that its bytes do not change while it lives, and the mapping alone cannot keep that
 /// promise: whoever takes a slice must know that nobody writes to its range. The log takes slices only
 /// of chunks that are completely written, and keeps them from reuse for as long as a slice lives;
-/// what may be written meanwhile (the journal) it reads with [`super::Disk::read_at`].
+/// what may be written meanwhile (the journal) it reads with [`Disk::read_at`](crate::disk::Disk::read_at).
 pub struct Map {
     bytes: Mmap,
 }
 
 impl Map {
     /// Maps the first `len` bytes of a file that has at least so many.
-    pub(super) fn new(file: &OwnedFd, len: u64) -> io::Result<Self> {
+    pub(in crate::disk) fn new(file: &OwnedFd, len: u64) -> io::Result<Self> {
         let len = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, "the file exceeds the address space"))?;
         // SAFETY: a file mapping is sound while (1) its pages exist and (2) no byte changes under a
