@@ -9,6 +9,7 @@ use crate::batch::{Batch, What};
 use crate::chain::Packed;
 use crate::error::Result;
 use crate::format::EntryId;
+use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{self, Core, RunKind};
 use crate::index::{Cell, ChainPiece, Loc, Places, ReplicaState};
@@ -21,13 +22,15 @@ impl Engine {
         let mut freed = Vec::new();
         let mut shrunk = false;
         self.publish_head(s);
+        let mut payload_at = s.open.here();
+        self.copy_payloads(s, batch, plan);
         let mut ops = batch.ops.iter().enumerate().peekable();
         while let Some(&(i, _)) = ops.peek() {
             let Some(slot) = adm.slot(i) else { break };
             let Some(t) = adm.touched.get(slot) else { break };
             let mut state = t.cell.lock();
             while let Some((i, op)) = ops.next_if(|&(i, _)| adm.slot(i) == Some(slot)) {
-                self.apply_op(s, batch, plan.pieces_of(i), op.what, &t.cell, &mut state, &mut freed);
+                self.apply_op(s, batch, plan.pieces_of(i), op.what, &mut payload_at, &t.cell, &mut state, &mut freed);
             }
             if adm.grouped {
                 shrunk |= self.recharge_as_admitted(s, &mut state, t);
@@ -47,6 +50,26 @@ impl Engine {
         s.open.entries += plan.entries;
         s.open.user_bytes += plan.user_bytes;
         self.unlink(s, freed);
+    }
+
+    /// Copies what goes inline into the open frame, in the order in which the records will name it.
+    ///
+    /// Not entry by entry beside the index: the frame's memory has mostly left the cache, and each lock of a cell would wait until what
+    /// was stored before it has arrived there.
+    fn copy_payloads(&self, s: &mut Sequencer, batch: &Batch, plan: &Plan) {
+        let (seed, open) = (self.geo.seed, &mut s.open);
+        open.buf.reserve(plan.payload as usize);
+        for (i, op) in batch.ops.iter().enumerate() {
+            let What::Append { first, from, to } = op.what else { continue };
+            if plan.pieces_of(i).is_some() {
+                continue;
+            }
+            for (index, meta) in (first..).zip(batch.metas.get(from..to).unwrap_or(&[])) {
+                let entry = EntryId { replica: op.replica, index, term: meta.term, len: meta.len };
+                let crc = seed.entry_crc(meta.payload_crc, open.here(), entry);
+                open.push_entry(crc, batch.payload(meta));
+            }
+        }
     }
 
     /// Before any location is published that needs it to be unpacked.
@@ -97,6 +120,7 @@ impl Engine {
         batch: &Batch,
         pieces: Option<&[Packed]>,
         what: What,
+        payload_at: &mut u64,
         cell: &Arc<Cell>,
         state: &mut ReplicaState,
         freed: &mut Vec<Extent>,
@@ -108,7 +132,7 @@ impl Engine {
                 self.cut(state, first, freed);
                 match pieces {
                     Some(pieces) => self.place(s, id, state, pieces),
-                    None => self.append_inline(s, batch, id, state, first, from, to),
+                    None => self.append_inline(s, batch, payload_at, id, state, first, from, to),
                 }
                 state.last = first + ((to - from) as u64 - 1);
             }
@@ -229,6 +253,7 @@ impl Engine {
         &self,
         s: &mut Sequencer,
         batch: &Batch,
+        payload_at: &mut u64,
         id: u64,
         state: &mut ReplicaState,
         first: u64,
@@ -251,12 +276,10 @@ impl Engine {
                 (index, head.term),
                 run.iter().map(|m| m.len),
             );
-            let seed = self.geo.seed;
-            let open = &mut s.open;
-            let locs = run.iter().enumerate().map(|(i, m)| {
-                let entry = EntryId { replica: id, index: index + i as u64, term: m.term, len: m.len };
-                let crc = seed.entry_crc(m.payload_crc, open.here(), entry);
-                Loc::new(open.push_entry(crc, batch.payload(m)), m.len)
+            let locs = run.iter().map(|m| {
+                let at = *payload_at;
+                *payload_at += ENTRY_CRC_BYTES as u64 + u64::from(m.len);
+                Loc::new(at, m.len)
             });
             state.places.push(index, locs, self.geo.chunk_bytes);
             state.terms.push(index, head.term);
