@@ -44,15 +44,7 @@ impl Wal {
     /// # Errors
     /// Everything that [`Wal::submit`] and [`Pending::wait`] may say. After a refusal the batch is as it was.
     pub fn commit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Lsn> {
-        let batch = batch.borrow_mut();
-        let submitted = self.engine.submit(batch, Mode::Block, None, self.engine.run.background)?;
-        batch.clear();
-        if submitted.writer_busy {
-            submitted.ticket.wait()?;
-        } else {
-            self.engine.drive(&submitted.ticket)?;
-        }
-        Ok(submitted.lsn)
+        self.engine.commit(batch.borrow_mut())
     }
 
     /// Applies the batch: readable on return, durable when the [`Pending`] says so. Waits while the queue is full.
@@ -165,7 +157,7 @@ impl Wal {
     pub async fn wait_durable_async(&self, lsn: Lsn) -> Result<()> {
         match self.engine.ticket_of(lsn)? {
             Some(ticket) => {
-                let submitted = Submitted { lsn, ticket, writer_busy: false };
+                let submitted = Submitted { lsn, ticket, writer_busy: false, taken: None };
                 Pending { engine: Arc::clone(&self.engine), submitted }.await.map(drop)
             }
             None => Ok(()),

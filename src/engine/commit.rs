@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use super::submit::COMPLETING;
-use super::{Completion, Engine};
+use super::{Completion, Engine, Mode, Submitted};
+use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::journal::{Landing, Notices, SealedFrame, Sequencer, Ticket};
+use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering, thread};
 
 /// A frame of so many batches released a crowd.
@@ -224,9 +226,27 @@ impl Engine {
         self.run.background && !s.writer_idle && self.last_batches.load(Ordering::Relaxed) >= CROWD
     }
 
+    /// Submits the batch, clears it if it was accepted, and waits until it is durable. Who leads does it from one lock to the next.
+    pub(crate) fn commit(&self, batch: &mut Batch) -> Result<Lsn> {
+        let Submitted { lsn, ticket, writer_busy, taken } =
+            self.submit(batch, Mode::Block, None, self.run.background)?;
+        batch.clear();
+        if writer_busy {
+            return ticket.wait().map(|()| lsn);
+        }
+        let led = taken.is_some();
+        if let Some(frame) = taken {
+            self.carry_out(frame);
+        }
+        self.go_on(&ticket, led).map(|()| lsn)
+    }
+
     /// Brings the ticket's frame to the disk, or waits for whoever does. A caller leads inline when few are about.
     pub(crate) fn drive(&self, ticket: &Arc<Ticket>) -> Result<()> {
-        let mut led = false;
+        self.go_on(ticket, false)
+    }
+
+    fn go_on(&self, ticket: &Arc<Ticket>, mut led: bool) -> Result<()> {
         loop {
             if let Some(outcome) = ticket.outcome() {
                 if led {

@@ -10,7 +10,7 @@ use super::relief::Lack;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Waits;
-use crate::journal::{Sequencer, Ticket, Whom};
+use crate::journal::{SealedFrame, Sequencer, Ticket, Whom};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, MutexGuard, thread_local};
 
@@ -49,6 +49,8 @@ pub(crate) struct Submitted {
     pub ticket: Arc<Ticket>,
     /// The writer thread will write its frame. Not said of a frame of lazy batches, which nobody writes unless it is wanted.
     pub writer_busy: bool,
+    /// Who asked to lead writes this first.
+    pub taken: Option<Box<SealedFrame>>,
 }
 
 /// Rounds of cleaning that free nothing before a waiting append is told that the log is full.
@@ -67,7 +69,8 @@ pub(crate) fn without_waiting<T>(f: impl FnOnce() -> T) -> T {
 impl Engine {
     /// Checks, admits and applies the batch: readable on return.
     ///
-    /// `lead`: the caller means to write the frame itself, so nobody is woken for it.
+    /// `lead`: the caller means to write the frame itself, so nobody is woken for it; it is taken at once, if it may be. Between two locks
+    /// another batch would join it, and its caller would have to be woken, where it could have led a frame of its own.
     pub(crate) fn submit(&self, batch: &Batch, mode: Mode, whom: Option<Whom<'_>>, lead: bool) -> Result<Submitted> {
         let mut whom = whom;
         self.submit_told(batch, mode, &mut whom, lead)
@@ -200,7 +203,9 @@ impl Engine {
             s.nudged = segment;
             self.want_segments();
         }
-        Submitted { lsn, ticket, writer_busy: s.open.wanted && self.writer_will(s) }
+        let writer_busy = s.open.wanted && self.writer_will(s);
+        let taken = if lead && !writer_busy { s.take(self.durable(), &self.recent) } else { None };
+        Submitted { lsn, ticket, writer_busy, taken }
     }
 
     pub(crate) fn wake_writer(&self, s: &Sequencer) {

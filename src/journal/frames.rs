@@ -94,6 +94,12 @@ pub(crate) struct SealedFrame {
     pub queued: u64,
 }
 
+impl std::fmt::Debug for SealedFrame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedFrame").field("lsn", &self.header.lsn).finish_non_exhaustive()
+    }
+}
+
 /// What a frame must know of the log before it when it is sealed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Before {
