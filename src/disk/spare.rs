@@ -69,6 +69,11 @@ const fn bytes_of(class: usize) -> usize {
     BLOCK << class
 }
 
+/// Bytes of those slabs of a class of which nothing is in use.
+fn idle_bytes(class: usize, slabs: &[Slab]) -> usize {
+    slabs.iter().filter(|slab| slab.free.len() == slab.pieces).map(|slab| slab.pieces * bytes_of(class)).sum()
+}
+
 impl Spare {
     const fn new(usage: Use) -> Self {
         Self { usage, classes: [const { Vec::new() }; CLASSES], idle: 0 }
@@ -108,10 +113,15 @@ impl Spare {
         Some(slabs.remove(i))
     }
 
-    /// The slabs of which nothing is in use.
+    /// The slabs of which nothing is in use; the small ones are not worth it.
     fn take_idle(&mut self) -> Vec<Slab> {
-        self.idle = 0;
-        self.classes.iter_mut().flat_map(|slabs| slabs.extract_if(.., |slab| slab.free.len() == slab.pieces)).collect()
+        let mut idle = Vec::new();
+        for (class, slabs) in self.classes.iter_mut().enumerate() {
+            let bytes = |slab: &Slab| slab.pieces * bytes_of(class);
+            idle.extend(slabs.extract_if(.., |slab| slab.free.len() == slab.pieces && bytes(slab) > FIRST));
+        }
+        self.idle = self.classes.iter().enumerate().map(|(class, slabs)| idle_bytes(class, slabs)).sum();
+        idle
     }
 }
 
@@ -182,5 +192,8 @@ mod tests {
         assert!(spare.give_back(one).is_none());
         assert_eq!((spare.take_idle().len(), spare.idle), (1, 0));
         assert!(spare.classes.iter().all(Vec::is_empty));
+        let small = spare.take(0).expect("memory");
+        assert!(spare.give_back(small).is_none());
+        assert_eq!((spare.take_idle().len(), spare.idle), (0, FIRST), "a small one stays");
     }
 }

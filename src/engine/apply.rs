@@ -64,8 +64,9 @@ impl Engine {
             if plan.pieces_of(i).is_some() {
                 continue;
             }
-            for (index, meta) in (first..).zip(batch.metas.get(from..to).unwrap_or(&[])) {
-                let entry = EntryId { replica: op.replica, index, term: meta.term, len: meta.len };
+            for (i, meta) in batch.metas.get(from..to).unwrap_or(&[]).iter().enumerate() {
+                // The last of them fits, by the batch's own check.
+                let entry = EntryId { replica: op.replica, index: first + i as u64, term: meta.term, len: meta.len };
                 let crc = seed.entry_crc(meta.payload_crc, open.here(), entry);
                 open.push_entry(crc, batch.payload(meta));
             }

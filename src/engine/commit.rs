@@ -226,11 +226,17 @@ impl Engine {
         self.run.background && !s.writer_idle && self.last_batches.load(Ordering::Relaxed) >= CROWD
     }
 
-    /// Submits the batch, clears it if it was accepted, and waits until it is durable. Who leads does it from one lock to the next.
+    /// Submits the batch, clears it if it was accepted, and waits until it is durable.
     pub(crate) fn commit(&self, batch: &mut Batch) -> Result<Lsn> {
-        let Submitted { lsn, ticket, writer_busy, taken } =
-            self.submit(batch, Mode::Block, None, self.run.background)?;
+        let submitted = self.submit(batch, Mode::Block, None, self.run.background)?;
         batch.clear();
+        self.lead(submitted)
+    }
+
+    /// Writes what was taken at once, and goes on until the batch is durable. **Whoever asked to lead must come here**: what was taken is
+    /// nobody else's to write.
+    pub(super) fn lead(&self, submitted: Submitted) -> Result<Lsn> {
+        let Submitted { lsn, ticket, writer_busy, taken } = submitted;
         if writer_busy {
             return ticket.wait().map(|()| lsn);
         }

@@ -5,53 +5,51 @@
 
 use parking_lot::Mutex as Plain;
 
-use super::Mode;
 use super::rig_loom::{Log, model};
+use super::{Mode, Submitted};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::POOL_OFFSET;
-use crate::journal::{Class, Sink, Ticket, Whom};
+use crate::journal::{Class, Sequencer, Sink, Ticket, Whom};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering};
 
 impl Log {
     /// Puts something into the open frame, as the last steps of `submit` do; `lead` as there.
-    fn enter(&self, lead: bool) -> (Lsn, Arc<Ticket>) {
-        self.enter_with(lead, None)
-    }
-
-    fn enter_with(&self, lead: bool, whom: Option<Whom<'_>>) -> (Lsn, Arc<Ticket>) {
-        let mut s = self.engine.seq.lock();
+    fn put(&self, s: &mut Sequencer, lead: bool, whom: Option<Whom<'_>>) -> Submitted {
         assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map, &self.engine.recent));
         s.open.push_entry(0, b"payload");
         s.open.batches += 1;
-        let submitted = self.engine.submitted(&mut s, false, whom, lead);
+        self.engine.submitted(s, false, whom, lead)
+    }
+
+    fn enter(&self) -> (Lsn, Arc<Ticket>) {
+        self.enter_with(None)
+    }
+
+    fn enter_with(&self, whom: Option<Whom<'_>>) -> (Lsn, Arc<Ticket>) {
+        let submitted = self.put(&mut self.engine.seq.lock(), false, whom);
         (submitted.lsn, submitted.ticket)
     }
 
     /// As `commit`: enters, then leads, or waits for whoever does.
-    fn commit(&self) -> Result<()> {
-        let (lsn, ticket) = self.enter(true);
-        self.engine.drive(&ticket)?;
+    fn commit(&self) -> Result<Lsn> {
+        let submitted = self.put(&mut self.engine.seq.lock(), true, None);
+        let lsn = self.engine.lead(submitted)?;
         self.check(lsn);
-        Ok(())
+        Ok(lsn)
     }
 
     /// As `commit`, on a log that may have been stopped before: then nothing is entered.
     fn commit_or_refused(&self) -> Result<()> {
-        let (lsn, ticket) = {
+        let submitted = {
             let mut s = self.engine.seq.lock();
             if let Some(why) = &s.stopped {
                 return Err(why.clone());
             }
-            assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map, &self.engine.recent));
-            s.open.push_entry(0, b"payload");
-            s.open.batches += 1;
-            let submitted = self.engine.submitted(&mut s, false, None, true);
-            (submitted.lsn, submitted.ticket)
+            self.put(&mut s, true, None)
         };
-        self.engine.drive(&ticket)?;
-        self.check(lsn);
+        self.check(self.engine.lead(submitted)?);
         Ok(())
     }
 
@@ -82,7 +80,7 @@ fn loom_the_writer_thread_is_woken_for_what_nobody_leads() {
     model(3, || {
         let log = Log::new(1 << 20);
         let writer = log.spawn(|log| log.engine.run_writer());
-        let (lsn, ticket) = log.enter(false);
+        let (lsn, ticket) = log.enter();
         ticket.wait().unwrap();
         log.check(lsn);
         log.stop();
@@ -97,7 +95,7 @@ fn loom_a_leader_leaves_nothing_behind() {
         let log = Log::new(1 << 20);
         let writer = log.spawn(|log| log.engine.run_writer());
         let leader = log.spawn(|log| log.commit().unwrap());
-        let (lsn, ticket) = log.enter(false);
+        let (lsn, ticket) = log.enter();
         ticket.wait().unwrap();
         log.check(lsn);
         leader.join().unwrap();
@@ -137,8 +135,8 @@ fn loom_callbacks_come_in_the_order_of_the_log() {
         };
         let writer = log.spawn(|log| log.engine.run_writer());
         let other = log.spawn(|log| log.commit().unwrap());
-        let (first, _) = log.enter_with(false, Some(caller));
-        let (second, ticket) = log.enter_with(false, Some(Whom::Sink(&sink, 7)));
+        let (first, _) = log.enter_with(Some(caller));
+        let (second, ticket) = log.enter_with(Some(Whom::Sink(&sink, 7)));
         ticket.wait().unwrap();
         other.join().unwrap();
         log.stop();
@@ -153,19 +151,16 @@ fn loom_waiting_for_an_lsn_covers_all_below_it() {
     model(2, || {
         let log = Log::new(1 << 20);
         let writer = log.spawn(|log| log.engine.run_writer());
-        let (first, _) = log.enter(false);
+        let (first, _) = log.enter();
         let other = log.spawn(move |log| {
             if let Some(ticket) = log.engine.ticket_of(first).unwrap() {
                 log.engine.drive(&ticket).unwrap();
             }
             log.check(first);
         });
-        let (second, _) = log.enter(true);
-        if let Some(ticket) = log.engine.ticket_of(second).unwrap() {
-            log.engine.drive(&ticket).unwrap();
-        }
+        let second = log.commit().unwrap();
+        assert!(second > first);
         log.check(first);
-        log.check(second);
         other.join().unwrap();
         log.stop();
         writer.join().unwrap();
@@ -228,7 +223,7 @@ fn loom_stopping_leaves_nobody_waiting() {
         let log = Log::new(1 << 20);
         let writer = log.spawn(|log| log.engine.run_writer());
         let caller = log.spawn(|log| match log.commit() {
-            Ok(()) | Err(Error::Closed) => {}
+            Ok(_) | Err(Error::Closed) => {}
             Err(other) => panic!("{other}"),
         });
         log.stop();
