@@ -108,7 +108,7 @@ fn pieces(t: &mut Vec<u8>, kind: RunKind, replica: u64, seq: u16, input: &mut In
 fn desc(input: &mut Input<'_>) -> PieceDesc {
     let count = input.number(1) as u32;
     let slots = input.number(count.into()) as u32;
-    let extents = (0..1 + input.below(6))
+    let extents: Vec<_> = (0..1 + input.below(6))
         .map(|_| Extent { block: input.number(96) as u32, blocks: input.number(1) as u32 })
         .collect();
     let terms = if input.bool() { vec![(count, 1)] } else { vec![(input.number(1) as u32, 1), (input.u8().into(), 2)] };
@@ -121,7 +121,7 @@ fn desc(input: &mut Input<'_>) -> PieceDesc {
         bare: slots == 0,
         bytes: input.number(100) as u32,
         crc: 0,
-        terms,
-        extents,
+        terms: terms.into(),
+        extents: extents.into(),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::disk::AlignedBuf;
 use crate::format::piece::{
-    Extent, MAX_TERM_RUNS, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, PieceHeader, is_bare,
+    Extents, MAX_TERM_RUNS, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, PieceHeader, TermRuns, is_bare,
 };
 use crate::format::{BLOCK_BYTES, EntryId, Seed};
 use crate::sync::Arc;
@@ -31,7 +31,7 @@ impl Packed {
         (self.buf.len() as u64 / BLOCK_BYTES) as u32
     }
 
-    pub fn at(&self, extents: Vec<Extent>) -> PieceDesc {
+    pub fn at(&self, extents: Extents) -> PieceDesc {
         PieceDesc { extents, ..self.desc.clone() }
     }
 }
@@ -118,10 +118,10 @@ fn bare(seed: Seed, header: PieceHeader, entry: &PackEntry<'_>) -> Packed {
     let bytes = entry.payload.len() as u32;
     let id = EntryId { replica: header.replica, index: header.first, term: 0, len: bytes };
     let crc = seed.entry_crc(entry.payload_crc, header.id, id);
-    let terms = vec![(1, entry.term)];
+    let terms = TermRuns::from_elem((1, entry.term), 1);
     let (id, first) = (header.id, header.first);
     Packed {
-        desc: PieceDesc { id, first, count: 1, slots: 1, bare: true, bytes, crc, terms, extents: Vec::new() },
+        desc: PieceDesc { id, first, count: 1, slots: 1, bare: true, bytes, crc, terms, extents: Extents::new() },
         buf,
     }
 }
@@ -131,7 +131,7 @@ fn build(seed: Seed, mut header: PieceHeader, entries: &[PackEntry<'_>]) -> Pack
     let bytes = PIECE_HEADER_BYTES + entries.len() * PIECE_SLOT_BYTES + payload;
     let mut buf = AlignedBuf::with_capacity(bytes.next_multiple_of(BLOCK_BYTES as usize));
     buf.resize(PIECE_HEADER_BYTES);
-    let mut terms: Vec<(u32, u64)> = Vec::new();
+    let mut terms = TermRuns::new();
     let mut end = 0_u32;
     for (i, entry) in entries.iter().enumerate() {
         let len = entry.payload.len() as u32;
@@ -160,7 +160,7 @@ fn build(seed: Seed, mut header: PieceHeader, entries: &[PackEntry<'_>]) -> Pack
         bytes: header.bytes,
         crc,
         terms,
-        extents: Vec::new(),
+        extents: Extents::new(),
     };
     Packed { desc, buf: Arc::new(buf) }
 }

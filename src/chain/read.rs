@@ -5,7 +5,7 @@ use std::io;
 use bytes::Bytes;
 
 use crate::disk::{AlignedBuf, Disk, Map};
-use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, PieceHeader, slot};
+use crate::format::piece::{Extents, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, PieceHeader, slot};
 use crate::format::{EntryId, Seed};
 use crate::space::Pins;
 use crate::sync::Arc;
@@ -26,25 +26,9 @@ pub(crate) struct PieceRef {
     blocks_per_chunk: u32,
 }
 
-/// Most pieces have one extent: no allocation for them.
-#[derive(Debug)]
-enum Extents {
-    One(Extent),
-    Many(Vec<Extent>),
-}
-
-impl Extents {
-    fn as_slice(&self) -> &[Extent] {
-        match self {
-            Self::One(e) => std::slice::from_ref(e),
-            Self::Many(list) => list,
-        }
-    }
-}
-
 impl Drop for PieceRef {
     fn drop(&mut self) {
-        for chunk in self.extents.as_slice().iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
+        for chunk in self.extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
             self.pins.unpin(chunk);
         }
     }
@@ -59,11 +43,8 @@ impl PieceRef {
         pins: &Arc<Pins>,
         blocks_per_chunk: u32,
     ) -> Self {
-        let extents = match desc.extents.as_slice() {
-            [one] => Extents::One(*one),
-            many => Extents::Many(many.to_vec()),
-        };
-        for chunk in extents.as_slice().iter().flat_map(|e| e.chunks(blocks_per_chunk)) {
+        let extents = desc.extents.clone();
+        for chunk in extents.iter().flat_map(|e| e.chunks(blocks_per_chunk)) {
             pins.pin(chunk);
         }
         Self {
@@ -94,7 +75,7 @@ impl PieceRef {
     fn copy(&self, disk: &dyn Disk, at: usize, buf: &mut [u8]) -> io::Result<()> {
         let mut skip = at as u64;
         let mut filled = 0;
-        for extent in self.extents.as_slice() {
+        for extent in &self.extents {
             if skip >= extent.bytes() {
                 skip -= extent.bytes();
                 continue;
@@ -113,7 +94,7 @@ impl PieceRef {
         let len = self.bytes as usize;
         let data = if let Some(mem) = &self.mem {
             Bytes::from_owner(Shared(Arc::clone(mem)))
-        } else if let (Some(map), Extents::One(extent)) = (map, &self.extents) {
+        } else if let (Some(map), [extent]) = (map, self.extents.as_slice()) {
             let view = View { map: Arc::clone(map), offset: extent.offset(), len, _piece: None };
             if view.map.slice(view.offset, len).is_none() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -176,7 +157,7 @@ impl PieceRef {
 
     /// Where in the file it begins.
     pub fn offset(&self) -> u64 {
-        self.extents.as_slice().first().map_or(0, |e| e.offset())
+        self.extents.first().map_or(0, |e| e.offset())
     }
 
     /// Whether its bytes are still in memory: they may not be on the disk yet.

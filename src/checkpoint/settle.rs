@@ -10,7 +10,7 @@ use crate::disk::AlignedBuf;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::BLOCK_BYTES;
-use crate::format::piece::{Extent, PieceDesc};
+use crate::format::piece::{Extents, PieceDesc};
 use crate::format::record::{self, RunKind};
 use crate::format::varint;
 use crate::index::{ChainPiece, ReplicaState};
@@ -58,7 +58,7 @@ impl Engine {
         short: &mut bool,
     ) -> Result<()> {
         let entries: usize = group.iter().map(|moving| moving.entries.len()).sum();
-        let (queue, packed) = mpsc::channel::<(Vec<Extent>, Arc<AlignedBuf>)>();
+        let (queue, packed) = mpsc::channel::<(Extents, Arc<AlignedBuf>)>();
         let packed = Mutex::new(packed);
         let write = || -> std::io::Result<()> {
             loop {
@@ -89,7 +89,7 @@ impl Engine {
         moving: &Moving,
         from: &mut Group,
         short: &mut bool,
-        queue: &mpsc::Sender<(Vec<Extent>, Arc<AlignedBuf>)>,
+        queue: &mpsc::Sender<(Extents, Arc<AlignedBuf>)>,
     ) -> Result<Vec<Placed>> {
         let elsewhere = moving.entries.iter().filter(|seen| !from.holds_lsn(seen.loc.lsn(self.head())));
         self.prefetch(elsewhere.map(|seen| seen.loc));
@@ -159,7 +159,7 @@ impl Engine {
             record::encode_pieces(&mut s.open.table, RunKind::Carried, id, seq, &linked);
             let meta_seq = s.segments.current();
             for mut desc in linked {
-                desc.terms = Vec::new();
+                desc.terms.clear();
                 self.counters.settled_entries.add(u64::from(desc.count));
                 let extents = desc.extents.clone();
                 if !state.places.set_chain(ChainPiece { desc, meta_seq, mem: None }, self.geo.chunk_bytes) {
@@ -176,7 +176,7 @@ impl Engine {
 
     /// Room for a piece, behind the one before if it fits there. What it takes is no longer reserved: **in one step**, so that who comes
     /// meanwhile finds neither too much nor too little.
-    pub(super) fn take_pledged(&self, moving: &Moving, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
+    pub(super) fn take_pledged(&self, moving: &Moving, blocks: u32, tail: &mut Option<Tail>) -> Option<Extents> {
         let mut s = self.seq.lock();
         let mut state = moving.cell.lock();
         let (extents, taken) = {

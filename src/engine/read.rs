@@ -12,6 +12,7 @@ use crate::chain::PieceRef;
 use crate::disk::BLOCK;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::frame::ENTRY_CRC_BYTES;
+use crate::format::piece::TermRuns;
 use crate::format::{EntryId, POOL_OFFSET};
 use crate::index::{Cell, ChainPiece, Loc, Place, ReplicaState, Value};
 use crate::sync::Ordering;
@@ -148,7 +149,7 @@ impl Engine {
     fn read_some(&self, cell: &Cell, reading: &mut Reading) -> Result<bool> {
         let (next, hi) = (reading.next, reading.hi);
         let mut locs: Vec<(Loc, u64)> = Vec::new();
-        let mut terms: Vec<(u32, u64)> = Vec::new();
+        let mut terms = TermRuns::new();
         let piece = {
             let state = cell.lock();
             match self.look(cell.id, &state, next)? {

@@ -11,6 +11,8 @@
 //! A *bare* piece is one entry and nothing else: for entries that fill chunks by themselves, so that 64 KiB take 64 KiB. What its
 //! header would say is in the descriptor.
 
+use smallvec::SmallVec;
+
 use super::{BLOCK_BYTES, POOL_OFFSET, Reader, Seed, varint};
 
 /// Size of a piece's header.
@@ -55,6 +57,11 @@ impl Extent {
     }
 }
 
+/// Where a piece lies: nearly always in one range. Of a million pieces none should cost an allocation.
+pub type Extents = SmallVec<[Extent; 1]>;
+/// Runs of equal terms: (entries, term). Nearly always one.
+pub type TermRuns = SmallVec<[(u32, u64); 1]>;
+
 /// What the journal says of a piece: all that is needed to find, read and check it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PieceDesc {
@@ -73,9 +80,9 @@ pub struct PieceDesc {
     /// Checksum of its header and table; of a bare piece that of its entry, as if its term were 0.
     pub crc: u32,
     /// Runs of equal terms over the first `count` entries: (entries, term).
-    pub terms: Vec<(u32, u64)>,
+    pub terms: TermRuns,
     /// Where it lies.
-    pub extents: Vec<Extent>,
+    pub extents: Extents,
 }
 
 impl PieceDesc {
@@ -132,7 +139,7 @@ impl PieceDesc {
         if runs > MAX_TERM_RUNS {
             return None;
         }
-        let mut terms = Vec::with_capacity(runs);
+        let mut terms = TermRuns::with_capacity(runs);
         for _ in 0..runs {
             let (n, term) = (r.varint32()?, r.varint()?);
             (n > 0).then_some(())?;
@@ -142,7 +149,7 @@ impl PieceDesc {
         if n == 0 || n > MAX_EXTENTS {
             return None;
         }
-        let mut extents = Vec::with_capacity(n.min(r.rest().len()));
+        let mut extents = Extents::with_capacity(n.min(r.rest().len()));
         let mut room = 0_u64;
         for _ in 0..n {
             let e = Extent { block: r.varint32()?, blocks: r.varint32()? };
@@ -230,6 +237,7 @@ pub fn slot(table: &[u8], i: usize) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use smallvec::smallvec;
 
     #[test]
     fn descriptor_round_trips_and_refuses_what_does_not_add_up() {
@@ -241,8 +249,8 @@ mod tests {
             bare: false,
             bytes: 5000,
             crc: 1,
-            terms: vec![(2, 3), (3, 4)],
-            extents: vec![Extent { block: 10, blocks: 2 }],
+            terms: smallvec![(2, 3), (3, 4)],
+            extents: smallvec![Extent { block: 10, blocks: 2 }],
         };
         let encode = |d: &PieceDesc| {
             let mut out = Vec::new();
@@ -252,13 +260,13 @@ mod tests {
         assert_eq!(PieceDesc::decode(&mut Reader::new(&encode(&desc)), 100), Some(desc.clone()));
         assert_eq!(desc.last(), (1 << 40) + 4);
         for bad in [
-            PieceDesc { terms: vec![(2, 3)], ..desc.clone() },
+            PieceDesc { terms: smallvec![(2, 3)], ..desc.clone() },
             PieceDesc { slots: 4, ..desc.clone() },
             PieceDesc { bytes: 9000, ..desc.clone() },
             PieceDesc { bytes: 100, ..desc.clone() },
             PieceDesc { first: u64::MAX, ..desc.clone() },
-            PieceDesc { extents: vec![], ..desc.clone() },
-            PieceDesc { extents: vec![Extent { block: 99, blocks: 2 }], ..desc.clone() },
+            PieceDesc { extents: smallvec![], ..desc.clone() },
+            PieceDesc { extents: smallvec![Extent { block: 99, blocks: 2 }], ..desc.clone() },
         ] {
             assert_eq!(PieceDesc::decode(&mut Reader::new(&encode(&bad)), 100), None, "{bad:?}");
         }
@@ -290,8 +298,8 @@ mod tests {
             bare: false,
             bytes: 4096,
             crc: 1,
-            terms: vec![(1, 9)],
-            extents: vec![Extent { block: 10, blocks: 1 }],
+            terms: smallvec![(1, 9)],
+            extents: smallvec![Extent { block: 10, blocks: 1 }],
         };
         let decode = |d: &PieceDesc| {
             let mut out = Vec::new();
@@ -304,9 +312,12 @@ mod tests {
         let good = [
             ("all of its room", sample()),
             ("header and table only", PieceDesc { bytes: 72, ..sample() }),
-            ("the last blocks of the pool", PieceDesc { extents: vec![Extent { block: 99, blocks: 1 }], ..sample() }),
+            (
+                "the last blocks of the pool",
+                PieceDesc { extents: smallvec![Extent { block: 99, blocks: 1 }], ..sample() },
+            ),
             ("the last index", PieceDesc { first: u64::MAX, ..sample() }),
-            ("as many terms as may be", PieceDesc { terms: runs(n as usize), count: n, slots: n, ..sample() }),
+            ("as many terms as may be", PieceDesc { terms: runs(n as usize).into(), count: n, slots: n, ..sample() }),
             ("bare, and all of its room", PieceDesc { bare: true, ..sample() }),
             ("bare, and of nothing", PieceDesc { bare: true, bytes: 0, ..sample() }),
             ("dead slots behind the living", PieceDesc { slots: 3, first: u64::MAX - 2, ..sample() }),
@@ -317,30 +328,30 @@ mod tests {
         let bad = [
             ("more than its room", PieceDesc { bytes: 4097, ..sample() }),
             ("less than its table", PieceDesc { bytes: 71, ..sample() }),
-            ("beyond the pool", PieceDesc { extents: vec![Extent { block: 100, blocks: 1 }], ..sample() }),
-            ("an extent of nothing", PieceDesc { extents: vec![Extent { block: 5, blocks: 0 }; 2], ..sample() }),
+            ("beyond the pool", PieceDesc { extents: smallvec![Extent { block: 100, blocks: 1 }], ..sample() }),
+            ("an extent of nothing", PieceDesc { extents: smallvec![Extent { block: 5, blocks: 0 }; 2], ..sample() }),
             (
                 "an extent beyond all numbers",
-                PieceDesc { extents: vec![Extent { block: u32::MAX, blocks: 2 }], ..sample() },
+                PieceDesc { extents: smallvec![Extent { block: u32::MAX, blocks: 2 }], ..sample() },
             ),
             ("beyond the last index", PieceDesc { slots: 3, first: u64::MAX - 1, ..sample() }),
             (
                 "more terms than may be",
-                PieceDesc { terms: runs(n as usize + 1), count: n + 1, slots: n + 1, ..sample() },
+                PieceDesc { terms: runs(n as usize + 1).into(), count: n + 1, slots: n + 1, ..sample() },
             ),
             ("bare, and more than its room", PieceDesc { bare: true, bytes: 4097, ..sample() }),
-            ("bare, and of more than one", PieceDesc { bare: true, count: 2, terms: vec![(2, 9)], ..sample() }),
-            ("a term of nothing", PieceDesc { terms: vec![(0, 3), (1, 4)], ..sample() }),
-            ("no slots", PieceDesc { slots: 0, count: 0, terms: vec![], ..sample() }),
+            ("bare, and of more than one", PieceDesc { bare: true, count: 2, terms: smallvec![(2, 9)], ..sample() }),
+            ("a term of nothing", PieceDesc { terms: smallvec![(0, 3), (1, 4)], ..sample() }),
+            ("no slots", PieceDesc { slots: 0, count: 0, terms: smallvec![], ..sample() }),
             (
                 "more extents than may be",
-                PieceDesc { extents: vec![Extent { block: 1, blocks: 1 }; MAX_EXTENTS + 1], ..sample() },
+                PieceDesc { extents: smallvec![Extent { block: 1, blocks: 1 }; MAX_EXTENTS + 1], ..sample() },
             ),
         ];
         for (what, desc) in bad {
             assert_eq!(decode(&desc), None, "{what}");
         }
-        let scattered = PieceDesc { extents: many(50), ..sample() };
+        let scattered = PieceDesc { extents: many(50).into(), ..sample() };
         assert_eq!(decode(&scattered), Some(scattered.clone()));
     }
 

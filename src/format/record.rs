@@ -5,6 +5,8 @@
 //! ```
 //! Replay begins in the middle of history, so each kind means the same with or without what came before.
 
+use smallvec::SmallVec;
+
 use super::piece::{MAX_TERM_RUNS, PieceDesc};
 use super::{Reader, varint};
 
@@ -64,6 +66,9 @@ impl<'a> Lens<'a> {
     }
 }
 
+/// The pieces of one record: mostly one.
+pub type Pieces = SmallVec<[PieceDesc; 1]>;
+
 /// The body of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
@@ -88,9 +93,9 @@ pub enum Body<'a> {
         lens: Lens<'a>,
     },
     /// As `Append`, the payload lying in pieces; every index above the last of them is cut.
-    Placed(Vec<PieceDesc>),
+    Placed(Pieces),
     /// As `Carried`, the payload lying in pieces.
-    Settled(Vec<PieceDesc>),
+    Settled(Pieces),
     /// A keyed value.
     Put {
         /// Its key.
@@ -317,7 +322,7 @@ impl<'a> Records<'a> {
             }
             PLACED | SETTLED => {
                 let n = r.varint()? as usize;
-                let mut pieces = Vec::with_capacity(n.min(r.rest().len() / 16));
+                let mut pieces = Pieces::with_capacity(n.min(r.rest().len() / 16));
                 for _ in 0..n {
                     let piece = PieceDesc::decode(r, pool_blocks)?;
                     (piece.first > 0 && piece.count > 0).then_some(())?;
@@ -381,6 +386,7 @@ const _: () = assert!(MAX_TERM_RUNS <= 255);
 mod tests {
     use super::super::piece::Extent;
     use super::*;
+    use smallvec::smallvec;
 
     fn desc() -> PieceDesc {
         PieceDesc {
@@ -391,8 +397,8 @@ mod tests {
             bare: false,
             bytes: 200,
             crc: 9,
-            terms: vec![(2, 7)],
-            extents: vec![Extent { block: 1, blocks: 1 }],
+            terms: smallvec![(2, 7)],
+            extents: smallvec![Extent { block: 1, blocks: 1 }],
         }
     }
 
@@ -425,7 +431,7 @@ mod tests {
         assert_eq!(got[0].body, Body::Core(core));
         let Body::Append { first: 5, term: 6, lens } = got[1].body else { panic!("{:?}", got[1]) };
         assert_eq!(lens.iter().collect::<Vec<_>>(), [0, 300]);
-        assert_eq!(got[4].body, Body::Settled(vec![desc(), desc()]));
+        assert_eq!(got[4].body, Body::Settled(smallvec![desc(), desc()]));
         assert_eq!(got[5].body, Body::Put { key: b"k", value: b"v" });
         assert_eq!(got[9].body, Body::Reset { first: 78, prev_term: 9 });
         assert_eq!((got[10].replica, got[10].seq), (4, 65535));
@@ -498,7 +504,7 @@ mod tests {
                 first,
                 count,
                 slots: 2,
-                terms: if count > 0 { vec![(count, 7)] } else { vec![] },
+                terms: if count > 0 { smallvec![(count, 7)] } else { smallvec![] },
                 ..desc()
             };
             whole(&|t| encode_pieces(t, RunKind::Append, 1, 0, std::slice::from_ref(&piece)))

@@ -358,6 +358,7 @@ mod tests {
     use super::*;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
+    use smallvec::smallvec;
     use std::collections::BTreeMap;
 
     const CHUNK: u32 = 65536;
@@ -371,8 +372,8 @@ mod tests {
             bare: false,
             bytes: 100,
             crc: 0,
-            terms: vec![],
-            extents: vec![Extent { block: id as u32, blocks: 1 }],
+            terms: smallvec![],
+            extents: smallvec![Extent { block: id as u32, blocks: 1 }],
         };
         ChainPiece { desc, meta_seq: 0, mem: None }
     }

@@ -2,6 +2,8 @@
 
 use smallvec::SmallVec;
 
+use crate::format::piece::TermRuns;
+
 /// The terms of a range of indexes: `(first index of the run, term)`, ascending; a run ends where the next begins.
 ///
 /// What lies before the first run is unknown; the last run goes on for ever (the owner knows where its log ends).
@@ -73,8 +75,8 @@ impl Terms {
 
     /// The runs over `first..first + count`, as (entries, term). Indexes that no run covers take the next known term:
     /// they are dead, and only their number matters.
-    pub fn runs(&self, first: u64, count: u32) -> Vec<(u32, u64)> {
-        let mut out: Vec<(u32, u64)> = Vec::new();
+    pub fn runs(&self, first: u64, count: u32) -> TermRuns {
+        let mut out = TermRuns::new();
         let mut at = first;
         let mut left = u64::from(count);
         let mut i = self.runs.partition_point(|&(start, _)| start <= first).saturating_sub(1);
@@ -149,10 +151,10 @@ mod tests {
         terms.push(15, 1);
         terms.push(20, 2);
         assert_eq!(terms.len(), 2);
-        assert_eq!(terms.runs(12, 10), [(8, 1), (2, 2)]);
+        assert_eq!(terms.runs(12, 10).as_slice(), [(8, 1), (2, 2)]);
         terms.drop_below(18);
         assert_eq!(terms.get(17), None);
-        assert_eq!(terms.runs(16, 6), [(4, 1), (2, 2)]);
+        assert_eq!(terms.runs(16, 6).as_slice(), [(4, 1), (2, 2)]);
         terms.cut_from(20);
         assert_eq!(terms.get(20), Some(1));
     }

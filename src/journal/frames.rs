@@ -3,7 +3,7 @@
 use crate::disk::AlignedBuf;
 use crate::events::Times;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
-use crate::format::piece::Extent;
+use crate::format::piece::Extents;
 use crate::format::{BLOCK_BYTES, Seed, round_up_block};
 use crate::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::ticket::Ticket;
 pub(crate) struct Placed {
     pub replica: u64,
     pub piece: u64,
-    pub extents: Vec<Extent>,
+    pub extents: Extents,
     pub buf: Arc<AlignedBuf>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::{Geometry, demand};
-use crate::format::piece::{Extent, PieceDesc};
+use crate::format::piece::{Extents, PieceDesc, TermRuns};
 use crate::index::{Cell, ReplicaState};
 use crate::space::{Accounts, Charge, Owners, Pins, Pool, Tail};
 use crate::sync::Arc;
@@ -85,7 +85,7 @@ pub(super) fn hold_unsettled(
     geo: &Geometry,
     pool: &mut Pool,
     cells: &[Arc<Cell>],
-    unsettled: Vec<(u64, Vec<Extent>)>,
+    unsettled: Vec<(u64, Extents)>,
     end: u64,
 ) {
     if unsettled.is_empty() {
@@ -141,7 +141,7 @@ fn contested(geo: &Geometry, mut owners: Owners, holders: &[&Cell]) -> HashSet<u
 /// Whether the piece's own header lies where its descriptor says.
 fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<Pins>) -> bool {
     // Without terms only header and table are compared: enough to tell whose chunk it is.
-    let desc = PieceDesc { terms: Vec::new(), ..desc.clone() };
+    let desc = PieceDesc { terms: TermRuns::new(), ..desc.clone() };
     verify_piece(disk, geo.seed, id, &desc, pins).unwrap_or(false)
 }
 

@@ -12,7 +12,7 @@ use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::format::Reader;
 use crate::format::frame::{FRAME_HEADER_BYTES, Participants};
-use crate::format::piece::Extent;
+use crate::format::piece::Extents;
 use crate::format::record::{Body, Core, Record, RecordError, Records};
 use crate::index::{Cell, Loc, Registry};
 use crate::options::RecoveryMode;
@@ -34,7 +34,7 @@ pub(super) struct Replayed {
     /// Frames are lost of which nobody can say who was in them: a replica known only there is gone without a trace.
     pub unnamed: bool,
     /// Pieces that a frame above the watermark brings: linked or not, their bytes must stay until a later frame is durable.
-    pub unsettled: Vec<(u64, Vec<Extent>)>,
+    pub unsettled: Vec<(u64, Extents)>,
 }
 
 struct Replay<'a> {
@@ -50,7 +50,7 @@ struct Replay<'a> {
     last_participants: Vec<u64>,
     hurt: HashSet<u64>,
     unnamed: bool,
-    unsettled: Vec<(u64, Vec<Extent>)>,
+    unsettled: Vec<(u64, Extents)>,
     /// Holes of unknown content so far.
     holes: u64,
 }

@@ -1,5 +1,6 @@
 //! Replay and accounting, record by record: what each kind of loss leaves.
 
+use smallvec::smallvec;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::account::{charge, claim_chunks, hold_unsettled};
@@ -12,7 +13,7 @@ use crate::disk::sim::SimDisk;
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
-use crate::format::piece::Extent;
+use crate::format::piece::{Extent, Extents, TermRuns};
 use crate::format::record::{self, Core, RunKind};
 use crate::format::superblock::Superblock;
 use crate::index::{Cell, ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
@@ -38,7 +39,7 @@ struct Replayed {
     last_participants: Vec<u64>,
     newly_hurt: HashSet<u64>,
     unnamed: bool,
-    unsettled: Vec<(u64, Vec<Extent>)>,
+    unsettled: Vec<(u64, Extents)>,
 }
 
 /// All of it, in an order of its own.
@@ -277,11 +278,11 @@ fn packed(owner: u64, entries: u64) -> Packed {
     pieces.pop().expect("one piece")
 }
 
-fn holding(packed: &Packed, extents: Vec<Extent>) -> ReplicaState {
+fn holding(packed: &Packed, extents: Extents) -> ReplicaState {
     let mut state = ReplicaState { exists: true, last: u64::from(packed.desc.count), ..ReplicaState::default() };
     let mut desc = packed.at(extents);
     state.terms.push(1, 1);
-    desc.terms = Vec::new();
+    desc.terms.clear();
     assert!(state.places.set_chain(ChainPiece { desc, meta_seq: 1, mem: None }, 16 << 10));
     state
 }
@@ -295,8 +296,10 @@ fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() 
         let (old, new) = (packed(loser, 3), packed(owner, 3));
         let extents = vec![Extent { block: 30 * 4, blocks: new.blocks() }];
         disk.write_at(extents[0].offset(), new.buf.as_slice()).expect("written");
-        let mut states =
-            HashMap::from([(loser, holding(&old, extents.clone())), (owner, holding(&new, extents.clone()))]);
+        let mut states = HashMap::from([
+            (loser, holding(&old, extents.clone().into())),
+            (owner, holding(&new, extents.clone().into())),
+        ]);
         let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
         with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
         assert_eq!(*states[&owner].damaged, [], "{owner} keeps what is its own");
@@ -316,7 +319,7 @@ fn nothing_is_written_behind_a_dead_piece_that_is_held() {
     };
     let mut states = HashMap::from([(1, behind(30)), (2, behind(31)), (3, behind(40))]);
     let dead = vec![Extent { block: 30 * 4, blocks: 5 }];
-    with_cells(&mut states, |cells| hold_unsettled(&geo, &mut pool, cells, vec![(77, dead)], 5000));
+    with_cells(&mut states, |cells| hold_unsettled(&geo, &mut pool, cells, vec![(77, dead.into())], 5000));
     assert_eq!([1, 2, 3].map(|id| states[&id].places.tail().is_some()), [false, false, true]);
     assert_eq!(pool.pending(), 2, "held until a watermark covers the frame that names it");
 }
@@ -340,8 +343,8 @@ fn an_opening_goes_on_in_the_last_segment_when_a_fresh_one_cannot_be_spared() {
 }
 
 fn link(state: &mut ReplicaState, packed: &Packed, id: u64, first: u64, extent: Extent) {
-    let mut desc = packed.at(vec![extent]);
-    (desc.id, desc.first, desc.terms) = (id, first, Vec::new());
+    let mut desc = packed.at(smallvec![extent]);
+    (desc.id, desc.first, desc.terms) = (id, first, TermRuns::new());
     state.last = desc.last();
     assert!(state.places.set_chain(ChainPiece { desc, meta_seq: 1, mem: None }, 16 << 10));
 }
@@ -444,7 +447,7 @@ fn a_replica_is_listed_once_a_frame_and_once_a_segment() {
 #[test]
 fn pieces_of_frames_that_no_watermark_covers_are_told() {
     let piece = packed(ID, 2);
-    let at = |block| piece.at(vec![Extent { block, blocks: piece.blocks() }]);
+    let at = |block| piece.at(smallvec![Extent { block, blocks: piece.blocks() }]);
     let records = |t: &mut Vec<u8>| {
         born(t, 0, 1);
         record::encode_pieces(t, RunKind::Append, ID, 1, &[at(200)]);
@@ -540,8 +543,8 @@ fn an_append_cuts_what_stands_above_it_and_terms_are_of_their_entries() {
 fn pieces_bring_their_places_and_terms_and_two_over_one_range_are_a_sign_of_a_loss() {
     let piece = packed(ID, 4);
     let desc = |id, first, terms: Vec<(u32, u64)>, block| {
-        let mut desc = piece.at(vec![Extent { block, blocks: piece.blocks() }]);
-        (desc.id, desc.first, desc.terms) = (id, first, terms);
+        let mut desc = piece.at(smallvec![Extent { block, blocks: piece.blocks() }]);
+        (desc.id, desc.first, desc.terms) = (id, first, terms.into());
         desc
     };
     let settled = |second: u64| {

@@ -455,7 +455,7 @@ fn piece(owner: u64) -> Packed {
 fn what_was_placed_beside_a_frame_must_hold_and_what_was_settled_does() {
     let packed = piece(7);
     let extent = Extent { block: 200, blocks: packed.blocks() };
-    let desc = || packed.at(vec![extent]);
+    let desc = || packed.at([extent].into());
     type Records<'a> = &'a dyn Fn(&mut Vec<u8>);
     let placed: Records<'_> = &|t| record::encode_pieces(t, RunKind::Append, 7, 1, &[desc()]);
     let value: Records<'_> = &|t| record::encode_put_out(t, 7, 1, b"large", &desc());

@@ -16,6 +16,7 @@ use crate::format::superblock::{Snapshot, Superblock};
 use crate::format::varint;
 use crate::index::{ChainPiece, Loc, ReplicaState};
 use crate::options::Options;
+use smallvec::smallvec;
 
 const SEGMENT: u64 = 64 << 10;
 const CHUNK: u32 = 4096;
@@ -233,8 +234,8 @@ fn piece(first: u64, count: u32) -> PieceDesc {
         bare: false,
         bytes: 500,
         crc: 5,
-        terms: Vec::new(),
-        extents,
+        terms: smallvec![],
+        extents: extents.into(),
     }
 }
 
@@ -249,7 +250,7 @@ fn pieces_hold_entries_of_the_replica_in_order_and_tell_no_terms() {
     }
     for (what, bad) in [
         ("none of its entries is left", vec![piece(3, 0)]),
-        ("it tells terms", vec![PieceDesc { terms: vec![(1, 1)], ..piece(3, 1) }]),
+        ("it tells terms", vec![PieceDesc { terms: smallvec![(1, 1)], ..piece(3, 1) }]),
         ("one twice", vec![piece(3, 1), piece(3, 1)]),
         ("one behind the other", vec![piece(7, 1), piece(3, 1)]),
         ("two of one index", vec![piece(3, 3), piece(5, 3)]),
@@ -411,7 +412,7 @@ fn full() -> ReplicaState {
     let mut gone = Vec::new();
     state.keys.put(b"state", b"voted", LIVE[0], &mut gone);
     state.keys.put(b"", b"", LIVE[2], &mut gone);
-    let large = PieceDesc { terms: vec![(1, 0)], ..piece(1, 1) };
+    let large = PieceDesc { terms: smallvec![(1, 0)], ..piece(1, 1) };
     state.keys.put_out(b"large", chain(large, LIVE[1]), LIVE[1], &mut gone);
     state
 }

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use roaring::RoaringBitmap;
+use smallvec::smallvec;
 
 use super::pins::Pins;
 use crate::format::BLOCK_BYTES;
-use crate::format::piece::Extent;
+use crate::format::piece::{Extent, Extents};
 use crate::inspect::ChunkUse;
 
 /// Where a replica's next small piece may go: behind its last one, in the same chunk.
@@ -124,13 +125,13 @@ impl Pool {
     }
 
     /// Allocates room for one piece. The extents are one wherever the pool allows it.
-    pub fn allocate(&mut self, blocks: u32, tail: &mut Option<Tail>) -> Option<Vec<Extent>> {
+    pub fn allocate(&mut self, blocks: u32, tail: &mut Option<Tail>) -> Option<Extents> {
         if self.behind(*tail) >= blocks
             && let Some(t) = tail.as_mut()
         {
             let extent = Extent { block: t.block, blocks };
             t.block += blocks;
-            return self.hold(vec![extent]);
+            return Some(self.hold(smallvec![extent]));
         }
         let chunks = blocks.div_ceil(self.blocks_per_chunk);
         if u64::from(chunks) > self.free.len() {
@@ -142,7 +143,7 @@ impl Pool {
                 Some(chunk) => {
                     self.free.remove_range(chunk..chunk + chunks);
                     self.cursor = chunk + chunks;
-                    vec![Extent { block: chunk * self.blocks_per_chunk, blocks }]
+                    smallvec![Extent { block: chunk * self.blocks_per_chunk, blocks }]
                 }
                 None => self.scatter(chunks, blocks),
             };
@@ -151,7 +152,7 @@ impl Pool {
             let chunk = (block - 1) / self.blocks_per_chunk;
             *tail = self.generations.get(chunk as usize).map(|&generation| Tail { chunk, generation, block });
         }
-        self.hold(extents)
+        Some(self.hold(extents))
     }
 
     /// The first run of `n` free chunks at or after `from`.
@@ -173,10 +174,10 @@ impl Pool {
     }
 
     /// Any free chunks: only for a piece longer than every free run.
-    fn scatter(&mut self, chunks: u32, blocks: u32) -> Vec<Extent> {
+    fn scatter(&mut self, chunks: u32, blocks: u32) -> Extents {
         let picked: Vec<u32> = self.free.iter().take(chunks as usize).collect();
         let mut left = blocks;
-        let mut extents: Vec<Extent> = Vec::new();
+        let mut extents = Extents::new();
         for chunk in picked {
             self.free.remove(chunk);
             let (block, n) = (chunk * self.blocks_per_chunk, left.min(self.blocks_per_chunk));
@@ -223,9 +224,9 @@ impl Pool {
     }
 
     /// Counts a piece in every chunk it touches.
-    fn hold(&mut self, extents: Vec<Extent>) -> Option<Vec<Extent>> {
+    fn hold(&mut self, extents: Extents) -> Extents {
         self.count(&extents);
-        Some(extents)
+        extents
     }
 
     fn count(&mut self, extents: &[Extent]) {
@@ -263,14 +264,14 @@ impl Pool {
 
     /// Recovery: takes the chunks of a piece that is dead already, and frees them once a durable watermark covers `lsn`.
     /// Answers what it took: what is the journal's stays the journal's.
-    pub fn hold_dead(&mut self, lsn: u64, mut extents: Vec<Extent>) -> Vec<Extent> {
+    pub fn hold_dead(&mut self, lsn: u64, mut extents: Extents) -> Extents {
         let ours = |c: u32| self.free.contains(c) || self.pieces.get(c as usize).is_some_and(|&n| n > 0);
         extents.retain(|e| e.chunks(self.blocks_per_chunk).all(ours));
         for chunk in extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
             self.free.remove(chunk);
         }
-        let extents = self.hold(extents).unwrap_or_default();
-        self.unlink(lsn, extents.clone());
+        let extents = self.hold(extents);
+        self.unlink(lsn, extents.to_vec());
         extents
     }
 

@@ -27,7 +27,7 @@ fn a_freed_tail_chunk_is_not_refilled() {
     let pins = Pins::new(64);
     let mut tail = None;
     let a = pool.allocate(1, &mut tail).unwrap();
-    pool.unlink(10, a);
+    pool.unlink(10, a.to_vec());
     pool.release(9, &pins);
     assert_eq!(pool.free(), 47);
     pool.release(10, &pins);
@@ -45,7 +45,7 @@ fn a_chunk_being_written_to_survives_the_death_of_its_older_piece() {
     let mut tail = None;
     let old = pool.allocate(1, &mut tail).unwrap();
     let new = pool.allocate(1, &mut tail).unwrap();
-    pool.unlink(1, old);
+    pool.unlink(1, old.to_vec());
     pool.release(1, &pins);
     assert_eq!(pool.free(), 47, "the new piece holds the chunk");
     pool.give_back(&new, &pins);
@@ -58,7 +58,7 @@ fn a_pinned_chunk_waits_for_its_reader() {
     let pins = Pins::new(64);
     let a = pool.allocate(4, &mut None).unwrap();
     pins.pin(a[0].block / 4);
-    pool.unlink(1, a.clone());
+    pool.unlink(1, a.to_vec());
     pool.release(1, &pins);
     assert_eq!((pool.free(), pool.pinned()), (47, 1));
     pins.unpin(a[0].block / 4);
@@ -72,7 +72,7 @@ fn long_pieces_scatter_only_when_they_must_and_nothing_leaks() {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut pool = pool();
         let pins = Pins::new(64);
-        let mut live: Vec<Vec<Extent>> = Vec::new();
+        let mut live: Vec<Extents> = Vec::new();
         let mut tail = None;
         for _ in 0..200 {
             if rng.random_bool(0.6) {
@@ -81,7 +81,7 @@ fn long_pieces_scatter_only_when_they_must_and_nothing_leaks() {
                 }
             } else if !live.is_empty() {
                 let e = live.swap_remove(rng.random_range(0..live.len()));
-                pool.unlink(1, e);
+                pool.unlink(1, e.to_vec());
                 pool.release(1, &pins);
             }
             let mut blocks: Vec<u32> = live.iter().flatten().flat_map(|e| e.block..e.block + e.blocks).collect();
@@ -95,8 +95,8 @@ fn long_pieces_scatter_only_when_they_must_and_nothing_leaks() {
     }
 }
 
-fn at(chunk: u32, blocks: u32) -> Vec<Extent> {
-    vec![Extent { block: chunk * 4, blocks }]
+fn at(chunk: u32, blocks: u32) -> Extents {
+    smallvec![Extent { block: chunk * 4, blocks }]
 }
 
 #[test]
@@ -106,9 +106,9 @@ fn what_waits_is_counted_in_whole_chunks_and_told_apart() {
     let (first, second) = (a[0].block / 4, b[0].block / 4);
     assert_eq!((pool.used(), pool.pending(), pool.has_dying()), (2, 0, false));
     pins.pin(first);
-    pool.unlink(5, a);
+    pool.unlink(5, a.to_vec());
     assert_eq!((pool.pending(), pool.has_dying()), (1, true));
-    pool.unlink(6, b);
+    pool.unlink(6, b.to_vec());
     assert_eq!(pool.pending(), 2, "five blocks");
     pool.release(5, &pins);
     assert_eq!((pool.pending(), pool.pinned(), pool.used()), (2, 1, 1), "three blocks, and one chunk that is read");
@@ -123,7 +123,7 @@ fn the_search_goes_on_behind_the_last_piece_and_begins_anew_at_the_end() {
     let mut pool = pool();
     let mut tail = None;
     assert_eq!(pool.allocate(3, &mut tail), Some(at(16, 3)));
-    assert_eq!(pool.allocate(1, &mut tail), Some(vec![Extent { block: 67, blocks: 1 }]), "exactly what is left");
+    assert_eq!(pool.allocate(1, &mut tail), Some(smallvec![Extent { block: 67, blocks: 1 }]), "exactly what is left");
     assert_eq!(pool.allocate(5, &mut None), Some(at(17, 5)), "another replica's");
     assert_eq!(pool.allocate(1, &mut tail), Some(at(19, 1)), "behind the own one nothing is free");
     assert_eq!(pool.allocate(2, &mut None), Some(at(20, 2)));
@@ -151,10 +151,10 @@ fn a_piece_longer_than_every_run_takes_what_there_is_in_as_few_extents_as_it_can
     assert_eq!(pool.allocate(17, &mut None), None, "five chunks");
     let mut tail = None;
     let extents = [at(30, 4), at(32, 8), at(40, 2)].concat();
-    assert_eq!(pool.allocate(14, &mut tail), Some(extents));
+    assert_eq!(pool.allocate(14, &mut tail), Some(extents.into()));
     assert_eq!(tail, Some(Tail { chunk: 40, generation: 1, block: 162 }));
     assert_eq!(pool.allocate(3, &mut tail), None, "two blocks are left there");
-    assert_eq!(pool.allocate(2, &mut tail), Some(vec![Extent { block: 162, blocks: 2 }]));
+    assert_eq!(pool.allocate(2, &mut tail), Some(smallvec![Extent { block: 162, blocks: 2 }]));
 }
 
 #[test]
@@ -177,14 +177,14 @@ fn recovery_holds_dead_pieces_until_a_watermark_covers_them() {
     let (mut pool, pins) = (pool(), Pins::new(64));
     let mut owners = pool.owners();
     assert!(pool.claim(&at(20, 1), 1, &mut owners));
-    let held = pool.hold_dead(9, [at(15, 1), at(20, 2), at(30, 5)].concat());
-    assert_eq!(held, [at(20, 2), at(30, 5)].concat(), "what is the journal's stays the journal's");
+    let held = pool.hold_dead(9, [at(15, 1), at(20, 2), at(30, 5)].concat().into());
+    assert_eq!(held.to_vec(), [at(20, 2), at(30, 5)].concat(), "what is the journal's stays the journal's");
     assert_eq!(pool.free(), 45);
     pool.release(8, &pins);
     assert_eq!(pool.free(), 45);
     pool.release(9, &pins);
     assert_eq!((pool.free(), pool.used()), (47, 1), "the living piece keeps its chunk");
-    let nothing: Vec<Extent> = Vec::new();
+    let nothing = Extents::new();
     assert_eq!(pool.hold_dead(10, at(15, 1)), nothing);
     assert!(!pool.has_dying());
 }
@@ -192,14 +192,14 @@ fn recovery_holds_dead_pieces_until_a_watermark_covers_them() {
 #[test]
 fn free_runs_are_few_and_stay_free() {
     let (mut pool, pins) = (pool(), Pins::new(64));
-    assert_eq!(pool.free_runs(9, 3), Some(at(16, 9)));
+    assert_eq!(pool.free_runs(9, 3), Some(at(16, 9).to_vec()));
     while pool.allocate(4, &mut None).is_some() {}
     assert_eq!(pool.free_runs(1, 3), None);
     for chunk in [20, 21, 22, 30, 32, 33, 40, 63] {
         pool.give_back(&at(chunk, 4), &pins);
     }
-    assert_eq!(pool.free_runs(8, 3), Some(at(32, 8)), "the smallest that is large enough");
-    assert_eq!(pool.free_runs(12, 3), Some(at(20, 12)));
+    assert_eq!(pool.free_runs(8, 3), Some(at(32, 8).to_vec()), "the smallest that is large enough");
+    assert_eq!(pool.free_runs(12, 3), Some(at(20, 12).to_vec()));
     assert_eq!(pool.free_runs(13, 3), Some([at(20, 12), at(32, 1)].concat()), "the longest, in order");
     assert_eq!(pool.free_runs(24, 3), Some([at(20, 12), at(30, 4), at(32, 8)].concat()));
     assert_eq!([pool.free_runs(25, 3), pool.free_runs(u64::MAX, 3)], [None, None]);
@@ -228,7 +228,7 @@ fn an_audit_tells_every_chunk_that_is_not_in_exactly_one_place() {
     assert_eq!(pool.audit(&linked, &journal[1..]).len(), 4, "nobody's");
     assert_eq!(pool.audit(&linked, &[0, 1, 2, 3, 15]).len(), 4, "free, and the journal's");
     pins.pin(chunk);
-    pool.unlink(1, a);
+    pool.unlink(1, a.to_vec());
     assert_eq!(pool.audit(&none, &journal), Vec::<String>::new(), "dying counts");
     pool.release(1, &pins);
     assert_eq!(pool.audit(&none, &journal), Vec::<String>::new(), "read, and nothing else");
