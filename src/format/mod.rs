@@ -116,6 +116,10 @@ impl<'a> Reader<'a> {
         self.0 = self.0.get(used..)?;
         Some(value)
     }
+    /// Passes over so many LEB128 integers.
+    pub fn varints(&mut self, n: u64) -> Option<()> {
+        (0..n).try_for_each(|_| self.varint().map(drop))
+    }
     /// A LEB128 integer that must fit 32 bits.
     pub fn varint32(&mut self) -> Option<u32> {
         u32::try_from(self.varint()?).ok()

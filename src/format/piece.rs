@@ -128,6 +128,18 @@ impl PieceDesc {
         (covered == u64::from(this.count)).then_some(this)
     }
 
+    /// Passes over a descriptor. What is in it is not checked.
+    pub fn pass(r: &mut Reader<'_>) -> Option<()> {
+        (r.u64()?, r.u32()?);
+        // First, count, slots, bytes.
+        r.varints(4)?;
+        for _ in 0..2 {
+            let pairs = r.varint32()?;
+            r.varints(2 * u64::from(pairs))?;
+        }
+        Some(())
+    }
+
     /// As [`PieceDesc::decode`], of a descriptor whose terms are kept elsewhere: they need not cover its entries.
     pub fn decode_without_terms(r: &mut Reader<'_>, pool_blocks: u32) -> Option<Self> {
         let (id, crc) = (r.u64()?, r.u32()?);

@@ -162,6 +162,15 @@ pub struct Record<'a> {
     pub body: Body<'a>,
 }
 
+/// What [`Records::next_of`] came upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A record that was asked for.
+    Record(Record<'a>),
+    /// One that was not; of a run of entries, how long they are: what follows in the frame lies behind them.
+    Passed(Option<Lens<'a>>),
+}
+
 /// Why a table was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
@@ -297,7 +306,20 @@ impl<'a> Records<'a> {
         Self { rest, pool_blocks }
     }
 
-    fn decode(&mut self) -> Result<Record<'a>, RecordError> {
+    /// The next record, if it is of a replica that `mine` says yes to. Others are passed over, and their pieces are not even looked at: what
+    /// makes no sense may stay unsaid.
+    pub fn next_of(&mut self, mine: impl Fn(u64) -> bool) -> Option<Result<Step<'a>, RecordError>> {
+        if self.rest.rest().is_empty() {
+            return None;
+        }
+        let step = self.step(mine);
+        if step.is_err() {
+            self.rest = Reader::new(&[]);
+        }
+        Some(step)
+    }
+
+    fn step(&mut self, mine: impl Fn(u64) -> bool) -> Result<Step<'a>, RecordError> {
         let r = &mut self.rest;
         let bad = RecordError::Malformed;
         let kind = r.u8().ok_or(bad)?;
@@ -306,8 +328,17 @@ impl<'a> Records<'a> {
         }
         let replica = r.varint().ok_or(bad)?;
         let seq = r.u16().ok_or(bad)?;
+        if !mine(replica) && matches!(kind, PLACED | SETTLED) {
+            let pieces = r.varint32().ok_or(bad)?;
+            (0..pieces).try_for_each(|_| PieceDesc::pass(r)).ok_or(bad)?;
+            return Ok(Step::Passed(None));
+        }
         let body = Self::body(r, kind, self.pool_blocks).ok_or(bad)?;
-        Ok(Record { replica, seq, body })
+        Ok(match body {
+            _ if mine(replica) => Step::Record(Record { replica, seq, body }),
+            Body::Append { lens, .. } | Body::Carried { lens, .. } => Step::Passed(Some(lens)),
+            _ => Step::Passed(None),
+        })
     }
 
     fn body(r: &mut Reader<'a>, kind: u8, pool_blocks: u32) -> Option<Body<'a>> {
@@ -353,14 +384,13 @@ impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.rest().is_empty() {
-            return None;
+        let step = self.next_of(|_| true)?;
+        match step {
+            Ok(Step::Record(record)) => Some(Ok(record)),
+            // All are asked for.
+            Ok(Step::Passed(_)) => None,
+            Err(error) => Some(Err(error)),
         }
-        let record = self.decode();
-        if record.is_err() {
-            self.rest = Reader::new(&[]);
-        }
-        Some(record)
     }
 }
 
@@ -436,8 +466,26 @@ mod tests {
         assert_eq!(got[9].body, Body::Reset { first: 78, prev_term: 9 });
         assert_eq!((got[10].replica, got[10].seq), (4, 65535));
         assert_eq!(got[11], Record { replica: 5, seq: 11, body: Body::Cut { first: 300 } });
+        // One replica's are found among the others', and of these what moves the payload on.
+        for wanted in [1, 2, 3, 4, 5, u64::MAX, 9] {
+            let mut records = Records::new(Reader::new(&t), 10);
+            let steps: Vec<_> =
+                std::iter::from_fn(|| records.next_of(|id| id == wanted)).collect::<Result<_, _>>().unwrap();
+            let expected: Vec<_> = got
+                .iter()
+                .map(|record| match &record.body {
+                    _ if record.replica == wanted => Step::Record(record.clone()),
+                    Body::Append { lens, .. } | Body::Carried { lens, .. } => Step::Passed(Some(*lens)),
+                    _ => Step::Passed(None),
+                })
+                .collect();
+            assert_eq!(steps, expected, "{wanted}");
+        }
         for cut in 0..t.len() {
             let _ = Records::new(Reader::new(&t[..cut]), 10).count();
+            let mut records = Records::new(Reader::new(&t[..cut]), 10);
+            let passed = std::iter::from_fn(|| records.next_of(|_| false)).collect::<Vec<_>>();
+            assert!(passed.iter().rev().skip(1).all(Result::is_ok), "a record that is cut short is the last");
         }
     }
 

@@ -18,7 +18,16 @@ pub fn len(value: u64) -> usize {
 }
 
 /// Reads one integer: its value and how many bytes it took. `None` when cut short or wider than 64 bits.
+#[inline]
 pub fn decode(bytes: &[u8]) -> Option<(u64, usize)> {
+    // Most of them.
+    match bytes.first() {
+        Some(&byte) if byte < 0x80 => Some((byte.into(), 1)),
+        _ => decode_longer(bytes),
+    }
+}
+
+fn decode_longer(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0_u64;
     for (i, &byte) in bytes.iter().take(MAX_BYTES).enumerate() {
         let bits = u64::from(byte & 0x7f);

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::replaying::{Marks, location};
+use super::replaying::{Marks, pass};
 use super::scan::Scan;
 use super::walk::{Accepted, Before, Walk};
 use crate::engine::Geometry;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::Reader;
 use crate::format::frame::{FRAME_HEADER_BYTES, Participants};
 use crate::format::piece::Extents;
-use crate::format::record::{Body, Core, Record, RecordError, Records};
+use crate::format::record::{Body, Core, Record, RecordError, Records, Step};
 use crate::index::{Cell, Loc, Registry};
 use crate::options::RecoveryMode;
 use crate::sync::Arc;
@@ -53,6 +53,8 @@ struct Replay<'a> {
     unsettled: Vec<(u64, Extents)>,
     /// Holes of unknown content so far.
     holes: u64,
+    /// Goes on behind a record that makes no sense: every part must stop at it, whosever it is.
+    salvages: bool,
 }
 
 /// So many bytes of records are worth a thread more: those of several hundred thousand replicas. Fewer are read by one as fast.
@@ -147,6 +149,7 @@ fn replay_part(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode,
         unnamed: walk.lost_at_end,
         unsettled: Vec::new(),
         holes: 0,
+        salvages: mode == RecoveryMode::Salvage,
     };
     for frame in &walk.accepted {
         match replay.frame(scan, frame) {
@@ -186,37 +189,45 @@ impl Replay<'_> {
         }
         let mut lsn = header.lsn + FRAME_HEADER_BYTES as u64;
         let payload_end = lsn + u64::from(header.payload_bytes);
-        for record in Records::new(reader, self.geo.pool_blocks) {
-            let record = record.map_err(|e| match e {
+        let mut records = Records::new(reader, self.geo.pool_blocks);
+        let (part, all) = (self.part, self.salvages || frame.unsettled);
+        while let Some(step) = records.next_of(|id| all || part.holds(id)) {
+            let step = step.map_err(|e| match e {
                 RecordError::Codec(id) => Error::Unsupported { feature: format!("payload codec {id}") },
                 RecordError::Malformed => corrupt("a record"),
             })?;
-            match &record.body {
-                // Nobody's in particular: once is enough.
-                _ if self.part.n > 0 => {}
-                Body::Placed(pieces) if frame.unsettled => {
-                    self.unsettled.extend(pieces.iter().map(|p| (p.id, p.extents.clone())));
+            let fits = match step {
+                Step::Passed(lens) => lens.map_or(Some(()), |lens| pass(lens, &mut lsn)),
+                Step::Record(record) => {
+                    self.note_unsettled(frame, &record);
+                    self.record(record, header.lsn, &mut lsn)
                 }
-                Body::PutOut { piece, .. } if frame.unsettled => {
-                    self.unsettled.push((piece.id, piece.extents.clone()));
-                }
-                _ => {}
-            }
-            self.record(record, header.lsn, &mut lsn)
-                .filter(|()| lsn <= payload_end)
-                .ok_or_else(|| corrupt("a record that does not fit its frame"))?;
+            };
+            fits.filter(|()| lsn <= payload_end).ok_or_else(|| corrupt("a record that does not fit its frame"))?;
         }
         Ok(())
+    }
+
+    /// What a frame above the watermark brings is nobody's in particular: one part is enough.
+    fn note_unsettled(&mut self, frame: &Accepted<'_>, record: &Record<'_>) {
+        if self.part.n > 0 || !frame.unsettled {
+            return;
+        }
+        match &record.body {
+            Body::Placed(pieces) => self.unsettled.extend(pieces.iter().map(|p| (p.id, p.extents.clone()))),
+            Body::PutOut { piece, .. } => self.unsettled.push((piece.id, piece.extents.clone())),
+            _ => {}
+        }
     }
 
     /// Replays one record; `None` where it contradicts its frame.
     fn record(&mut self, record: Record<'_>, frame_lsn: u64, lsn: &mut u64) -> Option<()> {
         let id = record.replica;
         if !self.part.holds(id) {
-            if let Body::Append { lens, .. } | Body::Carried { lens, .. } = record.body {
-                return lens.iter().try_for_each(|len| location(len, lsn).map(drop));
-            }
-            return Some(());
+            return match record.body {
+                Body::Append { lens, .. } | Body::Carried { lens, .. } => pass(lens, lsn),
+                _ => Some(()),
+            };
         }
         let (cell, new) = self.registry.find_or_create(id);
         if new {

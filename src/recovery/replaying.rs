@@ -287,7 +287,12 @@ fn locations(lens: Lens<'_>, lsn: &mut u64, locs: &mut Vec<Loc>) -> Option<()> {
     Some(())
 }
 
-pub(super) fn location(len: u32, lsn: &mut u64) -> Option<Loc> {
+/// Moves on behind a run that is somebody else's.
+pub(super) fn pass(lens: Lens<'_>, lsn: &mut u64) -> Option<()> {
+    lens.iter().try_for_each(|len| location(len, lsn).map(drop))
+}
+
+fn location(len: u32, lsn: &mut u64) -> Option<Loc> {
     if len > MAX_INLINE_ENTRY {
         return None;
     }
