@@ -16,7 +16,7 @@ use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::{Extent, Extents, TermRuns};
 use crate::format::record::{self, Core, RunKind};
 use crate::format::superblock::Superblock;
-use crate::index::{Cell, ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
+use crate::index::{Cell, ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState, Value};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Segments};
 use crate::options::{Options, RecoveryMode};
 use crate::space::{Accounts, Pins, Pool, Tail};
@@ -71,6 +71,7 @@ struct Log {
     lost_at_end: bool,
     /// No watermark covers them.
     unsettled: bool,
+    salvages: bool,
 }
 
 impl Log {
@@ -116,7 +117,7 @@ impl Log {
             last_seq: Some(1),
         };
         let in_parts = |parts| {
-            let mode = RecoveryMode::TolerateTornTail;
+            let mode = if self.salvages { RecoveryMode::Salvage } else { RecoveryMode::TolerateTornTail };
             let replayed = replay_in(&Geometry::new(&superblock()), &scan, &walk, mode, parts)?;
             let mut ids: Vec<u64> = replayed.registry.all().iter().map(|cell| cell.id).collect();
             let states: HashMap<_, _> = taken(&replayed.cells).collect();
@@ -479,6 +480,28 @@ fn a_record_that_does_not_fit_its_frame_is_refused() {
 }
 
 /// Metadata of all, then the small ones: as many as possible are carried, and the others reserve chunks.
+/// A part that replays other replicas finds it as well: it is [`Log::replay`] that compares them.
+#[test]
+fn a_salvage_stops_at_a_record_that_makes_no_sense_whosever_it_is() {
+    let others = [2, 3, 5, 8, 13, 21];
+    let put = |t: &mut Vec<u8>, seq, value: &[u8]| {
+        others.iter().for_each(|&id| record::encode_put(t, id, seq, b"vote", value))
+    };
+    let mut senseless = packed(ID, 2).at([Extent { block: 500, blocks: 1 }].into());
+    senseless.first = 0;
+    let log = Log { salvages: true, ..Log::default() }.whole(life).whole(|t| put(t, 0, b"before")).whole(|t| {
+        record::encode_pieces(t, RunKind::Append, ID, 3, std::slice::from_ref(&senseless));
+        put(t, 1, b"behind");
+    });
+    let replayed = log.replay();
+    assert!(replayed.unnamed && replayed.states[&ID].state_suspect);
+    for id in others {
+        let value = replayed.states[&id].keys.get(b"vote");
+        assert!(matches!(value, Some(Value::Inline(value)) if value == b"before"), "{id}: {value:?}");
+    }
+    assert!(Log { salvages: false, ..log }.try_replay().is_err());
+}
+
 #[test]
 fn everybody_is_charged_the_small_ones_first() {
     let holding = |entries: u64| {
