@@ -130,8 +130,8 @@ impl PieceDesc {
 
     /// Passes over a descriptor. What is in it is not checked.
     pub fn pass(r: &mut Reader<'_>) -> Option<()> {
-        (r.u64()?, r.u32()?);
-        // First, count, slots, bytes.
+        // Id and checksum; then first, count, slots, bytes.
+        r.take(size_of::<u64>() + size_of::<u32>())?;
         r.varints(4)?;
         for _ in 0..2 {
             let pairs = r.varint32()?;
