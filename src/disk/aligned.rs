@@ -49,22 +49,26 @@ impl AlignedBuf {
     }
 
     /// Sets the length; what is in it is unspecified until it was read into.
+    #[inline]
     pub(crate) fn set_len_to_fill(&mut self, len: usize) {
         self.reserve(len.saturating_sub(self.len));
         self.len = len;
     }
 
     /// The bytes in use.
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         self.memory.as_deref().map_or(&[], |memory| &memory[..self.len])
     }
 
     /// The bytes in use, to change.
+    #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.memory.as_deref_mut().map_or(&mut [], |memory| &mut memory[..self.len])
     }
 
     /// How many bytes are in use.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -75,6 +79,7 @@ impl AlignedBuf {
     }
 
     /// How many bytes fit before the buffer allocates again.
+    #[inline]
     pub fn capacity(&self) -> usize {
         self.memory.as_deref().map_or(0, <[u8]>::len)
     }
@@ -85,11 +90,15 @@ impl AlignedBuf {
     }
 
     /// Makes room for `more` bytes beyond those in use, at least doubling what there is.
+    #[inline]
     pub fn reserve(&mut self, more: usize) {
         let needed = self.len.saturating_add(more);
-        if needed <= self.capacity() {
-            return;
+        if needed > self.capacity() {
+            self.grow(needed);
         }
+    }
+
+    fn grow(&mut self, needed: usize) {
         let mut grown = Self::with_capacity(needed.max(self.capacity().saturating_mul(2)));
         grown.len = self.len;
         grown.as_mut_slice().copy_from_slice(self.as_slice());
@@ -111,6 +120,7 @@ impl AlignedBuf {
     }
 
     /// Appends `bytes`.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         let before = self.len;
         self.set_len_to_fill(before + bytes.len());

@@ -2,7 +2,7 @@
 
 use crate::disk::AlignedBuf;
 use crate::events::Times;
-use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
+use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extents;
 use crate::format::{BLOCK_BYTES, Seed, round_up_block};
 use crate::sync::Arc;
@@ -177,8 +177,11 @@ impl OpenFrame {
         let lsn = self.here();
         let crc = crc.to_le_bytes();
         self.crcs.extend_from_slice(&crc);
-        self.buf.extend_from_slice(&crc);
-        self.buf.extend_from_slice(payload);
+        let at = self.buf.len();
+        self.buf.set_len_to_fill(at + ENTRY_CRC_BYTES + payload.len());
+        let (checksum, body) = self.buf.as_mut_slice()[at..].split_at_mut(ENTRY_CRC_BYTES);
+        checksum.copy_from_slice(&crc);
+        body.copy_from_slice(payload);
         lsn
     }
 
