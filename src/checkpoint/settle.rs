@@ -10,7 +10,7 @@ use crate::disk::AlignedBuf;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::BLOCK_BYTES;
-use crate::format::piece::{Extents, PieceDesc};
+use crate::format::piece::{Extents, PieceDesc, TermRuns};
 use crate::format::record::{self, RunKind};
 use crate::format::varint;
 use crate::index::{ChainPiece, ReplicaState};
@@ -159,7 +159,7 @@ impl Engine {
             record::encode_pieces(&mut s.open.table, RunKind::Carried, id, seq, &linked);
             let meta_seq = s.segments.current();
             for mut desc in linked {
-                desc.terms.clear();
+                desc.terms = TermRuns::new();
                 self.counters.settled_entries.add(u64::from(desc.count));
                 let extents = desc.extents.clone();
                 if !state.places.set_chain(ChainPiece { desc, meta_seq, mem: None }, self.geo.chunk_bytes) {

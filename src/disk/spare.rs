@@ -23,6 +23,8 @@ struct Slab {
     /// Of which it consists.
     pieces: usize,
     free: Vec<Piece>,
+    /// When the last piece came back, counted in slabs that became idle.
+    idle_since: u64,
 }
 
 /// How a buffer is used.
@@ -37,15 +39,16 @@ pub(super) enum Use {
 
 /// By size: powers of two of [`BLOCK`].
 struct Spare {
-    usage: Use,
     classes: [Vec<Slab>; CLASSES],
     /// Bytes of slabs of which nothing is in use.
     idle: usize,
+    /// How many slabs became idle so far.
+    clock: u64,
 }
 
 /// One for the process: what one log lets go of serves the batches that are being filled for another.
-static WHOLE: Mutex<Spare> = Mutex::new(Spare::new(Use::Whole));
-static SPARSE: Mutex<Spare> = Mutex::new(Spare::new(Use::Sparse));
+static WHOLE: Mutex<Spare> = Mutex::new(Spare::new());
+static SPARSE: Mutex<Spare> = Mutex::new(Spare::new());
 
 impl Use {
     fn spare(self) -> &'static Mutex<Spare> {
@@ -55,8 +58,19 @@ impl Use {
         }
     }
 
+    /// So many pieces side by side.
     fn pieces(self, count: usize, each: usize) -> impl Iterator<Item = Piece> {
         pieces(count, each, self == Self::Whole)
+    }
+
+    /// A slab of the class, and a piece of it.
+    fn slab(self, class: usize, first: bool) -> Option<(Slab, Piece)> {
+        let each = bytes_of(class);
+        let bytes = if first && each < FIRST { FIRST } else { HUGE };
+        let mut free: Vec<Piece> = self.pieces((bytes / each).max(1), each).collect();
+        let (from, pieces) = (free.first()?.as_ptr().addr(), free.len());
+        let taken = free.pop()?;
+        Some((Slab { from, pieces, free, idle_since: 0 }, taken))
     }
 }
 
@@ -69,80 +83,110 @@ const fn bytes_of(class: usize) -> usize {
     BLOCK << class
 }
 
-/// Bytes of those slabs of a class of which nothing is in use.
-fn idle_bytes(class: usize, slabs: &[Slab]) -> usize {
-    slabs.iter().filter(|slab| slab.free.len() == slab.pieces).map(|slab| slab.pieces * bytes_of(class)).sum()
+impl Slab {
+    fn is_idle(&self) -> bool {
+        self.free.len() == self.pieces
+    }
+
+    fn bytes(&self, class: usize) -> usize {
+        self.pieces * bytes_of(class)
+    }
 }
 
 impl Spare {
-    const fn new(usage: Use) -> Self {
-        Self { usage, classes: [const { Vec::new() }; CLASSES], idle: 0 }
+    const fn new() -> Self {
+        Self { classes: [const { Vec::new() }; CLASSES], idle: 0, clock: 0 }
     }
 
-    fn take(&mut self, class: usize) -> Option<Piece> {
-        let each = bytes_of(class);
-        let slabs = self.classes.get_mut(class)?;
+    /// A piece, or whether the class has no slab at all.
+    fn take(&mut self, class: usize) -> Result<Piece, bool> {
+        let Some(slabs) = self.classes.get_mut(class) else { return Err(true) };
         // The oldest first: the younger ones get a chance to be given back whole.
-        if let Some(slab) = slabs.iter_mut().find(|slab| !slab.free.is_empty()) {
-            self.idle -= if slab.free.len() == slab.pieces { slab.pieces * each } else { 0 };
-            return slab.free.pop();
-        }
-        let bytes = if slabs.is_empty() { FIRST } else { HUGE };
-        let mut free: Vec<Piece> = self.usage.pieces((bytes / each).max(1), each).collect();
-        let (from, pieces) = (free.first()?.as_ptr().addr(), free.len());
-        let taken = free.pop();
-        slabs.push(Slab { from, pieces, free });
-        taken
+        let Some(slab) = slabs.iter_mut().find(|slab| !slab.free.is_empty()) else { return Err(slabs.is_empty()) };
+        self.idle -= if slab.is_idle() { slab.bytes(class) } else { 0 };
+        slab.free.pop().ok_or(false)
     }
 
-    /// Answers the slab that goes back to the system.
-    fn give_back(&mut self, piece: Piece) -> Option<Slab> {
+    fn add(&mut self, class: usize, slab: Slab) {
+        if let Some(slabs) = self.classes.get_mut(class) {
+            slabs.push(slab);
+        }
+    }
+
+    /// Answers the slabs that go back to the system: those that nobody has used for longest.
+    fn give_back(&mut self, piece: Piece) -> Vec<Slab> {
         let (each, at) = (piece.len(), piece.as_ptr().addr());
-        let slabs = self.classes.get_mut(class_for(each)?)?;
-        let i = slabs.iter().position(|slab| (slab.from..slab.from + slab.pieces * each).contains(&at))?;
-        let slab = slabs.get_mut(i)?;
+        let Some(class) = class_for(each) else { return Vec::new() };
+        let slabs = self.classes.get_mut(class).into_iter().flatten();
+        let Some(slab) = slabs.into_iter().find(|s| (s.from..s.from + s.pieces * each).contains(&at)) else {
+            return Vec::new();
+        };
         slab.free.push(piece);
-        if slab.free.len() < slab.pieces {
-            return None;
+        if slab.is_idle() {
+            self.clock += 1;
+            slab.idle_since = self.clock;
+            self.idle += slab.bytes(class);
         }
-        self.idle += slab.pieces * each;
-        if self.idle <= KEPT {
-            return None;
+        let mut gone = Vec::new();
+        while self.idle > KEPT {
+            let Some(slab) = self.take_oldest() else { break };
+            gone.push(slab);
         }
-        self.idle -= slab.pieces * each;
-        Some(slabs.remove(i))
+        gone
+    }
+
+    /// Takes the slab that has been idle for longest.
+    fn take_oldest(&mut self) -> Option<Slab> {
+        let idle = self.classes.iter().enumerate().flat_map(|(class, slabs)| {
+            slabs.iter().enumerate().filter(|(_, s)| s.is_idle()).map(move |(i, s)| (s.idle_since, class, i))
+        });
+        let (_, class, i) = idle.min()?;
+        let slab = self.classes.get_mut(class)?.remove(i);
+        self.idle -= slab.bytes(class);
+        Some(slab)
     }
 
     /// The slabs of which nothing is in use; the small ones are not worth it.
     fn take_idle(&mut self) -> Vec<Slab> {
-        let mut idle = Vec::new();
+        let mut gone = Vec::new();
         for (class, slabs) in self.classes.iter_mut().enumerate() {
-            let bytes = |slab: &Slab| slab.pieces * bytes_of(class);
-            idle.extend(slabs.extract_if(.., |slab| slab.free.len() == slab.pieces && bytes(slab) > FIRST));
+            for slab in slabs.extract_if(.., |slab| slab.is_idle() && slab.bytes(class) > FIRST) {
+                self.idle -= slab.bytes(class);
+                gone.push(slab);
+            }
         }
-        self.idle = self.classes.iter().enumerate().map(|(class, slabs)| idle_bytes(class, slabs)).sum();
-        idle
+        gone
     }
 }
 
 /// Gives all that is not in use back to the system: after something that needs more than what goes on does.
 pub(super) fn release() {
     for usage in [Use::Whole, Use::Sparse] {
-        let idle = usage.spare().lock().take_idle();
-        drop(idle);
+        let gone = { usage.spare().lock().take_idle() };
+        drop(gone);
     }
 }
 
 /// Memory for `capacity` bytes; what is in it is unspecified.
 pub(super) fn take(capacity: usize, usage: Use) -> Option<Piece> {
     let Some(class) = class_for(capacity) else { return usage.pieces(1, capacity.next_multiple_of(BLOCK)).next() };
-    usage.spare().lock().take(class)
+    let spare = usage.spare();
+    let first = {
+        match spare.lock().take(class) {
+            Ok(piece) => return Some(piece),
+            Err(first) => first,
+        }
+    };
+    // Outside of the lock: the system may have to find the memory first.
+    let (slab, piece) = usage.slab(class, first)?;
+    spare.lock().add(class, slab);
+    Some(piece)
 }
 
 /// Takes back what [`take`] gave.
 pub(super) fn give_back(piece: Piece, usage: Use) {
-    let whole = usage.spare().lock().give_back(piece);
-    drop(whole);
+    let gone = { usage.spare().lock().give_back(piece) };
+    drop(gone);
 }
 
 #[cfg(test)]
@@ -160,18 +204,27 @@ mod tests {
         assert_eq!(classes, [Some(0), Some(0), Some(1), Some(CLASSES - 1), None]);
     }
 
+    /// As [`take`] does, from a pool of its own.
+    fn take_from(spare: &mut Spare, class: usize) -> Piece {
+        spare.take(class).unwrap_or_else(|first| {
+            let (slab, piece) = Use::Whole.slab(class, first).expect("memory");
+            spare.add(class, slab);
+            piece
+        })
+    }
+
     #[test]
     fn nobody_has_what_another_has_and_what_was_given_back_is_used_again() {
-        let (mut spare, class) = (Spare::new(Use::Whole), 4);
+        let (mut spare, class) = (Spare::new(), 4);
         let mut held = Vec::new();
         for round in 0..3 {
             while held.len() < 100 {
-                held.push(spare.take(class).expect("memory"));
+                held.push(take_from(&mut spare, class));
             }
             let mut addresses: Vec<usize> = held.iter().map(|p| p.as_ptr().addr()).collect();
             addresses.sort_unstable();
             assert!(addresses.windows(2).all(|w| w[1] - w[0] >= bytes_of(class)), "round {round}");
-            held.drain(..50).for_each(|piece| assert!(spare.give_back(piece).is_none()));
+            held.drain(..50).for_each(|piece| assert!(spare.give_back(piece).is_empty()));
         }
         let slabs: Vec<usize> = spare.classes[class].iter().map(|slab| slab.pieces).collect();
         assert_eq!(slabs, [4, 32, 32, 32], "a small one, then as many huge pages as are needed");
@@ -179,21 +232,36 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_may_be() {
-        let mut spare = Spare::new(Use::Whole);
-        let held: Vec<Piece> = (0..2 * KEPT / MOST).map(|_| spare.take(CLASSES - 1).expect("memory")).collect();
+        let mut spare = Spare::new();
+        let held: Vec<Piece> = (0..2 * KEPT / MOST).map(|_| take_from(&mut spare, CLASSES - 1)).collect();
         assert_eq!(spare.idle, 0);
-        let gone = held.into_iter().filter_map(|piece| spare.give_back(piece)).count();
+        let gone: usize = held.into_iter().map(|piece| spare.give_back(piece).len()).sum();
         assert_eq!((gone, spare.idle), (KEPT / MOST, KEPT));
         let kept: usize = spare.classes.iter().flatten().flat_map(|slab| &slab.free).map(|piece| piece.len()).sum();
         assert_eq!(kept, spare.idle);
-        let one = spare.take(CLASSES - 1).expect("memory");
+        let one = take_from(&mut spare, CLASSES - 1);
         assert_eq!(spare.idle, KEPT - MOST);
         assert_eq!((spare.take_idle().len(), spare.idle), (KEPT / MOST - 1, 0));
-        assert!(spare.give_back(one).is_none());
+        assert!(spare.give_back(one).is_empty());
         assert_eq!((spare.take_idle().len(), spare.idle), (1, 0));
         assert!(spare.classes.iter().all(Vec::is_empty));
-        let small = spare.take(0).expect("memory");
-        assert!(spare.give_back(small).is_none());
+        let small = take_from(&mut spare, 0);
+        assert!(spare.give_back(small).is_empty());
         assert_eq!((spare.take_idle().len(), spare.idle), (0, FIRST), "a small one stays");
+    }
+
+    /// Giants that were needed once do not keep out what is needed again and again.
+    #[test]
+    fn what_was_idle_for_longest_goes_first() {
+        let mut spare = Spare::new();
+        let giants: Vec<Piece> = (0..KEPT / MOST).map(|_| take_from(&mut spare, CLASSES - 1)).collect();
+        giants.into_iter().for_each(|piece| assert!(spare.give_back(piece).is_empty()));
+        assert_eq!(spare.idle, KEPT);
+        let mut gone = 0;
+        for _ in 0..10 {
+            let piece = take_from(&mut spare, CLASSES - 2);
+            gone += spare.give_back(piece).len();
+        }
+        assert_eq!((gone, spare.classes[CLASSES - 2].len(), spare.classes[CLASSES - 1].len()), (1, 1, KEPT / MOST - 1));
     }
 }

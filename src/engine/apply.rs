@@ -36,6 +36,7 @@ impl Engine {
                 shrunk |= self.recharge_as_admitted(s, &mut state, t);
             }
         }
+        debug_assert_eq!(payload_at, s.open.here(), "the index and the frame disagree where payloads lie");
         if !adm.grouped {
             // In the order in which admission priced them, and only as they stand in the end.
             for t in &adm.touched {

@@ -90,6 +90,8 @@ impl Engine {
         let mut scratch = SCRATCH.with(ThreadCell::take).unwrap_or_default();
         let outcome = self.submit_with(batch, mode, whom, lead, &mut scratch);
         scratch.adm.clear();
+        // Their memory is the batch's.
+        scratch.plan.pieces.clear();
         SCRATCH.with(|s| s.set(Some(scratch)));
         outcome
     }

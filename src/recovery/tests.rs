@@ -479,7 +479,6 @@ fn a_record_that_does_not_fit_its_frame_is_refused() {
     }
 }
 
-/// Metadata of all, then the small ones: as many as possible are carried, and the others reserve chunks.
 /// A part that replays other replicas finds it as well: it is [`Log::replay`] that compares them.
 #[test]
 fn a_salvage_stops_at_a_record_that_makes_no_sense_whosever_it_is() {
@@ -502,6 +501,7 @@ fn a_salvage_stops_at_a_record_that_makes_no_sense_whosever_it_is() {
     assert!(Log { salvages: false, ..log }.try_replay().is_err());
 }
 
+/// Metadata of all, then the small ones: as many as possible are carried, and the others reserve chunks.
 #[test]
 fn everybody_is_charged_the_small_ones_first() {
     let holding = |entries: u64| {
