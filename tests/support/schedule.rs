@@ -32,6 +32,7 @@ pub fn for_each(seeds: &[u64], test: impl Fn(u64) + Copy + Send + Sync + 'static
 
 /// Polls where it stands; sleeps between.
 #[cfg(shuttle)]
+#[allow(unused_imports)] // Not every test has tasks.
 pub use shuttle::future::block_on;
 
 /// Polls where it stands; parks between.
