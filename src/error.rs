@@ -93,9 +93,10 @@ pub enum Error {
     /// No room: nothing was changed. Truncation, removal and state that does not grow still succeed.
     #[error("{0}")]
     Full(Box<FullReport>),
-    /// `try_submit` would have had to wait.
+    /// `try_submit` would have had to wait. Or a callback waits for durability, which its own thread brings about: what it commits is
+    /// not submitted then, what it waits for is on its way.
     #[error(
-        "the queue is full ({queued} of {limit} bytes) or waits for the cleaner; wait for durability, or use submit"
+        "the queue is full ({queued} of {limit} bytes) or waits for the cleaner; wait for durability, or use submit; in a callback, submit and do not wait"
     )]
     Busy {
         /// Bytes in the queue.

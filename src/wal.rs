@@ -87,8 +87,8 @@ impl Wal {
     }
 
     /// As [`Wal::submit`]; `done` is called once with the outcome, in order of LSN, on the thread that wrote the frame. It must be
-    /// short, and what it submits does not wait ([`Error::Busy`]). Who waits for a batch may be woken before earlier callbacks of the
-    /// same frame: what must come behind a callback is submitted with one, too.
+    /// short, and what it submits does not wait, nor may it wait for durability ([`Error::Busy`]). Who waits for a batch may be woken
+    /// before earlier callbacks of the same frame: what must come behind a callback is submitted with one, too.
     ///
     /// # Errors
     /// As [`Wal::submit`]; `done` is then not called.

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use strandlog::disk::sim::SimDisk;
 use strandlog::disk::{Disk, DiskInfo, Map, SyncMethod};
@@ -392,6 +393,32 @@ fn a_sync_waits_for_every_frame_in_flight() {
     for thread in [first, second] {
         thread.join().expect("no panic").expect("durable");
     }
+}
+
+/// A callback that waits for what only its own thread completes is told so, and hangs nobody; what it submits is on its way.
+#[test]
+fn a_callback_that_waits_for_durability_is_refused() {
+    let wal = Arc::new(options(Placement::Auto).open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted"));
+    let (tell, told) = mpsc::channel();
+    let ours = Arc::clone(&wal);
+    let done = move |outcome: Result<strandlog::Lsn, Error>| {
+        outcome.expect("durable");
+        let committed = ours.commit(entry(2, 1)).map(drop);
+        let submitted = ours.submit(entry(3, 1)).expect("room");
+        let lsn = submitted.lsn();
+        let waited = [submitted.wait().map(drop), ours.sync().map(drop), ours.wait_durable(lsn)];
+        tell.send((committed, waited)).expect("heard");
+    };
+    wal.submit_with(entry(1, 1), done).expect("submitted");
+    // In a thread of its own: what hangs there does not hang the test.
+    let ours = Arc::clone(&wal);
+    let writer = std::thread::spawn(move || ours.sync());
+    let (committed, waited) = told.recv_timeout(Duration::from_secs(60)).expect("it does not hang");
+    for outcome in waited.into_iter().chain([committed]) {
+        assert!(matches!(outcome, Err(Error::Busy { .. })), "{outcome:?}");
+    }
+    wal.sync().expect("written");
+    assert_eq!([1, 2, 3].map(|id| wal.replica(id).last_index()), [1, 0, 1], "what was refused was not submitted");
 }
 
 /// What is being written when the frame before it fails lands in vain; its callback must hear of it all the same, and once.

@@ -1,8 +1,9 @@
 //! Committing: frames go to the disk, a few at a time, and only then is anybody told, in the order of the log.
 
+use std::cell::Cell as ThreadCell;
 use std::time::Instant;
 
-use super::submit::COMPLETING;
+use super::submit::{TELLING, Telling, telling};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -228,6 +229,8 @@ impl Engine {
 
     /// Submits the batch, clears it if it was accepted, and waits until it is durable.
     pub(crate) fn commit(&self, batch: &mut Batch) -> Result<Lsn> {
+        // Before anything is submitted: a callback that commits is told so, and may try again elsewhere.
+        self.may_wait()?;
         let submitted = self.submit(batch, Mode::Block, None, self.run.background)?;
         batch.clear();
         self.lead(submitted)
@@ -252,6 +255,15 @@ impl Engine {
         self.go_on(ticket, false)
     }
 
+    /// Whether this thread may wait for a frame: not in a callback, which the next completion waits for.
+    fn may_wait(&self) -> Result<()> {
+        if TELLING.with(ThreadCell::get) == Telling::Callbacks {
+            let queued = self.seq.lock().waiting_bytes();
+            return Err(Error::Busy { queued, limit: self.run.queue_bytes as u64 });
+        }
+        Ok(())
+    }
+
     fn go_on(&self, ticket: &Arc<Ticket>, mut led: bool) -> Result<()> {
         loop {
             if let Some(outcome) = ticket.outcome() {
@@ -260,6 +272,7 @@ impl Engine {
                 }
                 return outcome;
             }
+            self.may_wait()?;
             let mut s = self.seq.lock();
             let flying = s.in_flight.holds(ticket);
             if let Some(why) = s.stopped.as_ref().filter(|_| !flying) {
@@ -349,7 +362,5 @@ fn tell(notices: Notices, outcome: &Result<()>) {
     if notices.is_empty() {
         return;
     }
-    let before = COMPLETING.with(|c| c.replace(true));
-    notices.tell(outcome);
-    COMPLETING.with(|c| c.set(before));
+    telling(Telling::Callbacks, || notices.tell(outcome));
 }

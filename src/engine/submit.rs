@@ -14,11 +14,20 @@ use crate::journal::{SealedFrame, Sequencer, Ticket, Whom};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, MutexGuard, thread_local};
 
+/// Whom this thread is telling something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Telling {
+    Nobody,
+    /// What they submit must not wait: this thread may be the one that it would wait for.
+    Listeners,
+    /// Nor may they wait for any frame: no other is completed before they return.
+    Callbacks,
+}
+
 thread_local! {
-    /// Set while completions run: what they submit must not wait for the writer that runs them.
     // Not `const`: loom's macro does not know that.
     #[allow(clippy::missing_const_for_thread_local)]
-    pub(super) static COMPLETING: ThreadCell<bool> = ThreadCell::new(false);
+    pub(super) static TELLING: ThreadCell<Telling> = ThreadCell::new(Telling::Nobody);
     #[allow(clippy::missing_const_for_thread_local)]
     static SCRATCH: ThreadCell<Option<Box<Scratch>>> = ThreadCell::new(None);
 }
@@ -58,11 +67,15 @@ const FRUITLESS_CLEANINGS: u32 = 3;
 /// How often room may be found made, nobody having taken any, without being enough.
 const UNMOVED_RELIEFS: u32 = 3;
 
-/// What is submitted in here does not wait: this thread may be the one that it would wait for.
+/// What is submitted in here does not wait.
 pub(crate) fn without_waiting<T>(f: impl FnOnce() -> T) -> T {
-    let before = COMPLETING.with(|c| c.replace(true));
+    telling(Telling::Listeners, f)
+}
+
+pub(super) fn telling<T>(whom: Telling, f: impl FnOnce() -> T) -> T {
+    let before = TELLING.with(|t| t.replace(whom.max(t.get())));
     let outcome = f();
-    COMPLETING.with(|c| c.set(before));
+    TELLING.with(|t| t.set(before));
     outcome
 }
 
@@ -105,7 +118,8 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Result<Submitted> {
         let Scratch { plan, adm } = scratch;
-        let mode = if mode == Mode::Block && COMPLETING.with(ThreadCell::get) { Mode::Try } else { mode };
+        let mode =
+            if mode == Mode::Block && TELLING.with(ThreadCell::get) != Telling::Nobody { Mode::Try } else { mode };
         self.plan(batch, plan)?;
         adm.resolve(&self.registry, batch);
         let (mut hopeless, mut stood, mut unmoved) = (false, 0, 0);
