@@ -417,6 +417,7 @@ fn a_callback_that_waits_for_durability_is_refused() {
     for outcome in waited.into_iter().chain([committed]) {
         assert!(matches!(outcome, Err(Error::Busy { .. })), "{outcome:?}");
     }
+    writer.join().expect("ended").expect("written");
     wal.sync().expect("written");
     assert_eq!([1, 2, 3].map(|id| wal.replica(id).last_index()), [1, 0, 1], "what was refused was not submitted");
 }
