@@ -46,7 +46,7 @@ impl Engine {
         if let Some(why) = &s.stopped {
             return Err(why.clone());
         }
-        if !s.make_room(payload, batch.len() as u64 * RECORD_BYTES, Class::Clean, &self.segment_map, &self.recent) {
+        if !s.make_room(payload, batch.len() as u64 * RECORD_BYTES, Class::Clean, &self.segment_map) {
             return Ok(false);
         }
         self.publish_head(&s);
@@ -103,7 +103,7 @@ impl Engine {
             let before = s.open.used();
             let (mut first, at) = (true, s.open.lsn);
             let mut room = |s: &mut Sequencer, table: u64| {
-                let ok = s.make_room(0, table, Class::Clean, &self.segment_map, &self.recent);
+                let ok = s.make_room(0, table, Class::Clean, &self.segment_map);
                 s.open.batches += u64::from(std::mem::take(&mut first) || s.open.batches == 0);
                 ok
             };

@@ -141,7 +141,7 @@ impl Engine {
         if let Some(why) = &s.stopped {
             return Err(why.clone());
         }
-        let room = s.make_room(0, table, Class::Clean, &self.segment_map, &self.recent);
+        let room = s.make_room(0, table, Class::Clean, &self.segment_map);
         let mut state = moving.cell.lock();
         let alive = room && state.exists && state.incarnation == moving.incarnation;
         let mut linked = Vec::new();

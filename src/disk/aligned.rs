@@ -33,7 +33,7 @@ impl AlignedBuf {
 
     /// A buffer of `len` bytes to be read into here and there: what is in it before that is unspecified, and where nothing is read takes
     /// no memory.
-    pub fn sparse(len: usize) -> Self {
+    pub(crate) fn sparse(len: usize) -> Self {
         let mut this = Self::of(len, Use::Sparse);
         this.set_len_to_fill(len);
         this

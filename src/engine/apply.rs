@@ -216,7 +216,7 @@ impl Engine {
         for &id in hurt {
             let Some(cell) = self.registry.get(id) else { continue };
             let mut s = self.seq.lock();
-            if !s.make_room(0, 1024, Class::Clean, &self.segment_map, &self.recent) {
+            if !s.make_room(0, 1024, Class::Clean, &self.segment_map) {
                 break;
             }
             let mut state = cell.lock();

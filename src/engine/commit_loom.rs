@@ -17,7 +17,7 @@ use crate::sync::{Arc, Ordering};
 impl Log {
     /// Puts something into the open frame, as the last steps of `submit` do; `lead` as there.
     fn put(&self, s: &mut Sequencer, lead: bool, whom: Option<Whom<'_>>) -> Submitted {
-        assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map, &self.engine.recent));
+        assert!(s.make_room(16, 16, Class::Grow, &self.engine.segment_map));
         s.open.push_entry(0, b"payload");
         s.open.batches += 1;
         self.engine.submitted(s, false, whom, lead)

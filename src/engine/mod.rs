@@ -160,7 +160,7 @@ impl Engine {
         // Where a sync covers more than its own write, its error may be told to whoever asks first: then one at a time.
         let in_flight = if parts.disk.info().method == SyncMethod::DirectDsync { MAX_IN_FLIGHT as usize } else { 1 };
         let pool_offset = crate::format::POOL_OFFSET;
-        let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, pool_offset, in_flight, &recent);
+        let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, pool_offset, in_flight);
         let map = if parts.mapped { parts.disk.map() } else { None };
         let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
         let slabs = parts.superblock.journal_slabs.clone();

@@ -124,7 +124,7 @@ impl Engine {
             if let Some(why) = &s.stopped {
                 return Err(why.clone());
             }
-            if s.open.batches == 0 && !s.make_room(0, 0, class, &self.segment_map, &self.recent) {
+            if s.open.batches == 0 && !s.make_room(0, 0, class, &self.segment_map) {
                 return Err(Error::Full(Box::default()));
             }
             s.open.wanted = true;

@@ -175,7 +175,7 @@ impl Engine {
                 continue;
             }
             let table = plan.table + adm.creating();
-            if !s.make_room(plan.payload, table, adm.class, &self.segment_map, &self.recent) {
+            if !s.make_room(plan.payload, table, adm.class, &self.segment_map) {
                 // What was closed to make room is ready to go.
                 self.wake_writer(&s);
                 if mode != Mode::Block {

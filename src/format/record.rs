@@ -328,14 +328,15 @@ impl<'a> Records<'a> {
         }
         let replica = r.varint().ok_or(bad)?;
         let seq = r.u16().ok_or(bad)?;
-        if !mine(replica) && matches!(kind, PLACED | SETTLED) {
+        let mine = mine(replica);
+        if !mine && matches!(kind, PLACED | SETTLED) {
             let pieces = r.varint32().ok_or(bad)?;
             (0..pieces).try_for_each(|_| PieceDesc::pass(r)).ok_or(bad)?;
             return Ok(Step::Passed(None));
         }
         let body = Self::body(r, kind, self.pool_blocks).ok_or(bad)?;
         Ok(match body {
-            _ if mine(replica) => Step::Record(Record { replica, seq, body }),
+            _ if mine => Step::Record(Record { replica, seq, body }),
             Body::Append { lens, .. } | Body::Carried { lens, .. } => Step::Passed(Some(lens)),
             _ => Step::Passed(None),
         })

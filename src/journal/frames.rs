@@ -113,15 +113,16 @@ pub(crate) struct Before {
 }
 
 impl OpenFrame {
-    /// Opens a frame that lists the participants of the one before it, in so many bytes at most. It has no home yet: see [`OpenFrame::move_to`].
-    pub fn new(buf: AlignedBuf, lists: Lists, previous: &mut Vec<u64>, list_bytes: u64) -> Self {
+    /// Opens a frame of about so many bytes, that lists the participants of the one before it, in `list_bytes` at most. It has no home yet: see
+    /// [`OpenFrame::move_to`].
+    pub fn new(bytes: usize, lists: Lists, previous: &mut Vec<u64>, list_bytes: u64) -> Self {
         let Lists { mut table, participants, crcs } = lists;
         Participants::encode(previous, list_bytes, &mut table);
         let mut this = Self {
             lsn: 0,
             offset: 0,
             room: 0,
-            buf,
+            buf: AlignedBuf::with_capacity(bytes),
             table,
             participants,
             crcs,
@@ -136,7 +137,6 @@ impl OpenFrame {
             times: Times::default(),
             wanted: false,
         };
-        this.buf.clear();
         this.buf.resize(FRAME_HEADER_BYTES);
         this
     }

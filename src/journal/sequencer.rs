@@ -78,20 +78,9 @@ pub(crate) struct Resume {
 
 impl Sequencer {
     /// `in_flight`: how many frames may be written at once.
-    pub fn new(
-        mut resume: Resume,
-        seed: Seed,
-        segment_bytes: u64,
-        pool_offset: u64,
-        in_flight: usize,
-        recent: &Recent,
-    ) -> Self {
-        let mut open = OpenFrame::new(
-            recent.buffer(0),
-            Lists::default(),
-            &mut resume.prev_participants,
-            participant_bytes(segment_bytes),
-        );
+    pub fn new(mut resume: Resume, seed: Seed, segment_bytes: u64, pool_offset: u64, in_flight: usize) -> Self {
+        let mut open =
+            OpenFrame::new(0, Lists::default(), &mut resume.prev_participants, participant_bytes(segment_bytes));
         // The frames before this opening say where the next segments lie: an opening looks there, and nowhere else.
         let named = resume.prev.map_or([0; 2], |prev| [prev.after, prev.next]);
         for slab in named.into_iter().filter_map(|slab| slab.checked_sub(1)) {
@@ -145,14 +134,7 @@ impl Sequencer {
 
     /// Makes room for a batch in the open frame: closes a full one, opens the next segment. `false`: no segment can be spared
     /// for this class, the cleaner must free one first.
-    pub fn make_room(
-        &mut self,
-        payload: u64,
-        table: u64,
-        class: Class,
-        map: &RwLock<SegmentMap>,
-        recent: &Recent,
-    ) -> bool {
+    pub fn make_room(&mut self, payload: u64, table: u64, class: Class, map: &RwLock<SegmentMap>) -> bool {
         // A segment that was opened from the reserve belongs to those for whom it was kept: filled by others, it would leave the
         // cleaner without one, and nobody could ever free any.
         let leaves = self.leaves(class);
@@ -164,7 +146,7 @@ impl Sequencer {
             return true;
         }
         if self.open.batches > 0 {
-            self.close_open(recent);
+            self.close_open();
             if self.open.fits(payload, table) {
                 return true;
             }
@@ -228,8 +210,8 @@ impl Sequencer {
     }
 
     /// Closes the open frame: it takes no more batches and waits for the writer.
-    pub fn close_open(&mut self, recent: &Recent) {
-        let next = self.next_open(recent);
+    pub fn close_open(&mut self) {
+        let next = self.next_open();
         let mut closed = std::mem::replace(&mut self.open, next);
         closed.wanted = true;
         self.queued += closed.queued();
@@ -237,12 +219,13 @@ impl Sequencer {
     }
 
     /// The frame that follows the open one.
-    fn next_open(&mut self, recent: &Recent) -> OpenFrame {
+    fn next_open(&mut self) -> OpenFrame {
         let len = self.open.sealed_bytes();
         let (lsn, offset, room) = (self.open.lsn + len, self.open.offset + len, self.open.room.saturating_sub(len));
         let mut participants = std::mem::take(&mut self.open.participants);
         let mut next = OpenFrame::new(
-            recent.buffer(len as usize),
+            // Frames are mostly about as long as the one before.
+            len as usize,
             std::mem::take(&mut self.spare),
             &mut participants,
             participant_bytes(self.segment_bytes),
@@ -265,7 +248,7 @@ impl Sequencer {
                 frame
             }
             None if self.open.wanted => {
-                let next = self.next_open(recent);
+                let next = self.next_open();
                 std::mem::replace(&mut self.open, next)
             }
             None => return None,

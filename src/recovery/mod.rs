@@ -1,6 +1,8 @@
 //! Recovery: superblock and journal tell everything; chains are not read. After a clean close the snapshot tells it faster.
 
 mod account;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod account_tests;
 mod again;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod again_tests;

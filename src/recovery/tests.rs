@@ -1,34 +1,30 @@
-//! Replay and accounting, record by record: what each kind of loss leaves.
+//! Replay, record by record: what each kind of loss leaves.
 
 use smallvec::smallvec;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::account::{charge, claim_chunks, hold_unsettled};
 use super::replay::replay_in;
 use super::scan::{Scan, SlabScan};
 use super::walk::{Accepted, Before, Walk};
 use crate::chain::{PackEntry, Packed, pack};
-use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
-use crate::format::piece::{Extent, Extents, TermRuns};
+use crate::format::piece::{Extent, Extents};
 use crate::format::record::{self, Core, RunKind};
 use crate::format::superblock::Superblock;
-use crate::index::{Cell, ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState, Value};
+use crate::index::{Cell, Loc, MAX_INLINE_ENTRY, ReplicaState, Value};
 use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Segments};
 use crate::options::{Options, RecoveryMode};
-use crate::space::{Accounts, Pins, Pool, Tail};
 use crate::sync::Arc;
 
-const SEGMENT: u64 = 64 << 10;
-const CAPACITY: u64 = 4 << 20;
+pub(super) const SEGMENT: u64 = 64 << 10;
+pub(super) const CAPACITY: u64 = 4 << 20;
 const ID: u64 = 7;
 /// Too many to be listed.
 const MANY: &[u64] = &[1, 2, 3];
 
-fn superblock() -> Superblock {
+pub(super) fn superblock() -> Superblock {
     Options::default().chunk_size(16 << 10).segment_size(SEGMENT as u32).geometry([1; 16], CAPACITY).expect("sound")
 }
 
@@ -54,7 +50,7 @@ fn told(replayed: impl std::borrow::Borrow<Replayed>) -> String {
 }
 
 /// Does something with cells of these states.
-fn with_cells(states: &mut HashMap<u64, ReplicaState>, what: impl FnOnce(&[Arc<Cell>])) {
+pub(super) fn with_cells(states: &mut HashMap<u64, ReplicaState>, what: impl FnOnce(&[Arc<Cell>])) {
     let cells: Vec<_> = states.drain().map(|(id, state)| Arc::new(Cell::new(id, state))).collect();
     what(&cells);
     states.extend(taken(&cells));
@@ -270,59 +266,13 @@ fn who_was_in_a_lost_frame_is_hurt_and_nobody_else_unless_more_may_be_lost() {
     assert_eq!(damaged(&spoke), (vec![], false, false), "its numbers go on");
 }
 
-fn packed(owner: u64, entries: u64) -> Packed {
+pub(super) fn packed(owner: u64, entries: u64) -> Packed {
     let payload = [owner as u8; 3000];
     let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload), bulk: None };
     let entries: Vec<PackEntry<'_>> =
         (0..entries).map(|_| PackEntry { term: entry.term, payload: entry.payload, ..entry }).collect();
     let mut pieces = pack(superblock().seed(), owner, 1, &entries, 16 << 10, || owner * 1000);
     pieces.pop().expect("one piece")
-}
-
-fn holding(packed: &Packed, extents: Extents) -> ReplicaState {
-    let mut state = ReplicaState { exists: true, last: u64::from(packed.desc.count), ..ReplicaState::default() };
-    let mut desc = packed.at(extents);
-    state.terms.push(1, 1);
-    desc.terms.clear();
-    assert!(state.places.set_chain(ChainPiece { desc, meta_seq: 1, mem: None }, 16 << 10));
-    state
-}
-
-/// A truncation was lost, and the chunk has a new owner by now.
-#[test]
-fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() {
-    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
-    for (loser, owner) in [(1, 2), (2, 1), (5, 9), (9, 5), (100, 3), (3, 100)] {
-        let disk = SimDisk::new(CAPACITY);
-        let (old, new) = (packed(loser, 3), packed(owner, 3));
-        let extents = vec![Extent { block: 30 * 4, blocks: new.blocks() }];
-        disk.write_at(extents[0].offset(), new.buf.as_slice()).expect("written");
-        let mut states = HashMap::from([
-            (loser, holding(&old, extents.clone().into())),
-            (owner, holding(&new, extents.clone().into())),
-        ]);
-        let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
-        with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
-        assert_eq!(*states[&owner].damaged, [], "{owner} keeps what is its own");
-        assert_eq!(*states[&loser].damaged, [(1, 3)], "{loser} has nothing there any more");
-        assert_eq!(pool.used(), 1);
-    }
-}
-
-#[test]
-fn nothing_is_written_behind_a_dead_piece_that_is_held() {
-    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
-    let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
-    let behind = |chunk| {
-        let mut state = ReplicaState::default();
-        state.places.set_tail(Some(Tail { chunk, generation: 0, block: chunk * 4 + 1 }));
-        state
-    };
-    let mut states = HashMap::from([(1, behind(30)), (2, behind(31)), (3, behind(40))]);
-    let dead = vec![Extent { block: 30 * 4, blocks: 5 }];
-    with_cells(&mut states, |cells| hold_unsettled(&geo, &mut pool, cells, vec![(77, dead.into())], 5000));
-    assert_eq!([1, 2, 3].map(|id| states[&id].places.tail().is_some()), [false, false, true]);
-    assert_eq!(pool.pending(), 2, "held until a watermark covers the frame that names it");
 }
 
 /// Each opening that began with a fresh segment would take one of those that are kept for the cleaner.
@@ -341,37 +291,6 @@ fn an_opening_goes_on_in_the_last_segment_when_a_fresh_one_cannot_be_spared() {
     assert_eq!([0, 1, spared].map(|free| place(free, end)), [rest; 3]);
     assert_eq!(place(spared + 1, end), None, "there are enough");
     assert_eq!(place(0, 6 * SEGMENT), None, "it is full to the brim");
-}
-
-fn link(state: &mut ReplicaState, packed: &Packed, id: u64, first: u64, extent: Extent) {
-    let mut desc = packed.at(smallvec![extent]);
-    (desc.id, desc.first, desc.terms) = (id, first, TermRuns::new());
-    state.last = desc.last();
-    assert!(state.places.set_chain(ChainPiece { desc, meta_seq: 1, mem: None }, 16 << 10));
-}
-
-/// Their bytes are not looked at: the journal vouches for them.
-#[test]
-fn what_only_one_replica_names_is_its_own_and_its_tail_is_behind_its_newest_piece() {
-    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
-    let piece = packed(1, 1);
-    assert_eq!(piece.blocks(), 1);
-    let at = |block| Extent { block, blocks: 1 };
-    let (mut mine, mut theirs) = (ReplicaState { exists: true, ..Default::default() }, ReplicaState::default());
-    theirs.exists = true;
-    // Ids wrap between sessions: the newest by its id is not the last in its chunk.
-    for (first, (id, block)) in (1..).zip([(500, 31 * 4 + 3), (900, 30 * 4), (700, 30 * 4 + 1), (100, 33 * 4)]) {
-        link(&mut mine, &piece, id, first, at(block));
-    }
-    link(&mut theirs, &piece, 600, 1, at(32 * 4 + 2));
-    let mut states = HashMap::from([(1, mine), (2, theirs)]);
-    let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
-    let disk = SimDisk::new(CAPACITY);
-    with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
-    assert!(states.values().all(|s| s.damaged.is_empty()), "{states:?}");
-    assert_eq!(pool.used(), 4);
-    assert_eq!(states[&1].places.tail(), Some(Tail { chunk: 30, generation: 0, block: 30 * 4 + 2 }));
-    assert_eq!(states[&2].places.tail(), Some(Tail { chunk: 32, generation: 0, block: 32 * 4 + 3 }));
 }
 
 #[test]
@@ -499,32 +418,6 @@ fn a_salvage_stops_at_a_record_that_makes_no_sense_whosever_it_is() {
         assert!(matches!(value, Some(Value::Inline(value)) if value == b"before"), "{id}: {value:?}");
     }
     assert!(Log { salvages: false, ..log }.try_replay().is_err());
-}
-
-/// Metadata of all, then the small ones: as many as possible are carried, and the others reserve chunks.
-#[test]
-fn everybody_is_charged_the_small_ones_first() {
-    let holding = |entries: u64| {
-        let mut state = ReplicaState { exists: true, last: entries, ..ReplicaState::default() };
-        state.places.push(1, (0..entries).map(|i| Loc::new(SEGMENT + i * 200, 100)), 16 << 10);
-        state
-    };
-    let mut states: HashMap<u64, ReplicaState> = (1..=4).zip([0, 3, 30, 3].map(holding)).collect();
-    let meta: u64 = states.values().map(ReplicaState::meta_bytes).sum();
-    let small: u64 = states[&2].places.journal_bytes() + states[&4].places.journal_bytes();
-    let large = states[&3].places.journal_bytes();
-    // Three quarters of it are for those that are carried: the small two fit, and the larger one beside them does not.
-    let budget = |all: u64| Accounts::new(16 << 10, SEGMENT, 50, (6, 6)).with_budget(all.div_ceil(3) * 4);
-    let mut accounts = budget(meta + small + large - 3);
-    with_cells(&mut states, |cells| charge(&mut accounts, cells));
-    let chunks: Vec<u64> = (1..=4).map(|id| states[&id].charge.chunks).collect();
-    assert_eq!((chunks, accounts.reserved()), (vec![0, 0, 1, 0], 1));
-    assert_eq!(accounts.carried(), states.values().map(|s| s.charge.carried).sum::<u64>());
-    assert!((1..=4).all(|id| states[&id].charge.carried >= states[&id].meta_bytes()));
-    let mut roomy = budget(meta + small + large);
-    states.values_mut().for_each(|s| s.charge = Default::default());
-    with_cells(&mut states, |cells| charge(&mut roomy, cells));
-    assert_eq!((roomy.reserved(), roomy.carried()), (0, meta + small + large), "all of them are carried");
 }
 
 #[test]
