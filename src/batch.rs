@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
+use crate::format::crc;
 use crate::sync::Arc;
 
 /// An entry as it is read back.
@@ -272,14 +273,14 @@ impl Batch {
     fn copy(&mut self, data: &[u8]) -> (usize, u32) {
         let offset = self.arena.len();
         self.arena.extend_from_slice(data);
-        (offset, crc32c::crc32c(data))
+        (offset, crc::of(data))
     }
 
     fn hold(&mut self, data: &[u8]) -> (usize, u32) {
         let mut buf = AlignedBuf::with_capacity(data.len().next_multiple_of(BLOCK));
         let mut crc = 0;
         for part in data.chunks(STEP) {
-            crc = crc32c::crc32c_append(crc, part);
+            crc = crc::append(crc, part);
             buf.extend_from_slice(part);
         }
         buf.pad_to_block();

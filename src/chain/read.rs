@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::disk::{AlignedBuf, Disk, Map};
 use crate::format::piece::{Extents, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, PieceHeader, slot};
-use crate::format::{EntryId, Seed};
+use crate::format::{EntryId, Seed, crc};
 use crate::space::Pins;
 use crate::sync::Arc;
 
@@ -139,7 +139,7 @@ impl PieceRef {
         let mut payload = vec![0; (end - start) as usize];
         self.copy(disk, self.payload_start() + start as usize, &mut payload)?;
         let id = EntryId { replica: self.replica, index, term, len: end - start };
-        Ok((seed.entry_crc(crc32c::crc32c(&payload), self.id, id) == crc).then(|| payload.into()))
+        Ok((seed.entry_crc(crc::of(&payload), self.id, id) == crc).then(|| payload.into()))
     }
 }
 
@@ -210,7 +210,7 @@ impl PieceBytes {
         // The term of a bare piece is its descriptor's alone: see there.
         let term = if self.bare.is_some() { 0 } else { term };
         let id = EntryId { replica: self.replica, index, term, len: payload.len() as u32 };
-        (seed.entry_crc(crc32c::crc32c(payload), self.id, id) == crc).then(|| self.data.slice(range))
+        (seed.entry_crc(crc::of(payload), self.id, id) == crc).then(|| self.data.slice(range))
     }
 
     fn locate(&self, index: u64) -> Option<(std::ops::Range<usize>, u32)> {

@@ -6,7 +6,7 @@ use super::group::Group;
 use crate::engine::{Engine, demand};
 use crate::error::Result;
 use crate::format::piece::PieceDesc;
-use crate::format::{BLOCK_BYTES, EntryId};
+use crate::format::{BLOCK_BYTES, EntryId, crc};
 use crate::index::{Cell, Loc, ReplicaState, weight};
 use crate::journal::Sequencer;
 use crate::space::{Demand, Held, Pledge, Tail};
@@ -246,7 +246,7 @@ impl Engine {
         }
         // Again from where readers read: a mismatch is called damage only when it stands.
         if let Some(bytes) = self.read_journal(id, seen.loc).map_err(io)? {
-            let crc = crc32c::crc32c(&bytes);
+            let crc = crc::of(&bytes);
             return Ok(Some(Payload { bytes, crc }));
         }
         self.mark_damaged(moving, seen);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::disk::{AlignedBuf, Disk};
 use crate::engine::Geometry;
 use crate::format::frame::ENTRY_CRC_BYTES;
-use crate::format::{EntryId, POOL_OFFSET, Seed};
+use crate::format::{EntryId, POOL_OFFSET, Seed, crc};
 use crate::journal::LiveSegment;
 use crate::sync::{Mutex, helped};
 
@@ -174,7 +174,7 @@ impl Group {
         let Some((stored, payload)) = stored.and_then(|bytes| bytes.split_at_checked(ENTRY_CRC_BYTES)) else {
             return Ok(None);
         };
-        let crc = crc32c::crc32c(payload);
+        let crc = crc::of(payload);
         Ok((stored == seed.entry_crc(crc, lsn, id).to_le_bytes()).then_some((payload, crc)))
     }
 }

@@ -5,6 +5,7 @@ use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, Op, What};
 use crate::chain::{PackEntry, Packed, pack};
 use crate::error::{Error, Result};
+use crate::format::crc;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::PieceDesc;
 use crate::format::varint;
@@ -224,7 +225,7 @@ impl Engine {
             }
             What::Put { value, .. } => {
                 let payload = batch.bytes_of(value);
-                let entry = PackEntry { term: 0, payload, payload_crc: crc32c::crc32c(payload), bulk: None };
+                let entry = PackEntry { term: 0, payload, payload_crc: crc::of(payload), bulk: None };
                 pack(self.geo.seed, owner, 0, &[entry], self.geo.chunk_bytes, || self.next_id())
             }
             _ => Vec::new(),

@@ -13,7 +13,7 @@ use crate::disk::BLOCK;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::TermRuns;
-use crate::format::{EntryId, POOL_OFFSET};
+use crate::format::{EntryId, POOL_OFFSET, crc};
 use crate::index::{Cell, ChainPiece, Loc, Place, ReplicaState, Value};
 use crate::sync::Ordering;
 
@@ -258,7 +258,7 @@ impl Engine {
     /// The payload behind its checksum, if that holds.
     fn checked<'a>(&self, id: EntryId, lsn: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let (crc, payload) = bytes.split_at_checked(ENTRY_CRC_BYTES)?;
-        (crc == self.geo.seed.entry_crc(crc32c::crc32c(payload), lsn, id).to_le_bytes()).then_some(payload)
+        (crc == self.geo.seed.entry_crc(crc::of(payload), lsn, id).to_le_bytes()).then_some(payload)
     }
 
     /// Holds a live segment. First the pin, then the question whether it is live: whoever frees it asks in the other order.

@@ -9,6 +9,7 @@
 //! The payload precedes the table so that an entry's LSN is known when it is submitted, before the frame is sealed; the
 //! table is contiguous, so that recovery reads a small part of a large frame.
 
+use super::crc;
 use super::{BLOCK_BYTES, Reader, Seed, varint};
 
 /// Size of the header.
@@ -170,7 +171,7 @@ impl FrameHeader {
         let mut bytes = [0; FRAME_HEADER_BYTES];
         self.encode(seed, &mut bytes);
         // Not of its checksum, too: a CRC of bytes and their CRC is the same for all bytes.
-        let high = crc32c::crc32c(&bytes[..CRC_AT]);
+        let high = crc::of(&bytes[..CRC_AT]);
         u64::from(high) << 32 | u64::from(self.table_crc ^ self.session as u32)
     }
 

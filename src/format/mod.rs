@@ -3,6 +3,7 @@
 //! Every decoder takes bytes that may be hostile and answers with a typed value or `None`/an error; none panics,
 //! allocates what a length field asks for, or believes a field before its checksum.
 
+pub mod crc;
 pub mod frame;
 pub mod piece;
 pub mod record;
@@ -27,7 +28,7 @@ pub struct Seed(u32);
 impl Seed {
     /// Derives the seed from the file's uuid.
     pub fn new(uuid: &[u8; 16]) -> Self {
-        Self(crc32c::crc32c(uuid))
+        Self(crc::of(uuid))
     }
 
     /// CRC-32C of `bytes`, bound to this file and to `position`.
@@ -35,7 +36,7 @@ impl Seed {
         let mut salt = [0_u8; 12];
         salt[..4].copy_from_slice(&self.0.to_le_bytes());
         salt[4..].copy_from_slice(&position.to_le_bytes());
-        crc32c::crc32c_append(crc32c::crc32c(&salt), bytes)
+        crc::append(crc::of(&salt), bytes)
     }
 
     /// The checksum of an entry at `place` (its LSN in the journal, its piece's id in a chain).
@@ -50,7 +51,7 @@ impl Seed {
         salt[20..28].copy_from_slice(&id.index.to_le_bytes());
         salt[28..36].copy_from_slice(&id.term.to_le_bytes());
         salt[36..].copy_from_slice(&id.len.to_le_bytes());
-        crc32c::crc32c_append(payload_crc, &salt)
+        crc::append(payload_crc, &salt)
     }
 }
 

@@ -10,6 +10,7 @@
 //! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes, at close, and at the opening
 //! that follows a close: A, sync, B, sync.
 
+use super::crc;
 use super::frame::MAX_LSN;
 use super::piece::Extent;
 use super::{BLOCK_BYTES, FORMAT_VERSION, POOL_OFFSET, Reader, Seed};
@@ -162,7 +163,7 @@ impl Superblock {
             snapshot.encode(&mut out);
         }
         out.resize(CRC_AT, 0);
-        let crc = crc32c::crc32c(&out);
+        let crc = crc::of(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
     }
@@ -180,7 +181,7 @@ impl Superblock {
         if body.get(..8) != Some(&MAGIC[..]) {
             return Err(Invalid("magic"));
         }
-        if Some(crc32c::crc32c(body)) != Reader::new(crc).u32() {
+        if Some(crc::of(body)) != Reader::new(crc).u32() {
             return Err(Invalid("checksum"));
         }
         let this = Self::fields(body)?;

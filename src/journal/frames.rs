@@ -4,7 +4,7 @@ use crate::disk::AlignedBuf;
 use crate::events::Times;
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extents;
-use crate::format::{BLOCK_BYTES, Seed, round_up_block};
+use crate::format::{BLOCK_BYTES, Seed, crc, round_up_block};
 use crate::sync::Arc;
 
 use super::notices::Notices;
@@ -206,7 +206,7 @@ impl OpenFrame {
             payload_bytes,
             table_bytes,
             table_crc,
-            payload_digest: crc32c::crc32c(&self.crcs),
+            payload_digest: crc::of(&self.crcs),
             watermark: before.watermark,
             tail_seq: before.tail_seq,
             next,

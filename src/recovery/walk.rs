@@ -10,7 +10,7 @@ use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::record::{Body, Records};
-use crate::format::{EntryId, Reader};
+use crate::format::{EntryId, Reader, crc};
 use crate::options::RecoveryMode;
 use crate::space::Pins;
 use crate::sync::Arc;
@@ -192,10 +192,10 @@ fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -
                     let id = EntryId { replica: record.replica, index: first.wrapping_add(i as u64), term, len };
                     let Some(crc) = rest.take(ENTRY_CRC_BYTES) else { return Ok(false) };
                     let Some(bytes) = rest.take(len as usize) else { return Ok(false) };
-                    if crc != geo.seed.entry_crc(crc32c::crc32c(bytes), lsn, id).to_le_bytes() {
+                    if crc != geo.seed.entry_crc(crc::of(bytes), lsn, id).to_le_bytes() {
                         return Ok(false);
                     }
-                    digest = crc32c::crc32c_append(digest, crc);
+                    digest = crc::append(digest, crc);
                     lsn += (ENTRY_CRC_BYTES + bytes.len()) as u64;
                 }
             }
