@@ -121,7 +121,7 @@ impl Default for Options {
                 placement: Placement::Auto,
                 direct_threshold: 64 << 10,
                 carry_percent: 50,
-                recent_bytes: 16 << 20,
+                recent_bytes: 8 << 20,
                 queue_bytes: 16 << 20,
                 max_entry_bytes: MAX_ENTRY_BYTES,
                 background: true,
@@ -197,7 +197,7 @@ impl Options {
         self.run.carry_percent = percent;
         self
     }
-    /// Memory for recently written frames, from which reads are served. Default 16 MiB; 1 MiB to 64 GiB. What is in flight
+    /// Memory for recently written frames, from which reads are served. Default 8 MiB; 1 MiB to 64 GiB. What is in flight
     /// may exceed it, and large payloads, which lie beside their frames, take up to a quarter more.
     #[must_use]
     pub fn recent_bytes(mut self, bytes: usize) -> Self {
