@@ -1,12 +1,12 @@
 //! CRC-32C (Castagnoli): the one checksum of the format.
 //!
-//! Two libraries, one sum. `crc-fast` folds whole slices with carry-less multiplications, as wide as the processor has them: a payload
-//! from the cache in half the time, one from memory as fast as memory is. `crc32c` feeds eight bytes at a time to the processor's own
-//! instruction, which is quicker where a few bytes are added to a sum that is there.
+//! Two libraries, one sum. `crc-fast` folds long slices with carry-less multiplications, as wide as the processor has them: what is in the
+//! cache in half the time, what is not as fast as memory is. `crc32c` feeds the processor's own instruction, eight bytes at a time: quicker
+//! where a few bytes are added to a sum that is there, and as quick in a log where a slice is short.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-/// From so many bytes on, folding pays for setting up a sum that begins with another.
+/// So many bytes are folded, fewer are not worth setting it up.
 const FOLDED: usize = 512;
 
 /// The sum of all of `bytes`.
