@@ -9,7 +9,7 @@ use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
 use crate::events::Event;
-use crate::index::{Cell, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
+use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand};
 use crate::sync::Arc;
@@ -92,7 +92,8 @@ pub(super) struct Admission {
     pub touched: Vec<Touched>,
     /// Where each operation's replica stands in `touched`.
     slots: Vec<usize>,
-    by_id: FxHashMap<u64, usize>,
+    ids: Ids,
+    cells: Cells,
     /// The operations on each replica are neighbours.
     pub grouped: bool,
     /// Chunks that direct appends need.
@@ -102,47 +103,79 @@ pub(super) struct Admission {
     pub class: Class,
 }
 
+/// Replicas, each once, in the order in which a batch names them first.
+#[derive(Debug, Default)]
+struct Ids {
+    all: Vec<u64>,
+    highest: u64,
+    /// Where the first so many of them stand: filled when one is asked for that may be among them. A batch that names its replicas in
+    /// ascending order never does.
+    by_id: FxHashMap<u64, usize>,
+}
+
 /// So many replicas are searched, more are hashed.
 const FEW: usize = 8;
+
+impl Ids {
+    /// Where it stands among them, if it does.
+    fn position(&mut self, id: u64) -> Option<usize> {
+        if id > self.highest {
+            return None;
+        }
+        if self.all.len() <= FEW {
+            return self.all.iter().position(|&known| known == id);
+        }
+        let hashed = self.by_id.len();
+        self.by_id.extend(self.all.iter().enumerate().skip(hashed).map(|(slot, &id)| (id, slot)));
+        self.by_id.get(&id).copied()
+    }
+
+    /// Adds one that is not among them.
+    fn push(&mut self, id: u64) {
+        self.highest = self.highest.max(id);
+        self.all.push(id);
+    }
+
+    fn clear(&mut self) {
+        self.all.clear();
+        self.by_id.clear();
+        self.highest = 0;
+    }
+}
 
 impl Admission {
     /// Finds the replicas that the batch names. No lock is needed for it: a cell once made stays.
     pub fn resolve(&mut self, registry: &Registry, batch: &Batch) {
         self.clear();
         for op in &batch.ops {
-            let slot = match self.touched.last() {
-                Some(last) if last.cell.id == op.replica => self.touched.len() - 1,
-                _ => self.slot_of(registry, op.replica),
+            let slot = match self.ids.all.last() {
+                Some(&last) if last == op.replica => self.ids.all.len() - 1,
+                _ => self.slot_of(op.replica),
             };
             self.slots.push(slot);
         }
+        match self.ids.all.as_slice() {
+            few if few.len() <= FEW => {
+                self.touched.extend(few.iter().map(|&id| Touched::new(registry.get_or_create(id))))
+            }
+            many => self.touched.extend(registry.get_or_create_all(many, &mut self.cells).map(Touched::new)),
+        }
     }
 
-    fn slot_of(&mut self, registry: &Registry, id: u64) -> usize {
-        let known = if self.touched.len() <= FEW {
-            self.touched.iter().position(|t| t.cell.id == id)
-        } else {
-            self.by_id.get(&id).copied()
-        };
-        if let Some(slot) = known {
+    fn slot_of(&mut self, id: u64) -> usize {
+        if let Some(slot) = self.ids.position(id) {
             self.grouped = false;
             return slot;
         }
-        let slot = self.touched.len();
-        self.touched.push(Touched::new(registry.get_or_create(id)));
-        match slot {
-            FEW => self.by_id.extend(self.touched.iter().enumerate().map(|(i, t)| (t.cell.id, i))),
-            _ if slot > FEW => drop(self.by_id.insert(id, slot)),
-            _ => {}
-        }
-        slot
+        self.ids.push(id);
+        self.ids.all.len() - 1
     }
 
     /// Forgets the batch, and keeps nobody's cell alive.
     pub fn clear(&mut self) {
         self.touched.clear();
         self.slots.clear();
-        self.by_id.clear();
+        self.ids.clear();
         self.grouped = true;
     }
 
@@ -378,6 +411,39 @@ mod tests {
     use super::*;
     use crate::Wal;
     use crate::disk::sim::SimDisk;
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    /// In any order, repeated or not, across the bounds between searching and hashing.
+    #[test]
+    fn each_operation_finds_the_slot_of_its_replica() {
+        let (registry, mut adm) = (Registry::new(), Admission::default());
+        for seed in 0..500 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let (ops, of) = (rng.random_range(1..60), rng.random_range(1..40_u64));
+            let mut named: Vec<u64> = (0..ops).map(|_| rng.random_range(0..of)).collect();
+            if seed % 3 == 0 {
+                named.sort_unstable();
+            }
+            let mut batch = Batch::new();
+            for &id in &named {
+                batch.truncate_prefix(id, 1);
+            }
+            adm.resolve(&registry, &batch);
+            let mut first: Vec<u64> = Vec::new();
+            for &id in &named {
+                if !first.contains(&id) {
+                    first.push(id);
+                }
+            }
+            assert_eq!(adm.touched.iter().map(|t| t.cell.id).collect::<Vec<_>>(), first, "seed {seed}");
+            for (op, id) in named.iter().enumerate() {
+                let slot = adm.slot(op).and_then(|slot| adm.touched.get(slot));
+                assert_eq!(slot.map(|t| t.cell.id), Some(*id), "seed {seed}, operation {op}");
+            }
+            let neighbours = named.chunk_by(|a, b| a == b).count() == first.len();
+            assert_eq!(adm.grouped, neighbours, "seed {seed}");
+        }
+    }
 
     /// A run that does not adjoin begins a piece of its own: that is asked for before it is taken.
     #[test]

@@ -11,5 +11,5 @@ mod terms;
 pub(crate) use keys::{INLINE_VALUE_BYTES, Value, value_cost};
 pub(crate) use loc::{Loc, MAX_INLINE_ENTRY};
 pub(crate) use places::{ChainPiece, Place, Places, weight};
-pub(crate) use registry::{Cell, Registry};
+pub(crate) use registry::{Cell, Cells, Registry};
 pub(crate) use state::ReplicaState;

@@ -9,6 +9,8 @@ use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 const SHARDS: usize = 64;
 const _: () = assert!(SHARDS.is_power_of_two());
+/// So many replicas are looked for shard by shard: a lock for each four of them, which pays for sorting them.
+const SORTED: usize = 4 * SHARDS;
 
 /// One replica's index behind its own lock, held only for as long as memory is touched.
 #[derive(Debug)]
@@ -28,6 +30,39 @@ impl Cell {
 }
 
 type Shard = RwLock<FxHashMap<u64, Arc<Cell>>>;
+
+/// Cells that are being looked for; kept for the next time, so that steady use allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Cells {
+    /// Positions of the ids that are asked for, by shard.
+    order: Vec<usize>,
+    /// Where those of each shard begin in `order`, and at last its end.
+    begins: Vec<usize>,
+    cells: Vec<Option<Arc<Cell>>>,
+}
+
+impl Cells {
+    /// A counting sort.
+    fn sort_by_shard(&mut self, ids: &[u64]) {
+        let Self { order, begins, .. } = self;
+        begins.clear();
+        begins.resize(SHARDS + 1, 0);
+        // How many are in the shards up to each; counted down from there, that becomes where its own begin.
+        ids.iter().for_each(|&id| begins[Registry::shard_of(id)] += 1);
+        let mut sum = 0;
+        for begin in begins.iter_mut() {
+            sum += *begin;
+            *begin = sum;
+        }
+        order.clear();
+        order.resize(ids.len(), 0);
+        for (i, &id) in ids.iter().enumerate().rev() {
+            let begin = &mut begins[Registry::shard_of(id)];
+            *begin -= 1;
+            order[*begin] = i;
+        }
+    }
+}
 
 /// All cells ever asked for by a writer. A removed replica keeps its empty cell until the log is reopened.
 #[derive(Debug)]
@@ -61,6 +96,41 @@ impl Registry {
         Arc::clone(shard.entry(id).or_insert_with(|| Arc::new(Cell::new(id, ReplicaState::default()))))
     }
 
+    /// As [`Registry::get_or_create`] for many at once, in their order: each shard is locked once where there are several for it.
+    pub fn get_or_create_all<'a>(
+        &self,
+        ids: &[u64],
+        found: &'a mut Cells,
+    ) -> impl Iterator<Item = Arc<Cell>> + use<'a> {
+        found.cells.resize(ids.len(), None);
+        if ids.len() >= SORTED {
+            self.get_by_shard(ids, found);
+        }
+        let cells = &mut found.cells;
+        for (cell, &id) in cells.iter_mut().zip(ids) {
+            cell.get_or_insert_with(|| self.get_or_create(id));
+        }
+        cells.drain(..).flatten()
+    }
+
+    /// Finds those that are there.
+    fn get_by_shard(&self, ids: &[u64], found: &mut Cells) {
+        found.sort_by_shard(ids);
+        let Cells { order, begins, cells } = found;
+        for (shard, ends) in self.shards.iter().zip(begins.windows(2)) {
+            let these = order.get(ends[0]..ends[1]).unwrap_or(&[]);
+            if these.is_empty() {
+                continue;
+            }
+            let shard = shard.read();
+            for &i in these {
+                if let (Some(id), Some(cell)) = (ids.get(i), cells.get_mut(i)) {
+                    *cell = shard.get(id).cloned();
+                }
+            }
+        }
+    }
+
     /// As [`Registry::get_or_create`], for who has it alone; says whether it was created.
     pub fn find_or_create(&mut self, id: u64) -> (&Arc<Cell>, bool) {
         match self.shards[Self::shard_of(id)].get_mut().entry(id) {
@@ -90,5 +160,35 @@ impl Registry {
     /// Every cell, in no order.
     pub fn all(&self) -> Vec<Arc<Cell>> {
         self.shards.iter().flat_map(|s| s.read().values().cloned().collect::<Vec<_>>()).collect()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    /// Few or many, in any order, some of them there already.
+    #[test]
+    fn many_cells_are_those_of_their_ids_in_their_order() {
+        let mut found = Cells::default();
+        for seed in 0..200 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let registry = Registry::new();
+            let mut ids: Vec<u64> = (0..rng.random_range(0..2 * SORTED)).map(|_| rng.random_range(0..2000)).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            for i in (1..ids.len()).rev() {
+                ids.swap(i, rng.random_range(0..=i));
+            }
+            let before: Vec<_> = ids.iter().step_by(3).map(|&id| registry.get_or_create(id)).collect();
+            let cells: Vec<_> = registry.get_or_create_all(&ids, &mut found).collect();
+            assert_eq!(cells.iter().map(|cell| cell.id).collect::<Vec<_>>(), ids, "seed {seed}");
+            for cell in cells.iter().chain(&before) {
+                assert!(Arc::ptr_eq(cell, &registry.get(cell.id).expect("made")), "seed {seed}: one cell a replica");
+            }
+            drop((cells, before));
+            assert!(registry.all().iter().all(|cell| Arc::strong_count(cell) == 2), "seed {seed}: none is kept");
+        }
     }
 }
