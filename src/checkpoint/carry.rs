@@ -17,31 +17,35 @@ const RECORD_BYTES: u64 = 64;
 /// A CORE at its longest.
 const CORE_BYTES: u64 = 64 + 20 * MAX_DAMAGE_RANGES as u64;
 
+/// What an entry takes beside its record.
+fn bytes_of(payload: &Payload<'_>) -> u64 {
+    (ENTRY_CRC_BYTES + payload.bytes().len()) as u64
+}
+
 impl Engine {
     /// Copies the entries to the open frame, clipped to what still lies where it was read. `false`: no room.
     pub(super) fn carry(&self, moving: &Moving, from: &mut Group) -> Result<bool> {
         // Copied under one hold of the sequencer lock: callers must not wait long.
         let step = step(self.geo.segment_bytes);
-        let mut batch: Vec<(Seen, Payload)> = Vec::new();
-        let mut bytes = 0;
-        for &seen in &moving.entries {
-            let Some(payload) = self.payload(moving, seen, from)? else { continue };
-            let size = (payload.bytes.len() + ENTRY_CRC_BYTES) as u64 + RECORD_BYTES;
-            if bytes + size > step && !batch.is_empty() {
-                if !self.carry_batch(moving, &batch)? {
-                    return Ok(false);
-                }
-                batch.clear();
-                bytes = 0;
+        let payloads = self.payloads(moving, from)?;
+        let mut rest = payloads.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fit = rest.iter().take_while(|(_, payload)| {
+                bytes += bytes_of(payload) + RECORD_BYTES;
+                bytes <= step
+            });
+            let (batch, later) = rest.split_at(fit.count().max(1));
+            if !self.carry_batch(moving, batch)? {
+                return Ok(false);
             }
-            bytes += size;
-            batch.push((seen, payload));
+            rest = later;
         }
-        if batch.is_empty() { Ok(true) } else { self.carry_batch(moving, &batch) }
+        Ok(true)
     }
 
-    fn carry_batch(&self, moving: &Moving, batch: &[(Seen, Payload)]) -> Result<bool> {
-        let payload: u64 = batch.iter().map(|(_, p)| (p.bytes.len() + ENTRY_CRC_BYTES) as u64).sum();
+    fn carry_batch(&self, moving: &Moving, batch: &[(Seen, Payload<'_>)]) -> Result<bool> {
+        let payload: u64 = batch.iter().map(|(_, p)| bytes_of(p)).sum();
         let mut s = self.seq.lock();
         if let Some(why) = &s.stopped {
             return Err(why.clone());
@@ -54,7 +58,7 @@ impl Engine {
         if !state.exists || state.incarnation != moving.incarnation {
             return Ok(true);
         }
-        let alive: Vec<&(Seen, Payload)> =
+        let alive: Vec<&(Seen, Payload<'_>)> =
             batch.iter().filter(|(e, _)| e.index >= state.first && state.places.loc(e.index) == Some(e.loc)).collect();
         for run in alive.chunk_by(|(a, _), (b, _)| a.index + 1 == b.index && a.term == b.term) {
             self.carry_run(&mut s, moving.cell.id, &mut state, run);
@@ -66,20 +70,20 @@ impl Engine {
         Ok(true)
     }
 
-    fn carry_run(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, run: &[&(Seen, Payload)]) {
+    fn carry_run(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, run: &[&(Seen, Payload<'_>)]) {
         let Some((head, _)) = run.first() else { return };
         let seq = Self::next_seq(s, id, state);
-        let lens = run.iter().map(|(_, p)| p.bytes.len() as u32);
+        let lens = run.iter().map(|(_, p)| p.bytes().len() as u32);
         let place = (head.index, head.term);
         let before = s.open.used();
         record::encode_run(&mut s.open.table, RunKind::Carried, id, seq, place, lens);
         let locs: Vec<Loc> = run
             .iter()
             .map(|(seen, payload)| {
-                let len = payload.bytes.len() as u32;
+                let len = payload.bytes().len() as u32;
                 let entry = EntryId { replica: id, index: seen.index, term: seen.term, len };
                 let crc = self.geo.seed.entry_crc(payload.crc, s.open.here(), entry);
-                Loc::new(s.open.push_entry(crc, &payload.bytes), len)
+                Loc::new(s.open.push_entry(crc, payload.bytes()), len)
             })
             .collect();
         self.counters.carried_entries.add(run.len() as u64);
@@ -90,8 +94,9 @@ impl Engine {
     /// Writes anew every CORE, key and descriptor whose newest record lies in the group: generated from the index under the
     /// lock, never copied, so that an old value cannot overtake a new one. `false`: no room.
     pub(super) fn carry_metadata(&self, group: &Group) -> Result<bool> {
-        for &id in &group.participants {
+        for &id in &group.with_metadata {
             let Some(cell) = self.registry.get(id) else { continue };
+            // It may have written it anew since.
             if !cell.lock().has_metadata_in(|seq| group.holds(seq)) {
                 continue;
             }

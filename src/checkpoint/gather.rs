@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::group::Group;
+use super::group::{Group, Segments};
 use crate::engine::{Engine, demand};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::piece::PieceDesc;
 use crate::format::{BLOCK_BYTES, EntryId, crc};
 use crate::index::{Cell, Loc, ReplicaState, weight};
@@ -39,9 +39,24 @@ pub(super) struct Moving {
 
 /// What an entry holds, and its plain checksum.
 #[derive(Debug)]
-pub(super) struct Payload {
-    pub bytes: Bytes,
+pub(super) struct Payload<'a> {
+    from: From<'a>,
     pub crc: u32,
+}
+
+#[derive(Debug)]
+enum From<'a> {
+    Segments(&'a [u8]),
+    Elsewhere(Bytes),
+}
+
+impl Payload<'_> {
+    pub fn bytes(&self) -> &[u8] {
+        match &self.from {
+            From::Segments(bytes) => bytes,
+            From::Elsewhere(bytes) => bytes,
+        }
+    }
 }
 
 /// What becomes of a replica's entries.
@@ -72,7 +87,7 @@ impl Engine {
     fn settle_or_carry(&self, group: &mut Group, pledged: &mut Vec<Arc<Cell>>) -> Result<bool> {
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
-        let participants = group.participants.clone();
+        let participants = std::mem::take(&mut group.participants);
         let mut hurried = !self.run.background;
         for (i, &id) in participants.iter().enumerate() {
             if !hurried && i.is_multiple_of(LOOK_UP) && self.seq.lock().is_short() {
@@ -80,6 +95,18 @@ impl Engine {
                 self.read_alive(group, participants.get(i..).unwrap_or(&[]));
             }
             let Some(cell) = self.registry.get(id) else { continue };
+            let (metadata, alive) = {
+                let state = cell.lock();
+                let locs = state.places.spans().iter().flat_map(|s| s.locs());
+                (state.has_metadata_in(|seq| group.holds(seq)), locs.copied().any(|loc| group.holds_entry(loc)))
+            };
+            // Of what is in the group there will be less, and never more.
+            if metadata {
+                group.with_metadata.push(id);
+            }
+            if !alive {
+                continue;
+            }
             let Some((moving, fate)) = self.alive_in(group, cell, carried) else { continue };
             let size = moving.entries.iter().map(|e| u64::from(e.loc.len()) + 8).sum::<u64>();
             if matches!(fate, Fate::Carry) {
@@ -115,13 +142,12 @@ impl Engine {
             let Some(cell) = self.registry.get(id) else { continue };
             let state = cell.lock();
             for &loc in state.places.spans().iter().flat_map(|s| s.locs()) {
-                let lsn = loc.lsn(head);
-                if group.holds_lsn(lsn) {
-                    group.want(lsn, loc.len());
+                if group.holds_entry(loc) {
+                    group.segments.want(loc.lsn(head), loc.len());
                 }
             }
         }
-        if let Err(error) = group.read_wanted(&*self.disk) {
+        if let Err(error) = group.segments.read_wanted(&*self.disk) {
             tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner");
         }
     }
@@ -192,14 +218,13 @@ impl Engine {
 
     /// What the replica's entries in the group ask of chunks, and what those ask that stay.
     fn divided(&self, state: &ReplicaState, group: &Group) -> (Demand, Demand) {
-        let head = self.head();
         let term_runs = state.terms.len() as u64;
         let (mut part, mut rest) =
             (Demand { term_runs, ..Demand::default() }, Demand { term_runs, ..Demand::default() });
         for span in state.places.spans() {
             let mut before = None;
             for &loc in span.locs() {
-                let goes = group.holds_lsn(loc.lsn(head));
+                let goes = group.holds_entry(loc);
                 let begins = u64::from(before.replace(goes) != Some(goes));
                 if goes {
                     part.weight += weight(loc.len(), self.geo.chunk_bytes);
@@ -215,12 +240,11 @@ impl Engine {
 
     /// The replica's entries as they stand: those in the group, or `all` that lie in the journal.
     fn seen(&self, cell: &Arc<Cell>, state: &ReplicaState, group: &Group, all: bool) -> Moving {
-        let head = self.head();
         let mut entries = Vec::new();
         for span in state.places.spans() {
             for (i, &loc) in span.locs().iter().enumerate() {
                 let index = span.first() + i as u64;
-                if all || group.holds_lsn(loc.lsn(head)) {
+                if all || group.holds_entry(loc) {
                     entries.push(Seen { index, term: state.terms.get(index).unwrap_or(0), loc });
                 }
             }
@@ -236,18 +260,36 @@ impl Engine {
         self.recharge(s, state);
     }
 
-    /// The checked payload of an entry. `None`: it is gone from the index by now, or it is damaged, which is then recorded.
-    pub(super) fn payload(&self, moving: &Moving, seen: Seen, group: &mut Group) -> Result<Option<Payload>> {
+    /// What is to be moved, and its checked payloads: without what is gone from the index by now, or damaged, which is then recorded.
+    pub(super) fn payloads<'g>(&self, moving: &Moving, group: &'g mut Group) -> Result<Vec<(Seen, Payload<'g>)>> {
+        let head = self.head();
+        let Group { segments, with_metadata, .. } = group;
+        for seen in &moving.entries {
+            segments.load(&*self.disk, seen.loc.lsn(head), seen.loc.len()).map_err(unreadable)?;
+        }
+        let segments: &Segments = segments;
+        let mut payloads = Vec::with_capacity(moving.entries.len());
+        for &seen in &moving.entries {
+            if let Some(payload) = self.payload(moving, seen, segments)? {
+                payloads.push((seen, payload));
+            }
+        }
+        if payloads.len() < moving.entries.len() {
+            // It says what is damaged.
+            with_metadata.push(moving.cell.id);
+        }
+        Ok(payloads)
+    }
+
+    fn payload<'g>(&self, moving: &Moving, seen: Seen, segments: &'g Segments) -> Result<Option<Payload<'g>>> {
         let id = EntryId { replica: moving.cell.id, index: seen.index, term: seen.term, len: seen.loc.len() };
-        let lsn = seen.loc.lsn(self.head());
-        let io = |e| crate::error::Error::io("reading the journal to clean it", e);
-        if let Some((bytes, crc)) = group.get(&*self.disk, self.geo.seed, id, lsn).map_err(io)? {
-            return Ok(Some(Payload { bytes: Bytes::copy_from_slice(bytes), crc }));
+        if let Some((bytes, crc)) = segments.get(self.geo.seed, id, seen.loc.lsn(self.head())) {
+            return Ok(Some(Payload { from: From::Segments(bytes), crc }));
         }
         // Again from where readers read: a mismatch is called damage only when it stands.
-        if let Some(bytes) = self.read_journal(id, seen.loc).map_err(io)? {
+        if let Some(bytes) = self.read_journal(id, seen.loc).map_err(unreadable)? {
             let crc = crc::of(&bytes);
-            return Ok(Some(Payload { bytes, crc }));
+            return Ok(Some(Payload { from: From::Elsewhere(bytes), crc }));
         }
         self.mark_damaged(moving, seen);
         Ok(None)
@@ -264,6 +306,10 @@ impl Engine {
         // Carried with its metadata: the CORE counts as lying in this segment.
         state.core_seq = s.segments.tail();
     }
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    Error::io("reading the journal to clean it", error)
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -7,6 +7,7 @@ use crate::disk::{AlignedBuf, Disk};
 use crate::engine::Geometry;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::{EntryId, POOL_OFFSET, Seed, crc};
+use crate::index::Loc;
 use crate::journal::LiveSegment;
 use crate::sync::{Mutex, helped};
 
@@ -50,12 +51,9 @@ impl Source {
         range.start / WINDOW..(range.end - 1) / WINDOW + 1
     }
 
-    /// The bytes in `range`, read if they were not yet. Nothing where it reaches beyond the segment.
-    fn get(&mut self, disk: &dyn Disk, range: Range<usize>, segment_bytes: usize) -> io::Result<Option<&[u8]>> {
-        let Range { start: mut window, end } = self.windows(&range, segment_bytes);
-        if window == end {
-            return Ok(None);
-        }
+    /// Reads the bytes in `range`, as far as they were not yet. Nothing where it reaches beyond the segment.
+    fn load(&mut self, disk: &dyn Disk, range: &Range<usize>, segment_bytes: usize) -> io::Result<()> {
+        let Range { start: mut window, end } = self.windows(range, segment_bytes);
         while window < end {
             if self.windows.get(window).is_none_or(|w| *w == Window::Read) {
                 window += 1;
@@ -65,12 +63,19 @@ impl Source {
             let most = if follows { RUN } else { 1 }.max(end - window);
             let n = self.windows.iter().skip(window).take(most).take_while(|w| **w != Window::Read).count();
             let bytes = window * WINDOW..segment_bytes.min((window + n) * WINDOW);
-            let Some(part) = self.bytes.as_mut_slice().get_mut(bytes) else { return Ok(None) };
+            let Some(part) = self.bytes.as_mut_slice().get_mut(bytes) else { return Ok(()) };
             disk.read_at(self.offset + (window * WINDOW) as u64, part)?;
             self.windows.iter_mut().skip(window).take(n).for_each(|w| *w = Window::Read);
             window += n;
         }
-        Ok(self.bytes.as_slice().get(range))
+        Ok(())
+    }
+
+    /// The bytes in `range`, if they were read.
+    fn get(&self, range: Range<usize>) -> Option<&[u8]> {
+        let windows = range.start / WINDOW..range.end.div_ceil(WINDOW);
+        let read = self.windows.get(windows)?.iter().all(|w| *w == Window::Read);
+        self.bytes.as_slice().get(range).filter(|_| read)
     }
 
     /// Where to read what is wanted, and into what.
@@ -92,8 +97,16 @@ impl Source {
 
 /// Neighbouring segments cleaned together.
 pub(super) struct Group {
-    sources: Vec<Source>,
+    /// The replicas that have, or had, something in it.
     pub participants: Vec<u64>,
+    /// Those of them whose metadata is to be carried out of it.
+    pub with_metadata: Vec<u64>,
+    pub segments: Segments,
+}
+
+/// What lies in a group's segments.
+pub(super) struct Segments {
+    sources: Vec<Source>,
     segment_bytes: u64,
     /// The LSNs from the first segment's beginning to the last one's end.
     lsns: Range<u64>,
@@ -102,39 +115,43 @@ pub(super) struct Group {
 impl Group {
     pub fn new<'a>(segments: impl Iterator<Item = &'a LiveSegment>, geo: &Geometry) -> Self {
         let segment_bytes = geo.segment_bytes;
-        let mut this = Self { sources: Vec::new(), participants: Vec::new(), segment_bytes, lsns: 0..0 };
+        let (mut sources, mut lsns, mut participants) = (Vec::new(), 0..0, Vec::new());
         for segment in segments {
-            let first = if this.sources.is_empty() { segment.seq * segment_bytes } else { this.lsns.start };
-            this.lsns = first..(segment.seq + 1) * segment_bytes;
+            let first = if sources.is_empty() { segment.seq * segment_bytes } else { lsns.start };
+            lsns = first..(segment.seq + 1) * segment_bytes;
             let offset = POOL_OFFSET + u64::from(segment.slab) * geo.segment_bytes;
-            this.sources.push(Source { seq: segment.seq, offset, bytes: AlignedBuf::new(), windows: Vec::new() });
-            this.participants.extend_from_slice(&segment.participants);
+            sources.push(Source { seq: segment.seq, offset, bytes: AlignedBuf::new(), windows: Vec::new() });
+            participants.extend_from_slice(&segment.participants);
         }
-        this.participants.sort_unstable();
-        this.participants.dedup();
-        this
+        participants.sort_unstable();
+        participants.dedup();
+        Self { participants, with_metadata: Vec::new(), segments: Segments { sources, segment_bytes, lsns } }
     }
 
     /// How many segments.
     pub fn len(&self) -> u64 {
-        self.sources.len() as u64
+        self.segments.sources.len() as u64
     }
 
     /// Whether segment `seq` is one of them: they are neighbours.
     pub fn holds(&self, seq: u64) -> bool {
-        let (first, last) = (self.sources.first().map(|s| s.seq), self.sources.last().map(|s| s.seq));
+        let sources = &self.segments.sources;
+        let (first, last) = (sources.first().map(|s| s.seq), sources.last().map(|s| s.seq));
         first.is_some_and(|first| first <= seq) && last.is_some_and(|last| seq <= last)
     }
 
-    /// Whether the byte at `lsn` lies in one of them.
-    pub fn holds_lsn(&self, lsn: u64) -> bool {
-        self.lsns.contains(&lsn)
+    /// Whether the entry lies in one of them.
+    pub fn holds_entry(&self, loc: Loc) -> bool {
+        loc.is_in(self.segments.lsns.start, self.segments.lsns.end - self.segments.lsns.start)
     }
+}
 
+impl Segments {
     /// The payload at `lsn` will be asked for.
     pub fn want(&mut self, lsn: u64, len: u32) {
         let segment_bytes = self.segment_bytes as usize;
-        let Some((source, range)) = self.place(lsn, len) else { return };
+        let (seq, range) = self.place(lsn, len);
+        let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return };
         let windows = source.windows(&range, segment_bytes);
         let wanted = source.windows.iter_mut().take(windows.end).skip(windows.start);
         wanted.filter(|w| **w == Window::Unread).for_each(|w| *w = Window::Wanted);
@@ -159,23 +176,28 @@ impl Group {
         Ok(())
     }
 
-    /// In which segment the payload at `lsn` lies, and where, with its checksum in front of it.
-    fn place(&mut self, lsn: u64, len: u32) -> Option<(&mut Source, Range<usize>)> {
-        let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
-        let source = self.sources.iter_mut().find(|s| s.seq == seq)?;
-        Some((source, at..at + ENTRY_CRC_BYTES + len as usize))
+    /// Reads the payload at `lsn`, if one of the segments holds it and it was not read yet.
+    pub fn load(&mut self, disk: &dyn Disk, lsn: u64, len: u32) -> io::Result<()> {
+        let (seq, range) = self.place(lsn, len);
+        match self.sources.iter_mut().find(|s| s.seq == seq) {
+            Some(source) => source.load(disk, &range, self.segment_bytes as usize),
+            None => Ok(()),
+        }
     }
 
-    /// The checked payload at `lsn` and its plain checksum, if one of the segments holds it.
-    pub fn get(&mut self, disk: &dyn Disk, seed: Seed, id: EntryId, lsn: u64) -> io::Result<Option<(&[u8], u32)>> {
-        let segment_bytes = self.segment_bytes as usize;
-        let Some((source, range)) = self.place(lsn, id.len) else { return Ok(None) };
-        let stored = source.get(disk, range, segment_bytes)?;
-        let Some((stored, payload)) = stored.and_then(|bytes| bytes.split_at_checked(ENTRY_CRC_BYTES)) else {
-            return Ok(None);
-        };
+    /// In which segment the payload at `lsn` lies, and where, with its checksum in front of it.
+    fn place(&self, lsn: u64, len: u32) -> (u64, Range<usize>) {
+        let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
+        (seq, at..at + ENTRY_CRC_BYTES + len as usize)
+    }
+
+    /// The checked payload at `lsn` and its plain checksum, if it was read.
+    pub fn get(&self, seed: Seed, id: EntryId, lsn: u64) -> Option<(&[u8], u32)> {
+        let (seq, range) = self.place(lsn, id.len);
+        let source = self.sources.iter().find(|s| s.seq == seq)?;
+        let (stored, payload) = source.get(range)?.split_at_checked(ENTRY_CRC_BYTES)?;
         let crc = crc::of(payload);
-        Ok((stored == seed.entry_crc(crc, lsn, id).to_le_bytes()).then_some((payload, crc)))
+        (stored == seed.entry_crc(crc, lsn, id).to_le_bytes()).then_some((payload, crc))
     }
 }
 
@@ -205,8 +227,9 @@ mod tests {
         // From one window and byte to another: what was read for it.
         let mut read = |from: (usize, usize), to: (usize, usize)| {
             let range = from.0 * WINDOW + from.1..to.0 * WINDOW + to.1;
-            let got = source.get(&disk, range.clone(), SEGMENT).expect("readable").map(<[u8]>::to_vec);
-            assert_eq!(got.as_deref(), bytes.get(range).filter(|bytes| !bytes.is_empty()), "{from:?} {to:?}");
+            source.load(&disk, &range, SEGMENT).expect("readable");
+            let got = source.get(range.clone()).filter(|got| !got.is_empty());
+            assert_eq!(got, bytes.get(range).filter(|bytes| !bytes.is_empty()), "{from:?} {to:?}");
             std::mem::take(&mut *log.lock())
         };
         assert_eq!(read((5, 10), (5, 20)), [(5, 1)]);
@@ -238,11 +261,12 @@ mod tests {
         for index in 1..=60 {
             let loc = cell.lock().places.loc(index).expect("in the journal");
             let (lsn, seq) = (loc.lsn(head), loc.lsn(head) / segment);
-            let holds = group.sources.iter().any(|source| source.seq == seq);
-            assert_eq!((group.holds(seq), group.holds_lsn(lsn)), (holds, holds), "{index}");
+            let holds = group.segments.sources.iter().any(|source| source.seq == seq);
+            assert_eq!((group.holds(seq), group.holds_entry(loc)), (holds, holds), "{index}");
             let mut get = |replica, term| {
                 let id = EntryId { replica, index, term, len: loc.len() };
-                group.get(&*disk, seed, id, lsn).expect("readable").map(|(bytes, crc)| {
+                group.segments.load(&*disk, lsn, loc.len()).expect("readable");
+                group.segments.get(seed, id, lsn).map(|(bytes, crc)| {
                     assert_eq!(crc, crc32c::crc32c(bytes));
                     bytes.to_vec()
                 })
@@ -274,12 +298,7 @@ mod tests {
             windows: Vec::new(),
         };
         let segment_bytes = SEGMENT as u64;
-        let mut group = Group {
-            sources: vec![source(0), source(1)],
-            participants: Vec::new(),
-            segment_bytes,
-            lsns: 0..2 * segment_bytes,
-        };
+        let mut group = Segments { sources: vec![source(0), source(1)], segment_bytes, lsns: 0..2 * segment_bytes };
         let lsn = |window: usize| (window * WINDOW) as u64;
         for window in [1, 2, 3, 4, 5, 6, 9, 15, 16, 20] {
             group.want(lsn(window), 100);
@@ -291,21 +310,20 @@ mod tests {
         let mut read = std::mem::take(&mut *log.lock());
         read.sort_unstable();
         assert_eq!(read, [1, 2, 3, 4, 5, 6, 9, 15, 16, 20, 24, 25], "what reaches beyond the group is none of it");
-        let id = EntryId { replica: 1, index: 1, term: 1, len: 100 };
         for window in [1, 16, 25] {
-            group.get(&disk, Seed::new(&[0; 16]), id, lsn(window)).expect("readable");
+            group.load(&disk, lsn(window), 100).expect("readable");
         }
         assert!(log.lock().is_empty(), "it is there");
-        group.get(&disk, Seed::new(&[0; 16]), id, lsn(12)).expect("readable");
+        group.load(&disk, lsn(12), 100).expect("readable");
         assert_eq!(*log.lock(), [12], "what nobody wanted is read when it is asked for");
         group.want(lsn(29), 100);
         disk.fail_reads(POOL_OFFSET + lsn(29)..POOL_OFFSET + lsn(30), crate::disk::sim::EIO);
         assert!(group.read_wanted(&disk).is_err());
-        assert!(
-            group.get(&disk, Seed::new(&[0; 16]), id, lsn(29)).is_err(),
-            "nothing is made of what could not be read"
-        );
+        assert!(group.load(&disk, lsn(29), 100).is_err());
+        let range = 13 * WINDOW..13 * WINDOW + 100;
+        assert_eq!(group.sources[1].get(range.clone()), None, "nothing is made of what could not be read");
         disk.heal_reads();
-        assert!(group.get(&disk, Seed::new(&[0; 16]), id, lsn(29)).is_ok());
+        group.load(&disk, lsn(29), 100).expect("readable");
+        assert!(group.sources[1].get(range).is_some());
     }
 }

@@ -3,7 +3,7 @@
 // Not of `crate::sync`: in a model there is no second thread here.
 use std::sync::mpsc;
 
-use super::gather::{Moving, Payload, Seen};
+use super::gather::{Moving, Seen};
 use super::group::Group;
 use crate::chain::{PackEntry, pack_next};
 use crate::disk::AlignedBuf;
@@ -91,19 +91,14 @@ impl Engine {
         short: &mut bool,
         queue: &mpsc::Sender<(Extents, Arc<AlignedBuf>)>,
     ) -> Result<Vec<Placed>> {
-        let elsewhere = moving.entries.iter().filter(|seen| !from.holds_lsn(seen.loc.lsn(self.head())));
+        let elsewhere = moving.entries.iter().filter(|seen| !from.holds_entry(seen.loc));
         self.prefetch(elsewhere.map(|seen| seen.loc));
-        let mut payloads: Vec<(Seen, Payload)> = Vec::with_capacity(moving.entries.len());
-        for &seen in &moving.entries {
-            if let Some(payload) = self.payload(moving, seen, from)? {
-                payloads.push((seen, payload));
-            }
-        }
+        let payloads = self.payloads(moving, from)?;
         let (mut placed, mut tail) = (Vec::new(), moving.tail);
         for run in payloads.chunk_by(|(a, _), (b, _)| a.index.checked_add(1) == Some(b.index)) {
             let entries: Vec<_> = run
                 .iter()
-                .map(|(seen, p)| PackEntry { term: seen.term, payload: &p.bytes, payload_crc: p.crc, bulk: None })
+                .map(|(seen, p)| PackEntry { term: seen.term, payload: p.bytes(), payload_crc: p.crc, bulk: None })
                 .collect();
             let (mut rest, mut entries) = (run, entries.as_slice());
             while let Some((first, _)) = rest.first() {

@@ -30,6 +30,11 @@ impl Loc {
     pub fn lsn(self, head: u64) -> u64 {
         head - (head.wrapping_sub(self.0 >> LEN_BITS) & LSN_MASK).min(head)
     }
+
+    /// Whether it begins among the `bytes` from LSN `from` on, which is within the journal's span of it.
+    pub fn is_in(self, from: u64, bytes: u64) -> bool {
+        (self.0 >> LEN_BITS).wrapping_sub(from) & LSN_MASK < bytes
+    }
 }
 
 #[cfg(test)]
@@ -45,5 +50,18 @@ mod tests {
             }
         }
         assert_eq!(Loc::new(3, MAX_INLINE_ENTRY).len(), MAX_INLINE_ENTRY);
+    }
+
+    #[test]
+    fn a_range_of_lsns_holds_what_begins_in_it_across_a_wrap() {
+        for from in [0, 77, (1 << 40) - 100, (1 << 50) - 1] {
+            for (lsn, held) in [(from, true), (from + 999, true), (from + 1000, false), (from + (1 << 39), false)] {
+                assert_eq!(Loc::new(lsn, MAX_INLINE_ENTRY).is_in(from, 1000), held, "{from} {lsn}");
+            }
+            if let Some(before) = from.checked_sub(1) {
+                assert!(!Loc::new(before, 7).is_in(from, 1000), "{from}");
+            }
+            assert!(!Loc::new(from, 7).is_in(from, 0));
+        }
     }
 }
