@@ -92,7 +92,9 @@ impl Engine {
         for (i, &id) in participants.iter().enumerate() {
             if !hurried && i.is_multiple_of(LOOK_UP) && self.seq.lock().is_short() {
                 hurried = true;
-                self.read_alive(group, participants.get(i..).unwrap_or(&[]));
+                if !group.segments.is_read() {
+                    self.read_alive(group, participants.get(i..).unwrap_or(&[]));
+                }
             }
             let Some(cell) = self.registry.get(id) else { continue };
             let (metadata, alive) = {

@@ -176,6 +176,14 @@ impl Segments {
         Ok(())
     }
 
+    /// Whether so little of it was not read that it costs less to read it than to find what of it will be asked for.
+    pub fn is_read(&self) -> bool {
+        let most = self.sources.len() * (self.segment_bytes as usize).div_ceil(WINDOW);
+        let windows = self.sources.iter().flat_map(|source| &source.windows);
+        let read = windows.filter(|w| **w == Window::Read).count();
+        read * 4 >= most * 3
+    }
+
     /// Reads the payload at `lsn`, if one of the segments holds it and it was not read yet.
     pub fn load(&mut self, disk: &dyn Disk, lsn: u64, len: u32) -> io::Result<()> {
         let (seq, range) = self.place(lsn, len);
