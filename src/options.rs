@@ -71,6 +71,7 @@ pub struct Options {
     pub(crate) run: RunOptions,
     pub(crate) sync_method: SyncMethod,
     pub(crate) read_mode: ReadMode,
+    pub(crate) io_uring: bool,
     pub(crate) create: bool,
     pub(crate) read_only: bool,
     pub(crate) progress: Option<ProgressFn>,
@@ -129,6 +130,7 @@ impl Default for Options {
             },
             sync_method: SyncMethod::Auto,
             read_mode: ReadMode::Mapped,
+            io_uring: true,
             create: true,
             read_only: false,
             progress: None,
@@ -234,6 +236,16 @@ impl Options {
     #[must_use]
     pub fn read_mode(mut self, mode: ReadMode) -> Self {
         self.read_mode = mode;
+        self
+    }
+
+    /// Whether several reads or writes are given to the system at once (`io_uring`), where it lets them. Default: yes.
+    ///
+    /// Where it does not, as in many containers, they are done one after the other, or by several threads: cleaning then takes more of
+    /// the processors' time, and nothing else changes. Commits that are one write never use it.
+    #[must_use]
+    pub fn io_uring(mut self, yes: bool) -> Self {
+        self.io_uring = yes;
         self
     }
     /// With `false` the log starts no threads: callers lead each commit and clean the journal themselves, so that every run of the

@@ -275,8 +275,12 @@ impl Options {
         self.check()?;
         let path = path.as_ref();
         let _span = tracing::info_span!(target: "strandlog", "open", path = %path.display()).entered();
-        let mode =
-            OpenMode { read_only: self.read_only, sync: self.sync_method, mapped: self.read_mode == ReadMode::Mapped };
+        let mode = OpenMode {
+            read_only: self.read_only,
+            sync: self.sync_method,
+            mapped: self.read_mode == ReadMode::Mapped,
+            without_io_uring: !self.io_uring,
+        };
         let disk = match FileDisk::open(path, mode) {
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && self.create && !self.read_only =>

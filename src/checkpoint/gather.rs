@@ -262,9 +262,23 @@ impl Engine {
         self.recharge(s, state);
     }
 
+    /// Reads what is to be moved out of the group, where the disk reads several places at once.
+    pub(super) fn read_at_once(&self, moving: &[Moving], group: &mut Group) -> Result<()> {
+        if self.disk.at_once() == 1 {
+            return Ok(());
+        }
+        let head = self.head();
+        for seen in moving.iter().flat_map(|moving| &moving.entries) {
+            group.segments.want(seen.loc.lsn(head), seen.loc.len());
+        }
+        group.segments.want_all_of_many();
+        group.segments.read_wanted(&*self.disk).map_err(unreadable)
+    }
+
     /// What is to be moved, and its checked payloads: without what is gone from the index by now, or damaged, which is then recorded.
     pub(super) fn payloads<'g>(&self, moving: &Moving, group: &'g mut Group) -> Result<Vec<(Seen, Payload<'g>)>> {
         let head = self.head();
+        self.read_at_once(std::slice::from_ref(moving), group)?;
         let Group { segments, with_metadata, .. } = group;
         for seen in &moving.entries {
             segments.load(&*self.disk, seen.loc.lsn(head), seen.loc.len()).map_err(unreadable)?;

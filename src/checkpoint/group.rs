@@ -110,6 +110,8 @@ pub(super) struct Segments {
     segment_bytes: u64,
     /// The LSNs from the first segment's beginning to the last one's end.
     lsns: Range<u64>,
+    /// How many windows are wanted.
+    wanted: usize,
 }
 
 impl Group {
@@ -125,7 +127,7 @@ impl Group {
         }
         participants.sort_unstable();
         participants.dedup();
-        Self { participants, with_metadata: Vec::new(), segments: Segments { sources, segment_bytes, lsns } }
+        Self { participants, with_metadata: Vec::new(), segments: Segments { sources, segment_bytes, lsns, wanted: 0 } }
     }
 
     /// How many segments.
@@ -154,26 +156,50 @@ impl Segments {
         let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return };
         let windows = source.windows(&range, segment_bytes);
         let wanted = source.windows.iter_mut().take(windows.end).skip(windows.start);
-        wanted.filter(|w| **w == Window::Unread).for_each(|w| *w = Window::Wanted);
+        for window in wanted.filter(|w| **w == Window::Unread) {
+            *window = Window::Wanted;
+            self.wanted += 1;
+        }
     }
 
     /// Reads what will be asked for, from several places at once: a device takes less for it than for one read after the other. If it
     /// fails, what is asked for is read once more, and says so.
     pub fn read_wanted(&mut self, disk: &dyn Disk) -> io::Result<()> {
-        let parts: Vec<_> = self.sources.iter_mut().flat_map(Source::wanted).collect();
-        let readers = if parts.len() < WORTH_READERS { 1 } else { READERS };
-        let parts = Mutex::new(parts.into_iter());
-        let read = || {
-            loop {
-                let part = { parts.lock().next() };
-                let Some((offset, buf)) = part else { return Ok(()) };
-                disk.read_at(offset, buf)?;
-            }
-        };
-        helped::<_, io::Error>(readers - 1, read, read)?;
+        if self.wanted == 0 {
+            return Ok(());
+        }
+        let mut parts: Vec<_> = self.sources.iter_mut().flat_map(Source::wanted).collect();
+        let readers = if parts.len() < WORTH_READERS || disk.at_once() > 1 { 1 } else { READERS };
+        if readers == 1 {
+            disk.read_many(&mut parts)?;
+        } else {
+            let parts = Mutex::new(parts.into_iter());
+            let read = || {
+                loop {
+                    let part = { parts.lock().next() };
+                    let Some((offset, buf)) = part else { return Ok(()) };
+                    disk.read_at(offset, buf)?;
+                }
+            };
+            helped::<_, io::Error>(readers - 1, read, read)?;
+        }
         let windows = self.sources.iter_mut().flat_map(|source| &mut source.windows);
         windows.filter(|w| **w == Window::Wanted).for_each(|w| *w = Window::Read);
+        self.wanted = 0;
         Ok(())
+    }
+
+    /// Asks for all that was not read, where a quarter is wanted already: the replicas that come will want the rest, and what lies together
+    /// is read faster.
+    pub fn want_all_of_many(&mut self) {
+        let segment_bytes = self.segment_bytes as usize;
+        if self.wanted * 4 < self.sources.len() * segment_bytes.div_ceil(WINDOW) {
+            return;
+        }
+        for source in &mut self.sources {
+            source.windows(&(0..segment_bytes), segment_bytes);
+            source.windows.iter_mut().filter(|w| **w == Window::Unread).for_each(|w| *w = Window::Wanted);
+        }
     }
 
     /// Whether so little of it was not read that it costs less to read it than to find what of it will be asked for.
@@ -306,7 +332,8 @@ mod tests {
             windows: Vec::new(),
         };
         let segment_bytes = SEGMENT as u64;
-        let mut group = Segments { sources: vec![source(0), source(1)], segment_bytes, lsns: 0..2 * segment_bytes };
+        let mut group =
+            Segments { sources: vec![source(0), source(1)], segment_bytes, lsns: 0..2 * segment_bytes, wanted: 0 };
         let lsn = |window: usize| (window * WINDOW) as u64;
         for window in [1, 2, 3, 4, 5, 6, 9, 15, 16, 20] {
             group.want(lsn(window), 100);

@@ -1,13 +1,16 @@
 //! Settling: a replica's journal-resident entries become pieces of its chain.
 
 // Not of `crate::sync`: in a model there is no second thread here.
+use std::iter::once;
 use std::sync::mpsc;
+
+use smallvec::SmallVec;
 
 use super::gather::{Moving, Seen};
 use super::group::Group;
 use crate::chain::{PackEntry, pack_next};
 use crate::disk::AlignedBuf;
-use crate::engine::Engine;
+use crate::engine::{Engine, parts};
 use crate::error::Result;
 use crate::format::BLOCK_BYTES;
 use crate::format::piece::{Extents, PieceDesc, TermRuns};
@@ -21,6 +24,9 @@ use crate::sync::{Arc, Mutex, helped};
 /// Fewer entries are packed and written by the cleaner alone.
 const WORTH_A_WRITER: usize = 1000;
 
+/// Pieces that are written together.
+const AT_ONCE: usize = 4;
+
 /// A piece that is written, or about to be, and not linked.
 struct Placed {
     desc: PieceDesc,
@@ -31,6 +37,7 @@ struct Placed {
 impl Engine {
     /// Settles the group: pack, write, **flush**, and only then say so in the journal.
     pub(super) fn settle(&self, group: Vec<Moving>, from: &mut Group) -> Result<bool> {
+        self.read_at_once(&group, from)?;
         let mut placed: Vec<(Moving, Vec<Placed>)> = Vec::new();
         let mut short = false;
         if let Err(error) = self.pack_and_write(group, from, &mut placed, &mut short) {
@@ -58,18 +65,23 @@ impl Engine {
         short: &mut bool,
     ) -> Result<()> {
         let entries: usize = group.iter().map(|moving| moving.entries.len()).sum();
+        // Nothing is there, and nothing will be: `Err`.
         let (queue, packed) = mpsc::channel::<(Extents, Arc<AlignedBuf>)>();
         let packed = Mutex::new(packed);
         let write = || -> std::io::Result<()> {
             loop {
-                let piece = { packed.lock().recv() };
-                // Nothing is there, and nothing will be.
-                let Ok((extents, buf)) = piece else { return Ok(()) };
-                self.write_piece(&extents, buf.as_slice())?;
-                self.counters.settled_bytes.add(buf.len() as u64);
+                let some: SmallVec<[_; AT_ONCE]> = {
+                    let packed = packed.lock();
+                    let Ok(first) = packed.recv() else { return Ok(()) };
+                    once(first).chain(packed.try_iter()).take(AT_ONCE).collect()
+                };
+                let writes: SmallVec<[_; AT_ONCE]> =
+                    some.iter().flat_map(|(extents, buf)| parts(extents, buf.as_slice())).collect();
+                self.disk.write_many(&writes)?;
+                self.counters.settled_bytes.add(some.iter().map(|(_, buf)| buf.len() as u64).sum());
             }
         };
-        // One at a time: commits should not find many of them in front of theirs.
+        // A few at a time: commits should not find many of them in front of theirs.
         let writers = usize::from(self.run.background && entries >= WORTH_A_WRITER);
         let written = helped(writers, write, || {
             let all = group.into_iter().try_for_each(|moving| {

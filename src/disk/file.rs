@@ -26,6 +26,8 @@ pub struct OpenMode {
     pub sync: SyncMethod,
     /// Whether to map the file, for reads without a copy.
     pub mapped: bool,
+    /// One read or write after the other, where `io_uring` would take several at once.
+    pub without_io_uring: bool,
 }
 
 /// A file whose size never changes, locked for as long as it is open.
@@ -81,6 +83,9 @@ impl FileDisk {
         let direct = !mode.read_only && method == SyncMethod::DirectDsync;
         if !direct {
             handles.close_direct();
+        }
+        if mode.without_io_uring {
+            handles.forgo_rings();
         }
         if !direct && !mode.read_only {
             handles.forget_cached().map_err(failed("syncing before reading", path))?;
@@ -146,6 +151,15 @@ impl Disk for FileDisk {
         self.handles.read(offset, buf)
     }
 
+    fn at_once(&self) -> usize {
+        self.handles.at_once()
+    }
+
+    fn read_many(&self, reads: &mut [(u64, &mut [u8])]) -> io::Result<()> {
+        reads.iter().try_for_each(|(offset, buf)| check_read(self.len, *offset, buf.len()))?;
+        self.handles.read_many(reads)
+    }
+
     fn prefetch(&self, offset: u64, len: u64) {
         self.handles.prefetch(offset, len);
     }
@@ -153,6 +167,11 @@ impl Disk for FileDisk {
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.check_write(offset, buf)?;
         self.handles.write(offset, buf)
+    }
+
+    fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        writes.iter().try_for_each(|&(offset, buf)| self.check_write(offset, buf))?;
+        self.handles.write_many(writes)
     }
 
     fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {

@@ -1,6 +1,8 @@
 //! The open file: its lock, its descriptors, and the system calls made on them.
 
+use super::map::{DEPTH, Outcomes, Ring};
 use super::{AlignedBuf, BLOCK, OpenError, SyncMethod, create::Temporary};
+use parking_lot::Mutex;
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{self, FlockOperation, Mode, OFlags},
@@ -9,6 +11,7 @@ use rustix::{
 use std::{
     io::{self, IoSlice},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// The descriptors of one locked file.
@@ -19,6 +22,8 @@ pub(super) struct Handles {
     buffered: OwnedFd,
     /// All the writes, if they go past the page cache, and the reads of whole blocks.
     direct: Option<OwnedFd>,
+    /// For many of these at once.
+    rings: Rings,
 }
 
 impl Handles {
@@ -35,7 +40,7 @@ impl Handles {
                 // Whoever reads says how much, and asks for more with `prefetch`. What the system reads ahead by itself may be
                 // megabytes, in front of which commits would wait. A hint: that it was refused is nobody's concern.
                 let _ = fs::fadvise(&file, 0, None, fs::Advice::Random);
-                Ok(Self { temporary: None, buffered: file, direct: None })
+                Ok(Self { temporary: None, buffered: file, direct: None, rings: Rings::default() })
             }
             Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.into() }),
             Err(errno) => Err(failed("locking", path)(errno.into())),
@@ -54,8 +59,15 @@ impl Handles {
         if !same_file(&self.buffered, &direct)? {
             return Err(io::Error::other("the file was replaced while it was being opened"));
         }
+        // It is a file, not a pipe, and nobody waits for it: io_uring takes the flag for a wish not to wait for the device either.
+        fs::fcntl_setfl(&direct, fs::fcntl_getfl(&direct)? - OFlags::NONBLOCK)?;
         self.direct = Some(direct);
         Ok(())
+    }
+
+    /// One read or write after the other, from now on.
+    pub(super) fn forgo_rings(&self) {
+        self.rings.forgo();
     }
 
     pub(super) fn close_direct(&mut self) {
@@ -97,6 +109,29 @@ impl Handles {
         Ok(())
     }
 
+    /// How many reads or writes go to the device at once, as far as is known.
+    pub(super) fn at_once(&self) -> usize {
+        if self.direct.is_some() && !self.rings.none.load(Ordering::Relaxed) { DEPTH } else { 1 }
+    }
+
+    /// Fills all of these, in no order: several at once, where they are whole blocks and the system can.
+    pub(super) fn read_many(&self, reads: &mut [(u64, &mut [u8])]) -> io::Result<()> {
+        for some in reads.chunks_mut(DEPTH) {
+            let whole_blocks =
+                some.iter().all(|(at, buf)| is_aligned(*at, buf.len()) && buf.as_ptr().addr().is_multiple_of(BLOCK));
+            let outcomes = match &self.direct {
+                Some(file) if whole_blocks && some.len() > 1 => self.rings.with(|ring| ring.read(file, some)),
+                _ => None,
+            };
+            for (i, (offset, buf)) in some.iter_mut().enumerate() {
+                let done = self.rings.done(outcomes.as_ref(), i)?;
+                let done = done.min(buf.len());
+                self.read(*offset + done as u64, &mut buf[done..])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the file is still as long as it was.
     pub(super) fn check_size(&self, len: u64) -> io::Result<()> {
         let now = u64::try_from(fs::fstat(&self.buffered)?.st_size).unwrap_or(0);
@@ -110,6 +145,22 @@ impl Handles {
     /// Writes whole blocks, without making them durable.
     pub(super) fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         write_all(self.writer(), offset, buf, ReadWriteFlags::empty())
+    }
+
+    /// Writes whole blocks, in no order: several at once, where the system can. Not durable.
+    pub(super) fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        for some in writes.chunks(DEPTH) {
+            let outcomes = match &self.direct {
+                Some(file) if some.len() > 1 => self.rings.with(|ring| ring.write(file, some)),
+                _ => None,
+            };
+            for (i, (offset, buf)) in some.iter().enumerate() {
+                // Part of a block is written again with the rest of it.
+                let done = self.rings.done(outcomes.as_ref(), i)?.min(buf.len()) / BLOCK * BLOCK;
+                self.write(*offset + done as u64, &buf[done..])?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes whole blocks, and makes them durable.
@@ -158,6 +209,59 @@ impl Drop for Handles {
         // While the lock is held, or the next creator's file would be removed in place of ours.
         self.temporary = None;
         self.unlock();
+    }
+}
+
+/// Rings that nobody uses just now.
+#[derive(Default)]
+struct Rings {
+    free: Mutex<Vec<Ring>>,
+    /// There are none: not on this system, or not for this process.
+    none: AtomicBool,
+}
+
+impl Rings {
+    fn forgo(&self) {
+        self.none.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives `f` a ring, if there is one.
+    fn with(&self, f: impl FnOnce(Ring) -> (Outcomes, Option<Ring>)) -> Option<Outcomes> {
+        if self.none.load(Ordering::Relaxed) {
+            return None;
+        }
+        let free = { self.free.lock().pop() };
+        let ring = match free.map_or_else(Ring::new, Ok) {
+            Ok(ring) => ring,
+            Err(error) => {
+                tracing::debug!(target: "strandlog", %error, "no io_uring: one read or write after the other");
+                self.forgo();
+                return None;
+            }
+        };
+        let (outcomes, ring) = f(ring);
+        match ring {
+            Some(ring) => self.free.lock().push(ring),
+            None => self.forgo(),
+        }
+        Some(outcomes)
+    }
+
+    /// How much of the `i`th was done. What was not done, or not in this way, is to be done in another.
+    fn done(&self, outcomes: Option<&Outcomes>, i: usize) -> io::Result<usize> {
+        let Some(&outcome) = outcomes.and_then(|outcomes| outcomes.get(i)) else { return Ok(0) };
+        if let Ok(bytes) = usize::try_from(outcome) {
+            return Ok(bytes);
+        }
+        let errno = outcome.saturating_neg();
+        if is_unsupported(errno) {
+            self.forgo();
+            return Ok(0);
+        }
+        if [Errno::AGAIN, Errno::INTR].iter().any(|e| e.raw_os_error() == errno) {
+            return Ok(0);
+        }
+        Err(io::Error::from_raw_os_error(errno))
     }
 }
 

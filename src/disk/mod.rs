@@ -67,6 +67,20 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// `UnexpectedEof` when the range reaches past the end; otherwise what the device says.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// How many reads or writes the disk does at once for one who asks, by [`Disk::read_many`] and [`Disk::write_many`]. Where it is 1,
+    /// several threads get more out of it.
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    /// Fills all of these as [`Disk::read_at`] does, in no order, and at once as far as the system can.
+    ///
+    /// # Errors
+    /// As [`Disk::read_at`]; then any of the buffers may hold anything.
+    fn read_many(&self, reads: &mut [(u64, &mut [u8])]) -> io::Result<()> {
+        reads.iter_mut().try_for_each(|(offset, buf)| self.read_at(*offset, buf))
+    }
+
     /// Says that the range will be read soon. A hint: nothing depends on it.
     fn prefetch(&self, _offset: u64, _len: u64) {}
 
@@ -76,6 +90,14 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// `InvalidInput` when offset, length or buffer is not aligned to [`BLOCK`], or the range
     /// reaches past the end. After any other error the range may hold anything.
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+
+    /// Writes all of these as [`Disk::write_at`] does, in no order, and at once as far as the system can.
+    ///
+    /// # Errors
+    /// As [`Disk::write_at`]; then any of the ranges may hold anything.
+    fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        writes.iter().try_for_each(|&(offset, buf)| self.write_at(offset, buf))
+    }
 
     /// Writes all of `buf`: durable on return, this range only and no other.
     ///

@@ -13,10 +13,10 @@ const METHODS: [SyncMethod; 4] =
     [SyncMethod::Auto, SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync];
 
 fn mode(sync: SyncMethod) -> OpenMode {
-    OpenMode { sync, mapped: true, read_only: false }
+    OpenMode { sync, mapped: true, ..OpenMode::default() }
 }
 
-const READ_ONLY: OpenMode = OpenMode { read_only: true, sync: SyncMethod::Auto, mapped: true };
+const READ_ONLY: OpenMode = OpenMode { read_only: true, sync: SyncMethod::Auto, mapped: true, without_io_uring: false };
 
 /// A directory on a real file system: what is in memory knows no direct I/O.
 fn directory() -> TempDir {

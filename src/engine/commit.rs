@@ -3,11 +3,14 @@
 use std::cell::Cell as ThreadCell;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::submit::{TELLING, Telling, telling};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Event;
+use crate::format::piece::Extent;
 use crate::journal::{Landing, Notices, SealedFrame, Sequencer, Ticket};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering, thread};
@@ -64,8 +67,8 @@ impl Engine {
         }
     }
 
-    /// One contiguous durable write; with payloads placed beside the frame, all of them at once, as far as a hand is free, and then one
-    /// flush.
+    /// One contiguous durable write; with payloads placed beside the frame, all of them at once, as far as the disk can or a hand is free,
+    /// and then one flush.
     ///
     /// **A durable write covers its own range only**: what a frame describes is made durable with it, never by it.
     fn write(&self, frame: &SealedFrame) -> std::io::Result<()> {
@@ -73,8 +76,16 @@ impl Engine {
         if frame.placed.is_empty() {
             return self.disk.write_durable_at(frame.offset, bytes);
         }
+        if self.disk.at_once() > 1 {
+            let placed = frame.placed.iter().flat_map(|p| parts(&p.extents, p.buf.as_slice()));
+            let writes: SmallVec<[_; 8]> = placed.chain([(frame.offset, bytes)]).collect();
+            self.disk.write_many(&writes)?;
+            return self.disk.flush();
+        }
         let given = self.hands.give(frame.offset, &frame.mem);
-        let placed = frame.placed.iter().try_for_each(|p| self.write_piece(&p.extents, p.buf.as_slice()));
+        let placed = frame.placed.iter().try_for_each(|p| {
+            parts(&p.extents, p.buf.as_slice()).try_for_each(|(offset, part)| self.disk.write_at(offset, part))
+        });
         let framed = match given {
             // Also where the payloads failed: nobody may write any more when this log is given up.
             Some(job) => self.hands.finish(&job, &*self.disk),
@@ -83,17 +94,6 @@ impl Engine {
         };
         placed.and(framed)?;
         self.disk.flush()
-    }
-
-    /// Writes a piece to its extents. Not durable yet.
-    pub(crate) fn write_piece(&self, extents: &[crate::format::piece::Extent], bytes: &[u8]) -> std::io::Result<()> {
-        let mut rest = bytes;
-        for extent in extents {
-            let (part, tail) = rest.split_at(rest.len().min(extent.bytes() as usize));
-            self.disk.write_at(extent.offset(), part)?;
-            rest = tail;
-        }
-        Ok(())
     }
 
     /// The frame and all before it are durable: the watermark moves first, then everybody who waits is told, in order. Answers
@@ -355,6 +355,15 @@ impl Engine {
             }
         }
     }
+}
+
+/// Where the bytes of a piece go.
+pub(crate) fn parts<'a>(extents: &'a [Extent], mut bytes: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8])> {
+    extents.iter().map(move |extent| {
+        let (part, rest) = bytes.split_at(bytes.len().min(extent.bytes() as usize));
+        bytes = rest;
+        (extent.offset(), part)
+    })
 }
 
 /// Tells everybody whom the notices name, while what they submit does not wait.

@@ -25,6 +25,7 @@ mod submit;
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 
 pub(crate) use admit::demand;
+pub(crate) use commit::parts;
 pub(crate) use hands::HANDS;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, without_waiting};

@@ -115,7 +115,7 @@ pub fn measure(dir: &Path, bytes: u64, time: Duration, stop: &Interrupt, bar: &P
 }
 
 fn mode(sync: SyncMethod) -> OpenMode {
-    OpenMode { read_only: false, sync, mapped: false }
+    OpenMode { sync, ..OpenMode::default() }
 }
 
 /// One method's turn: a slice of time for each kind of write.

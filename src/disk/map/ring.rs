@@ -1,0 +1,162 @@
+//! Queues that are shared with the system (`io_uring`): many reads or writes with one system call, all of them at the device at once.
+//!
+//! Eight writes one after the other are eight times put to sleep and woken; together they cost a fifth of the processor's time, and take
+//! a device that can do several things at once less than half as long.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use io_uring::squeue::Entry;
+use io_uring::types::Fd;
+use io_uring::{IoUring, opcode};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+/// So many are at the device at once, at most: more make what comes from elsewhere wait, and gain little.
+pub(in crate::disk) const DEPTH: usize = 8;
+
+/// What became of each: bytes that were transferred, or the error's number below zero.
+pub(in crate::disk) type Outcomes = [i32; DEPTH];
+
+/// What was not even begun.
+const NOT_BEGUN: i32 = -Errno::AGAIN.raw_os_error();
+
+/// A pair of queues: for one thread at a time.
+pub(in crate::disk) struct Ring(IoUring);
+
+impl Ring {
+    /// # Errors
+    /// Where the system has none, or does not let this process have one.
+    pub fn new() -> io::Result<Self> {
+        // A child process would share the queues, and not the memory that is named in them.
+        Ok(Self(IoUring::builder().dontfork().build(DEPTH as u32)?))
+    }
+
+    /// Reads the first [`DEPTH`] of these at once. `None` for the ring, if it is of no more use.
+    pub fn read(mut self, file: &OwnedFd, reads: &mut [(u64, &mut [u8])]) -> (Outcomes, Option<Self>) {
+        let fd = Fd(file.as_raw_fd());
+        let entries = reads.iter_mut().map(|(offset, buf)| {
+            // No buffer is that long; of one that is, the first part is read.
+            let len = u32::try_from(buf.len()).unwrap_or(1 << 30);
+            opcode::Read::new(fd, buf.as_mut_ptr(), len).offset(*offset).build()
+        });
+        // SAFETY: each entry names a buffer that is borrowed mutably, and a file that is borrowed, until `run` has returned; and no more
+        // than the buffer's length.
+        let (outcomes, sound) = unsafe { self.run(entries) };
+        (outcomes, sound.then_some(self))
+    }
+
+    /// Writes the first [`DEPTH`] of these at once. `None` for the ring, if it is of no more use.
+    pub fn write(mut self, file: &OwnedFd, writes: &[(u64, &[u8])]) -> (Outcomes, Option<Self>) {
+        let fd = Fd(file.as_raw_fd());
+        let entries = writes.iter().map(|(offset, buf)| {
+            let len = u32::try_from(buf.len()).unwrap_or(1 << 30);
+            opcode::Write::new(fd, buf.as_ptr(), len).offset(*offset).build()
+        });
+        // SAFETY: as above; the system only reads what is written.
+        let (outcomes, sound) = unsafe { self.run(entries) };
+        (outcomes, sound.then_some(self))
+    }
+
+    /// Hands the entries over, and **returns when the system has done with every one of them**, whatever happens. Answers whether the ring
+    /// can be used again: what the system did not take is still in it otherwise.
+    ///
+    /// # Safety
+    /// What the entries name must stay as it is until this has returned: buffers, borrowed as for a read or a write of their own, and the
+    /// file.
+    unsafe fn run(&mut self, entries: impl Iterator<Item = Entry>) -> (Outcomes, bool) {
+        let (mut outcomes, mut given, mut done) = ([NOT_BEGUN; DEPTH], 0, 0);
+        {
+            let mut queue = self.0.submission();
+            for (i, entry) in (0..DEPTH as u64).zip(entries) {
+                // SAFETY: see above. The system takes none of them before it is entered, below, and all that it took are waited for.
+                if unsafe { queue.push(&entry.user_data(i)) }.is_err() {
+                    break;
+                }
+                given += 1;
+            }
+        }
+        loop {
+            for completion in self.0.completion() {
+                done += 1;
+                if let Some(outcome) = usize::try_from(completion.user_data()).ok().and_then(|i| outcomes.get_mut(i)) {
+                    *outcome = completion.result();
+                }
+            }
+            if done == given {
+                return (outcomes, true);
+            }
+            if let Err(error) = self.0.submit_and_wait(given - done)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                if done + self.0.submission().len() == given && self.0.completion().is_empty() {
+                    tracing::debug!(target: "strandlog", %error, "a queue of reads and writes is given up");
+                    return (outcomes, false);
+                }
+                // Some of them are with the system, and will come back.
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, SeekFrom, Write};
+
+    /// Where there is none, there is nothing to see: everything is done one after the other.
+    fn ring() -> Option<Ring> {
+        Ring::new().inspect_err(|error| eprintln!("no io_uring here: {error}")).ok()
+    }
+
+    #[test]
+    fn what_is_given_is_read_and_written_each_in_its_place_and_the_ring_used_again() {
+        let Some(mut ring) = ring() else { return };
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[9; 40_000]).unwrap();
+        let fd: OwnedFd = file.try_clone().unwrap().into();
+        for round in 0..50_u8 {
+            let blocks: Vec<Vec<u8>> =
+                (0..DEPTH as u8).map(|i| vec![round.wrapping_add(i); 1000 + usize::from(i)]).collect();
+            let writes: Vec<(u64, &[u8])> = (0..).step_by(4000).zip(blocks.iter().map(Vec::as_slice)).collect();
+            let (outcomes, again) = ring.write(&fd, &writes);
+            assert!(outcomes.iter().zip(&blocks).all(|(n, block)| *n as usize == block.len()), "{outcomes:?}");
+            let mut read = vec![vec![0; 1200]; DEPTH];
+            let mut reads: Vec<(u64, &mut [u8])> =
+                (0..).step_by(4000).zip(read.iter_mut().map(Vec::as_mut_slice)).collect();
+            let (outcomes, again) = again.unwrap().read(&fd, &mut reads);
+            assert_eq!(outcomes, [1200; DEPTH]);
+            for (read, block) in read.iter().zip(&blocks) {
+                assert!(read.starts_with(block) && read[block.len()..].iter().all(|b| *b == 9), "round {round}");
+            }
+            ring = again.unwrap();
+        }
+        let mut all = Vec::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 40_000, "nothing is written elsewhere");
+    }
+
+    #[test]
+    fn each_is_told_what_became_of_it_and_beyond_what_is_at_once_nothing_is_begun() {
+        let Some(ring) = ring() else { return };
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 5000]).unwrap();
+        let fd: OwnedFd = file.into();
+        let mut bufs = vec![vec![0; 4096]; DEPTH + 1];
+        let mut reads: Vec<(u64, &mut [u8])> =
+            [0, 4096, 5000, 9000].into_iter().cycle().zip(bufs.iter_mut().map(Vec::as_mut_slice)).collect();
+        let (outcomes, ring) = ring.read(&fd, &mut reads);
+        assert_eq!(outcomes[..4], [4096, 904, 0, 0]);
+        assert!(bufs[DEPTH].iter().all(|b| *b == 0));
+        // To be read only: each write is refused by itself.
+        let read_only: OwnedFd = std::fs::File::open("/proc/self/exe").unwrap().into();
+        let block = [1; 512];
+        let (outcomes, ring) = ring.unwrap().write(&read_only, &[(0, &block), (512, &block)]);
+        assert_eq!(outcomes[..2], [-Errno::BADF.raw_os_error(); 2]);
+        assert_eq!(outcomes[2..], [NOT_BEGUN; DEPTH - 2]);
+        let (outcomes, _) = ring.unwrap().write(&read_only, &[]);
+        assert_eq!(outcomes, [NOT_BEGUN; DEPTH]);
+    }
+}
