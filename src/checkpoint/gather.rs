@@ -16,6 +16,8 @@ use crate::sync::Arc;
 const SETTLE_BYTES: u64 = 4 << 20;
 /// After so many replicas the cleaner looks whether it must hurry.
 const LOOK_UP: usize = 32;
+/// So many windows are read at once by a cleaner that is in no hurry: commits should not find more of them in front of theirs.
+const GENTLY: usize = 2;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
@@ -149,7 +151,7 @@ impl Engine {
                 }
             }
         }
-        if let Err(error) = group.segments.read_wanted(&*self.disk) {
+        if let Err(error) = group.segments.read_wanted(&*self.disk, self.disk.at_once()) {
             tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner");
         }
     }
@@ -272,7 +274,7 @@ impl Engine {
             group.segments.want(seen.loc.lsn(head), seen.loc.len());
         }
         group.segments.want_all_of_many();
-        group.segments.read_wanted(&*self.disk).map_err(unreadable)
+        group.segments.read_wanted(&*self.disk, GENTLY).map_err(unreadable)
     }
 
     /// What is to be moved, and its checked payloads: without what is gone from the index by now, or damaged, which is then recorded.

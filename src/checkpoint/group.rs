@@ -18,6 +18,8 @@ const WINDOW: usize = 16 << 10;
 /// reads in front of them at the device.
 const RUN: usize = 4;
 const _: () = assert!(WINDOW.is_multiple_of(crate::disk::BLOCK));
+/// Where one window of so many is wanted for a part of the replicas, all are read.
+const MANY: usize = 8;
 /// So many places are read at once, where that is worth a thread.
 const READERS: usize = 2;
 const WORTH_READERS: usize = 8;
@@ -163,15 +165,15 @@ impl Segments {
     }
 
     /// Reads what will be asked for, from several places at once: a device takes less for it than for one read after the other. If it
-    /// fails, what is asked for is read once more, and says so.
-    pub fn read_wanted(&mut self, disk: &dyn Disk) -> io::Result<()> {
+    /// fails, what is asked for is read once more, and says so. A disk that itself reads several at once is given so many.
+    pub fn read_wanted(&mut self, disk: &dyn Disk, at_once: usize) -> io::Result<()> {
         if self.wanted == 0 {
             return Ok(());
         }
         let mut parts: Vec<_> = self.sources.iter_mut().flat_map(Source::wanted).collect();
         let readers = if parts.len() < WORTH_READERS || disk.at_once() > 1 { 1 } else { READERS };
         if readers == 1 {
-            disk.read_many(&mut parts)?;
+            parts.chunks_mut(at_once).try_for_each(|some| disk.read_many(some))?;
         } else {
             let parts = Mutex::new(parts.into_iter());
             let read = || {
@@ -189,11 +191,11 @@ impl Segments {
         Ok(())
     }
 
-    /// Asks for all that was not read, where a quarter is wanted already: the replicas that come will want the rest, and what lies together
-    /// is read faster.
+    /// Asks for all that was not read, where much is wanted already: the replicas that come will want the rest, and what lies together is
+    /// read faster.
     pub fn want_all_of_many(&mut self) {
         let segment_bytes = self.segment_bytes as usize;
-        if self.wanted * 4 < self.sources.len() * segment_bytes.div_ceil(WINDOW) {
+        if self.wanted * MANY < self.sources.len() * segment_bytes.div_ceil(WINDOW) {
             return;
         }
         for source in &mut self.sources {
@@ -341,7 +343,7 @@ mod tests {
         group.want(lsn(25) - 50, 100);
         group.want(lsn(32) - 50, 100);
         group.want(lsn(32), 100);
-        group.read_wanted(&disk).expect("readable");
+        group.read_wanted(&disk, 1).expect("readable");
         let mut read = std::mem::take(&mut *log.lock());
         read.sort_unstable();
         assert_eq!(read, [1, 2, 3, 4, 5, 6, 9, 15, 16, 20, 24, 25], "what reaches beyond the group is none of it");
@@ -353,7 +355,7 @@ mod tests {
         assert_eq!(*log.lock(), [12], "what nobody wanted is read when it is asked for");
         group.want(lsn(29), 100);
         disk.fail_reads(POOL_OFFSET + lsn(29)..POOL_OFFSET + lsn(30), crate::disk::sim::EIO);
-        assert!(group.read_wanted(&disk).is_err());
+        assert!(group.read_wanted(&disk, 1).is_err());
         assert!(group.load(&disk, lsn(29), 100).is_err());
         let range = 13 * WINDOW..13 * WINDOW + 100;
         assert_eq!(group.sources[1].get(range.clone()), None, "nothing is made of what could not be read");

@@ -25,7 +25,7 @@ use crate::sync::{Arc, Mutex, helped};
 const WORTH_A_WRITER: usize = 1000;
 
 /// Pieces that are written together.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// A piece that is written, or about to be, and not linked.
 struct Placed {
