@@ -123,11 +123,16 @@ impl Handles {
                 Some(file) if whole_blocks && some.len() > 1 => self.rings.with(|ring| ring.read(file, some)),
                 _ => None,
             };
-            for (i, (offset, buf)) in some.iter_mut().enumerate() {
-                let done = self.rings.done(outcomes.as_ref(), i)?;
-                let done = done.min(buf.len());
-                self.read(*offset + done as u64, &mut buf[done..])?;
-            }
+            self.finish_reads(some, outcomes.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is not there yet, for whatever reason that is none to give up for.
+    pub(super) fn finish_reads(&self, reads: &mut [(u64, &mut [u8])], outcomes: Option<&Outcomes>) -> io::Result<()> {
+        for (i, (offset, buf)) in reads.iter_mut().enumerate() {
+            let done = self.rings.done(outcomes, i)?.min(buf.len());
+            self.read(*offset + done as u64, &mut buf[done..])?;
         }
         Ok(())
     }
@@ -154,11 +159,17 @@ impl Handles {
                 Some(file) if some.len() > 1 => self.rings.with(|ring| ring.write(file, some)),
                 _ => None,
             };
-            for (i, (offset, buf)) in some.iter().enumerate() {
-                // Part of a block is written again with the rest of it.
-                let done = self.rings.done(outcomes.as_ref(), i)?.min(buf.len()) / BLOCK * BLOCK;
-                self.write(*offset + done as u64, &buf[done..])?;
-            }
+            self.finish_writes(some, outcomes.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is not there yet, for whatever reason that is none to give up for.
+    pub(super) fn finish_writes(&self, writes: &[(u64, &[u8])], outcomes: Option<&Outcomes>) -> io::Result<()> {
+        for (i, (offset, buf)) in writes.iter().enumerate() {
+            // Part of a block is written again with the rest of it.
+            let done = self.rings.done(outcomes, i)?.min(buf.len()) / BLOCK * BLOCK;
+            self.write(*offset + done as u64, &buf[done..])?;
         }
         Ok(())
     }

@@ -76,6 +76,81 @@ fn every_method_writes_reads_and_maps_the_same_bytes() {
     });
 }
 
+/// Whether several are done at once or not: the same bytes, in the same places, and the same refusals.
+#[test]
+fn many_at_once_are_as_one_after_the_other() {
+    for_each_method(|path, method| {
+        for without_io_uring in [false, true] {
+            let disk = FileDisk::open(path, OpenMode { without_io_uring, ..mode(method) }).unwrap();
+            // More than are at the device at once, of all lengths, not in order.
+            let place = |i: u64| (i * 7 % 20) * 8 * BLOCK as u64;
+            let bufs: Vec<AlignedBuf> = (0..20).map(|i| filled(i + 1, (usize::from(i) % 5 + 1) * BLOCK)).collect();
+            let writes: Vec<(u64, &[u8])> = (0..).map(place).zip(bufs.iter().map(|buf| &buf[..])).collect();
+            disk.write_many(&writes).unwrap();
+            let mut read: Vec<AlignedBuf> = bufs.iter().map(|buf| filled(0, buf.len())).collect();
+            let mut reads: Vec<(u64, &mut [u8])> =
+                (0..).map(place).zip(read.iter_mut().map(|buf| &mut buf[..])).collect();
+            disk.read_many(&mut reads).unwrap();
+            assert!(read.iter().zip(&bufs).all(|(read, buf)| read[..] == buf[..]), "{method}");
+            // Of any alignment.
+            let mut odd = [[0; 7]; 10];
+            let mut reads: Vec<(u64, &mut [u8])> =
+                (0..).map(|i| place(i) + 3).zip(odd.iter_mut().map(|b| &mut b[..])).collect();
+            disk.read_many(&mut reads).unwrap();
+            assert!((1..).zip(&odd).all(|(i, buf)| *buf == [i; 7]), "{method}");
+            // One that is wrong: nothing is done.
+            let block = filled(99, BLOCK);
+            let refused = disk.write_many(&[(0, &block), (LEN, &block)]).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+            let (mut here, mut beyond) = (filled(0, BLOCK), filled(0, BLOCK));
+            let refused = disk.read_many(&mut [(LEN, &mut beyond[..]), (0, &mut here[..])]).unwrap_err();
+            assert_eq!((refused.kind(), here[0]), (ErrorKind::UnexpectedEof, 0));
+            disk.read_at(0, &mut here).unwrap();
+            assert_eq!(here[0], 1, "{method}");
+            if without_io_uring || method == SyncMethod::Fdatasync {
+                assert_eq!(disk.at_once(), 1);
+            }
+            disk.release();
+            assert_eq!(disk.write_many(&[(0, &block)]).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
+    });
+}
+
+/// What a queue leaves undone is done in the other way; what failed is never tried again.
+#[test]
+fn what_was_not_done_at_once_is_done_and_what_failed_is_told() {
+    use rustix::io::Errno;
+    let dir = directory();
+    let disk = create(&dir.path().join("wal"), SyncMethod::Auto);
+    let error = |errno: Errno| -errno.raw_os_error();
+    let bufs: Vec<AlignedBuf> = (1..=4).map(|i| filled(i, 3 * BLOCK)).collect();
+    let place = |i: usize| (i * 4 * BLOCK) as u64;
+    let writes: Vec<(u64, &[u8])> = (0..).map(place).zip(bufs.iter().map(|buf| &buf[..])).collect();
+    let mut outcomes = [0; map::DEPTH];
+    // Of the first only so much is there, as the queue says: one block, and part of another.
+    disk.write_at(0, &bufs[0][..BLOCK]).unwrap();
+    outcomes[..4].copy_from_slice(&[BLOCK as i32 + 17, error(Errno::AGAIN), error(Errno::INTR), 0]);
+    disk.handles.finish_writes(&writes, Some(&outcomes)).unwrap();
+    let mut read: Vec<AlignedBuf> = bufs.iter().map(|_| filled(0, 3 * BLOCK)).collect();
+    disk.read_at(0, &mut read[0][..BLOCK + 17]).unwrap();
+    let mut reads: Vec<(u64, &mut [u8])> = (0..).map(place).zip(read.iter_mut().map(|buf| &mut buf[..])).collect();
+    disk.handles.finish_reads(&mut reads, Some(&outcomes)).unwrap();
+    assert!(read.iter().zip(&bufs).all(|(read, buf)| read[..] == buf[..]));
+    let at_once = disk.at_once();
+    outcomes[1] = error(Errno::IO);
+    disk.write_at(place(1), &filled(0, 3 * BLOCK)).unwrap();
+    let failed = disk.handles.finish_writes(&writes, Some(&outcomes)).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(Errno::IO.raw_os_error()));
+    let mut block = [9; 1];
+    disk.read_at(place(1), &mut block).unwrap();
+    assert_eq!((block, disk.at_once()), ([0], at_once), "it is not written again");
+    // A system that does not know what was asked for is not asked again.
+    outcomes[1] = error(Errno::INVAL);
+    disk.handles.finish_writes(&writes, Some(&outcomes)).unwrap();
+    disk.read_at(place(1), &mut block).unwrap();
+    assert_eq!((block, disk.at_once()), ([2], 1));
+}
+
 #[test]
 fn what_was_asked_for_or_found_best_is_said() {
     for_each_method(|path, method| {
