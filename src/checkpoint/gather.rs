@@ -89,7 +89,7 @@ impl Engine {
     fn settle_or_carry(&self, group: &mut Group, pledged: &mut Vec<Arc<Cell>>) -> Result<bool> {
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
-        let participants = std::mem::take(&mut group.participants);
+        let participants = group.participants.clone();
         let mut hurried = !self.run.background;
         for (i, &id) in participants.iter().enumerate() {
             if !hurried && i.is_multiple_of(LOOK_UP) && self.seq.lock().is_short() {
@@ -98,6 +98,7 @@ impl Engine {
                     self.read_alive(group, participants.get(i..).unwrap_or(&[]));
                 }
             }
+            group.visited = i + 1;
             let Some(cell) = self.registry.get(id) else { continue };
             let (metadata, alive) = {
                 let state = cell.lock();
@@ -273,7 +274,9 @@ impl Engine {
         for seen in moving.iter().flat_map(|moving| &moving.entries) {
             group.segments.want(seen.loc.lsn(head), seen.loc.len());
         }
-        group.segments.want_all_of_many();
+        if moving.len() > 1 {
+            group.segments.want_all_of_most(group.visited, group.participants.len());
+        }
         group.segments.read_wanted(&*self.disk, GENTLY).map_err(unreadable)
     }
 

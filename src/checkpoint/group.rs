@@ -18,8 +18,6 @@ const WINDOW: usize = 16 << 10;
 /// reads in front of them at the device.
 const RUN: usize = 4;
 const _: () = assert!(WINDOW.is_multiple_of(crate::disk::BLOCK));
-/// Where one window of so many is wanted for a part of the replicas, all are read.
-const MANY: usize = 8;
 /// So many places are read at once, where that is worth a thread.
 const READERS: usize = 2;
 const WORTH_READERS: usize = 8;
@@ -101,6 +99,8 @@ impl Source {
 pub(super) struct Group {
     /// The replicas that have, or had, something in it.
     pub participants: Vec<u64>,
+    /// How many of them the cleaner has come to.
+    pub visited: usize,
     /// Those of them whose metadata is to be carried out of it.
     pub with_metadata: Vec<u64>,
     pub segments: Segments,
@@ -129,7 +129,12 @@ impl Group {
         }
         participants.sort_unstable();
         participants.dedup();
-        Self { participants, with_metadata: Vec::new(), segments: Segments { sources, segment_bytes, lsns, wanted: 0 } }
+        Self {
+            participants,
+            visited: 0,
+            with_metadata: Vec::new(),
+            segments: Segments { sources, segment_bytes, lsns, wanted: 0 },
+        }
     }
 
     /// How many segments.
@@ -191,11 +196,12 @@ impl Segments {
         Ok(())
     }
 
-    /// Asks for all that was not read, where much is wanted already: the replicas that come will want the rest, and what lies together is
-    /// read faster.
-    pub fn want_all_of_many(&mut self) {
+    /// Asks for all that was not read, where most of it will be wanted, if the replicas that come want as much as the first `visited` of
+    /// `all` did: what lies together is read faster.
+    pub fn want_all_of_most(&mut self, visited: usize, all: usize) {
         let segment_bytes = self.segment_bytes as usize;
-        if self.wanted * MANY < self.sources.len() * segment_bytes.div_ceil(WINDOW) {
+        let windows = self.sources.len() * segment_bytes.div_ceil(WINDOW);
+        if 2 * self.wanted * all < windows * visited {
             return;
         }
         for source in &mut self.sources {

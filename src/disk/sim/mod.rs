@@ -33,6 +33,9 @@ pub use self::{
 };
 use self::{medium::Medium, pages::Pages, state::State};
 
+/// As many writes as a real disk does at once.
+const AT_ONCE: usize = 8;
+
 /// A simulated disk.
 ///
 /// To let a log and a test use the *same* disk, share it in an `Arc`. A clone is a cheap independent
@@ -246,6 +249,23 @@ impl Disk for SimDisk {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.state.lock().write(EventKind::Write, offset, buf)
+    }
+
+    fn at_once(&self) -> usize {
+        AT_ONCE
+    }
+
+    /// All of them are begun, whatever becomes of the first; when the power goes meanwhile, those behind were in flight.
+    fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for &(offset, buf) in writes {
+            let done = match &outcome {
+                Err(_) => self.state.lock().write_in_flight(offset, buf),
+                Ok(()) => self.write_at(offset, buf),
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
     }
 
     fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {

@@ -103,6 +103,16 @@ impl State {
         Ok(())
     }
 
+    /// A write that was begun together with one that failed.
+    pub(super) fn write_in_flight(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if !self.cut {
+            return self.write(EventKind::Write, offset, bytes);
+        }
+        check_write(self.len(), offset, bytes)?;
+        self.medium.write_failed(offset, bytes, false);
+        Err(power_is_off())
+    }
+
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.released {
             return Err(not_writable());

@@ -49,6 +49,29 @@ fn a_write_in_flight_at_the_cut_may_survive_the_one_that_was_cut() {
 }
 
 #[test]
+fn writes_that_were_begun_together_may_each_survive_without_the_others() {
+    let writes = |blocks: &[AlignedBuf; 3], disk: &SimDisk| {
+        let all: Vec<(u64, &[u8])> = (0..).map(|i| i * B).zip(blocks.iter().map(|b| &b[..])).collect();
+        disk.write_many(&all)
+    };
+    let blocks = [1, 2, 3].map(block);
+    let disk = SimDisk::new(4 * B);
+    disk.fail_at(1, Fault::Cut);
+    writes(&blocks, &disk).unwrap_err();
+    let after = disk.crash(&mut |sector, _| match sector < 2 * SECTORS_PER_BLOCK {
+        true => Choice::Durable,
+        false => Choice::Version(0),
+    });
+    assert_eq!([0, 1, 2, 3].map(|i| block_at(&after, i)), [0, 0, 3, 0], "the third was in flight");
+    // One that fails for itself: the others are written, and the failure is told.
+    let disk = SimDisk::new(4 * B);
+    disk.fail_at(0, Fault::Error(EIO));
+    assert_eq!(writes(&blocks, &disk).unwrap_err().raw_os_error(), Some(EIO));
+    disk.flush().unwrap();
+    assert_eq!([1, 2].map(|i| block_at(&disk.crash_lost_all(), i)), [2, 3]);
+}
+
+#[test]
 fn a_failed_write_leaves_its_range_in_doubt_even_after_a_flush() {
     for (kind, visible) in [(EventKind::Write, 0), (EventKind::WriteDurable, 1)] {
         let disk = SimDisk::new(2 * B);
