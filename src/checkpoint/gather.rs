@@ -265,10 +265,11 @@ impl Engine {
         self.recharge(s, state);
     }
 
-    /// Reads what is to be moved out of the group, where the disk reads several places at once.
-    pub(super) fn read_at_once(&self, moving: &[Moving], group: &mut Group) -> Result<()> {
+    /// Reads what is to be moved out of the group, where the disk reads several places at once. If it fails, perhaps for something that is
+    /// needed by nobody, what is asked for is read by itself.
+    pub(super) fn read_at_once(&self, moving: &[Moving], group: &mut Group) {
         if self.disk.at_once() == 1 {
-            return Ok(());
+            return;
         }
         let head = self.head();
         for seen in moving.iter().flat_map(|moving| &moving.entries) {
@@ -277,16 +278,21 @@ impl Engine {
         if moving.len() > 1 {
             group.segments.want_all_of_most(group.visited, group.participants.len());
         }
-        group.segments.read_wanted(&*self.disk, GENTLY).map_err(unreadable)
+        if let Err(error) = group.segments.read_wanted(&*self.disk, GENTLY) {
+            tracing::debug!(target: "strandlog", %error, "reading several places at once");
+        }
     }
 
     /// What is to be moved, and its checked payloads: without what is gone from the index by now, or damaged, which is then recorded.
     pub(super) fn payloads<'g>(&self, moving: &Moving, group: &'g mut Group) -> Result<Vec<(Seen, Payload<'g>)>> {
         let head = self.head();
-        self.read_at_once(std::slice::from_ref(moving), group)?;
+        self.read_at_once(std::slice::from_ref(moving), group);
         let Group { segments, with_metadata, .. } = group;
         for seen in &moving.entries {
-            segments.load(&*self.disk, seen.loc.lsn(head), seen.loc.len()).map_err(unreadable)?;
+            // Where a window cannot be read, it may be for what nobody needs: the entry is read by itself, below.
+            if let Err(error) = segments.load(&*self.disk, seen.loc.lsn(head), seen.loc.len()) {
+                tracing::debug!(target: "strandlog", %error, "reading to clean");
+            }
         }
         let segments: &Segments = segments;
         let mut payloads = Vec::with_capacity(moving.entries.len());

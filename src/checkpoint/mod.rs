@@ -209,6 +209,34 @@ mod tests {
         }
     }
 
+    /// A sector that went bad under what is dead by now must not keep the segment for ever.
+    #[test]
+    fn what_cannot_be_read_and_nobody_needs_is_left_behind() {
+        let disk = Arc::new(SimDisk::new(32 << 20));
+        let options = Wal::options().segment_size(1 << 20).chunk_size(64 << 10).placement(crate::Placement::Journal);
+        let wal = options.recent_bytes(1 << 20).background(false).open_disk(disk.clone()).expect("formatted");
+        // Every fifth entry will be dead.
+        for index in 1..=100_u64 {
+            for replica in 1..=5_u64 {
+                wal.commit(Batch::new().append(replica, &[(index, 1, vec![replica as u8; 4000])])).expect("room");
+            }
+        }
+        let engine = &wal.engine;
+        let dead = engine.registry.get(5).expect("there").lock().places.loc(10).expect("in the journal");
+        let lsn = dead.lsn(engine.head());
+        let slab = engine.seq.lock().segments.live.iter().find(|l| l.seq == lsn >> 20).expect("live").slab;
+        let offset = crate::format::POOL_OFFSET + u64::from(slab) * (1 << 20) + lsn % (1 << 20);
+        wal.commit(Batch::new().truncate_prefix(5, 101)).expect("room");
+        let before = wal.stats().settled_entries;
+        disk.fail_reads(offset + 500..offset + 3000, crate::disk::sim::EIO);
+        wal.checkpoint().expect("cleaned");
+        disk.heal_reads();
+        assert!(wal.stats().settled_entries > before + 150, "what lies in the segment beside it");
+        for (replica, index) in (1..5).flat_map(|r| (1..=100).map(move |i| (r, i))) {
+            assert_eq!(wal.replica(replica).entry(index).expect("kept").data, vec![replica as u8; 4000]);
+        }
+    }
+
     /// The record of a move that finds no segment is not squeezed into the frame that is open.
     #[test]
     fn what_was_settled_without_room_for_the_record_is_given_back() {

@@ -37,7 +37,7 @@ struct Placed {
 impl Engine {
     /// Settles the group: pack, write, **flush**, and only then say so in the journal.
     pub(super) fn settle(&self, group: Vec<Moving>, from: &mut Group) -> Result<bool> {
-        self.read_at_once(&group, from)?;
+        self.read_at_once(&group, from);
         let mut placed: Vec<(Moving, Vec<Placed>)> = Vec::new();
         let mut short = false;
         if let Err(error) = self.pack_and_write(group, from, &mut placed, &mut short) {
