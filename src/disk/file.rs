@@ -84,9 +84,7 @@ impl FileDisk {
         if !direct {
             handles.close_direct();
         }
-        if mode.without_io_uring {
-            handles.forgo_rings();
-        }
+        let io_uring = handles.begin_rings(!mode.without_io_uring);
         if !direct && !mode.read_only {
             handles.forget_cached().map_err(failed("syncing before reading", path))?;
         }
@@ -97,7 +95,7 @@ impl FileDisk {
             }
             false => None,
         };
-        let info = DiskInfo { method, direct, read_only: mode.read_only, probe };
+        let info = DiskInfo { method, direct, io_uring, read_only: mode.read_only, probe };
         tracing::debug!(target: "strandlog", path = %path.display(), len, %info, "opened");
         let writable = AtomicBool::new(!mode.read_only);
         Ok(Self { path: path.into(), handles, len, info, map, writable })

@@ -65,9 +65,14 @@ impl Handles {
         Ok(())
     }
 
-    /// One read or write after the other, from now on.
-    pub(super) fn forgo_rings(&self) {
-        self.rings.forgo();
+    /// Sees whether several reads or writes can be done at once, if they are wanted so. Otherwise it is one after the other.
+    pub(super) fn begin_rings(&self, wanted: bool) -> bool {
+        if !wanted || self.direct.is_none() {
+            self.rings.forgo();
+        } else if let Some(ring) = self.rings.take() {
+            self.rings.free.lock().push(ring);
+        }
+        self.at_once() > 1
     }
 
     pub(super) fn close_direct(&mut self) {
@@ -236,21 +241,22 @@ impl Rings {
         self.none.store(true, Ordering::Relaxed);
     }
 
-    /// Gives `f` a ring, if there is one.
-    fn with(&self, f: impl FnOnce(Ring) -> (Outcomes, Option<Ring>)) -> Option<Outcomes> {
+    /// One that is free, or a new one.
+    fn take(&self) -> Option<Ring> {
         if self.none.load(Ordering::Relaxed) {
             return None;
         }
         let free = { self.free.lock().pop() };
-        let ring = match free.map_or_else(Ring::new, Ok) {
-            Ok(ring) => ring,
-            Err(error) => {
-                tracing::debug!(target: "strandlog", %error, "no io_uring: one read or write after the other");
-                self.forgo();
-                return None;
-            }
-        };
-        let (outcomes, ring) = f(ring);
+        let ring = free.map_or_else(Ring::new, Ok).inspect_err(|error| {
+            tracing::debug!(target: "strandlog", %error, "no io_uring: one read or write after the other");
+            self.forgo();
+        });
+        ring.ok()
+    }
+
+    /// Gives `f` a ring, if there is one.
+    fn with(&self, f: impl FnOnce(Ring) -> (Outcomes, Option<Ring>)) -> Option<Outcomes> {
+        let (outcomes, ring) = f(self.take()?);
         match ring {
             Some(ring) => self.free.lock().push(ring),
             None => self.forgo(),

@@ -47,6 +47,8 @@ pub struct DiskInfo {
     pub method: SyncMethod,
     /// Whether writes go past the page cache.
     pub direct: bool,
+    /// Whether several reads or writes go to the device with one system call.
+    pub io_uring: bool,
     /// Whether the disk refuses writes because it was opened to be read only.
     pub read_only: bool,
     /// What the probe measured when the disk was opened; empty when a method was asked for.
@@ -59,7 +61,7 @@ impl fmt::Display for DiskInfo {
         if self.read_only {
             return f.write_str("read-only");
         }
-        write!(f, "{}", self.method)?;
+        write!(f, "{}{}", self.method, if self.io_uring { "+io_uring" } else { "" })?;
         let mut separator = " (";
         for (method, micros) in [
             (SyncMethod::DirectDsync, self.probe.direct_dsync),
@@ -81,10 +83,17 @@ mod tests {
 
     #[test]
     fn the_choice_is_said_with_its_figures() {
-        let mut info =
-            DiskInfo { method: SyncMethod::DirectDsync, direct: true, read_only: false, probe: ProbeMicros::default() };
+        let mut info = DiskInfo {
+            method: SyncMethod::DirectDsync,
+            direct: true,
+            io_uring: false,
+            read_only: false,
+            probe: ProbeMicros::default(),
+        };
         assert_eq!(info.to_string(), "direct+dsync");
         info.probe = ProbeMicros { direct_dsync: Some(78), rwf_dsync: None, fdatasync: Some(90) };
         assert_eq!(info.to_string(), "direct+dsync (direct+dsync 78 us, fdatasync 90 us)");
+        info.io_uring = true;
+        assert_eq!(info.to_string(), "direct+dsync+io_uring (direct+dsync 78 us, fdatasync 90 us)");
     }
 }

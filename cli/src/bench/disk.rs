@@ -82,6 +82,20 @@ impl Disk for NotedDisk {
         self.inner.read_at(offset, buf)
     }
 
+    fn at_once(&self) -> usize {
+        self.inner.at_once()
+    }
+
+    fn read_many(&self, reads: &mut [(u64, &mut [u8])]) -> io::Result<()> {
+        self.inner.read_many(reads)
+    }
+
+    fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        self.inner.write_many(writes)?;
+        writes.iter().for_each(|(_, buf)| self.note(buf, None));
+        Ok(())
+    }
+
     fn prefetch(&self, offset: u64, len: u64) {
         self.inner.prefetch(offset, len);
     }

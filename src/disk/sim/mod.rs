@@ -281,7 +281,13 @@ impl Disk for SimDisk {
     }
 
     fn info(&self) -> DiskInfo {
-        DiskInfo { method: SyncMethod::DirectDsync, direct: true, read_only: false, probe: ProbeMicros::default() }
+        DiskInfo {
+            method: SyncMethod::DirectDsync,
+            direct: true,
+            io_uring: false,
+            read_only: false,
+            probe: ProbeMicros::default(),
+        }
     }
 
     fn release(&self) {
