@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::group::{Group, Segments};
+use super::group::{Group, Segments, Stored};
 use crate::engine::{Engine, demand};
 use crate::error::{Error, Result};
 use crate::format::piece::PieceDesc;
@@ -152,9 +152,7 @@ impl Engine {
                 }
             }
         }
-        if let Err(error) = group.segments.read_wanted(&*self.disk, self.disk.at_once()) {
-            tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner");
-        }
+        group.segments.read_wanted(&*self.disk, self.disk.at_once());
     }
 
     /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group. Chunks for what is to be settled are
@@ -265,8 +263,7 @@ impl Engine {
         self.recharge(s, state);
     }
 
-    /// Reads what is to be moved out of the group, where the disk reads several places at once. If it fails, perhaps for something that is
-    /// needed by nobody, what is asked for is read by itself.
+    /// Reads what is to be moved out of the group, where the disk reads several places at once.
     pub(super) fn read_at_once(&self, moving: &[Moving], group: &mut Group) {
         if self.disk.at_once() == 1 {
             return;
@@ -278,9 +275,7 @@ impl Engine {
         if moving.len() > 1 {
             group.segments.want_all_of_most(group.visited, group.participants.len());
         }
-        if let Err(error) = group.segments.read_wanted(&*self.disk, GENTLY) {
-            tracing::debug!(target: "strandlog", %error, "reading several places at once");
-        }
+        group.segments.read_wanted(&*self.disk, GENTLY);
     }
 
     /// What is to be moved, and its checked payloads: without what is gone from the index by now, or damaged, which is then recorded.
@@ -289,10 +284,7 @@ impl Engine {
         self.read_at_once(std::slice::from_ref(moving), group);
         let Group { segments, with_metadata, .. } = group;
         for seen in &moving.entries {
-            // Where a window cannot be read, it may be for what nobody needs: the entry is read by itself, below.
-            if let Err(error) = segments.load(&*self.disk, seen.loc.lsn(head), seen.loc.len()) {
-                tracing::debug!(target: "strandlog", %error, "reading to clean");
-            }
+            segments.load(&*self.disk, seen.loc.lsn(head), seen.loc.len());
         }
         let segments: &Segments = segments;
         let mut payloads = Vec::with_capacity(moving.entries.len());
@@ -310,8 +302,15 @@ impl Engine {
 
     fn payload<'g>(&self, moving: &Moving, seen: Seen, segments: &'g Segments) -> Result<Option<Payload<'g>>> {
         let id = EntryId { replica: moving.cell.id, index: seen.index, term: seen.term, len: seen.loc.len() };
-        if let Some((bytes, crc)) = segments.get(self.geo.seed, id, seen.loc.lsn(self.head())) {
-            return Ok(Some(Payload { from: From::Segments(bytes), crc }));
+        let stored = match segments.get(self.geo.seed, id, seen.loc.lsn(self.head())) {
+            Stored::Good(bytes, crc) => return Ok(Some(Payload { from: From::Segments(bytes), crc })),
+            // By itself, and not where it is mapped: a page that cannot be read would end the process.
+            Stored::Unread => self.read_unmapped(id, seen.loc).map_err(unreadable)?,
+            Stored::Bad | Stored::Elsewhere => None,
+        };
+        if let Some(bytes) = stored {
+            let crc = crc::of(&bytes);
+            return Ok(Some(Payload { from: From::Elsewhere(bytes), crc }));
         }
         // Again from where readers read: a mismatch is called damage only when it stands.
         if let Some(bytes) = self.read_journal(id, seen.loc).map_err(unreadable)? {
@@ -330,8 +329,11 @@ impl Engine {
             return;
         }
         self.forget_damaged(&mut s, moving.cell.id, &mut state, seen.index);
-        // Carried with its metadata: the CORE counts as lying in this segment.
+        // Carried with its metadata: the CORE counts as lying in the oldest segment, by this cleaning of it or, should that fail, the next.
         state.core_seq = s.segments.tail();
+        if let Some(oldest) = s.segments.live.front_mut() {
+            oldest.participants.push(moving.cell.id);
+        }
     }
 }
 

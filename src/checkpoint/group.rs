@@ -114,6 +114,20 @@ pub(super) struct Segments {
     lsns: Range<u64>,
     /// How many windows are wanted.
     wanted: usize,
+    /// One of them could not be read: from then on only what is needed is, when it is.
+    hurt: bool,
+}
+
+/// What the segments have of an entry.
+pub(super) enum Stored<'a> {
+    /// Its checked payload, and the plain checksum of that.
+    Good(&'a [u8], u32),
+    /// Other bytes than its checksum says.
+    Bad,
+    /// It lies in one of them, and cannot be read with what is around it.
+    Unread,
+    /// It lies in none of them.
+    Elsewhere,
 }
 
 impl Group {
@@ -133,7 +147,7 @@ impl Group {
             participants,
             visited: 0,
             with_metadata: Vec::new(),
-            segments: Segments { sources, segment_bytes, lsns, wanted: 0 },
+            segments: Segments { sources, segment_bytes, lsns, wanted: 0, hurt: false },
         }
     }
 
@@ -160,7 +174,7 @@ impl Segments {
     pub fn want(&mut self, lsn: u64, len: u32) {
         let segment_bytes = self.segment_bytes as usize;
         let (seq, range) = self.place(lsn, len);
-        let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return };
+        let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq && !self.hurt) else { return };
         let windows = source.windows(&range, segment_bytes);
         let wanted = source.windows.iter_mut().take(windows.end).skip(windows.start);
         for window in wanted.filter(|w| **w == Window::Unread) {
@@ -169,31 +183,37 @@ impl Segments {
         }
     }
 
-    /// Reads what will be asked for, from several places at once: a device takes less for it than for one read after the other. If it
-    /// fails, what is asked for is read once more, and says so. A disk that itself reads several at once is given so many.
-    pub fn read_wanted(&mut self, disk: &dyn Disk, at_once: usize) -> io::Result<()> {
+    /// Reads what will be asked for, from several places at once: a device takes less for it than for one read after the other. A disk
+    /// that itself reads several at once is given so many. If it fails, what is needed is read when it is, and nothing beside it.
+    pub fn read_wanted(&mut self, disk: &dyn Disk, at_once: usize) {
         if self.wanted == 0 {
-            return Ok(());
+            return;
         }
-        let mut parts: Vec<_> = self.sources.iter_mut().flat_map(Source::wanted).collect();
-        let readers = if parts.len() < WORTH_READERS || disk.at_once() > 1 { 1 } else { READERS };
-        if readers == 1 {
-            parts.chunks_mut(at_once).try_for_each(|some| disk.read_many(some))?;
-        } else {
-            let parts = Mutex::new(parts.into_iter());
-            let read = || {
-                loop {
-                    let part = { parts.lock().next() };
-                    let Some((offset, buf)) = part else { return Ok(()) };
-                    disk.read_at(offset, buf)?;
-                }
-            };
-            helped::<_, io::Error>(readers - 1, read, read)?;
+        let read = self.read_parts(disk, at_once);
+        if let Err(error) = &read {
+            tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner");
+            self.hurt = true;
         }
+        let now = if read.is_ok() { Window::Read } else { Window::Unread };
         let windows = self.sources.iter_mut().flat_map(|source| &mut source.windows);
-        windows.filter(|w| **w == Window::Wanted).for_each(|w| *w = Window::Read);
+        windows.filter(|w| **w == Window::Wanted).for_each(|w| *w = now);
         self.wanted = 0;
-        Ok(())
+    }
+
+    fn read_parts(&mut self, disk: &dyn Disk, at_once: usize) -> io::Result<()> {
+        let mut parts: Vec<_> = self.sources.iter_mut().flat_map(Source::wanted).collect();
+        if parts.len() < WORTH_READERS || disk.at_once() > 1 {
+            return parts.chunks_mut(at_once).try_for_each(|some| disk.read_many(some));
+        }
+        let parts = Mutex::new(parts.into_iter());
+        let read = || {
+            loop {
+                let part = { parts.lock().next() };
+                let Some((offset, buf)) = part else { return Ok(()) };
+                disk.read_at(offset, buf)?;
+            }
+        };
+        helped::<_, io::Error>(READERS - 1, read, read)
     }
 
     /// Asks for all that was not read, where most of it will be wanted, if the replicas that come want as much as the first `visited` of
@@ -218,12 +238,16 @@ impl Segments {
         read * 4 >= most * 3
     }
 
-    /// Reads the payload at `lsn`, if one of the segments holds it and it was not read yet.
-    pub fn load(&mut self, disk: &dyn Disk, lsn: u64, len: u32) -> io::Result<()> {
+    /// Reads the payload at `lsn`, if one of the segments holds it and it was not read yet. If that fails, it stays unread.
+    pub fn load(&mut self, disk: &dyn Disk, lsn: u64, len: u32) {
+        if self.hurt {
+            return;
+        }
         let (seq, range) = self.place(lsn, len);
-        match self.sources.iter_mut().find(|s| s.seq == seq) {
-            Some(source) => source.load(disk, &range, self.segment_bytes as usize),
-            None => Ok(()),
+        let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return };
+        if let Err(error) = source.load(disk, &range, self.segment_bytes as usize) {
+            tracing::debug!(target: "strandlog", %error, "reading for the cleaner");
+            self.hurt = true;
         }
     }
 
@@ -233,13 +257,14 @@ impl Segments {
         (seq, at..at + ENTRY_CRC_BYTES + len as usize)
     }
 
-    /// The checked payload at `lsn` and its plain checksum, if it was read.
-    pub fn get(&self, seed: Seed, id: EntryId, lsn: u64) -> Option<(&[u8], u32)> {
+    /// What there is of the payload at `lsn`.
+    pub fn get(&self, seed: Seed, id: EntryId, lsn: u64) -> Stored<'_> {
         let (seq, range) = self.place(lsn, id.len);
-        let source = self.sources.iter().find(|s| s.seq == seq)?;
-        let (stored, payload) = source.get(range)?.split_at_checked(ENTRY_CRC_BYTES)?;
+        let Some(source) = self.sources.iter().find(|s| s.seq == seq) else { return Stored::Elsewhere };
+        let Some(bytes) = source.get(range) else { return Stored::Unread };
+        let Some((stored, payload)) = bytes.split_at_checked(ENTRY_CRC_BYTES) else { return Stored::Bad };
         let crc = crc::of(payload);
-        (stored == seed.entry_crc(crc, lsn, id).to_le_bytes()).then_some((payload, crc))
+        if stored == seed.entry_crc(crc, lsn, id).to_le_bytes() { Stored::Good(payload, crc) } else { Stored::Bad }
     }
 }
 
@@ -307,11 +332,19 @@ mod tests {
             assert_eq!((group.holds(seq), group.holds_entry(loc)), (holds, holds), "{index}");
             let mut get = |replica, term| {
                 let id = EntryId { replica, index, term, len: loc.len() };
-                group.segments.load(&*disk, lsn, loc.len()).expect("readable");
-                group.segments.get(seed, id, lsn).map(|(bytes, crc)| {
-                    assert_eq!(crc, crc32c::crc32c(bytes));
-                    bytes.to_vec()
-                })
+                group.segments.load(&*disk, lsn, loc.len());
+                match group.segments.get(seed, id, lsn) {
+                    Stored::Good(bytes, crc) => {
+                        assert_eq!(crc, crc32c::crc32c(bytes));
+                        Some(bytes.to_vec())
+                    }
+                    Stored::Bad => None,
+                    Stored::Elsewhere => {
+                        assert!(!holds, "{index}");
+                        None
+                    }
+                    Stored::Unread => panic!("{index} was read"),
+                }
             };
             assert_eq!(get(1, 1), holds.then(|| vec![index as u8; 3000]), "{index}");
             assert_eq!([get(2, 1), get(1, 2)], [None, None], "another's, or an older one");
@@ -340,8 +373,13 @@ mod tests {
             windows: Vec::new(),
         };
         let segment_bytes = SEGMENT as u64;
-        let mut group =
-            Segments { sources: vec![source(0), source(1)], segment_bytes, lsns: 0..2 * segment_bytes, wanted: 0 };
+        let mut group = Segments {
+            sources: vec![source(0), source(1)],
+            segment_bytes,
+            lsns: 0..2 * segment_bytes,
+            wanted: 0,
+            hurt: false,
+        };
         let lsn = |window: usize| (window * WINDOW) as u64;
         for window in [1, 2, 3, 4, 5, 6, 9, 15, 16, 20] {
             group.want(lsn(window), 100);
@@ -349,24 +387,33 @@ mod tests {
         group.want(lsn(25) - 50, 100);
         group.want(lsn(32) - 50, 100);
         group.want(lsn(32), 100);
-        group.read_wanted(&disk, 1).expect("readable");
+        group.read_wanted(&disk, 1);
         let mut read = std::mem::take(&mut *log.lock());
         read.sort_unstable();
         assert_eq!(read, [1, 2, 3, 4, 5, 6, 9, 15, 16, 20, 24, 25], "what reaches beyond the group is none of it");
         for window in [1, 16, 25] {
-            group.load(&disk, lsn(window), 100).expect("readable");
+            group.load(&disk, lsn(window), 100);
         }
         assert!(log.lock().is_empty(), "it is there");
-        group.load(&disk, lsn(12), 100).expect("readable");
+        group.load(&disk, lsn(12), 100);
         assert_eq!(*log.lock(), [12], "what nobody wanted is read when it is asked for");
         group.want(lsn(29), 100);
         disk.fail_reads(POOL_OFFSET + lsn(29)..POOL_OFFSET + lsn(30), crate::disk::sim::EIO);
-        assert!(group.read_wanted(&disk, 1).is_err());
-        assert!(group.load(&disk, lsn(29), 100).is_err());
-        let range = 13 * WINDOW..13 * WINDOW + 100;
-        assert_eq!(group.sources[1].get(range.clone()), None, "nothing is made of what could not be read");
-        disk.heal_reads();
-        group.load(&disk, lsn(29), 100).expect("readable");
-        assert!(group.sources[1].get(range).is_some());
+        log.lock().clear();
+        group.want(lsn(8), 100);
+        group.read_wanted(&disk, 1);
+        let bytes = |group: &Segments, window: usize| {
+            let at = window % 16 * WINDOW;
+            group.sources[window / 16].get(at..at + 100).is_some()
+        };
+        assert!(!bytes(&group, 29), "nothing is made of what could not be read");
+        let readings = log.lock().len();
+        for window in [8, 29, 13] {
+            group.want(lsn(window), 100);
+            group.read_wanted(&disk, 1);
+            group.load(&disk, lsn(window), 100);
+        }
+        assert_eq!(log.lock().len(), readings, "from then on each entry is read by itself");
+        assert!(bytes(&group, 12) && !bytes(&group, 13), "what was read stays");
     }
 }

@@ -237,6 +237,97 @@ mod tests {
         }
     }
 
+    /// Of what is read together with it, and of itself: the cleaner is told, and nothing is called damaged that only cannot be read.
+    #[test]
+    fn what_cannot_be_read_and_is_needed_stops_the_cleaner_until_it_can() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(crate::Placement::Journal);
+        let wal = options.recent_bytes(1 << 20).background(false).open_disk(disk.clone()).expect("formatted");
+        fill(&wal, 60);
+        let engine = &wal.engine;
+        let loc = engine.registry.get(1).expect("there").lock().places.loc(5).expect("in the journal");
+        let offset = {
+            let s = engine.seq.lock();
+            let (lsn, first) = (loc.lsn(engine.head()), s.segments.live.front().expect("a segment"));
+            assert_eq!(lsn >> 16, first.seq);
+            crate::format::POOL_OFFSET + u64::from(first.slab) * (64 << 10) + lsn % (64 << 10)
+        };
+        disk.fail_reads(offset + 100..offset + 101, crate::disk::sim::EIO);
+        let told = wal.checkpoint();
+        assert!(matches!(&told, Err(Error::Io { source, .. }) if source.raw_os_error() == Some(crate::disk::sim::EIO)));
+        disk.heal_reads();
+        assert_eq!(wal.replica(1).entry(5).expect("not damaged").data, [7; 3000][..]);
+        wal.checkpoint().expect("cleaned");
+        assert_eq!(wal.replica(1).entry(5).expect("settled").data, [7; 3000][..]);
+    }
+
+    /// Also where the cleaning that found it failed, and the next is of other segments.
+    #[test]
+    fn damage_that_a_cleaning_found_is_written_down_before_what_shows_it_is_gone() {
+        let options = || {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096);
+            options.placement(crate::Placement::Journal).recent_bytes(1 << 20).background(false)
+        };
+        let fill = |wal: &Wal, from: u64| {
+            for i in from..from + 12 {
+                wal.commit(Batch::new().append(2, &[(i, 1, [7; 6000])]).truncate_prefix(2, i)).expect("room");
+            }
+        };
+        let append = |wal: &Wal, index| wal.commit(Batch::new().append(1, &[(index, 1, [9; 50])])).expect("room");
+        let group = |wal: &Wal, n| Group::new(wal.engine.seq.lock().segments.live.iter().take(n), &wal.engine.geo);
+        let clean = |wal: &Wal, segments: usize| {
+            assert!(wal.engine.clean_group(group(wal, segments)).expect("cleaned"));
+            wal.engine.seal(Class::Clean).expect("sealed");
+        };
+        for fails in [false, true] {
+            let disk = Arc::new(SimDisk::new(4 << 20));
+            let wal = options().open_disk(disk.clone()).expect("formatted");
+            append(&wal, 1);
+            for (from, index) in [(1, None), (13, None), (25, Some(2)), (37, None)] {
+                fill(&wal, from);
+                index.map(|index| append(&wal, index));
+            }
+            // Nothing of it is in memory any more.
+            wal.sync().expect("written");
+            let disk = Arc::new(disk.crash_lost_all());
+            drop(wal);
+            let wal = options().open_disk(disk.clone()).expect("opened");
+            let (engine, cell) = (&wal.engine, wal.engine.registry.get(1).expect("there"));
+            let segment_of = |loc: crate::index::Loc| loc.lsn(engine.head()) >> 16;
+            let loc = cell.lock().places.loc(2).expect("in the journal");
+            // Its CORE further on than the segment behind the oldest, in which the entry lies.
+            while engine.seq.lock().segments.tail() + 1 < segment_of(loc) {
+                clean(&wal, 1);
+            }
+            let (core, incarnation) = {
+                let state = cell.lock();
+                (state.core_seq, state.incarnation)
+            };
+            let slab = engine.seq.lock().segments.live.get(1).expect("two").slab;
+            assert!(core > segment_of(loc), "segment {core} holds the CORE");
+            let at = crate::format::POOL_OFFSET + u64::from(slab) * (64 << 10) + loc.lsn(engine.head()) % (64 << 10);
+            disk.flip_bit(at + 20, 3);
+            if fails {
+                let entries = vec![gather::Seen { index: 2, term: 1, loc }];
+                let moving = gather::Moving { cell: Arc::clone(&cell), incarnation, entries, tail: None };
+                assert!(engine.payloads(&moving, &mut group(&wal, 2)).expect("readable").is_empty());
+                // And then something else goes wrong: what was found out is not carried with this group.
+            }
+            // One segment at a time, or two, until all that told of the replica is long gone.
+            for round in 0..8 {
+                clean(&wal, if fails { 1 } else { 2 });
+                fill(&wal, 49 + 12 * round);
+            }
+            let damaged = |wal: &Wal| matches!(wal.replica(1).entry(2), Err(Error::Damaged(_)));
+            assert!(damaged(&wal) && wal.replica(1).entry(1).is_ok());
+            let after = Arc::new(disk.crash_lost_all());
+            drop(wal);
+            let wal = options().open_disk(after).expect("opened");
+            assert!(damaged(&wal), "fails {fails}: {:?}", wal.replica(1).entry(2));
+            assert_eq!(wal.replica(1).entry(1).expect("kept").data, [9; 50][..], "fails {fails}");
+        }
+    }
+
     /// The record of a move that finds no segment is not squeezed into the frame that is open.
     #[test]
     fn what_was_settled_without_room_for_the_record_is_given_back() {

@@ -275,7 +275,8 @@ impl Rings {
             self.forgo();
             return Ok(0);
         }
-        if [Errno::AGAIN, Errno::INTR].iter().any(|e| e.raw_os_error() == errno) {
+        // Of a queue, not of the device.
+        if [Errno::AGAIN, Errno::INTR, Errno::CANCELED, Errno::NOMEM].iter().any(|e| e.raw_os_error() == errno) {
             return Ok(0);
         }
         Err(io::Error::from_raw_os_error(errno))

@@ -250,7 +250,19 @@ impl Engine {
             }
             return Ok(self.checked(id, lsn, bytes).map(Bytes::copy_from_slice));
         }
-        let mut buf = vec![0; len];
+        self.read_copied(id, lsn, offset)
+    }
+
+    /// An entry of the journal from the device, whatever is mapped: where it cannot be read, that is an error and no signal.
+    pub(crate) fn read_unmapped(&self, id: EntryId, loc: Loc) -> io::Result<Option<Bytes>> {
+        let lsn = loc.lsn(self.head());
+        let (seq, within) = (lsn / self.geo.segment_bytes, lsn % self.geo.segment_bytes);
+        let Some(pinned) = self.pin_segment(seq) else { return Ok(None) };
+        self.read_copied(id, lsn, POOL_OFFSET + u64::from(pinned.slab) * self.geo.segment_bytes + within)
+    }
+
+    fn read_copied(&self, id: EntryId, lsn: u64, offset: u64) -> io::Result<Option<Bytes>> {
+        let mut buf = vec![0; ENTRY_CRC_BYTES + id.len as usize];
         self.disk.read_at(offset, &mut buf)?;
         Ok(self.checked(id, lsn, &buf).is_some().then(|| Bytes::from(buf).slice(ENTRY_CRC_BYTES..)))
     }

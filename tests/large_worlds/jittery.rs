@@ -38,6 +38,9 @@ impl Disk for Jittery {
     fn len(&self) -> u64 {
         Disk::len(&*self.disk)
     }
+    fn at_once(&self) -> usize {
+        self.disk.at_once()
+    }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.disk.read_at(offset, buf)
     }

@@ -27,6 +27,9 @@ macro_rules! passed_on {
         fn info(&self) -> strandlog::disk::DiskInfo {
             self.disk.info()
         }
+        fn at_once(&self) -> usize {
+            self.disk.at_once()
+        }
         fn release(&self) {
             self.disk.release();
         }

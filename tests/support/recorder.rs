@@ -65,6 +65,9 @@ impl Disk for Recorder {
     fn flush(&self) -> io::Result<()> {
         self.event(|d| d.flush())
     }
+    fn at_once(&self) -> usize {
+        self.disk.at_once()
+    }
     fn map(&self) -> Option<Arc<Map>> {
         self.disk.map()
     }

@@ -10,13 +10,17 @@ use io_uring::squeue::Entry;
 use io_uring::types::Fd;
 use io_uring::{IoUring, opcode};
 use rustix::fd::OwnedFd;
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// So many are at the device at once, at most: more make what comes from elsewhere wait, and gain little.
 pub(in crate::disk) const DEPTH: usize = 8;
 
 /// What became of each: bytes that were transferred, or the error's number below zero.
 pub(in crate::disk) type Outcomes = [i32; DEPTH];
+
+/// What the system would have to wait for before it can begin is told to be tried again: else it gives that to a thread of its own, and
+/// where a limit lets it start none, nobody ever hears of it again.
+const NOW: i32 = ReadWriteFlags::NOWAIT.bits() as i32;
 
 /// What was not even begun.
 const NOT_BEGUN: i32 = -Errno::AGAIN.raw_os_error();
@@ -38,7 +42,7 @@ impl Ring {
         let entries = reads.iter_mut().map(|(offset, buf)| {
             // No buffer is that long; of one that is, the first part is read.
             let len = u32::try_from(buf.len()).unwrap_or(1 << 30);
-            opcode::Read::new(fd, buf.as_mut_ptr(), len).offset(*offset).build()
+            opcode::Read::new(fd, buf.as_mut_ptr(), len).offset(*offset).rw_flags(NOW).build()
         });
         // SAFETY: each entry names a buffer that is borrowed mutably, and a file that is borrowed, until `run` has returned; and no more
         // than the buffer's length.
@@ -51,7 +55,7 @@ impl Ring {
         let fd = Fd(file.as_raw_fd());
         let entries = writes.iter().map(|(offset, buf)| {
             let len = u32::try_from(buf.len()).unwrap_or(1 << 30);
-            opcode::Write::new(fd, buf.as_ptr(), len).offset(*offset).build()
+            opcode::Write::new(fd, buf.as_ptr(), len).offset(*offset).rw_flags(NOW).build()
         });
         // SAFETY: as above; the system only reads what is written.
         let (outcomes, sound) = unsafe { self.run(entries) };

@@ -257,11 +257,11 @@ impl Disk for SimDisk {
 
     /// All of them are begun, whatever becomes of the first; when the power goes meanwhile, those behind were in flight.
     fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
-        let mut outcome = Ok(());
+        let (mut outcome, was_cut) = (Ok(()), self.is_cut());
         for &(offset, buf) in writes {
             let done = match &outcome {
-                Err(_) => self.state.lock().write_in_flight(offset, buf),
-                Ok(()) => self.write_at(offset, buf),
+                Err(_) if !was_cut => self.state.lock().write_in_flight(offset, buf),
+                _ => self.write_at(offset, buf),
             };
             outcome = outcome.and(done);
         }
