@@ -18,6 +18,12 @@ use strandlog::{Bytes, Options, Placement, Wal};
 #[allow(unused_macros)]
 macro_rules! passed_on {
     () => {
+        support::passed_on!(one_at_a_time);
+        fn at_once(&self) -> usize {
+            self.disk.at_once()
+        }
+    };
+    (one_at_a_time) => {
         fn len(&self) -> u64 {
             strandlog::disk::Disk::len(&*self.disk)
         }
@@ -26,9 +32,6 @@ macro_rules! passed_on {
         }
         fn info(&self) -> strandlog::disk::DiskInfo {
             self.disk.info()
-        }
-        fn at_once(&self) -> usize {
-            self.disk.at_once()
         }
         fn release(&self) {
             self.disk.release();
