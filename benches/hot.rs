@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
 
-use strandlog::disk::{Disk, DiskInfo, Map, ProbeMicros, SyncMethod};
+use strandlog::disk::{Disk, DiskInfo, Map, SyncMethod};
 use strandlog::{Batch, Error, Lsn, Sink, Wal};
 
 /// A disk that holds only what opening a log reads: the beginning of the file.
@@ -47,13 +47,7 @@ impl Disk for Nowhere {
         None
     }
     fn info(&self) -> DiskInfo {
-        DiskInfo {
-            method: SyncMethod::DirectDsync,
-            direct: true,
-            io_uring: false,
-            read_only: false,
-            probe: ProbeMicros::default(),
-        }
+        DiskInfo::unprobed(SyncMethod::DirectDsync)
     }
     fn release(&self) {}
 }

@@ -263,10 +263,10 @@ impl Engine {
         self.recharge(s, state);
     }
 
-    /// Reads what is to be moved out of the group, where the disk reads several places at once.
-    pub(super) fn read_at_once(&self, moving: &[Moving], group: &mut Group) {
+    /// Reads what is to be moved out of the group, where the disk reads several places at once. `false`: it does not, and nothing was read.
+    pub(super) fn read_at_once(&self, moving: &[Moving], group: &mut Group) -> bool {
         if self.disk.at_once() == 1 {
-            return;
+            return false;
         }
         let head = self.head();
         for seen in moving.iter().flat_map(|moving| &moving.entries) {
@@ -276,15 +276,18 @@ impl Engine {
             group.segments.want_all_of_most(group.visited, group.participants.len());
         }
         group.segments.read_wanted(&*self.disk, GENTLY);
+        true
     }
 
     /// What is to be moved, and its checked payloads: without what is gone from the index by now, or damaged, which is then recorded.
     pub(super) fn payloads<'g>(&self, moving: &Moving, group: &'g mut Group) -> Result<Vec<(Seen, Payload<'g>)>> {
         let head = self.head();
-        self.read_at_once(std::slice::from_ref(moving), group);
+        let at_once = self.read_at_once(std::slice::from_ref(moving), group);
         let Group { segments, with_metadata, .. } = group;
-        for seen in &moving.entries {
-            segments.load(&*self.disk, seen.loc.lsn(head), seen.loc.len());
+        if !at_once {
+            for seen in &moving.entries {
+                segments.load(&*self.disk, seen.loc.lsn(head), seen.loc.len());
+            }
         }
         let segments: &Segments = segments;
         let mut payloads = Vec::with_capacity(moving.entries.len());

@@ -1,7 +1,7 @@
 //! Settling: a replica's journal-resident entries become pieces of its chain.
 
-// Not of `crate::sync`: in a model there is no second thread here.
 use std::iter::once;
+// Not of `crate::sync`: in a model there is no second thread here.
 use std::sync::mpsc;
 
 use smallvec::SmallVec;
@@ -65,13 +65,13 @@ impl Engine {
         short: &mut bool,
     ) -> Result<()> {
         let entries: usize = group.iter().map(|moving| moving.entries.len()).sum();
-        // Nothing is there, and nothing will be: `Err`.
         let (queue, packed) = mpsc::channel::<(Extents, Arc<AlignedBuf>)>();
         let packed = Mutex::new(packed);
         let write = || -> std::io::Result<()> {
             loop {
                 let some: SmallVec<[_; AT_ONCE]> = {
                     let packed = packed.lock();
+                    // Nothing is there, and nothing will be.
                     let Ok(first) = packed.recv() else { return Ok(()) };
                     once(first).chain(packed.try_iter()).take(AT_ONCE).collect()
                 };

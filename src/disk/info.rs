@@ -55,6 +55,14 @@ pub struct DiskInfo {
     pub probe: ProbeMicros,
 }
 
+impl DiskInfo {
+    /// Of a disk that can be written, where nothing was measured: one in memory, or one of your own.
+    pub fn unprobed(method: SyncMethod) -> Self {
+        let direct = method == SyncMethod::DirectDsync;
+        Self { method, direct, io_uring: false, read_only: false, probe: ProbeMicros::default() }
+    }
+}
+
 impl fmt::Display for DiskInfo {
     /// One line that says what was chosen, and against which figures.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,13 +91,7 @@ mod tests {
 
     #[test]
     fn the_choice_is_said_with_its_figures() {
-        let mut info = DiskInfo {
-            method: SyncMethod::DirectDsync,
-            direct: true,
-            io_uring: false,
-            read_only: false,
-            probe: ProbeMicros::default(),
-        };
+        let mut info = DiskInfo::unprobed(SyncMethod::DirectDsync);
         assert_eq!(info.to_string(), "direct+dsync");
         info.probe = ProbeMicros { direct_dsync: Some(78), rwf_dsync: None, fdatasync: Some(90) };
         assert_eq!(info.to_string(), "direct+dsync (direct+dsync 78 us, fdatasync 90 us)");

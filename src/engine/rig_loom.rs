@@ -6,7 +6,7 @@ use loom::thread;
 use parking_lot::Mutex as Plain;
 
 use super::{Engine, Parts};
-use crate::disk::{Disk, DiskInfo, Map, ProbeMicros, SyncMethod};
+use crate::disk::{Disk, DiskInfo, Map, SyncMethod};
 use crate::error::Error;
 use crate::format::POOL_OFFSET;
 use crate::index::Registry;
@@ -70,13 +70,7 @@ impl Disk for Device {
         None
     }
     fn info(&self) -> DiskInfo {
-        DiskInfo {
-            method: SyncMethod::DirectDsync,
-            direct: true,
-            io_uring: false,
-            read_only: false,
-            probe: ProbeMicros::default(),
-        }
+        DiskInfo::unprobed(SyncMethod::DirectDsync)
     }
     fn release(&self) {}
 }

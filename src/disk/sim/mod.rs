@@ -8,13 +8,16 @@
 //! * every other sector of 512 bytes holds, independently of all others, what was durable there, any
 //!   version written since, a mixture torn at any byte, or garbage.
 //!
+//! Writes that are begun together ([`Disk::write_many`]) are in flight together: when the power goes at one of them, those behind it
+//! may survive without it.
+//!
 //! Every write and every sync is a numbered *event*, so that a test can run something once to learn
 //! how many there are, and then once more for each of them with a fault planned there.
 //!
 //! It is compiled always, so that tests, fuzzers and benchmarks of other crates can use it, but it is
 //! no part of the promise of the crate: its interface may change at any time.
 
-use super::{Disk, DiskInfo, Map, ProbeMicros, SyncMethod, bounds::check_read};
+use super::{Disk, DiskInfo, Map, SyncMethod, bounds::check_read};
 use parking_lot::Mutex;
 use std::{fmt, io, ops::Range, sync::Arc};
 
@@ -281,13 +284,7 @@ impl Disk for SimDisk {
     }
 
     fn info(&self) -> DiskInfo {
-        DiskInfo {
-            method: SyncMethod::DirectDsync,
-            direct: true,
-            io_uring: false,
-            read_only: false,
-            probe: ProbeMicros::default(),
-        }
+        DiskInfo::unprobed(SyncMethod::DirectDsync)
     }
 
     fn release(&self) {
