@@ -42,12 +42,12 @@ pub(super) struct Moving {
 /// What an entry holds, and its plain checksum.
 #[derive(Debug)]
 pub(super) struct Payload<'a> {
-    from: From<'a>,
+    from: Origin<'a>,
     pub crc: u32,
 }
 
 #[derive(Debug)]
-enum From<'a> {
+enum Origin<'a> {
     Segments(&'a [u8]),
     Elsewhere(Bytes),
 }
@@ -55,8 +55,8 @@ enum From<'a> {
 impl Payload<'_> {
     pub fn bytes(&self) -> &[u8] {
         match &self.from {
-            From::Segments(bytes) => bytes,
-            From::Elsewhere(bytes) => bytes,
+            Origin::Segments(bytes) => bytes,
+            Origin::Elsewhere(bytes) => bytes,
         }
     }
 }
@@ -306,19 +306,19 @@ impl Engine {
     fn payload<'g>(&self, moving: &Moving, seen: Seen, segments: &'g Segments) -> Result<Option<Payload<'g>>> {
         let id = EntryId { replica: moving.cell.id, index: seen.index, term: seen.term, len: seen.loc.len() };
         let stored = match segments.get(self.geo.seed, id, seen.loc.lsn(self.head())) {
-            Stored::Good(bytes, crc) => return Ok(Some(Payload { from: From::Segments(bytes), crc })),
+            Stored::Good(bytes, crc) => return Ok(Some(Payload { from: Origin::Segments(bytes), crc })),
             // By itself, and not where it is mapped: a page that cannot be read would end the process.
             Stored::Unread => self.read_unmapped(id, seen.loc).map_err(unreadable)?,
             Stored::Bad | Stored::Elsewhere => None,
         };
         if let Some(bytes) = stored {
             let crc = crc::of(&bytes);
-            return Ok(Some(Payload { from: From::Elsewhere(bytes), crc }));
+            return Ok(Some(Payload { from: Origin::Elsewhere(bytes), crc }));
         }
         // Again from where readers read: a mismatch is called damage only when it stands.
         if let Some(bytes) = self.read_journal(id, seen.loc).map_err(unreadable)? {
             let crc = crc::of(&bytes);
-            return Ok(Some(Payload { from: From::Elsewhere(bytes), crc }));
+            return Ok(Some(Payload { from: Origin::Elsewhere(bytes), crc }));
         }
         self.mark_damaged(moving, seen);
         Ok(None)
