@@ -12,12 +12,13 @@ use crate::journal::LiveSegment;
 use crate::sync::{Mutex, helped};
 
 /// A segment is read in windows of this size, and only those in which something is alive: of a segment that is nearly dead that is a
-/// small part.
-const WINDOW: usize = 16 << 10;
+/// small part. A block, no less and no more: where a tenth of the replicas lag, of larger ones nearly all are wanted.
+const WINDOW: usize = crate::disk::BLOCK;
 /// So many neighbouring windows are read at once, and no more: the cleaner is in no hurry, and commits should not find megabytes of
 /// reads in front of them at the device.
-const RUN: usize = 4;
-const _: () = assert!(WINDOW.is_multiple_of(crate::disk::BLOCK));
+const RUN: usize = 16;
+/// So many windows between two that are wanted are read along with them: a device takes as long for one more read.
+const GAP: usize = 2;
 /// So many places are read at once, where that is worth a thread.
 const READERS: usize = 2;
 const WORTH_READERS: usize = 8;
@@ -71,6 +72,22 @@ impl Source {
         Ok(())
     }
 
+    /// Few windows between two that are wanted are wanted, too.
+    fn close_gaps(&mut self) {
+        let mut behind = None;
+        for i in 0..self.windows.len() {
+            match self.windows.get(i) {
+                Some(Window::Wanted) => {
+                    let gap = behind.replace(i + 1).filter(|from| i - from <= GAP);
+                    let between = self.windows.iter_mut().take(i).skip(gap.unwrap_or(i));
+                    between.for_each(|w| *w = Window::Wanted);
+                }
+                Some(Window::Unread) => {}
+                _ => behind = None,
+            }
+        }
+    }
+
     /// The bytes in `range`, if they were read.
     fn get(&self, range: Range<usize>) -> Option<&[u8]> {
         let windows = range.start / WINDOW..range.end.div_ceil(WINDOW);
@@ -80,6 +97,7 @@ impl Source {
 
     /// Where to read what is wanted, and into what.
     fn wanted(&mut self) -> Vec<(u64, &mut [u8])> {
+        self.close_gaps();
         let mut parts = Vec::new();
         let (mut rest, mut window) = (self.bytes.as_mut_slice(), 0);
         for run in self.windows.chunk_by(|a, b| a == b) {
@@ -277,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_segment_is_read_in_windows_each_once_and_only_where_something_is_asked_for() {
-        const SEGMENT: usize = 16 * WINDOW;
+        const SEGMENT: usize = 64 * WINDOW;
         let offset = POOL_OFFSET + SEGMENT as u64;
         let disk = SimDisk::new(offset + SEGMENT as u64);
         let bytes: Vec<u8> = (0..SEGMENT).map(|i| (i / 7 % 251) as u8).collect();
@@ -302,14 +320,14 @@ mod tests {
         assert_eq!(read((5, 10), (5, 20)), [(5, 1)]);
         assert_eq!(read((5, 0), (6, 0)), [], "to its end it is there");
         assert_eq!(read((6, 0), (6, 1)), [(6, RUN)], "it follows one that was read");
-        assert_eq!(read((6, 0), (10, 0)), []);
+        assert_eq!(read((6, 0), (6 + RUN, 0)), []);
         assert_eq!(read((0, WINDOW - 1), (1, 1)), [(0, 2)], "in two windows");
         assert_eq!(read((3, 0), (3, 1)), [(3, 1)]);
         assert_eq!(read((1, 7), (6, 7)), [(2, 1), (4, 1)], "only what was not read");
-        assert_eq!(read((10, 0), (15, 0)), [(10, 5)], "a run, or all that is wanted");
-        assert_eq!(read((15, WINDOW - 1), (16, 0)), [(15, 1)]);
-        assert_eq!(read((0, 0), (16, 0)), []);
-        assert_eq!([read((15, 0), (16, 1)), read((3, 3), (3, 3))].concat(), [], "beyond the segment, or nothing");
+        assert_eq!(read((6 + RUN, 0), (63, 0)), [(6 + RUN, 57 - RUN)], "a run, or all that is wanted");
+        assert_eq!(read((63, WINDOW - 1), (64, 0)), [(63, 1)]);
+        assert_eq!(read((0, 0), (64, 0)), []);
+        assert_eq!([read((63, 0), (64, 1)), read((3, 3), (3, 3))].concat(), [], "beyond the segment, or nothing");
     }
 
     #[test]
@@ -353,7 +371,7 @@ mod tests {
         assert!(group.len() == 2 && held > 30 && held < 60, "{held}");
     }
 
-    /// What is wanted, and only that, in runs; what is asked for then is there.
+    /// What is wanted, in runs, and what is a small gap between; what is asked for then is there.
     #[test]
     fn what_is_wanted_is_read_before_it_is_asked_for_and_nothing_else() {
         const SEGMENT: usize = 16 * WINDOW;
@@ -390,7 +408,9 @@ mod tests {
         group.read_wanted(&disk, 1);
         let mut read = std::mem::take(&mut *log.lock());
         read.sort_unstable();
-        assert_eq!(read, [1, 2, 3, 4, 5, 6, 9, 15, 16, 20, 24, 25], "what reaches beyond the group is none of it");
+        let gap = [7, 8];
+        let expected = [&[1, 2, 3, 4, 5, 6][..], &gap, &[9, 15, 16, 20, 24, 25]].concat();
+        assert_eq!(read, expected, "what reaches beyond the group is none of it");
         for window in [1, 16, 25] {
             group.load(&disk, lsn(window), 100);
         }
@@ -400,7 +420,7 @@ mod tests {
         group.want(lsn(29), 100);
         disk.fail_reads(POOL_OFFSET + lsn(29)..POOL_OFFSET + lsn(30), crate::disk::sim::EIO);
         log.lock().clear();
-        group.want(lsn(8), 100);
+        group.want(lsn(10), 100);
         group.read_wanted(&disk, 1);
         let bytes = |group: &Segments, window: usize| {
             let at = window % 16 * WINDOW;
@@ -408,7 +428,7 @@ mod tests {
         };
         assert!(!bytes(&group, 29), "nothing is made of what could not be read");
         let readings = log.lock().len();
-        for window in [8, 29, 13] {
+        for window in [10, 29, 13] {
             group.want(lsn(window), 100);
             group.read_wanted(&disk, 1);
             group.load(&disk, lsn(window), 100);
