@@ -90,10 +90,10 @@ impl Engine {
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
         let participants = group.participants.clone();
-        let mut hurried = !self.run.background;
+        group.hurried = !self.run.background;
         for (i, &id) in participants.iter().enumerate() {
-            if !hurried && i.is_multiple_of(LOOK_UP) && self.seq.lock().is_short() {
-                hurried = true;
+            if !group.hurried && i.is_multiple_of(LOOK_UP) && self.seq.lock().is_short() {
+                group.hurried = true;
                 if !group.segments.is_read() {
                     self.read_alive(group, participants.get(i..).unwrap_or(&[]));
                 }

@@ -121,6 +121,8 @@ pub(super) struct Group {
     pub visited: usize,
     /// Those of them whose metadata is to be carried out of it.
     pub with_metadata: Vec<u64>,
+    /// Somebody waits for it, or soon will.
+    pub hurried: bool,
     pub segments: Segments,
 }
 
@@ -165,6 +167,7 @@ impl Group {
             participants,
             visited: 0,
             with_metadata: Vec::new(),
+            hurried: false,
             segments: Segments { sources, segment_bytes, lsns, wanted: 0, hurt: false },
         }
     }

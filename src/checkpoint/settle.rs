@@ -24,8 +24,12 @@ use crate::sync::{Arc, Mutex, helped};
 /// Fewer entries are packed and written by the cleaner alone.
 const WORTH_A_WRITER: usize = 1000;
 
-/// Pieces that are written together.
+/// Pieces that are written together, in a hurry; and else, as commits should not find many of them in front of theirs at the device.
 const AT_ONCE: usize = 8;
+const GENTLY: usize = 2;
+
+/// A piece that is to be written, and where.
+type PackedAt = (Extents, Arc<AlignedBuf>);
 
 /// A piece that is written, or about to be, and not linked.
 struct Placed {
@@ -56,7 +60,8 @@ impl Engine {
         Ok(room && !short)
     }
 
-    /// Packs the entries and writes the pieces, one beside the other: while one is written, the next is packed. Not durable yet.
+    /// Packs the entries and writes the pieces. Not durable yet. In a hurry one beside the other: while some are written, the next are
+    /// packed. Else in turns, so that nobody finds a processor taken for long, nor much in front of a commit at the device.
     fn pack_and_write(
         &self,
         group: Vec<Moving>,
@@ -64,8 +69,20 @@ impl Engine {
         placed: &mut Vec<(Moving, Vec<Placed>)>,
         short: &mut bool,
     ) -> Result<()> {
+        let failed = |e| self.failed("writing a settled piece", &e);
+        if !self.run.background || !from.hurried {
+            let mut waiting: SmallVec<[PackedAt; GENTLY]> = SmallVec::new();
+            for moving in group {
+                let pieces = self.place_pieces(&moving, from, short, &mut |piece| {
+                    waiting.push(piece);
+                    if waiting.len() < GENTLY { Ok(()) } else { self.write_pieces(&std::mem::take(&mut waiting)) }
+                })?;
+                placed.push((moving, pieces));
+            }
+            return self.write_pieces(&waiting).map_err(failed);
+        }
         let entries: usize = group.iter().map(|moving| moving.entries.len()).sum();
-        let (queue, packed) = mpsc::channel::<(Extents, Arc<AlignedBuf>)>();
+        let (queue, packed) = mpsc::channel::<PackedAt>();
         let packed = Mutex::new(packed);
         let write = || -> std::io::Result<()> {
             loop {
@@ -75,24 +92,35 @@ impl Engine {
                     let Ok(first) = packed.recv() else { return Ok(()) };
                     once(first).chain(packed.try_iter()).take(AT_ONCE).collect()
                 };
-                let writes: SmallVec<[_; AT_ONCE]> =
-                    some.iter().flat_map(|(extents, buf)| parts(extents, buf.as_slice())).collect();
-                self.disk.write_many(&writes)?;
-                self.counters.settled_bytes.add(some.iter().map(|(_, buf)| buf.len() as u64).sum());
+                self.write_pieces(&some)?;
             }
         };
-        // A few at a time: commits should not find many of them in front of theirs.
-        let writers = usize::from(self.run.background && entries >= WORTH_A_WRITER);
+        let writers = usize::from(entries >= WORTH_A_WRITER);
         let written = helped(writers, write, || {
             let all = group.into_iter().try_for_each(|moving| {
-                let pieces = self.place_pieces(&moving, from, short, &queue)?;
+                // Whoever takes it is there as long as this is.
+                let pieces = self.place_pieces(&moving, from, short, &mut |piece| {
+                    let _ = queue.send(piece);
+                    Ok(())
+                })?;
                 placed.push((moving, pieces));
                 Ok(())
             });
             drop(queue);
             write().map(|()| all)
         });
-        written.map_err(|e| self.failed("writing a settled piece", &e))?
+        written.map_err(failed)?
+    }
+
+    fn write_pieces(&self, pieces: &[PackedAt]) -> std::io::Result<()> {
+        let writes: SmallVec<[_; AT_ONCE]> =
+            pieces.iter().flat_map(|(extents, buf)| parts(extents, buf.as_slice())).collect();
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.disk.write_many(&writes)?;
+        self.counters.settled_bytes.add(pieces.iter().map(|(_, buf)| buf.len() as u64).sum());
+        Ok(())
     }
 
     /// Packs the replica's entries, finds a place for each piece, and has it written.
@@ -101,7 +129,7 @@ impl Engine {
         moving: &Moving,
         from: &mut Group,
         short: &mut bool,
-        queue: &mpsc::Sender<(Extents, Arc<AlignedBuf>)>,
+        write: &mut impl FnMut(PackedAt) -> std::io::Result<()>,
     ) -> Result<Vec<Placed>> {
         let elsewhere = moving.entries.iter().filter(|seen| !from.holds_entry(seen.loc));
         self.prefetch(elsewhere.map(|seen| seen.loc));
@@ -127,9 +155,8 @@ impl Engine {
                 };
                 let seen = mine.iter().map(|&(seen, _)| seen).collect();
                 let desc = packed.at(extents.clone());
-                // Whoever takes it is there as long as this is.
-                let _ = queue.send((extents, packed.buf));
                 placed.push(Placed { desc, seen });
+                write((extents, packed.buf)).map_err(|e| self.failed("writing a settled piece", &e))?;
             }
         }
         let mut state = moving.cell.lock();
