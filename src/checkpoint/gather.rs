@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::group::{Group, Segments, Stored};
+use super::group::{Group, Pace, Segments, Stored};
 use crate::engine::{Engine, demand};
 use crate::error::{Error, Result};
 use crate::format::piece::PieceDesc;
@@ -16,8 +16,6 @@ use crate::sync::Arc;
 const SETTLE_BYTES: u64 = 4 << 20;
 /// After so many replicas the cleaner looks whether it must hurry.
 const LOOK_UP: usize = 32;
-/// So many windows are read at once by a cleaner that is in no hurry: commits should not find more of them in front of theirs.
-const GENTLY: usize = 2;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
 
@@ -152,7 +150,7 @@ impl Engine {
                 }
             }
         }
-        group.segments.read_wanted(&*self.disk, self.disk.at_once());
+        group.segments.read_wanted(&*self.disk, Pace::hurried(&*self.disk));
     }
 
     /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group. Chunks for what is to be settled are
@@ -275,7 +273,7 @@ impl Engine {
         if moving.len() > 1 {
             group.segments.want_all_of_most(group.visited, group.participants.len());
         }
-        group.segments.read_wanted(&*self.disk, GENTLY);
+        group.segments.read_wanted(&*self.disk, Pace::GENTLE);
         true
     }
 

@@ -18,10 +18,34 @@ const WINDOW: usize = crate::disk::BLOCK;
 /// reads in front of them at the device.
 const RUN: usize = 16;
 /// So many windows between two that are wanted are read along with them: a device takes as long for one more read.
-const GAP: usize = 2;
+const GAP: usize = 3;
 /// So many places are read at once, where that is worth a thread.
 const READERS: usize = 2;
 const WORTH_READERS: usize = 8;
+
+/// How much is asked of the device at once: so many places, and so many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    places: usize,
+    bytes: usize,
+}
+
+impl Pace {
+    /// Of a cleaner that is in no hurry: commits should not find more of it in front of theirs.
+    pub const GENTLE: Self = Self { places: 4, bytes: 2 * RUN * WINDOW };
+
+    /// As much as the disk takes.
+    pub fn hurried(disk: &dyn Disk) -> Self {
+        Self { places: disk.at_once(), bytes: usize::MAX }
+    }
+
+    /// How many of these are asked for at once: one at least.
+    fn take(self, lens: impl Iterator<Item = usize>) -> usize {
+        let mut left = self.bytes;
+        let fits = |len: &usize| left.checked_sub(*len).inspect(|less| left = *less).is_some();
+        lens.take(self.places).take_while(fits).count().max(1)
+    }
+}
 
 /// A segment being cleaned, and those of its bytes that were needed so far.
 struct Source {
@@ -206,11 +230,11 @@ impl Segments {
 
     /// Reads what will be asked for, from several places at once: a device takes less for it than for one read after the other. A disk
     /// that itself reads several at once is given so many. If it fails, what is needed is read when it is, and nothing beside it.
-    pub fn read_wanted(&mut self, disk: &dyn Disk, at_once: usize) {
+    pub fn read_wanted(&mut self, disk: &dyn Disk, pace: Pace) {
         if self.wanted == 0 {
             return;
         }
-        let read = self.read_parts(disk, at_once);
+        let read = self.read_parts(disk, pace);
         if let Err(error) = &read {
             tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner");
             self.hurt = true;
@@ -221,10 +245,16 @@ impl Segments {
         self.wanted = 0;
     }
 
-    fn read_parts(&mut self, disk: &dyn Disk, at_once: usize) -> io::Result<()> {
+    fn read_parts(&mut self, disk: &dyn Disk, pace: Pace) -> io::Result<()> {
         let mut parts: Vec<_> = self.sources.iter_mut().flat_map(Source::wanted).collect();
         if parts.len() < WORTH_READERS || disk.at_once() > 1 {
-            return parts.chunks_mut(at_once).try_for_each(|some| disk.read_many(some));
+            let mut rest = parts.as_mut_slice();
+            while !rest.is_empty() {
+                let (some, later) = rest.split_at_mut(pace.take(rest.iter().map(|(_, buf)| buf.len())).min(rest.len()));
+                disk.read_many(some)?;
+                rest = later;
+            }
+            return Ok(());
         }
         let parts = Mutex::new(parts.into_iter());
         let read = || {
@@ -374,7 +404,19 @@ mod tests {
         assert!(group.len() == 2 && held > 30 && held < 60, "{held}");
     }
 
-    /// What is wanted, in runs, and what is a small gap between; what is asked for then is there.
+    const ONE: Pace = Pace { places: 1, bytes: usize::MAX };
+
+    #[test]
+    fn so_much_is_read_at_once_and_one_place_at_least() {
+        let pace = Pace { places: 4, bytes: 100 };
+        let cases: [(&[usize], usize); 6] =
+            [(&[10, 20], 2), (&[50, 50, 1], 2), (&[50, 51], 1), (&[101, 1], 1), (&[1; 9], 4), (&[100], 1)];
+        for (lens, expected) in cases {
+            assert_eq!(pace.take(lens.iter().copied()), expected, "{lens:?}");
+        }
+    }
+
+    /// What is wanted, in runs, and small gaps between; what is asked for then is there.
     #[test]
     fn what_is_wanted_is_read_before_it_is_asked_for_and_nothing_else() {
         const SEGMENT: usize = 16 * WINDOW;
@@ -408,11 +450,11 @@ mod tests {
         group.want(lsn(25) - 50, 100);
         group.want(lsn(32) - 50, 100);
         group.want(lsn(32), 100);
-        group.read_wanted(&disk, 1);
+        group.read_wanted(&disk, ONE);
         let mut read = std::mem::take(&mut *log.lock());
         read.sort_unstable();
-        let gap = [7, 8];
-        let expected = [&[1, 2, 3, 4, 5, 6][..], &gap, &[9, 15, 16, 20, 24, 25]].concat();
+        // The gaps between them are of two windows, five, and three; segments begin at 0 and 16.
+        let expected: Vec<usize> = (1..=9).chain(15..=25).collect();
         assert_eq!(read, expected, "what reaches beyond the group is none of it");
         for window in [1, 16, 25] {
             group.load(&disk, lsn(window), 100);
@@ -424,7 +466,7 @@ mod tests {
         disk.fail_reads(POOL_OFFSET + lsn(29)..POOL_OFFSET + lsn(30), crate::disk::sim::EIO);
         log.lock().clear();
         group.want(lsn(10), 100);
-        group.read_wanted(&disk, 1);
+        group.read_wanted(&disk, ONE);
         let bytes = |group: &Segments, window: usize| {
             let at = window % 16 * WINDOW;
             group.sources[window / 16].get(at..at + 100).is_some()
@@ -433,7 +475,7 @@ mod tests {
         let readings = log.lock().len();
         for window in [10, 29, 13] {
             group.want(lsn(window), 100);
-            group.read_wanted(&disk, 1);
+            group.read_wanted(&disk, ONE);
             group.load(&disk, lsn(window), 100);
         }
         assert_eq!(log.lock().len(), readings, "from then on each entry is read by itself");

@@ -70,14 +70,17 @@ impl Engine {
         short: &mut bool,
     ) -> Result<()> {
         let failed = |e| self.failed("writing a settled piece", &e);
-        if !self.run.background || !from.hurried {
-            let mut waiting: SmallVec<[PackedAt; GENTLY]> = SmallVec::new();
+        if !from.hurried {
+            let (mut waiting, mut written): (SmallVec<[PackedAt; GENTLY]>, _) = (SmallVec::new(), Ok(()));
             for moving in group {
                 let pieces = self.place_pieces(&moving, from, short, &mut |piece| {
                     waiting.push(piece);
-                    if waiting.len() < GENTLY { Ok(()) } else { self.write_pieces(&std::mem::take(&mut waiting)) }
+                    if waiting.len() == GENTLY && written.is_ok() {
+                        written = self.write_pieces(&std::mem::take(&mut waiting));
+                    }
                 })?;
                 placed.push((moving, pieces));
+                std::mem::replace(&mut written, Ok(())).map_err(failed)?;
             }
             return self.write_pieces(&waiting).map_err(failed);
         }
@@ -95,13 +98,12 @@ impl Engine {
                 self.write_pieces(&some)?;
             }
         };
-        let writers = usize::from(entries >= WORTH_A_WRITER);
+        let writers = usize::from(self.run.background && entries >= WORTH_A_WRITER);
         let written = helped(writers, write, || {
             let all = group.into_iter().try_for_each(|moving| {
                 // Whoever takes it is there as long as this is.
                 let pieces = self.place_pieces(&moving, from, short, &mut |piece| {
                     let _ = queue.send(piece);
-                    Ok(())
                 })?;
                 placed.push((moving, pieces));
                 Ok(())
@@ -129,7 +131,7 @@ impl Engine {
         moving: &Moving,
         from: &mut Group,
         short: &mut bool,
-        write: &mut impl FnMut(PackedAt) -> std::io::Result<()>,
+        write: &mut impl FnMut(PackedAt),
     ) -> Result<Vec<Placed>> {
         let elsewhere = moving.entries.iter().filter(|seen| !from.holds_entry(seen.loc));
         self.prefetch(elsewhere.map(|seen| seen.loc));
@@ -156,7 +158,7 @@ impl Engine {
                 let seen = mine.iter().map(|&(seen, _)| seen).collect();
                 let desc = packed.at(extents.clone());
                 placed.push(Placed { desc, seen });
-                write((extents, packed.buf)).map_err(|e| self.failed("writing a settled piece", &e))?;
+                write((extents, packed.buf));
             }
         }
         let mut state = moving.cell.lock();
