@@ -253,3 +253,80 @@ pub(super) fn encoded_bound(desc: &PieceDesc) -> u64 {
     let varints = 5 + 1 + 2 * desc.terms.len() + 2 * desc.extents.len();
     12 + (varints * varint::MAX_BYTES) as u64
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{EIO, EventKind, Fault, SimDisk};
+    use crate::error::Error;
+    use crate::{Batch, Placement, Wal};
+
+    const ENTRIES: u64 = 21;
+
+    /// Some entries in the journal, each of which makes a piece; and the group in which they lie.
+    fn log() -> (Arc<SimDisk>, Wal, Moving, Group) {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(disk.clone()).expect("formatted");
+        for i in 1..=ENTRIES {
+            wal.commit(Batch::new().append(1, &[(i, 1, [i as u8; 3000])])).expect("committed");
+        }
+        let group = Group::new(wal.engine.seq.lock().segments.live.iter(), &wal.engine.geo);
+        let cell = wal.engine.registry.get(1).expect("there");
+        let moving = {
+            let state = cell.lock();
+            let seen = |index| Seen { index, term: 1, loc: state.places.loc(index).expect("in the journal") };
+            let entries = (1..=ENTRIES).map(seen).collect();
+            Moving { cell: Arc::clone(&cell), incarnation: state.incarnation, entries, tail: None }
+        };
+        (disk, wal, moving, group)
+    }
+
+    /// One after the other or beside each other, a few at once: every piece is there, and durable before it is named.
+    #[test]
+    fn pieces_are_written_in_a_hurry_and_in_none() {
+        for hurried in [false, true] {
+            let (disk, wal, moving, mut group) = log();
+            group.hurried = hurried;
+            let before = disk.events() as usize;
+            assert!(wal.engine.settle(vec![moving], &mut group).expect("settled"));
+            let events = disk.log().split_off(before);
+            let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
+            let expected = [vec![EventKind::Write; ENTRIES as usize], vec![EventKind::Flush]].concat();
+            assert_eq!(kinds, expected, "hurried {hurried}");
+            let after = disk.crash_kept_all();
+            for i in 1..=ENTRIES {
+                assert_eq!(wal.replica(1).entry(i).expect("settled").data, [i as u8; 3000][..]);
+                assert!(wal.engine.registry.get(1).expect("there").lock().places.loc(i).is_none());
+            }
+            drop(wal);
+            let wal = Wal::options().background(false).open_disk(Arc::new(after)).expect("opened");
+            assert_eq!(wal.replica(1).last_index(), ENTRIES);
+        }
+    }
+
+    /// Whichever write fails, in its turn or the last: the log is given up, nothing is named, and nothing more is written but what was
+    /// begun with it.
+    #[test]
+    fn a_piece_that_cannot_be_written_ends_the_log() {
+        for hurried in [false, true] {
+            for nth in 0..ENTRIES {
+                let (disk, wal, moving, mut group) = log();
+                group.hurried = hurried;
+                let (before, used) = (disk.events(), wal.engine.pool.lock().used());
+                disk.fail_at(before + nth, Fault::Error(EIO));
+                let refused = wal.engine.settle(vec![moving], &mut group);
+                assert!(matches!(refused, Err(Error::Poisoned { .. })), "write {nth}: {refused:?}");
+                let together = if hurried { AT_ONCE } else { GENTLY } as u64;
+                let written = disk.events() - before;
+                assert!((nth + 1..=nth + together).contains(&written), "write {nth} of {written}");
+                assert_eq!(wal.engine.pool.lock().used(), used, "write {nth}: chunks are lost");
+                assert!(wal.engine.registry.get(1).expect("there").lock().places.chain().is_empty());
+                assert!(matches!(
+                    wal.commit(Batch::new().append(1, &[(ENTRIES + 1, 1, b"x")])),
+                    Err(Error::Poisoned { .. })
+                ));
+            }
+        }
+    }
+}
