@@ -1,5 +1,6 @@
 //! Salvage: everything that can still be proved, copied into a fresh log that knows what is missing.
 
+use crate::applied::MOVING_KEY;
 use crate::batch::{AsEntry, Batch};
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Lost, Result};
@@ -83,7 +84,9 @@ impl Wal {
             let lost = self.copy_replica(to, id, &mut report)?;
             to.engine.mark_lost(id, &lost)?;
             self.compare(to, id, &lost)?;
-            report.damage.extend(lost);
+            // Written down it may be more: see `compare`.
+            let said = to.replica(id).damage().into_iter().filter(|damage| !lost.contains(damage));
+            report.damage.extend(said.chain(lost.iter().cloned()));
             report.replicas += 1;
             progress(SalvageProgress { replicas: report.replicas, total: ids.len() as u64 });
         }
@@ -106,6 +109,10 @@ impl Wal {
                 Err(Error::Damaged(_)) => state_lost = true,
                 Err(error) => return Err(error),
             }
+        }
+        // In the middle of a migration: else the log would be taken for another's.
+        if let Ok(Some(mark)) = from.get(MOVING_KEY) {
+            batch.put_own(id, MOVING_KEY, &mark);
         }
         if let Ok(Some(applied)) = from.durable_applied() {
             batch.durable_applied(id, applied);
@@ -166,8 +173,10 @@ impl Wal {
         if lost.is_empty() && (from.bounds() != to.bounds() || from.term(first - 1)? != to.term(first - 1)?) {
             return Err(differs(Lost::Entries { first, last }));
         }
+        // As it was written down: what lies between many ranges is called damaged with them.
+        let known = to.damage();
         let gone = |index| {
-            lost.iter().any(|d| matches!(d.lost, Lost::Entries { first, last } if (first..=last).contains(&index)))
+            known.iter().any(|d| matches!(d.lost, Lost::Entries { first, last } if (first..=last).contains(&index)))
         };
         let mut next = first;
         while next <= last && next >= first {
@@ -200,5 +209,51 @@ impl Engine {
             state.clip_damage();
         }
         self.record_damage(&[id])
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::Placement;
+    use crate::disk::sim::SimDisk;
+    use crate::sync::Arc;
+
+    const LAST: u64 = 60;
+
+    /// More of them than a log writes down one by one.
+    #[test]
+    fn many_spots_of_one_replica_are_salvaged_around() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = || Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options().placement(Placement::Journal).open_disk(disk.clone()).expect("formatted");
+        for i in 1..=LAST {
+            wal.commit(Batch::new().append(1, &[(i, 1, [i as u8; 3000])])).expect("committed");
+        }
+        wal.commit(Batch::new().put(2, b"vote", b"2")).expect("committed");
+        wal.sync().expect("written");
+        let after = Arc::new(disk.crash_lost_all());
+        let spots: Vec<u64> = (2..=50).step_by(2).collect();
+        for &index in &spots {
+            let engine = &wal.engine;
+            let loc = engine.registry.get(1).expect("there").lock().places.loc(index).expect("in the journal");
+            let lsn = loc.lsn(engine.head());
+            let slab = engine.segment_map.read().slab(lsn >> 16).expect("alive");
+            after.flip_bit(crate::format::POOL_OFFSET + (u64::from(slab) << 16) + (lsn & 0xffff) + 100, 3);
+        }
+        drop(wal);
+        let wal = options().open_disk(after).expect("opened");
+        let to = options().open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        let report = wal.salvage_into(&to, |_| ()).expect("salvaged");
+        assert_eq!(report.replicas, 2);
+        assert!(report.damage.len() > spots.len(), "{:?}", report.damage);
+        for index in 1..=LAST {
+            let (old, new) = (wal.replica(1).entry(index), to.replica(1).entry(index));
+            assert!(old.is_ok() || new.is_err(), "{index} is lost in one, and not in the other");
+            if index > 50 {
+                assert_eq!(new.expect("salvaged").data, [index as u8; 3000][..]);
+            }
+        }
+        assert_eq!(to.replica(2).get(b"vote").expect("salvaged").as_deref(), Some(&b"2"[..]));
     }
 }

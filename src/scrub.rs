@@ -122,7 +122,14 @@ impl Engine {
         let mut hurt = false;
         for damage in found {
             let Lost::Entries { first, last } = damage.lost else { continue };
-            for index in first..=last {
+            let mut next = Some(first);
+            while let Some(index) = next.filter(|&index| index <= last) {
+                // What is known need not be looked at one by one: it may be all the numbers there are.
+                let known = cell.lock().damage_at(index);
+                next = known.map_or(index, |(_, end)| end).checked_add(1);
+                if known.is_some() {
+                    continue;
+                }
                 let Some(before) = spot(&cell.lock(), index) else { continue };
                 self.sync()?;
                 if self.check_entry(cell, index)?.is_some() {
@@ -170,5 +177,25 @@ mod tests {
         assert_eq!(pace.ahead(0, 3 * second), Duration::from_micros(LEAST_BYTES));
         assert_eq!(Pace::new(u64::MAX).ahead(u64::MAX, Duration::ZERO), second);
         assert_eq!(Pace::new(0).ahead(u64::MAX, Duration::ZERO), Duration::from_micros(u64::MAX));
+    }
+
+    /// All the numbers there are may be damage: nobody looks at them one by one.
+    #[cfg(not(any(loom, shuttle)))]
+    #[test]
+    fn what_is_known_to_be_lost_takes_no_time() {
+        let disk = crate::sync::Arc::new(crate::disk::sim::SimDisk::new(4 << 20));
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096);
+        let wal = options.background(false).open_disk(disk).expect("formatted");
+        wal.commit(crate::Batch::new().append(1, &[(1, 1, b"entry")])).expect("committed");
+        let cell = wal.engine.registry.get(1).expect("there");
+        {
+            let mut state = cell.lock();
+            state.last = u64::MAX - 1;
+            state.add_damage(2, u64::MAX - 1);
+        }
+        let all = Damage { replica: 1, lost: Lost::Entries { first: 1, last: u64::MAX - 1 } };
+        wal.engine.quarantine(&cell, &[all]).expect("looked at");
+        assert_eq!(*cell.lock().damaged, [(2, u64::MAX - 1)]);
+        assert!(wal.engine.is_in_memory(&cell, 1..u64::MAX, usize::MAX));
     }
 }

@@ -51,8 +51,9 @@ impl Wal {
     ///
     /// # Errors
     /// A batch that is refused changes nothing: [`Error::Gap`], [`Error::Compacted`], [`Error::Contradiction`],
-    /// [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`], [`Error::Full`]; [`Error::Poisoned`] and
-    /// [`Error::Closed`] when the log takes no more.
+    /// [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`], [`Error::Full`]; [`Error::Io`] where the journal has no
+    /// room, and cannot be cleaned because something alive in it cannot be read; [`Error::Poisoned`] and [`Error::Closed`] when the log takes
+    /// no more.
     pub fn submit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Pending> {
         self.submit_as(batch.borrow_mut(), Mode::Block)
     }

@@ -228,6 +228,41 @@ fn a_replica_is_old_then_in_both_then_in_strandlog_alone() {
     assert_sound(&wal, "at the end");
 }
 
+/// A raft group that leaves a store and comes back to it in one batch is a new life, and is as durable as any.
+#[test]
+fn who_is_removed_and_begun_anew_in_one_batch_stays_where_it_is() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, "new")])).expect("written to both");
+    dual.commit(batch.truncate_prefix(1, 11)).expect("truncated in both");
+    dual.commit(batch.append(2, &[(11, 1, "new")])).expect("written to both");
+    assert_eq!([1, 2, 3].map(|id| dual.stage(id)), [Stage::Switched, Stage::Mirrored, Stage::Old]);
+    for id in 1..=3 {
+        batch.remove(id).put(id, b"vote", b"9").append(id, &[(1, 4, "again"), (2, 4, "and again")]);
+    }
+    dual.commit(&mut batch).expect("written");
+    let stages = [Stage::Switched, Stage::Mirrored, Stage::Mirrored];
+    for opened_anew in [false, true] {
+        assert_eq!([1, 2, 3].map(|id| dual.stage(id)), stages, "opened anew: {opened_anew}");
+        for id in 1..=3 {
+            assert_eq!(dual.get(id, b"vote").expect("readable").as_deref(), Some(&b"9"[..]), "{id}");
+            assert_eq!(dual.bounds(id).expect("readable"), Some((1, 2)), "{id}");
+            if dual.stage(id) == Stage::Mirrored {
+                assert_eq!(dual.differences_of(id).expect("readable"), [], "{id}");
+            }
+        }
+        let (_, wal) = dual.into_parts();
+        drop(wal);
+        dual = open(&old, &Arc::new(disk.crash_lost_all()));
+    }
+    dual.commit(batch.append(1, &[(3, 4, "on")]).append(2, &[(3, 4, "on")])).expect("written");
+    assert_eq!(dual.bounds(1).expect("readable"), Some((1, 3)));
+    // And of what is merely removed nothing is left.
+    dual.commit(batch.remove(1).remove(2).remove(3)).expect("removed");
+    assert!(dual.is_done().expect("readable") && dual.new_log().replicas().is_empty());
+}
+
 #[test]
 fn a_difference_is_reported_and_nothing_moves_over_it() {
     let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));

@@ -35,6 +35,8 @@ impl Engine {
 
     /// Frees every segment but the one being written.
     pub(crate) fn clean_all(&self) -> Result<u64> {
+        // In a callback: the cleaner, for whom this would wait, waits for the frame that is being completed.
+        self.may_wait()?;
         self.sync()?;
         let last = { self.seq.lock().segments.current() };
         self.clean_while(|s| s.segments.tail() < last)

@@ -18,7 +18,7 @@ use crate::format::record::{self, RunKind};
 use crate::format::varint;
 use crate::index::{ChainPiece, ReplicaState};
 use crate::journal::Class;
-use crate::space::Tail;
+use crate::space::{Tail, step};
 use crate::sync::{Arc, Mutex, helped};
 
 /// Fewer entries are packed and written by the cleaner alone.
@@ -170,8 +170,28 @@ impl Engine {
         Ok(placed)
     }
 
-    /// Links what still stands as it was read; gives back the space of what does not.
+    /// Links the pieces, and gives back what was pledged and not taken. `false`: there was no room for a record of some.
     fn link_settled(&self, moving: &Moving, pieces: Vec<Placed>) -> Result<bool> {
+        // All at once they need not fit a segment: then no cleaning of them would ever end.
+        let most = step(self.geo.segment_bytes);
+        let (mut room, mut pieces) = (true, pieces);
+        loop {
+            let mut bytes = 0;
+            let fit = pieces.iter().take_while(|piece| {
+                bytes += encoded_bound(&piece.desc);
+                bytes <= most
+            });
+            let rest = pieces.split_off(fit.count().max(1).min(pieces.len()));
+            room &= self.link_some(moving, pieces, rest.is_empty())?;
+            if rest.is_empty() {
+                return Ok(room);
+            }
+            pieces = rest;
+        }
+    }
+
+    /// Links what still stands as it was read; gives back the space of what does not, and behind the last of them what was pledged.
+    fn link_some(&self, moving: &Moving, pieces: Vec<Placed>, last: bool) -> Result<bool> {
         let table: u64 = 64 + pieces.iter().map(|w| encoded_bound(&w.desc)).sum::<u64>();
         let mut s = self.seq.lock();
         if let Some(why) = &s.stopped {
@@ -204,7 +224,9 @@ impl Engine {
             }
             s.open.batches += 1;
         }
-        self.redeem(&mut s, &mut state);
+        if last {
+            self.redeem(&mut s, &mut state);
+        }
         drop(state);
         self.submitted(&mut s, true, None, false);
         Ok(room)
@@ -229,9 +251,12 @@ impl Engine {
 }
 
 /// How many of the piece's entries, from its first on, are dead by truncation or still lie where they were read; 0 when none of
-/// them is alive.
+/// them is alive. One that was found damaged meanwhile is told as that, wherever it lies: **those behind it still stand**.
 fn still_standing(state: &ReplicaState, seen: &[Seen]) -> usize {
-    let n = seen.iter().take_while(|e| e.index < state.first || state.places.loc(e.index) == Some(e.loc)).count();
+    let stands = |e: &&Seen| {
+        e.index < state.first || state.places.loc(e.index) == Some(e.loc) || state.damage_at(e.index).is_some()
+    };
+    let n = seen.iter().take_while(stands).count();
     let any_alive = seen.iter().take(n).any(|e| e.index >= state.first);
     if any_alive { n } else { 0 }
 }
@@ -250,8 +275,10 @@ fn clip(mut desc: PieceDesc, n: usize) -> PieceDesc {
 
 /// The most that a descriptor takes in a table.
 pub(super) fn encoded_bound(desc: &PieceDesc) -> u64 {
-    let varints = 5 + 1 + 2 * desc.terms.len() + 2 * desc.extents.len();
-    12 + (varints * varint::MAX_BYTES) as u64
+    let varints = 5 + 1 + 2 * desc.terms.len();
+    // As an append of it was admitted: what was accepted can be carried.
+    let extents = 2 * desc.extents.len() * varint::MAX_BYTES_32;
+    12 + (varints * varint::MAX_BYTES + extents) as u64
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -328,5 +355,92 @@ mod tests {
                 ));
             }
         }
+    }
+
+    /// Found by a scrub while it was being moved, say: what lies behind it in the piece has no other place once its segment is free.
+    #[test]
+    fn what_stands_behind_an_entry_that_was_found_damaged_is_moved() {
+        let (_, wal, moving, _) = log();
+        let cell = Arc::clone(&moving.cell);
+        let mut s = wal.engine.seq.lock();
+        let mut state = cell.lock();
+        assert_eq!(still_standing(&state, &moving.entries), ENTRIES as usize);
+        for damaged in [4, 1, ENTRIES] {
+            wal.engine.forget_damaged(&mut s, 1, &mut state, damaged);
+            assert_eq!(still_standing(&state, &moving.entries), ENTRIES as usize, "entry {damaged}");
+        }
+        state.places.cut_from(9, wal.engine.geo.chunk_bytes, &mut Vec::new());
+        state.cut_damage(9);
+        assert_eq!(still_standing(&state, &moving.entries), 8, "what was overwritten does not stand");
+    }
+
+    /// A piece may hold it, from before: a reader is told, and gets what lies around it.
+    #[test]
+    fn a_damaged_entry_in_a_piece_is_told_and_never_shown() {
+        let (_, wal, moving, mut group) = log();
+        wal.commit(Batch::new().remove(1)).expect("committed");
+        drop((moving, std::mem::replace(&mut group.hurried, true)));
+        let entries: Vec<_> = (1..=9).map(|i| (i, 1, [i as u8; 300])).collect();
+        wal.commit(Batch::new().append(1, &entries)).expect("committed");
+        let cell = wal.engine.registry.get(1).expect("there");
+        let moving = {
+            let state = cell.lock();
+            let seen = |index| Seen { index, term: 1, loc: state.places.loc(index).expect("in the journal") };
+            let entries = (1..=9).map(seen).collect();
+            Moving { cell: Arc::clone(&cell), incarnation: state.incarnation, entries, tail: None }
+        };
+        assert!(wal.engine.settle(vec![moving], &mut group).expect("settled"));
+        assert_eq!(cell.lock().places.chain().len(), 1);
+        cell.lock().add_damage(4, 5);
+        let read = |from| wal.replica(1).entries(from..10, usize::MAX);
+        let indexes = |from| read(from).expect("readable").iter().map(|e| e.index).collect::<Vec<_>>();
+        assert_eq!((indexes(1), indexes(3), indexes(6)), (vec![1, 2, 3], vec![3], vec![6, 7, 8, 9]));
+        for lost in [4, 5] {
+            assert!(matches!(read(lost), Err(Error::Damaged(_))), "{:?}", read(lost));
+        }
+    }
+
+    /// However many they are: all of them at once need not fit a segment.
+    #[test]
+    fn more_pieces_than_a_segment_can_name_are_linked() {
+        const MANY: u64 = 700;
+        let disk = Arc::new(SimDisk::new(64 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.journal_cap(16 << 20).background(false).open_disk(disk.clone()).expect("formatted");
+        for i in 1..=MANY {
+            wal.commit(Batch::new().append(1, &[(i, 1, [i as u8; 3000])])).expect("room");
+        }
+        let engine = &wal.engine;
+        let cell = engine.registry.get(1).expect("there");
+        let moving = {
+            let state = cell.lock();
+            let seen = |index| state.places.loc(index).map(|loc| Seen { index, term: 1, loc });
+            let entries: Vec<Seen> = (1..=MANY).filter_map(seen).collect();
+            Moving { cell: Arc::clone(&cell), incarnation: state.incarnation, entries, tail: None }
+        };
+        assert!(moving.entries.len() * 112 > 64 << 10, "{}", moving.entries.len());
+        let mut group = Group::new(engine.seq.lock().segments.live.iter(), &engine.geo);
+        let free = || engine.seq.lock().segments.free.len();
+        let before = free();
+        assert!(engine.settle(vec![moving], &mut group).expect("settled"), "there was room");
+        assert!(before - free() <= 2, "{before} segments were free, {} are", free());
+        assert!(cell.lock().places.spans().is_empty() && cell.lock().pledge.is_none());
+        // And what no segment holds is refused without taking one.
+        let before = free();
+        let mut s = engine.seq.lock();
+        for _ in 0..3 {
+            assert!(!s.make_room(0, 64 << 10, Class::Clean, &engine.segment_map));
+        }
+        drop(s);
+        assert_eq!(free(), before);
+        for i in 1..=MANY {
+            assert_eq!(wal.replica(1).entry(i).expect("settled").data, [i as u8; 3000][..]);
+        }
+        wal.sync().expect("durable");
+        let after = disk.crash_lost_all();
+        drop(wal);
+        let wal = Wal::options().background(false).open_disk(Arc::new(after)).expect("opened");
+        assert!(wal.damage().is_empty());
+        assert_eq!(wal.replica(1).entry(MANY).expect("settled").data, [MANY as u8; 3000][..]);
     }
 }

@@ -256,7 +256,7 @@ impl Engine {
     }
 
     /// Whether this thread may wait for a frame: not in a callback, which the next completion waits for.
-    fn may_wait(&self) -> Result<()> {
+    pub(crate) fn may_wait(&self) -> Result<()> {
         if TELLING.with(ThreadCell::get) == Telling::Callbacks {
             let queued = self.seq.lock().waiting_bytes();
             return Err(Error::Busy { queued, limit: self.run.queue_bytes as u64 });

@@ -31,6 +31,8 @@ impl Engine {
             if wanted || relief.is_some() {
                 if wanted && let Err(error) = self.clean_some() {
                     tracing::warn!(target: "strandlog", %error, "cleaning the journal");
+                    let failed = &mut self.cleaner.lock().failed;
+                    *failed = (failed.0 + 1, Some(error));
                 }
                 if let Some((request, lacks)) = relief {
                     self.serve_relief(request, &lacks);

@@ -91,6 +91,8 @@ pub(crate) struct Completion {
 pub(crate) struct CleanerState {
     /// Somebody waits for a segment.
     pub wanted: bool,
+    /// How often it failed, and the last time why.
+    pub failed: (u64, Option<Error>),
     /// Somebody waits for room of any kind.
     pub relief: Relief,
     pub stop: bool,

@@ -19,6 +19,8 @@ const RECORD_HEAD: u64 = KIND_AND_SEQ + 4 * varint::MAX_BYTES as u64;
 /// A CORE that creates: incarnation, three integers, flags, no damage.
 pub(super) const CREATING_CORE: u64 = RECORD_HEAD + 8 + 3 * varint::MAX_BYTES as u64 + 2;
 
+/// Of a piece scattered over chunks: where each part lies, and how long it is.
+const EXTENT_BYTES: u64 = 2 * varint::MAX_BYTES_32 as u64;
 /// A descriptor of one extent and one term, in a record of its own.
 const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + 10 + 2 * varint::MAX_BYTES as u64;
 
@@ -119,7 +121,7 @@ impl Engine {
             let pieces = self.pack_op(batch, op);
             for piece in &pieces {
                 plan.placed += piece.buf.len() as u64;
-                let extents = u64::from(piece.blocks().div_ceil(self.geo.blocks_per_chunk)) * 10;
+                let extents = u64::from(piece.blocks().div_ceil(self.geo.blocks_per_chunk)) * EXTENT_BYTES;
                 let terms = piece.desc.terms.len() as u64 * 2 * varint::MAX_BYTES as u64;
                 plan.table += RECORD_HEAD + PieceDesc::TYPICAL_BYTES + extents + terms;
             }

@@ -125,10 +125,15 @@ impl Engine {
         // Behind the lock: locations that it shows lie below this head.
         let (head, recent) = (self.head(), self.recent.since().min(self.durable()));
         let mut bytes = 0;
-        for index in range.start.max(state.first)..range.end.min(state.last.saturating_add(1)) {
-            if bytes > max_bytes {
-                break;
+        let (mut next, end) = (range.start.max(state.first), range.end.min(state.last.saturating_add(1)));
+        while next < end && bytes <= max_bytes {
+            let index = next;
+            // What is lost is told without reading; it may be all the numbers there are.
+            if let Some((_, last)) = state.damage_at(index) {
+                next = last.saturating_add(1);
+                continue;
             }
+            next += 1;
             let (here, len) = match state.places.get(index) {
                 None => (true, 0),
                 Some(Place::Journal(loc)) => (loc.lsn(head) >= recent, loc.len() as usize),
@@ -160,7 +165,9 @@ impl Engine {
                         Place::Chain(p) => p.desc.last(),
                         Place::Journal(_) => next,
                     });
-                    let n = last.min(live) - next + 1;
+                    // What is damaged may lie in a piece, too: it is told, and never shown.
+                    let damaged = state.damaged.iter().map(|&(first, _)| first).filter(|&first| first > next).min();
+                    let n = last.min(live).min(damaged.map_or(u64::MAX, |first| first - 1)) - next + 1;
                     terms = state.terms.runs(next, u32::try_from(n).unwrap_or(u32::MAX));
                     Some(piece)
                 }

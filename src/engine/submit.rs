@@ -244,8 +244,12 @@ impl Engine {
     fn wait_for_cleaner<'a>(&'a self, s: MutexGuard<'a, Sequencer>) -> Result<MutexGuard<'a, Sequencer>> {
         self.counters.stalls.add(1);
         if self.run.background {
+            let (before, _) = self.cleaner.lock().failed;
             self.want_segments();
-            return Ok(self.room.wait(s));
+            let s = self.room.wait(s);
+            // Tried again and again it might never end: whoever asked is told, and may try again.
+            let (failures, why) = self.cleaner.lock().failed.clone();
+            return if failures > before { Err(why.unwrap_or(Error::Closed)) } else { Ok(s) };
         }
         drop(s);
         self.clean_some()?;
@@ -298,5 +302,60 @@ mod tests {
         assert!(!wanted());
         drop(wal.submit(Batch::new().put(1, b"vote", b"v")).expect("submitted"));
         assert!(wanted());
+    }
+
+    /// Not for ever: a sector under what is alive went bad, and the cleaner cannot go on.
+    #[test]
+    fn who_waits_for_a_cleaner_that_cannot_read_is_told() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(crate::Placement::Journal);
+        let wal = Arc::new(options.recent_bytes(1 << 20).open_disk(disk.clone()).expect("formatted"));
+        disk.fail_reads(0..4 << 20, crate::disk::sim::EIO);
+        let (told, outcome) = std::sync::mpsc::channel();
+        let log = Arc::clone(&wal);
+        let appends = std::thread::spawn(move || {
+            for i in 1..=100_000 {
+                // All of the first replica stays alive.
+                let (replica, first) = if i % 4 == 0 { (1, 1) } else { (2, i) };
+                let index = if replica == 1 { i / 4 } else { i };
+                let mut batch = Batch::new();
+                if replica == 2 {
+                    batch
+                        .install_snapshot(2, index - 1, 1)
+                        .append(2, &[(index, 1, [7; 3000])])
+                        .truncate_prefix(2, first);
+                } else {
+                    batch.append(1, &[(index, 1, [9; 3000])]);
+                }
+                if let Err(error) = log.commit(&mut batch) {
+                    let _ = told.send((i, error));
+                    return;
+                }
+            }
+        });
+        let (i, error) = outcome.recv_timeout(std::time::Duration::from_secs(60)).expect("told, and not left waiting");
+        assert!(matches!(&error, Error::Io { .. }), "append {i}: {error}");
+        appends.join().expect("ended");
+        disk.heal_reads();
+        let mut batch = Batch::new();
+        batch.append(3, &[(1, 1, [1; 3000])]);
+        wal.commit(&mut batch).expect("nothing was lost, and there is room again");
+        assert_eq!(wal.replica(1).entry(1).expect("kept").data, [9; 3000][..]);
+    }
+
+    /// The cleaner waits for the frame that is being completed, and its completion would wait for the cleaner.
+    #[test]
+    fn a_callback_is_refused_a_checkpoint() {
+        let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(SimDisk::new(4 << 20)));
+        let wal = Arc::new(wal.expect("formatted"));
+        let (told, outcome) = std::sync::mpsc::channel();
+        let log = Arc::clone(&wal);
+        let mut batch = Batch::new();
+        batch.append(1, &[(1, 1, b"entry")]);
+        wal.submit_with(&mut batch, move |_| told.send(log.checkpoint()).expect("heard")).expect("submitted");
+        wal.sync().expect("written");
+        let refused = outcome.recv().expect("told");
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+        wal.checkpoint().expect("behind it");
     }
 }

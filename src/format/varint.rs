@@ -2,6 +2,8 @@
 
 /// The longest encoding of a `u64`.
 pub const MAX_BYTES: usize = 10;
+/// The same, of 32 bits.
+pub const MAX_BYTES_32: usize = 5;
 
 /// Appends `value` to `out`.
 pub fn encode(mut value: u64, out: &mut Vec<u8>) {

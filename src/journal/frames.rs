@@ -149,7 +149,12 @@ impl OpenFrame {
 
     /// Whether `payload` and `table` bytes more fit before the segment's end.
     pub fn fits(&self, payload: u64, table: u64) -> bool {
-        round_up_block(self.used() + payload + table) <= self.room
+        self.would_fit(payload, table, self.room)
+    }
+
+    /// The same, were there so much room.
+    pub fn would_fit(&self, payload: u64, table: u64, room: u64) -> bool {
+        round_up_block(self.used() + payload + table) <= room
     }
 
     /// Header, payload and table so far.

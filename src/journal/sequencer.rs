@@ -151,6 +151,10 @@ impl Sequencer {
                 return true;
             }
         }
+        // What no segment holds is refused, and costs none.
+        if !self.open.would_fit(payload, table, self.segment_bytes) {
+            return false;
+        }
         let Some((seq, slab)) = self.segments.open_next(leaves) else { return false };
         map.write().push(seq, slab);
         let offset = self.pool_offset + u64::from(slab) * self.segment_bytes;

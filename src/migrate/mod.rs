@@ -163,7 +163,8 @@ impl<O: OldLog> DualWrite<O> {
         self.doubtful.retain(|id| !mirrored.contains(id));
         for op in &batch.ops {
             match op.what {
-                What::Remove => drop(self.stages.remove(&op.replica)),
+                // Begun anew in the same batch, it stays where it is.
+                What::Remove if !self.new.replica(op.replica).exists() => drop(self.stages.remove(&op.replica)),
                 What::Truncate { .. } | What::Reset { .. } if self.stage(op.replica) == Stage::Mirrored => {
                     self.try_switch(op.replica)?;
                 }
@@ -200,9 +201,13 @@ impl<O: OldLog> DualWrite<O> {
     fn for_new(&self, batch: &Batch, mirrored: &BTreeSet<u64>) -> Result<Batch, MigrateError> {
         let mut copy = Batch::new();
         let mut firsts: BTreeMap<u64, u64> = BTreeMap::new();
+        let (mut removed, mut anew) = (BTreeSet::new(), BTreeSet::new());
         for op in &batch.ops {
             let id = op.replica;
             let first_held = firsts.entry(id).or_insert_with(|| self.new.replica(id).first_index());
+            if removed.contains(&id) && matches!(op.what, What::Append { .. } | What::Put { .. } | What::Reset { .. }) {
+                anew.insert(id);
+            }
             match op.what {
                 What::Append { first: from, .. } | What::Cut { from }
                     if mirrored.contains(&id) && from < *first_held =>
@@ -225,9 +230,18 @@ impl<O: OldLog> DualWrite<O> {
                     copy.install_snapshot(id, index, term);
                     *first_held = index.saturating_add(1);
                 }
-                What::Remove => drop(copy.remove(id)),
+                What::Remove => {
+                    copy.remove(id);
+                    *first_held = 1;
+                    removed.insert(id);
+                    anew.remove(&id);
+                }
                 What::Applied { index } => drop(copy.durable_applied(id, index)),
             }
+        }
+        // The mark has gone with the life before.
+        for id in anew.intersection(mirrored) {
+            copy.put_own(*id, MOVING_KEY, MIRRORED);
         }
         Ok(copy)
     }

@@ -276,6 +276,8 @@ impl Replay<'_> {
                     let mut r = self.marks.look(cell, new);
                     let before = (r.based || new, r.seen || new, r.suspect_to);
                     r.suspect();
+                    // Removed before, it can only have begun anew in there.
+                    r.based &= r.state.exists;
                     self.marks.keep(id, before, &r);
                     self.hurt.insert(id);
                 }

@@ -338,6 +338,21 @@ fn without_a_core_all_that_is_held_is_in_doubt() {
     assert!(lost_before.states.is_empty(), "whatever was lost, it is removed now");
 }
 
+/// A region that left a store comes back to it: nobody else lists a replica that is gone.
+#[test]
+fn who_was_removed_and_is_named_by_a_lost_frame_began_anew_in_it() {
+    let removed = || Log::default().whole(life).whole(|t| record::encode_remove(t, ID, 3));
+    let anew = removed().frame(Before::LostOne, &[ID], |_| ()).replay();
+    assert_eq!(damaged(&anew), (vec![], true, true), "its vote is lost, and that is said");
+    let further = removed().frame(Before::LostOne, &[ID], |t| run(t, RunKind::Append, 9, 4..=5)).replay();
+    assert_eq!(damaged(&further), (vec![(4, 5)], true, true), "and what it appended");
+    let gone = removed().frame(Before::LostOne, &[ID], |t| record::encode_remove(t, ID, 9)).replay();
+    assert!(gone.states.is_empty(), "whatever was lost, it is removed now");
+    let whole = removed().frame(Before::LostOne, &[ID], |t| born(t, 0, 7)).replay();
+    let (entries, state, _) = damaged(&whole);
+    assert_eq!((entries, state), (vec![], false), "nothing of what was lost counts in a new life");
+}
+
 #[test]
 fn a_truncation_says_how_far_the_log_reached() {
     let truncated = |first| {

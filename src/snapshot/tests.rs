@@ -190,6 +190,11 @@ fn a_log_that_is_in_use_or_not_settled_or_lost_frames_or_is_too_large_has_no_sna
     assert_eq!(encoded(&superblock), None, "not all of it was written");
     engine.seq.lock().open.batches = 0;
     assert!(is_encoded());
+    let chunk = engine.pool.lock().allocate(1, &mut None).expect("free");
+    engine.pool.lock().unlink(u64::MAX, chunk.to_vec());
+    assert_eq!(encoded(&superblock), None, "what died may still be wanted");
+    engine.pool.lock().release(u64::MAX, &engine.pins);
+    assert!(is_encoded());
     // A segment that was opened, and has no frame yet.
     let bytes = || {
         let mut out = Vec::new();

@@ -44,6 +44,10 @@ impl Engine {
         let mut cells = self.registry.all();
         cells.sort_unstable_by_key(|c| c.id);
         let s = self.seq.lock();
+        // What died in the last frame must stay as it is until recovery need not verify that frame any more: a snapshot does not name it.
+        if self.pool.lock().has_dying() {
+            return None;
+        }
         let stopped = matches!(s.stopped, Some(Error::Closed));
         let last = s.prev?;
         let newest = last.lsn / self.geo.segment_bytes;
