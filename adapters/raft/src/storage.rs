@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::util::limit_size;
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use strandlog::{Replica, Wal};
@@ -26,9 +26,23 @@ pub struct GroupStorage {
     pub(crate) hard_state: HardState,
     pub(crate) conf_state: ConfState,
     pub(crate) applied: u64,
+    /// What the log holds of these, or is about to: in memory they may be ahead of it.
+    pub(crate) written: Written,
     pub(crate) fetching: Option<Fetching>,
     source: Option<Box<dyn SnapshotSource>>,
 }
+
+/// What was put into batches, beside what is known.
+pub(crate) struct Written {
+    pub commit: u64,
+    /// Not where the state machine told a newer one than the log has.
+    pub conf_state: bool,
+    /// The applied index as it was found at the opening, until something newer is told.
+    pub opened_at: Option<u64>,
+}
+
+/// Entries looked at together.
+const SCAN_BYTES: u64 = 1 << 20;
 
 impl GroupStorage {
     /// Opens `group` as the log holds it: blank when it does not.
@@ -60,6 +74,11 @@ impl GroupStorage {
             hard_state: hard_state.clone().unwrap_or_default(),
             conf_state: conf_state.unwrap_or_default(),
             applied,
+            written: Written {
+                commit: hard_state.as_ref().map_or(0, |state| state.commit),
+                conf_state: true,
+                opened_at: Some(applied),
+            },
             source: None,
             fetching: None,
             replica,
@@ -123,8 +142,45 @@ impl GroupStorage {
     /// # Errors
     ///
     /// [`Error::Inconsistent`] when the log ends before `index` (it lost what the state machine has), or
-    /// starts beyond it (the state machine lost what was compacted).
+    /// starts beyond it (the state machine lost what was compacted); and at the first call after an opening, when the
+    /// configuration changed between the newest checkpoint and `index`: the log does not know to what, so
+    /// [`set_applied_with`](Self::set_applied_with) must tell it.
     pub fn set_applied(&mut self, index: u64) -> Result<()> {
+        if let Some(applied) = self.written.opened_at {
+            let mut next = (applied + 1).max(self.replica.first_index());
+            let end = index.min(self.replica.last_index()) + 1;
+            while next < end {
+                let entries = self.read_entries(next, end, Some(SCAN_BYTES))?;
+                if let Some(change) = entries.iter().find(|entry| entry.get_entry_type() != EntryType::EntryNormal) {
+                    let what = format!(
+                        "entry {} changes the configuration of applied index {applied}: set_applied_with must say to what",
+                        change.index
+                    );
+                    return Err(Error::Inconsistent { group: self.group(), what });
+                }
+                let Some(last) = entries.last() else { break };
+                next = last.index + 1;
+            }
+        }
+        self.advance(index)
+    }
+
+    /// As [`set_applied`](Self::set_applied), of a state machine that holds the configuration as of `index`, too. The next checkpoint writes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_applied`](Self::set_applied), but for changes of the configuration.
+    pub fn set_applied_with(&mut self, index: u64, conf_state: &ConfState) -> Result<()> {
+        let before = self.applied;
+        self.advance(index)?;
+        if index >= before && *conf_state != self.conf_state {
+            self.conf_state = conf_state.clone();
+            self.written.conf_state = false;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, index: u64) -> Result<()> {
         let (first, last) = (self.replica.first_index(), self.replica.last_index());
         if index > last || index + 1 < first {
             return Err(Error::Inconsistent {
@@ -135,6 +191,7 @@ impl GroupStorage {
         self.applied = self.applied.max(index);
         // What is applied is committed, whether or not the lazily written commit index says so already.
         self.hard_state.commit = self.hard_state.commit.max(index);
+        self.written.opened_at = None;
         Ok(())
     }
 

@@ -79,6 +79,7 @@ impl GroupStorage {
     pub fn set_hard_state(&mut self, batch: &mut Batch, hard_state: &HardState) {
         batch.put(self.group(), HARD_STATE, &state::encode_hard_state(hard_state));
         self.hard_state = hard_state.clone();
+        self.written.commit = hard_state.commit;
     }
 
     /// Replaces the log by a snapshot: entries, configuration, applied position and hard state, at once.
@@ -106,6 +107,7 @@ impl GroupStorage {
         batch.put(self.group(), CONF_STATE, &state::encode_conf_state(conf_state));
         batch.put(self.group(), APPLIED, &state::encode_applied(index, term, &snapshot.data));
         self.applied = index;
+        (self.written.conf_state, self.written.opened_at) = (true, None);
         Ok(())
     }
 
@@ -116,17 +118,18 @@ impl GroupStorage {
     /// that survives has its checkpoint before it, and a checkpoint has its commit index.
     pub fn checkpoint(&mut self, batch: &mut Batch, checkpoint: Checkpoint<'_>) {
         let Checkpoint { index, term, conf_state, data } = checkpoint;
-        if *conf_state != self.conf_state {
+        if *conf_state != self.conf_state || !self.written.conf_state {
             batch.put(self.group(), CONF_STATE, &state::encode_conf_state(conf_state));
             self.conf_state = conf_state.clone();
         }
-        if index > self.hard_state.commit {
+        if index > self.written.commit {
             // What is applied is committed; raft must find it so after a restart.
-            let hard_state = HardState { commit: index, ..self.hard_state.clone() };
+            let hard_state = HardState { commit: index.max(self.hard_state.commit), ..self.hard_state.clone() };
             self.set_hard_state(batch, &hard_state);
         }
         batch.put(self.group(), APPLIED, &state::encode_applied(index, term, data));
         self.applied = index;
+        (self.written.conf_state, self.written.opened_at) = (true, None);
     }
 
     /// Drops entries before `first_kept`, but none which the state machine does not hold durably
@@ -137,6 +140,10 @@ impl GroupStorage {
         let kept = first_kept.min(self.applied + 1).min(self.replica.last_index() + 1);
         if kept <= first {
             return first;
+        }
+        if kept > self.written.commit + 1 {
+            // A state machine said so, and the log does not yet: it must not begin behind its commit index.
+            batch.put(self.group(), HARD_STATE, &state::encode_hard_state(&self.hard_state));
         }
         batch.truncate_prefix(self.group(), kept);
         kept

@@ -3,7 +3,7 @@
 
 mod support;
 
-use raft::eraftpb::{Entry, Snapshot};
+use raft::eraftpb::{Entry, EntryType, Snapshot};
 use raft::storage::MemStorage;
 use raft::{Error as RaftError, GetEntriesContext, Storage, StorageError};
 use strandlog::Wal;
@@ -118,6 +118,60 @@ fn compaction_stops_at_what_the_state_machine_holds_durably() {
     assert_eq!((storage.first_index(), storage.last_index()), (Ok(7), Ok(9)));
     assert!(matches!(storage.set_applied(10), Err(Error::Inconsistent { .. })), "the log ends at 9");
     assert!(matches!(storage.set_applied(5), Err(Error::Inconsistent { .. })), "the log starts at 7");
+}
+
+/// The lazily written commit index was lost, and the state machine is further.
+#[test]
+fn what_a_state_machine_says_is_committed_is_written_before_the_log_begins_behind_it() {
+    for compacts in [true, false] {
+        let disk = disk();
+        let wal = open(&disk);
+        let mut group = storage(&wal, 9);
+        commit(&wal, |batch| group.set_hard_state(batch, &hard_state(9, 1, 4)));
+        group.set_applied(9).unwrap();
+        commit(&wal, |batch| {
+            if compacts {
+                assert_eq!(group.compact(batch, 9), 9);
+            } else {
+                let conf_state = group.conf_state().clone();
+                group.checkpoint(batch, Checkpoint { index: 8, term: 8, conf_state: &conf_state, data: b"" });
+            }
+        });
+        let disk = std::sync::Arc::new(disk.crash_lost_all());
+        drop((group, wal));
+        let wal = open(&disk);
+        let group = GroupStorage::open(&wal, GROUP).expect("it does not contradict itself");
+        assert_eq!((group.hard_state().commit, group.hard_state().vote), (9, 1), "compacts: {compacts}");
+    }
+}
+
+/// Votes would be counted by a configuration that is past.
+#[test]
+fn a_state_machine_beyond_a_change_of_the_configuration_must_tell_it() {
+    let disk = disk();
+    let wal = open(&disk);
+    let group = storage(&wal, 4);
+    let change = Entry { entry_type: EntryType::EntryConfChange, ..entry(5, 5) };
+    commit(&wal, |batch| group.append(batch, &[change, entry(6, 6)])).unwrap();
+    let disk = std::sync::Arc::new(disk.crash_lost_all());
+    drop((group, wal));
+    let wal = open(&disk);
+    let mut group = GroupStorage::open(&wal, GROUP).unwrap();
+    let refused = group.set_applied(6);
+    assert!(matches!(&refused, Err(Error::Inconsistent { what, .. }) if what.contains("entry 5")), "{refused:?}");
+    assert!(group.set_applied(5).is_err() && group.applied() == 2, "nothing has changed");
+    let changed = conf_state(&[1, 2, 3, 4]);
+    group.set_applied_with(6, &changed).unwrap();
+    assert_eq!((group.applied(), group.initial_state().unwrap().conf_state), (6, changed.clone()));
+    // From now on raft tells of changes, and the log need not be looked at.
+    group.set_applied(6).unwrap();
+    commit(&wal, |batch| group.checkpoint(batch, Checkpoint { index: 6, term: 6, conf_state: &changed, data: b"" }));
+    let disk = std::sync::Arc::new(disk.crash_lost_all());
+    drop((group, wal));
+    let wal = open(&disk);
+    let mut group = GroupStorage::open(&wal, GROUP).unwrap();
+    assert_eq!((group.applied(), group.conf_state()), (6, &changed));
+    group.set_applied(6).unwrap();
 }
 
 #[test]
