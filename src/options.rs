@@ -94,6 +94,7 @@ pub(crate) struct RunOptions {
 
 /// Largest entry that may be allowed: 64 MiB.
 pub const MAX_ENTRY_BYTES: u32 = 64 << 20;
+const _: () = assert!(MAX_ENTRY_BYTES < crate::format::piece::MAX_PIECE_BYTES);
 /// Largest keyed value: 1 MiB.
 pub const MAX_VALUE_BYTES: u32 = 1 << 20;
 /// Longest key of keyed state.

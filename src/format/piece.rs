@@ -24,6 +24,9 @@ pub const MAX_TERM_RUNS: usize = 32;
 /// The most extents that a piece may be scattered over: a 64 MiB entry in 4 KiB chunks, with its header.
 pub const MAX_EXTENTS: usize = 1 << 15;
 
+/// The largest piece: an entry of 64 MiB, header and slot. So much is read at a time, whatever a descriptor says.
+pub const MAX_PIECE_BYTES: u32 = (64 << 20) + (PIECE_HEADER_BYTES + PIECE_SLOT_BYTES) as u32;
+
 const MAGIC: u32 = 0x4345_4950; // "PIEC"
 const CRC_AT: usize = PIECE_HEADER_BYTES - 4;
 
@@ -176,6 +179,7 @@ impl PieceDesc {
             && (!bare || count == 1)
             && this.payload_start() <= u64::from(bytes)
             && u64::from(bytes) <= room
+            && bytes <= MAX_PIECE_BYTES
             && first.checked_add(u64::from(slots) - 1).is_some();
         sound.then_some(this)
     }
@@ -339,6 +343,14 @@ mod tests {
         }
         let bad = [
             ("more than its room", PieceDesc { bytes: 4097, ..sample() }),
+            (
+                "more than the largest entry, over one place again and again",
+                PieceDesc {
+                    bytes: MAX_PIECE_BYTES + 1,
+                    extents: smallvec![Extent { block: 1, blocks: 99 }; 170],
+                    ..sample()
+                },
+            ),
             ("less than its table", PieceDesc { bytes: 71, ..sample() }),
             ("beyond the pool", PieceDesc { extents: smallvec![Extent { block: 100, blocks: 1 }], ..sample() }),
             ("an extent of nothing", PieceDesc { extents: smallvec![Extent { block: 5, blocks: 0 }; 2], ..sample() }),
