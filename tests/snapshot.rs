@@ -120,6 +120,25 @@ impl Writer {
     }
 }
 
+/// Also where chunks died in the very last batch: the seal behind it has let them go.
+#[test]
+fn a_log_whose_last_batch_freed_chunks_leaves_a_snapshot() {
+    for placement in [Placement::Auto, Placement::Chain, Placement::Journal] {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = open(support::small(placement), &disk);
+        for i in 1..=20 {
+            wal.commit(Batch::new().append(1, &[(i, 1, vec![i as u8; 3000])])).expect("room");
+        }
+        wal.checkpoint().expect("settled");
+        assert!(wal.stats().used_chunks > 0, "{placement:?}");
+        wal.commit(Batch::new().truncate_prefix(1, 21)).expect("room");
+        wal.close().expect("closed");
+        let wal = open(support::small(placement), &Arc::new(disk.restart()));
+        assert!(by_snapshot(&wal), "{placement:?}");
+        assert_eq!(wal.replica(1).bounds(), (21, 20));
+    }
+}
+
 /// Damage that the log knows of: a sector of what some replica holds, found by a scrub.
 fn hurt(rng: &mut StdRng, wal: &Wal, disk: &SimDisk) {
     let image = disk.kept_image();

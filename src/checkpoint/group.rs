@@ -53,6 +53,8 @@ struct Source {
     offset: u64,
     bytes: AlignedBuf,
     windows: Vec<Window>,
+    /// All that are wanted lie among these: a replica wants few of a thousand.
+    wanted: Range<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +98,19 @@ impl Source {
         Ok(())
     }
 
+    /// From here to there some are wanted.
+    fn widen(&mut self, to: &Range<usize>) {
+        self.wanted = if self.wanted.is_empty() {
+            to.clone()
+        } else {
+            self.wanted.start.min(to.start)..self.wanted.end.max(to.end)
+        };
+    }
+
     /// Few windows between two that are wanted are wanted, too.
     fn close_gaps(&mut self) {
         let mut behind = None;
-        for i in 0..self.windows.len() {
+        for i in self.wanted.clone() {
             match self.windows.get(i) {
                 Some(Window::Wanted) => {
                     let gap = behind.replace(i + 1).filter(|from| i - from <= GAP);
@@ -123,8 +134,11 @@ impl Source {
     fn wanted(&mut self) -> Vec<(u64, &mut [u8])> {
         self.close_gaps();
         let mut parts = Vec::new();
-        let (mut rest, mut window) = (self.bytes.as_mut_slice(), 0);
-        for run in self.windows.chunk_by(|a, b| a == b) {
+        let Range { start: mut window, end } = self.wanted.clone();
+        let bytes = self.bytes.as_mut_slice();
+        let (from, to) = (bytes.len().min(window * WINDOW), bytes.len().min(end * WINDOW));
+        let mut rest = bytes.get_mut(from..to).unwrap_or_default();
+        for run in self.windows.get(window..end).unwrap_or_default().chunk_by(|a, b| a == b) {
             let bytes = rest.len().min(run.len() * WINDOW);
             let (these, behind) = rest.split_at_mut(bytes);
             if run.first() == Some(&Window::Wanted) {
@@ -182,7 +196,13 @@ impl Group {
             let first = if sources.is_empty() { segment.seq * segment_bytes } else { lsns.start };
             lsns = first..(segment.seq + 1) * segment_bytes;
             let offset = POOL_OFFSET + u64::from(segment.slab) * geo.segment_bytes;
-            sources.push(Source { seq: segment.seq, offset, bytes: AlignedBuf::new(), windows: Vec::new() });
+            sources.push(Source {
+                seq: segment.seq,
+                offset,
+                bytes: AlignedBuf::new(),
+                windows: Vec::new(),
+                wanted: 0..0,
+            });
             participants.extend_from_slice(&segment.participants);
         }
         participants.sort_unstable();
@@ -221,6 +241,7 @@ impl Segments {
         let (seq, range) = self.place(lsn, len);
         let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq && !self.hurt) else { return };
         let windows = source.windows(&range, segment_bytes);
+        source.widen(&windows);
         let wanted = source.windows.iter_mut().take(windows.end).skip(windows.start);
         for window in wanted.filter(|w| **w == Window::Unread) {
             *window = Window::Wanted;
@@ -240,8 +261,11 @@ impl Segments {
             self.hurt = true;
         }
         let now = if read.is_ok() { Window::Read } else { Window::Unread };
-        let windows = self.sources.iter_mut().flat_map(|source| &mut source.windows);
-        windows.filter(|w| **w == Window::Wanted).for_each(|w| *w = now);
+        for source in &mut self.sources {
+            let Range { start, end } = std::mem::take(&mut source.wanted);
+            let windows = source.windows.iter_mut().take(end).skip(start);
+            windows.filter(|w| **w == Window::Wanted).for_each(|w| *w = now);
+        }
         self.wanted = 0;
     }
 
@@ -276,7 +300,8 @@ impl Segments {
             return;
         }
         for source in &mut self.sources {
-            source.windows(&(0..segment_bytes), segment_bytes);
+            let all = source.windows(&(0..segment_bytes), segment_bytes);
+            source.widen(&all);
             source.windows.iter_mut().filter(|w| **w == Window::Unread).for_each(|w| *w = Window::Wanted);
         }
     }
@@ -341,7 +366,7 @@ mod tests {
             readings.lock().push((at / WINDOW, buf.len() / WINDOW));
             Ok(())
         });
-        let mut source = Source { seq: 1, offset, bytes: AlignedBuf::new(), windows: Vec::new() };
+        let mut source = Source { seq: 1, offset, bytes: AlignedBuf::new(), windows: Vec::new(), wanted: 0..0 };
         // From one window and byte to another: what was read for it.
         let mut read = |from: (usize, usize), to: (usize, usize)| {
             let range = from.0 * WINDOW + from.1..to.0 * WINDOW + to.1;
@@ -434,6 +459,7 @@ mod tests {
             offset: POOL_OFFSET + seq * SEGMENT as u64,
             bytes: AlignedBuf::new(),
             windows: Vec::new(),
+            wanted: 0..0,
         };
         let segment_bytes = SEGMENT as u64;
         let mut group = Segments {

@@ -277,8 +277,7 @@ fn clip(mut desc: PieceDesc, n: usize) -> PieceDesc {
 pub(super) fn encoded_bound(desc: &PieceDesc) -> u64 {
     let varints = 5 + 1 + 2 * desc.terms.len();
     // As an append of it was admitted: what was accepted can be carried.
-    let extents = 2 * desc.extents.len() * varint::MAX_BYTES_32;
-    12 + (varints * varint::MAX_BYTES + extents) as u64
+    12 + (varints * varint::MAX_BYTES) as u64 + desc.extents.len() as u64 * PieceDesc::EXTENT_BYTES
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -299,14 +298,19 @@ mod tests {
             wal.commit(Batch::new().append(1, &[(i, 1, [i as u8; 3000])])).expect("committed");
         }
         let group = Group::new(wal.engine.seq.lock().segments.live.iter(), &wal.engine.geo);
-        let cell = wal.engine.registry.get(1).expect("there");
-        let moving = {
-            let state = cell.lock();
-            let seen = |index| Seen { index, term: 1, loc: state.places.loc(index).expect("in the journal") };
-            let entries = (1..=ENTRIES).map(seen).collect();
-            Moving { cell: Arc::clone(&cell), incarnation: state.incarnation, entries, tail: None }
-        };
+        let moving = moving(&wal, ENTRIES);
         (disk, wal, moving, group)
+    }
+
+    /// What of the first replica's entries, up to this one, lies in the journal.
+    fn moving(wal: &Wal, last: u64) -> Moving {
+        let cell = wal.engine.registry.get(1).expect("there");
+        let (incarnation, entries) = {
+            let state = cell.lock();
+            let seen = |index| state.places.loc(index).map(|loc| Seen { index, term: 1, loc });
+            (state.incarnation, (1..=last).filter_map(seen).collect())
+        };
+        Moving { cell, incarnation, entries, tail: None }
     }
 
     /// One after the other or beside each other, a few at once: every piece is there, and durable before it is named.
@@ -377,19 +381,12 @@ mod tests {
     /// A piece may hold it, from before: a reader is told, and gets what lies around it.
     #[test]
     fn a_damaged_entry_in_a_piece_is_told_and_never_shown() {
-        let (_, wal, moving, mut group) = log();
+        let (_, wal, _, mut group) = log();
         wal.commit(Batch::new().remove(1)).expect("committed");
-        drop((moving, std::mem::replace(&mut group.hurried, true)));
         let entries: Vec<_> = (1..=9).map(|i| (i, 1, [i as u8; 300])).collect();
         wal.commit(Batch::new().append(1, &entries)).expect("committed");
         let cell = wal.engine.registry.get(1).expect("there");
-        let moving = {
-            let state = cell.lock();
-            let seen = |index| Seen { index, term: 1, loc: state.places.loc(index).expect("in the journal") };
-            let entries = (1..=9).map(seen).collect();
-            Moving { cell: Arc::clone(&cell), incarnation: state.incarnation, entries, tail: None }
-        };
-        assert!(wal.engine.settle(vec![moving], &mut group).expect("settled"));
+        assert!(wal.engine.settle(vec![moving(&wal, 9)], &mut group).expect("settled"));
         assert_eq!(cell.lock().places.chain().len(), 1);
         cell.lock().add_damage(4, 5);
         let read = |from| wal.replica(1).entries(from..10, usize::MAX);
@@ -412,12 +409,7 @@ mod tests {
         }
         let engine = &wal.engine;
         let cell = engine.registry.get(1).expect("there");
-        let moving = {
-            let state = cell.lock();
-            let seen = |index| state.places.loc(index).map(|loc| Seen { index, term: 1, loc });
-            let entries: Vec<Seen> = (1..=MANY).filter_map(seen).collect();
-            Moving { cell: Arc::clone(&cell), incarnation: state.incarnation, entries, tail: None }
-        };
+        let moving = moving(&wal, MANY);
         assert!(moving.entries.len() * 112 > 64 << 10, "{}", moving.entries.len());
         let mut group = Group::new(engine.seq.lock().segments.live.iter(), &engine.geo);
         let free = || engine.seq.lock().segments.free.len();

@@ -19,10 +19,8 @@ const RECORD_HEAD: u64 = KIND_AND_SEQ + 4 * varint::MAX_BYTES as u64;
 /// A CORE that creates: incarnation, three integers, flags, no damage.
 pub(super) const CREATING_CORE: u64 = RECORD_HEAD + 8 + 3 * varint::MAX_BYTES as u64 + 2;
 
-/// Of a piece scattered over chunks: where each part lies, and how long it is.
-const EXTENT_BYTES: u64 = 2 * varint::MAX_BYTES_32 as u64;
 /// A descriptor of one extent and one term, in a record of its own.
-const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + 10 + 2 * varint::MAX_BYTES as u64;
+const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + PieceDesc::EXTENT_BYTES + 2 * varint::MAX_BYTES as u64;
 
 /// A batch made ready. Used again and again by a thread, so that steady use allocates nothing.
 #[derive(Debug, Default)]
@@ -121,7 +119,7 @@ impl Engine {
             let pieces = self.pack_op(batch, op);
             for piece in &pieces {
                 plan.placed += piece.buf.len() as u64;
-                let extents = u64::from(piece.blocks().div_ceil(self.geo.blocks_per_chunk)) * EXTENT_BYTES;
+                let extents = u64::from(piece.blocks().div_ceil(self.geo.blocks_per_chunk)) * PieceDesc::EXTENT_BYTES;
                 let terms = piece.desc.terms.len() as u64 * 2 * varint::MAX_BYTES as u64;
                 plan.table += RECORD_HEAD + PieceDesc::TYPICAL_BYTES + extents + terms;
             }

@@ -184,6 +184,8 @@ impl PieceDesc {
         sound.then_some(this)
     }
 
+    /// The most that an extent takes of a descriptor.
+    pub const EXTENT_BYTES: u64 = 2 * varint::MAX_BYTES_32 as u64;
     /// An upper bound on [`PieceDesc::encode`]'s length for the common piece: one extent, few terms.
     pub const TYPICAL_BYTES: u64 = 64;
 }
