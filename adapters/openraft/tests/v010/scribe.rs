@@ -147,22 +147,27 @@ impl Scribe {
         self.store.purge(point).await
     }
 
-    /// Takes note of what became durable. Callbacks come in the order of the appends.
+    /// Takes note of what became durable. Callbacks come in the order of the appends: whatever lies before one that was told is told, too.
+    ///
+    /// Looks from the newest back. From the oldest on, both could be told between the look at one and at the next.
     fn listen(&mut self) {
-        let mut silent = false;
-        let acknowledged = &mut self.acknowledged;
-        self.waiting.retain_mut(|(at, told)| match told_already(told) {
-            Some(Ok(())) => {
-                assert!(!silent, "a callback overtook another");
-                *acknowledged = (*acknowledged).max(*at);
-                false
+        let mut later = false;
+        let mut silent = Vec::new();
+        while let Some((at, mut told)) = self.waiting.pop() {
+            match told_already(&mut told) {
+                Some(Ok(())) => {
+                    self.acknowledged = self.acknowledged.max(at);
+                    later = true;
+                }
+                Some(Err(_)) => {}
+                None => {
+                    assert!(!later, "a callback overtook another");
+                    silent.push((at, told));
+                }
             }
-            Some(_) => false,
-            None => {
-                silent = true;
-                true
-            }
-        });
+        }
+        silent.reverse();
+        self.waiting = silent;
     }
 
     /// Holds what was found after a power cut against what was promised.
