@@ -106,6 +106,11 @@ pub const MAX_BATCH_BYTES: u64 = 1 << 30;
 pub(crate) const MAX_CAPACITY: u64 = 8 << 40;
 /// The journal grows to so much for the cleaner to find less alive: an opening looks at all of it.
 const CYCLE_BYTES: u64 = 256 << 20;
+/// And to so much while what it carries is more than [`CYCLES_CARRIED`] allows for: an opening takes twice as long at most.
+const LONG_CYCLE_BYTES: u64 = 2 * CYCLE_BYTES;
+/// A journal is to be so many times what it carries. Entries of small replicas, which are carried, mostly die when their replica has
+/// written as many again: a journal of twice the size moves half of them first, one of five times hardly any.
+const CYCLES_CARRIED: u64 = 5;
 /// And to so much for what it carries: ten million idle replicas.
 const MOST_CARRYING: u64 = 4 << 30;
 const MIN_SEGMENTS: u64 = 8;
@@ -175,7 +180,8 @@ impl Options {
         self
     }
     /// The most bytes that the journal may grow to, and so what an opening has to read. Default an eighth of the
-    /// capacity, 256 MiB at least and 4 GiB at most, but never more than half; beyond 256 MiB it grows only for what it carries.
+    /// capacity, 512 MiB at least and 4 GiB at most, but never more than half. Of the default, only 256 MiB are used as long as the cleaner
+    /// finds little that lives on, 512 MiB where small replicas' entries would be moved before they die, and more for want of room alone.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Self {
         self.journal_cap = Some(bytes);
@@ -326,10 +332,10 @@ impl Options {
     }
 }
 
-/// Slabs that the journal may grow to where nobody said otherwise: a quarter of a gibibyte, or what many idle replicas need.
+/// Slabs that the journal may grow to where nobody said otherwise: half a gibibyte, or what many idle replicas need.
 pub(crate) fn default_cap(slabs: u64, segment: u64) -> u64 {
     let capacity = slabs * segment;
-    (capacity / 2).min((capacity / 8).clamp(CYCLE_BYTES, MOST_CARRYING)) / segment
+    (capacity / 2).min((capacity / 8).clamp(LONG_CYCLE_BYTES, MOST_CARRYING)) / segment
 }
 
 /// Whether nobody chose what the journal may grow to.
@@ -337,14 +343,39 @@ pub(crate) fn has_default_cap(sb: &Superblock) -> bool {
     u64::from(sb.journal_cap) == default_cap(sb.slab_count.into(), sb.segment_bytes.into())
 }
 
-/// Slabs that a journal may have but for what it carries: all of a cap that was chosen, and no more than opens quickly of the default.
-pub(crate) fn journal_wish(sb: &Superblock) -> u32 {
-    let segment = u64::from(sb.segment_bytes);
-    if !has_default_cap(sb) {
-        return sb.journal_cap;
+/// Slabs that a journal may have but for want of room for what it carries: all of a cap that was chosen, and no more than opens quickly
+/// of the default.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cycle {
+    least: u32,
+    most: u32,
+    segment: u64,
+}
+
+impl Cycle {
+    #[cfg(test)]
+    pub fn between(least: u32, most: u32, segment: u64) -> Self {
+        Self { least, most, segment }
     }
-    // At most the cap, which fits.
-    ((CYCLE_BYTES / segment).max(sb.journal_floor.into()) as u32).min(sb.journal_cap)
+
+    pub fn new(sb: &Superblock) -> Self {
+        let segment = u64::from(sb.segment_bytes);
+        // At most the cap, which fits.
+        let slabs = |bytes: u64| ((bytes / segment).max(sb.journal_floor.into()) as u32).min(sb.journal_cap);
+        let (least, most) = if has_default_cap(sb) {
+            (slabs(CYCLE_BYTES), slabs(LONG_CYCLE_BYTES))
+        } else {
+            (sb.journal_cap, sb.journal_cap)
+        };
+        Self { least, most, segment }
+    }
+
+    /// While it carries so many bytes.
+    pub fn slabs(self, carried: u64) -> u32 {
+        let wish = carried.saturating_mul(CYCLES_CARRIED).div_ceil(self.segment);
+        // Below the clamp it fits.
+        wish.clamp(self.least.into(), self.most.into()) as u32
+    }
 }
 
 /// Slabs that the journal of a file of so many never gives up: one sixteenth. Its quarter then has room for the descriptors of a file
@@ -398,5 +429,22 @@ mod tests {
             let sb = options.geometry([1; 16], capacity).unwrap();
             assert_eq!(Superblock::decode(&sb.encode(), capacity), Ok(sb));
         }
+    }
+
+    #[test]
+    fn a_journal_cycles_through_what_opens_quickly_unless_another_cap_was_chosen() {
+        const MIB: u64 = 1 << 20;
+        let cycle = |capacity: u64, cap: Option<u64>| {
+            let options = Options { journal_cap: cap, ..Options::default().capacity(capacity) };
+            let sb = options.geometry([1; 16], capacity).unwrap();
+            let (cycle, segment) = (Cycle::new(&sb), u64::from(sb.segment_bytes));
+            [0, 40 * MIB, 80 * MIB, 90 * MIB, u64::MAX].map(|carried| u64::from(cycle.slabs(carried)) * segment / MIB)
+        };
+        assert_eq!(cycle(2 << 30, None), [256, 256, 400, 452, 512], "five times what it carries");
+        assert_eq!(cycle(600 * MIB, None), [256, 256, 296, 296, 296], "half of the file");
+        assert_eq!(cycle(300 * MIB, None), [148; 5], "half of the file");
+        assert_eq!(cycle(64 << 30, None), [4092; 5], "the floor: a sixteenth, without the superblocks");
+        assert_eq!(cycle(2 << 30, Some(1 << 30)), [1024; 5], "chosen");
+        assert_eq!(cycle(2 << 30, Some(200 * MIB)), [200; 5], "chosen");
     }
 }

@@ -16,12 +16,13 @@ impl Engine {
     /// is not needed. The caller holds `cleaning`.
     pub(super) fn grow_journal(&self) -> Result<()> {
         loop {
-            let (low, carries) = {
+            let (low, carries, wish) = {
                 let s = self.seq.lock();
-                (s.segments.free.len() <= s.low_water(), s.accounts.wants_to_grow())
+                let low = s.segments.free.len() <= s.low_water();
+                (low, s.accounts.wants_to_grow(), self.geo.cycle.slabs(s.accounts.carried()))
             };
             let slabs = { self.superblock.lock().journal_slabs.len() as u32 };
-            let grown = match (carries, low && slabs < self.geo.journal_wish) {
+            let grown = match (carries, low && slabs < wish) {
                 (true, _) => self.take_slabs(growth(slabs), 0)?,
                 (_, true) => self.take_slabs(1, u64::from(self.geo.chunks / 8))?,
                 _ => false,
@@ -207,6 +208,34 @@ mod tests {
         let stats = wal.stats();
         assert!(stats.journal_segments > floor, "{stats:#?}");
         assert!(stats.carried_class_bytes <= stats.carried_class_limit, "{stats:#?}");
+    }
+
+    /// Where it gathers the same and hardly anything of it lives on, it stays as it is.
+    #[test]
+    fn the_journal_cycles_through_several_times_what_it_carries() {
+        let segments_after = |live: u64| {
+            let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+            let mut wal = options.open_disk(Arc::new(SimDisk::new(64 << 20))).expect("formatted");
+            let floor = wal.stats().journal_segments;
+            let cycle = crate::options::Cycle::between(floor as u32 + 4, floor as u32 + 40, 64 << 10);
+            Arc::get_mut(&mut wal.engine).expect("nobody else's").geo.cycle = cycle;
+            for index in 1..=30_u64 {
+                for replica in 1..=600 {
+                    let first = (index + 1).saturating_sub(live).max(1);
+                    let mut batch = crate::Batch::new();
+                    batch.append(replica, &[(index, 1, [1; 400])]).truncate_prefix(replica, first);
+                    wal.commit(&mut batch).expect("room");
+                }
+            }
+            let stats = wal.stats();
+            (stats.journal_segments - floor, stats.carried_class_bytes.div_ceil(64 << 10), floor)
+        };
+        let (little, carried, floor) = segments_after(1);
+        assert!(5 * carried <= floor + 4 && little == 4, "{little} segments more for {carried} carried");
+        let (more, carried, floor) = segments_after(4);
+        let wish = 5 * carried - floor;
+        assert!((10..=38).contains(&wish) && 3 * carried < floor, "between the bounds, and no want of room: {carried}");
+        assert!(more.abs_diff(wish) <= 5, "{more} segments more for {carried} carried: {wish} were meant");
     }
 
     /// Who cycles leaves more to the chains than who carries: the one's refusal says nothing of the other's.

@@ -58,8 +58,8 @@ pub(crate) struct Geometry {
     pub chunks: u32,
     /// Slabs that the journal may have.
     pub journal_cap: u32,
-    /// Slabs that it may have but for what it carries.
-    pub journal_wish: u32,
+    /// Slabs that it may have but for want of room for what it carries.
+    pub cycle: crate::options::Cycle,
 }
 
 impl Geometry {
@@ -73,7 +73,7 @@ impl Geometry {
             pool_blocks: sb.chunk_count().saturating_mul(blocks_per_chunk),
             chunks: sb.chunk_count(),
             journal_cap: sb.journal_cap,
-            journal_wish: crate::options::journal_wish(sb),
+            cycle: crate::options::Cycle::new(sb),
         }
     }
 }
