@@ -87,7 +87,10 @@ impl Engine {
     fn settle_or_carry(&self, group: &mut Group, pledged: &mut Vec<Arc<Cell>>) -> Result<bool> {
         let mut settle: Vec<Moving> = Vec::new();
         let (mut bytes, mut carried) = (0, 0);
+        group.order();
         let participants = group.participants.clone();
+        // Whatever is submitted from now on is sealed behind it.
+        let durable = self.durable() / self.geo.segment_bytes;
         group.hurried = !self.run.background;
         for (i, &id) in participants.iter().enumerate() {
             if !group.hurried && i.is_multiple_of(LOOK_UP) && self.seq.lock().is_short() {
@@ -100,8 +103,14 @@ impl Engine {
             let Some(cell) = self.registry.get(id) else { continue };
             let (metadata, alive) = {
                 let state = cell.lock();
-                let locs = state.places.spans().iter().flat_map(|s| s.locs());
-                (state.has_metadata_in(|seq| group.holds(seq)), locs.copied().any(|loc| group.holds_entry(loc)))
+                let holds =
+                    (state.has_metadata_in(|seq| group.holds(seq)), state.has_entry_in(|loc| group.holds_entry(loc)));
+                if holds == (false, false) {
+                    let head = self.head();
+                    let oldest = state.oldest_segment(|loc| loc.lsn(head) / self.geo.segment_bytes);
+                    group.beyond.push((id, oldest.map_or(durable, |oldest| oldest.min(durable))));
+                }
+                holds
             };
             // Of what is in the group there will be less, and never more.
             if metadata {
@@ -330,7 +339,8 @@ impl Engine {
             return;
         }
         self.forget_damaged(&mut s, moving.cell.id, &mut state, seen.index);
-        // Carried with its metadata: the CORE counts as lying in the oldest segment, by this cleaning of it or, should that fail, the next.
+        // Carried with its metadata: the CORE counts as lying in the oldest segment, by this cleaning of it or, should that fail, the next,
+        // which does not leave it out: something of it was found.
         state.core_seq = s.segments.tail();
         if let Some(oldest) = s.segments.live.front_mut() {
             oldest.participants.push(moving.cell.id);

@@ -153,12 +153,14 @@ impl Source {
 
 /// Neighbouring segments cleaned together.
 pub(super) struct Group {
-    /// The replicas that have, or had, something in it.
+    /// The replicas that have, or had, something in it: some of them several times before they are [put in order](Group::order).
     pub participants: Vec<u64>,
     /// How many of them the cleaner has come to.
     pub visited: usize,
     /// Those of them whose metadata is to be carried out of it.
     pub with_metadata: Vec<u64>,
+    /// Those who turned out to have nothing in it, and a segment before which they have nothing either.
+    pub beyond: Vec<(u64, u64)>,
     /// Somebody waits for it, or soon will.
     pub hurried: bool,
     pub segments: Segments,
@@ -205,15 +207,25 @@ impl Group {
             });
             participants.extend_from_slice(&segment.participants);
         }
-        participants.sort_unstable();
-        participants.dedup();
         Self {
             participants,
             visited: 0,
             with_metadata: Vec::new(),
+            beyond: Vec::new(),
             hurried: false,
             segments: Segments { sources, segment_bytes, lsns, wanted: 0, hurt: false },
         }
+    }
+
+    /// Each participant once, in the order of their numbers.
+    pub fn order(&mut self) {
+        self.participants.sort_unstable();
+        self.participants.dedup();
+    }
+
+    /// The number of its last segment.
+    pub fn last(&self) -> u64 {
+        self.segments.sources.last().map_or(0, |s| s.seq)
     }
 
     /// How many segments.

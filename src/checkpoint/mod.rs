@@ -14,7 +14,7 @@ mod settle;
 
 use group::Group;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Oldest};
 use crate::error::{Error, Result};
 use crate::journal::{Class, Sequencer};
 
@@ -47,8 +47,8 @@ impl Engine {
         loop {
             let _tell_after_the_lock = self.events.hold();
             // For one group after the other: who waits for it need not wait for all of them.
-            let _one = self.cleaning.lock();
-            match self.clean_next(&more)? {
+            let mut one = self.cleaning.lock();
+            match self.clean_next(&more, &mut one)? {
                 0 => return Ok(freed),
                 segments => freed += segments,
             }
@@ -57,23 +57,26 @@ impl Engine {
 
     /// Frees the oldest segments that there are of those before segment `end`. The caller holds `cleaning`. `false`: there is none, or
     /// no room to clean it.
-    pub(crate) fn clean_oldest(&self, end: u64) -> Result<bool> {
-        Ok(self.clean_next(&|s| s.segments.tail() < end)? > 0)
+    pub(crate) fn clean_oldest(&self, end: u64, oldest: &mut Oldest) -> Result<bool> {
+        Ok(self.clean_next(&|s| s.segments.tail() < end, oldest)? > 0)
     }
 
     /// Frees the oldest segments, if there is `more` to free. Answers how many; 0 also where there is no room to clean them.
-    fn clean_next(&self, more: &impl Fn(&Sequencer) -> bool) -> Result<u64> {
+    fn clean_next(&self, more: &impl Fn(&Sequencer) -> bool, oldest: &mut Oldest) -> Result<u64> {
         // Whoever stopped the log has waited for the group before, and for none that is begun now.
         if let Some(why) = &self.seq.lock().stopped {
             return Err(why.clone());
         }
-        let Some((group, behind)) = self.next_group(more) else { return Ok(0) };
+        let Some((mut group, behind)) = self.next_group(more) else { return Ok(0) };
         if self.durable() < behind {
             self.sync()?;
         }
         let segments = group.len();
         let _span = tracing::debug_span!(target: "strandlog", "clean", segments, behind).entered();
-        if !self.clean_group(group)? {
+        self.leave_out(&mut group, oldest);
+        let cleaned = self.clean_group(&mut group);
+        oldest.learn(group.beyond);
+        if !cleaned? {
             tracing::warn!(target: "strandlog", "no room to clean the oldest segments");
             return Ok(0);
         }
@@ -100,8 +103,8 @@ impl Engine {
     }
 
     /// Moves everything alive out of the group, makes that durable, and takes the group off the log's tail. `false`: no room.
-    fn clean_group(&self, mut group: Group) -> Result<bool> {
-        if !self.move_entries(&mut group)? || !self.carry_metadata(&group)? {
+    fn clean_group(&self, group: &mut Group) -> Result<bool> {
+        if !self.move_entries(group)? || !self.carry_metadata(group)? {
             return Ok(false);
         }
         // Not only the moves: also what made the rest dead must be durable before it is forgotten.
@@ -117,6 +120,25 @@ impl Engine {
             s.segments.leaving.push_back((front.seq, front.slab));
         }
         Ok(true)
+    }
+
+    /// Leaves out of the group whoever has nothing in it for sure.
+    fn leave_out(&self, group: &mut Group, oldest: &mut Oldest) {
+        oldest.come_to(group.last());
+        let mut all = std::mem::take(&mut group.participants);
+        all.retain(|&id| {
+            let beyond = oldest.is_beyond(id);
+            debug_assert!(!beyond || !self.has_something_in(group, id), "replica {id} is left out of what concerns it");
+            !beyond
+        });
+        group.participants = all;
+    }
+
+    /// Whether an entry of the replica lies in the group, or its newest metadata does.
+    fn has_something_in(&self, group: &Group, id: u64) -> bool {
+        let Some(cell) = self.registry.get(id) else { return false };
+        let state = cell.lock();
+        state.has_metadata_in(|seq| group.holds(seq)) || state.has_entry_in(|loc| group.holds_entry(loc))
     }
 
     /// A write failed that is nobody's frame: like any other, it poisons.
@@ -278,7 +300,7 @@ mod tests {
         let append = |wal: &Wal, index| wal.commit(Batch::new().append(1, &[(index, 1, [9; 50])])).expect("room");
         let group = |wal: &Wal, n| Group::new(wal.engine.seq.lock().segments.live.iter().take(n), &wal.engine.geo);
         let clean = |wal: &Wal, segments: usize| {
-            assert!(wal.engine.clean_group(group(wal, segments)).expect("cleaned"));
+            assert!(wal.engine.clean_group(&mut group(wal, segments)).expect("cleaned"));
             wal.engine.seal(Class::Clean).expect("sealed");
         };
         for fails in [false, true] {
@@ -364,7 +386,7 @@ mod tests {
         fill(&wal, 60);
         wal.close().expect("closed");
         let events = disk.events();
-        let refused = wal.engine.clean_oldest(u64::MAX);
+        let refused = wal.engine.clean_oldest(u64::MAX, &mut Oldest::default());
         assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
         assert_eq!(disk.events(), events);
     }
@@ -379,13 +401,60 @@ mod tests {
         let engine = &wal.engine;
         let oldest = engine.seq.lock().segments.live.front().expect("a segment").slab;
         let free = || engine.seq.lock().segments.free.contains(&oldest);
-        let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        let mut group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
         assert!(
-            engine.clean_group(group).expect("cleaned") && !free(),
+            engine.clean_group(&mut group).expect("cleaned") && !free(),
             "the newest durable frame names it as the tail"
         );
         let before = engine.durable();
         engine.seal(Class::Clean).expect("sealed");
         assert!(engine.durable() > before && free());
+    }
+
+    /// Entries, keys, a CORE and descriptors: each is where it was thought to be, and found when the cleaner comes there.
+    #[test]
+    fn what_is_remembered_is_no_later_than_anything_the_replica_has() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(crate::Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(16 << 20))).expect("formatted");
+        let (mut learned, mut left_out) = (0, 0);
+        for round in 1..=3000_u64 {
+            let mut batch = Batch::new();
+            for replica in 1..=4 {
+                batch.append(replica, &[(round, 1, vec![replica as u8; 500])]).truncate_prefix(replica, round);
+            }
+            match round % 97 {
+                // It keeps one entry for a while, beside a key.
+                7 => drop(batch.append(5, &[(round / 97 + 1, 1, [5; 900])]).put(6, b"k", &round.to_le_bytes())),
+                60 => drop(batch.truncate_prefix(5, round / 97 + 2)),
+                // It is gone for a while, and another is there under its number.
+                20 => drop(batch.remove(7)),
+                90 => drop(batch.append(7, &[(1, 1, [7; 900])])),
+                _ => {}
+            }
+            wal.commit(&mut batch).expect("room");
+            let engine = &wal.engine;
+            while engine.seq.lock().segments.live.len() > 8 {
+                let mut known = engine.cleaning.lock();
+                let mut group = Group::new(engine.seq.lock().segments.live.iter().take(2), &engine.geo);
+                let all = group.participants.len();
+                engine.leave_out(&mut group, &mut known);
+                left_out += all - group.participants.len();
+                assert!(engine.clean_group(&mut group).expect("cleaned"));
+                known.learn(std::mem::take(&mut group.beyond));
+                engine.seal(Class::Clean).expect("sealed");
+                for (id, segment) in known.all() {
+                    let cell = engine.registry.get(id).expect("there");
+                    let (state, head) = (cell.lock(), engine.head());
+                    let found = state.oldest_segment(|loc| loc.lsn(head) >> 16).unwrap_or(u64::MAX);
+                    assert!(segment <= found, "replica {id} in round {round}: {found}, remembered as {segment}");
+                    learned += 1;
+                }
+            }
+        }
+        assert!(learned > 20 && left_out > 10, "{learned} learned, {left_out} left out");
+        for replica in 1..=4 {
+            assert_eq!(wal.replica(replica).entry(3000).expect("kept").data, vec![replica as u8; 500]);
+        }
+        assert_eq!(wal.replica(6).get(b"k").expect("readable").as_deref(), Some(&2917_u64.to_le_bytes()[..]));
     }
 }

@@ -10,6 +10,7 @@ mod hands;
 #[cfg(all(test, loom))]
 mod hands_loom;
 mod idle;
+mod oldest;
 #[cfg(all(test, not(loom)))]
 mod pin_tests;
 mod plan;
@@ -27,6 +28,7 @@ use std::sync::atomic::AtomicU64 as StdAtomicU64;
 pub(crate) use admit::demand;
 pub(crate) use commit::parts;
 pub(crate) use hands::HANDS;
+pub(crate) use oldest::Oldest;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, without_waiting};
 
@@ -116,8 +118,8 @@ pub(crate) struct Engine {
     pub cleaner: Mutex<CleanerState>,
     /// The cleaner thread waits here, under `cleaner`.
     pub clean: Condvar,
-    /// One cleaning at a time.
-    pub cleaning: Mutex<()>,
+    /// One cleaning at a time; and what it remembers.
+    pub cleaning: Mutex<Oldest>,
     /// Who writes a frame while its leader writes what is placed beside it.
     pub hands: Hands,
     /// Held while the superblock is written: nothing that must not wait for the disk may ask for it.
@@ -179,7 +181,7 @@ impl Engine {
             completion: Mutex::new(Completion::default()),
             cleaner: Mutex::new(CleanerState::default()),
             clean: Condvar::new(),
-            cleaning: Mutex::new(()),
+            cleaning: Mutex::new(Oldest::default()),
             hands: Hands::default(),
             durable: AtomicU64::new(parts.durable),
             head: AtomicU64::new(seq.lsn_bound()),

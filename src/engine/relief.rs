@@ -72,14 +72,14 @@ impl Engine {
         loop {
             let _tell_after_the_lock = self.events.hold();
             // Whoever waited for the lock finds what was done meanwhile.
-            let _one = self.cleaning.lock();
+            let mut one = self.cleaning.lock();
             if self.has(lack) {
                 return Ok(true);
             }
             if !lack.is_metadata() && self.shrink_journal()? {
                 continue;
             }
-            if !self.clean_oldest(end)? {
+            if !self.clean_oldest(end, &mut one)? {
                 return Ok(false);
             }
             self.release_space()?;

@@ -1,6 +1,7 @@
 //! The state of one replica.
 
 use super::keys::Keys;
+use super::loc::Loc;
 use super::places::Places;
 use super::terms::Terms;
 use crate::error::{Damage, Lost};
@@ -141,6 +142,19 @@ impl ReplicaState {
             && (holds(self.core_seq)
                 || self.keys.iter().any(|e| holds(e.seq))
                 || self.places.chain().iter().any(|p| holds(p.meta_seq)))
+    }
+
+    /// Whether an entry that lies in the journal does so there.
+    pub fn has_entry_in(&self, holds: impl Fn(Loc) -> bool) -> bool {
+        self.places.spans().iter().flat_map(|s| s.locs()).any(|&loc| holds(loc))
+    }
+
+    /// The oldest segment in which one of its entries lies, or the newest record of its CORE, of a key or of a piece.
+    pub fn oldest_segment(&self, segment_of: impl Fn(Loc) -> u64) -> Option<u64> {
+        let entries = self.places.spans().iter().flat_map(|s| s.locs()).map(|&loc| segment_of(loc));
+        let metadata = [self.core_seq].into_iter().chain(self.keys.iter().map(|e| e.seq));
+        let metadata = metadata.chain(self.places.chain().iter().map(|p| p.meta_seq));
+        entries.chain(metadata.filter(|_| self.exists)).min()
     }
 
     /// What its core, keys and descriptors take in the journal when they are carried.

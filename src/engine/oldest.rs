@@ -1,0 +1,69 @@
+//! What the cleaner remembers of replicas: where the oldest of each lies, so that it need not look again before it comes there.
+//!
+//! A replica that is truncated soon has nothing in most of the segments that list it, and each look at it fetches memory that has left the
+//! cache. **Nothing of a replica ever grows older**: what lies in the journal stays where it is, or goes, or is moved to the head. One
+//! exception, damage that a cleaning finds, concerns only whom that cleaning looked at and found something of; they are not remembered.
+
+use rustc_hash::FxHashMap;
+
+/// So many replicas are remembered, in two megabytes.
+const MOST: usize = 1 << 16;
+
+/// For replicas: a segment before which they have nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Oldest(FxHashMap<u64, u64>);
+
+impl Oldest {
+    /// The segments up to `last` are cleaned: only who has nothing in them is still remembered.
+    pub fn come_to(&mut self, last: u64) {
+        self.0.retain(|_, oldest| *oldest > last);
+    }
+
+    /// Whether the replica has nothing in the segments that it [came to](Oldest::come_to).
+    pub fn is_beyond(&self, replica: u64) -> bool {
+        self.0.contains_key(&replica)
+    }
+
+    /// Learns of replicas and their segments what a cleaning saw.
+    pub fn learn(&mut self, seen: impl IntoIterator<Item = (u64, u64)>) {
+        let room = MOST.saturating_sub(self.0.len());
+        self.0.extend(seen.into_iter().take(room));
+    }
+
+    /// Those who are remembered, and their segments.
+    #[cfg(test)]
+    pub fn all(&self) -> Vec<(u64, u64)> {
+        self.0.iter().map(|(&replica, &segment)| (replica, segment)).collect()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_beyond_until_the_cleaner_comes_to_what_it_has() {
+        let mut oldest = Oldest::default();
+        let beyond = |oldest: &Oldest| (1..=4).filter(|&id| oldest.is_beyond(id)).collect::<Vec<_>>();
+        oldest.come_to(3);
+        assert_eq!(beyond(&oldest), [0; 0], "nothing is known");
+        oldest.learn([(1, 9), (2, 5), (3, 6)]);
+        oldest.come_to(5);
+        assert_eq!(beyond(&oldest), [1, 3]);
+        oldest.come_to(6);
+        assert_eq!(beyond(&oldest), [1]);
+        // Fewer of them, this time.
+        oldest.come_to(4);
+        assert_eq!(beyond(&oldest), [1], "what was forgotten is not believed again");
+        oldest.come_to(9);
+        assert_eq!(beyond(&oldest), [0; 0]);
+    }
+
+    #[test]
+    fn so_many_are_remembered_and_no_more() {
+        let mut oldest = Oldest::default();
+        oldest.learn((0..MOST as u64 - 1).map(|id| (id, 7)));
+        oldest.learn([(u64::MAX, 7), (u64::MAX - 1, 7)]);
+        assert_eq!(oldest.all().len(), MOST);
+    }
+}
