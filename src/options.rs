@@ -180,8 +180,9 @@ impl Options {
         self
     }
     /// The most bytes that the journal may grow to, and so what an opening has to read. Default an eighth of the
-    /// capacity, 512 MiB at least and 4 GiB at most, but never more than half. Of the default, only 256 MiB are used as long as the cleaner
-    /// finds little that lives on, 512 MiB where small replicas' entries would be moved before they die, and more for want of room alone.
+    /// capacity, 512 MiB at least and 4 GiB at most, but never more than half. It owns a sixteenth of the capacity from the
+    /// beginning. To move less it grows to 256 MiB, or to 512 MiB where small replicas' entries would be moved before they die; further for want of
+    /// room alone.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Self {
         self.journal_cap = Some(bytes);
@@ -347,7 +348,8 @@ pub(crate) fn has_default_cap(sb: &Superblock) -> bool {
 /// of the default.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cycle {
-    least: u32,
+    /// Whatever it carries.
+    pub least: u32,
     most: u32,
     segment: u64,
 }

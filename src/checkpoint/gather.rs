@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::group::{Group, Pace, Segments, Stored};
-use crate::engine::{Engine, demand};
+use crate::engine::{Engine, Oldest, demand};
 use crate::error::{Error, Result};
 use crate::format::piece::PieceDesc;
 use crate::format::{BLOCK_BYTES, EntryId, crc};
@@ -105,9 +105,8 @@ impl Engine {
                 let state = cell.lock();
                 let holds =
                     (state.has_metadata_in(|seq| group.holds(seq)), state.has_entry_in(|loc| group.holds_entry(loc)));
-                if holds == (false, false) {
-                    let head = self.head();
-                    let oldest = state.oldest_segment(|loc| loc.lsn(head) / self.geo.segment_bytes);
+                if holds == (false, false) && group.beyond.len() < Oldest::MOST {
+                    let oldest = state.oldest_segment(self.head(), self.geo.segment_bytes);
                     group.beyond.push((id, oldest.map_or(durable, |oldest| oldest.min(durable))));
                 }
                 holds

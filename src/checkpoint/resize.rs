@@ -11,6 +11,10 @@ fn growth(slabs: u32) -> u32 {
     (slabs / 16).max(1)
 }
 
+/// So many eighths of all chunks stay with the chains when the journal grows to move less; twice as many when it grows to move less of what
+/// it carries, and that it gives back when there are no longer so many.
+const KEPT_EIGHTHS: u64 = 1;
+
 impl Engine {
     /// Lets the journal grow where it had better: for what it carries, and while segments are short and most of what the chains have left
     /// is not needed. The caller holds `cleaning`.
@@ -22,15 +26,38 @@ impl Engine {
                 (low, s.accounts.wants_to_grow(), self.geo.cycle.slabs(s.accounts.carried()))
             };
             let slabs = { self.superblock.lock().journal_slabs.len() as u32 };
+            let left = if slabs < self.geo.cycle.least { KEPT_EIGHTHS } else { 2 * KEPT_EIGHTHS };
             let grown = match (carries, low && slabs < wish) {
                 (true, _) => self.take_slabs(growth(slabs), 0)?,
-                (_, true) => self.take_slabs(1, u64::from(self.geo.chunks / 8))?,
+                (_, true) => self.take_slabs(1, self.eighths(left))?,
                 _ => false,
             };
             if !grown {
                 return Ok(());
             }
         }
+    }
+
+    /// Gives back what the journal took to move less, when chunks are no longer plentiful. The caller holds `cleaning`.
+    pub(super) fn give_back(&self) -> Result<()> {
+        while self.superblock.lock().journal_slabs.len() as u32 > self.geo.cycle.least
+            && self.unreserved() < self.eighths(KEPT_EIGHTHS)
+        {
+            if !self.shrink_journal()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn eighths(&self, n: u64) -> u64 {
+        u64::from(self.geo.chunks) * n / 8
+    }
+
+    /// Free chunks that nobody has reserved.
+    fn unreserved(&self) -> u64 {
+        let held = { self.seq.lock().accounts.reserved() + self.value_reserve };
+        self.pool.lock().free().saturating_sub(held)
     }
 
     /// Lets the journal grow for what it carries, if there is a slab to be had and the budget is still the one that was too small.
@@ -236,6 +263,43 @@ mod tests {
         let wish = 5 * carried - floor;
         assert!((10..=38).contains(&wish) && 3 * carried < floor, "between the bounds, and no want of room: {carried}");
         assert!(more.abs_diff(wish) <= 5, "{more} segments more for {carried} carried: {wish} were meant");
+    }
+
+    #[test]
+    fn what_the_journal_took_to_move_less_it_gives_back_before_chunks_are_short() {
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).placement(crate::Placement::Chain);
+        let options = options.background(false);
+        let mut wal = options.open_disk(Arc::new(SimDisk::new(16 << 20))).expect("formatted");
+        let least = wal.stats().journal_segments as u32 + 2;
+        Arc::get_mut(&mut wal.engine).expect("nobody else's").geo.cycle =
+            crate::options::Cycle::between(least, least + 40, 64 << 10);
+        let engine = &wal.engine;
+        assert!(engine.take_slabs(12, 0).expect("written"));
+        let slabs = || wal.stats().journal_segments as u32;
+        let (eighth, mut seen) = (engine.eighths(1), vec![slabs()]);
+        for index in 1.. {
+            wal.checkpoint().expect("cleaned");
+            engine.give_back().expect("written");
+            if slabs() != *seen.last().expect("one") {
+                seen.push(slabs());
+                assert!(engine.unreserved() >= eighth, "{} of {eighth}: {seen:?}", engine.unreserved());
+            }
+            if slabs() == least {
+                break;
+            }
+            assert!(engine.unreserved() > eighth / 2, "given back by now: {seen:?}");
+            wal.commit(crate::Batch::new().append(1, &[(index, 1, vec![1; 32 << 10])])).expect("room");
+        }
+        assert!(seen.len() > 5, "a slab or two at a time: {seen:?}");
+        for index in wal.replica(1).last_index() + 1.. {
+            if engine.unreserved() < eighth / 2 {
+                break;
+            }
+            wal.commit(crate::Batch::new().append(1, &[(index, 1, vec![1; 32 << 10])])).expect("room");
+        }
+        wal.checkpoint().expect("cleaned");
+        engine.give_back().expect("written");
+        assert_eq!(slabs(), least, "the rest only when an append would be refused");
     }
 
     /// Who cycles leaves more to the chains than who carries: the one's refusal says nothing of the other's.

@@ -6,14 +6,14 @@
 
 use rustc_hash::FxHashMap;
 
-/// So many replicas are remembered, in two megabytes.
-const MOST: usize = 1 << 16;
-
 /// For replicas: a segment before which they have nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Oldest(FxHashMap<u64, u64>);
 
 impl Oldest {
+    /// So many replicas are remembered, in two megabytes.
+    pub const MOST: usize = 1 << 16;
+
     /// The segments up to `last` are cleaned: only who has nothing in them is still remembered.
     pub fn come_to(&mut self, last: u64) {
         self.0.retain(|_, oldest| *oldest > last);
@@ -26,7 +26,7 @@ impl Oldest {
 
     /// Learns of replicas and their segments what a cleaning saw.
     pub fn learn(&mut self, seen: impl IntoIterator<Item = (u64, u64)>) {
-        let room = MOST.saturating_sub(self.0.len());
+        let room = Self::MOST.saturating_sub(self.0.len());
         self.0.extend(seen.into_iter().take(room));
     }
 
@@ -62,8 +62,8 @@ mod tests {
     #[test]
     fn so_many_are_remembered_and_no_more() {
         let mut oldest = Oldest::default();
-        oldest.learn((0..MOST as u64 - 1).map(|id| (id, 7)));
+        oldest.learn((0..Oldest::MOST as u64 - 1).map(|id| (id, 7)));
         oldest.learn([(u64::MAX, 7), (u64::MAX - 1, 7)]);
-        assert_eq!(oldest.all().len(), MOST);
+        assert_eq!(oldest.all().len(), Oldest::MOST);
     }
 }

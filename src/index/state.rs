@@ -150,8 +150,9 @@ impl ReplicaState {
     }
 
     /// The oldest segment in which one of its entries lies, or the newest record of its CORE, of a key or of a piece.
-    pub fn oldest_segment(&self, segment_of: impl Fn(Loc) -> u64) -> Option<u64> {
-        let entries = self.places.spans().iter().flat_map(|s| s.locs()).map(|&loc| segment_of(loc));
+    pub fn oldest_segment(&self, head: u64, segment_bytes: u64) -> Option<u64> {
+        let entries = self.places.spans().iter().flat_map(|s| s.locs()).map(|loc| loc.lsn(head)).min();
+        let entries = entries.map(|lsn| lsn / segment_bytes).into_iter();
         let metadata = [self.core_seq].into_iter().chain(self.keys.iter().map(|e| e.seq));
         let metadata = metadata.chain(self.places.chain().iter().map(|p| p.meta_seq));
         entries.chain(metadata.filter(|_| self.exists)).min()
