@@ -11,9 +11,12 @@ fn growth(slabs: u32) -> u32 {
     (slabs / 16).max(1)
 }
 
-/// So many eighths of all chunks stay with the chains when the journal grows to move less; twice as many when it grows to move less of what
-/// it carries, and that it gives back when there are no longer so many.
+/// So many eighths of all chunks stay with the chains when the journal grows to move less.
 const KEPT_EIGHTHS: u64 = 1;
+/// And so many when it grows for that beyond what it may have whatever it carries. These slabs it gives back when fewer than
+/// [`KEPT_EIGHTHS`] are left.
+const PLENTY_EIGHTHS: u64 = 2;
+const _: () = assert!(PLENTY_EIGHTHS > KEPT_EIGHTHS, "what was just taken would be given back");
 
 impl Engine {
     /// Lets the journal grow where it had better: for what it carries, and while segments are short and most of what the chains have left
@@ -26,7 +29,7 @@ impl Engine {
                 (low, s.accounts.wants_to_grow(), self.geo.cycle.slabs(s.accounts.carried()))
             };
             let slabs = { self.superblock.lock().journal_slabs.len() as u32 };
-            let left = if slabs < self.geo.cycle.least { KEPT_EIGHTHS } else { 2 * KEPT_EIGHTHS };
+            let left = if slabs < self.geo.cycle.least { KEPT_EIGHTHS } else { PLENTY_EIGHTHS };
             let grown = match (carries, low && slabs < wish) {
                 (true, _) => self.take_slabs(growth(slabs), 0)?,
                 (_, true) => self.take_slabs(1, self.eighths(left))?,
