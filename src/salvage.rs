@@ -217,7 +217,7 @@ impl Engine {
             }
             state.clip_damage();
         }
-        self.record_damage(&[id])
+        self.record_damage([&*cell].into_iter())
     }
 }
 

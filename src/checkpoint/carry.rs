@@ -7,15 +7,13 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::EntryId;
 use crate::format::frame::ENTRY_CRC_BYTES;
-use crate::format::record::{self, MAX_DAMAGE_RANGES, RunKind};
+use crate::format::record::{self, RunKind};
 use crate::index::{Loc, ReplicaState, Value};
 use crate::journal::{Class, Sequencer};
 use crate::space::step;
 
 /// A record of one entry, at its longest, without payload.
 const RECORD_BYTES: u64 = 64;
-/// A CORE at its longest.
-const CORE_BYTES: u64 = 64 + 20 * MAX_DAMAGE_RANGES as u64;
 
 /// What an entry takes beside its record.
 fn bytes_of(payload: &Payload<'_>) -> u64 {
@@ -116,7 +114,7 @@ impl Engine {
                 continue;
             }
             if group.holds(state.core_seq) {
-                if !room(&mut s, CORE_BYTES) {
+                if !room(&mut s, record::MOST_CORE_BYTES) {
                     return Ok(false);
                 }
                 let core = state.core();

@@ -211,22 +211,24 @@ impl Engine {
         s.replicas = s.replicas.saturating_sub(1);
     }
 
-    /// Recovery found damage that no record tells of: it is written down before the segment that shows it can be freed.
-    pub(crate) fn record_damage(&self, hurt: &[u64]) -> Result<()> {
-        for &id in hurt {
-            let Some(cell) = self.registry.get(id) else { continue };
+    /// Writes down, durably, damage that no record tells of yet: what is appended anew over it is sound at the next opening, too. On a full
+    /// log that must wait until the cleaner carries the CORE: **never from its reserve**, which an opening could use up.
+    pub(crate) fn record_damage<'a>(&self, hurt: impl Iterator<Item = &'a Cell>) -> Result<()> {
+        let mut some = false;
+        for cell in hurt {
             let mut s = self.seq.lock();
-            if !s.make_room(0, 1024, Class::Clean, &self.segment_map) {
+            if !s.make_room(0, record::MOST_CORE_BYTES, Class::Keep, &self.segment_map) {
                 break;
             }
             let mut state = cell.lock();
             let core = state.core();
-            self.write_core(&mut s, id, &mut state, &core);
+            self.write_core(&mut s, cell.id, &mut state, &core);
             s.open.batches += 1;
             drop(state);
             self.submitted(&mut s, true, None, false);
+            some = true;
         }
-        if hurt.is_empty() { Ok(()) } else { self.sync().map(|_| ()) }
+        if some { self.sync().map(|_| ()) } else { Ok(()) }
     }
 
     /// Begins a life, if the replica has none: a fresh CORE, whose sequence begins at a number of this life alone.

@@ -8,12 +8,11 @@ use crate::error::{Error, Result};
 use crate::format::crc;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::PieceDesc;
+use crate::format::record::KIND_AND_SEQ;
 use crate::format::varint;
 use crate::index::{INLINE_VALUE_BYTES, MAX_INLINE_ENTRY};
 use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
 
-/// Kind and sequence: what every record begins with, its replica apart.
-const KIND_AND_SEQ: u64 = 3;
 /// A record's parts at their longest: kind, sequence, replica, first, term, count.
 const RECORD_HEAD: u64 = KIND_AND_SEQ + 4 * varint::MAX_BYTES as u64;
 /// A CORE that creates: incarnation, three integers, flags, no damage.

@@ -14,6 +14,10 @@ use super::{Reader, varint};
 const HAS_CODEC: u8 = 0x80;
 /// The most damage ranges that a CORE record carries; more are merged.
 pub const MAX_DAMAGE_RANGES: usize = 16;
+/// Kind and sequence: what every record begins with, its replica apart.
+pub const KIND_AND_SEQ: u64 = 3;
+/// A CORE at its longest: its head, incarnation, flags, how many ranges (one byte tells), and the integers.
+pub const MOST_CORE_BYTES: u64 = KIND_AND_SEQ + 8 + 2 + (4 + 2 * MAX_DAMAGE_RANGES as u64) * varint::MAX_BYTES as u64;
 
 /// Where a replica stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -527,6 +531,12 @@ mod tests {
         };
         assert!(core(1, 0, 0) && core(5, 4, 0) && core(5, 5, MAX_DAMAGE_RANGES) && core(u64::MAX, u64::MAX, 1));
         assert!(!core(0, 0, 0) && !core(5, 3, 0) && !core(5, 5, MAX_DAMAGE_RANGES + 1));
+        let damaged = vec![(u64::MAX, u64::MAX); MAX_DAMAGE_RANGES];
+        let (first, prev_term, last) = (u64::MAX, u64::MAX, u64::MAX);
+        let longest = Core { incarnation: u64::MAX, first, prev_term, last, fresh: true, state_suspect: true, damaged };
+        let mut t = Vec::new();
+        encode_core(&mut t, u64::MAX, u16::MAX, &longest);
+        assert_eq!(t.len() as u64, MOST_CORE_BYTES);
         for (suspect, fresh) in [(false, false), (true, false), (false, true), (true, true)] {
             let mut t = Vec::new();
             let core = Core {

@@ -136,6 +136,12 @@ impl ReplicaState {
         entries.chain(state).collect()
     }
 
+    /// Whether what is known to be lost is all that a loss can have touched which left entries up to `upto` in doubt, and its state.
+    pub fn tells_of(&self, upto: u64) -> bool {
+        let (first, upto) = (self.first, upto.min(self.last));
+        self.state_suspect && (upto < first || self.damage_at(first).is_some_and(|(_, end)| upto <= end))
+    }
+
     /// Whether the newest record of its CORE, of a key or of a piece lies in one of these segments.
     pub fn has_metadata_in(&self, holds: impl Fn(u64) -> bool) -> bool {
         self.exists

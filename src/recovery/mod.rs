@@ -164,12 +164,14 @@ pub(crate) fn recover(
         }
         None => from_journal(&*disk, &geo, &superblock, run.recovery, &counters, progress)?,
     };
-    let Standing { registry, cells, segments, .. } = standing;
+    let Standing { registry, cells, mut segments, .. } = standing;
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
     let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
     account::charge(&mut accounts, &cells);
     let (replicas, damage) = (cells.len() as u64, cells.iter().flat_map(|cell| cell.lock().damage(cell.id)).collect());
     drop(cells);
+    let hurt: Vec<Arc<Cell>> = standing.hurt.into_iter().filter_map(|id| registry.get(id)).collect();
+    carry_with_the_oldest(&mut segments, &hurt);
     let resume = Resume {
         prev: standing.prev,
         prev_participants: standing.prev_participants,
@@ -180,7 +182,6 @@ pub(crate) fn recover(
         accounts,
         replicas,
     };
-    let hurt: Vec<u64> = standing.hurt.into_iter().filter(|&id| registry.get(id).is_some()).collect();
     if !read_only && superblock.snapshot.is_some() {
         // **Before anything else is written**: a frame, or a piece in its chunks. It would be believed once more.
         superblock.snapshot = None;
@@ -202,7 +203,7 @@ pub(crate) fn recover(
         read_only,
     });
     if !read_only {
-        engine.record_damage(&hurt)?;
+        engine.record_damage(hurt.iter().map(|cell| &**cell))?;
     }
     engine.counters.recovery_micros.set(started.elapsed().as_micros() as u64);
     Ok(Recovered { engine, replicas, damage })
@@ -219,7 +220,7 @@ struct Standing {
     registry: Registry,
     /// All that are in it.
     cells: Vec<Arc<Cell>>,
-    /// Replicas whose damage no CORE tells of yet, or whose keyed state may miss an update, whoever tells of it. Some may be gone.
+    /// Replicas whose damage no CORE tells of yet. Some may be gone.
     hurt: HashSet<u64>,
     pool: Pool,
     segments: Segments,
@@ -290,7 +291,6 @@ fn from_journal(
     let pins = Arc::new(Pins::new(1));
     let cells = replayed.cells;
     let mut hurt = replayed.newly_hurt;
-    hurt.extend(replayed.suspect);
     hurt.extend(account::claim_chunks(disk, geo, &mut pool, &cells, &pins));
     account::hold_unsettled(geo, &mut pool, &cells, replayed.unsettled, walk.end);
     if mode == RecoveryMode::Strict
@@ -322,12 +322,12 @@ fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snaps
         tracing::warn!("the snapshot of the last close gives one chunk to two: it is not used");
         return None;
     }
-    let hurt = loaded.cells.iter().filter(|cell| cell.lock().state_suspect).map(|cell| cell.id).collect();
     let (segments, map) = segments(superblock, loaded.segments, loaded.next_seq);
     Some(Standing {
         registry: loaded.registry,
         cells: loaded.cells,
-        hurt,
+        // Whoever was, a CORE tells of, or will before the segment that shows it is freed.
+        hurt: HashSet::new(),
         pool,
         segments,
         map,
@@ -359,6 +359,16 @@ fn segments(superblock: &Superblock, live: VecDeque<LiveSegment>, next_seq: u64)
     live.iter().for_each(|segment| map.push(segment.seq, segment.slab));
     let free = superblock.journal_slabs.iter().copied().filter(|&slab| live.iter().all(|l| l.slab != slab)).collect();
     (Segments { live, free, next_seq, ..Segments::default() }, map)
+}
+
+/// Has the CORE of these carried before the oldest segment is freed, and so before any that shows what they lost: also if there is no room to
+/// write it at once.
+fn carry_with_the_oldest(segments: &mut Segments, hurt: &[Arc<Cell>]) {
+    let Some(oldest) = segments.live.front_mut() else { return };
+    for cell in hurt {
+        cell.lock().core_seq = oldest.seq;
+        oldest.participants.push(cell.id);
+    }
 }
 
 /// Where to go on in the newest segment when a fresh one cannot be spared: repeated crashes must not eat the reserve.

@@ -23,6 +23,10 @@ fn open(disk: &SimDisk, options: Options) -> Result<Wal> {
     options.open_disk(Arc::new(disk.clone()))
 }
 
+fn open_arc(disk: &Arc<SimDisk>) -> Wal {
+    options().open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("opened")
+}
+
 /// Six replicas, each in a frame of its own, and a frame of nobody behind them; never closed.
 fn log() -> SimDisk {
     let disk = Arc::new(SimDisk::new(2 << 20));
@@ -134,7 +138,7 @@ fn where_nobody_can_say_who_was_hurt_only_a_salvage_goes_on() {
 }
 
 #[test]
-fn whoever_is_newly_hurt_is_written_at_once_also_where_nothing_is_in_doubt() {
+fn of_a_loss_that_a_new_life_made_meaningless_nothing_is_written() {
     let disk = Arc::new(SimDisk::new(2 << 20));
     let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
     for index in 1..=2 {
@@ -147,8 +151,98 @@ fn whoever_is_newly_hurt_is_written_at_once_also_where_nothing_is_in_doubt() {
     rot(&disk, 1);
     let whole = open(&disk, options()).expect("opened");
     assert_eq!((whole.damage(), whole.stats().lost_frames), (vec![], 1));
+    assert_eq!(writes(&disk, options()), 0);
+}
+
+#[test]
+fn whoever_is_newly_hurt_is_written_at_once_but_not_by_who_may_only_read() {
+    let disk = log_that_lost_one();
     assert_eq!(writes(&disk, options()), 1);
     assert_eq!(writes(&disk, options().read_only(true)), 0);
+}
+
+/// Loses a frame of replica 1, which holds three entries.
+fn log_that_lost_one() -> SimDisk {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+    for index in 1..=3 {
+        wal.commit(Batch::new().append(1, &[(index, 1, [7; 100])])).expect("committed");
+        wal.commit(Batch::new().append(2, &[(index, 1, [7; 100])])).expect("committed");
+    }
+    let disk = disk.restart();
+    rot(&disk, 2);
+    disk
+}
+
+#[test]
+fn what_is_written_of_a_loss_is_not_written_again() {
+    let disk = Arc::new(log_that_lost_one());
+    let damage = {
+        let wal = open_arc(&disk);
+        wal.damage()
+    };
+    assert!(!damage.is_empty());
+    for opening in 0..5 {
+        let disk = disk.restart();
+        assert_eq!(writes(&disk, options()), 0, "{opening}");
+        assert_eq!(open(&disk, options()).expect("opened").damage(), damage);
+    }
+}
+
+/// Where there is no room to write it, the cleaner does, before what shows the loss is gone; what it needs for that is left alone.
+#[test]
+fn a_loss_that_a_full_log_shows_is_written_by_the_cleaner() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = open_arc(&disk);
+    for index in 1..=3 {
+        wal.commit(Batch::new().append(1, &[(index, 1, [7; 100])])).expect("committed");
+    }
+    let tail = |wal: &Wal| wal.engine.seq.lock().segments.tail();
+    let filling = vec![7; 1000];
+    let fill = |bytes: usize| {
+        let mut batch = Batch::new();
+        batch.put(2, b"key", &filling[..bytes]);
+        batch
+    };
+    while wal.engine.seq.lock().segments.free.len() > RESERVED_SEGMENTS {
+        wal.try_submit(&mut fill(1000)).expect("room");
+    }
+    // One that does not tell of what is yet to be lost, far behind it: it is not carried together with that.
+    let cell = wal.engine.registry.get(1).expect("there");
+    wal.engine.record_damage([&*cell].into_iter()).expect("written");
+    for value in [1000, 1] {
+        while wal.try_submit(&mut fill(value)).is_ok() {
+            wal.sync().expect("durable");
+        }
+    }
+    let disk = Arc::new(disk.restart());
+    rot(&disk, 1);
+    assert_eq!(writes(&disk, options()), 0);
+    let disk = Arc::new(disk.restart());
+    let wal = open_arc(&disk);
+    let (damage, before) = (wal.damage(), tail(&wal));
+    assert!(damage.iter().all(|d| d.replica == 1) && damage.len() == 2, "{damage:?}");
+    // One segment: that of the lost frame, and not that of the CORE.
+    assert!(wal.engine.clean_oldest(u64::MAX, &mut wal.engine.cleaning.lock()).expect("cleaned"));
+    assert_eq!(tail(&wal), before + 1);
+    let wal = open(&disk.restart(), options()).expect("opened");
+    assert_eq!((wal.stats().lost_frames, wal.damage()), (0, damage));
+}
+
+#[test]
+fn entries_that_were_appended_anew_over_a_loss_are_no_damage_at_the_next_opening() {
+    let disk = Arc::new(log_that_lost_one());
+    let wal = open_arc(&disk);
+    wal.commit(Batch::new().append(1, &[(1, 2, b"healed"), (2, 2, b"healed"), (3, 2, b"healed")])).expect("healed");
+    let left = wal.damage();
+    assert_eq!(
+        left,
+        [Damage { replica: 1, lost: crate::Lost::State }],
+        "the frame may have held an update of its state"
+    );
+    let wal = open(&disk.restart(), options()).expect("opened");
+    assert_eq!(wal.damage(), left);
+    assert_eq!(wal.replica(1).entries(1..4, usize::MAX).expect("readable").len(), 3);
 }
 
 #[test]

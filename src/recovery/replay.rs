@@ -29,8 +29,6 @@ pub(super) struct Replayed {
     pub last_participants: Vec<u64>,
     /// Replicas whose damage no CORE tells of yet.
     pub newly_hurt: HashSet<u64>,
-    /// Replicas whose keyed state may miss an update, whoever tells of it.
-    pub suspect: Vec<u64>,
     /// Frames are lost of which nobody can say who was in them: a replica known only there is gone without a trace.
     pub unnamed: bool,
     /// Pieces that a frame above the watermark brings: linked or not, their bytes must stay until a later frame is durable.
@@ -48,7 +46,6 @@ struct Replay<'a> {
     locs: Vec<Loc>,
     participants: Vec<(u64, Vec<u64>)>,
     last_participants: Vec<u64>,
-    hurt: HashSet<u64>,
     unnamed: bool,
     unsettled: Vec<(u64, Extents)>,
     /// Holes of unknown content so far.
@@ -131,7 +128,6 @@ impl Replayed {
         }
         self.last_participants.extend(other.last_participants);
         self.newly_hurt.extend(other.newly_hurt);
-        self.suspect.extend(other.suspect);
     }
 }
 
@@ -145,7 +141,6 @@ fn replay_part(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode,
         locs: Vec::new(),
         participants: Vec::new(),
         last_participants: Vec::new(),
-        hurt: HashSet::new(),
         unnamed: walk.lost_at_end,
         unsettled: Vec::new(),
         holes: 0,
@@ -240,7 +235,6 @@ impl Replay<'_> {
         let missing = if r.seen { r.state.seq != record.seq } else { self.holes > 0 };
         if missing && !fresh {
             r.suspect();
-            self.hurt.insert(id);
         }
         r.seen = true;
         r.state.seq = record.seq.wrapping_add(1);
@@ -279,7 +273,6 @@ impl Replay<'_> {
                     // Removed before, it can only have begun anew in there.
                     r.based &= r.state.exists;
                     self.marks.keep(id, before, &r);
-                    self.hurt.insert(id);
                 }
                 if more {
                     self.hole();
@@ -296,21 +289,18 @@ impl Replay<'_> {
     }
 
     fn finish(mut self) -> Replayed {
-        let (mut gone, mut suspect) = (Vec::new(), Vec::new());
+        let (mut gone, mut hurt) = (Vec::new(), HashSet::new());
         for cell in &self.cells {
             let mut r = self.marks.look(cell, false);
             if self.holes > 0 && !self.marks.cleared.contains(&cell.id) {
                 // Behind a hole of unknown content it never spoke again: it cannot be cleared.
                 r.suspect();
-                self.hurt.insert(cell.id);
             }
             if r.finish(self.geo) {
-                self.hurt.insert(cell.id);
+                hurt.insert(cell.id);
             }
             if !r.state.exists {
                 gone.push(cell.id);
-            } else if r.state.state_suspect {
-                suspect.push(cell.id);
             }
         }
         if !gone.is_empty() {
@@ -327,8 +317,7 @@ impl Replay<'_> {
             cells: self.cells,
             participants,
             last_participants: self.last_participants,
-            newly_hurt: self.hurt,
-            suspect,
+            newly_hurt: hurt,
             unnamed: self.unnamed,
             unsettled: self.unsettled,
         }

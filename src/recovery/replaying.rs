@@ -181,6 +181,10 @@ impl Replaying<'_> {
         state.damaged = core.damaged.into();
         state.core_seq = segment;
         self.based = true;
+        if self.suspect_to.is_some_and(|upto| state.tells_of(upto)) {
+            // An opening wrote it for that loss. Entries that were appended anew behind it are sound.
+            self.suspect_to = None;
+        }
     }
 
     fn cut(&mut self, first: u64, chunk: u32) {

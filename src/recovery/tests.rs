@@ -203,7 +203,34 @@ fn a_new_life_keeps_nothing_of_the_one_before() {
     assert!(state.keys.get(b"vote").is_none(), "a vote of the life before");
     assert_eq!(damaged(&replayed), (vec![], false, false));
     let after_loss = Log::default().whole(life).frame(Before::LostOne, &[ID], second).replay();
-    assert_eq!(damaged(&after_loss), (vec![], false, true), "whatever was lost was not of this life");
+    assert_eq!(damaged(&after_loss), (vec![], false, false), "whatever was lost was not of this life");
+}
+
+#[test]
+fn a_core_that_tells_of_a_loss_settles_it_and_no_other_does() {
+    let said = |state_suspect, damaged: &[(u64, u64)]| Core { state_suspect, damaged: damaged.to_vec(), ..core(1, 5) };
+    // Entries 1 to 5; a frame is lost; a CORE; 4 to 6 are appended anew.
+    let replay = |before, core: &Core| {
+        let anew = |t: &mut Vec<u8>| {
+            record::encode_core(t, ID, 3, core);
+            run(t, RunKind::Append, 4, 4..=6);
+        };
+        damaged(&Log::default().whole(life).frame(before, &[ID], anew).replay())
+    };
+    for told in [said(true, &[(1, 5)]), said(true, &[(1, 9)])] {
+        assert_eq!(replay(Before::LostOne, &told), (vec![(1, 3)], true, false), "{told:?}");
+    }
+    for untold in
+        [said(false, &[]), said(false, &[(1, 5)]), said(true, &[]), said(true, &[(2, 5)]), said(true, &[(1, 4)])]
+    {
+        assert_eq!(replay(Before::LostOne, &untold), (vec![(1, 5)], true, true), "{untold:?}");
+        assert!(!replay(Before::Whole, &untold).2, "nothing is lost but what it tells of");
+    }
+    // A frame that is lost behind it is another loss.
+    let told = |t: &mut Vec<u8>| record::encode_core(t, ID, 3, &said(true, &[(1, 5)]));
+    let log = Log::default().whole(life).frame(Before::LostOne, &[ID], told);
+    let log = log.frame(Before::LostOne, &[ID], |t| run(t, RunKind::Append, 4, 6..=6));
+    assert_eq!(damaged(&log.replay()), (vec![(1, 5)], true, true));
 }
 
 #[test]
