@@ -217,7 +217,7 @@ impl Engine {
             }
             state.clip_damage();
         }
-        self.record_damage([&*cell].into_iter())
+        self.record_damage_of(&cell)
     }
 }
 

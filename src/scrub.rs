@@ -143,7 +143,7 @@ impl Engine {
                 }
             }
         }
-        if hurt { self.record_damage([cell].into_iter()) } else { Ok(()) }
+        if hurt { self.record_damage_of(cell) } else { Ok(()) }
     }
 
     /// The entry is damage from now on: the cleaner leaves it, and nobody is given wrong bytes.

@@ -311,7 +311,9 @@ fn rewrite(image: &mut [u8], edit: impl Fn(usize, &mut FrameHeader, &mut [u8])) 
         let table = at + header.table_range().start..at + header.table_range().end;
         edit(n, &mut header, &mut image[table.clone()]);
         header.table_crc = seed.crc(header.lsn, &image[table]);
-        header.prev_hash = prev.map_or(header.prev_hash, |prev| prev.hash(seed));
+        if let Some(prev) = prev {
+            (header.prev_hash, header.prev_prev_hash) = (prev.hash(seed), prev.prev_hash);
+        }
         header.encode(seed, &mut image[at..]);
         prev = Some(header);
     }

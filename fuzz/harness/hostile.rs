@@ -146,7 +146,7 @@ fn header(s: &mut Specimen, input: &mut Input<'_>) {
     let seed = s.seed;
     let (frame, room) = pick(s, input);
     let h = &mut frame.header;
-    match input.u8() % 14 {
+    match input.u8() % 15 {
         0 => h.lsn = input.number(h.lsn),
         1 => h.session = input.number(h.session),
         2 => h.cut = input.number(h.cut),
@@ -160,6 +160,7 @@ fn header(s: &mut Specimen, input: &mut Input<'_>) {
         10 => h.watermark = input.number(h.lsn),
         11 => h.tail_seq = input.number(h.tail_seq),
         12 => h.session = h.session.wrapping_add(u64::from(input.u8()) << 32),
+        13 => h.prev_prev_hash = input.number(h.prev_prev_hash),
         _ => h.session |= !0 << 32,
     }
     if let Some(table) = room.get(h.table_range()) {
@@ -206,6 +207,7 @@ fn successor(s: &mut Specimen, input: &mut Input<'_>) {
         prev_lsn: prev.lsn,
         prev_blocks: prev.blocks,
         prev_hash: prev.hash(s.seed),
+        prev_prev_hash: prev.prev_hash,
         watermark: if input.bool() { prev.end() } else { prev.watermark },
         ..prev
     };
@@ -266,7 +268,7 @@ fn rechain(s: &mut Specimen) {
         }
         if let Some(prev) = prev {
             (frame.header.prev_lsn, frame.header.prev_blocks) = (prev.lsn, prev.blocks);
-            frame.header.prev_hash = prev.hash(s.seed);
+            (frame.header.prev_hash, frame.header.prev_prev_hash) = (prev.hash(s.seed), prev.prev_hash);
             frame.header.encode(s.seed, room);
         }
         prev = Some(frame.header);

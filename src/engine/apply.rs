@@ -7,13 +7,12 @@ use super::admit::{Admission, Touched, demand};
 use super::plan::Plan;
 use crate::batch::{Batch, What};
 use crate::chain::Packed;
-use crate::error::Result;
 use crate::format::EntryId;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{self, Core, RunKind};
 use crate::index::{Cell, ChainPiece, Loc, Places, ReplicaState};
-use crate::journal::{Class, Placed, Sequencer};
+use crate::journal::{Placed, Sequencer};
 use crate::sync::{Arc, Ordering};
 
 impl Engine {
@@ -209,26 +208,6 @@ impl Engine {
         let (charge, pledge, listed_frame) = (state.charge, state.pledge.take(), state.listed_frame);
         *state = ReplicaState { charge, pledge, listed_frame, ..ReplicaState::default() };
         s.replicas = s.replicas.saturating_sub(1);
-    }
-
-    /// Writes down, durably, damage that no record tells of yet: what is appended anew over it is sound at the next opening, too. On a full
-    /// log that must wait until the cleaner carries the CORE: **never from its reserve**, which an opening could use up.
-    pub(crate) fn record_damage<'a>(&self, hurt: impl Iterator<Item = &'a Cell>) -> Result<()> {
-        let mut some = false;
-        for cell in hurt {
-            let mut s = self.seq.lock();
-            if !s.make_room(0, record::MOST_CORE_BYTES, Class::Keep, &self.segment_map) {
-                break;
-            }
-            let mut state = cell.lock();
-            let core = state.core();
-            self.write_core(&mut s, cell.id, &mut state, &core);
-            s.open.batches += 1;
-            drop(state);
-            self.submitted(&mut s, true, None, false);
-            some = true;
-        }
-        if some { self.sync().map(|_| ()) } else { Ok(()) }
     }
 
     /// Begins a life, if the replica has none: a fresh CORE, whose sequence begins at a number of this life alone.

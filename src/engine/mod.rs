@@ -6,6 +6,7 @@ mod apply;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_loom;
+mod damage;
 mod hands;
 #[cfg(all(test, loom))]
 mod hands_loom;

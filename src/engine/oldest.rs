@@ -2,7 +2,8 @@
 //!
 //! A replica that is truncated soon has nothing in most of the segments that list it, and each look at it fetches memory that has left the
 //! cache. **Nothing of a replica ever grows older**: what lies in the journal stays where it is, or goes, or is moved to the head. One
-//! exception, damage that a cleaning finds, concerns only whom that cleaning looked at and found something of; they are not remembered.
+//! exception, damage that a cleaning finds, concerns only whom that cleaning looked at and found something of; they are not remembered. Another, what an
+//! opening could not write of a loss, comes before anything is remembered.
 
 use rustc_hash::FxHashMap;
 

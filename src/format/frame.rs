@@ -75,6 +75,9 @@ pub struct FrameHeader {
     pub next: u32,
     /// As [`FrameHeader::next`], of the segment behind that one: whatever becomes of one segment, the next is found by those before it.
     pub after: u32,
+    /// The predecessor's [`FrameHeader::prev_hash`]; 0 when there is none. If the predecessor rots, this says what it followed: that no
+    /// other is missing.
+    pub prev_prev_hash: u64,
 }
 
 impl FrameHeader {
@@ -103,6 +106,7 @@ impl FrameHeader {
         ] {
             put(&field.to_le_bytes());
         }
+        put(&self.prev_prev_hash.to_le_bytes());
         let crc = seed.crc(self.lsn, &b[..CRC_AT]);
         b[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out[..FRAME_HEADER_BYTES].copy_from_slice(&b);
@@ -135,6 +139,7 @@ impl FrameHeader {
             payload_digest: r.u32()?,
             next: r.u32()?,
             after: r.u32()?,
+            prev_prev_hash: r.u64()?,
         };
         let needed = FRAME_HEADER_BYTES as u64 + u64::from(this.payload_bytes) + u64::from(this.table_bytes);
         let sound = seed.crc(this.lsn, body) == crc
@@ -183,6 +188,11 @@ impl FrameHeader {
     /// Whether this frame may follow `prev`: it names its place and its hash.
     pub fn follows(&self, prev: &FrameHeader, seed: Seed) -> bool {
         self.prev_lsn == prev.lsn && self.prev_hash == prev.hash(seed)
+    }
+
+    /// Whether one frame, and no other, lay between `before` and this one.
+    pub fn follows_but_one(&self, before: &FrameHeader, seed: Seed) -> bool {
+        self.prev_lsn > before.lsn && self.prev_lsn < self.lsn && self.prev_prev_hash == before.hash(seed)
     }
 }
 
@@ -248,6 +258,7 @@ mod tests {
             tail_seq: 1,
             next: 9,
             after: 4,
+            prev_prev_hash: 6,
         }
     }
 
@@ -337,6 +348,19 @@ mod tests {
         let next = FrameHeader { lsn: dropped.end(), prev_lsn: dropped.lsn, prev_hash: dropped.hash(seed), ..dropped };
         assert!(next.follows(&dropped, seed));
         assert!(!next.follows(&replacement, seed));
+        let third = FrameHeader {
+            lsn: next.end(),
+            prev_lsn: next.lsn,
+            prev_hash: next.hash(seed),
+            prev_prev_hash: next.prev_hash,
+            ..next
+        };
+        assert!(third.follows_but_one(&dropped, seed) && !third.follows_but_one(&replacement, seed));
+        assert!(!third.follows_but_one(&next, seed) && !next.follows_but_one(&dropped, seed));
+        // What it says lies in between must lie there.
+        for prev_lsn in [dropped.lsn, third.lsn] {
+            assert!(!FrameHeader { prev_lsn, ..third }.follows_but_one(&dropped, seed));
+        }
     }
 
     #[test]

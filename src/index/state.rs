@@ -24,7 +24,7 @@ pub(crate) struct ReplicaState {
     pub keys: Keys,
     /// The `seq` of the next record.
     pub seq: u16,
-    /// Segment that holds the newest CORE.
+    /// Segment before which the newest CORE does not lie, or by whose cleaning it must be written anew.
     pub core_seq: u64,
     /// LSN of the newest frame whose participants name this replica; so do those of its segment.
     pub listed_frame: u64,

@@ -216,6 +216,7 @@ impl OpenFrame {
             tail_seq: before.tail_seq,
             next,
             after,
+            prev_prev_hash: before.prev.map_or(0, |p| p.prev_hash),
         };
         header.encode(seed, self.buf.as_mut_slice());
         let sealed = SealedFrame {

@@ -30,7 +30,7 @@ impl SegmentMap {
 pub(crate) struct LiveSegment {
     pub seq: u64,
     pub slab: u32,
-    /// Replicas with a record in it, each once.
+    /// Replicas with a record in it, or whose CORE must be written anew before it is free.
     pub participants: Vec<u64>,
 }
 

@@ -121,6 +121,30 @@ fn a_damaged_replica_is_refused_by_strict_alone_which_says_whose() {
     }
 }
 
+/// Also the first frame of a segment: that nothing behind the last of the segment before is missing the next frame says.
+#[test]
+fn a_frame_that_is_lost_anywhere_in_the_log_hurts_its_own_replicas_alone() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = open_arc(&disk);
+    // Frames of one block and of several: segments end with a rest, and without.
+    for replica in 1..=60 {
+        wal.commit(Batch::new().append(replica, &[(1, 1, vec![7; 700 * (replica as usize % 13)])])).expect("committed");
+    }
+    let all = frames(&disk);
+    let firsts = all.iter().filter(|&&(offset, ..)| (offset - POOL_OFFSET).is_multiple_of(64 << 10)).count();
+    assert!((3..10).contains(&firsts) && all.len() == 60, "{firsts} of {}", all.len());
+    for (n, &(offset, _, table)) in all.iter().enumerate().take(all.len() - 1) {
+        for rotten in [offset, table] {
+            let disk = disk.restart();
+            disk.flip_bit(rotten, 3);
+            let wal = open(&disk, options()).unwrap_or_else(|refused| panic!("frame {n}, {rotten}: {refused}"));
+            assert_eq!(wal.stats().lost_frames, 1);
+            assert!(wal.damage().iter().all(|d| d.replica == n as u64 + 1), "frame {n}: {:?}", wal.damage());
+            assert!(!wal.damage().is_empty());
+        }
+    }
+}
+
 #[test]
 fn where_nobody_can_say_who_was_hurt_only_a_salvage_goes_on() {
     let disk = log();
@@ -205,7 +229,7 @@ fn a_loss_that_a_full_log_shows_is_written_by_the_cleaner() {
         batch
     };
     while wal.engine.seq.lock().segments.free.len() > RESERVED_SEGMENTS {
-        wal.try_submit(&mut fill(1000)).expect("room");
+        drop(wal.try_submit(&mut fill(1000)).expect("room"));
     }
     // One that does not tell of what is yet to be lost, far behind it: it is not carried together with that.
     let cell = wal.engine.registry.get(1).expect("there");

@@ -182,7 +182,7 @@ impl Replaying<'_> {
         state.core_seq = segment;
         self.based = true;
         if self.suspect_to.is_some_and(|upto| state.tells_of(upto)) {
-            // An opening wrote it for that loss. Entries that were appended anew behind it are sound.
+            // All that could be stale is damaged: as an opening writes it of such a loss. What was appended anew behind it is sound.
             self.suspect_to = None;
         }
     }

@@ -161,7 +161,7 @@ pub(super) fn walk<'a>(
 fn gap(geo: &Geometry, first_lsn: u64, prev: Option<&FrameHeader>, header: &FrameHeader) -> Before {
     match prev {
         Some(prev) if header.follows(prev, geo.seed) => Before::Whole,
-        Some(prev) if header.prev_lsn == prev.end() && header.prev_lsn < header.lsn => Before::LostOne,
+        Some(prev) if header.follows_but_one(prev, geo.seed) => Before::LostOne,
         Some(_) => Before::LostSome,
         // The tail segment begins with a frame at its very start.
         None if header.lsn == first_lsn || header.prev_lsn < first_lsn => Before::Whole,

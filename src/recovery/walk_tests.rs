@@ -57,6 +57,7 @@ impl Journal {
                 prev_blocks: 1,
                 prev_lsn: prev.map_or(lsn(0) - BLOCK, |p| p.lsn),
                 prev_hash: prev.map_or(0, |p| p.hash(geo.seed)),
+                prev_prev_hash: prev.map_or(0, |p| p.prev_hash),
                 table_bytes: table.len() as u32,
                 watermark: lsn(n),
                 tail_seq: TAIL,
@@ -124,7 +125,9 @@ impl Journal {
     fn linked(mut self) -> Self {
         let seed = Geometry::new(&superblock()).seed;
         for n in 1..self.frames.len() {
-            self.frames[n].header.prev_hash = self.frames[n - 1].header.hash(seed);
+            let prev = self.frames[n - 1].header;
+            let header = &mut self.frames[n].header;
+            (header.prev_hash, header.prev_prev_hash) = (prev.hash(seed), prev.prev_hash);
         }
         self
     }
@@ -212,6 +215,19 @@ fn a_frame_missing_below_the_watermark_is_a_loss_of_those_the_next_one_lists() {
     apart.accepted.retain(|a| a.0 != lsn(1) && a.0 != lsn(4));
     (apart.accepted[1].1, apart.accepted[3].1, apart.lost) = (Before::LostOne, Before::LostOne, 2);
     assert_eq!(Journal::of(7).without(1).without(4).walk(), apart);
+}
+
+/// Whoever is not the last but one is not taken for it: an older frame at its place, or one of another life.
+#[test]
+fn what_is_not_the_frame_before_the_missing_one_does_not_vouch_for_it() {
+    let mut journal = Journal::of(4).without(2);
+    let mut seen = Seen::whole(4);
+    seen.accepted.remove(2);
+    (seen.accepted[2].1, seen.lost) = (Before::LostOne, 1);
+    assert_eq!(journal.walk(), seen);
+    journal.get(3).header.prev_prev_hash ^= 1;
+    seen.accepted[2].1 = Before::LostSome;
+    assert_eq!(journal.walk(), seen);
 }
 
 #[test]
