@@ -207,7 +207,8 @@ impl Wal {
     /// until [`Batch::install_snapshot`] or [`Batch::remove`] heals the replica. All others are untouched.
     ///
     /// # Errors
-    /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; what the device says.
+    /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; [`Error::Full`] where what was
+    /// found could not be written down, and will be found again; [`Error::Busy`] in a callback; what the device says.
     pub fn scrub(&self, bytes_per_second: u64, each: impl FnMut(&Scrubbed) -> ControlFlow<()>) -> Result<()> {
         self.engine.scrub(bytes_per_second, each)
     }

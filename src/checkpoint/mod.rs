@@ -119,11 +119,8 @@ impl Engine {
                 || self.registry.all().iter().all(|cell| !self.has_something_in(group, cell.id)),
             "something of a replica is left behind in segments that are given up"
         );
-        while s.segments.live.len() > 1
-            && s.segments.live.front().is_some_and(|f| group.holds(f.seq))
-            && let Some(front) = s.segments.live.pop_front()
-        {
-            s.segments.leaving.push_back((front.seq, front.slab));
+        while s.segments.live.len() > 1 && group.holds(s.segments.tail()) {
+            s.segments.leave_oldest();
         }
         Ok(true)
     }

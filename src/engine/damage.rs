@@ -1,7 +1,7 @@
 //! Damage is written down: a CORE tells of it, so that it is not forgotten with what shows it, and that what is appended anew over it is sound
 //! at the next opening, too.
 
-use super::submit::FRUITLESS_CLEANINGS;
+use super::relief::Lack;
 use super::{Engine, Sequencer};
 use crate::error::{Error, Result};
 use crate::format::record::MOST_CORE_BYTES;
@@ -12,29 +12,35 @@ impl Engine {
     /// Of these, as far as there is room; durable. **Never from the cleaner's reserve**, which an opening could use up: whoever finds none
     /// must have seen to it that the cleaner carries the CORE before what shows the loss is gone.
     pub(crate) fn record_damage<'a>(&self, hurt: impl Iterator<Item = &'a Cell>) -> Result<()> {
-        let written = hurt.take_while(|cell| self.write_damage(&mut self.seq.lock(), cell)).count();
-        if written == 0 { Ok(()) } else { self.sync().map(drop) }
+        let mut written = false;
+        for cell in hurt {
+            if !self.write_damage(&mut self.seq.lock(), cell) {
+                break;
+            }
+            written = true;
+        }
+        if written { self.sync().map(drop) } else { Ok(()) }
     }
 
-    /// Of this one, durably; waits for room. An error: nothing else may be left that shows it.
+    /// Of this one, durably. Where there is no room, it is made: of whoever asks for this nothing else may tell of the loss.
     pub(crate) fn record_damage_of(&self, cell: &Cell) -> Result<()> {
         self.may_wait()?;
-        let mut fruitless = 0;
-        let mut s = self.seq.lock();
-        while !self.write_damage(&mut s, cell) {
-            if let Some(why) = &s.stopped {
-                return Err(why.clone());
+        let mut cleaned = None;
+        loop {
+            {
+                let mut s = self.seq.lock();
+                if let Some(why) = &s.stopped {
+                    return Err(why.clone());
+                }
+                if self.write_damage(&mut s, cell) {
+                    break;
+                }
             }
-            // What was closed to make room is ready to go.
-            self.wake_writer(&s);
-            let before = self.counters.segments_cleaned.get();
-            s = self.wait_for_cleaner(s)?;
-            fruitless = if self.counters.segments_cleaned.get() == before { fruitless + 1 } else { 0 };
-            if fruitless > FRUITLESS_CLEANINGS {
-                return Err(Error::Full(Box::default()));
+            if cleaned == Some(0) {
+                return Err(Error::Full(Lack::Carried(MOST_CORE_BYTES).report(self.geo.chunk_bytes)));
             }
+            cleaned = Some(self.clean_some()?);
         }
-        drop(s);
         self.sync().map(drop)
     }
 

@@ -63,7 +63,7 @@ pub(crate) struct Submitted {
 }
 
 /// Rounds of cleaning that free nothing before a waiting append is told that the log is full.
-pub(super) const FRUITLESS_CLEANINGS: u32 = 3;
+const FRUITLESS_CLEANINGS: u32 = 3;
 /// How often room may be found made, nobody having taken any, without being enough.
 const UNMOVED_RELIEFS: u32 = 3;
 
@@ -241,7 +241,7 @@ impl Engine {
         self.seq.lock()
     }
 
-    pub(super) fn wait_for_cleaner<'a>(&'a self, s: MutexGuard<'a, Sequencer>) -> Result<MutexGuard<'a, Sequencer>> {
+    fn wait_for_cleaner<'a>(&'a self, s: MutexGuard<'a, Sequencer>) -> Result<MutexGuard<'a, Sequencer>> {
         self.counters.stalls.add(1);
         if self.run.background {
             let (before, _) = self.cleaner.lock().failed;

@@ -38,6 +38,9 @@ pub(crate) struct LiveSegment {
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     pub live: VecDeque<LiveSegment>,
+    /// A segment before all of them, if the oldest was lost whole: named as the tail until the oldest that is left is cleaned. A frame that
+    /// named that one would say that nothing is missing.
+    pub lost_tail: Option<u64>,
     pub free: VecDeque<u32>,
     /// The next segment's number: above every number ever seen, so that no stale frame has a place in it.
     pub next_seq: u64,
@@ -84,6 +87,21 @@ impl Segments {
     /// Sequence number of the oldest live segment.
     pub fn tail(&self) -> u64 {
         self.live.front().map_or(self.next_seq, |s| s.seq)
+    }
+
+    /// What frames say of it.
+    pub fn named_tail(&self) -> u64 {
+        self.lost_tail.unwrap_or_else(|| self.tail())
+    }
+
+    /// The oldest segment is superseded; never the one being written.
+    pub fn leave_oldest(&mut self) {
+        if self.live.len() > 1
+            && let Some(oldest) = self.live.pop_front()
+        {
+            self.leaving.push_back((oldest.seq, oldest.slab));
+            self.lost_tail = None;
+        }
     }
 
     /// Notes that `replica` has a record in the segment being written.

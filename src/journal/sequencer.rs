@@ -262,7 +262,7 @@ impl Sequencer {
             cut: self.cut,
             prev: self.prev,
             watermark: durable,
-            tail_seq: self.segments.tail(),
+            tail_seq: self.segments.named_tail(),
             following: self.segments.following(frame.lsn / self.segment_bytes),
         };
         let (sealed, spare) = frame.seal(self.seed, &before);

@@ -299,7 +299,8 @@ fn from_journal(
         return Err(Error::Damaged(damage));
     }
     let live = live_segments(scan, &walk, replayed.participants);
-    let (segments, map) = segments(superblock, live, scan.max_seq + 1);
+    let (mut segments, map) = segments(superblock, leaving_segments(scan, &walk), live, scan.max_seq + 1);
+    segments.lost_tail = walk.last_seq.map(|_| walk.tail_seq).filter(|&tail| tail < segments.tail());
     Ok(Standing {
         registry: replayed.registry,
         cells,
@@ -322,7 +323,7 @@ fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snaps
         tracing::warn!("the snapshot of the last close gives one chunk to two: it is not used");
         return None;
     }
-    let (segments, map) = segments(superblock, loaded.segments, loaded.next_seq);
+    let (segments, map) = segments(superblock, VecDeque::new(), loaded.segments, loaded.next_seq);
     Some(Standing {
         registry: loaded.registry,
         cells: loaded.cells,
@@ -353,12 +354,29 @@ fn live_segments(
     .collect()
 }
 
+/// Segments that only a frame which was dropped says are superseded. That is true, but it is gone as soon as the log goes on in its place:
+/// until a frame is durable that says so, the next recovery may look for them.
+fn leaving_segments(scan: &scan::Scan, walk: &walk::Walk<'_>) -> VecDeque<(u64, u32)> {
+    let kept = walk.accepted.last().map_or(walk.tail_seq, |newest| newest.header.tail_seq);
+    let leaving = scan.slabs.iter().filter(|slab| (kept..walk.tail_seq).contains(&slab.seq));
+    leaving.map(|slab| (slab.seq, slab.slab)).collect()
+}
+
 /// Which slabs hold live segments, and which are free.
-fn segments(superblock: &Superblock, live: VecDeque<LiveSegment>, next_seq: u64) -> (Segments, SegmentMap) {
+fn segments(
+    superblock: &Superblock,
+    leaving: VecDeque<(u64, u32)>,
+    live: VecDeque<LiveSegment>,
+    next_seq: u64,
+) -> (Segments, SegmentMap) {
     let mut map = SegmentMap::default();
-    live.iter().for_each(|segment| map.push(segment.seq, segment.slab));
-    let free = superblock.journal_slabs.iter().copied().filter(|&slab| live.iter().all(|l| l.slab != slab)).collect();
-    (Segments { live, free, next_seq, ..Segments::default() }, map)
+    let held = leaving.iter().copied().chain(live.iter().map(|segment| (segment.seq, segment.slab)));
+    let mut free: VecDeque<u32> = superblock.journal_slabs.iter().copied().collect();
+    held.for_each(|(seq, slab)| {
+        map.push(seq, slab);
+        free.retain(|&other| other != slab);
+    });
+    (Segments { live, leaving, free, next_seq, ..Segments::default() }, map)
 }
 
 /// Has the CORE of these carried before the oldest segment is freed, and so before any that shows what they lost: also if there is no room to

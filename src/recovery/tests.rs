@@ -551,7 +551,7 @@ fn segments_from_the_tail_to_the_last_frame_are_alive_and_all_others_free() {
     };
     let listed = HashMap::from([(5, vec![7]), (7, vec![8])]);
     let live = super::live_segments(&scan, &walk, listed);
-    let (segments, map) = super::segments(&sb, live, scan.max_seq + 1);
+    let (segments, map) = super::segments(&sb, std::collections::VecDeque::new(), live, scan.max_seq + 1);
     let live: Vec<_> = segments.live.iter().map(|s| (s.seq, s.slab, s.participants.clone())).collect();
     assert_eq!(live, [(5, 1, vec![7]), (6, 0, vec![])]);
     assert_eq!(segments.free, [2, 3, 4]);

@@ -8,7 +8,7 @@ use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
-use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
+use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, MAX_IN_FLIGHT, Participants};
 use crate::format::record::{Body, Records};
 use crate::format::{EntryId, Reader, crc};
 use crate::options::RecoveryMode;
@@ -32,7 +32,7 @@ pub(super) struct Accepted<'a> {
     pub header: FrameHeader,
     pub table: &'a [u8],
     pub before: Before,
-    /// No watermark covers it yet: the next recovery will look at its payload and its pieces again.
+    /// No watermark that will be there covers it: the next recovery may look at its payload and its pieces again.
     pub unsettled: bool,
 }
 
@@ -52,6 +52,22 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Takes back a torn end, if this frame says that nothing but one frame lies between it and what is before that: the one that cut it off.
+    fn take_back_torn(&mut self, geo: &Geometry, header: &FrameHeader) -> bool {
+        // More was never in flight.
+        let from = self.accepted.len().saturating_sub(1 + MAX_IN_FLIGHT as usize);
+        let near = self.accepted.get(from..).unwrap_or(&[]);
+        let Some(at) = near.iter().rposition(|a| header.follows_but_one(&a.header, geo.seed)) else { return false };
+        self.accepted.truncate(from + at + 1);
+        true
+    }
+
+    /// What a frame that was dropped said of those before it is true, and is gone as soon as the log goes on in its place.
+    fn unsettle(&mut self, durable: u64) {
+        let said = self.accepted.iter().map(|a| a.header.watermark).max().unwrap_or(0).max(durable);
+        self.accepted.iter_mut().for_each(|a| a.unsettled = a.header.lsn >= said);
+    }
+
     /// Where in the file the log ends.
     pub fn end_offset(&self, scan: &Scan) -> u64 {
         self.accepted.last().map_or(0, |a| scan.offset_of(a.header.lsn).saturating_add(a.header.bytes()))
@@ -107,7 +123,10 @@ pub(super) fn walk<'a>(
         let followers = if condition == Condition::Intact { 0 } else { followers() };
         match decide(condition, below, followers) {
             Decision::Apply => {
-                let before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
+                let mut before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
+                if before == Before::LostSome && walk.take_back_torn(geo, &header) {
+                    before = Before::LostOne;
+                }
                 let before = if hole && before == Before::Whole { Before::LostSome } else { before };
                 if before != Before::Whole && !below && header.prev_end() > watermark {
                     // What it follows is not there and was not durable when it was sealed: it was in flight beside it, and neither
@@ -120,7 +139,7 @@ pub(super) fn walk<'a>(
                 let Some(table) = frame.table.as_deref() else { continue };
                 walk.end = header.end();
                 walk.last_seq = Some(header.lsn / geo.segment_bytes);
-                walk.accepted.push(Accepted { header, table, before, unsettled: !below });
+                walk.accepted.push(Accepted { header, table, before, unsettled: false });
             }
             Decision::Damage => hole = true,
             Decision::EndOfLog => {
@@ -142,6 +161,7 @@ pub(super) fn walk<'a>(
             }
         }
     }
+    walk.unsettle(durable);
     if walk.end < watermark {
         // Durable frames are missing, and no later one lists who was in them.
         walk.lost += 1;

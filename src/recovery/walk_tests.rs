@@ -230,6 +230,51 @@ fn what_is_not_the_frame_before_the_missing_one_does_not_vouch_for_it() {
     assert_eq!(journal.walk(), seen);
 }
 
+/// It is gone as soon as the log goes on in its place, and whoever opens the log then looks at everything again.
+#[test]
+fn what_only_a_dropped_frame_says_is_durable_is_unsettled() {
+    let torn = |journal: Journal| journal.with(5, |f| f.header.payload_bytes = 1);
+    let mut seen = Seen::whole(5);
+    seen.dropped = 1;
+    assert_eq!(torn(Journal::of(6)).walk(), seen);
+    assert!(seen.accepted[4].2 && !seen.accepted[3].2, "{seen:?}");
+    // Unless the superblock says it, too.
+    let mut closed = torn(Journal::of(6));
+    closed.durable = lsn(5);
+    seen.accepted[4].2 = false;
+    assert_eq!(closed.walk(), seen);
+}
+
+/// A session ends torn, the next one cuts that off with its only frame, a third goes on, and the frame that cut rots.
+#[test]
+fn what_a_lost_frame_cut_off_does_not_stand_between() {
+    for torn in [1, 2] {
+        let mut journal = Journal::of(3);
+        // Behind the second frame: the third was lost, and what it cut off is still there.
+        let mut between = Journal::of(2 + torn).frames.split_off(2);
+        between.iter_mut().for_each(|f| f.header.table_bytes += 1);
+        let cutting = FrameHeader { session: 2, lsn: lsn(5), cut: lsn(2), ..journal.get(2).header };
+        let seed = Geometry::new(&superblock()).seed;
+        let last = FrameHeader {
+            session: 3,
+            lsn: lsn(6),
+            cut: lsn(6),
+            prev_lsn: cutting.lsn,
+            prev_hash: cutting.hash(seed),
+            prev_prev_hash: cutting.prev_hash,
+            watermark: lsn(6),
+            ..cutting
+        };
+        let table = journal.get(2).table.clone();
+        journal.frames.truncate(2);
+        journal.frames.append(&mut between);
+        journal.frames.push(Found { header: last, offset: 6 * BLOCK, table });
+        let seen = [(lsn(0), Before::Whole, false), (lsn(1), Before::Whole, false), (lsn(6), Before::LostOne, true)];
+        let walked = journal.walk();
+        assert_eq!((walked.accepted.as_slice(), walked.end), (seen.as_slice(), lsn(7)), "{torn}");
+    }
+}
+
 #[test]
 fn a_first_frame_that_is_missing_is_a_loss_too() {
     let mut seen = Seen::whole(4);
@@ -298,9 +343,9 @@ fn a_frame_that_names_itself_as_its_predecessor_tells_of_no_single_loss() {
     assert_eq!(Journal::of(5).with(3, |f| f.header.prev_lsn = lsn(3)).walk(), seen);
 }
 
-/// All before the frame with this number, when the watermark reaches to it.
+/// All before the frame with this number, where only what was dropped says that the last of them was durable.
 fn seen_before(n: u64) -> Vec<(u64, Before, bool)> {
-    (0..n).map(|n| (lsn(n), Before::Whole, false)).collect()
+    (0..n).map(|at| (lsn(at), Before::Whole, at + 1 == n)).collect()
 }
 
 #[test]
