@@ -208,7 +208,7 @@ impl Wal {
     ///
     /// # Errors
     /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; [`Error::Full`] where what was
-    /// found could not be written down, and will be found again; [`Error::Busy`] in a callback; what the device says.
+    /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback; what the device says.
     pub fn scrub(&self, bytes_per_second: u64, each: impl FnMut(&Scrubbed) -> ControlFlow<()>) -> Result<()> {
         self.engine.scrub(bytes_per_second, each)
     }

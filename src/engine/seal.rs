@@ -78,7 +78,12 @@ impl Engine {
     /// that is opened and closed for ever would end without one.
     pub(crate) fn seal_everything(&self) -> Result<()> {
         self.sync()?;
-        match self.seal(Class::Keep) {
+        self.seal_if_room(Class::Keep)
+    }
+
+    /// As [`Engine::seal`]; where there is no room, another frame will say it.
+    pub(crate) fn seal_if_room(&self, class: Class) -> Result<()> {
+        match self.seal(class) {
             Err(Error::Full(_)) => Ok(()),
             outcome => outcome,
         }

@@ -41,6 +41,7 @@ fn ended_at(block: usize, last: u64) -> Walk<'static> {
         lost_at_end: false,
         dropped: 0,
         end,
+        watermark: end,
         tail_seq: TAIL,
         last_seq: Some(end.saturating_sub(1) / SEGMENT as u64),
     }

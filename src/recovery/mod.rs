@@ -37,7 +37,7 @@ use crate::format::superblock::{
     LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock, SuperblockError,
 };
 use crate::index::{Cell, Registry};
-use crate::journal::{LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
+use crate::journal::{Class, LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
 use crate::options::{Progress, RecoveryMode, RunOptions};
 use crate::snapshot;
 use crate::space::{Accounts, Pins, Pool};
@@ -172,6 +172,7 @@ pub(crate) fn recover(
     drop(cells);
     let hurt: Vec<Arc<Cell>> = standing.hurt.into_iter().filter_map(|id| registry.get(id)).collect();
     carry_with_the_oldest(&mut segments, &hurt);
+    let gave_up = !segments.leaving.is_empty();
     let resume = Resume {
         prev: standing.prev,
         prev_participants: standing.prev_participants,
@@ -182,11 +183,13 @@ pub(crate) fn recover(
         accounts,
         replicas,
     };
-    if !read_only && superblock.snapshot.is_some() {
-        // **Before anything else is written**: a frame, or a piece in its chunks. It would be believed once more.
+    if !read_only && (superblock.snapshot.is_some() || standing.said_by_dropped.is_some()) {
+        // **Before anything else is written**: a frame, or a piece in its chunks. The snapshot would be believed once more; and what a torn frame
+        // says of those before it is overwritten with that frame.
         superblock.snapshot = None;
+        superblock.durable = superblock.durable.max(standing.said_by_dropped.unwrap_or(0));
         superblock.epoch += 1;
-        write_superblocks(&*disk, &superblock).map_err(|e| Error::io("taking leave of the snapshot", e))?;
+        write_superblocks(&*disk, &superblock).map_err(|e| Error::io("writing down what the log stands on", e))?;
     }
     AlignedBuf::release_spare();
     let engine = Engine::new(Parts {
@@ -204,6 +207,10 @@ pub(crate) fn recover(
     });
     if !read_only {
         engine.record_damage(hurt.iter().map(|cell| &**cell))?;
+        if gave_up {
+            // Until a frame names the tail that only a torn one named, nobody may use them, and nobody waits for that.
+            engine.seal_if_room(Class::Clean)?;
+        }
     }
     engine.counters.recovery_micros.set(started.elapsed().as_micros() as u64);
     Ok(Recovered { engine, replicas, damage })
@@ -228,6 +235,8 @@ struct Standing {
     /// The last frame, and its participants.
     prev: Option<FrameHeader>,
     prev_participants: Vec<u64>,
+    /// See [`walk::Walk::said_by_dropped`].
+    said_by_dropped: Option<u64>,
     /// The highest session that there was.
     session: u64,
     /// The LSN at which the log ends.
@@ -310,6 +319,7 @@ fn from_journal(
         map,
         prev: walk.accepted.last().map(|f| f.header),
         prev_participants: replayed.last_participants,
+        said_by_dropped: walk.said_by_dropped(superblock.durable),
         session: scan.max_session,
         end: walk.end,
     })
@@ -334,6 +344,7 @@ fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snaps
         map,
         prev: Some(loaded.last),
         prev_participants: loaded.last_participants,
+        said_by_dropped: None,
         session: loaded.session,
         end: loaded.last.end(),
     })

@@ -179,6 +179,24 @@ fn what_an_acknowledged_frame_placed_and_cut_off_is_kept_while_only_a_torn_frame
     assert_eq!(found, [(1, 1), (2, 2)]);
 }
 
+/// What was known to be durable when the log was opened is so the next time, too: rot in it is damage, and no torn end.
+#[test]
+fn what_only_a_torn_frame_covers_is_not_torn_itself_when_that_one_is_overwritten() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = open_arc(&disk);
+    wal.commit(Batch::new().append(1, &[(1, 1, b"rots")]).append(2, &[(1, 1, b"lasts")])).expect("acknowledged");
+    wal.commit(Batch::new().append(3, &[(1, 1, b"in flight")])).expect("committed");
+    let [first, torn] = frames(&disk)[..] else { panic!("two frames") };
+    let disk = Arc::new(disk.restart());
+    [first, torn].iter().for_each(|frame| disk.flip_bit(frame.0 + FRAME_HEADER_BYTES as u64 + 5, 0));
+    assert_eq!(open_arc(&disk).stats().dropped_frames, 1);
+    disk.poke(torn.0, &[0; 4096]);
+    let wal = open(&disk.restart(), options()).expect("opened");
+    assert_eq!((wal.stats().dropped_frames, wal.stats().recovered_frames), (0, 1));
+    assert_eq!(wal.replica(2).entry(1).expect("readable").data, b"lasts"[..]);
+    assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
+}
+
 /// The last frame says that segments are superseded, and is torn: until another that says so is durable, their slabs are not written anew.
 #[test]
 fn segments_that_only_a_torn_frame_gave_up_are_not_free_yet() {
@@ -213,17 +231,19 @@ fn segments_that_only_a_torn_frame_gave_up_are_not_free_yet() {
     }
     let last = found.last().expect("frames");
     disk.flip_bit(last.offset + FRAME_HEADER_BYTES as u64 + 6, 0);
-    let wal = open(&disk, options()).expect("opened");
     let held = |wal: &Wal| {
         let s = wal.engine.seq.lock();
         let slabs: Vec<u32> = s.segments.leaving.iter().map(|&(_, slab)| slab).collect();
         assert!(slabs.iter().all(|slab| !s.segments.free.contains(slab)));
         slabs.len() as u64
     };
-    assert_eq!((held(&wal), wal.stats().dropped_frames), (tail - 1, 1));
-    let free = wal.stats().free_segments;
-    wal.commit(Batch::new().put(1, b"key", b"value")).expect("committed");
-    assert_eq!((held(&wal), wal.stats().free_segments), (0, free + tail - 1));
+    let reader = open(&disk.clone(), options().read_only(true)).expect("opened");
+    assert_eq!(held(&reader), tail - 1);
+    let before = reader.stats().free_segments;
+    let wal = open(&disk, options()).expect("opened");
+    // The opening writes a frame that says so, and until then has nobody use them.
+    assert_eq!((held(&wal), wal.stats().dropped_frames, wal.stats().frames), (0, 1, 1));
+    assert_eq!(wal.stats().free_segments, before + tail - 1);
 }
 
 /// The oldest segment is gone whole: what is written meanwhile must not say that the log begins behind it, or whoever opens it before all

@@ -109,6 +109,7 @@ impl Log {
             lost_at_end: self.lost_at_end,
             dropped: 0,
             end: 2 * SEGMENT,
+            watermark: 0,
             tail_seq: 1,
             last_seq: Some(1),
         };
@@ -546,6 +547,7 @@ fn segments_from_the_tail_to_the_last_frame_are_alive_and_all_others_free() {
         lost_at_end: false,
         dropped: 1,
         end: 7 * SEGMENT,
+        watermark: 0,
         tail_seq: 5,
         last_seq: Some(6),
     };

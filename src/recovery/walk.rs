@@ -32,7 +32,7 @@ pub(super) struct Accepted<'a> {
     pub header: FrameHeader,
     pub table: &'a [u8],
     pub before: Before,
-    /// No watermark that will be there covers it: the next recovery may look at its payload and its pieces again.
+    /// No watermark covers it yet: the next recovery will look at its payload and its pieces again.
     pub unsettled: bool,
 }
 
@@ -46,26 +46,27 @@ pub(super) struct Walk<'a> {
     pub dropped: u64,
     /// The LSN at which the log ends.
     pub end: u64,
+    /// Up to here it was durable: frames say so, or the superblock.
+    pub watermark: u64,
     pub tail_seq: u64,
     /// Segment of the last accepted frame.
     pub last_seq: Option<u64>,
 }
 
 impl Walk<'_> {
-    /// Takes back a torn end, if this frame says that nothing but one frame lies between it and what is before that: the one that cut it off.
-    fn take_back_torn(&mut self, geo: &Geometry, header: &FrameHeader) -> bool {
+    /// How many frames there are before a torn end, if this one says that nothing but one frame lies between it and them: the one that cut
+    /// that end off.
+    fn before_torn(&self, geo: &Geometry, header: &FrameHeader) -> Option<usize> {
         // More was never in flight.
         let from = self.accepted.len().saturating_sub(1 + MAX_IN_FLIGHT as usize);
-        let near = self.accepted.get(from..).unwrap_or(&[]);
-        let Some(at) = near.iter().rposition(|a| header.follows_but_one(&a.header, geo.seed)) else { return false };
-        self.accepted.truncate(from + at + 1);
-        true
+        let near = self.accepted.get(from..)?;
+        near.iter().rposition(|a| header.follows_but_one(&a.header, geo.seed)).map(|at| from + at + 1)
     }
 
-    /// What a frame that was dropped said of those before it is true, and is gone as soon as the log goes on in its place.
-    fn unsettle(&mut self, durable: u64) {
-        let said = self.accepted.iter().map(|a| a.header.watermark).max().unwrap_or(0).max(durable);
-        self.accepted.iter_mut().for_each(|a| a.unsettled = a.header.lsn >= said);
+    /// How far the log is known to have been durable, if only a frame that was dropped says so: it is gone as soon as the log goes on in its place.
+    pub fn said_by_dropped(&self, durable: u64) -> Option<u64> {
+        let kept = self.accepted.iter().map(|a| a.header.watermark).max().unwrap_or(0).max(durable);
+        Some(self.watermark).filter(|&watermark| watermark > kept)
     }
 
     /// Where in the file the log ends.
@@ -102,8 +103,16 @@ pub(super) fn walk<'a>(
     let tail_seq = tail_of(&frames);
     let first_lsn = tail_seq.saturating_mul(geo.segment_bytes);
     let frames: Vec<&Found> = frames.into_iter().filter(|f| f.header.lsn >= first_lsn).collect();
-    let mut walk =
-        Walk { accepted: Vec::new(), lost: 0, lost_at_end: false, dropped: 0, end: 0, tail_seq, last_seq: None };
+    let mut walk = Walk {
+        accepted: Vec::new(),
+        lost: 0,
+        lost_at_end: false,
+        dropped: 0,
+        end: 0,
+        watermark,
+        tail_seq,
+        last_seq: None,
+    };
     let mut hole = false;
     for (i, frame) in frames.iter().enumerate() {
         let header = frame.header;
@@ -124,7 +133,8 @@ pub(super) fn walk<'a>(
         match decide(condition, below, followers) {
             Decision::Apply => {
                 let mut before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
-                if before == Before::LostSome && walk.take_back_torn(geo, &header) {
+                let torn = if before == Before::LostSome { walk.before_torn(geo, &header) } else { None };
+                if torn.is_some() {
                     before = Before::LostOne;
                 }
                 let before = if hole && before == Before::Whole { Before::LostSome } else { before };
@@ -134,12 +144,13 @@ pub(super) fn walk<'a>(
                     walk.dropped += 1;
                     continue;
                 }
+                walk.accepted.truncate(torn.unwrap_or(usize::MAX));
                 walk.lost += u64::from(before != Before::Whole);
                 hole = false;
                 let Some(table) = frame.table.as_deref() else { continue };
                 walk.end = header.end();
                 walk.last_seq = Some(header.lsn / geo.segment_bytes);
-                walk.accepted.push(Accepted { header, table, before, unsettled: false });
+                walk.accepted.push(Accepted { header, table, before, unsettled: !below });
             }
             Decision::Damage => hole = true,
             Decision::EndOfLog => {
@@ -161,7 +172,6 @@ pub(super) fn walk<'a>(
             }
         }
     }
-    walk.unsettle(durable);
     if walk.end < watermark {
         // Durable frames are missing, and no later one lists who was in them.
         walk.lost += 1;

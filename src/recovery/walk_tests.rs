@@ -230,19 +230,21 @@ fn what_is_not_the_frame_before_the_missing_one_does_not_vouch_for_it() {
     assert_eq!(journal.walk(), seen);
 }
 
-/// It is gone as soon as the log goes on in its place, and whoever opens the log then looks at everything again.
 #[test]
-fn what_only_a_dropped_frame_says_is_durable_is_unsettled() {
-    let torn = |journal: Journal| journal.with(5, |f| f.header.payload_bytes = 1);
-    let mut seen = Seen::whole(5);
-    seen.dropped = 1;
-    assert_eq!(torn(Journal::of(6)).walk(), seen);
-    assert!(seen.accepted[4].2 && !seen.accepted[3].2, "{seen:?}");
-    // Unless the superblock says it, too.
-    let mut closed = torn(Journal::of(6));
-    closed.durable = lsn(5);
-    seen.accepted[4].2 = false;
-    assert_eq!(closed.walk(), seen);
+fn what_only_a_dropped_frame_says_is_durable_is_told() {
+    let torn = || Journal::of(6).with(5, |f| f.header.payload_bytes = 1);
+    let said = |journal: Journal| {
+        let durable = journal.durable;
+        journal.try_walk(RecoveryMode::TolerateTornTail, |walk| walk.said_by_dropped(durable)).expect("walked")
+    };
+    assert_eq!(said(torn()), Some(lsn(5)));
+    assert_eq!(said(torn().in_flight_from(4)), None, "the one before it says as much");
+    assert_eq!(said(Journal::of(6)), None);
+    for (durable, told) in [(lsn(5) - 1, Some(lsn(5))), (lsn(5), None)] {
+        let mut closed = torn();
+        closed.durable = durable;
+        assert_eq!(said(closed), told, "{durable}");
+    }
 }
 
 /// A session ends torn, the next one cuts that off with its only frame, a third goes on, and the frame that cut rots.
@@ -343,9 +345,9 @@ fn a_frame_that_names_itself_as_its_predecessor_tells_of_no_single_loss() {
     assert_eq!(Journal::of(5).with(3, |f| f.header.prev_lsn = lsn(3)).walk(), seen);
 }
 
-/// All before the frame with this number, where only what was dropped says that the last of them was durable.
+/// All before the frame with this number, when the watermark reaches to it.
 fn seen_before(n: u64) -> Vec<(u64, Before, bool)> {
-    (0..n).map(|at| (lsn(at), Before::Whole, at + 1 == n)).collect()
+    (0..n).map(|n| (lsn(n), Before::Whole, false)).collect()
 }
 
 #[test]
