@@ -334,6 +334,7 @@ impl Engine {
 
     /// The writer thread: takes frames until there are none, then rests.
     pub(crate) fn run_writer(&self) {
+        self.seq.lock().writer_idle = false;
         loop {
             loop {
                 self.let_others_in();

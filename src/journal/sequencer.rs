@@ -101,7 +101,8 @@ impl Sequencer {
             cut: resume.cut,
             in_flight: Flights::new(in_flight),
             stopped: None,
-            writer_idle: false,
+            // There is none yet: who opens the log leads its own frames.
+            writer_idle: true,
             room_wakers: Vec::new(),
             nudged: 0,
             frames_taken: 0,

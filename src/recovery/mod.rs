@@ -172,7 +172,6 @@ pub(crate) fn recover(
     drop(cells);
     let hurt: Vec<Arc<Cell>> = standing.hurt.into_iter().filter_map(|id| registry.get(id)).collect();
     carry_with_the_oldest(&mut segments, &hurt);
-    let gave_up = !segments.leaving.is_empty();
     let resume = Resume {
         prev: standing.prev,
         prev_participants: standing.prev_participants,
@@ -207,9 +206,14 @@ pub(crate) fn recover(
     });
     if !read_only {
         engine.record_damage(hurt.iter().map(|cell| &**cell))?;
-        if gave_up {
-            // Until a frame names the tail that only a torn one named, nobody may use them, and nobody waits for that.
+        // What only a torn frame said, a frame says again: how far the log was durable, and which segments are superseded. These become free,
+        // and appends could wait for them for ever; else it takes nothing that the cleaner counts on.
+        if !engine.seq.lock().segments.leaving.is_empty() {
             engine.seal_if_room(Class::Clean)?;
+        } else if let Some(durable) = standing.said_by_dropped
+            && engine.durable() == durable
+        {
+            engine.seal_if_room(Class::Keep)?;
         }
     }
     engine.counters.recovery_micros.set(started.elapsed().as_micros() as u64);

@@ -51,6 +51,11 @@ fn rot(disk: &SimDisk, frame: usize) {
     disk.flip_bit(frames(disk)[frame].2, 0);
 }
 
+/// Of the frames behind it nothing did but what destroyed those that lay there.
+fn nothing_but_the_first_frame_arrived(disk: &SimDisk) {
+    frames(disk).iter().skip(1).for_each(|frame| disk.poke(frame.0, &[0; 4096]));
+}
+
 /// How many writes an opening made.
 fn writes(disk: &SimDisk, options: Options) -> usize {
     let disk = Arc::new(disk.clone());
@@ -152,9 +157,9 @@ fn a_frame_that_is_lost_anywhere_in_the_log_hurts_its_own_replicas_alone() {
 }
 
 /// Found by a torture run. Only the frame behind it, which is torn, says that the frame was durable. The log goes on in place of that one, the
-/// power fails again, and now nobody does: so what it placed must still be there, also what was cut off within the frame.
+/// power fails again, and now no frame does: what it placed and cut off again is not looked at, for that space may be another's.
 #[test]
-fn what_an_acknowledged_frame_placed_and_cut_off_is_kept_while_only_a_torn_frame_covers_it() {
+fn an_acknowledged_frame_stands_though_what_it_cut_off_is_gone_and_the_one_that_covered_it() {
     let chains = || options().placement(Placement::Chain);
     let disk = Arc::new(SimDisk::new(2 << 20));
     let wal = chains().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
@@ -168,15 +173,36 @@ fn what_an_acknowledged_frame_placed_and_cut_off_is_kept_while_only_a_torn_frame
     let wal = chains().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
     assert_eq!(wal.stats().dropped_frames, 1);
     wal.commit(Batch::new().append(3, &cut_off)).expect("committed");
-    // Of its frame nothing arrived but what destroyed the torn one.
     let disk = disk.restart();
-    let last = frames(&disk).last().expect("frames").0;
-    [torn.0, last].iter().for_each(|&frame| disk.poke(frame, &[0; 4096]));
+    nothing_but_the_first_frame_arrived(&disk);
     let wal = open(&disk, chains()).expect("opened");
     assert_eq!((wal.stats().dropped_frames, wal.replica(3).exists()), (0, false));
     let found: Vec<(u64, u64)> =
         wal.replica(1).entries(1..3, usize::MAX).expect("readable").iter().map(|e| (e.index, e.term)).collect();
     assert_eq!(found, [(1, 1), (2, 2)]);
+}
+
+/// The opening writes several frames, the first of them a crowd's, before there is a writer: nobody waits for that.
+#[test]
+fn an_opening_with_much_to_say_waits_for_no_writer() {
+    const EACH: u64 = 3000;
+    let disk = Arc::new(SimDisk::new(32 << 20));
+    let wal = open_arc(&disk);
+    for from in [0, EACH, 2 * EACH] {
+        for replica in from..from + EACH {
+            drop(wal.submit(Batch::new().append(replica, &[(1, 1, b"lost")])).expect("room"));
+        }
+        wal.sync().expect("durable");
+        wal.commit(Batch::new().append(99_999, &[(from / EACH + 1, 1, b"between")])).expect("committed");
+    }
+    let all = frames(&disk);
+    let disk = disk.restart();
+    let lost = all.iter().take(all.len() - 1).step_by(2).map(|frame| disk.flip_bit(frame.2, 0)).count() as u64;
+    let (told, opened) = std::sync::mpsc::channel();
+    std::thread::spawn(move || told.send(open(&disk, options().background(true)).map(|wal| wal.stats())));
+    let stats = opened.recv_timeout(std::time::Duration::from_secs(60)).expect("it does not hang").expect("opened");
+    assert_eq!(stats.lost_frames, lost);
+    assert!(stats.frames > 1, "{}", stats.frames);
 }
 
 /// What was known to be durable when the log was opened is so the next time, too: rot in it is damage, and no torn end.
@@ -190,7 +216,7 @@ fn what_only_a_torn_frame_covers_is_not_torn_itself_when_that_one_is_overwritten
     let disk = Arc::new(disk.restart());
     [first, torn].iter().for_each(|frame| disk.flip_bit(frame.0 + FRAME_HEADER_BYTES as u64 + 5, 0));
     assert_eq!(open_arc(&disk).stats().dropped_frames, 1);
-    disk.poke(torn.0, &[0; 4096]);
+    nothing_but_the_first_frame_arrived(&disk);
     let wal = open(&disk.restart(), options()).expect("opened");
     assert_eq!((wal.stats().dropped_frames, wal.stats().recovered_frames), (0, 1));
     assert_eq!(wal.replica(2).entry(1).expect("readable").data, b"lasts"[..]);

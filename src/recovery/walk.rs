@@ -8,7 +8,7 @@ use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
-use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, MAX_IN_FLIGHT, Participants};
+use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::record::{Body, Records};
 use crate::format::{EntryId, Reader, crc};
 use crate::options::RecoveryMode;
@@ -54,16 +54,8 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// How many frames there are before a torn end, if this one says that nothing but one frame lies between it and them: the one that cut
-    /// that end off.
-    fn before_torn(&self, geo: &Geometry, header: &FrameHeader) -> Option<usize> {
-        // More was never in flight.
-        let from = self.accepted.len().saturating_sub(1 + MAX_IN_FLIGHT as usize);
-        let near = self.accepted.get(from..)?;
-        near.iter().rposition(|a| header.follows_but_one(&a.header, geo.seed)).map(|at| from + at + 1)
-    }
-
-    /// How far the log is known to have been durable, if only a frame that was dropped says so: it is gone as soon as the log goes on in its place.
+    /// How far the log is known to have been durable, if no frame that is accepted says so: it is gone as soon as the log goes on in place of the
+    /// one that does.
     pub fn said_by_dropped(&self, durable: u64) -> Option<u64> {
         let kept = self.accepted.iter().map(|a| a.header.watermark).max().unwrap_or(0).max(durable);
         Some(self.watermark).filter(|&watermark| watermark > kept)
@@ -90,7 +82,7 @@ pub(super) fn tail_of(existing: &[&Found]) -> u64 {
     existing.iter().rev().find(|f| f.table.is_some()).map_or(0, |f| f.header.tail_seq)
 }
 
-/// Decides frame by frame, by the table in [`super::decide`]. `durable`: what the superblock says was durable at the last close.
+/// Decides frame by frame, by the table in [`super::decide`]. `durable`: what the superblock says was durable when it was written.
 pub(super) fn walk<'a>(
     disk: &dyn Disk,
     geo: &Geometry,
@@ -132,11 +124,7 @@ pub(super) fn walk<'a>(
         let followers = if condition == Condition::Intact { 0 } else { followers() };
         match decide(condition, below, followers) {
             Decision::Apply => {
-                let mut before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
-                let torn = if before == Before::LostSome { walk.before_torn(geo, &header) } else { None };
-                if torn.is_some() {
-                    before = Before::LostOne;
-                }
+                let before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
                 let before = if hole && before == Before::Whole { Before::LostSome } else { before };
                 if before != Before::Whole && !below && header.prev_end() > watermark {
                     // What it follows is not there and was not durable when it was sealed: it was in flight beside it, and neither
@@ -144,7 +132,6 @@ pub(super) fn walk<'a>(
                     walk.dropped += 1;
                     continue;
                 }
-                walk.accepted.truncate(torn.unwrap_or(usize::MAX));
                 walk.lost += u64::from(before != Before::Whole);
                 hole = false;
                 let Some(table) = frame.table.as_deref() else { continue };

@@ -247,36 +247,6 @@ fn what_only_a_dropped_frame_says_is_durable_is_told() {
     }
 }
 
-/// A session ends torn, the next one cuts that off with its only frame, a third goes on, and the frame that cut rots.
-#[test]
-fn what_a_lost_frame_cut_off_does_not_stand_between() {
-    for torn in [1, 2] {
-        let mut journal = Journal::of(3);
-        // Behind the second frame: the third was lost, and what it cut off is still there.
-        let mut between = Journal::of(2 + torn).frames.split_off(2);
-        between.iter_mut().for_each(|f| f.header.table_bytes += 1);
-        let cutting = FrameHeader { session: 2, lsn: lsn(5), cut: lsn(2), ..journal.get(2).header };
-        let seed = Geometry::new(&superblock()).seed;
-        let last = FrameHeader {
-            session: 3,
-            lsn: lsn(6),
-            cut: lsn(6),
-            prev_lsn: cutting.lsn,
-            prev_hash: cutting.hash(seed),
-            prev_prev_hash: cutting.prev_hash,
-            watermark: lsn(6),
-            ..cutting
-        };
-        let table = journal.get(2).table.clone();
-        journal.frames.truncate(2);
-        journal.frames.append(&mut between);
-        journal.frames.push(Found { header: last, offset: 6 * BLOCK, table });
-        let seen = [(lsn(0), Before::Whole, false), (lsn(1), Before::Whole, false), (lsn(6), Before::LostOne, true)];
-        let walked = journal.walk();
-        assert_eq!((walked.accepted.as_slice(), walked.end), (seen.as_slice(), lsn(7)), "{torn}");
-    }
-}
-
 #[test]
 fn a_first_frame_that_is_missing_is_a_loss_too() {
     let mut seen = Seen::whole(4);
