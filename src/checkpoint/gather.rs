@@ -340,10 +340,7 @@ impl Engine {
         self.forget_damaged(&mut s, moving.cell.id, &mut state, seen.index);
         // Carried with its metadata: the CORE counts as lying in the oldest segment, by this cleaning of it or, should that fail, the next,
         // which does not leave it out: something of it was found.
-        state.core_seq = s.segments.tail();
-        if let Some(oldest) = s.segments.live.front_mut() {
-            oldest.participants.push(moving.cell.id);
-        }
+        state.core_seq = s.segments.carry_with_oldest(moving.cell.id);
     }
 }
 

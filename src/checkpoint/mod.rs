@@ -119,9 +119,7 @@ impl Engine {
                 || self.registry.all().iter().all(|cell| !self.has_something_in(group, cell.id)),
             "something of a replica is left behind in segments that are given up"
         );
-        while s.segments.live.len() > 1 && group.holds(s.segments.tail()) {
-            s.segments.leave_oldest();
-        }
+        while group.holds(s.segments.tail()) && s.segments.leave_oldest() {}
         Ok(true)
     }
 

@@ -94,14 +94,20 @@ impl Segments {
         self.lost_tail.unwrap_or_else(|| self.tail())
     }
 
-    /// The oldest segment is superseded; never the one being written.
-    pub fn leave_oldest(&mut self) {
-        if self.live.len() > 1
-            && let Some(oldest) = self.live.pop_front()
-        {
-            self.leaving.push_back((oldest.seq, oldest.slab));
-            self.lost_tail = None;
+    /// The oldest segment is superseded. `false`: it is the one being written, and stays.
+    pub fn leave_oldest(&mut self) -> bool {
+        let Some(oldest) = (self.live.len() > 1).then(|| self.live.pop_front()).flatten() else { return false };
+        self.leaving.push_back((oldest.seq, oldest.slab));
+        self.lost_tail = None;
+        true
+    }
+
+    /// Has the CORE of `replica` written anew when the oldest segment is cleaned. Answers the segment in which it counts as lying.
+    pub fn carry_with_oldest(&mut self, replica: u64) -> u64 {
+        if let Some(oldest) = self.live.front_mut() {
+            oldest.participants.push(replica);
         }
+        self.tail()
     }
 
     /// Notes that `replica` has a record in the segment being written.

@@ -171,7 +171,8 @@ pub(crate) fn recover(
     let (replicas, damage) = (cells.len() as u64, cells.iter().flat_map(|cell| cell.lock().damage(cell.id)).collect());
     drop(cells);
     let hurt: Vec<Arc<Cell>> = standing.hurt.into_iter().filter_map(|id| registry.get(id)).collect();
-    carry_with_the_oldest(&mut segments, &hurt);
+    // Carried before any segment that shows what they lost is freed: also if there is no room to write it at once.
+    hurt.iter().for_each(|cell| cell.lock().core_seq = segments.carry_with_oldest(cell.id));
     let resume = Resume {
         prev: standing.prev,
         prev_participants: standing.prev_participants,
@@ -206,14 +207,11 @@ pub(crate) fn recover(
     });
     if !read_only {
         engine.record_damage(hurt.iter().map(|cell| &**cell))?;
-        // What only a torn frame said, a frame says again: how far the log was durable, and which segments are superseded. These become free,
-        // and appends could wait for them for ever; else it takes nothing that the cleaner counts on.
-        if !engine.seq.lock().segments.leaving.is_empty() {
-            engine.seal_if_room(Class::Clean)?;
-        } else if let Some(durable) = standing.said_by_dropped
-            && engine.durable() == durable
-        {
-            engine.seal_if_room(Class::Keep)?;
+        // What only a torn frame said, a frame says again, if none was written so far: how far the log was durable, and which segments are
+        // superseded. These become free, and appends could wait for them for ever; else it takes nothing that the cleaner counts on.
+        let leaving = !engine.seq.lock().segments.leaving.is_empty();
+        if leaving || standing.said_by_dropped.is_some() && engine.durable() == standing.end {
+            engine.seal_if_room(if leaving { Class::Clean } else { Class::Keep })?;
         }
     }
     engine.counters.recovery_micros.set(started.elapsed().as_micros() as u64);
@@ -392,16 +390,6 @@ fn segments(
         free.retain(|&other| other != slab);
     });
     (Segments { live, leaving, free, next_seq, ..Segments::default() }, map)
-}
-
-/// Has the CORE of these carried before the oldest segment is freed, and so before any that shows what they lost: also if there is no room to
-/// write it at once.
-fn carry_with_the_oldest(segments: &mut Segments, hurt: &[Arc<Cell>]) {
-    let Some(oldest) = segments.live.front_mut() else { return };
-    for cell in hurt {
-        cell.lock().core_seq = oldest.seq;
-        oldest.participants.push(cell.id);
-    }
 }
 
 /// Where to go on in the newest segment when a fresh one cannot be spared: repeated crashes must not eat the reserve.

@@ -56,6 +56,29 @@ fn nothing_but_the_first_frame_arrived(disk: &SimDisk) {
     frames(disk).iter().skip(1).for_each(|frame| disk.poke(frame.0, &[0; 4096]));
 }
 
+/// Rots the payload of a frame.
+fn tear(disk: &SimDisk, frame: usize) {
+    disk.flip_bit(frames(disk)[frame].0 + FRAME_HEADER_BYTES as u64 + 6, 0);
+}
+
+/// As a writer with other ideas would have sealed the frames: `edit` sees each one's number and header; the links are made good again.
+fn rewrite(disk: &SimDisk, mut edit: impl FnMut(usize, &mut FrameHeader)) {
+    let Ok(Found::Log(sb)) = read_superblock(disk, true) else { panic!("a log") };
+    let scan = scan(disk, &sb, RecoveryMode::Strict, &mut |_| ()).expect("scanned");
+    let mut prev: Option<FrameHeader> = None;
+    for (n, frame) in scan.slabs.iter().flat_map(|s| &s.frames).enumerate() {
+        let mut header = frame.header;
+        edit(n, &mut header);
+        if let Some(prev) = prev {
+            (header.prev_hash, header.prev_prev_hash) = (prev.hash(sb.seed()), prev.prev_hash);
+        }
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        header.encode(sb.seed(), &mut bytes);
+        disk.poke(frame.offset, &bytes);
+        prev = Some(header);
+    }
+}
+
 /// How many writes an opening made.
 fn writes(disk: &SimDisk, options: Options) -> usize {
     let disk = Arc::new(disk.clone());
@@ -167,9 +190,8 @@ fn an_acknowledged_frame_stands_though_what_it_cut_off_is_gone_and_the_one_that_
     let cut_off = [(1, 1, large), (2, 1, large), (3, 1, large)];
     wal.commit(Batch::new().append(1, &cut_off).append(1, &[(2, 2, b"anew")])).expect("acknowledged");
     wal.commit(Batch::new().append(2, &[(1, 1, b"in flight")])).expect("committed");
-    let [_, torn] = frames(&disk)[..] else { panic!("two frames") };
     let disk = Arc::new(disk.restart());
-    disk.flip_bit(torn.0 + FRAME_HEADER_BYTES as u64 + 6, 0);
+    tear(&disk, 1);
     let wal = chains().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
     assert_eq!(wal.stats().dropped_frames, 1);
     wal.commit(Batch::new().append(3, &cut_off)).expect("committed");
@@ -215,15 +237,38 @@ fn what_only_a_torn_frame_covers_is_not_torn_itself_when_that_one_is_overwritten
     let wal = open_arc(&disk);
     wal.commit(Batch::new().append(1, &[(1, 1, b"rots")]).append(2, &[(1, 1, b"lasts")])).expect("acknowledged");
     wal.commit(Batch::new().append(3, &[(1, 1, b"in flight")])).expect("committed");
-    let [first, torn] = frames(&disk)[..] else { panic!("two frames") };
     let disk = Arc::new(disk.restart());
-    [first, torn].iter().for_each(|frame| disk.flip_bit(frame.0 + FRAME_HEADER_BYTES as u64 + 5, 0));
+    [0, 1].into_iter().for_each(|frame| tear(&disk, frame));
     assert_eq!(open_arc(&disk).stats().dropped_frames, 1);
     nothing_but_the_first_frame_arrived(&disk);
     let wal = open(&disk.restart(), options()).expect("opened");
     assert_eq!((wal.stats().dropped_frames, wal.stats().recovered_frames), (0, 1));
     assert_eq!(wal.replica(2).entry(1).expect("readable").data, b"lasts"[..]);
     assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
+}
+
+/// A frame says it again, also where the log ends behind what was durable; unless the opening had something to write anyway.
+#[test]
+fn what_only_a_torn_frame_says_is_said_again_by_the_opening() {
+    for in_flight in [false, true] {
+        let disk = Arc::new(SimDisk::new(2 << 20));
+        let wal = open_arc(&disk);
+        for replica in 1..=3 {
+            wal.commit(Batch::new().append(replica, &[(1, 1, b"entry")])).expect("committed");
+        }
+        let (disk, ends) = (Arc::new(disk.restart()), wal.engine.durable());
+        rewrite(&disk, |n, header| match n {
+            // Beside the first, and so the last beside the second.
+            1 | 2 if in_flight => header.watermark = header.prev_lsn,
+            _ => {}
+        });
+        tear(&disk, 2);
+        let wal = open_arc(&disk);
+        assert_eq!((wal.stats().dropped_frames, wal.stats().frames), (1, 1), "{in_flight}");
+        let durable = wal.engine.superblock.lock().durable;
+        assert!(durable > 0 && durable < ends, "{durable} of {ends}");
+        assert_eq!(writes(&disk.restart(), options()), 0, "{in_flight}: it is said");
+    }
 }
 
 /// The last frame says that segments are superseded, and is torn: until another that says so is durable, their slabs are not written anew.
@@ -238,28 +283,17 @@ fn segments_that_only_a_torn_frame_gave_up_are_not_free_yet() {
     wal.engine.clean_all().expect("cleaned");
     wal.commit(Batch::new().append(1, &[(1, 1, b"in flight")])).expect("committed");
     let disk = disk.restart();
-    let Ok(Found::Log(sb)) = read_superblock(&disk, true) else { panic!("a log") };
-    let seed = sb.seed();
     // As if all but the last had been sealed before the cleaning, and the last were torn.
-    let scanned = scan(&disk, &sb, RecoveryMode::Strict, &mut |_| ()).expect("scanned");
-    let found: Vec<_> = scanned.slabs.iter().flat_map(|s| &s.frames).collect();
-    let (tail, mut prev) = (found.last().expect("frames").header.tail_seq, None::<FrameHeader>);
-    assert!(tail > 1);
-    for (n, frame) in found.iter().enumerate() {
-        let mut header = frame.header;
-        if n + 1 < found.len() {
+    let last = frames(&disk).len() - 1;
+    let mut tail = 0;
+    rewrite(&disk, |n, header| {
+        tail = header.tail_seq;
+        if n < last {
             header.tail_seq = 1;
         }
-        if let Some(prev) = prev {
-            (header.prev_hash, header.prev_prev_hash) = (prev.hash(seed), prev.prev_hash);
-        }
-        let mut bytes = [0; FRAME_HEADER_BYTES];
-        header.encode(seed, &mut bytes);
-        disk.poke(frame.offset, &bytes);
-        prev = Some(header);
-    }
-    let last = found.last().expect("frames");
-    disk.flip_bit(last.offset + FRAME_HEADER_BYTES as u64 + 6, 0);
+    });
+    assert!(tail > 1);
+    tear(&disk, last);
     let held = |wal: &Wal| {
         let s = wal.engine.seq.lock();
         let slabs: Vec<u32> = s.segments.leaving.iter().map(|&(_, slab)| slab).collect();
