@@ -189,11 +189,14 @@ impl Engine {
 
     /// Entries from `from` on go: where others take their place, and where none does.
     fn cut(&self, state: &mut ReplicaState, from: u64, freed: &mut Vec<Extent>) {
-        let chunk = self.geo.chunk_bytes;
-        state.places.cut_from(from, chunk, freed);
-        // A cut may leave a piece with nothing but entries that were truncated before.
-        state.places.drop_below(state.first, chunk, freed);
-        state.terms.cut_from(from);
+        // Mostly entries follow the last one: then nothing is held from there on.
+        if from <= state.last {
+            let chunk = self.geo.chunk_bytes;
+            state.places.cut_from(from, chunk, freed);
+            // A cut may leave a piece with nothing but entries that were truncated before.
+            state.places.drop_below(state.first, chunk, freed);
+            state.terms.cut_from(from);
+        }
         state.cut_damage(from);
     }
 
@@ -211,10 +214,15 @@ impl Engine {
     }
 
     /// Begins a life, if the replica has none: a fresh CORE, whose sequence begins at a number of this life alone.
+    #[inline]
     fn create(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, first: u64, prev_term: u64) {
-        if state.exists {
-            return;
+        if !state.exists {
+            self.begin_life(s, id, state, first, prev_term);
         }
+    }
+
+    #[cold]
+    fn begin_life(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, first: u64, prev_term: u64) {
         s.replicas += 1;
         state.exists = true;
         state.incarnation = self.next_id();

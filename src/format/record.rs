@@ -185,6 +185,7 @@ pub enum RecordError {
 }
 
 /// Writes the parts that every record begins with.
+#[inline]
 fn head(out: &mut Vec<u8>, kind: u8, replica: u64, seq: u16) {
     out.push(kind);
     varint::encode(replica, out);

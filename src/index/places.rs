@@ -146,10 +146,10 @@ impl Places {
         let locs = locs.into_iter();
         span.reserve(locs.size_hint().0);
         // Neighbours are mostly of one length.
-        let (mut len, mut each) = (0, weight(0, chunk));
+        let (mut len, mut each) = (None, 0);
         for loc in locs {
-            if loc.len() != len {
-                (len, each) = (loc.len(), weight(loc.len(), chunk));
+            if len != Some(loc.len()) {
+                (len, each) = (Some(loc.len()), weight(loc.len(), chunk));
             }
             self.weight += each;
             self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;

@@ -110,8 +110,11 @@ impl ReplicaState {
     }
 
     /// Forgets damage at or above `index`: those entries are being written anew.
+    #[inline]
     pub fn cut_damage(&mut self, index: u64) {
-        self.clip_damage_to(0, index.saturating_sub(1));
+        if !self.damaged.is_empty() {
+            self.clip_damage_to(0, index.saturating_sub(1));
+        }
     }
 
     fn clip_damage_to(&mut self, first: u64, last: u64) {

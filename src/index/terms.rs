@@ -19,7 +19,16 @@ impl Terms {
     }
 
     /// Says that every index from `index` on has `term`.
+    #[inline]
     pub fn push(&mut self, index: u64, term: u64) {
+        // Mostly the term that the newest run has.
+        match self.runs.last() {
+            Some(&(start, newest)) if start < index && newest == term => {}
+            _ => self.begin_run(index, term),
+        }
+    }
+
+    fn begin_run(&mut self, index: u64, term: u64) {
         self.cut_from(index);
         if self.runs.last().is_none_or(|&(_, t)| t != term) {
             self.runs.push((index, term));
