@@ -8,9 +8,13 @@ mod again;
 mod again_tests;
 mod decide;
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod loss_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;
 mod replay;
 mod replaying;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod rig;
 mod scan;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod scan_tests;
@@ -21,6 +25,8 @@ mod select_tests;
 mod superblock_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod torn_tests;
 mod walk;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod walk_tests;

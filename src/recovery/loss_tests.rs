@@ -1,0 +1,232 @@
+//! Frames that are lost before the end: who is hurt, what is written of it, and when that is settled.
+
+use super::rig::*;
+use crate::disk::Disk;
+use crate::disk::sim::SimDisk;
+use crate::error::Error;
+use crate::format::POOL_OFFSET;
+use crate::journal::RESERVED_SEGMENTS;
+use crate::options::RecoveryMode;
+use crate::sync::Arc;
+use crate::{Batch, Damage, Wal};
+
+#[test]
+fn a_damaged_replica_is_refused_by_strict_alone_which_says_whose() {
+    let disk = log();
+    rot(&disk, 2);
+    for mode in MODES {
+        match open(&disk, options().recovery_mode(mode)) {
+            Ok(wal) => {
+                assert_eq!((mode != RecoveryMode::Strict, wal.stats().lost_frames), (true, 1), "{mode:?}");
+                assert!(!wal.damage().is_empty() && wal.damage().iter().all(|d| d.replica == 3), "{mode:?}");
+            }
+            Err(Error::Damaged(Damage { replica, .. })) => assert_eq!((mode, replica), (RecoveryMode::Strict, 3)),
+            Err(other) => panic!("{mode:?}: {other}"),
+        }
+    }
+}
+
+/// Also the first frame of a segment, and its only one: that no other is missing the next frame says.
+#[test]
+fn a_frame_that_is_lost_anywhere_in_the_log_hurts_its_own_replicas_alone() {
+    // Frames of one block and of several, so that segments end with a rest, and without; and frames of which a segment holds one.
+    let varied: Vec<usize> = (1..=60).map(|replica| 700 * (replica % 13)).collect();
+    for lengths in [varied, vec![40_000; 6]] {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = open_arc(&disk);
+        for (replica, &len) in (1..).zip(&lengths) {
+            let pieces: Vec<Vec<u8>> = vec![7; len].chunks(4000).map(<[u8]>::to_vec).collect();
+            let entries: Vec<(u64, u64, &[u8])> = (1..).zip(&pieces).map(|(i, p)| (i, 1, p.as_slice())).collect();
+            wal.commit(Batch::new().append(replica, &entries).put(replica, b"key", b"value")).expect("committed");
+        }
+        let all = frames(&disk);
+        let firsts = all.iter().filter(|&&(offset, ..)| (offset - POOL_OFFSET).is_multiple_of(64 << 10)).count();
+        assert!((3..10).contains(&firsts) && all.len() == lengths.len(), "{firsts} of {}", all.len());
+        for (n, &(offset, _, table)) in all.iter().enumerate().take(all.len() - 1) {
+            for rotten in [offset, table] {
+                let disk = disk.restart();
+                disk.flip_bit(rotten, 3);
+                let wal = open(&disk, options()).unwrap_or_else(|refused| panic!("frame {n}, {rotten}: {refused}"));
+                assert_eq!(wal.stats().lost_frames, 1);
+                assert!(wal.damage().iter().all(|d| d.replica == n as u64 + 1), "frame {n}: {:?}", wal.damage());
+                assert!(!wal.damage().is_empty());
+            }
+        }
+    }
+}
+
+/// The opening writes several frames, the first of them a crowd's, before there is a writer: nobody waits for that.
+#[test]
+fn an_opening_with_much_to_say_waits_for_no_writer() {
+    const EACH: u64 = 3000;
+    let disk = Arc::new(SimDisk::new(32 << 20));
+    let wal = open_arc(&disk);
+    for from in [0, EACH, 2 * EACH] {
+        for replica in from..from + EACH {
+            drop(wal.submit(Batch::new().append(replica, &[(1, 1, b"lost")])).expect("room"));
+        }
+        wal.sync().expect("durable");
+        wal.commit(Batch::new().append(99_999, &[(from / EACH + 1, 1, b"between")])).expect("committed");
+    }
+    let all = frames(&disk);
+    let disk = disk.restart();
+    let lost = all.iter().take(all.len() - 1).step_by(2).map(|frame| disk.flip_bit(frame.2, 0)).count() as u64;
+    let (told, opened) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let wal = open(&disk, options().background(true)).expect("opened");
+        let _ = told.send(wal.stats());
+    });
+    let stats = opened.recv_timeout(std::time::Duration::from_secs(60)).expect("it does not hang");
+    assert_eq!(stats.lost_frames, lost);
+    assert!(stats.frames > 1, "{}", stats.frames);
+}
+
+/// The oldest segment is gone whole: what is written meanwhile must not say that the log begins behind it, or whoever opens it before all
+/// who are hurt have their CORE would miss nothing.
+#[test]
+fn a_tail_that_is_lost_whole_is_missed_until_the_next_segment_is_cleaned() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open_arc(&disk);
+    for replica in 1..=4 {
+        let entries: Vec<(u64, u64, [u8; 4000])> = (1..=10).map(|i| (i, 1, [7; 4000])).collect();
+        wal.commit(Batch::new().append(replica, &entries)).expect("committed");
+    }
+    let disk = Arc::new(disk.restart());
+    disk.flip_bit(frames(&disk)[0].0, 3);
+    let wal = open_arc(&disk);
+    let damage = wal.damage();
+    assert!(damage.iter().all(|d| d.replica == 1) && !damage.is_empty(), "{damage:?}");
+    wal.commit(Batch::new().put(2, b"key", b"value")).expect("committed");
+    let lost = || {
+        let wal = open(&disk.restart(), options()).expect("opened");
+        assert_eq!(wal.damage(), damage);
+        wal.stats().lost_frames
+    };
+    assert_eq!(lost(), 1);
+    wal.engine.clean_all().expect("cleaned");
+    assert_eq!(lost(), 0);
+}
+
+#[test]
+fn where_nobody_can_say_who_was_hurt_only_a_salvage_goes_on() {
+    let disk = log();
+    rot(&disk, 2);
+    rot(&disk, 3);
+    for mode in MODES {
+        match open(&disk, options().recovery_mode(mode)) {
+            Ok(wal) => assert_eq!((mode, wal.stats().unnamed_losses), (RecoveryMode::Salvage, 1)),
+            Err(Error::Corrupt { offset, .. }) => {
+                assert_eq!((mode != RecoveryMode::Salvage, offset), (true, POOL_OFFSET), "{mode:?}");
+            }
+            Err(other) => panic!("{mode:?}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn of_a_loss_that_a_new_life_made_meaningless_nothing_is_written() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+    for index in 1..=2 {
+        wal.commit(Batch::new().append(1, &[(index, 1, [7; 100])])).expect("committed");
+    }
+    // Whatever the lost frame held was of a life that is over.
+    wal.commit(Batch::new().remove(1).append(1, &[(1, 1, [7; 100])])).expect("committed");
+    wal.commit(Batch::new().append(2, &[(1, 1, [7; 100])])).expect("committed");
+    let disk = disk.restart();
+    rot(&disk, 1);
+    let whole = open(&disk, options()).expect("opened");
+    assert_eq!((whole.damage(), whole.stats().lost_frames), (vec![], 1));
+    assert_eq!(writes(&disk, options()), 0);
+}
+
+#[test]
+fn whoever_is_newly_hurt_is_written_at_once_but_not_by_who_may_only_read() {
+    let disk = log_that_lost_one();
+    assert_eq!(writes(&disk, options()), 1);
+    assert_eq!(writes(&disk, options().read_only(true)), 0);
+}
+
+/// Loses a frame of replica 1, which holds three entries.
+fn log_that_lost_one() -> SimDisk {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+    for index in 1..=3 {
+        wal.commit(Batch::new().append(1, &[(index, 1, [7; 100])])).expect("committed");
+        wal.commit(Batch::new().append(2, &[(index, 1, [7; 100])])).expect("committed");
+    }
+    let disk = disk.restart();
+    rot(&disk, 2);
+    disk
+}
+
+#[test]
+fn what_is_written_of_a_loss_is_not_written_again() {
+    let disk = Arc::new(log_that_lost_one());
+    let damage = {
+        let wal = open_arc(&disk);
+        wal.damage()
+    };
+    assert!(!damage.is_empty());
+    for opening in 0..5 {
+        let disk = disk.restart();
+        assert_eq!(writes(&disk, options()), 0, "{opening}");
+        assert_eq!(open(&disk, options()).expect("opened").damage(), damage);
+    }
+}
+
+/// Where there is no room to write it, the cleaner does, before what shows the loss is gone; what it needs for that is left alone.
+#[test]
+fn a_loss_that_a_full_log_shows_is_written_by_the_cleaner() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = open_arc(&disk);
+    for index in 1..=3 {
+        wal.commit(Batch::new().append(1, &[(index, 1, [7; 100])])).expect("committed");
+    }
+    let tail = |wal: &Wal| wal.engine.seq.lock().segments.tail();
+    let filling = vec![7; 1000];
+    let fill = |bytes: usize| {
+        let mut batch = Batch::new();
+        batch.put(2, b"key", &filling[..bytes]);
+        batch
+    };
+    while wal.engine.seq.lock().segments.free.len() > RESERVED_SEGMENTS {
+        drop(wal.try_submit(&mut fill(1000)).expect("room"));
+    }
+    // One that does not tell of what is yet to be lost, far behind it: it is not carried together with that.
+    let cell = wal.engine.registry.get(1).expect("there");
+    wal.engine.record_damage([&*cell].into_iter()).expect("written");
+    for value in [1000, 1] {
+        while wal.try_submit(&mut fill(value)).is_ok() {
+            wal.sync().expect("durable");
+        }
+    }
+    let disk = Arc::new(disk.restart());
+    rot(&disk, 1);
+    assert_eq!(writes(&disk, options()), 0);
+    let disk = Arc::new(disk.restart());
+    let wal = open_arc(&disk);
+    let (damage, before) = (wal.damage(), tail(&wal));
+    assert!(damage.iter().all(|d| d.replica == 1) && damage.len() == 2, "{damage:?}");
+    // One segment: that of the lost frame, and not that of the CORE.
+    assert!(wal.engine.clean_oldest(u64::MAX, &mut wal.engine.cleaning.lock()).expect("cleaned"));
+    assert_eq!(tail(&wal), before + 1);
+    let wal = open(&disk.restart(), options()).expect("opened");
+    assert_eq!((wal.stats().lost_frames, wal.damage()), (0, damage));
+}
+
+#[test]
+fn entries_that_were_appended_anew_over_a_loss_are_no_damage_at_the_next_opening() {
+    let disk = Arc::new(log_that_lost_one());
+    let wal = open_arc(&disk);
+    wal.commit(Batch::new().append(1, &[(1, 2, b"healed"), (2, 2, b"healed"), (3, 2, b"healed")])).expect("healed");
+    let left = wal.damage();
+    assert_eq!(
+        left,
+        [Damage { replica: 1, lost: crate::Lost::State }],
+        "the frame may have held an update of its state"
+    );
+    let wal = open(&disk.restart(), options()).expect("opened");
+    assert_eq!(wal.damage(), left);
+    assert_eq!(wal.replica(1).entries(1..4, usize::MAX).expect("readable").len(), 3);
+}

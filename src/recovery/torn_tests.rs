@@ -1,0 +1,127 @@
+//! A torn end: where the log ends then, and what only the torn frame said.
+
+use super::rig::*;
+use crate::disk::Disk;
+use crate::disk::sim::SimDisk;
+use crate::error::Error;
+use crate::options::RecoveryMode;
+use crate::sync::Arc;
+use crate::{Batch, Placement, Wal};
+
+#[test]
+fn a_torn_end_is_refused_by_strict_alone_which_says_where() {
+    let disk = log();
+    let end = frames(&disk)[4].1;
+    rot(&disk, 5);
+    for mode in MODES {
+        match open(&disk, options().recovery_mode(mode)) {
+            Ok(wal) => assert_eq!((mode != RecoveryMode::Strict, wal.stats().dropped_frames), (true, 1), "{mode:?}"),
+            Err(Error::Corrupt { offset, .. }) => assert_eq!((mode, offset), (RecoveryMode::Strict, end)),
+            Err(other) => panic!("{mode:?}: {other}"),
+        }
+    }
+}
+
+/// Found by a torture run. Only the frame behind it, which is torn, says that the frame was durable. The log goes on in place of that one, the
+/// power fails again, and now no frame does: what it placed and cut off again is not looked at, for that space may be another's.
+#[test]
+fn an_acknowledged_frame_stands_though_what_it_cut_off_is_gone_and_the_one_that_covered_it() {
+    let chains = || options().placement(Placement::Chain);
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = chains().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+    let large = [7; 4000];
+    let cut_off = [(1, 1, large), (2, 1, large), (3, 1, large)];
+    wal.commit(Batch::new().append(1, &cut_off).append(1, &[(2, 2, b"anew")])).expect("acknowledged");
+    wal.commit(Batch::new().append(2, &[(1, 1, b"in flight")])).expect("committed");
+    let disk = Arc::new(disk.restart());
+    tear(&disk, 1);
+    let wal = chains().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
+    assert_eq!(wal.stats().dropped_frames, 1);
+    wal.commit(Batch::new().append(3, &cut_off)).expect("committed");
+    let disk = disk.restart();
+    nothing_but_the_first_frame_arrived(&disk);
+    let wal = open(&disk, chains()).expect("opened");
+    assert_eq!((wal.stats().dropped_frames, wal.replica(3).exists()), (0, false));
+    let found: Vec<(u64, u64)> =
+        wal.replica(1).entries(1..3, usize::MAX).expect("readable").iter().map(|e| (e.index, e.term)).collect();
+    assert_eq!(found, [(1, 1), (2, 2)]);
+}
+
+/// What was known to be durable when the log was opened is so the next time, too: rot in it is damage, and no torn end.
+#[test]
+fn what_only_a_torn_frame_covers_is_not_torn_itself_when_that_one_is_overwritten() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = open_arc(&disk);
+    wal.commit(Batch::new().append(1, &[(1, 1, b"rots")]).append(2, &[(1, 1, b"lasts")])).expect("acknowledged");
+    wal.commit(Batch::new().append(3, &[(1, 1, b"in flight")])).expect("committed");
+    let disk = Arc::new(disk.restart());
+    [0, 1].into_iter().for_each(|frame| tear(&disk, frame));
+    assert_eq!(open_arc(&disk).stats().dropped_frames, 1);
+    nothing_but_the_first_frame_arrived(&disk);
+    let wal = open(&disk.restart(), options()).expect("opened");
+    assert_eq!((wal.stats().dropped_frames, wal.stats().recovered_frames), (0, 1));
+    assert_eq!(wal.replica(2).entry(1).expect("readable").data, b"lasts"[..]);
+    assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
+}
+
+/// A frame says it again, also where the log ends behind what was durable; unless the opening had something to write anyway.
+#[test]
+fn what_only_a_torn_frame_says_is_said_again_by_the_opening() {
+    for in_flight in [false, true] {
+        let disk = Arc::new(SimDisk::new(2 << 20));
+        let wal = open_arc(&disk);
+        for replica in 1..=3 {
+            wal.commit(Batch::new().append(replica, &[(1, 1, b"entry")])).expect("committed");
+        }
+        let (disk, ends) = (Arc::new(disk.restart()), wal.engine.durable());
+        rewrite(&disk, |n, header| match n {
+            // Beside the first, and so the last beside the second.
+            1 | 2 if in_flight => header.watermark = header.prev_lsn,
+            _ => {}
+        });
+        tear(&disk, 2);
+        let wal = open_arc(&disk);
+        assert_eq!((wal.stats().dropped_frames, wal.stats().frames), (1, 1), "{in_flight}");
+        let durable = wal.engine.superblock.lock().durable;
+        assert!(durable > 0 && durable < ends, "{durable} of {ends}");
+        assert_eq!(writes(&disk.restart(), options()), 0, "{in_flight}: it is said");
+    }
+}
+
+/// The last frame says that segments are superseded, and is torn: until another that says so is durable, their slabs are not written anew.
+#[test]
+fn segments_that_only_a_torn_frame_gave_up_are_not_free_yet() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open_arc(&disk);
+    let filling: Vec<u8> = vec![7; 4000];
+    while wal.engine.seq.lock().segments.current() < 4 {
+        wal.commit(Batch::new().put(1, b"key", &filling)).expect("committed");
+    }
+    wal.engine.clean_all().expect("cleaned");
+    wal.commit(Batch::new().append(1, &[(1, 1, b"in flight")])).expect("committed");
+    let disk = disk.restart();
+    // As if all but the last had been sealed before the cleaning, and the last were torn.
+    let last = frames(&disk).len() - 1;
+    let mut tail = 0;
+    rewrite(&disk, |n, header| {
+        tail = header.tail_seq;
+        if n < last {
+            header.tail_seq = 1;
+        }
+    });
+    assert!(tail > 1);
+    tear(&disk, last);
+    let held = |wal: &Wal| {
+        let s = wal.engine.seq.lock();
+        let slabs: Vec<u32> = s.segments.leaving.iter().map(|&(_, slab)| slab).collect();
+        assert!(slabs.iter().all(|slab| !s.segments.free.contains(slab)));
+        slabs.len() as u64
+    };
+    let reader = open(&disk.clone(), options().read_only(true)).expect("opened");
+    assert_eq!(held(&reader), tail - 1);
+    let before = reader.stats().free_segments;
+    let wal = open(&disk, options()).expect("opened");
+    // The opening writes a frame that says so, and until then has nobody use them.
+    assert_eq!((held(&wal), wal.stats().dropped_frames, wal.stats().frames), (0, 1, 1));
+    assert_eq!(wal.stats().free_segments, before + tail - 1);
+}
