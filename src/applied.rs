@@ -78,6 +78,13 @@ impl Engine {
         first.min(allowed)
     }
 
+    /// The first index that a report leaves, if it counts and a truncation waits for it.
+    pub(crate) fn first_behind_report(&self, id: u64, state: &ReplicaState, index: u64) -> Option<u64> {
+        let counts = state.exists && !state.state_suspect && reported(state).is_none_or(|known| known < index);
+        let first = self.held.of(id, state.incarnation).filter(|_| counts)?;
+        Some(first.min(index.saturating_add(1)))
+    }
+
     /// Records a report; what waited for it is truncated in the same breath. One that says less than an earlier one changes nothing.
     pub(crate) fn apply_report(
         &self,

@@ -122,6 +122,37 @@ fn a_snapshot_goes_before_reports_and_a_cut_suffix_ends_what_waits() {
     assert_sound(&wal, "at the end");
 }
 
+/// What such a batch cuts off or writes would lie before the first index, and the replica would be stuck.
+#[test]
+fn a_report_that_lets_a_truncation_pass_lets_nothing_of_its_batch_behind_it() {
+    let (disk, wal) = log();
+    fill(&wal, 1, 10);
+    wal.durable_applied(1, 2).expect("taken");
+    truncate(&wal, 1, 11);
+    let r = wal.replica(1);
+    assert_eq!(r.first_index(), 3);
+    for batch in [
+        Batch::new().durable_applied(1, 8).append(1, &[(5, 2, [7; 100])]),
+        Batch::new().durable_applied(1, 8).truncate_suffix(1, 5),
+    ] {
+        assert!(matches!(wal.commit(batch), Err(Error::Compacted { replica: 1, index: 5, first_index: 9 })));
+        assert_eq!((r.first_index(), r.last_index()), (3, 10), "nothing of it happened");
+    }
+    // A new life has nothing that waits, nor has one whose suffix is cut before the report.
+    let again = &mut Batch::new();
+    again.remove(1).append(1, &[(1, 2, [7; 100])]).durable_applied(1, 8).append(1, &[(1, 3, [7; 100])]);
+    wal.commit(again).expect("another replica 1");
+    fill(&wal, 2, 10);
+    wal.durable_applied(2, 2).expect("taken");
+    truncate(&wal, 2, 11);
+    wal.commit(Batch::new().truncate_suffix(2, 5).durable_applied(2, 8).append(2, &[(5, 2, [7; 100])])).expect("taken");
+    assert_eq!((wal.replica(2).first_index(), wal.replica(2).last_index()), (5, 5));
+    drop(wal);
+    let wal = open(small(Placement::Auto), &Arc::new(disk.crash_lost_all()));
+    assert!(wal.damage().is_empty(), "{:?}", wal.damage());
+    assert_sound(&wal, "after the crash");
+}
+
 #[test]
 fn the_logs_own_keys_are_out_of_reach() {
     let (_, wal) = log();

@@ -23,6 +23,8 @@ pub(super) struct Touched {
     last: u64,
     /// Something else than its creation was asked for: removing it now would contradict that.
     changed: bool,
+    /// What waited for its state machine is forgotten.
+    removed: bool,
     charge: Charge,
     demand: Demand,
     grows: bool,
@@ -42,6 +44,7 @@ impl Touched {
             first: 1,
             last: 0,
             changed: false,
+            removed: false,
             charge: Charge::default(),
             demand: Demand::default(),
             grows: false,
@@ -57,7 +60,7 @@ impl Touched {
         (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
         self.demand = demand(&s);
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
-        (self.changed, self.grows, self.in_chunks, self.lives) = (false, false, false, 0);
+        (self.changed, self.removed, self.grows, self.in_chunks, self.lives) = (false, false, false, false, 0);
     }
 
     fn create(&mut self) {
@@ -302,8 +305,15 @@ impl Engine {
             }
             // Ignored where there is no replica: it creates none.
             What::Applied { .. } if !t.exists => {}
-            What::Applied { .. } => {
-                let now = t.cell.lock().keys.cost(APPLIED_KEY);
+            What::Applied { index } => {
+                let (now, first) = {
+                    let state = t.cell.lock();
+                    (state.keys.cost(APPLIED_KEY), self.first_behind_report(replica, &state, index))
+                };
+                if let Some(first) = first.filter(|_| !t.removed) {
+                    // As it will be truncated: what the batch lets go it must not append or cut.
+                    t.first = t.first.max(first.min(t.last.saturating_add(1)));
+                }
                 let new = value_cost(APPLIED_KEY, APPLIED_BYTES);
                 t.demand.meta_bytes += new.saturating_sub(now);
                 t.grows |= new > now;
@@ -328,7 +338,7 @@ impl Engine {
                 if t.changed {
                     return Err(Error::Contradiction { replica, why: "changed and removed in one batch" });
                 }
-                (t.exists, t.adjoins) = (false, false);
+                (t.exists, t.adjoins, t.removed) = (false, false, true);
                 if t.demand.pledged.is_none() {
                     t.demand = Demand::default();
                 }
