@@ -38,12 +38,17 @@ pub(crate) enum Landing {
 pub(crate) struct Flights {
     queue: VecDeque<Flight>,
     limit: usize,
+    /// None of this opening is complete yet.
+    first: bool,
 }
 
 impl Flights {
-    /// At most `limit` at once.
+    /// At most `limit` at once; **the first alone**.
+    ///
+    /// By it the next opening knows that there was this one. Were it lost, and the one behind it not, an opening could take that for
+    /// something older, or not find it at all, and draw its number again: then two say of each other that they do not exist.
     pub fn new(limit: usize) -> Self {
-        Self { queue: VecDeque::with_capacity(limit), limit }
+        Self { queue: VecDeque::with_capacity(limit), limit, first: true }
     }
 
     /// Whether nothing is being written.
@@ -53,7 +58,7 @@ impl Flights {
 
     /// Whether one more may be sealed.
     pub fn may_start(&self) -> bool {
-        self.queue.len() < self.limit
+        self.queue.len() < if self.first { 1 } else { self.limit }
     }
 
     pub fn start(&mut self, frame: &SealedFrame) {
@@ -79,6 +84,7 @@ impl Flights {
 
     /// The oldest is complete; answers the next one, if that was written meanwhile.
     pub fn completed(&mut self) -> Option<Box<SealedFrame>> {
+        self.first = false;
         self.queue.pop_front();
         let next = self.queue.front_mut()?;
         match std::mem::replace(&mut next.state, State::Flying) {
