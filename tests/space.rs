@@ -308,6 +308,35 @@ fn a_slice_keeps_its_bytes_while_its_chunk_is_dead_and_the_log_is_rewritten() {
     assert_sound(&wal, "without pins");
 }
 
+/// Whoever opens the log next knows nothing of what is still being read, and would write to it.
+#[test]
+fn a_slice_that_outlives_its_log_keeps_the_file_and_its_bytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let options =
+        || Wal::options().capacity(8 << 20).chunk_size(4096).segment_size(64 << 10).placement(Placement::Chain);
+    let wal = options().open(&path).expect("created");
+    wal.commit(Batch::new().append(1, &[(1, 1, payload(1, 1, 1, 3000))])).expect("committed");
+    wal.close().expect("closed");
+    let wal = options().open(&path).expect("opened");
+    let replica = wal.replica(1);
+    let entry = replica.entry(1).expect("mapped");
+    wal.close().expect("closed");
+    drop(wal);
+    assert!(matches!(options().open(&path), Err(Error::Locked { .. })), "somebody reads its chunks");
+    assert_eq!(replica.entry(1).expect("a copy").data, entry.data);
+    assert_eq!(entry.data, payload(1, 1, 1, 3000));
+    drop(entry);
+    let wal = options().open(&path).expect("nobody reads any more");
+    wal.commit(Batch::new().truncate_prefix(1, 2)).expect("committed");
+    for index in 2..2000 {
+        wal.commit(Batch::new().append(1, &[(index, 2, payload(1, index, 2, 3000))]).truncate_prefix(1, index))
+            .expect("room");
+    }
+    // Of a handle of the log that was closed: what is there now is not what it looks for.
+    assert!(replica.entry(1).is_err());
+}
+
 #[test]
 fn an_opening_charges_every_replica_what_it_costs() {
     let disk = Arc::new(SimDisk::new(CAPACITY));

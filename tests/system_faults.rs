@@ -322,17 +322,17 @@ fn a_write_that_falls_short_is_not_taken_for_a_whole_one() {
 
 /// A failed sync leaves pages that look written. Whoever opens the file next must ask the device, or it promises what is not there.
 #[test]
-fn what_the_system_holds_of_the_file_is_forgotten_before_it_is_read() {
+fn what_the_system_holds_of_the_file_is_forgotten_before_it_is_read_and_its_name_durable_before_it_is_written() {
     if !can_trace() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
-    for m in [1, 2] {
+    for m in [0, 1, 2] {
         let (file, told) = (dir.path().join(format!("log{m}")), dir.path().join("trace"));
         options(METHODS[m]).open(&file).expect("created").close().expect("closed");
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-e", "trace=pread64,pwritev2,fdatasync,fadvise64", "-P"]).arg(&file);
-        command.arg("-o").arg(&told).arg(std::env::current_exe().expect("our own name"));
+        command.args(["-f", "-qq", "-y", "-e", "trace=pread64,pwritev2,fsync,fdatasync,fadvise64", "-P"]).arg(&file);
+        command.arg("-P").arg(dir.path()).arg("-o").arg(&told).arg(std::env::current_exe().expect("our own name"));
         command
             .args(["--exact", "child", "--nocapture", "--test-threads=1"])
             .env(FILE, &file)
@@ -345,6 +345,11 @@ fn what_the_system_holds_of_the_file_is_forgotten_before_it_is_read() {
         let read = calls.iter().position(|c| c.starts_with("pread64(") && !scratch(c)).expect("it is read");
         let forgotten = calls.iter().position(|c| c.contains("POSIX_FADV_DONTNEED")).expect("it is forgotten");
         assert!(forgotten < read && calls[..forgotten].last().is_some_and(|c| c.starts_with("fdatasync(")), "{text}");
+        // Nor does it know whether its creator lived to make the name durable.
+        let named =
+            calls.iter().position(|c| c.starts_with("fsync(") && !c.contains("log")).expect("the name is durable");
+        let written = calls.iter().position(|c| c.starts_with("pwritev2(") && !scratch(c)).expect("it is written");
+        assert!(named < written, "{text}");
     }
 }
 

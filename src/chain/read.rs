@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::disk::{AlignedBuf, Disk, Map};
+use crate::disk::{AlignedBuf, Disk, Map, View};
 use crate::format::piece::{Extents, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, PieceHeader, slot};
 use crate::format::{EntryId, Seed, crc};
 use crate::space::Pins;
@@ -94,14 +94,14 @@ impl PieceRef {
         let len = self.bytes as usize;
         let data = if let Some(mem) = &self.mem {
             Bytes::from_owner(Shared(Arc::clone(mem)))
-        } else if let (Some(map), [extent]) = (map, self.extents.as_slice()) {
-            let view = View { map: Arc::clone(map), offset: extent.offset(), len, _piece: None };
-            if view.map.slice(view.offset, len).is_none() {
+        } else if let (Some(view), [extent]) = (map.and_then(|map| map.hold()), self.extents.as_slice()) {
+            let mapped = Mapped { _piece: None, view, offset: extent.offset(), len };
+            if mapped.view.slice(mapped.offset, len).is_none() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let (replica, id, first, slots) = (self.replica, self.id, self.first, self.slots);
             let (bytes, bare) = (self.bytes, self.bare);
-            let data = Bytes::from_owner(View { _piece: Some(self), ..view });
+            let data = Bytes::from_owner(Mapped { _piece: Some(self), ..mapped });
             return Ok(PieceBytes { replica, id, first, slots, bytes, bare, data });
         } else {
             let mut buf = vec![0; len];
@@ -121,7 +121,7 @@ impl PieceRef {
         index: u64,
         term: u64,
     ) -> io::Result<Option<Bytes>> {
-        if self.bare.is_some() || self.mem.is_some() || map.is_some() {
+        if self.bare.is_some() || self.mem.is_some() || map.is_some_and(|map| map.hold().is_some()) {
             return Ok(self.load(disk, map)?.entry(seed, index, term));
         }
         let Some(i) = index.checked_sub(self.first).filter(|&i| i < u64::from(self.slots)) else { return Ok(None) };
@@ -175,18 +175,18 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
-/// A mapped piece as an owner of `Bytes`: pins its chunks until the last slice is gone.
-struct View {
-    map: Arc<Map>,
+/// A mapped piece as an owner of `Bytes`: pins its chunks until the last slice is gone, and keeps the file from being anybody else's.
+struct Mapped {
+    _piece: Option<PieceRef>,
+    view: Arc<View>,
     offset: u64,
     len: usize,
-    _piece: Option<PieceRef>,
 }
 
-impl AsRef<[u8]> for View {
+impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
-        // Checked when the view was made.
-        self.map.slice(self.offset, self.len).unwrap_or(&[])
+        // Checked when it was made.
+        self.view.slice(self.offset, self.len).unwrap_or(&[])
     }
 }
 

@@ -1,5 +1,6 @@
 //! Resizing: the journal grows for what it carries, and while chunks are plentiful, and gives slabs back when they are not.
 
+use crate::disk::Writer;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::events::Event;
@@ -183,9 +184,10 @@ impl Engine {
         next.epoch += 1;
         let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
         for offset in SUPERBLOCK_OFFSETS {
-            self.disk
-                .write_durable_at(offset, bytes.as_slice())
-                .map_err(|e| self.failed("writing the superblock", &e))?;
+            let written = self.disk.write_at(offset, bytes.as_slice());
+            // Not by a durable write: what frames are told of theirs is not to be heard here instead.
+            let durable = written.and_then(|()| self.disk.flush_of(Writer::Superblocks));
+            durable.map_err(|e| self.failed("writing the superblock", &e))?;
         }
         *current = next;
         Ok(())
@@ -197,6 +199,71 @@ mod tests {
     use super::*;
     use crate::disk::sim::{Choice, EIO, Fault, SimDisk};
     use crate::sync::Arc;
+
+    /// Notes who makes something durable, and how.
+    #[derive(Debug)]
+    struct Noted(SimDisk, crate::sync::Mutex<Vec<&'static str>>);
+
+    impl crate::disk::Disk for Noted {
+        fn len(&self) -> u64 {
+            crate::disk::Disk::len(&self.0)
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+            self.0.read_at(offset, buf)
+        }
+        fn write_at(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+            self.1.lock().push("write");
+            self.0.write_at(offset, buf)
+        }
+        fn write_durable_at(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+            self.1.lock().push("durable write");
+            self.0.write_durable_at(offset, buf)
+        }
+        fn flush(&self) -> std::io::Result<()> {
+            self.1.lock().push("flush");
+            self.0.flush()
+        }
+        fn flush_of(&self, writer: Writer) -> std::io::Result<()> {
+            self.1.lock().push(if writer == Writer::Superblocks { "flush of superblocks" } else { "flush of pieces" });
+            self.0.flush()
+        }
+        fn map(&self) -> Option<Arc<crate::disk::Map>> {
+            None
+        }
+        fn info(&self) -> crate::disk::DiskInfo {
+            self.0.info()
+        }
+        fn release(&self) {}
+    }
+
+    /// What the system tells of frames' writes it must not tell whoever changes the superblocks instead.
+    #[test]
+    fn superblocks_are_made_durable_apart_from_frames() {
+        let disk = Arc::new(Noted(SimDisk::new(8 << 20), Default::default()));
+        let options =
+            crate::Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(1 << 20).background(false);
+        let wal = options.open_disk(Arc::clone(&disk) as Arc<dyn crate::disk::Disk>).expect("formatted");
+        disk.1.lock().clear();
+        assert!(wal.engine.take_slabs(1, 0).expect("written"));
+        assert_eq!(*disk.1.lock(), ["write", "flush of superblocks"].repeat(2));
+    }
+
+    /// Nor whoever cleans.
+    #[test]
+    fn pieces_are_made_durable_apart_from_frames() {
+        let disk = Arc::new(Noted(SimDisk::new(8 << 20), Default::default()));
+        let options =
+            crate::Wal::options().segment_size(64 << 10).chunk_size(4096).placement(crate::Placement::Journal);
+        let wal =
+            options.background(false).open_disk(Arc::clone(&disk) as Arc<dyn crate::disk::Disk>).expect("formatted");
+        for index in 1..=30 {
+            wal.commit(crate::Batch::new().append(1, &[(index, 1, [7; 9000])])).expect("committed");
+        }
+        disk.1.lock().clear();
+        wal.checkpoint().expect("cleaned");
+        let noted = disk.1.lock();
+        assert!(noted.contains(&"flush of pieces") && !noted.contains(&"flush"), "{noted:?}");
+    }
 
     #[test]
     fn the_journal_takes_several_slabs_at_a_time_and_no_more_than_its_cap() {

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::gather::{Moving, Seen};
 use super::group::Group;
 use crate::chain::{PackEntry, pack_next};
-use crate::disk::AlignedBuf;
+use crate::disk::{AlignedBuf, Writer};
 use crate::engine::{Engine, parts};
 use crate::error::Result;
 use crate::format::BLOCK_BYTES;
@@ -51,7 +51,7 @@ impl Engine {
             return Err(error);
         }
         // One flush after all of them: a move record must never be durable before the pieces it names.
-        self.disk.flush().map_err(|e| self.failed("flushing settled pieces", &e))?;
+        self.disk.flush_of(Writer::Pieces).map_err(|e| self.failed("flushing settled pieces", &e))?;
         // Every one of them, also when there is no room for one: what is not linked gives its space back.
         let mut room = true;
         for (moving, pieces) in placed {

@@ -48,7 +48,7 @@ impl FileDisk {
         }
         let mut handles = place.open_temporary(path)?;
         reserve(handles.buffered(), 0, len).map_err(fail("reserving the space of"))?;
-        handles.open_direct(&place.dir, &place.temporary).map_err(fail("creating"))?;
+        handles.open_again(&place.dir, &place.temporary).map_err(fail("creating"))?;
         write_zeros(&mut handles, len, progress).map_err(fail("zeroing"))?;
         // Now, so that the probe does not measure the writing back of all the zeros.
         sync(handles.buffered()).map_err(fail("syncing"))?;

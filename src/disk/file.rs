@@ -1,13 +1,15 @@
 //! A preallocated file as a disk.
 
 use super::{
-    Disk, DiskInfo, Map, OpenError, ProbeMicros, SyncMethod,
+    Disk, DiskInfo, Map, OpenError, ProbeMicros, SyncMethod, View, Writer,
     bounds::{check_read, check_write, not_writable},
     create::{reserve, sync},
     handle::{Handles, failed},
     probe,
 };
+use parking_lot::Mutex;
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -41,6 +43,8 @@ pub struct FileDisk {
     len: u64,
     info: DiskInfo,
     map: Option<Arc<Map>>,
+    /// What is mapped, until the disk is released.
+    view: Mutex<Option<Arc<View>>>,
     writable: AtomicBool,
 }
 
@@ -66,7 +70,12 @@ impl FileDisk {
         }
         let mut handles = Handles::lock(file, path, mode.read_only)?;
         if !mode.read_only {
-            handles.open_direct(CWD, path).map_err(failed("opening", path))?;
+            handles.open_again(CWD, path).map_err(failed("opening", path))?;
+        }
+        // Again, now that nobody else makes it longer.
+        let stat = fs::fstat(handles.buffered()).map_err(|errno| failed("examining", path)(errno.into()))?;
+        if !mode.read_only {
+            sync_name(path)?;
         }
         let len = u64::try_from(stat.st_size).unwrap_or(0);
         Self::assemble(path, handles, len, mode)
@@ -81,24 +90,24 @@ impl FileDisk {
                 .ok_or_else(|| OpenError::Unsupported { path: path.into(), method: mode.sync })?,
         };
         let direct = !mode.read_only && method == SyncMethod::DirectDsync;
-        if !direct {
+        if direct {
+            handles.close_apart();
+        } else {
             handles.close_direct();
         }
         let io_uring = handles.begin_rings(!mode.without_io_uring);
-        if !direct && !mode.read_only {
+        if !mode.read_only {
             handles.forget_cached().map_err(failed("syncing before reading", path))?;
         }
-        let map = match mode.mapped {
-            true => {
-                let map = Map::new(handles.buffered(), len).map_err(failed("mapping", path))?;
-                Some(Arc::new(map))
-            }
+        let view = match mode.mapped {
+            true => Some(Arc::new(handles.view(len).map_err(failed("mapping", path))?)),
             false => None,
         };
+        let map = view.as_ref().map(|view| Arc::new(Map::new(view)));
         let info = DiskInfo { method, direct, io_uring, read_only: mode.read_only, probe };
         tracing::debug!(target: "strandlog", path = %path.display(), len, %info, "opened");
         let writable = AtomicBool::new(!mode.read_only);
-        Ok(Self { path: path.into(), handles, len, info, map, writable })
+        Ok(Self { path: path.into(), handles, len, info, map, view: Mutex::new(view), writable })
     }
 
     /// The same file, longer: what is behind its old end reads as zeros, and is to be written before it is relied upon. Not mapped.
@@ -119,7 +128,7 @@ impl FileDisk {
             let _ = fs::ftruncate(file, self.len);
             return Err(failed("extending", &self.path)(error));
         }
-        self.map = None;
+        (self.map, self.view) = (None, Mutex::new(None));
         self.len = len;
         Ok(self)
     }
@@ -136,6 +145,23 @@ impl FileDisk {
             return Err(not_writable());
         }
         check_write(self.len, offset, buf)
+    }
+}
+
+/// Makes the file's name durable: whoever created it may have been killed before that, and what is acknowledged from now on would go with
+/// the name.
+fn sync_name(path: &Path) -> Result<(), OpenError> {
+    let fail = |error| failed("syncing the directory of", path)(error);
+    let real = path.canonicalize().map_err(fail)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match fs::open(real.parent().unwrap_or(Path::new("/")), flags, Mode::empty()) {
+        Ok(dir) => sync(&dir).map_err(fail),
+        Err(Errno::ACCESS) => {
+            let path = path.display();
+            tracing::warn!(target: "strandlog", %path, "the directory may not be read: the file's name is not made durable");
+            Ok(())
+        }
+        Err(errno) => Err(fail(errno.into())),
     }
 }
 
@@ -184,6 +210,13 @@ impl Disk for FileDisk {
         self.handles.flush()
     }
 
+    fn flush_of(&self, writer: Writer) -> io::Result<()> {
+        if !self.writable.load(Ordering::Relaxed) {
+            return Err(not_writable());
+        }
+        self.handles.flush_of(writer)
+    }
+
     fn check_size(&self) -> io::Result<()> {
         self.handles.check_size(self.len)
     }
@@ -198,6 +231,9 @@ impl Disk for FileDisk {
 
     fn release(&self) {
         self.writable.store(false, Ordering::Relaxed);
+        if let Some(view) = self.view.lock().take() {
+            view.release();
+        }
         self.handles.unlock();
     }
 }

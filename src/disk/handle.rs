@@ -1,7 +1,7 @@
 //! The open file: its lock, its descriptors, and the system calls made on them.
 
-use super::map::{DEPTH, Outcomes, Ring};
-use super::{AlignedBuf, BLOCK, OpenError, SyncMethod, create::Temporary};
+use super::map::{DEPTH, Outcomes, Ring, View};
+use super::{AlignedBuf, BLOCK, OpenError, SyncMethod, Writer, create::Temporary};
 use parking_lot::Mutex;
 use rustix::{
     fd::{AsFd, OwnedFd},
@@ -11,17 +11,47 @@ use rustix::{
 use std::{
     io::{self, IoSlice},
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+/// Those who sync apart from the writer of frames.
+const WRITERS: usize = 2;
+
+/// The file is this process's alone until the last of these is gone, or shared with others that only read.
+///
+/// To close the descriptor would not do: a mapping refers to the same open file, and reads go on.
+pub(super) struct Lock(Arc<OwnedFd>);
+
+impl Lock {
+    /// That of a file which is locked.
+    pub(super) fn of(file: Arc<OwnedFd>) -> Self {
+        Self(file)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // An unlock of a lock that is held has no way to fail that anybody could act upon.
+        let _ = retry_on_intr(|| fs::flock(&self.0, FlockOperation::Unlock));
+    }
+}
 
 /// The descriptors of one locked file.
 pub(super) struct Handles {
     /// A name to remove when these are dropped, while a file is being created.
     pub(super) temporary: Option<Temporary>,
+    /// Until it is given up.
+    lock: Mutex<Option<Arc<Lock>>>,
     /// The mapping, the lock, and reads of any alignment; the writes too, unless they are direct.
-    buffered: OwnedFd,
+    buffered: Arc<OwnedFd>,
     /// All the writes, if they go past the page cache, and the reads of whole blocks.
     direct: Option<OwnedFd>,
+    /// For the syncs of each [`Writer`] but that of frames, where writes go through the page cache: of a write that failed there the system
+    /// tells whoever asks first, once for each open file.
+    apart: Option<[OwnedFd; WRITERS]>,
     /// For many of these at once.
     rings: Rings,
 }
@@ -40,25 +70,32 @@ impl Handles {
                 // Whoever reads says how much, and asks for more with `prefetch`. What the system reads ahead by itself may be
                 // megabytes, in front of which commits would wait. A hint: that it was refused is nobody's concern.
                 let _ = fs::fadvise(&file, 0, None, fs::Advice::Random);
-                Ok(Self { temporary: None, buffered: file, direct: None, rings: Rings::default() })
+                let buffered = Arc::new(file);
+                let lock = Mutex::new(Some(Arc::new(Lock::of(Arc::clone(&buffered)))));
+                Ok(Self { temporary: None, lock, buffered, direct: None, apart: None, rings: Rings::default() })
             }
             Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.into() }),
             Err(errno) => Err(failed("locking", path)(errno.into())),
         }
     }
 
-    /// Opens the file once more, past the page cache. Does nothing where that is not supported.
-    pub(super) fn open_direct(&mut self, dir: impl AsFd, name: &Path) -> io::Result<()> {
-        let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let direct = match retry_on_intr(|| fs::openat(&dir, name, flags, Mode::empty())) {
-            Ok(direct) => direct,
-            Err(errno) if is_unsupported(errno.raw_os_error()) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
+    /// Opens the file once more, past the page cache, where that is supported; and once for each of those who sync apart.
+    pub(super) fn open_again(&mut self, dir: impl AsFd, name: &Path) -> io::Result<()> {
+        let open = |how| -> io::Result<OwnedFd> {
+            let flags = how | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let again = retry_on_intr(|| fs::openat(&dir, name, flags, Mode::empty()))?;
+            // The name may lead to another file by now, and the lock is on the first.
+            if !same_file(&self.buffered, &again)? {
+                return Err(io::Error::other("the file was replaced while it was being opened"));
+            }
+            Ok(again)
         };
-        // The name may lead to another file by now, and the lock is on the first.
-        if !same_file(&self.buffered, &direct)? {
-            return Err(io::Error::other("the file was replaced while it was being opened"));
-        }
+        self.apart = Some([open(OFlags::empty())?, open(OFlags::empty())?]);
+        let direct = match open(OFlags::DIRECT) {
+            Ok(direct) => direct,
+            Err(error) if unsupported(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         // It is a file, not a pipe, and nobody waits for it: io_uring takes the flag for a wish not to wait for the device either.
         fs::fcntl_setfl(&direct, fs::fcntl_getfl(&direct)? - OFlags::NONBLOCK)?;
         self.direct = Some(direct);
@@ -77,6 +114,11 @@ impl Handles {
 
     pub(super) fn close_direct(&mut self) {
         self.direct = None;
+    }
+
+    /// Writes that go past the page cache say themselves what became of them.
+    pub(super) fn close_apart(&mut self) {
+        self.apart = None;
     }
 
     pub(super) fn buffered(&self) -> &OwnedFd {
@@ -200,6 +242,15 @@ impl Handles {
         fdatasync(&self.buffered)
     }
 
+    /// The same, for a writer who is to hear of every error, whoever has heard of it.
+    pub(super) fn flush_of(&self, writer: Writer) -> io::Result<()> {
+        let apart = self.apart.as_ref().map(|[pieces, superblocks]| match writer {
+            Writer::Pieces => pieces,
+            Writer::Superblocks => superblocks,
+        });
+        fdatasync(apart.unwrap_or(&self.buffered))
+    }
+
     /// Has the system forget what it holds of the file, so that the next reads ask the device.
     ///
     /// After a sync that failed the pages stay in the cache, marked clean: read again they look as if they had been written,
@@ -210,13 +261,15 @@ impl Handles {
         Ok(fs::fadvise(&self.buffered, 0, None, fs::Advice::DontNeed)?)
     }
 
-    /// Gives the lock up.
-    ///
-    /// Closing the descriptor would not: a mapping refers to the same open file, so the lock would live
-    /// on for as long as any reader holds a slice.
+    /// Maps the file; the view has its part in the lock.
+    pub(super) fn view(&self, len: u64) -> io::Result<View> {
+        let lock = self.lock.lock().clone().ok_or(io::ErrorKind::PermissionDenied)?;
+        View::new(&self.buffered, len, lock)
+    }
+
+    /// Gives this part of the lock up.
     pub(super) fn unlock(&self) {
-        // An unlock of a lock that is held has no way to fail that anybody could act upon.
-        let _ = retry_on_intr(|| fs::flock(&self.buffered, FlockOperation::Unlock));
+        drop(self.lock.lock().take());
     }
 }
 

@@ -34,6 +34,7 @@ mod spare;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::map::View;
 pub use self::{
     aligned::AlignedBuf,
     error::OpenError,
@@ -47,6 +48,16 @@ pub use self::{
 /// 4096 is what direct I/O needs on the devices we know, the page size under the mapping, and the
 /// physical block below which a device would have to read, modify and write.
 pub const BLOCK: usize = 4096;
+
+/// Who makes something durable while frames are being written. Each of them does one thing after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Writer {
+    /// The cleaner, which writes pieces.
+    Pieces,
+    /// Whoever changes the superblocks, and what they name.
+    Superblocks,
+}
 
 /// A fixed number of bytes that survive: what the log is written to.
 ///
@@ -112,6 +123,16 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// What the device says. A flush that failed is final: a later one that succeeds does not
     /// cover what this one lost.
     fn flush(&self) -> io::Result<()>;
+
+    /// The same, for another writer than that of frames. Where writes go through a cache, the system may tell of one that failed only the first
+    /// who asks: so each asks for itself, and none is told that all is well because another heard otherwise.
+    ///
+    /// # Errors
+    /// As [`Disk::flush`].
+    fn flush_of(&self, writer: Writer) -> io::Result<()> {
+        let _ = writer;
+        self.flush()
+    }
 
     /// Whether the disk still has the size it had: a file can be cut behind our back. Costs one system call.
     ///

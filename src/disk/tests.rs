@@ -59,12 +59,13 @@ fn every_method_writes_reads_and_maps_the_same_bytes() {
         let map = disk.map().unwrap();
         assert_eq!((disk.len(), map.len()), (LEN, LEN));
         // Bring the old pages into the cache, so that a write past it has something to invalidate.
-        assert!(map.slice(0, LEN as usize).unwrap().iter().all(|byte| *byte == 0));
+        let view = map.hold().unwrap();
+        assert!(view.slice(0, LEN as usize).unwrap().iter().all(|byte| *byte == 0));
         disk.write_durable_at(BLOCK as u64, &filled(1, BLOCK)).unwrap();
         disk.write_at(4 * BLOCK as u64, &filled(2, 3 * BLOCK)).unwrap();
         let mut bytes = vec![9; 8 * BLOCK];
         disk.read_at(0, &mut bytes).unwrap();
-        assert_eq!(map.slice(0, bytes.len()).unwrap(), bytes);
+        assert_eq!(view.slice(0, bytes.len()).unwrap(), bytes);
         let blocks: Vec<u8> = bytes.chunks(BLOCK).map(|block| block[17]).collect();
         assert_eq!(blocks, [0, 1, 0, 0, 2, 2, 2, 0], "{method}");
         disk.flush().unwrap();
@@ -229,14 +230,45 @@ fn a_second_open_fails_at_once_and_readers_share() {
     FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
 }
 
+/// Of a write that failed in the page cache the system tells once for each open file: each who syncs has one.
 #[test]
-fn a_mapping_that_outlives_its_disk_does_not_keep_the_lock() {
+fn each_writer_syncs_by_an_open_file_of_its_own_where_writes_are_cached() {
+    let dir = directory();
+    for method in [SyncMethod::RwfDsync, SyncMethod::Fdatasync, SyncMethod::DirectDsync] {
+        let path = dir.path().join(method.to_string());
+        let Ok(disk) = FileDisk::create(&path, LEN, mode(method), &mut |_, _| (), |_| Ok(())) else { continue };
+        let open_files = || {
+            let all = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            all.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == path.canonicalize().unwrap())).count()
+        };
+        assert_eq!(open_files(), if method == SyncMethod::DirectDsync { 2 } else { 3 }, "{method}");
+        for writer in [Writer::Pieces, Writer::Superblocks] {
+            disk.write_at(0, &filled(1, BLOCK)).unwrap();
+            disk.flush_of(writer).unwrap();
+        }
+        disk.release();
+        assert_eq!(disk.flush_of(Writer::Pieces).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        drop(disk);
+        assert_eq!(open_files(), 0, "{method}");
+    }
+}
+
+/// Whoever opens the file next writes to what is still being read: nobody may, and when nobody reads, anybody may.
+#[test]
+fn a_view_keeps_the_lock_and_a_mapping_that_nobody_reads_does_not() {
     let dir = directory();
     let path = dir.path().join("wal");
-    let map = create(&path, SyncMethod::Auto).map().unwrap();
-    let disk = FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
-    disk.write_durable_at(0, &filled(3, BLOCK)).unwrap();
-    assert_eq!(map.slice(0, 1).unwrap(), [3]);
+    let disk = create(&path, SyncMethod::Auto);
+    let map = disk.map().unwrap();
+    let view = map.hold().unwrap();
+    disk.release();
+    assert!(map.hold().is_none(), "nothing new is read where others may write");
+    drop(disk);
+    assert!(matches!(FileDisk::open(&path, mode(SyncMethod::Auto)), Err(OpenError::Locked { .. })));
+    assert_eq!(view.slice(0, 1).unwrap(), [0]);
+    drop(view);
+    FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+    assert!(map.hold().is_none());
 }
 
 #[test]
@@ -401,7 +433,7 @@ fn a_file_in_memory_is_a_disk_as_well() {
     let disk = create(&path, SyncMethod::Auto);
     disk.write_durable_at(0, &filled(1, BLOCK)).unwrap();
     disk.flush().unwrap();
-    assert_eq!(disk.map().unwrap().slice(0, 1).unwrap(), [1]);
+    assert_eq!(disk.map().unwrap().hold().unwrap().slice(0, 1).unwrap(), [1]);
 }
 
 #[test]

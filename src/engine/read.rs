@@ -251,11 +251,14 @@ impl Engine {
         let Some(pinned) = self.pin_segment(seq) else { return Ok(None) };
         let offset = POOL_OFFSET + u64::from(pinned.slab) * self.geo.segment_bytes + within;
         let len = ENTRY_CRC_BYTES + id.len as usize;
-        if let Some(bytes) = self.map.as_ref().and_then(|map| map.slice(offset, len)) {
+        let view = self.map.as_ref().and_then(|map| map.hold());
+        if let Some(bytes) = view.as_ref().and_then(|view| view.slice(offset, len)) {
             if len > BLOCK {
                 self.ask_if_cold(offset, bytes);
             }
-            return Ok(self.checked(id, lsn, bytes).map(Bytes::copy_from_slice));
+            // What is checked is the copy: of what it was copied from nobody says that it stays.
+            let copy = Bytes::copy_from_slice(bytes);
+            return Ok(self.checked(id, lsn, &copy).is_some().then(|| copy.slice(ENTRY_CRC_BYTES..)));
         }
         self.read_copied(id, lsn, offset)
     }

@@ -1,7 +1,15 @@
 //! The read-only view of a file in memory.
 
+use super::super::handle::Lock;
 use memmap2::{Mmap, MmapOptions};
-use std::{fmt, io, os::fd::OwnedFd};
+use std::{
+    fmt, io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// How a range of a mapping is about to be read, for the system's read-ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,22 +24,33 @@ pub enum Advice {
     WillNeed,
 }
 
-/// A read-only view of a whole file.
+/// A read-only view of a whole file, for as long as nobody else can have it open.
 ///
 /// Bytes come without a system call and without a copy. In exchange, a device that cannot read a page
 /// raises a signal (`SIGBUS`) and not an error; who cannot live with that reads copies instead.
-///
-/// A slice promises that its bytes do not change while it lives, and the mapping alone cannot keep that
-/// promise: whoever takes a slice must know that nobody writes to its range. The log takes slices only
-/// of chunks that are completely written, and keeps them from reuse for as long as a slice lives;
-/// what may be written meanwhile (the journal) it reads with [`Disk::read_at`](crate::disk::Disk::read_at).
 pub struct Map {
-    bytes: Mmap,
+    /// Gone when the disk was released and nobody reads any more.
+    view: Weak<View>,
+    len: u64,
 }
 
-impl Map {
+/// The mapping, and the lock under which alone it tells the truth.
+///
+/// A slice promises that its bytes do not change while it lives, and the mapping alone cannot keep that promise: whoever takes a slice must
+/// know that nobody writes to its range. The log takes slices only of chunks that are completely written, and keeps them from reuse for
+/// as long as a slice lives; what may be written meanwhile (the journal) it copies while it is kept from that, and checks the copy. **Whoever opens
+/// the file next knows nothing of that**: so the file stays locked until the last view is gone, and no view is given out after its release.
+pub(crate) struct View {
+    // In this order: no page is mapped any more when the next one opens the file, and forgets what the system holds of it.
+    bytes: Mmap,
+    _lock: Arc<Lock>,
+    /// The disk was released: whoever holds this is the last of its kind.
+    released: AtomicBool,
+}
+
+impl View {
     /// Maps the first `len` bytes of a file that has at least so many.
-    pub(in crate::disk) fn new(file: &OwnedFd, len: u64) -> io::Result<Self> {
+    pub(in crate::disk) fn new(file: &OwnedFd, len: u64, lock: Arc<Lock>) -> io::Result<Self> {
         let len = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, "the file exceeds the address space"))?;
         // SAFETY: a file mapping is sound while (1) its pages exist and (2) no byte changes under a
@@ -43,30 +62,47 @@ impl Map {
         // which ends the process and does not corrupt it.
         //
         // (2) The mapping is read-only and never handed out as `&mut`. References come only from
-        // `Map::slice`, and the documented duty of its callers is to slice only ranges that
-        // nothing writes to while the slice lives; in this crate chunks are pinned for that
-        // purpose. As with every file mapping, a foreign process that writes to the file in
-        // spite of the lock is beyond what a program can exclude.
+        // `View::slice`, which is the crate's own, and the documented duty of its callers is to slice only ranges that
+        // nothing writes to while the slice lives; chunks are pinned for that purpose. Others that open the file cannot know of
+        // pins: none can while this is here, as the lock lives as long. As with every file mapping, a foreign process that writes to the
+        // file in spite of the lock is beyond what a program can exclude.
         let bytes = unsafe { MmapOptions::new().len(len).map(file)? };
-        Ok(Self { bytes })
+        Ok(Self { bytes, _lock: lock, released: AtomicBool::new(false) })
     }
 
-    /// The size of the view: that of the file.
-    pub fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    /// Whether the view has no bytes at all.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    /// From now on it is given to nobody else, or who reads again and again would keep the file for ever.
+    pub(in crate::disk) fn release(&self) {
+        self.released.store(true, Ordering::Relaxed);
     }
 
     /// A range of the file, or nothing if it is not wholly inside.
     ///
-    /// The caller knows that nothing writes to the range while the slice lives; see [`Map`].
+    /// The caller knows that nothing writes to the range while the slice lives; see [`View`].
     pub fn slice(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
         self.bytes.get(start..start.checked_add(len)?)
+    }
+}
+
+impl Map {
+    pub(in crate::disk) fn new(view: &Arc<View>) -> Self {
+        Self { view: Arc::downgrade(view), len: view.bytes.len() as u64 }
+    }
+
+    /// The size of the view: that of the file.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the view has no bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The view, which keeps the file from being anybody else's while it is held. Nothing once the disk was released: then there are only
+    /// copies to be had.
+    pub(crate) fn hold(&self) -> Option<Arc<View>> {
+        self.view.upgrade().filter(|view| !view.released.load(Ordering::Relaxed))
     }
 
     /// Says how a range is about to be read. What lies past the end is ignored.
@@ -74,8 +110,9 @@ impl Map {
     /// # Errors
     /// When the system does not take the advice; the range can be read nevertheless.
     pub fn advise(&self, offset: u64, len: usize, advice: Advice) -> io::Result<()> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
-        let len = len.min(self.bytes.len() - start);
+        let Some(view) = self.hold() else { return Ok(()) };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(view.bytes.len());
+        let len = len.min(view.bytes.len() - start);
         if len == 0 {
             return Ok(());
         }
@@ -85,7 +122,7 @@ impl Map {
             Advice::Sequential => memmap2::Advice::Sequential,
             Advice::WillNeed => memmap2::Advice::WillNeed,
         };
-        self.bytes.advise_range(advice, start, len)
+        view.bytes.advise_range(advice, start, len)
     }
 }
 
@@ -100,10 +137,11 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn mapped(bytes: &[u8]) -> Map {
+    fn mapped(bytes: &[u8]) -> Arc<View> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        Map::new(&file.into(), bytes.len() as u64).unwrap()
+        let file = Arc::new(OwnedFd::from(file));
+        Arc::new(View::new(&file, bytes.len() as u64, Arc::new(Lock::of(Arc::clone(&file)))).unwrap())
     }
 
     #[test]
@@ -119,20 +157,25 @@ mod tests {
 
     #[test]
     fn advice_is_taken_for_any_range() {
-        let map = mapped(&[7; 10_000]);
+        let view = mapped(&[7; 10_000]);
+        let map = Map::new(&view);
         for advice in [Advice::Normal, Advice::Random, Advice::Sequential, Advice::WillNeed] {
             for (offset, len) in [(0, 10_000), (5_000, 100), (9_999, 1 << 20), (u64::MAX, 1)] {
                 map.advise(offset, len, advice).unwrap();
             }
         }
+        drop(view);
+        assert!(map.hold().is_none());
+        map.advise(0, 10_000, Advice::WillNeed).unwrap();
     }
 
     #[test]
     fn an_empty_file_has_an_empty_view() {
-        let map = mapped(&[]);
+        let view = mapped(&[]);
+        let map = Map::new(&view);
         assert!(map.is_empty());
-        assert!(map.slice(0, 0).unwrap().is_empty());
-        assert_eq!(map.slice(0, 1), None);
+        assert!(view.slice(0, 0).unwrap().is_empty());
+        assert_eq!(view.slice(0, 1), None);
         map.advise(0, 10, Advice::WillNeed).unwrap();
     }
 }

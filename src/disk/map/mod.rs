@@ -4,6 +4,7 @@ mod file;
 mod memory;
 mod ring;
 
+pub(crate) use self::file::View;
 pub use self::file::{Advice, Map};
 pub(super) use self::memory::{HUGE, Piece, pieces};
 pub(super) use self::ring::{DEPTH, Outcomes, Ring};
