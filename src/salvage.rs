@@ -4,6 +4,7 @@ use crate::applied::MOVING_KEY;
 use crate::batch::{AsEntry, Batch};
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Lost, Result};
+use crate::format::record::OP_BYTES;
 use crate::wal::Wal;
 
 /// How far a salvage has come.
@@ -42,8 +43,8 @@ impl SalvageReport {
     }
 }
 
-/// Payload copied in one batch.
-const BATCH_BYTES: usize = 1 << 20;
+/// Payload copied in one batch, at most; less where segments are small.
+const BATCH_BYTES: u64 = 1 << 20;
 /// A longer gap is not filled: its replica is copied without entries.
 const MAX_GAP: u64 = 1 << 20;
 
@@ -100,12 +101,25 @@ impl Wal {
         let from = self.replica(id);
         let (first, last) = from.bounds();
         let mut lost: Vec<Damage> = Vec::new();
+        // Half of what a batch may put into the journal: the other is for what comes with the entries.
+        let budget = BATCH_BYTES.min(to.engine.max_inline() / 2);
+        let most_entries = (budget / OP_BYTES).max(1) as usize;
         let mut batch = Batch::new();
         batch.install_snapshot(id, first - 1, from.term(first - 1).unwrap_or(0));
         let mut state_lost = from.damage().iter().any(|d| d.lost == Lost::State);
+        // In as many batches as it takes: a copy that was cut short is thrown away.
+        let mut taken = OP_BYTES;
         for key in from.keys() {
             match from.get(&key) {
-                Ok(Some(value)) => drop(batch.put(id, &key, &value)),
+                Ok(Some(value)) => {
+                    let bytes = OP_BYTES + (key.len() + value.len()) as u64;
+                    if !batch.is_empty() && taken + bytes > budget {
+                        to.commit(&mut batch)?;
+                        taken = 0;
+                    }
+                    batch.put(id, &key, &value);
+                    taken += bytes;
+                }
                 Ok(None) => {}
                 Err(Error::Damaged(_)) => state_lost = true,
                 Err(error) => return Err(error),
@@ -122,14 +136,16 @@ impl Wal {
         let mut next = first;
         let mut term = 0;
         while next <= last && next >= first {
-            match from.entries(next..last.saturating_add(1), BATCH_BYTES) {
+            match from.entries(next..last.saturating_add(1), budget as usize) {
                 Ok(entries) if !entries.is_empty() => {
                     report.entries += entries.len() as u64;
                     report.bytes += entries.iter().map(|e| e.data.len() as u64).sum::<u64>();
                     next = next.saturating_add(entries.len() as u64);
                     term = entries.last().map_or(term, |e| e.term);
-                    batch.append(id, &entries);
-                    to.commit(&mut batch)?;
+                    for run in entries.chunks(most_entries) {
+                        batch.append(id, run);
+                        to.commit(&mut batch)?;
+                    }
                 }
                 Ok(_) => break,
                 Err(Error::Damaged(Damage { lost: Lost::Entries { last: end, .. }, .. })) => {
@@ -145,8 +161,10 @@ impl Wal {
                         return Ok(lost);
                     }
                     let gap: Vec<Gap> = (next..=end).map(|index| Gap(index, term)).collect();
-                    batch.append(id, &gap);
-                    to.commit(&mut batch)?;
+                    for run in gap.chunks(most_entries) {
+                        batch.append(id, run);
+                        to.commit(&mut batch)?;
+                    }
                     next = end.saturating_add(1);
                 }
                 Err(error) => return Err(error),
@@ -268,5 +286,51 @@ mod tests {
             }
         }
         assert_eq!(to.replica(2).get(b"vote").expect("salvaged").as_deref(), Some(&b"2"[..]));
+    }
+
+    fn small() -> crate::Options {
+        Wal::options().capacity(4 << 20).segment_size(64 << 10).chunk_size(4096).background(false)
+    }
+
+    /// As the log, another of its shape.
+    fn salvaged(wal: &Wal) -> Wal {
+        let to = small().open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        let report = wal.salvage_into(&to, |_| ()).expect("salvaged");
+        assert!(report.is_whole(), "{report:?}");
+        to
+    }
+
+    /// Ten times what one batch may put into the journal.
+    #[test]
+    fn a_replica_of_many_keys_is_salvaged() {
+        let wal = small().open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        let key = |i: u64| format!("a key of 20 B {i:06}");
+        for i in 0..10 {
+            let mut batch = Batch::new();
+            for i in 30 * i..30 * i + 30 {
+                batch.put(1, key(i).as_bytes(), &[i as u8; 100]);
+            }
+            wal.commit(&mut batch).expect("committed");
+        }
+        for i in 0..60 {
+            wal.commit(Batch::new().put(2, key(i).as_bytes(), &[i as u8; 4000])).expect("committed");
+        }
+        let to = salvaged(&wal);
+        assert_eq!((to.replica(1).keys().len(), to.replica(2).keys().len()), (300, 60));
+        assert_eq!(to.replica(1).get(key(299).as_bytes()).expect("salvaged").as_deref(), Some(&[43; 100][..]));
+    }
+
+    #[test]
+    fn a_replica_of_many_entries_is_salvaged_into_small_segments() {
+        let wal = small().open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        for i in 1..=500 {
+            wal.commit(Batch::new().append(1, &[(i, i, [i as u8; 3000])])).expect("committed");
+        }
+        for i in 0..100 {
+            let empty: Vec<_> = (50 * i + 1..=50 * i + 50).map(|i| (i, i, [])).collect();
+            wal.commit(Batch::new().append(2, &empty)).expect("committed");
+        }
+        let to = salvaged(&wal);
+        assert_eq!((to.replica(1).last_index(), to.replica(2).last_index()), (500, 5000));
     }
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use strandlog::{Batch, Wal};
-use support::{filled, find, payload, rot, str, strandlog};
+use support::{filled, find, payload, place, rot, str, strandlog};
 
 /// As [`filled`], and what is harder: a term before the first entry, an entry of nothing, many replicas, many entries.
 fn rich() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -135,4 +135,26 @@ fn nonsense_is_refused_by_line() {
         let ran = strandlog(&["import", "--from", "jsonl", str(&bad), str(&copy)]);
         assert!(ran.code == 2 && ran.err.contains(why), "{why}: {ran:?}");
     }
+}
+
+/// What an operation takes in the journal counts, not its bytes alone.
+#[test]
+fn many_small_replicas_are_imported_into_small_segments() {
+    let (dir, path) = place();
+    let ran = strandlog(&["create", str(&path), "--capacity", "16M"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let wal = Wal::options().open(&path).unwrap();
+    for replica in 1..=1000 {
+        drop(wal.submit(Batch::new().put(replica, b"hard state", &[replica as u8; 25]).lazy()).unwrap());
+    }
+    wal.close().unwrap();
+    drop(wal);
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    let ran = strandlog(&["export", str(&path), "--out", str(&lines)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy), "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let json = ran.json();
+    assert_eq!((&json["verified"], &json["replicas"], &json["keys"]), (&true.into(), &1000.into(), &1000.into()));
+    assert_eq!(dumped(&copy), dumped(&path));
 }

@@ -3,12 +3,13 @@
 use rustc_hash::FxHashMap;
 
 use super::Engine;
-use super::plan::{CREATING_CORE, Plan};
+use super::plan::Plan;
 use super::relief::Lack;
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
 use crate::error::{Error, FullReport, Result};
 use crate::events::Event;
+use crate::format::record::CREATING_CORE;
 use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand};

@@ -8,15 +8,10 @@ use crate::error::{Error, Result};
 use crate::format::crc;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::PieceDesc;
-use crate::format::record::KIND_AND_SEQ;
+use crate::format::record::{CREATING_CORE, KIND_AND_SEQ, RECORD_HEAD};
 use crate::format::varint;
 use crate::index::{INLINE_VALUE_BYTES, MAX_INLINE_ENTRY};
 use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
-
-/// A record's parts at their longest: kind, sequence, replica, first, term, count.
-const RECORD_HEAD: u64 = KIND_AND_SEQ + 4 * varint::MAX_BYTES as u64;
-/// A CORE that creates: incarnation, three integers, flags, no damage.
-pub(super) const CREATING_CORE: u64 = RECORD_HEAD + 8 + 3 * varint::MAX_BYTES as u64 + 2;
 
 /// A descriptor of one extent and one term, in a record of its own.
 const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + PieceDesc::EXTENT_BYTES + 2 * varint::MAX_BYTES as u64;

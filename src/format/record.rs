@@ -18,6 +18,13 @@ pub const MAX_DAMAGE_RANGES: usize = 16;
 pub const KIND_AND_SEQ: u64 = 3;
 /// A CORE at its longest: its head, incarnation, flags, how many ranges (one byte tells), and the integers.
 pub const MOST_CORE_BYTES: u64 = KIND_AND_SEQ + 8 + 2 + (4 + 2 * MAX_DAMAGE_RANGES as u64) * varint::MAX_BYTES as u64;
+/// A record's parts at their longest: kind, sequence, replica, first, term, count.
+pub const RECORD_HEAD: u64 = KIND_AND_SEQ + 4 * varint::MAX_BYTES as u64;
+/// A CORE that creates: incarnation, three integers, flags, no damage.
+pub const CREATING_CORE: u64 = RECORD_HEAD + 8 + 3 * varint::MAX_BYTES as u64 + 2;
+/// What an operation of a batch takes in a frame at most, beside its key, value or payloads: its record, and that of the life which it
+/// may begin. An entry takes less; what is placed directly takes less than its length.
+pub const OP_BYTES: u64 = RECORD_HEAD + CREATING_CORE;
 
 /// Where a replica stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -24,7 +24,7 @@
 //! | entry               | entry: index and term as they are; type, context, data by [`codec::entry`] |
 //! | hard state          | keyed state [`HARD_STATE`]                                                 |
 //! | configuration       | keyed state [`CONF_STATE`], always written together with `applied`         |
-//! | applied index, term | keyed state [`APPLIED`], with the state machine's bytes behind, if any     |
+//! | applied index, term | keyed state [`APPLIED`], with the state machine's bytes behind, if any; the index alone where it lives elsewhere and the log was compacted |
 //!
 //! # What must come from outside
 //!

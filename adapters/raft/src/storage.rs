@@ -8,6 +8,7 @@ use raft::util::limit_size;
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use strandlog::{Replica, Wal};
 
+use crate::codec::state::Applied;
 use crate::codec::{DecodeError, entry, state};
 use crate::fetch::Fetching;
 use crate::{APPLIED, CONF_STATE, Error, HARD_STATE, Result, SnapshotSource};
@@ -33,12 +34,15 @@ pub struct GroupStorage {
 }
 
 /// What was put into batches, beside what is known.
+#[derive(Clone, Copy)]
 pub(crate) struct Written {
     pub commit: u64,
     /// Not where the state machine told a newer one than the log has.
     pub conf_state: bool,
-    /// The applied index as it was found at the opening, until something newer is told.
-    pub opened_at: Option<u64>,
+    /// The applied index that the log's configuration is of. No compaction takes an entry behind it.
+    pub applied: u64,
+    /// Whether anything newer was told since the opening.
+    pub told: bool,
 }
 
 /// Entries looked at together.
@@ -69,7 +73,7 @@ impl GroupStorage {
         let applied = read(APPLIED)?
             .map(|bytes| state::decode_applied(&bytes).map_err(|e| decode("applied index", e)))
             .transpose()?
-            .map_or(0, |(index, _, _)| index);
+            .map_or(0, |applied| applied.index);
         let storage = GroupStorage {
             hard_state: hard_state.clone().unwrap_or_default(),
             conf_state: conf_state.unwrap_or_default(),
@@ -77,7 +81,8 @@ impl GroupStorage {
             written: Written {
                 commit: hard_state.as_ref().map_or(0, |state| state.commit),
                 conf_state: true,
-                opened_at: Some(applied),
+                applied,
+                told: false,
             },
             source: None,
             fetching: None,
@@ -143,11 +148,20 @@ impl GroupStorage {
     ///
     /// [`Error::Inconsistent`] when the log ends before `index` (it lost what the state machine has), or
     /// starts beyond it (the state machine lost what was compacted); and at the first call after an opening, when the
-    /// configuration changed between the newest checkpoint and `index`: the log does not know to what, so
-    /// [`set_applied_with`](Self::set_applied_with) must tell it.
+    /// configuration changed between the newest checkpoint and `index`, or may have, in entries that are gone: the log does not
+    /// know to what, so [`set_applied_with`](Self::set_applied_with) must tell it.
     pub fn set_applied(&mut self, index: u64) -> Result<()> {
-        if let Some(applied) = self.written.opened_at {
-            let mut next = (applied + 1).max(self.replica.first_index());
+        if !self.written.told {
+            let applied = self.written.applied;
+            let (mut next, first) = (applied.saturating_add(1), self.replica.first_index());
+            if first > next {
+                // No compaction of this version leaves it so.
+                let what = format!(
+                    "entries {next} to {} are gone and may have changed the configuration of applied index {applied}: set_applied_with must say to what",
+                    first - 1
+                );
+                return Err(Error::Inconsistent { group: self.group(), what });
+            }
             let end = index.min(self.replica.last_index()) + 1;
             while next < end {
                 let entries = self.read_entries(next, end, Some(SCAN_BYTES))?;
@@ -191,16 +205,17 @@ impl GroupStorage {
         self.applied = self.applied.max(index);
         // What is applied is committed, whether or not the lazily written commit index says so already.
         self.hard_state.commit = self.hard_state.commit.max(index);
-        self.written.opened_at = None;
+        self.written.told = true;
         Ok(())
     }
 
-    /// The state machine's bytes of the newest checkpoint or installed snapshot.
+    /// The state machine's bytes of the newest checkpoint or installed snapshot. None where the log was compacted beyond it
+    /// ([`set_applied`](Self::set_applied)).
     pub fn checkpoint_data(&self) -> Result<Option<Bytes>> {
-        Ok(self.read_applied()?.map(|(_, _, data)| data))
+        Ok(self.read_applied()?.and_then(|applied| applied.machine).map(|(_, data)| data))
     }
 
-    fn read_applied(&self) -> Result<Option<(u64, u64, Bytes)>> {
+    fn read_applied(&self) -> Result<Option<Applied>> {
         let Some(bytes) = self.replica.get(APPLIED)? else {
             return Ok(None);
         };
@@ -220,7 +235,7 @@ impl GroupStorage {
     fn checkpoint_snapshot(&self, request_index: u64) -> raft::Result<Snapshot> {
         // Index 0 is no snapshot at all to raft, and one older than it asked for does not help it.
         let unavailable = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
-        let Some((index, term, data)) = self.read_applied()? else {
+        let Some(Applied { index, machine: Some((term, data)) }) = self.read_applied()? else {
             return Err(unavailable);
         };
         if index == 0 || index < request_index {

@@ -5,7 +5,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use strandlog::Batch;
 
 use crate::codec::{entry, state};
-use crate::storage::snapshot_of;
+use crate::storage::{Written, snapshot_of};
 use crate::{APPLIED, BOOTSTRAP_INDEX, CONF_STATE, Error, GroupStorage, HARD_STATE, Result};
 
 /// The state machine's own copy, in the log beside the entries.
@@ -105,9 +105,7 @@ impl GroupStorage {
         let conf_state = metadata.get_conf_state();
         self.conf_state = conf_state.clone();
         batch.put(self.group(), CONF_STATE, &state::encode_conf_state(conf_state));
-        batch.put(self.group(), APPLIED, &state::encode_applied(index, term, &snapshot.data));
-        self.applied = index;
-        (self.written.conf_state, self.written.opened_at) = (true, None);
+        self.put_applied(batch, index, &state::encode_applied(index, term, &snapshot.data));
         Ok(())
     }
 
@@ -122,28 +120,40 @@ impl GroupStorage {
             batch.put(self.group(), CONF_STATE, &state::encode_conf_state(conf_state));
             self.conf_state = conf_state.clone();
         }
+        self.put_applied(batch, index, &state::encode_applied(index, term, data));
+    }
+
+    /// The configuration in the log is that of this index.
+    fn put_applied(&mut self, batch: &mut Batch, index: u64, encoded: &[u8]) {
         if index > self.written.commit {
             // What is applied is committed; raft must find it so after a restart.
             let hard_state = HardState { commit: index.max(self.hard_state.commit), ..self.hard_state.clone() };
             self.set_hard_state(batch, &hard_state);
         }
-        batch.put(self.group(), APPLIED, &state::encode_applied(index, term, data));
+        batch.put(self.group(), APPLIED, encoded);
         self.applied = index;
-        (self.written.conf_state, self.written.opened_at) = (true, None);
+        self.written = Written { conf_state: true, applied: index, told: true, ..self.written };
     }
 
     /// Drops entries before `first_kept`, but none which the state machine does not hold durably
     /// ([`applied`](Self::applied)). Returns the first index kept; costs no sync of its own.
-    pub fn compact(&self, batch: &mut Batch, first_kept: u64) -> u64 {
+    ///
+    /// Where that goes beyond the newest checkpoint, the applied index and its configuration are written with it, and take the
+    /// checkpoint's place: its state machine is elsewhere, and the entries that led on from it are gone.
+    pub fn compact(&mut self, batch: &mut Batch, first_kept: u64) -> u64 {
         let first = self.replica.first_index();
         // The last bound: right behind an installed snapshot the log is still empty.
-        let kept = first_kept.min(self.applied + 1).min(self.replica.last_index() + 1);
+        let kept = first_kept.min(self.applied.saturating_add(1)).min(self.replica.last_index().saturating_add(1));
         if kept <= first {
             return first;
         }
-        if kept > self.written.commit + 1 {
-            // A state machine said so, and the log does not yet: it must not begin behind its commit index.
-            batch.put(self.group(), HARD_STATE, &state::encode_hard_state(&self.hard_state));
+        if kept > self.written.applied.saturating_add(1) {
+            // A state machine said so, and the log does not yet: it must begin neither behind its commit index, nor behind
+            // a change of the configuration that nothing else tells.
+            if !self.written.conf_state {
+                batch.put(self.group(), CONF_STATE, &state::encode_conf_state(&self.conf_state));
+            }
+            self.put_applied(batch, self.applied, &state::encode_applied_elsewhere(self.applied));
         }
         batch.truncate_prefix(self.group(), kept);
         kept

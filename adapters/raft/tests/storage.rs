@@ -145,14 +145,20 @@ fn what_a_state_machine_says_is_committed_is_written_before_the_log_begins_behin
     }
 }
 
+/// A group whose entry 5 changes the configuration, behind a snapshot at 2; entry 6 is the last.
+fn with_a_change(wal: &Wal) -> GroupStorage {
+    let group = storage(wal, 4);
+    let change = Entry { entry_type: EntryType::EntryConfChange, ..entry(5, 5) };
+    commit(wal, |batch| group.append(batch, &[change, entry(6, 6)])).unwrap();
+    group
+}
+
 /// Votes would be counted by a configuration that is past.
 #[test]
 fn a_state_machine_beyond_a_change_of_the_configuration_must_tell_it() {
     let disk = disk();
     let wal = open(&disk);
-    let group = storage(&wal, 4);
-    let change = Entry { entry_type: EntryType::EntryConfChange, ..entry(5, 5) };
-    commit(&wal, |batch| group.append(batch, &[change, entry(6, 6)])).unwrap();
+    let group = with_a_change(&wal);
     let disk = std::sync::Arc::new(disk.crash_lost_all());
     drop((group, wal));
     let wal = open(&disk);
@@ -172,6 +178,79 @@ fn a_state_machine_beyond_a_change_of_the_configuration_must_tell_it() {
     let mut group = GroupStorage::open(&wal, GROUP).unwrap();
     assert_eq!((group.applied(), group.conf_state()), (6, &changed));
     group.set_applied(6).unwrap();
+}
+
+/// The entry that said so goes: whoever opens the log next cannot know.
+#[test]
+fn a_compaction_writes_the_configuration_that_only_the_dropped_entries_told() {
+    for first_kept in [4, 7] {
+        let disk = disk();
+        let wal = open(&disk);
+        let mut group = with_a_change(&wal);
+        let changed = conf_state(&[1, 2, 3, 4]);
+        group.set_applied_with(6, &changed).unwrap();
+        assert_eq!(commit(&wal, |batch| group.compact(batch, first_kept)), first_kept);
+        let disk = std::sync::Arc::new(disk.crash_lost_all());
+        drop((group, wal));
+        let wal = open(&disk);
+        let mut group = GroupStorage::open(&wal, GROUP).unwrap();
+        assert_eq!((group.first_index(), group.applied(), group.conf_state()), (Ok(first_kept), 6, &changed));
+        // The bytes of the snapshot at 2 are not those of 6, and none were given.
+        assert_eq!(group.checkpoint_data().unwrap(), None);
+        let unavailable = RaftError::Store(StorageError::SnapshotTemporarilyUnavailable);
+        assert_eq!(group.snapshot(0, 2).unwrap_err(), unavailable);
+        group.set_applied(6).unwrap();
+        assert_eq!(group.initial_state().unwrap().conf_state, changed);
+    }
+}
+
+#[test]
+fn a_compaction_without_a_change_of_the_configuration_has_nothing_told_again() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut group = with_a_change(&wal);
+    group.set_applied(4).unwrap();
+    assert_eq!(commit(&wal, |batch| group.compact(batch, 5)), 5);
+    let disk = std::sync::Arc::new(disk.crash_lost_all());
+    drop((group, wal));
+    let wal = open(&disk);
+    let mut group = GroupStorage::open(&wal, GROUP).unwrap();
+    assert_eq!((group.first_index(), group.applied()), (Ok(5), 4));
+    group.set_applied(4).unwrap();
+    // Nor is one after a snapshot: it brings what it begins with.
+    let installed = snapshot(9, 9);
+    commit(&wal, |batch| group.install_snapshot(batch, &installed, None)).unwrap();
+    let disk = std::sync::Arc::new(disk.crash_lost_all());
+    drop((group, wal));
+    let wal = open(&disk);
+    let mut group = GroupStorage::open(&wal, GROUP).unwrap();
+    assert_eq!(group.first_index(), Ok(10));
+    group.set_applied(9).unwrap();
+}
+
+/// As a log was compacted by whoever did not write the configuration.
+#[test]
+fn a_log_that_begins_behind_its_configuration_must_be_told_it() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut group = with_a_change(&wal);
+    commit(&wal, |batch| {
+        group.set_hard_state(batch, &hard_state(6, 1, 6));
+        batch.truncate_prefix(GROUP, 7);
+    });
+    let disk = std::sync::Arc::new(disk.crash_lost_all());
+    drop((group, wal));
+    let wal = open(&disk);
+    let mut group = GroupStorage::open(&wal, GROUP).unwrap();
+    let refused = group.set_applied(6);
+    assert!(
+        matches!(&refused, Err(Error::Inconsistent { what, .. }) if what.contains("entries 3 to 6")),
+        "{refused:?}"
+    );
+    let changed = conf_state(&[1, 2, 3, 4]);
+    group.set_applied_with(6, &changed).unwrap();
+    group.set_applied(6).unwrap();
+    assert_eq!(group.conf_state(), &changed);
 }
 
 #[test]

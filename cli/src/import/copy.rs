@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use strandlog::format::record::OP_BYTES;
 use strandlog::{Batch, Error, Lost, Replica, Wal};
 
 use crate::failure::{Failure, Result};
 use crate::item::{Digest, Head, Item, Sums};
 
-/// Payload in one batch, at most; less where segments are small.
+/// What one batch takes in the journal, at most: payload, and [`OP_BYTES`] for each operation and entry, which is what the log reckons with
+/// before it knows which replicas are new. Less where segments are small.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Operations in one batch, at most.
 const BATCH_ITEMS: usize = 4096;
@@ -104,7 +106,7 @@ impl<'a> Copier<'a> {
             last
         } else {
             self.batch.install_snapshot(id, head.first - 1, head.term_before_first);
-            self.batch_items += 1;
+            self.count(0);
             head.first - 1
         };
         let mut digest = Digest::default();
@@ -125,8 +127,7 @@ impl<'a> Copier<'a> {
         let held = self.wal.replica(replica).get(key).ok().flatten();
         if held.as_deref() != Some(value) {
             self.batch.put(replica, key, value);
-            self.batch_items += 1;
-            self.batch_bytes += (key.len() + value.len()) as u64;
+            self.count(key.len() + value.len());
         }
         self.copied.sums.keys += 1;
         self.copied.bytes += value.len() as u64;
@@ -149,8 +150,7 @@ impl<'a> Copier<'a> {
             self.copied.there_already += 1;
             return Ok(());
         }
-        self.batch_items += 1;
-        self.batch_bytes += data.len() as u64;
+        self.count(data.len());
         self.run.push((index, term, data));
         self.commit_if_full()
     }
@@ -166,6 +166,12 @@ impl<'a> Copier<'a> {
         }
         self.copied.digests.insert(id, now.digest);
         Ok(())
+    }
+
+    /// One more item is in the batch, or will be.
+    fn count(&mut self, bytes: usize) {
+        self.batch_items += 1;
+        self.batch_bytes += OP_BYTES + bytes as u64;
     }
 
     fn commit_if_full(&mut self) -> Result<()> {

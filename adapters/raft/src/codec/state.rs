@@ -6,6 +6,7 @@
 //! hard state      | 1 | term | vote | commit |
 //! configuration   | 1 | auto_leave | 4 x (count, ids): voters, learners, outgoing, learners next |
 //! applied         | 1 | index | term | state machine's bytes ... |
+//!                 | 2 | index |: the state machine is elsewhere
 //! ```
 
 use bytes::Bytes;
@@ -14,6 +15,17 @@ use raft::eraftpb::{ConfState, HardState};
 use super::{DecodeError, put_varint, take_varint};
 
 const VERSION: u8 = 1;
+/// Of an applied position: without a state machine.
+const ELSEWHERE: u8 = 2;
+
+/// An applied position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Index of the last entry applied.
+    pub index: u64,
+    /// Term of that entry and the state machine's bytes as of there, unless it lives elsewhere.
+    pub machine: Option<(u64, Bytes)>,
+}
 
 /// Encodes a hard state.
 pub fn encode_hard_state(state: &HardState) -> Vec<u8> {
@@ -79,13 +91,26 @@ pub fn encode_applied(index: u64, term: u64, data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Decodes an applied position: index, term, and the state machine's bytes (a slice, not a copy).
-pub fn decode_applied(bytes: &Bytes) -> Result<(u64, u64, Bytes), DecodeError> {
+/// Encodes the applied position of a state machine outside the log.
+pub fn encode_applied_elsewhere(index: u64) -> Vec<u8> {
+    let mut out = vec![ELSEWHERE];
+    put_varint(&mut out, index);
+    out
+}
+
+/// Decodes an applied position; the state machine's bytes are a slice, not a copy.
+pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
+    if let Some((&ELSEWHERE, mut rest)) = bytes.split_first() {
+        let index = take_varint(&mut rest)?;
+        at_end(rest)?;
+        return Ok(Applied { index, machine: None });
+    }
     let mut rest = &bytes[..];
     take_version(&mut rest)?;
     let index = take_varint(&mut rest)?;
     let term = take_varint(&mut rest)?;
-    Ok((index, term, bytes.slice(bytes.len() - rest.len()..)))
+    let machine = Some((term, bytes.slice(bytes.len() - rest.len()..)));
+    Ok(Applied { index, machine })
 }
 
 fn take_version(bytes: &mut &[u8]) -> Result<(), DecodeError> {
@@ -139,7 +164,9 @@ mod tests {
         }
         let applied = Bytes::from(encode_applied(9, 4, b"state"));
         let data = Bytes::from_static(b"state");
-        assert_eq!(decode_applied(&applied), Ok((9, 4, data)));
+        assert_eq!(decode_applied(&applied), Ok(Applied { index: 9, machine: Some((4, data)) }));
+        let elsewhere = Bytes::from(encode_applied_elsewhere(300));
+        assert_eq!(decode_applied(&elsewhere), Ok(Applied { index: 300, machine: None }));
     }
 
     #[test]
@@ -156,6 +183,11 @@ mod tests {
         assert_eq!(decode_hard_state(&longer(&hard)), Err(DecodeError::Trailing(1)));
         assert_eq!(decode_conf_state(&longer(&conf)), Err(DecodeError::Trailing(1)));
         assert_eq!(decode_applied(&Bytes::new()), Err(DecodeError::Truncated));
+        let elsewhere = encode_applied_elsewhere(300);
+        assert_eq!(decode_applied(&longer(&elsewhere).into()), Err(DecodeError::Trailing(1)));
+        for cut in 0..elsewhere.len() {
+            assert_eq!(decode_applied(&elsewhere[..cut].to_vec().into()), Err(DecodeError::Truncated));
+        }
     }
 
     #[test]
