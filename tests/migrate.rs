@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use strandlog::disk::sim::{EIO, Fault, SimDisk};
 use strandlog::migrate::{Change, Differs, DualWrite, MigrateError, OldError, OldLog, Stage};
-use strandlog::{Batch, Bytes, Entry, Placement, Wal};
+use strandlog::{Batch, Bytes, Entry, Error, Placement, Wal};
 
 use support::{assert_sound, for_each, payload, seeds, small, tally};
 
@@ -336,6 +336,182 @@ fn a_failure_of_either_side_leaves_the_old_log_the_truth() {
     }
 }
 
+/// Replica 9, mirrored from its birth, with three entries that its state machine holds durably.
+fn with_report(old: &Old, disk: &Arc<SimDisk>) -> DualWrite<Old> {
+    let mut dual = open(old, disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(9, &life(1)[..3])).expect("written to both");
+    dual.commit(batch.durable_applied(9, 3)).expect("reported");
+    assert_eq!(dual.new_log().replica(9).reapply_from().expect("sound"), 4);
+    dual
+}
+
+fn life(term: u64) -> Vec<(u64, u64, Bytes)> {
+    (1..=5).map(|i| (i, term, payload(9, i, 1, 50))).collect()
+}
+
+/// Nothing of the new life is taken for applied, and nothing of it is truncated before it is.
+fn assert_begun_anew(mut dual: DualWrite<Old>, when: &str) {
+    let mut batch = Batch::new();
+    dual.commit(batch.durable_applied(9, 0)).expect("the report of the start");
+    assert_eq!(dual.new_log().replica(9).reapply_from().expect("sound"), 1, "{when}");
+    dual.commit(batch.append(9, &[(6, 4, b"more")]).truncate_prefix(9, 4)).expect("truncated");
+    assert_eq!(dual.stage(9), Stage::Switched, "{when}");
+    assert_eq!(dual.bounds(9).expect("readable"), Some((1, 6)), "{when}: the truncation waits");
+    dual.commit(batch.durable_applied(9, 5)).expect("reported");
+    assert_eq!(dual.bounds(9).expect("readable"), Some((4, 6)), "{when}");
+    assert_sound(dual.new_log(), when);
+}
+
+/// The group comes back in the batch that removes it, with other entries or the same ones: wherever a crash cuts that, the report of the
+/// life before is not taken for one of the new.
+#[test]
+fn a_report_of_a_removed_life_does_not_reach_the_next() {
+    for term in [4, 1] {
+        let mut between = 0;
+        for cut in 0.. {
+            let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+            let mut dual = with_report(&old, &disk);
+            disk.fail_at(disk.events() + cut, Fault::Cut);
+            let mut batch = Batch::new();
+            let outcome = dual.commit(batch.remove(9).append(9, &life(term)).durable_applied(9, 0));
+            drop(dual);
+            let dual = open(&old, &Arc::new(disk.crash_lost_all()));
+            let when = format!("term {term}, cut at {cut}");
+            if old.rep(9).expect("there").bounds() == (1, 5) {
+                between += u32::from(outcome.is_err());
+                assert_begun_anew(dual, &when);
+            } else {
+                assert_eq!(dual.new_log().replica(9).bounds(), (1, 3), "{when}: the life before goes on");
+            }
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        assert!(between > 0, "term {term}: no crash fell between the two logs");
+    }
+}
+
+/// The removal fails where it comes first: the life goes on, and that it had reported is not forgotten.
+#[test]
+fn a_life_that_was_not_removed_after_all_is_still_not_truncated_ahead_of_its_reports() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = with_report(&old, &disk);
+    old.fail(Fails::Before);
+    let mut batch = Batch::new();
+    batch.remove(9).append(9, &life(4));
+    assert!(matches!(dual.commit(&mut batch), Err(MigrateError::Old(_))));
+    batch.clear();
+    dual.commit(batch.append(9, &life(1)[3..])).expect("written to both");
+    assert_eq!(dual.differences_of(9).expect("readable"), []);
+    assert_begun_anew(dual, "not removed");
+}
+
+/// The migration is given up for a while: the old log alone goes through a removal, and strandlog is never told.
+#[test]
+fn a_life_that_the_old_log_began_alone_has_no_report() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    drop(with_report(&old, &disk));
+    old.change(&Change::Remove { replica: 9 });
+    let life = life(4);
+    let entries: Vec<_> = life.iter().map(|(index, term, data)| (*index, *term, &data[..])).collect();
+    old.change(&Change::Append { replica: 9, entries: &entries });
+    assert_begun_anew(open(&old, &Arc::new(disk.crash_lost_all())), "begun alone");
+}
+
+/// A copy that is made anew begins behind whatever was reported; the truncations behind that wait all the same.
+#[test]
+fn a_copy_made_anew_remembers_that_its_replica_reports() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = with_report(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(9, &life(1)[3..])).expect("written to both");
+    // Behind our back: the copy is longer than the log that it is a copy of, and is found so when the replica is to move over.
+    old.change(&Change::TruncateSuffix { replica: 9, from: 5 });
+    dual.commit(batch.truncate_prefix(9, 3)).expect("truncated");
+    assert_eq!(dual.stage(9), Stage::Mirrored);
+    assert!(!dual.take_differences().is_empty());
+    dual.commit(batch.append(9, &[(5, 1, "on"), (6, 1, "and on")])).expect("written to both");
+    dual.commit(batch.truncate_prefix(9, 6)).expect("truncated");
+    assert_eq!((dual.stage(9), dual.bounds(9).expect("readable")), (Stage::Switched, Some((5, 6))), "none was applied");
+    dual.commit(batch.durable_applied(9, 5)).expect("reported");
+    assert_eq!(dual.bounds(9).expect("readable"), Some((6, 6)));
+}
+
+/// The switch of one replica fails in the batch that removes another: that one is gone, and its next life is a mirrored one like any.
+#[test]
+fn a_switch_that_fails_leaves_nobody_half_removed() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, b"new")]).append(2, &[(11, 1, b"new")])).expect("written to both");
+    old.fail(Fails::Later);
+    assert!(matches!(dual.commit(batch.truncate_prefix(1, 11).remove(2)), Err(MigrateError::Old(_))));
+    assert_eq!((dual.stage(1), dual.stage(2), old.rep(2)), (Stage::Switched, Stage::Old, None));
+    batch.clear();
+    dual.commit(batch.append(2, &[(1, 4, "again")])).expect("written to both");
+    assert_eq!(dual.stage(2), Stage::Mirrored);
+    drop(dual);
+    let mut dual = open(&old, &Arc::new(disk.crash_lost_all()));
+    assert_eq!((dual.stage(1), dual.stage(2)), (Stage::Switched, Stage::Mirrored));
+    assert_eq!(dual.differences_of(2).expect("readable"), []);
+    dual.commit(batch.append(2, &[(2, 4, "on")]).truncate_prefix(2, 2)).expect("truncated");
+    assert_eq!((dual.stage(2), dual.bounds(2).expect("readable")), (Stage::Switched, Some((2, 2))));
+}
+
+/// More keyed state than one batch holds: it goes in parts, and a crash between them is mended.
+#[test]
+fn keyed_state_beyond_one_batch_moves_in_parts() {
+    const LARGE: u64 = 12;
+    let put = |old: &Old, name: &str, count: u64, len: usize| {
+        for i in 0..count {
+            old.change(&Change::Put {
+                replica: 1,
+                key: format!("{name} {i}").as_bytes(),
+                value: &payload(1, i, 1, len),
+            });
+        }
+    };
+    let mut between = 0;
+    for cut in 0.. {
+        let (old, disk) = (past(), Arc::new(SimDisk::new(8 << 20)));
+        put(&old, "small", 500, 100);
+        put(&old, "large", LARGE, 5000);
+        let all = old.rep(1).expect("there").state.len();
+        let mut dual = open(&old, &disk);
+        let mut batch = Batch::new();
+        disk.fail_at(disk.events() + cut, Fault::Cut);
+        let outcome = dual.commit(batch.append(1, &[(11, 1, b"new")]));
+        let whole = outcome.is_ok();
+        assert!(
+            whole || matches!(outcome, Err(MigrateError::New(Error::Poisoned { .. }))),
+            "cut at {cut}: {outcome:?}"
+        );
+        drop(dual);
+        let wal = support::open(small(Placement::Auto), &Arc::new(disk.crash_lost_all()));
+        between += u32::from((1..all).contains(&wal.replica(1).keys().len()));
+        // The old log goes on alone for a while: as many keys are to go as are to come.
+        for i in 0..500_u64 {
+            old.change(&Change::Delete { replica: 1, key: format!("small {i}").as_bytes() });
+        }
+        put(&old, "later", 500, 90);
+        let mut dual = DualWrite::open(old.clone(), wal).expect("the migration goes on");
+        if dual.stage(1) == Stage::Mirrored {
+            assert_eq!(dual.differences_of(1).expect("readable"), [], "cut at {cut}");
+        }
+        let next = old.rep(1).expect("there").bounds().1 + 1;
+        dual.commit(batch.append(1, &[(next, 1, b"on")])).expect("written to both");
+        dual.commit(batch.truncate_prefix(1, next)).expect("truncated");
+        assert_eq!((dual.stage(1), dual.take_differences()), (Stage::Switched, vec![]), "cut at {cut}");
+        assert_eq!(dual.new_log().replica(1).keys().len(), all, "cut at {cut}");
+        assert_sound(dual.new_log(), &format!("cut at {cut}"));
+        if whole {
+            break;
+        }
+    }
+    assert!(between > 1, "no crash fell between the parts");
+}
+
 const KEYS: [&[u8]; 3] = [b"hard_state", b"vote", b"k"];
 
 /// What differs, in a line.
@@ -392,7 +568,10 @@ fn migrate(seed: u64) -> (u64, u64) {
                 9 if batch.is_empty() && rng.random_bool(0.3) => {
                     batch.remove(id);
                     apply(&mut after, &Change::Remove { replica: id });
-                    break;
+                    // It may come back in the same batch.
+                    if rng.random_bool(0.5) {
+                        break;
+                    }
                 }
                 _ => {}
             }

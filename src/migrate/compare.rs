@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{COPY_BYTES, Difference, Differs, DualWrite, MIRRORED, MigrateError, OldLog};
 use crate::applied::MOVING_KEY;
 use crate::batch::{Batch, Entry};
+use crate::error::Error;
 
 impl<O: OldLog> DualWrite<O> {
     /// Where the logs do not agree about a mirrored replica, as far as strandlog's copy goes.
@@ -99,6 +100,13 @@ impl<O: OldLog> DualWrite<O> {
                 same = entry.index.saturating_add(1);
             }
         }
+        // Applied entries are never overwritten: this is another life, and the report is not of it.
+        if new.durable_applied()?.is_some_and(|applied| same <= applied) {
+            same = first.max(new_first);
+            let before = same.saturating_sub(1);
+            let term = self.old.term(id, before).map_err(MigrateError::Old)?;
+            self.begin_behind(id, before, term)?;
+        }
         while same <= last {
             let mut entries = self.old.entries(id, same, last).map_err(MigrateError::Old)?;
             let mut bytes = 0;
@@ -112,25 +120,40 @@ impl<O: OldLog> DualWrite<O> {
             self.new.commit(Batch::new().append(id, &entries))?;
             same = end.saturating_add(1);
         }
-        self.copy_state(id, first)?;
+        let mut batch = Batch::new();
+        batch.truncate_prefix(id, first).put_own(id, MOVING_KEY, MIRRORED);
+        drop(self.new.submit(batch.lazy())?);
+        self.copy_state(id)?;
         self.doubtful.remove(&id);
         Ok(())
     }
 
-    fn copy_state(&self, id: u64, first: u64) -> Result<(), MigrateError> {
-        let mut batch = Batch::new();
-        batch.truncate_prefix(id, first);
+    /// Makes the keyed state of a copy what the old log has: in parts, if there is much. Until the last of them is in it the copy is in
+    /// doubt, and after a crash its mark says that it is to be compared.
+    pub(super) fn copy_state(&self, id: u64) -> Result<(), MigrateError> {
         let state = self.old.state(id).map_err(MigrateError::Old)?;
-        for key in self.new.replica(id).keys() {
-            if state.iter().all(|(k, _)| *k != key) {
-                batch.delete(id, &key);
+        let gone = self.new.replica(id).keys().into_iter().filter(|key| state.iter().all(|(k, _)| k != key));
+        let mut changes: Vec<(Bytes, Option<Bytes>)> = gone.map(|key| (key, None)).collect();
+        changes.extend(state.into_iter().map(|(key, value)| (key, Some(value))));
+        Ok(self.commit_state(id, &changes)?)
+    }
+
+    /// In one batch; in two where one does not hold them, and so on.
+    fn commit_state(&self, id: u64, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put(id, key, value),
+                None => batch.delete(id, key),
+            };
+        }
+        match self.new.commit(&mut batch) {
+            Err(Error::BatchTooLarge { .. }) if changes.len() > 1 => {
+                let (some, others) = changes.split_at(changes.len() / 2);
+                self.commit_state(id, some)?;
+                self.commit_state(id, others)
             }
+            committed => committed.map(drop),
         }
-        for (key, value) in state {
-            batch.put(id, &key, &value);
-        }
-        batch.put_own(id, MOVING_KEY, MIRRORED);
-        self.new.commit(&mut batch)?;
-        Ok(())
     }
 }

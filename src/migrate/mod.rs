@@ -7,6 +7,12 @@
 //! The old log is written first, and it is the truth until the switch: after a crash between the two writes, or a failure of either,
 //! strandlog's copy is made anew from it. So a migration can be given up, for each replica that is not switched yet, by
 //! opening the old log alone. A batch is atomic over replicas of one kind only: those switched, and those not.
+//!
+//! What state machines report ([`Batch::durable_applied`]) is in strandlog alone. A copy that is made anew keeps no more of it than that there
+//! was a report, 0: truncations wait for the next. After a migration was given up, begin it again with a new file: a replica that was removed
+//! and came back meanwhile with the same entries would be taken for the one before, and its report, too. Until the switch, apply again from
+//! behind the report, or from the first index of [`DualWrite::bounds`]: the copy may begin later, and
+//! [`Replica::reapply_from`](crate::Replica::reapply_from) knows of no more than that.
 
 mod compare;
 mod old;
@@ -155,23 +161,44 @@ impl<O: OldLog> DualWrite<O> {
         }
         let mirrored: BTreeSet<u64> = touched.iter().copied().filter(|&id| self.stage(id) == Stage::Mirrored).collect();
         // It asks the old log for terms that the batch may truncate there.
-        let mut copy = self.for_new(batch, &mirrored)?;
+        let (mut copy, anew) = self.for_new(batch, &mirrored)?;
         // Until both have it, nobody knows what strandlog lacks.
         self.doubtful.extend(&mirrored);
+        self.end_lives(&anew)?;
         self.write_old(batch, &mirrored)?;
         self.new.commit(&mut copy)?;
         self.doubtful.retain(|id| !mirrored.contains(id));
+        // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
         for op in &batch.ops {
-            match op.what {
-                // Begun anew in the same batch, it stays where it is.
-                What::Remove if !self.new.replica(op.replica).exists() => drop(self.stages.remove(&op.replica)),
-                What::Truncate { .. } | What::Reset { .. } if self.stage(op.replica) == Stage::Mirrored => {
-                    self.try_switch(op.replica)?;
-                }
-                _ => {}
+            // Begun anew in the same batch, it stays where it is.
+            if matches!(op.what, What::Remove) && !self.new.replica(op.replica).exists() {
+                self.stages.remove(&op.replica);
+            }
+        }
+        for op in &batch.ops {
+            let moves = matches!(op.what, What::Truncate { .. } | What::Reset { .. });
+            if moves && self.stage(op.replica) == Stage::Mirrored {
+                self.try_switch(op.replica)?;
             }
         }
         batch.clear();
+        Ok(())
+    }
+
+    /// Before the old log begins lives anew in the batch that ends the ones before: the two may look the same, so after a crash between the
+    /// logs the copy would be taken for one of the new life, and what its state machine was reported to hold with it.
+    fn end_lives(&mut self, anew: &BTreeSet<u64>) -> Result<(), MigrateError> {
+        for &id in anew {
+            if !self.reports(id) {
+                continue;
+            }
+            let new = self.new.replica(id);
+            let before = new.first_index().saturating_sub(1);
+            // Unknown only where it is damaged; if the life goes on after all, the term is compared.
+            let term = new.term(before).unwrap_or(0);
+            self.begin_behind(id, before, term)?;
+            self.new.sync()?;
+        }
         Ok(())
     }
 
@@ -198,7 +225,8 @@ impl<O: OldLog> DualWrite<O> {
     }
 
     /// The batch as strandlog takes it. A mirror may begin in the middle of a log: an overwrite from before moves its beginning.
-    fn for_new(&self, batch: &Batch, mirrored: &BTreeSet<u64>) -> Result<Batch, MigrateError> {
+    /// With it, the mirrored replicas that are removed and begun anew.
+    fn for_new(&self, batch: &Batch, mirrored: &BTreeSet<u64>) -> Result<(Batch, BTreeSet<u64>), MigrateError> {
         let mut copy = Batch::new();
         let mut firsts: BTreeMap<u64, u64> = BTreeMap::new();
         let (mut removed, mut anew) = (BTreeSet::new(), BTreeSet::new());
@@ -239,31 +267,51 @@ impl<O: OldLog> DualWrite<O> {
                 What::Applied { index } => drop(copy.durable_applied(id, index)),
             }
         }
+        anew.retain(|id| mirrored.contains(id));
         // The mark has gone with the life before.
-        for id in anew.intersection(mirrored) {
+        for id in &anew {
             copy.put_own(*id, MOVING_KEY, MIRRORED);
         }
-        Ok(copy)
+        Ok((copy, anew))
     }
 
     /// Begins to mirror a replica, at the end of what the old log holds.
     fn begin(&mut self, id: u64) -> Result<(), MigrateError> {
-        let mut batch = Batch::new();
-        if self.new.replica(id).exists() {
-            self.new.commit(batch.remove(id))?;
-        }
-        if let Some((_, last)) = self.old.bounds(id).map_err(MigrateError::Old)? {
-            let term = self.old.term(id, last).map_err(MigrateError::Old)?;
-            batch.install_snapshot(id, last, term);
-            for (key, value) in self.old.state(id).map_err(MigrateError::Old)? {
-                batch.put(id, &key, &value);
+        match self.old.bounds(id).map_err(MigrateError::Old)? {
+            Some((_, last)) => {
+                let term = self.old.term(id, last).map_err(MigrateError::Old)?;
+                self.begin_behind(id, last, term)?;
+                self.copy_state(id)?;
             }
+            None => self.begin_behind(id, 0, 0)?,
         }
-        batch.put_own(id, MOVING_KEY, MIRRORED);
-        self.new.commit(&mut batch)?;
-        self.stages.insert(id, Stage::Mirrored);
         self.doubtful.remove(&id);
         Ok(())
+    }
+
+    /// A copy without entries or keyed state, in the place of any that there is: in doubt until it has them. It rides with what is
+    /// committed next; a crash before finds what was there before.
+    fn begin_behind(&mut self, id: u64, before: u64, term: u64) -> Result<(), MigrateError> {
+        let reports = self.reports(id);
+        let mut batch = Batch::new();
+        if self.new.replica(id).exists() {
+            batch.remove(id);
+        }
+        batch.install_snapshot(id, before, term).put_own(id, MOVING_KEY, MIRRORED);
+        // What was reported may be of a life before, or lie below all that the copy will hold: that there was a report is what counts.
+        // Nothing is truncated ahead of the next one, and what is applied again is applied once too often at worst.
+        if reports {
+            batch.durable_applied(id, 0);
+        }
+        self.doubtful.insert(id);
+        drop(self.new.submit(batch.lazy())?);
+        self.stages.insert(id, Stage::Mirrored);
+        Ok(())
+    }
+
+    /// Whether the state machine of the copy has reported, or may have.
+    fn reports(&self, id: u64) -> bool {
+        !matches!(self.new.replica(id).durable_applied(), Ok(None))
     }
 
     /// Everything that the old log holds is in strandlog, and the same: the replica moves over.
