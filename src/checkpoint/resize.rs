@@ -415,4 +415,83 @@ mod tests {
         let wal = open(Arc::new(disk.crash(&mut |sector, _| Choice::Garbage(sector)))).expect("A is whole");
         assert_eq!(wal.replica(1).get(b"k").expect("readable"), Some(b"v"[..].into()));
     }
+
+    const SLABS: u32 = 400;
+
+    fn open_dense(disk: &Arc<SimDisk>) -> crate::Wal {
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(64 << 10).carry_fraction(50);
+        let options = options.journal_cap(u64::from(SLABS) * (64 << 10)).background(false);
+        options.open_disk(disk.clone()).expect("it opens")
+    }
+
+    /// Segments full of replicas that reserve a chunk each, and then all of them become small at once, where no more is free than the
+    /// cleaner needed for them before.
+    fn dense(disk: &Arc<SimDisk>) -> crate::Wal {
+        let wal = open_dense(disk);
+        while wal.engine.take_slabs(SLABS, 0).expect("written") {}
+        assert_eq!(wal.stats().journal_segments, u64::from(SLABS));
+        // By its first entry each is just too large to be carried.
+        let lens: Vec<usize> = [29].into_iter().chain([500; 26]).chain([391]).collect();
+        for replica in 1..=290_u64 {
+            for (n, lens) in (0..).zip(lens.chunks(7)) {
+                let entries: Vec<_> =
+                    (7 * n + 1..).zip(lens).map(|(index, &len)| (index, 1, vec![replica as u8; len])).collect();
+                drop(wal.submit(crate::Batch::new().append(replica, &entries)).expect("room"));
+            }
+        }
+        wal.sync().expect("written");
+        assert_eq!((wal.stats().reserved_chunks, wal.engine.seq.lock().accounts.cleaning()), (290, 0));
+        for n in 0.. {
+            if wal.stats().free_segments == 2 {
+                break;
+            }
+            wal.commit(crate::Batch::new().put(1000, b"key", &[n as u8; 4000])).expect("room");
+        }
+        let mut batch = crate::Batch::new();
+        for replica in 1..=290 {
+            batch.truncate_prefix(replica, 2);
+        }
+        wal.commit(&mut batch).expect("nothing grows");
+        let stats = wal.stats();
+        assert_eq!((stats.free_segments, stats.segments_cleaned), (2, 0));
+        wal
+    }
+
+    /// Carried, each of these segments would take more than it gives, out of what nobody has kept back.
+    fn gets_around(wal: &crate::Wal) {
+        wal.commit(crate::Batch::new().remove(1)).expect("what frees is never refused");
+        wal.checkpoint().expect("it gets around");
+        let stats = wal.stats();
+        assert!(stats.free_segments > u64::from(SLABS) * 3 / 4 && stats.settled_entries > 0, "{stats:#?}");
+        wal.commit(crate::Batch::new().append(2, &[(29, 1, [2; 500])])).expect("room");
+        for replica in 2..=290_u64 {
+            let data = wal.replica(replica).entry(28).expect("kept").data;
+            assert_eq!(data, vec![replica as u8; 391]);
+        }
+        wal.verify(|_| {}).expect("whole");
+    }
+
+    #[test]
+    fn what_becomes_small_where_little_is_free_is_settled() {
+        gets_around(&dense(&Arc::new(SimDisk::new(64 << 20))));
+    }
+
+    /// Nobody knows any more which of them held chunks: neither who closed the log nor who did not.
+    #[test]
+    fn what_became_small_where_little_is_free_is_settled_after_an_opening() {
+        for closed in [true, false] {
+            let disk = Arc::new(SimDisk::new(64 << 20));
+            let wal = dense(&disk);
+            if closed {
+                wal.close().expect("closed");
+            }
+            // As the disk of a process that is gone.
+            let disk = Arc::new(disk.crash(&mut |_, _| Choice::Durable));
+            let wal = open_dense(&disk);
+            let s = wal.stats();
+            assert!(s.free_segments == 2 && s.reserved_chunks <= s.free_chunks, "{s:#?}");
+            assert!(wal.engine.seq.lock().accounts.is_covered(2), "{s:#?}");
+            gets_around(&wal);
+        }
+    }
 }

@@ -348,9 +348,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the accounts have room for what was validated. `grow`: the caller can wait until the journal has grown, which comes
-    /// before a small replica takes chunks.
-    pub(super) fn admit(&self, adm: &mut Admission, accounts: &Accounts, grow: bool) -> Result<(), NoRoom> {
+    /// Whether the accounts have room for what was validated, of which no more is carried than where it is applied with so many segments
+    /// `free`. `grow`: the caller can wait until the journal has grown, which comes before a small replica takes chunks.
+    pub(super) fn admit(
+        &self,
+        adm: &mut Admission,
+        accounts: &Accounts,
+        free: usize,
+        grow: bool,
+    ) -> Result<(), NoRoom> {
         if adm.class != Class::Grow && adm.value_chunks == 0 {
             return Ok(());
         }
@@ -362,7 +368,7 @@ impl Engine {
         let mut after = accounts.clone();
         for t in &mut adm.touched {
             let mut charge = t.charge;
-            let new = after.price(charge, t.demand);
+            let new = after.price(charge, t.demand, free);
             t.in_chunks = new.chunks > 0;
             if new.chunks > 0 && t.demand.pledged.is_none() && after.is_small(t.demand) && may_grow() {
                 return Err(NoRoom { lack: Lack::Chunks(0), grow: true });
@@ -524,5 +530,25 @@ mod tests {
             assert!(reserved + wal.engine.value_reserve <= free, "{spare}: {reserved} reserved of {free}");
         }
         assert!(admitted > 100 && refused > 100, "{admitted} admitted, {refused} refused");
+    }
+
+    /// Between the two a segment may be opened: who was admitted as one that is carried would find too few free, and take a chunk.
+    #[test]
+    fn admission_counts_on_no_more_segments_than_are_free_when_the_batch_is_applied() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        let (mut opened, mut waited) = (0, 0);
+        for i in 1..=150 {
+            let (counted, before, leaves) = {
+                let s = wal.engine.seq.lock();
+                (s.free_with_room(Class::Grow), s.segments.free.len(), s.leaves(Class::Grow))
+            };
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])]).truncate_prefix(1, i)).expect("room");
+            let after = wal.engine.seq.lock().segments.free.len();
+            assert!(after >= counted, "{after} of {counted} segments");
+            opened += u64::from(after < before);
+            waited += u64::from(before <= leaves && after > before);
+        }
+        assert!(opened > 3 && waited > 0, "{opened} opened, {waited} waited for the cleaner");
     }
 }

@@ -87,7 +87,7 @@ impl Engine {
 
     /// Brings the accounts up to where the replica stands.
     pub(crate) fn recharge(&self, s: &mut Sequencer, state: &mut ReplicaState) {
-        let new = s.accounts.price(state.charge, demand(state));
+        let new = s.price(state.charge, demand(state));
         s.accounts.settle(&mut state.charge, new);
     }
 
@@ -95,7 +95,7 @@ impl Engine {
     /// they were admitted with: what it is carried in may be what another counts on. Answers whether it is small now.
     fn recharge_as_admitted(&self, s: &mut Sequencer, state: &mut ReplicaState, t: &Touched) -> bool {
         let demand = demand(state);
-        let now = if t.in_chunks { s.accounts.price_in_chunks(demand) } else { s.accounts.price(state.charge, demand) };
+        let now = if t.in_chunks { s.accounts.price_in_chunks(demand) } else { s.price(state.charge, demand) };
         s.accounts.settle(&mut state.charge, now);
         t.in_chunks && s.accounts.is_small(demand)
     }

@@ -79,6 +79,12 @@ impl Geometry {
             cycle: crate::options::Cycle::new(sb),
         }
     }
+
+    /// Chunks that appends leave for one large value.
+    pub fn value_reserve(&self) -> u64 {
+        let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
+        value.div_ceil(self.chunk_bytes.into()).min(u64::from(self.chunks) / 32)
+    }
 }
 
 /// What is kept from one completed frame to the next. Whoever holds it completes frames, in the order of the log.
@@ -168,7 +174,6 @@ impl Engine {
         let pool_offset = crate::format::POOL_OFFSET;
         let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, pool_offset, in_flight);
         let map = if parts.mapped { parts.disk.map() } else { None };
-        let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
         let slabs = parts.superblock.journal_slabs.clone();
         let this = Self {
             map,
@@ -195,7 +200,7 @@ impl Engine {
             held: Held::default(),
             events: Events::default(),
             read_only: parts.read_only,
-            value_reserve: value.div_ceil(geo.chunk_bytes.into()).min(u64::from(geo.chunks) / 32),
+            value_reserve: geo.value_reserve(),
             superblock: Mutex::new(parts.superblock),
             disk: parts.disk,
             seq: Mutex::new(seq),

@@ -144,7 +144,8 @@ impl Engine {
                 continue;
             }
             self.validate(batch, plan, adm)?;
-            let room = self.admit(adm, &s.accounts, mode == Mode::Block || self.run.background);
+            let (free, grow) = (s.free_with_room(adm.class), mode == Mode::Block || self.run.background);
+            let room = self.admit(adm, &s.accounts, free, grow);
             if let Err(why) = room {
                 if why.grow {
                     if mode != Mode::Block {

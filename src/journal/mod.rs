@@ -43,6 +43,7 @@ pub(crate) const CLEANER_SEGMENTS: usize = 2;
 /// Free segments below which appends wait: the cleaner's, and one for truncation, removal and state.
 pub(crate) const RESERVED_SEGMENTS: usize = CLEANER_SEGMENTS + 1;
 const _: () = assert!(RESERVED_SEGMENTS as u64 == crate::space::RESERVED_SLABS);
+const _: () = assert!(CLEANER_SEGMENTS as u64 == crate::space::CLEANER_SLABS);
 
 // What is said of a full frame where the cleaner's segments are counted.
 const _: () = assert!(sequencer::FRAME_TARGET >= crate::space::FULL_FRAME + 2 * crate::space::MOST_STEP);

@@ -10,7 +10,7 @@ use super::{Class, Flights};
 use crate::error::Error;
 use crate::format::frame::{FrameHeader, participant_bytes};
 use crate::format::{BLOCK_BYTES, Seed};
-use crate::space::Accounts;
+use crate::space::{Accounts, Charge, Demand};
 use crate::sync::{Arc, RwLock};
 
 /// A frame that has gathered so much is closed: longer writes would only make those in it wait.
@@ -170,6 +170,16 @@ impl Sequencer {
             Class::Keep => super::CLEANER_SEGMENTS + self.accounts.cleaning(),
             Class::Clean => 0,
         }
+    }
+
+    /// Segments that are free when there is room for a batch of this class, at least: one may be opened for it.
+    pub fn free_with_room(&self, class: Class) -> usize {
+        self.segments.free.len().saturating_sub(1).max(self.leaves(class))
+    }
+
+    /// What a replica is charged as the journal stands.
+    pub fn price(&self, now: Charge, demand: Demand) -> Charge {
+        self.accounts.price(now, demand, self.segments.free.len())
     }
 
     /// Free segments without which the log could not go on.

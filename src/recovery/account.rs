@@ -145,18 +145,19 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
     verify_piece(disk, geo.seed, id, &desc, pins).unwrap_or(false)
 }
 
-/// Charges every replica. Never refuses: a log over its budget opens, and takes no appends until it is drained.
-pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>]) {
+/// Charges every replica, where so many segments and chunks are free. Never refuses: a log over its budget opens, and takes no appends
+/// until it is drained.
+pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, chunks): (usize, u64)) {
     // Whether a small replica found no room and reserved chunks instead.
     let price = |accounts: &mut Accounts, cell: &Cell| {
         let mut state = cell.lock();
         let demand = demand(&state);
-        let price = accounts.price(state.charge, demand);
+        let price = accounts.price(state.charge, demand, segments);
         accounts.settle(&mut state.charge, price);
         price.chunks > 0 && accounts.is_small(demand)
     };
     let refused = cells.iter().fold(false, |any, cell| price(accounts, cell) | any);
-    if !refused && accounts.has_room_for_small() {
+    if !refused && accounts.has_room_for_small() && accounts.is_covered(segments) {
         // Whatever the order: there was room on the way, too.
         return;
     }
@@ -171,7 +172,20 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>]) {
         }
     }
     order.sort_by_key(|&(weight, _)| weight);
-    for (_, cell) in order {
+    for &(_, cell) in &order {
         price(accounts, cell);
+    }
+    // Who became small where little was free has kept its chunks until now: carried, it could stop the cleaner. Which they were nobody
+    // knows any more, so the largest are settled: they take the fewest chunks.
+    for (_, cell) in order.into_iter().rev() {
+        if accounts.is_covered(segments) {
+            return;
+        }
+        let mut state = cell.lock();
+        let settled = accounts.price_in_chunks(demand(&state));
+        let had = accounts.reserved() + settled.chunks <= chunks;
+        if had && state.charge.chunks == 0 && settled.carried < state.charge.carried {
+            accounts.settle(&mut state.charge, settled);
+        }
     }
 }

@@ -107,13 +107,42 @@ fn everybody_is_charged_the_small_ones_first() {
     // Three quarters of it are for those that are carried: the small two fit, and the larger one beside them does not.
     let budget = |all: u64| Accounts::new(16 << 10, SEGMENT, 50, (6, 6)).with_budget(all.div_ceil(3) * 4);
     let mut accounts = budget(meta + small + large - 3);
-    with_cells(&mut states, |cells| charge(&mut accounts, cells));
+    with_cells(&mut states, |cells| charge(&mut accounts, cells, (2, 4)));
     let chunks: Vec<u64> = (1..=4).map(|id| states[&id].charge.chunks).collect();
     assert_eq!((chunks, accounts.reserved()), (vec![0, 0, 1, 0], 1));
     assert_eq!(accounts.carried(), states.values().map(|s| s.charge.carried).sum::<u64>());
     assert!((1..=4).all(|id| states[&id].charge.carried >= states[&id].meta_bytes()));
     let mut roomy = budget(meta + small + large);
     states.values_mut().for_each(|s| s.charge = Default::default());
-    with_cells(&mut states, |cells| charge(&mut roomy, cells));
+    with_cells(&mut states, |cells| charge(&mut roomy, cells, (2, 4)));
     assert_eq!((roomy.reserved(), roomy.carried()), (0, meta + small + large), "all of them are carried");
+}
+
+/// The smallest are carried as far as they are cleaned with what is free; of the others, who finds a chunk.
+#[test]
+fn what_the_cleaner_has_no_segments_for_is_charged_chunks_as_far_as_there_are_any() {
+    let holding = |entries: u64| {
+        let mut state = ReplicaState { exists: true, last: entries, ..ReplicaState::default() };
+        state.places.push(1, (0..entries).map(|i| Loc::new(SEGMENT + i * 1000, 900)), 64 << 10);
+        state
+    };
+    let mut states: HashMap<u64, ReplicaState> = (1..=40).map(|n| (n, holding(n % 10 + 2))).collect();
+    let all: u64 = states.values().map(|s| s.meta_bytes() + s.places.journal_bytes()).sum();
+    let mut charged = |free, chunks| {
+        states.values_mut().for_each(|s| s.charge = Default::default());
+        let mut accounts = Accounts::new(64 << 10, 64 << 10, 50, (400, 400));
+        with_cells(&mut states, |cells| charge(&mut accounts, cells, (free, chunks)));
+        assert_eq!(accounts.carried(), states.values().map(|s| s.charge.carried).sum::<u64>());
+        let smallest = states.values().filter(|s| s.charge.chunks > 0).map(|s| s.last).min();
+        let largest = states.values().filter(|s| s.charge.chunks == 0).map(|s| s.last).max();
+        assert!(smallest.is_none() || smallest >= largest, "the largest are settled");
+        (accounts.is_covered(free), accounts.reserved(), accounts.carried())
+    };
+    let (covered, reserved, carried) = charged(6, 100);
+    assert_eq!((covered, reserved, carried), (true, 0, all), "there are enough");
+    let (covered, reserved, carried) = charged(2, 100);
+    assert!(covered && reserved > 0 && reserved < 40 && carried < all, "{reserved} reserved, {carried} carried");
+    assert_eq!(charged(2, reserved), (true, reserved, carried), "no more than that");
+    let (covered, some, _) = charged(2, reserved - 1);
+    assert_eq!((covered, some), (false, reserved - 1), "and all that there is");
 }

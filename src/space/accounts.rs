@@ -131,8 +131,10 @@ const LARGEST_KEY: u64 = 4096 + 256 + 128;
 const FRAMES: u64 = 3;
 /// No frame is closed for being full before it has gathered so much.
 pub(crate) const FULL_FRAME: u64 = 1 << 19;
-/// Segments that appends leave free, whatever is carried.
-pub(crate) const RESERVED_SLABS: u64 = 3;
+/// Segments that all but the cleaner leave free, whatever is carried.
+pub(crate) const CLEANER_SLABS: u64 = 2;
+/// And appends.
+pub(crate) const RESERVED_SLABS: u64 = CLEANER_SLABS + 1;
 
 /// The most that the cleaner asks room for at a time, but for what cannot be divided.
 pub(crate) fn step(segment_bytes: u64) -> u64 {
@@ -208,6 +210,15 @@ impl Accounts {
         (self.carried / self.sizes.keeps_one) as usize
     }
 
+    /// Whether the cleaner gets around all that is carried where so many segments are `free`.
+    pub fn is_covered(&self, free: usize) -> bool {
+        self.covers(self.carried, free)
+    }
+
+    fn covers(&self, carried: u64, free: usize) -> bool {
+        free as u64 >= CLEANER_SLABS + carried / self.sizes.keeps_one
+    }
+
     /// Segments that what is carried fills once it is cleaned.
     pub fn filled(&self) -> usize {
         self.carried.div_ceil(self.sizes.useful()) as usize
@@ -245,10 +256,11 @@ impl Accounts {
         (self.pressed, self.denied) = (false, Some(chunks));
     }
 
-    /// What `demand` is charged, given what the replica is charged now.
+    /// What `demand` is charged, given what the replica is charged now, and that so many segments are `free`.
     ///
-    /// Small replicas are carried while the budget has room; beyond it they reserve chunks like large ones.
-    pub fn price(&self, now: Charge, demand: Demand) -> Charge {
+    /// Small replicas are carried while the budget has room; beyond it they reserve chunks like large ones. One that holds chunks is carried
+    /// only once the segments that the cleaner needs for it are there: many may become small at once, which nobody is asked for.
+    pub fn price(&self, now: Charge, demand: Demand, free: usize) -> Charge {
         // Never as a small one while it is being settled: when all of it is there may be no room for it among these.
         if demand.pledged.is_some() || demand.journal_bytes == 0 {
             return self.price_in_chunks(demand);
@@ -257,7 +269,8 @@ impl Accounts {
         let others = self.carried - now.carried.min(self.carried);
         // One that does not grow stays what it is: nobody asks whether there is a chunk for it.
         let stays = now.chunks == 0 && small.carried <= now.carried;
-        if self.is_small(demand) && (stays || others + small.carried <= for_small(self.budget)) {
+        let covered = now.chunks == 0 || self.covers(others + small.carried, free);
+        if self.is_small(demand) && (stays || covered && others + small.carried <= for_small(self.budget)) {
             return small;
         }
         self.price_in_chunks(demand)
@@ -311,11 +324,11 @@ mod tests {
         let demand = Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1, spans: 1, pledged: None };
         let (mut a, mut b, mut c) = Default::default();
         for charge in [&mut a, &mut b] {
-            let new = accounts.price(*charge, demand);
+            let new = accounts.price(*charge, demand, 2);
             assert_eq!(new, Charge { chunks: 0, carried: 450 });
             accounts.settle(charge, new);
         }
-        let new = accounts.price(c, demand);
+        let new = accounts.price(c, demand, 2);
         assert_eq!(new.chunks, 1);
         accounts.settle(&mut c, new);
         assert_eq!((accounts.reserved(), accounts.carried()), (1, 900 + new.carried));
@@ -331,7 +344,7 @@ mod tests {
         let accounts = accounts(1000, 50);
         let price = |weight, term_runs| {
             let demand = Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs, spans: 1, pledged: None };
-            let charge = accounts.price(Charge::default(), demand);
+            let charge = accounts.price(Charge::default(), demand, 2);
             (charge.chunks, charge.carried)
         };
         assert_eq!(price(32_767, 9), (0, 110), "half a chunk is what is carried");
@@ -355,7 +368,7 @@ mod tests {
         };
         assert_eq!([ends(1, 31), ends(1, 32), ends(5, 0), ends(5, 64)], [(1, 2), (1, 3), (1, 6), (1, 8)]);
         let demand = Demand { weight: 0, journal_bytes: 0, meta_bytes: 10, term_runs: 1, spans: 0, pledged: None };
-        let nothing = accounts.price(Charge::default(), demand);
+        let nothing = accounts.price(Charge::default(), demand, 2);
         assert_eq!(nothing, Charge { chunks: 0, carried: 10 });
     }
 
@@ -368,11 +381,11 @@ mod tests {
         assert_eq!((accounts.reserved(), accounts.carried(), accounts.budget()), (2, 700, 1000));
         let demand = |meta_bytes| Demand { weight: 100, journal_bytes: 100, meta_bytes, spans: 1, ..Demand::default() };
         assert_eq!(
-            accounts.price(own, demand(100)),
+            accounts.price(own, demand(100), 2),
             Charge { chunks: 0, carried: 200 },
             "550 and 200 are three quarters of 1000"
         );
-        assert_eq!(accounts.price(own, demand(101)), Charge { chunks: 1, carried: 101 + 128 });
+        assert_eq!(accounts.price(own, demand(101), 2), Charge { chunks: 1, carried: 101 + 128 });
         accounts.settle(&mut others, Charge { chunks: 5, carried: 20 });
         assert_eq!((accounts.reserved(), accounts.carried()), (5, 170));
         assert_eq!(others, Charge { chunks: 5, carried: 20 });
@@ -387,9 +400,33 @@ mod tests {
         accounts.settle(&mut others, Charge { chunks: 0, carried: 700 });
         let demand =
             |bytes| Demand { weight: 100, journal_bytes: bytes, meta_bytes: 50, spans: 1, ..Demand::default() };
-        assert_eq!(accounts.price(own, demand(250)), own);
-        assert_eq!(accounts.price(own, demand(100)), Charge { chunks: 0, carried: 150 });
-        assert_eq!(accounts.price(own, demand(251)).chunks, 1);
+        assert_eq!(accounts.price(own, demand(250), 2), own);
+        assert_eq!(accounts.price(own, demand(100), 2), Charge { chunks: 0, carried: 150 });
+        assert_eq!(accounts.price(own, demand(251), 2).chunks, 1);
+    }
+
+    /// To the segment: what is carried in one more than the cleaner was left would stop it.
+    #[test]
+    fn who_holds_chunks_is_carried_only_where_the_cleaner_has_what_it_needs_for_it() {
+        let mut accounts = Accounts::new(65_536, 65_536, 50, (400, 400));
+        let each = accounts.sizes.keeps_one;
+        let demand = |carried| Demand { weight: 1, journal_bytes: carried, spans: 1, ..Demand::default() };
+        let (held, carried) = (Charge { chunks: 1, carried: 128 }, |carried| Charge { chunks: 0, carried });
+        for others in [0, 3 * each, 5 * each + 7] {
+            let mut charge = Charge::default();
+            accounts.settle(&mut charge, carried(others + held.carried));
+            let rest = each - others % each;
+            let free = 2 + (others / each) as usize;
+            assert_eq!(accounts.price(held, demand(rest - 1), free), carried(rest - 1));
+            assert_eq!(accounts.price(held, demand(rest), free), held, "a segment is missing");
+            assert_eq!(accounts.price(held, demand(rest), free + 1), carried(rest));
+            assert_eq!(accounts.price(held, demand(1), free - 1), held);
+            assert_eq!(accounts.price(carried(128), demand(rest), free), carried(rest), "it holds none");
+            assert!(
+                accounts.is_covered(free) == (others % each + held.carried < each) && !accounts.is_covered(free - 1)
+            );
+            accounts.settle(&mut charge, Charge::default());
+        }
     }
 
     #[test]
@@ -397,7 +434,7 @@ mod tests {
         let accounts = accounts(1000, 50);
         let chunks = |pledge: &Pledge| {
             let demand = Demand { meta_bytes: 10, pledged: Some(pledge.held), ..pledge.fresh };
-            accounts.price(Charge::default(), demand).chunks
+            accounts.price(Charge::default(), demand, 2).chunks
         };
         let mut pledge = Pledge::new(Held { chunks: 3, pieces: 6 }, None);
         assert_eq!(chunks(&pledge), 3);

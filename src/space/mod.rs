@@ -7,7 +7,7 @@ mod pins_loom;
 mod pool;
 
 pub(crate) use accounts::{
-    Accounts, Charge, Demand, FULL_FRAME, Held, MOST_STEP, Pledge, RESERVED_SLABS, small_weight, step,
+    Accounts, CLEANER_SLABS, Charge, Demand, FULL_FRAME, Held, MOST_STEP, Pledge, RESERVED_SLABS, small_weight, step,
 };
 pub(crate) use pins::Pins;
 pub(crate) use pool::{Owners, Pool, Tail};
