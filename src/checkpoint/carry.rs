@@ -8,12 +8,20 @@ use crate::error::Result;
 use crate::format::EntryId;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::record::{self, RunKind};
-use crate::index::{Loc, ReplicaState, Value};
+use crate::index::{Cell, Loc, ReplicaState, Value};
 use crate::journal::{Class, Sequencer};
 use crate::space::step;
 
 /// A record of one entry, at its longest, without payload.
 const RECORD_BYTES: u64 = 64;
+
+/// What became of a replica's metadata.
+#[derive(Debug, PartialEq, Eq)]
+enum Carried {
+    /// The descriptors of pieces that begin at this index or later are left. `None`: nothing is.
+    UpTo(Option<u64>),
+    NoRoom,
+}
 
 /// What an entry takes beside its record.
 fn bytes_of(payload: &Payload<'_>) -> u64 {
@@ -98,40 +106,58 @@ impl Engine {
             if !cell.lock().has_metadata_in(|seq| group.holds(seq)) {
                 continue;
             }
-            let mut s = self.seq.lock();
-            if let Some(why) = &s.stopped {
-                return Err(why.clone());
+            let mut rest = Some(0);
+            while let Some(from) = rest {
+                match self.carry_some_metadata(&cell, group, from)? {
+                    Carried::UpTo(index) => rest = index,
+                    Carried::NoRoom => return Ok(false),
+                }
             }
-            let mut state = cell.lock();
-            let before = s.open.used();
-            let (mut first, at) = (true, s.open.lsn);
-            let mut room = |s: &mut Sequencer, table: u64| {
-                let ok = s.make_room(0, table, Class::Clean, &self.segment_map);
-                s.open.batches += u64::from(std::mem::take(&mut first) || s.open.batches == 0);
-                ok
-            };
-            if !state.exists {
-                continue;
-            }
+        }
+        Ok(true)
+    }
+
+    /// Where `from` is 0, the CORE and the keys; and some of the descriptors from that index on. Under one hold of the locks: callers must
+    /// not wait long. What becomes of the replica between two of these is written by whoever does it, behind the group.
+    fn carry_some_metadata(&self, cell: &Cell, group: &Group, from: u64) -> Result<Carried> {
+        let id = cell.id;
+        let mut s = self.seq.lock();
+        if let Some(why) = &s.stopped {
+            return Err(why.clone());
+        }
+        let mut state = cell.lock();
+        let before = s.open.used();
+        let (mut first, at) = (true, s.open.lsn);
+        let mut room = |s: &mut Sequencer, table: u64| {
+            let ok = s.make_room(0, table, Class::Clean, &self.segment_map);
+            s.open.batches += u64::from(std::mem::take(&mut first) || s.open.batches == 0);
+            ok
+        };
+        if !state.exists {
+            return Ok(Carried::UpTo(None));
+        }
+        if from == 0 {
             if group.holds(state.core_seq) {
                 if !room(&mut s, record::MOST_CORE_BYTES) {
-                    return Ok(false);
+                    return Ok(Carried::NoRoom);
                 }
                 let core = state.core();
                 self.write_core(&mut s, id, &mut state, &core);
             }
-            if !self.carry_keys(&mut s, id, &mut state, group, &mut room)
-                || !self.carry_descriptors(&mut s, id, &mut state, group, &mut room)
-            {
-                return Ok(false);
+            if !self.carry_keys(&mut s, id, &mut state, group, &mut room) {
+                return Ok(Carried::NoRoom);
             }
-            if s.open.lsn == at {
-                self.counters.carried_bytes.add(s.open.used().saturating_sub(before));
-            }
-            drop(state);
-            self.submitted(&mut s, true, None, false);
         }
-        Ok(true)
+        let carried = self.carry_descriptors(&mut s, id, &mut state, group, from, &mut room);
+        if matches!(carried, Carried::NoRoom) {
+            return Ok(carried);
+        }
+        if s.open.lsn == at {
+            self.counters.carried_bytes.add(s.open.used().saturating_sub(before));
+        }
+        drop(state);
+        self.submitted(&mut s, true, None, false);
+        Ok(carried)
     }
 
     fn carry_keys(
@@ -165,47 +191,149 @@ impl Engine {
         true
     }
 
+    /// Those of the pieces that begin at index `from` or later, as many as fit a step.
     fn carry_descriptors(
         &self,
         s: &mut Sequencer,
         id: u64,
         state: &mut ReplicaState,
         group: &Group,
+        from: u64,
         room: &mut impl FnMut(&mut Sequencer, u64) -> bool,
-    ) -> bool {
-        let descs: Vec<_> = state
-            .places
-            .chain()
-            .iter()
-            .filter(|p| group.holds(p.meta_seq))
-            .map(|p| {
-                let mut desc = p.desc.clone();
-                desc.terms = state.terms.runs(desc.first, desc.count);
-                desc
-            })
-            .collect();
-        let step = step(self.geo.segment_bytes);
-        let mut rest = descs.as_slice();
-        while !rest.is_empty() {
-            let mut bytes = RECORD_BYTES;
-            let fit = rest.iter().take_while(|desc| {
-                bytes += encoded_bound(desc);
-                bytes <= step
-            });
-            let (some, later) = rest.split_at(fit.count().max(1));
-            rest = later;
-            if !room(s, RECORD_BYTES + some.iter().map(encoded_bound).sum::<u64>()) {
-                return false;
+    ) -> Carried {
+        let most = step(self.geo.segment_bytes);
+        let (mut bytes, mut descs, mut rest) = (RECORD_BYTES, Vec::new(), None);
+        for piece in state.places.pieces_from(from).filter(|p| group.holds(p.meta_seq)) {
+            let mut desc = piece.desc.clone();
+            desc.terms = state.terms.runs(desc.first, desc.count);
+            let with = bytes + encoded_bound(&desc);
+            if with > most && !descs.is_empty() {
+                rest = Some(desc.first);
+                break;
             }
-            let record = Self::next_seq(s, id, state);
-            record::encode_pieces(&mut s.open.table, RunKind::Carried, id, record, some);
-            let segment = s.segments.current();
-            for desc in some {
-                if let Some(piece) = state.places.piece_mut(desc.id) {
-                    piece.meta_seq = segment;
+            bytes = with;
+            descs.push(desc);
+        }
+        let Some(last) = descs.last().map(|desc| desc.first) else { return Carried::UpTo(None) };
+        if !room(s, bytes) {
+            return Carried::NoRoom;
+        }
+        let record = Self::next_seq(s, id, state);
+        record::encode_pieces(&mut s.open.table, RunKind::Carried, id, record, &descs);
+        let segment = s.segments.current();
+        let carried = state.places.pieces_from_mut(from).take_while(|p| p.desc.first <= last);
+        for piece in carried.filter(|p| group.holds(p.meta_seq)) {
+            piece.meta_seq = segment;
+        }
+        Carried::UpTo(rest)
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::sync::Arc;
+    use crate::{Batch, Placement, Wal};
+
+    const PIECES: u64 = 300;
+
+    /// Each of which makes a piece.
+    fn place(wal: &Wal, replica: u64, indexes: std::ops::Range<u64>) {
+        let entries: Vec<_> = indexes.map(|i| (i, 1, [i as u8; 3000])).collect();
+        wal.commit(Batch::new().append(replica, &entries)).expect("committed");
+    }
+
+    /// A log with so many pieces.
+    fn log() -> (Arc<SimDisk>, Wal) {
+        let disk = Arc::new(SimDisk::new(16 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Chain);
+        let wal = options.background(false).open_disk(disk.clone()).expect("formatted");
+        for first in (1..=PIECES).step_by(50) {
+            place(&wal, 1, first..first + 50);
+        }
+        assert_eq!(wal.engine.registry.get(1).expect("there").lock().places.chain().len() as u64, PIECES);
+        (disk, wal)
+    }
+
+    /// All segments up to now.
+    fn group(wal: &Wal) -> Group {
+        let last = wal.engine.seq.lock().segments.current();
+        let mut value = 0_u64;
+        while wal.engine.seq.lock().segments.current() == last {
+            value += 1;
+            wal.commit(Batch::new().put(2, b"key", &[value as u8; 2000])).expect("committed");
+        }
+        let s = wal.engine.seq.lock();
+        Group::new(s.segments.live.iter().take_while(|live| live.seq <= last), &wal.engine.geo)
+    }
+
+    /// What lies in the group, counted.
+    fn left(cell: &Cell, group: &Group) -> usize {
+        cell.lock().places.chain().iter().filter(|p| group.holds(p.meta_seq)).count()
+    }
+
+    /// A replica may have hundreds of thousands: callers wait for a few.
+    #[test]
+    fn descriptors_are_carried_a_few_at_a_time_whatever_becomes_of_the_replica_between() {
+        let (disk, wal) = log();
+        let engine = &wal.engine;
+        let cell = engine.registry.get(1).expect("there");
+        let (mut first, mut last) = (1, PIECES);
+        for turn in 0..2 {
+            let mut group = group(&wal);
+            let (mut rest, mut steps) = (Some(0), 0);
+            while let Some(from) = rest {
+                let before = left(&cell, &group);
+                let Carried::UpTo(next) = engine.carry_some_metadata(&cell, &group, from).expect("no error") else {
+                    panic!("there is room")
+                };
+                let carried = before - left(&cell, &group);
+                assert!((1..=64).contains(&carried), "turn {turn}: {carried} in step {steps}");
+                (rest, steps) = (next, steps + 1);
+                match steps {
+                    // Of what was carried, and of what was not: truncated, and overwritten.
+                    1 => {
+                        first += 7;
+                        wal.commit(Batch::new().truncate_prefix(1, first)).expect("committed");
+                    }
+                    2 => {
+                        place(&wal, 1, last - 20..last - 9);
+                        last -= 10;
+                    }
+                    _ => {}
                 }
             }
+            assert!(steps > 4, "{steps} steps");
+            assert_eq!(left(&cell, &group), 0);
+            assert!(engine.clean_group(&mut group).expect("cleaned"));
+            engine.seal(Class::Clean).expect("sealed");
         }
-        true
+        let after = Arc::new(disk.crash_lost_all());
+        let wal = Wal::options().background(false).open_disk(after).expect("opened");
+        assert_eq!((wal.replica(1).first_index(), wal.replica(1).last_index()), (first, last));
+        assert!(wal.damage().is_empty(), "{:?}", wal.damage());
+        for i in first..=last {
+            assert_eq!(wal.replica(1).entry(i).expect("kept").data, [i as u8; 3000][..]);
+        }
+    }
+
+    #[test]
+    fn nothing_more_is_carried_of_a_replica_that_was_removed_between() {
+        for anew in [false, true] {
+            let (_, wal) = log();
+            let cell = wal.engine.registry.get(1).expect("there");
+            let group = group(&wal);
+            let carried = wal.engine.carry_some_metadata(&cell, &group, 0).expect("no error");
+            let Carried::UpTo(Some(from)) = carried else { panic!("{carried:?}") };
+            wal.commit(Batch::new().remove(1)).expect("committed");
+            if anew {
+                place(&wal, 1, 1..from + 50);
+            }
+            let named = wal.engine.seq.lock().open.table.clone();
+            let carried = wal.engine.carry_some_metadata(&cell, &group, from).expect("no error");
+            assert_eq!(carried, Carried::UpTo(None));
+            assert_eq!(wal.engine.seq.lock().open.table, named, "anew: {anew}");
+        }
     }
 }

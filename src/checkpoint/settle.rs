@@ -200,28 +200,24 @@ impl Engine {
         let room = s.make_room(0, table, Class::Clean, &self.segment_map);
         let mut state = moving.cell.lock();
         let alive = room && state.exists && state.incarnation == moving.incarnation;
+        let (id, meta_seq) = (moving.cell.id, s.segments.current());
         let mut linked = Vec::new();
         for piece in pieces {
             let n = if alive { still_standing(&state, &piece.seen) } else { 0 };
-            if n == 0 {
-                self.pool.lock().give_back(&piece.desc.extents, &self.pins);
+            let desc = clip(piece.desc, n);
+            let bare = PieceDesc { terms: TermRuns::new(), ..desc.clone() };
+            let piece = ChainPiece { desc: bare, meta_seq, mem: None };
+            // Linked before it is named: what overlaps another must not be, and its space is free only where no record names it.
+            if n == 0 || !state.places.set_chain(piece, self.geo.chunk_bytes) {
+                self.pool.lock().give_back(&desc.extents, &self.pins);
                 continue;
             }
-            linked.push(clip(piece.desc, n));
+            self.counters.settled_entries.add(u64::from(desc.count));
+            linked.push(desc);
         }
         if !linked.is_empty() {
-            let id = moving.cell.id;
             let seq = Self::next_seq(&mut s, id, &mut state);
             record::encode_pieces(&mut s.open.table, RunKind::Carried, id, seq, &linked);
-            let meta_seq = s.segments.current();
-            for mut desc in linked {
-                desc.terms = TermRuns::new();
-                self.counters.settled_entries.add(u64::from(desc.count));
-                let extents = desc.extents.clone();
-                if !state.places.set_chain(ChainPiece { desc, meta_seq, mem: None }, self.geo.chunk_bytes) {
-                    self.pool.lock().give_back(&extents, &self.pins);
-                }
-            }
             s.open.batches += 1;
         }
         if last {
@@ -251,11 +247,15 @@ impl Engine {
 }
 
 /// How many of the piece's entries, from its first on, are dead by truncation or still lie where they were read; 0 when none of
-/// them is alive. One that was found damaged meanwhile is told as that, wherever it lies: **those behind it still stand**.
+/// them is alive. One that was found damaged meanwhile is told as that, wherever it lies: **those behind it still stand**. Not so where the
+/// damage is of another entry of that number: something else holds it then, or it is of another term.
 fn still_standing(state: &ReplicaState, seen: &[Seen]) -> usize {
-    let stands = |e: &&Seen| {
-        e.index < state.first || state.places.loc(e.index) == Some(e.loc) || state.damage_at(e.index).is_some()
+    let lost = |e: &Seen| {
+        state.damage_at(e.index).is_some()
+            && state.places.get(e.index).is_none()
+            && state.terms.get(e.index) == Some(e.term)
     };
+    let stands = |e: &&Seen| e.index < state.first || state.places.loc(e.index) == Some(e.loc) || lost(e);
     let n = seen.iter().take_while(stands).count();
     let any_alive = seen.iter().take(n).any(|e| e.index >= state.first);
     if any_alive { n } else { 0 }
@@ -283,6 +283,7 @@ pub(super) fn encoded_bound(desc: &PieceDesc) -> u64 {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
     use crate::disk::sim::{EIO, EventKind, Fault, SimDisk};
     use crate::error::Error;
     use crate::{Batch, Placement, Wal};
@@ -376,6 +377,87 @@ mod tests {
         state.places.cut_from(9, wal.engine.geo.chunk_bytes, &mut Vec::new());
         state.cut_damage(9);
         assert_eq!(still_standing(&state, &moving.entries), 8, "what was overwritten does not stand");
+    }
+
+    /// Which a piece still holds, or which lay in the journal and is of a later term.
+    #[test]
+    fn what_was_overwritten_does_not_stand_by_the_damage_of_what_is_there_now() {
+        const LOST: u64 = 5;
+        for (placement, term) in [(Placement::Chain, 1), (Placement::Journal, 2)] {
+            let (disk, wal, moving, _) = log();
+            wal.sync().expect("durable");
+            drop(wal);
+            let options = Wal::options().background(false).placement(placement);
+            let wal = options.open_disk(Arc::new(disk.crash_lost_all())).expect("opened");
+            let cell = wal.engine.registry.get(1).expect("there");
+            let again: Vec<_> = (LOST..LOST + 4).map(|i| (i, term, [0xee; 3000])).collect();
+            wal.commit(Batch::new().append(1, &again)).expect("committed");
+            let mut s = wal.engine.seq.lock();
+            let mut state = cell.lock();
+            assert_eq!(state.places.chain().is_empty(), placement == Placement::Journal);
+            wal.engine.forget_damaged(&mut s, 1, &mut state, LOST);
+            assert_eq!(still_standing(&state, &moving.entries), LOST as usize - 1, "{placement:?}");
+        }
+    }
+
+    /// Named in the log all the same it would come before the newer piece one day, when that one's descriptor was carried on behind it: and
+    /// an opening would take both of them for lost.
+    #[test]
+    fn a_piece_that_overlaps_a_newer_one_is_named_nowhere() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).direct_threshold(8 << 10);
+        let wal = options.background(false).open_disk(disk.clone()).expect("formatted");
+        let engine = &wal.engine;
+        let entries = |byte: u8, len: usize| (1..=10).map(|i| (i, 1, vec![byte; len])).collect::<Vec<_>>();
+        wal.commit(Batch::new().append(1, &entries(1, 300))).expect("committed");
+        let cell = engine.registry.get(1).expect("there");
+        let free = engine.pool.lock().free();
+
+        // The cleaner reads them, and writes them to a chunk.
+        let moving = moving(&wal, 10);
+        let mut group = Group::new(engine.seq.lock().segments.live.iter(), &engine.geo);
+        let (mut short, mut written) = (false, Vec::new());
+        let packed = engine.place_pieces(&moving, &mut group, &mut short, &mut |piece| written.push(piece));
+        let packed = packed.expect("packed");
+        engine.write_pieces(&written).expect("written");
+        disk.flush().expect("flushed");
+        assert_eq!((packed.len(), packed[0].desc.count, short), (1, 10, false));
+        assert_eq!(engine.pool.lock().free(), free - 1);
+
+        // Meanwhile they are overwritten in chunks, and the first of what is there now rots.
+        wal.commit(Batch::new().append(1, &entries(2, 2000))).expect("committed");
+        assert_eq!(cell.lock().places.chain().len(), 1);
+        let placed = cell.lock().places.chain()[0].meta_seq;
+        {
+            let mut s = engine.seq.lock();
+            engine.forget_damaged(&mut s, 1, &mut cell.lock(), 1);
+        }
+        engine.record_damage_of(&cell).expect("durable");
+        let mut other = 0;
+        while engine.seq.lock().segments.current() == placed {
+            other += 1;
+            wal.commit(Batch::new().append(2, &[(other, 1, [3; 3000])])).expect("committed");
+        }
+
+        let named = engine.seq.lock().open.table.clone();
+        assert!(engine.link_settled(&moving, packed).expect("nothing went wrong"));
+        assert_eq!(engine.seq.lock().open.table, named, "the log names it");
+        assert_eq!(engine.pool.lock().free(), free - 1, "its chunk, and that of the newer one");
+
+        // What names the newer pieces is carried on behind where the older one was linked, had it been.
+        let mut group = {
+            let s = engine.seq.lock();
+            Group::new(s.segments.live.iter().take_while(|live| live.seq <= placed), &engine.geo)
+        };
+        assert!(engine.clean_group(&mut group).expect("cleaned"));
+        engine.seal(Class::Clean).expect("sealed");
+        assert!(cell.lock().places.chain()[0].meta_seq > placed);
+        let after = Arc::new(disk.crash_lost_all());
+        let wal = Wal::options().background(false).open_disk(after).expect("opened");
+        assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
+        for i in 2..=10 {
+            assert_eq!(wal.replica(1).entry(i).expect("acknowledged, and whole").data, [2; 2000][..]);
+        }
     }
 
     /// A piece may hold it, from before: a reader is told, and gets what lies around it.

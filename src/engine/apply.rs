@@ -300,7 +300,13 @@ impl Engine {
         let extents = self.pool.lock().allocate(piece.blocks(), tail)?;
         let desc = piece.at(extents.clone());
         s.open.placed_bytes += piece.buf.len() as u64;
-        s.open.placed.push(Placed { replica: id, piece: desc.id, extents, buf: Arc::clone(&piece.buf) });
+        s.open.placed.push(Placed {
+            replica: id,
+            piece: desc.id,
+            first: desc.first,
+            extents,
+            buf: Arc::clone(&piece.buf),
+        });
         Some(desc)
     }
 

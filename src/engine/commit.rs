@@ -133,7 +133,7 @@ impl Engine {
         for placed in &frame.placed {
             let len = placed.buf.len() as u64;
             c.placed_bytes.add(len);
-            completion.recent_pieces.push_back((placed.replica, placed.piece, len));
+            completion.recent_pieces.push_back((placed.replica, placed.first, placed.piece, len));
             completion.recent_piece_bytes += len;
         }
         self.note_commit(&frame);
@@ -162,11 +162,11 @@ impl Engine {
     /// Lets go of the oldest pieces in memory while they exceed the budget: they are in their chains by now.
     fn forget_pieces(&self, completion: &mut Completion) {
         while completion.recent_piece_bytes > self.run.recent_bytes as u64 / PIECES_KEPT {
-            let Some((replica, id, len)) = completion.recent_pieces.pop_front() else { return };
+            let Some((replica, first, id, len)) = completion.recent_pieces.pop_front() else { return };
             completion.recent_piece_bytes -= len;
             let Some(cell) = self.registry.get(replica) else { continue };
             let mut state = cell.lock();
-            if let Some(piece) = state.places.piece_mut(id) {
+            if let Some(piece) = state.places.piece_mut(first, id) {
                 piece.mem = None;
                 continue;
             }

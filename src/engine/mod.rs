@@ -90,8 +90,8 @@ impl Geometry {
 /// What is kept from one completed frame to the next. Whoever holds it completes frames, in the order of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Completion {
-    /// Pieces whose bytes are still held in memory for readers: replica, piece, length. Oldest first.
-    recent_pieces: std::collections::VecDeque<(u64, u64, u64)>,
+    /// Pieces whose bytes are still held in memory for readers: replica, first index, piece, length. Oldest first.
+    recent_pieces: std::collections::VecDeque<(u64, u64, u64, u64)>,
     recent_piece_bytes: u64,
 }
 

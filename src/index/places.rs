@@ -125,8 +125,22 @@ impl Places {
         span.locs().get(usize::try_from(index - span.first()).ok()?).copied()
     }
 
-    pub fn piece_mut(&mut self, id: u64) -> Option<&mut ChainPiece> {
-        self.pieces_mut()?.iter_mut().rev().find(|p| p.desc.id == id)
+    /// The pieces that begin at `first` or later.
+    pub fn pieces_from(&self, first: u64) -> impl Iterator<Item = &ChainPiece> {
+        let chain = self.chain();
+        chain.range(chain.partition_point(|p| p.desc.first < first)..)
+    }
+
+    pub fn pieces_from_mut(&mut self, first: u64) -> impl Iterator<Item = &mut ChainPiece> {
+        self.pieces_mut().into_iter().flat_map(move |chain| {
+            let from = chain.partition_point(|p| p.desc.first < first);
+            chain.range_mut(from..)
+        })
+    }
+
+    /// The piece of this id, which began at `first` when it was linked: nothing changes that.
+    pub fn piece_mut(&mut self, first: u64, id: u64) -> Option<&mut ChainPiece> {
+        self.pieces_from_mut(first).next().filter(|p| p.desc.id == id)
     }
 
     /// Makes room for so many pieces: they are about to be added.
@@ -441,6 +455,25 @@ mod tests {
                 assert_eq!(holes, next - low + 1 - map.keys().filter(|&&k| k >= low && k <= next).count() as u64);
             }
         }
+    }
+
+    /// Also where its end was overwritten; and never another that begins where it began.
+    #[test]
+    fn a_piece_is_found_by_where_it_begins() {
+        let mut places = Places::default();
+        assert!(places.piece_mut(10, 1).is_none() && places.pieces_from(0).next().is_none());
+        for (id, first) in [(1, 10), (2, 15), (3, 30)] {
+            assert!(places.set_chain(piece(id, first, 5), CHUNK));
+        }
+        places.cut_from(32, CHUNK, &mut Vec::new());
+        for (id, first) in [(1, 10), (2, 15), (3, 30)] {
+            assert_eq!(places.piece_mut(first, id).map(|p| p.desc.id), Some(id));
+        }
+        for (id, first) in [(2, 10), (2, 16), (3, 31)] {
+            assert!(places.piece_mut(first, id).is_none(), "{id} at {first}");
+        }
+        let from = |first| places.pieces_from(first).map(|p| p.desc.id).collect::<Vec<_>>();
+        assert_eq!((from(0), from(11), from(15), from(31)), (vec![1, 2, 3], vec![2, 3], vec![2, 3], vec![]));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use super::ticket::Ticket;
 pub(crate) struct Placed {
     pub replica: u64,
     pub piece: u64,
+    /// Its first index.
+    pub first: u64,
     pub extents: Extents,
     pub buf: Arc<AlignedBuf>,
 }
