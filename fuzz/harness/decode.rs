@@ -103,6 +103,7 @@ fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
         Body::Settled(pieces) => record::encode_pieces(out, RunKind::Carried, id, seq, pieces),
         Body::Put { key, value } => record::encode_put(out, id, seq, key, value),
         Body::PutOut { key, piece } => record::encode_put_out(out, id, seq, key, piece),
+        Body::KeptOut { key, piece } => record::encode_kept_out(out, id, seq, key, piece),
         Body::Delete { key } => record::encode_delete(out, id, seq, key),
         Body::Truncate { first, prev_term } => record::encode_truncate(out, id, seq, *first, *prev_term),
         Body::Cut { first } => record::encode_cut(out, id, seq, *first),

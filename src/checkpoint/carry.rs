@@ -184,7 +184,7 @@ impl Engine {
             let Some(entry) = state.keys.at_mut(i) else { continue };
             match &entry.value {
                 Value::Inline(value) => record::encode_put(&mut s.open.table, id, record, &entry.key, value),
-                Value::Out(piece) => record::encode_put_out(&mut s.open.table, id, record, &entry.key, &piece.desc),
+                Value::Out(piece) => record::encode_kept_out(&mut s.open.table, id, record, &entry.key, &piece.desc),
             }
             entry.seq = segment;
         }

@@ -353,6 +353,62 @@ mod tests {
         }
     }
 
+    /// The frame that carries a value was not what brought it: rot of the old piece is that value's, and no reason to end the log before
+    /// what others have in that frame.
+    #[test]
+    fn a_rotten_value_that_is_carried_takes_nobody_elses_acknowledged_entry_along() {
+        let options = || {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096);
+            options.placement(crate::Placement::Journal).background(false)
+        };
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = options().open_disk(disk.clone()).expect("formatted");
+        wal.commit(Batch::new().put(1, b"big", &[7; 9000])).expect("room");
+        for i in 1..=40 {
+            wal.commit(Batch::new().append(2, &[(i, 1, [7; 3000])]).truncate_prefix(2, i)).expect("room");
+        }
+        let engine = &wal.engine;
+        let at = {
+            let cell = engine.registry.get(1).expect("there");
+            let state = cell.lock();
+            let Some(crate::index::Value::Out(piece)) = state.keys.get(b"big") else { panic!("it lies in a piece") };
+            piece.desc.extents[0].offset()
+        };
+        let mut group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        drop(wal.submit(Batch::new().append(3, &[(1, 1, b"acked")]).lazy()).expect("room"));
+        let frame = engine.seq.lock().open.lsn;
+        assert!(engine.clean_group(&mut group).expect("cleaned"));
+        wal.sync().expect("acknowledged");
+        let carried_in = engine.registry.get(1).expect("there").lock().listed_frame;
+        assert_eq!(carried_in, frame, "the very frame that the entry is in, and no later one says that it is durable");
+        let medium = disk.restart();
+        let lost = |error: &Error| matches!(error, Error::Damaged(d) if d.lost == crate::Lost::State && d.replica == 1);
+        // A bit of it is wrong.
+        let rotten = Arc::new(medium.restart());
+        rotten.flip_bit(at + 4100, 0);
+        let wal = options().open_disk(rotten).expect("opened");
+        assert_eq!(wal.replica(3).entry(1).expect("acknowledged").data, b"acked"[..]);
+        assert_eq!(wal.stats().dropped_frames, 0);
+        let read = wal.replica(1).get(b"big").expect_err("rotten");
+        assert!(lost(&read), "{read}");
+        assert_eq!(wal.verify(|_| ()).expect("readable").damage.len(), 1);
+        let mut scrubbed = Vec::new();
+        let scrub = wal.scrub(u64::MAX, |one| {
+            scrubbed.extend(one.damage.iter().map(|d| d.replica));
+            std::ops::ControlFlow::Continue(())
+        });
+        scrub.expect("readable");
+        assert_eq!(scrubbed, [1]);
+        // It cannot be read.
+        let unreadable = Arc::new(medium.restart());
+        unreadable.fail_reads(at..at + 1, crate::disk::sim::EIO);
+        let wal = options().open_disk(unreadable.clone()).expect("opened");
+        assert_eq!(wal.replica(3).entry(1).expect("acknowledged").data, b"acked"[..]);
+        assert!(matches!(wal.replica(1).get(b"big"), Err(Error::Io { .. })));
+        unreadable.heal_reads();
+        assert_eq!(wal.replica(1).get(b"big").expect("whole").as_deref(), Some(&[7; 9000][..]));
+    }
+
     /// The record of a move that finds no segment is not squeezed into the frame that is open.
     #[test]
     fn what_was_settled_without_room_for_the_record_is_given_back() {

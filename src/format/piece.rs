@@ -94,6 +94,11 @@ impl PieceDesc {
         u64::from(self.bytes).saturating_sub(self.payload_start()) as usize
     }
 
+    /// Blocks that it takes.
+    pub fn blocks(&self) -> u64 {
+        self.extents.iter().map(|e| u64::from(e.blocks)).sum()
+    }
+
     /// Index of the last entry that was not overwritten; `first - 1` when none is left.
     pub fn last(&self) -> u64 {
         (self.first.wrapping_sub(1)).wrapping_add(u64::from(self.count))

@@ -114,8 +114,15 @@ pub enum Body<'a> {
         /// The value itself.
         value: &'a [u8],
     },
-    /// A keyed value that lies in a piece of its own.
+    /// A keyed value that lies in a piece of its own, written beside this frame.
     PutOut {
+        /// Its key.
+        key: &'a [u8],
+        /// Where the value lies.
+        piece: PieceDesc,
+    },
+    /// As `PutOut`, carried: the piece was there before.
+    KeptOut {
         /// Its key.
         key: &'a [u8],
         /// Where the value lies.
@@ -161,6 +168,7 @@ const TRUNCATE: u8 = 9;
 const RESET: u8 = 10;
 const REMOVE: u8 = 11;
 const CUT: u8 = 12;
+const KEPT_OUT: u8 = 13;
 
 /// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,9 +265,16 @@ pub fn encode_put(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8], value: 
     bytes(out, value);
 }
 
-/// Appends a keyed value that lies in a piece.
+/// Appends a keyed value that lies in a piece, new like this record.
 pub fn encode_put_out(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8], piece: &PieceDesc) {
     head(out, PUT_OUT, replica, seq);
+    bytes(out, key);
+    piece.encode(out);
+}
+
+/// Appends a keyed value that is carried: its piece stays where it is.
+pub fn encode_kept_out(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8], piece: &PieceDesc) {
+    head(out, KEPT_OUT, replica, seq);
     bytes(out, key);
     piece.encode(out);
 }
@@ -375,7 +390,10 @@ impl<'a> Records<'a> {
                 if kind == PLACED { Body::Placed(pieces) } else { Body::Settled(pieces) }
             }
             PUT => Body::Put { key: take_bytes(r)?, value: take_bytes(r)? },
-            PUT_OUT => Body::PutOut { key: take_bytes(r)?, piece: PieceDesc::decode(r, pool_blocks)? },
+            PUT_OUT | KEPT_OUT => {
+                let (key, piece) = (take_bytes(r)?, PieceDesc::decode(r, pool_blocks)?);
+                if kind == PUT_OUT { Body::PutOut { key, piece } } else { Body::KeptOut { key, piece } }
+            }
             DELETE => Body::Delete { key: take_bytes(r)? },
             TRUNCATE | RESET => {
                 let (first, prev_term) = (r.varint()?, r.varint()?);
@@ -469,16 +487,19 @@ mod tests {
         encode_reset(&mut t, 4, 9, 78, 9);
         encode_remove(&mut t, 4, 65535);
         encode_cut(&mut t, 5, 11, 300);
+        encode_kept_out(&mut t, 4, 12, b"k", &desc());
         let got: Vec<_> = Records::new(Reader::new(&t), 10).collect::<Result<_, _>>().unwrap();
-        assert_eq!(got.len(), 12);
+        assert_eq!(got.len(), 13);
         assert_eq!(got[0].body, Body::Core(core));
         let Body::Append { first: 5, term: 6, lens } = got[1].body else { panic!("{:?}", got[1]) };
         assert_eq!(lens.iter().collect::<Vec<_>>(), [0, 300]);
         assert_eq!(got[4].body, Body::Settled(smallvec![desc(), desc()]));
         assert_eq!(got[5].body, Body::Put { key: b"k", value: b"v" });
+        assert_eq!(got[6].body, Body::PutOut { key: b"k", piece: desc() });
         assert_eq!(got[9].body, Body::Reset { first: 78, prev_term: 9 });
         assert_eq!((got[10].replica, got[10].seq), (4, 65535));
         assert_eq!(got[11], Record { replica: 5, seq: 11, body: Body::Cut { first: 300 } });
+        assert_eq!(got[12], Record { replica: 4, seq: 12, body: Body::KeptOut { key: b"k", piece: desc() } });
         // One replica's are found among the others', and of these what moves the payload on.
         for wanted in [1, 2, 3, 4, 5, u64::MAX, 9] {
             let mut records = Records::new(Reader::new(&t), 10);

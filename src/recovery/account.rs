@@ -10,8 +10,12 @@ use crate::index::{Cell, ReplicaState};
 use crate::space::{Accounts, Charge, Owners, Pins, Pool, Tail};
 use crate::sync::Arc;
 
-/// Claims the chunks of every linked piece. Where two replicas name one chunk, the piece whose header lies there keeps it and
-/// the other is damage: a neighbour's lost truncation must not hurt the chunk's new owner. Answers whose keyed state lost a value.
+/// Claims the chunks of every linked piece. Answers whose keyed state lost a value, and was not suspect before.
+///
+/// Where two replicas name one chunk, what is known to be lost gives it up, whether its bytes are still there or not: a neighbour's lost
+/// truncation must not hurt the chunk's new owner. Whatever such a truncation freed is known to be lost: its replica is suspect up to the last
+/// entry that it had then; and nobody is shown any of it, so that it costs nothing. Of what is left, the piece whose header lies there keeps
+/// the chunk, and the other is damage.
 pub(super) fn claim_chunks(
     disk: &dyn Disk,
     geo: &Geometry,
@@ -24,21 +28,28 @@ pub(super) fn claim_chunks(
     let contested = contested(geo, pool.owners(), &holders);
     let mut suspect = Vec::new();
     let mut owners = pool.owners();
+    // No two pieces that are not lost share a block: whoever says otherwise is not read without end.
+    let mut unread = u64::from(geo.pool_blocks);
     for (owner, cell) in (0..).zip(&holders) {
         let (id, mut state) = (cell.id, cell.lock());
-        let mut keep = |desc: &PieceDesc| {
+        let mut keep = |desc: &PieceDesc, is_lost: bool| {
             let fought_over = chunks(geo, desc).any(|c| contested.contains(&c));
-            if fought_over && !holds(disk, geo, id, desc, pins) {
+            if fought_over && (is_lost || !holds(disk, geo, id, desc, pins, &mut unread)) {
                 return false;
             }
             pool.claim(&desc.extents, owner, &mut owners)
         };
-        let lost = state.places.retain_chain(|piece| keep(&piece.desc));
+        let (first, damaged, state_suspect) = (state.first, state.damaged.clone(), state.state_suspect);
+        let lost = state.places.retain_chain(|piece| {
+            let (lo, hi) = (piece.desc.first.max(first), piece.desc.last());
+            keep(&piece.desc, damaged.iter().any(|&(from, to)| from <= lo && hi <= to))
+        });
         for (first, last) in lost {
             state.add_damage(first, last);
         }
-        if !state.keys.retain(|entry| entry.value.piece().is_none_or(|piece| keep(&piece.desc))) {
-            state.state_suspect = true;
+        if !state.keys.retain(|entry| entry.value.piece().is_none_or(|piece| keep(&piece.desc, state_suspect)))
+            && !std::mem::replace(&mut state.state_suspect, true)
+        {
             suspect.push(id);
         }
         state.clip_damage();
@@ -99,7 +110,7 @@ pub(super) fn hold_unsettled(
     }
     let mut held: HashSet<u32> = HashSet::new();
     for (id, extents) in unsettled {
-        // A value that was carried is named twice.
+        // Once, however often it is named.
         if linked.insert(id) {
             let extents = pool.hold_dead(end, extents);
             held.extend(extents.iter().flat_map(|e| e.chunks(geo.blocks_per_chunk)));
@@ -138,8 +149,10 @@ fn contested(geo: &Geometry, mut owners: Owners, holders: &[&Cell]) -> HashSet<u
     contested
 }
 
-/// Whether the piece's own header lies where its descriptor says.
-fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<Pins>) -> bool {
+/// Whether the piece's own header lies where its descriptor says. `unread`: so many blocks may be looked at.
+fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<Pins>, unread: &mut u64) -> bool {
+    let Some(left) = unread.checked_sub(desc.blocks()) else { return false };
+    *unread = left;
     // Without terms only header and table are compared: enough to tell whose chunk it is.
     let desc = PieceDesc { terms: TermRuns::new(), ..desc.clone() };
     verify_piece(disk, geo.seed, id, &desc, pins).unwrap_or(false)

@@ -6,12 +6,12 @@ use smallvec::smallvec;
 
 use super::account::{charge, claim_chunks, hold_unsettled};
 use super::tests::{CAPACITY, SEGMENT, packed, superblock, with_cells};
-use crate::chain::Packed;
+use crate::chain::{PackEntry, Packed, pack};
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::engine::Geometry;
-use crate::format::piece::{Extent, Extents, TermRuns};
-use crate::index::{ChainPiece, Loc, ReplicaState};
+use crate::format::piece::{Extent, Extents, PieceDesc, TermRuns};
+use crate::index::{Cell, ChainPiece, Loc, ReplicaState};
 use crate::space::{Accounts, Pins, Pool, Tail};
 use crate::sync::Arc;
 
@@ -43,6 +43,109 @@ fn of_two_replicas_that_name_one_chunk_the_one_whose_bytes_lie_there_keeps_it() 
         assert_eq!(*states[&loser].damaged, [(1, 3)], "{loser} has nothing there any more");
         assert_eq!(pool.used(), 1);
     }
+}
+
+/// A piece of one block: three entries from `first` on, or one value.
+fn small(owner: u64, first: u64, id: u64) -> Packed {
+    let payload = [owner as u8; 1000];
+    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload), bulk: None };
+    let entries = [entry; 3];
+    let entries = if first > 0 { &entries[..] } else { &entries[..1] };
+    let packed = pack(superblock().seed(), owner, first, entries, 16 << 10, || id).pop().expect("one piece");
+    assert_eq!(packed.blocks(), 1);
+    packed
+}
+
+/// A frame that truncated the loser is lost, and with it that three pieces and a value are past. Their chunk has a new owner, who has written less
+/// there than they were: of some of them all bytes are left.
+#[test]
+fn what_is_known_to_be_lost_takes_no_chunk_from_its_new_owner() {
+    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
+    let (loser, owner, third) = (1, 2, 3);
+    let at = |block| Extent { block, blocks: 1 };
+    let value = |packed: &Packed, block| {
+        let desc = PieceDesc { terms: TermRuns::new(), ..packed.at(smallvec![at(block)]) };
+        ChainPiece { desc, meta_seq: 1, mem: None }
+    };
+    for (owners_is_a_value, order) in [(false, [0, 1, 2]), (true, [0, 1, 2]), (false, [2, 1, 0]), (true, [2, 1, 0])] {
+        let disk = SimDisk::new(CAPACITY);
+        let write = |packed: &Packed, block| disk.write_at(at(block).offset(), packed.buf.as_slice()).expect("written");
+        let mut old = ReplicaState { exists: true, state_suspect: true, ..ReplicaState::default() };
+        for (n, block) in (0..).zip([120, 121]) {
+            let piece = small(loser, 1 + 3 * n, 10 + n);
+            write(&piece, block);
+            link(&mut old, &piece, piece.desc.id, piece.desc.first, at(block));
+        }
+        let old_value = small(loser, 0, 12);
+        write(&old_value, 122);
+        old.keys.put_out(b"old", value(&old_value, 122), 1, &mut Vec::new());
+        old.add_damage(1, 6);
+        // Appended anew behind the loss, and some of it in a chunk that another one's lost truncation names.
+        let anew = small(loser, 7, 13);
+        write(&anew, 200);
+        link(&mut old, &anew, 13, 7, at(200));
+        let mut hurt_too = ReplicaState { exists: true, ..ReplicaState::default() };
+        let gone = small(third, 1, 30);
+        write(&gone, 201);
+        link(&mut hurt_too, &gone, 30, 1, at(201));
+        hurt_too.add_damage(1, 3);
+        let new = small(owner, u64::from(!owners_is_a_value), 20);
+        write(&new, 120);
+        let mut state = ReplicaState { exists: true, ..ReplicaState::default() };
+        if owners_is_a_value {
+            state.keys.put_out(b"new", value(&new, 120), 1, &mut Vec::new());
+        } else {
+            link(&mut state, &new, 20, 1, at(120));
+        }
+        let cells = [(loser, old), (owner, state), (third, hurt_too)];
+        let cells = cells.map(|(id, state)| Arc::new(Cell::new(id, state)));
+        let ordered: Vec<_> = order.iter().map(|&i| Arc::clone(&cells[i])).collect();
+        let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
+        let suspect = claim_chunks(&disk, &geo, &mut pool, &ordered, &Arc::new(Pins::new(1)));
+        let what = format!("a value: {owners_is_a_value}, in order {order:?}");
+        let state = cells[1].lock();
+        assert_eq!((&*state.damaged, state.state_suspect), (&[][..], false), "the owner keeps what is its own: {what}");
+        assert_eq!(state.keys.len() + state.places.chain().len(), 1, "{what}");
+        assert!(suspect.is_empty(), "who lost a value was known to be suspect: {what}");
+        let state = cells[0].lock();
+        assert_eq!((&*state.damaged, state.keys.len()), (&[(1, 6)][..], 0), "no more than was known: {what}");
+        let kept: Vec<u64> = state.places.chain().iter().map(|p| p.desc.id).collect();
+        assert_eq!(kept, [13], "what is not lost keeps its chunk: {what}");
+        assert_eq!(*cells[2].lock().damaged, [(1, 3)], "{what}");
+        assert_eq!(pool.used(), 2);
+    }
+}
+
+/// Lost, too, and nobody else names its chunk: it stays where it is.
+#[test]
+fn what_is_lost_keeps_a_chunk_that_nobody_else_names() {
+    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
+    let mut state = ReplicaState { exists: true, ..ReplicaState::default() };
+    link(&mut state, &small(1, 1, 10), 10, 1, Extent { block: 120, blocks: 1 });
+    state.add_damage(1, 3);
+    let mut states = HashMap::from([(1, state)]);
+    let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
+    let disk = SimDisk::new(CAPACITY);
+    with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
+    assert_eq!((pool.used(), states[&1].places.chain().len()), (1, 1));
+}
+
+/// Nobody writes a log that does so.
+#[test]
+fn however_many_pieces_name_blocks_that_are_fought_over_no_more_is_read_than_there_is() {
+    let (geo, superblock) = (Geometry::new(&superblock()), superblock());
+    let payload = vec![7; 1 << 20];
+    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload), bulk: None };
+    let bare = pack(superblock.seed(), 1, 1, &[entry], 16 << 10, || 1).pop().expect("one piece");
+    let extent = Extent { block: 120, blocks: bare.blocks() };
+    let [mut one, mut other] = [(); 2].map(|()| ReplicaState { exists: true, ..ReplicaState::default() });
+    (1..=200).for_each(|n| link(&mut one, &bare, n, n, extent));
+    link(&mut other, &bare, 1, 1, extent);
+    let mut states = HashMap::from([(1, one), (2, other)]);
+    let mut pool = Pool::new(superblock.chunk_count(), 16 << 10, SEGMENT as u32, &superblock.journal_slabs);
+    let disk = SimDisk::new(CAPACITY);
+    with_cells(&mut states, |cells| drop(claim_chunks(&disk, &geo, &mut pool, cells, &Arc::new(Pins::new(1)))));
+    assert!(disk.bytes_read() <= CAPACITY, "{} bytes were read", disk.bytes_read());
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Replaying<'_> {
                 }
             }
             Body::Put { key, value } => self.state.keys.put(key, value, segment, &mut gone),
-            Body::PutOut { key, piece } => {
+            Body::PutOut { key, piece } | Body::KeptOut { key, piece } => {
                 let piece = ChainPiece { desc: piece, meta_seq: segment, mem: None };
                 self.state.keys.put_out(key, piece, segment, &mut gone);
             }

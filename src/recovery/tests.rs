@@ -415,13 +415,14 @@ fn pieces_of_frames_that_no_watermark_covers_are_told() {
         born(t, 0, 1);
         record::encode_pieces(t, RunKind::Append, ID, 1, &[at(200)]);
         record::encode_put_out(t, ID, 2, b"large", &at(300));
-        record::encode_pieces(t, RunKind::Carried, ID, 3, &[at(400)]);
+        record::encode_kept_out(t, ID, 3, b"larger", &at(400));
+        record::encode_pieces(t, RunKind::Carried, ID, 4, &[at(400)]);
     };
     let mut log = Log::default().whole(records);
     assert_eq!(log.replay().unsettled, []);
     log.unsettled = true;
     let told: Vec<u32> = log.replay().unsettled.iter().map(|(_, extents)| extents[0].block).collect();
-    assert_eq!(told, [200, 300], "what was settled was flushed before it was named");
+    assert_eq!(told, [200, 300], "what was settled or kept was durable before it was named");
 }
 
 #[test]

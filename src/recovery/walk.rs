@@ -9,6 +9,7 @@ use crate::disk::Disk;
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
+use crate::format::piece::PieceDesc;
 use crate::format::record::{Body, Records};
 use crate::format::{EntryId, Reader, crc};
 use crate::options::RecoveryMode;
@@ -106,12 +107,19 @@ pub(super) fn walk<'a>(
         last_seq: None,
     };
     let mut hole = false;
+    let mut placed = 0_u64;
     for (i, frame) in frames.iter().enumerate() {
         let header = frame.header;
         let followers = || frames.iter().skip(i + 1).filter(|f| f.table.is_some()).count();
         let below = header.lsn < watermark;
+        if let Some(table) = frame.table.as_deref().filter(|_| !below) {
+            placed = placed.saturating_add(placed_blocks(geo, table));
+        }
         let condition = match &frame.table {
             None => Condition::Unreadable,
+            // No two of the pieces that these frames placed share a block: who names more than there are lies, and reading all of it might never
+            // end.
+            Some(_) if placed > u64::from(geo.pool_blocks) => Condition::PayloadBad,
             // Twice: a reading may have been answered with older bytes.
             Some(table)
                 if !below && !payload_holds(disk, geo, frame, table)? && !payload_holds(disk, geo, frame, table)? =>
@@ -187,6 +195,21 @@ fn gap(geo: &Geometry, first_lsn: u64, prev: Option<&FrameHeader>, header: &Fram
     }
 }
 
+/// Blocks of the pieces that were placed beside a frame.
+fn placed_blocks(geo: &Geometry, table: &[u8]) -> u64 {
+    let mut reader = Reader::new(table);
+    if Participants::decode(&mut reader).is_none() {
+        return 0;
+    }
+    // What makes no sense ends both this and the reading.
+    let blocks = Records::new(reader, geo.pool_blocks).map_while(Result::ok).map(|record| match record.body {
+        Body::Placed(pieces) => pieces.iter().map(PieceDesc::blocks).sum(),
+        Body::PutOut { piece, .. } => piece.blocks(),
+        _ => 0,
+    });
+    blocks.fold(0, u64::saturating_add)
+}
+
 /// Whether everything the frame brings is whole: each payload, their digest, each piece placed beside it.
 fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -> Result<bool> {
     let header = &frame.header;
@@ -223,7 +246,8 @@ fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -
                     }
                 }
             }
-            // Chunks are not reused before a durable watermark covers what freed them: every piece named here must hold.
+            // Chunks are not reused before a durable watermark covers what freed them: every piece named here must hold. What is carried is
+            // older than the frame, and may have rotted since.
             Body::PutOut { piece, .. }
                 if !verify_piece(disk, geo.seed, record.replica, &piece, &pins).map_err(io)? =>
             {

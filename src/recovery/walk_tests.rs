@@ -493,7 +493,8 @@ fn what_was_placed_beside_a_frame_must_hold_and_what_was_settled_does() {
     let placed: Records<'_> = &|t| record::encode_pieces(t, RunKind::Append, 7, 1, &[desc()]);
     let value: Records<'_> = &|t| record::encode_put_out(t, 7, 1, b"large", &desc());
     let settled: Records<'_> = &|t| record::encode_pieces(t, RunKind::Carried, 7, 1, &[desc()]);
-    for (records, looked_at) in [(placed, true), (value, true), (settled, false)] {
+    let kept: Records<'_> = &|t| record::encode_kept_out(t, 7, 1, b"large", &desc());
+    for (records, looked_at) in [(placed, true), (value, true), (settled, false), (kept, false)] {
         let journal = Journal::of(5).in_flight_from(4).filled(4, &[], records);
         assert_eq!(journal.walk(), if looked_at { torn() } else { Seen::whole(5) }, "nothing lies there");
         journal.disk.write_at(extent.offset(), packed.buf.as_slice()).expect("written");
@@ -504,6 +505,39 @@ fn what_was_placed_beside_a_frame_must_hold_and_what_was_settled_does() {
         let read = journal.try_walk(RecoveryMode::TolerateTornTail, Seen::of);
         assert_eq!(read.is_err(), looked_at, "{read:?}");
     }
+}
+
+/// Nobody writes a log that does so: a descriptor is short, and what it names may be long.
+#[test]
+fn however_often_frames_name_the_same_blocks_no_more_is_read_than_there_is() {
+    let payload = vec![7; 1 << 20];
+    let entry = PackEntry { term: 1, payload: &payload, payload_crc: crc32c::crc32c(&payload), bulk: None };
+    let packed = pack(superblock().seed(), 7, 1, &[entry], 16 << 10, || 1000).pop().expect("one piece");
+    let desc = packed.at([Extent { block: 200, blocks: packed.blocks() }].into());
+    let written = |journal: Journal| {
+        journal.disk.write_at(desc.extents[0].offset(), packed.buf.as_slice()).expect("written");
+        journal
+    };
+    let placed = |t: &mut Vec<u8>, n| record::encode_pieces(t, RunKind::Append, 7, 1, &vec![desc.clone(); n]);
+    let values = |t: &mut Vec<u8>, n| (0..n).for_each(|_| record::encode_put_out(t, 7, 1, b"large", &desc));
+    let once = written(Journal::of(5).in_flight_from(4).filled(4, &[], |t| placed(t, 1)));
+    assert_eq!(once.walk(), Seen::whole(5));
+    type Records<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let many: [Records<'_>; 2] = [&|t| placed(t, 2000), &|t| values(t, 2000)];
+    for records in many {
+        let journal = written(Journal::of(5).in_flight_from(4).filled(4, &[], records));
+        assert_eq!(journal.walk(), torn());
+        assert!(journal.disk.bytes_read() < 3 * CAPACITY, "{} bytes were read", journal.disk.bytes_read());
+    }
+    // Nor by many frames.
+    let mut journal = Journal::of(40).in_flight_from(4);
+    for n in 4..40 {
+        journal = journal.filled(n, &[], |t| placed(t, 2));
+    }
+    let journal = written(journal);
+    let refused = journal.try_walk(RecoveryMode::TolerateTornTail, |_| ());
+    assert!(matches!(refused, Err(crate::Error::Corrupt { .. })), "{refused:?}");
+    assert!(journal.disk.bytes_read() < 3 * CAPACITY, "{} bytes were read", journal.disk.bytes_read());
 }
 
 #[test]
