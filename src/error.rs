@@ -94,7 +94,7 @@ pub enum Error {
     #[error("{0}")]
     Full(Box<FullReport>),
     /// `try_submit` would have had to wait. Or a callback waits for durability, which its own thread brings about: what it commits is
-    /// not submitted then, what it waits for is on its way.
+    /// not submitted then, what it waits for is on its way. Or it closes the log, whose end would wait for it: that stays open.
     #[error(
         "the queue is full ({queued} of {limit} bytes) or waits for the cleaner; wait for durability, or use submit; in a callback, submit and do not wait"
     )]

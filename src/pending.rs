@@ -64,8 +64,16 @@ impl Future for Pending {
 pub struct SubmitFuture<'a> {
     pub(crate) engine: &'a Arc<Engine>,
     pub(crate) batch: Batch,
+    pub(crate) waits: Waits,
+}
+
+/// What a task remembers from one attempt to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
     /// The request for relief that was made when the log was found full.
-    pub(crate) relief: Option<u64>,
+    relief: Option<u64>,
+    /// How often the cleaner had failed when the batch first had to wait.
+    failures: Option<u64>,
 }
 
 impl Future for SubmitFuture<'_> {
@@ -73,7 +81,7 @@ impl Future for SubmitFuture<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let submitted = poll_submit(this.engine, &this.batch, &mut None, &mut this.relief, cx);
+        let submitted = poll_submit(this.engine, &this.batch, &mut None, &mut this.waits, cx);
         submitted.map_ok(|submitted| Pending { engine: Arc::clone(this.engine), submitted })
     }
 }
@@ -86,7 +94,7 @@ pub struct SubmitWithFuture<'a> {
     pub(crate) batch: Batch,
     /// Taken by the submission that is accepted.
     pub(crate) whom: Option<Whom<'static>>,
-    pub(crate) relief: Option<u64>,
+    pub(crate) waits: Waits,
 }
 
 impl Future for SubmitWithFuture<'_> {
@@ -94,7 +102,7 @@ impl Future for SubmitWithFuture<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let submitted = poll_submit(this.engine, &this.batch, &mut this.whom, &mut this.relief, cx);
+        let submitted = poll_submit(this.engine, &this.batch, &mut this.whom, &mut this.waits, cx);
         submitted.map_ok(|submitted| submitted.lsn)
     }
 }
@@ -109,24 +117,26 @@ fn poll_submit(
     engine: &Engine,
     batch: &Batch,
     whom: &mut Option<Whom<'static>>,
-    relief: &mut Option<u64>,
+    waits: &mut Waits,
     cx: &Context<'_>,
 ) -> Poll<Result<Submitted>> {
     let background = engine.run.background;
     let mut registered = false;
     loop {
-        let outcome = relief.map_or(Relieved::NotYet, |request| engine.relieved(request));
+        let outcome = waits.relief.map_or(Relieved::NotYet, |request| engine.relieved(request));
         let relieved = outcome == Relieved::Hopeless;
         // Where others have taken what was made, it is asked for again.
         if outcome == Relieved::Made {
-            *relief = None;
+            waits.relief = None;
         }
         // Without threads nobody else would ever make room.
-        let mode = if background { Mode::Async { relieved } } else { Mode::Block };
+        let mode = if background { Mode::Async { relieved, failures: waits.failures } } else { Mode::Block };
         match engine.submit_told(batch, mode, whom, false) {
-            Err(Error::Busy { .. }) => {}
+            Err(Error::Busy { .. }) => {
+                waits.failures.get_or_insert_with(|| engine.cleaner.lock().failed.0);
+            }
             Err(Error::Full(report)) if background && !relieved => {
-                relief.get_or_insert_with(|| engine.ask_for_relief(&report));
+                waits.relief.get_or_insert_with(|| engine.ask_for_relief(&report));
             }
             outcome => return Poll::Ready(outcome),
         }

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use crate::batch::Batch;
 use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
-use crate::engine::{Engine, HANDS, Mode, Submitted};
+use crate::engine::{Ending, Engine, HANDS, Mode, Submitted, Telling, telling};
 use crate::error::{Damage, Error, Result};
 use crate::events::Events;
 use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
 use crate::options::{Options, Progress, ReadMode};
-use crate::pending::{Pending, SubmitFuture, SubmitWithFuture};
+use crate::pending::{Pending, SubmitFuture, SubmitWithFuture, Waits};
 use crate::recovery::{self, Found, Recovered};
 use crate::replica::Replica;
 use crate::scrub::Scrubbed;
@@ -24,7 +24,8 @@ use crate::verify::{VerifyProgress, VerifyReport};
 /// A shared write-ahead log of any number of replicas, in one file.
 ///
 /// All methods may be called from any number of threads; put it in an `Arc`. Dropping it without [`Wal::close`] stops it like a
-/// crash: what was acknowledged is there, what was not may be lost.
+/// crash: what was acknowledged is there, what was not may be lost. Dropped in a callback, a sink or a listener, it gives its file up a little
+/// later, when what is being written has ended.
 #[derive(Debug)]
 pub struct Wal {
     pub(crate) engine: Arc<Engine>,
@@ -74,7 +75,7 @@ impl Wal {
 
     /// As [`Wal::submit`], but waits for room without blocking the thread.
     pub fn submit_async(&self, batch: Batch) -> SubmitFuture<'_> {
-        SubmitFuture { engine: &self.engine, batch, relief: None }
+        SubmitFuture { engine: &self.engine, batch, waits: Waits::default() }
     }
 
     /// As [`Wal::submit_with`], but waits for room without blocking the thread; resolves when the batch was accepted. Where that is
@@ -84,12 +85,18 @@ impl Wal {
         batch: Batch,
         done: impl FnOnce(Result<Lsn>) + Send + 'static,
     ) -> SubmitWithFuture<'_> {
-        SubmitWithFuture { engine: &self.engine, batch, whom: Some(Whom::Caller(Box::new(done))), relief: None }
+        SubmitWithFuture {
+            engine: &self.engine,
+            batch,
+            whom: Some(Whom::Caller(Box::new(done))),
+            waits: Waits::default(),
+        }
     }
 
     /// As [`Wal::submit`]; `done` is called once with the outcome, in order of LSN, on the thread that wrote the frame. It must be
     /// short, and what it submits does not wait, nor may it wait for durability ([`Error::Busy`]). Who waits for a batch may be woken
-    /// before earlier callbacks of the same frame: what must come behind a callback is submitted with one, too.
+    /// before earlier callbacks of the same frame: what must come behind a callback is submitted with one, too. It may not close the log
+    /// ([`Error::Busy`]); it may drop the last `Wal`: the log is stopped then, and another thread gives the file up a little later.
     ///
     /// # Errors
     /// As [`Wal::submit`]; `done` is then not called.
@@ -236,33 +243,29 @@ impl Wal {
     /// meanwhile, again and again, only costs the next opening that time.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] when the last writes failed.
+    /// [`Error::Poisoned`] when the last writes failed; [`Error::Busy`] in a callback, a sink or a listener, which the log's end would wait for:
+    /// nothing is ended then.
     pub fn close(&self) -> Result<()> {
+        self.engine.may_end()?;
         let outcome = if self.engine.read_only { Ok(()) } else { self.engine.seal_for_good() };
-        self.end();
+        self.stop().finish();
         match outcome {
             Err(Error::Closed) => Ok(()),
             outcome => outcome,
         }
     }
 
-    /// Stops the threads and gives the lock up. What waits is told that the log is closed.
-    fn end(&self) {
+    /// What waits is told that the log is closed, and its threads end as soon as they can.
+    pub(crate) fn stop(&self) -> Ending {
         self.engine.stop(&Error::Closed, None);
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            let _ = thread.join();
-        }
-        // What a caller's thread is writing ends first.
-        self.engine.land_all();
-        drop(self.engine.completion.lock());
-        drop(self.engine.cleaning.lock());
-        self.engine.disk.release();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        Ending { engine: Arc::clone(&self.engine), threads }
     }
 }
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        self.end();
+        self.stop().finish_or_leave();
     }
 }
 
@@ -372,7 +375,7 @@ impl Options {
 impl Wal {
     fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
         let engine = Arc::clone(&self.engine);
-        let thread = thread::spawn(name, move || body(&engine));
+        let thread = thread::spawn(name, move || telling(Telling::Own, || body(&engine)));
         self.threads.lock().push(thread.map_err(|e| Error::io("starting a thread", e))?);
         Ok(())
     }

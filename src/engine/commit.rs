@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::submit::{TELLING, Telling, telling};
+use super::submit::{TELLING, Telling, Told};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -47,6 +47,8 @@ impl Engine {
         if let Err(error) = written {
             return self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame));
         }
+        // Those who are woken among them: they may run, or go, at once. Made before the lock, so that it goes after it.
+        let _told = Told::begin(Telling::Callbacks);
         let mut completion = self.completion.lock();
         let landing = { self.seq.lock().in_flight.land(frame) };
         match landing {
@@ -62,7 +64,7 @@ impl Engine {
                 drop(completion);
                 self.room.notify_all();
                 frame.ticket.complete(Err(why.clone()));
-                tell(frame.notices, &Err(why));
+                frame.notices.tell(&Err(why));
             }
         }
     }
@@ -138,7 +140,7 @@ impl Engine {
         }
         self.note_commit(&frame);
         frame.ticket.complete(Ok(()));
-        tell(frame.notices, &Ok(()));
+        frame.notices.tell(&Ok(()));
         wakers.into_iter().for_each(std::task::Waker::wake);
         drop(frame.mem);
         self.recent.evict(end);
@@ -214,9 +216,10 @@ impl Engine {
             self.clean.notify_all();
         }
         self.hands.stop();
+        let _told = Told::begin(Telling::Callbacks);
         for (ticket, notices) in waiting {
             ticket.complete(Err(why.clone()));
-            tell(notices, &Err(why.clone()));
+            notices.tell(&Err(why.clone()));
         }
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
@@ -258,10 +261,14 @@ impl Engine {
     /// Whether this thread may wait for a frame: not in a callback, which the next completion waits for.
     pub(crate) fn may_wait(&self) -> Result<()> {
         if TELLING.with(ThreadCell::get) == Telling::Callbacks {
-            let queued = self.seq.lock().waiting_bytes();
-            return Err(Error::Busy { queued, limit: self.run.queue_bytes as u64 });
+            return Err(self.busy());
         }
         Ok(())
+    }
+
+    /// What a thread is told that would wait for itself.
+    pub(super) fn busy(&self) -> Error {
+        Error::Busy { queued: self.seq.lock().waiting_bytes(), limit: self.run.queue_bytes as u64 }
     }
 
     fn go_on(&self, ticket: &Arc<Ticket>, mut led: bool) -> Result<()> {
@@ -365,12 +372,4 @@ pub(crate) fn parts<'a>(extents: &'a [Extent], mut bytes: &'a [u8]) -> impl Iter
         bytes = rest;
         (extent.offset(), part)
     })
-}
-
-/// Tells everybody whom the notices name, while what they submit does not wait.
-fn tell(notices: Notices, outcome: &Result<()>) {
-    if notices.is_empty() {
-        return;
-    }
-    telling(Telling::Callbacks, || notices.tell(outcome));
 }

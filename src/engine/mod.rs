@@ -7,6 +7,7 @@ mod commit;
 #[cfg(all(test, loom))]
 mod commit_loom;
 mod damage;
+mod ending;
 mod hands;
 #[cfg(all(test, loom))]
 mod hands_loom;
@@ -28,10 +29,11 @@ use std::sync::atomic::AtomicU64 as StdAtomicU64;
 
 pub(crate) use admit::demand;
 pub(crate) use commit::parts;
+pub(crate) use ending::Ending;
 pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
 pub(crate) use relief::Relieved;
-pub(crate) use submit::{Mode, Submitted, without_waiting};
+pub(crate) use submit::{Mode, Submitted, Telling, telling, without_waiting};
 
 use self::hands::Hands;
 use self::relief::Relief;
@@ -105,6 +107,16 @@ pub(crate) struct CleanerState {
     /// Somebody waits for room of any kind.
     pub relief: Relief,
     pub stop: bool,
+}
+
+impl CleanerState {
+    /// Why it failed since it had failed so often. Who waits for it is told, and may try again: tried for them, it might never end.
+    pub fn failed_since(&self, before: u64) -> Result<()> {
+        match &self.failed {
+            (failures, why) if *failures > before => Err(why.clone().unwrap_or(Error::Closed)),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug)]

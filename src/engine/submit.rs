@@ -3,10 +3,10 @@
 use std::cell::Cell as ThreadCell;
 use std::time::Instant;
 
-use super::Engine;
 use super::admit::Admission;
 use super::plan::Plan;
 use super::relief::Lack;
+use super::{Ending, Engine};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Waits;
@@ -16,8 +16,10 @@ use crate::sync::{Arc, MutexGuard, thread_local};
 
 /// Whom this thread is telling something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Telling {
+pub(crate) enum Telling {
     Nobody,
+    /// Nobody, but it is a log's own: whom it wakes must not wait for its end.
+    Own,
     /// What they submit must not wait: this thread may be the one that it would wait for.
     Listeners,
     /// Nor may they wait for any frame: no other is completed before they return.
@@ -47,8 +49,8 @@ pub(crate) enum Mode {
     /// Say `Busy`.
     Try,
     /// Say `Busy`, and be told when to ask again. Before it was `relieved` ([`Engine::ask_for_relief`]), `Full` is no last word, and
-    /// nobody is told of it.
-    Async { relieved: bool },
+    /// nobody is told of it. Where only the cleaner makes room, and failed since it had failed so often, its error is the last word.
+    Async { relieved: bool, failures: Option<u64> },
 }
 
 /// Where the batch went.
@@ -72,11 +74,28 @@ pub(crate) fn without_waiting<T>(f: impl FnOnce() -> T) -> T {
     telling(Telling::Listeners, f)
 }
 
-pub(super) fn telling<T>(whom: Telling, f: impl FnOnce() -> T) -> T {
-    let before = TELLING.with(|t| t.replace(whom.max(t.get())));
-    let outcome = f();
-    TELLING.with(|t| t.set(before));
-    outcome
+pub(crate) fn telling<T>(whom: Telling, f: impl FnOnce() -> T) -> T {
+    let _told = Told::begin(whom);
+    f()
+}
+
+/// While this lives the thread is telling somebody something. A guard: whatever unwinds through it leaves nothing behind.
+pub(super) struct Told(Telling);
+
+impl Told {
+    pub fn begin(whom: Telling) -> Self {
+        let before = TELLING.with(|t| t.replace(whom.max(t.get())));
+        Self(before)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        TELLING.with(|t| t.set(self.0));
+        if self.0 == Telling::Nobody {
+            Ending::finish_those_left();
+        }
+    }
 }
 
 impl Engine {
@@ -119,7 +138,7 @@ impl Engine {
     ) -> Result<Submitted> {
         let Scratch { plan, adm } = scratch;
         let mode =
-            if mode == Mode::Block && TELLING.with(ThreadCell::get) != Telling::Nobody { Mode::Try } else { mode };
+            if mode == Mode::Block && TELLING.with(ThreadCell::get) >= Telling::Listeners { Mode::Try } else { mode };
         self.plan(batch, plan)?;
         adm.resolve(&self.registry, batch);
         let (mut hopeless, mut stood, mut unmoved) = (false, 0, 0);
@@ -150,7 +169,7 @@ impl Engine {
                 if why.grow {
                     if mode != Mode::Block {
                         s.accounts.press();
-                        self.want_segments();
+                        self.ask_cleaner(mode)?;
                         return Err(Error::Busy { queued: waiting, limit });
                     }
                     let budget = s.accounts.budget();
@@ -161,7 +180,7 @@ impl Engine {
                 }
                 let stands = s.open.here();
                 drop(s);
-                if mode == (Mode::Async { relieved: false }) {
+                if matches!(mode, Mode::Async { relieved: false, .. }) {
                     return Err(Error::Full(why.lack.report(self.geo.chunk_bytes)));
                 }
                 if mode != Mode::Block || hopeless {
@@ -180,7 +199,7 @@ impl Engine {
                 // What was closed to make room is ready to go.
                 self.wake_writer(&s);
                 if mode != Mode::Block {
-                    self.want_segments();
+                    self.ask_cleaner(mode)?;
                     return Err(Error::Busy { queued: waiting, limit });
                 }
                 let before = self.counters.segments_cleaned.get();
@@ -248,13 +267,21 @@ impl Engine {
             let (before, _) = self.cleaner.lock().failed;
             self.want_segments();
             let s = self.room.wait(s);
-            // Tried again and again it might never end: whoever asked is told, and may try again.
-            let (failures, why) = self.cleaner.lock().failed.clone();
-            return if failures > before { Err(why.unwrap_or(Error::Closed)) } else { Ok(s) };
+            self.cleaner.lock().failed_since(before)?;
+            return Ok(s);
         }
         drop(s);
         self.clean_some()?;
         Ok(self.seq.lock())
+    }
+
+    /// For who does not wait: the cleaner makes room for another attempt. Who is a task, and waited for that already, is told why it cannot.
+    fn ask_cleaner(&self, mode: Mode) -> Result<()> {
+        if let Mode::Async { failures: Some(before), .. } = mode {
+            self.cleaner.lock().failed_since(before)?;
+        }
+        self.want_segments();
+        Ok(())
     }
 }
 
@@ -342,6 +369,69 @@ mod tests {
         batch.append(3, &[(1, 1, [1; 3000])]);
         wal.commit(&mut batch).expect("nothing was lost, and there is room again");
         assert_eq!(wal.replica(1).entry(1).expect("kept").data, [9; 3000][..]);
+    }
+
+    /// Nor does a task spin: each failure wakes it, and it would ask the cleaner again.
+    #[test]
+    fn a_task_that_waits_for_a_cleaner_that_cannot_read_is_told() {
+        for with_callback in [false, true] {
+            let disk = Arc::new(SimDisk::new(4 << 20));
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(crate::Placement::Journal);
+            let wal = Arc::new(options.recent_bytes(1 << 20).open_disk(disk.clone()).expect("formatted"));
+            let mut first = Batch::new();
+            first.append(1, &[(1, 1, [9; 3000])]);
+            wal.commit(first).expect("committed");
+            disk.fail_reads(0..4 << 20, crate::disk::sim::EIO);
+            let (told, outcome) = std::sync::mpsc::channel();
+            let log = Arc::clone(&wal);
+            let appends = std::thread::spawn(move || {
+                for i in 1..=100_000 {
+                    let mut batch = Batch::new();
+                    batch.install_snapshot(2, i - 1, 1).append(2, &[(i, 1, [7; 3000])]).truncate_prefix(2, i);
+                    let submitted = block_on(async {
+                        if with_callback {
+                            log.submit_with_async(batch, drop).await.map(drop)
+                        } else {
+                            log.submit_async(batch).await?.await.map(drop)
+                        }
+                    });
+                    if let Err(error) = submitted {
+                        let _ = told.send((i, error));
+                        return;
+                    }
+                }
+            });
+            let told = outcome.recv_timeout(std::time::Duration::from_secs(20));
+            let failed = wal.engine.cleaner.lock().failed.0;
+            let (i, error) = told.unwrap_or_else(|e| panic!("{e}: asked again and again, {failed} times"));
+            assert!(matches!(&error, Error::Io { .. }), "append {i}: {error}");
+            // Each segment that is begun asks once, and the task a few times at the end.
+            assert!(failed <= 2 * wal.stats().journal_segments, "append {i}: {failed} cleanings failed");
+            appends.join().expect("ended");
+            disk.heal_reads();
+            let mut batch = Batch::new();
+            batch.append(3, &[(1, 1, [1; 3000])]);
+            block_on(async { wal.submit_async(batch).await?.await })
+                .expect("nothing was lost, and there is room again");
+            assert_eq!(wal.replica(1).entry(1).expect("kept").data, [9; 3000][..]);
+        }
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        struct Unpark(std::thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut future = std::pin::pin!(future);
+        loop {
+            match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+                std::task::Poll::Ready(outcome) => return outcome,
+                std::task::Poll::Pending => std::thread::park(),
+            }
+        }
     }
 
     /// The cleaner waits for the frame that is being completed, and its completion would wait for the cleaner.

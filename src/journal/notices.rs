@@ -13,7 +13,8 @@ pub trait Sink: Send + Sync {
     /// The batches of these tags, in the order of the log, are durable up to the LSN; or they never will be, and why.
     ///
     /// Runs on the thread that wrote the frame. It must be short, and what it submits does not wait
-    /// ([`Error::Busy`](crate::Error::Busy)).
+    /// ([`Error::Busy`](crate::Error::Busy)). It may not close the log, which is `Busy`, too; the last [`Wal`](crate::Wal) may be dropped in it, or
+    /// with it: the log is stopped then, and another thread gives the file up a little later.
     fn done(&self, tags: &[u64], outcome: &Result<Lsn>);
 }
 
@@ -33,10 +34,6 @@ enum Notice {
 pub(crate) struct Notices(Vec<Notice>);
 
 impl Notices {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Notes who is to be told of the batch that ends at `lsn`.
     pub fn add(&mut self, lsn: Lsn, whom: Whom<'_>) {
         match (whom, self.0.last_mut()) {
@@ -57,7 +54,14 @@ impl Notices {
             let told = |lsn: Lsn| outcome.clone().map(|()| lsn);
             let (lsn, ran) = match notice {
                 Notice::Caller(lsn, done) => (lsn, catch_unwind(AssertUnwindSafe(|| done(told(lsn))))),
-                Notice::Tags(lsn, sink, tags) => (lsn, catch_unwind(AssertUnwindSafe(|| sink.done(&tags, &told(lsn))))),
+                Notice::Tags(lsn, sink, tags) => {
+                    let tell = move || {
+                        sink.done(&tags, &told(lsn));
+                        // In here: it may be the last to hold the sink.
+                        drop(sink);
+                    };
+                    (lsn, catch_unwind(AssertUnwindSafe(tell)))
+                }
             };
             if ran.is_err() {
                 tracing::error!(target: "strandlog", %lsn, "a completion callback panicked");

@@ -83,4 +83,9 @@ pub mod thread {
     pub fn spawn(_name: &str, body: impl FnOnce() + 'static) -> std::io::Result<JoinHandle<()>> {
         Ok(::loom::thread::spawn(body))
     }
+
+    /// Whether it is this thread.
+    pub fn is_this(thread: &JoinHandle<()>) -> bool {
+        thread.thread().id() == ::loom::thread::current().id()
+    }
 }

@@ -71,4 +71,9 @@ pub mod thread {
     pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name(name.into()).spawn(body)
     }
+
+    /// Whether it is this thread.
+    pub fn is_this(thread: &JoinHandle<()>) -> bool {
+        thread.thread().id() == std::thread::current().id()
+    }
 }

@@ -110,4 +110,9 @@ pub mod thread {
     pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
         ::shuttle::thread::Builder::new().name(name.into()).spawn(body)
     }
+
+    /// Whether it is this thread.
+    pub fn is_this(thread: &JoinHandle<()>) -> bool {
+        thread.thread().id() == ::shuttle::thread::current().id()
+    }
 }
