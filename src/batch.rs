@@ -14,7 +14,8 @@ pub struct Entry {
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// Its payload. A slice of a chain pins its chunk for as long as it lives.
+    /// Its payload. A slice of a chain pins its chunk for as long as it lives, and keeps the file of a log that was closed meanwhile
+    /// ([`Error::Locked`](crate::Error::Locked)): whoever opened that could write under it. Copy what is to be kept for long.
     pub data: Bytes,
 }
 

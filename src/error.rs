@@ -116,7 +116,7 @@ pub enum Error {
     #[error("the log is closed; what was not acknowledged may be lost")]
     Closed,
     /// Somebody else has the file open.
-    #[error("{} is open in another process, or elsewhere in this one; close it there first", path.display())]
+    #[error("{} is open in another process, or elsewhere in this one; close it there first, and let go of entries that were read of it", path.display())]
     Locked {
         /// The file.
         path: PathBuf,

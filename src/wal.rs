@@ -236,7 +236,8 @@ impl Wal {
         self.engine.clean_all().map(|_| ())
     }
 
-    /// Makes everything durable, seals the log and gives the file up. Reads of what is in memory or mapped still work.
+    /// Makes everything durable, seals the log and gives the file up. Reads still work, and are copies; a slice that was
+    /// taken of a chain before keeps the file until it is gone.
     /// Closing twice is well.
     ///
     /// The index is left in the file, where there is room, so that the next opening need not read the journal. Whoever commits
