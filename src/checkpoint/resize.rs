@@ -184,10 +184,9 @@ impl Engine {
         next.epoch += 1;
         let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
         for offset in SUPERBLOCK_OFFSETS {
-            let written = self.disk.write_at(offset, bytes.as_slice());
-            // Not by a durable write: what frames are told of theirs is not to be heard here instead.
-            let durable = written.and_then(|()| self.disk.flush_of(Writer::Superblocks));
-            durable.map_err(|e| self.failed("writing the superblock", &e))?;
+            self.disk
+                .write_durable_of(Writer::Superblocks, offset, bytes.as_slice())
+                .map_err(|e| self.failed("writing the superblock", &e))?;
         }
         *current = next;
         Ok(())
@@ -224,8 +223,14 @@ mod tests {
             self.0.flush()
         }
         fn flush_of(&self, writer: Writer) -> std::io::Result<()> {
-            self.1.lock().push(if writer == Writer::Superblocks { "flush of superblocks" } else { "flush of pieces" });
+            assert_eq!(writer, Writer::Pieces);
+            self.1.lock().push("flush of pieces");
             self.0.flush()
+        }
+        fn write_durable_of(&self, writer: Writer, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+            assert_eq!(writer, Writer::Superblocks);
+            self.1.lock().push("durable write of a superblock");
+            self.0.write_durable_at(offset, buf)
         }
         fn map(&self) -> Option<Arc<crate::disk::Map>> {
             None
@@ -245,7 +250,7 @@ mod tests {
         let wal = options.open_disk(Arc::clone(&disk) as Arc<dyn crate::disk::Disk>).expect("formatted");
         disk.1.lock().clear();
         assert!(wal.engine.take_slabs(1, 0).expect("written"));
-        assert_eq!(*disk.1.lock(), ["write", "flush of superblocks"].repeat(2));
+        assert_eq!(*disk.1.lock(), ["durable write of a superblock"; 2]);
     }
 
     /// Nor whoever cleans.

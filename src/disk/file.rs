@@ -200,7 +200,12 @@ impl Disk for FileDisk {
 
     fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.check_write(offset, buf)?;
-        self.handles.write_durable(self.info.method, offset, buf)
+        self.handles.write_durable(self.info.method, None, offset, buf)
+    }
+
+    fn write_durable_of(&self, writer: Writer, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.check_write(offset, buf)?;
+        self.handles.write_durable(self.info.method, Some(writer), offset, buf)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -214,7 +219,7 @@ impl Disk for FileDisk {
         if !self.writable.load(Ordering::Relaxed) {
             return Err(not_writable());
         }
-        self.handles.flush_of(writer)
+        self.handles.flush_of(Some(writer))
     }
 
     fn check_size(&self) -> io::Result<()> {

@@ -221,17 +221,34 @@ impl Handles {
         Ok(())
     }
 
+    /// The open file by which somebody syncs: who writes frames (`None`), or another.
+    fn syncs(&self, writer: Option<Writer>) -> &OwnedFd {
+        let apart = match (writer, &self.apart) {
+            (Some(Writer::Pieces), Some([pieces, _])) => Some(pieces),
+            (Some(Writer::Superblocks), Some([_, superblocks])) => Some(superblocks),
+            _ => None,
+        };
+        apart.unwrap_or(&self.buffered)
+    }
+
     /// Writes whole blocks, and makes them durable.
-    pub(super) fn write_durable(&self, method: SyncMethod, offset: u64, buf: &[u8]) -> io::Result<()> {
+    pub(super) fn write_durable(
+        &self,
+        method: SyncMethod,
+        writer: Option<Writer>,
+        offset: u64,
+        buf: &[u8],
+    ) -> io::Result<()> {
+        let cached = self.syncs(writer);
         match (method, &self.direct) {
             // The flag does for one write what O_DSYNC on the descriptor does for all of them, so that one
             // descriptor serves both kinds. (And what rustix calls DSYNC is the constant of O_SYNC,
             // which asks for the time stamps of the file as well.)
             (SyncMethod::DirectDsync, Some(direct)) => write_all(direct, offset, buf, ReadWriteFlags::DSYNC),
-            (SyncMethod::RwfDsync, _) => write_all(&self.buffered, offset, buf, ReadWriteFlags::DSYNC),
+            (SyncMethod::RwfDsync, _) => write_all(cached, offset, buf, ReadWriteFlags::DSYNC),
             (SyncMethod::Fdatasync, _) => {
-                write_all(&self.buffered, offset, buf, ReadWriteFlags::empty())?;
-                fdatasync(&self.buffered)
+                write_all(cached, offset, buf, ReadWriteFlags::empty())?;
+                fdatasync(cached)
             }
             (SyncMethod::DirectDsync | SyncMethod::Auto, _) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -239,16 +256,12 @@ impl Handles {
 
     /// Makes all writes durable, whichever descriptor they went through.
     pub(super) fn flush(&self) -> io::Result<()> {
-        fdatasync(&self.buffered)
+        self.flush_of(None)
     }
 
     /// The same, for a writer who is to hear of every error, whoever has heard of it.
-    pub(super) fn flush_of(&self, writer: Writer) -> io::Result<()> {
-        let apart = self.apart.as_ref().map(|[pieces, superblocks]| match writer {
-            Writer::Pieces => pieces,
-            Writer::Superblocks => superblocks,
-        });
-        fdatasync(apart.unwrap_or(&self.buffered))
+    pub(super) fn flush_of(&self, writer: Option<Writer>) -> io::Result<()> {
+        fdatasync(self.syncs(writer))
     }
 
     /// Has the system forget what it holds of the file, so that the next reads ask the device.

@@ -124,7 +124,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// cover what this one lost.
     fn flush(&self) -> io::Result<()>;
 
-    /// The same, for another writer than that of frames. Where writes go through a cache, the system may tell of one that failed only the first
+    /// As [`Disk::flush`], for another writer than that of frames. Where writes go through a cache, the system may tell of one that failed only the first
     /// who asks: so each asks for itself, and none is told that all is well because another heard otherwise.
     ///
     /// # Errors
@@ -132,6 +132,15 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn flush_of(&self, writer: Writer) -> io::Result<()> {
         let _ = writer;
         self.flush()
+    }
+
+    /// As [`Disk::write_durable_at`], and as [`Disk::flush_of`].
+    ///
+    /// # Errors
+    /// As [`Disk::write_durable_at`].
+    fn write_durable_of(&self, writer: Writer, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let _ = writer;
+        self.write_durable_at(offset, buf)
     }
 
     /// Whether the disk still has the size it had: a file can be cut behind our back. Costs one system call.

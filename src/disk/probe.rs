@@ -63,7 +63,7 @@ struct Candidate {
 impl Candidate {
     fn write(&mut self, handles: &Handles, bytes: &[u8]) -> io::Result<()> {
         let start = Instant::now();
-        handles.write_durable(self.method, self.offset, bytes)?;
+        handles.write_durable(self.method, None, self.offset, bytes)?;
         self.taken.push(start.elapsed());
         Ok(())
     }

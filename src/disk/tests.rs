@@ -245,6 +245,7 @@ fn each_writer_syncs_by_an_open_file_of_its_own_where_writes_are_cached() {
         for writer in [Writer::Pieces, Writer::Superblocks] {
             disk.write_at(0, &filled(1, BLOCK)).unwrap();
             disk.flush_of(writer).unwrap();
+            disk.write_durable_of(writer, 0, &filled(1, BLOCK)).unwrap();
         }
         disk.release();
         assert_eq!(disk.flush_of(Writer::Pieces).unwrap_err().kind(), ErrorKind::PermissionDenied);

@@ -17,6 +17,11 @@ pub enum Op {
     Remove { replica: u64 },
 }
 
+/// A copy: a slice would keep the file of the log that it was read of.
+fn own(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
 impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -268,14 +273,14 @@ impl Model {
             while next <= last {
                 if next == u64::MAX {
                     let e = r.entry(next)?;
-                    rep.entries.insert(e.index, (e.term, e.data));
+                    rep.entries.insert(e.index, (e.term, own(&e.data)));
                     break;
                 }
                 let entries = r.entries(next..last.saturating_add(1), 100_000)?;
                 assert!(!entries.is_empty(), "replica {id}: no entries from {next} of {first}..={last}");
                 for e in entries {
                     assert_eq!(e.index, next, "replica {id}");
-                    rep.entries.insert(e.index, (e.term, e.data));
+                    rep.entries.insert(e.index, (e.term, own(&e.data)));
                     next = next.saturating_add(1);
                 }
                 if next == u64::MAX && last < u64::MAX {
@@ -284,7 +289,7 @@ impl Model {
             }
             for key in r.keys() {
                 let value = r.get(&key)?.expect("a key that is listed has a value");
-                rep.keys.insert(key.to_vec(), value);
+                rep.keys.insert(key.to_vec(), own(&value));
             }
             model.reps.insert(id, rep);
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use strandlog::disk::{Disk, DiskInfo, FileDisk, Map};
+use strandlog::disk::{Disk, DiskInfo, FileDisk, Map, Writer};
 
 use crate::measure::Latencies;
 
@@ -116,6 +116,17 @@ impl Disk for NotedDisk {
 
     fn flush(&self) -> io::Result<()> {
         self.inner.flush()
+    }
+
+    fn flush_of(&self, writer: Writer) -> io::Result<()> {
+        self.inner.flush_of(writer)
+    }
+
+    fn write_durable_of(&self, writer: Writer, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let start = Instant::now();
+        self.inner.write_durable_of(writer, offset, buf)?;
+        self.note(buf, Some(start));
+        Ok(())
     }
 
     fn check_size(&self) -> io::Result<()> {
