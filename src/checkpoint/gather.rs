@@ -322,7 +322,7 @@ impl Engine {
             return Ok(Some(Payload { from: Origin::Elsewhere(bytes), crc }));
         }
         // Again from where readers read: a mismatch is called damage only when it stands.
-        if let Some(bytes) = self.read_journal(id, seen.loc).map_err(unreadable)? {
+        if let Some(bytes) = self.read_journal(id, seen.loc, self.view().as_deref()).map_err(unreadable)? {
             let crc = crc::of(&bytes);
             return Ok(Some(Payload { from: Origin::Elsewhere(bytes), crc }));
         }

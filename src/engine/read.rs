@@ -9,13 +9,13 @@ use super::Engine;
 use super::ahead::Ahead;
 use crate::batch::Entry;
 use crate::chain::PieceRef;
-use crate::disk::BLOCK;
+use crate::disk::{BLOCK, View};
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::TermRuns;
 use crate::format::{EntryId, POOL_OFFSET, crc};
 use crate::index::{Cell, ChainPiece, Loc, Place, ReplicaState, Value};
-use crate::sync::Ordering;
+use crate::sync::{Arc, Ordering};
 
 /// Where a read begins, taken out of the index.
 enum Source {
@@ -86,7 +86,10 @@ impl Engine {
     /// `None`: the bytes do not match, because they moved or because they rotted; look again.
     fn read_source(&self, replica: u64, index: u64, term: u64, source: Source) -> Result<Option<Bytes>> {
         let read = match source {
-            Source::Journal(loc) => self.read_journal(EntryId { replica, index, term, len: loc.len() }, loc),
+            Source::Journal(loc) => {
+                let id = EntryId { replica, index, term, len: loc.len() };
+                self.read_journal(id, loc, self.view().as_deref())
+            }
             Source::Chain(piece) => piece.load_one(&*self.disk, self.map.as_ref(), self.geo.seed, index, term),
         };
         read.map_err(|e| Error::io(format!("reading replica {replica} entry {index}"), e))
@@ -203,10 +206,12 @@ impl Engine {
             return Ok(true);
         }
         self.read_ahead(cell, &mut reading.ahead, next, hi);
+        let view = self.view();
         for (loc, term) in locs {
             let index = reading.next;
             let id = EntryId { replica: cell.id, index, term, len: loc.len() };
-            let read = reading.ahead.watch(|| self.read_journal(id, loc)).map_err(|e| failed(index, e))?;
+            let read =
+                reading.ahead.watch(|| self.read_journal(id, loc, view.as_deref())).map_err(|e| failed(index, e))?;
             self.read_ahead(cell, &mut reading.ahead, index, hi);
             let Some(data) = read else { return Ok(true) };
             if !reading.push(term, data) {
@@ -219,7 +224,7 @@ impl Engine {
     /// Reads a journal-resident entry: from memory while its frame is recent, else from its segment.
     ///
     /// `None` when the bytes are not this entry's: its segment was reused, or they rotted.
-    pub(crate) fn read_journal(&self, id: EntryId, loc: Loc) -> io::Result<Option<Bytes>> {
+    pub(crate) fn read_journal(&self, id: EntryId, loc: Loc, view: Option<&View>) -> io::Result<Option<Bytes>> {
         let lsn = loc.lsn(self.head());
         let data = lsn + ENTRY_CRC_BYTES as u64;
         let len = loc.len() as usize;
@@ -242,23 +247,28 @@ impl Engine {
                 return Ok(unsealed);
             }
         }
-        self.read_segment(id, lsn)
+        self.read_segment(id, lsn, view)
+    }
+
+    /// What is mapped, to be held for a few reads. Nothing is where reads are copies, or the file was given up.
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        self.map.as_ref()?.hold()
     }
 
     /// Copies an entry out of its segment. The segment stays pinned meanwhile, for microseconds: it is not written anew.
-    fn read_segment(&self, id: EntryId, lsn: u64) -> io::Result<Option<Bytes>> {
+    fn read_segment(&self, id: EntryId, lsn: u64, view: Option<&View>) -> io::Result<Option<Bytes>> {
         let (seq, within) = (lsn / self.geo.segment_bytes, lsn % self.geo.segment_bytes);
         let Some(pinned) = self.pin_segment(seq) else { return Ok(None) };
         let offset = POOL_OFFSET + u64::from(pinned.slab) * self.geo.segment_bytes + within;
         let len = ENTRY_CRC_BYTES + id.len as usize;
-        let view = self.map.as_ref().and_then(|map| map.hold());
-        if let Some(bytes) = view.as_ref().and_then(|view| view.slice(offset, len)) {
+        if let Some(bytes) = view.and_then(|view| view.slice(offset, len)) {
             if len > BLOCK {
                 self.ask_if_cold(offset, bytes);
             }
-            // What is checked is the copy: of what it was copied from nobody says that it stays.
-            let copy = Bytes::copy_from_slice(bytes);
-            return Ok(self.checked(id, lsn, &copy).is_some().then(|| copy.slice(ENTRY_CRC_BYTES..)));
+            // What is checked are copies: of what they were made of nobody says that it stays.
+            let Some((&crc, payload)) = bytes.split_first_chunk() else { return Ok(None) };
+            let payload = Bytes::copy_from_slice(payload);
+            return Ok(self.is_whole(id, lsn, crc, &payload).then_some(payload));
         }
         self.read_copied(id, lsn, offset)
     }
@@ -279,8 +289,12 @@ impl Engine {
 
     /// The payload behind its checksum, if that holds.
     fn checked<'a>(&self, id: EntryId, lsn: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let (crc, payload) = bytes.split_at_checked(ENTRY_CRC_BYTES)?;
-        (crc == self.geo.seed.entry_crc(crc::of(payload), lsn, id).to_le_bytes()).then_some(payload)
+        let (&crc, payload) = bytes.split_first_chunk()?;
+        self.is_whole(id, lsn, crc, payload).then_some(payload)
+    }
+
+    fn is_whole(&self, id: EntryId, lsn: u64, crc: [u8; ENTRY_CRC_BYTES], payload: &[u8]) -> bool {
+        crc == self.geo.seed.entry_crc(crc::of(payload), lsn, id).to_le_bytes()
     }
 
     /// Holds a live segment. First the pin, then the question whether it is live: whoever frees it asks in the other order.
@@ -301,8 +315,10 @@ impl Engine {
                 Source::Journal(loc) => {
                     let id = EntryId { replica: cell.id, index, term, len: loc.len() };
                     let lsn = loc.lsn(self.head());
-                    let on_disk = lsn < self.durable();
-                    if on_disk { self.read_segment(id, lsn) } else { self.read_journal(id, loc) }.map_err(io)?
+                    let (on_disk, view) = (lsn < self.durable(), self.view());
+                    let view = view.as_deref();
+                    if on_disk { self.read_segment(id, lsn, view) } else { self.read_journal(id, loc, view) }
+                        .map_err(io)?
                 }
                 Source::Chain(piece) => piece
                     .without_memory()
