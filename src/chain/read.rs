@@ -121,7 +121,7 @@ impl PieceRef {
         index: u64,
         term: u64,
     ) -> io::Result<Option<Bytes>> {
-        if self.bare.is_some() || self.mem.is_some() || map.is_some_and(|map| map.hold().is_some()) {
+        if self.bare.is_some() || self.mem.is_some() || map.is_some() {
             return Ok(self.load(disk, map)?.entry(seed, index, term));
         }
         let Some(i) = index.checked_sub(self.first).filter(|&i| i < u64::from(self.slots)) else { return Ok(None) };

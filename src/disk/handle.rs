@@ -1,11 +1,12 @@
 //! The open file: its lock, its descriptors, and the system calls made on them.
 
+use super::lock::Lock;
 use super::map::{DEPTH, Outcomes, Ring, View};
 use super::{AlignedBuf, BLOCK, OpenError, SyncMethod, Writer, create::Temporary};
 use parking_lot::Mutex;
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{self, FlockOperation, Mode, OFlags},
+    fs::{self, Mode, OFlags},
     io::{Errno, ReadWriteFlags, pread, pwritev2, retry_on_intr},
 };
 use std::{
@@ -19,25 +20,6 @@ use std::{
 
 /// Those who sync apart from the writer of frames.
 const WRITERS: usize = 2;
-
-/// The file is this process's alone until the last of these is gone, or shared with others that only read.
-///
-/// To close the descriptor would not do: a mapping refers to the same open file, and reads go on.
-pub(super) struct Lock(Arc<OwnedFd>);
-
-impl Lock {
-    /// That of a file which is locked.
-    pub(super) fn of(file: Arc<OwnedFd>) -> Self {
-        Self(file)
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // An unlock of a lock that is held has no way to fail that anybody could act upon.
-        let _ = retry_on_intr(|| fs::flock(&self.0, FlockOperation::Unlock));
-    }
-}
 
 /// The descriptors of one locked file.
 pub(super) struct Handles {
@@ -58,25 +40,17 @@ pub(super) struct Handles {
 
 impl Handles {
     /// Locks the file: for this process alone, or to be read together with others that only read.
-    ///
-    /// The lock never waits, because whoever holds it will usually do so for days.
     pub(super) fn lock(file: OwnedFd, path: &Path, read_only: bool) -> Result<Self, OpenError> {
-        let lock = match read_only {
-            true => FlockOperation::NonBlockingLockShared,
-            false => FlockOperation::NonBlockingLockExclusive,
+        let buffered = Arc::new(file);
+        let lock = match Lock::take(Arc::clone(&buffered), read_only) {
+            Ok(lock) => Mutex::new(Some(Arc::new(lock))),
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
+            Err(errno) => return Err(failed("locking", path)(errno.into())),
         };
-        match retry_on_intr(|| fs::flock(&file, lock)) {
-            Ok(()) => {
-                // Whoever reads says how much, and asks for more with `prefetch`. What the system reads ahead by itself may be
-                // megabytes, in front of which commits would wait. A hint: that it was refused is nobody's concern.
-                let _ = fs::fadvise(&file, 0, None, fs::Advice::Random);
-                let buffered = Arc::new(file);
-                let lock = Mutex::new(Some(Arc::new(Lock::of(Arc::clone(&buffered)))));
-                Ok(Self { temporary: None, lock, buffered, direct: None, apart: None, rings: Rings::default() })
-            }
-            Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.into() }),
-            Err(errno) => Err(failed("locking", path)(errno.into())),
-        }
+        // Whoever reads says how much, and asks for more with `prefetch`. What the system reads ahead by itself may be
+        // megabytes, in front of which commits would wait. A hint: that it was refused is nobody's concern.
+        let _ = fs::fadvise(&buffered, 0, None, fs::Advice::Random);
+        Ok(Self { temporary: None, lock, buffered, direct: None, apart: None, rings: Rings::default() })
     }
 
     /// Opens the file once more, past the page cache, where that is supported; and once for each of those who sync apart.

@@ -25,6 +25,7 @@ mod error;
 mod file;
 mod handle;
 mod info;
+mod lock;
 #[allow(unsafe_code)]
 mod map;
 mod probe;
@@ -124,8 +125,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// cover what this one lost.
     fn flush(&self) -> io::Result<()>;
 
-    /// As [`Disk::flush`], for another writer than that of frames. Where writes go through a cache, the system may tell of one that failed only the first
-    /// who asks: so each asks for itself, and none is told that all is well because another heard otherwise.
+    /// As [`Disk::flush`], for another writer than that of frames. Where writes go through a cache, the system may tell of one that failed
+    /// only the first who asks: so each asks for itself, and none is told that all is well because another heard otherwise.
     ///
     /// # Errors
     /// As [`Disk::flush`].

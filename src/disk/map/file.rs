@@ -1,6 +1,6 @@
 //! The read-only view of a file in memory.
 
-use super::super::handle::Lock;
+use super::super::lock::Lock;
 use memmap2::{Mmap, MmapOptions};
 use std::{
     fmt, io,
@@ -141,7 +141,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         let file = Arc::new(OwnedFd::from(file));
-        Arc::new(View::new(&file, bytes.len() as u64, Arc::new(Lock::of(Arc::clone(&file)))).unwrap())
+        Arc::new(View::new(&file, bytes.len() as u64, Arc::new(Lock::take(Arc::clone(&file), false).unwrap())).unwrap())
     }
 
     #[test]
