@@ -110,22 +110,25 @@ impl ReplicaState {
     }
 
     /// Forgets damage at or above `index`: those entries are being written anew.
-    #[inline]
     pub fn cut_damage(&mut self, index: u64) {
+        self.clip_damage_to(0, index.saturating_sub(1));
+    }
+
+    #[inline]
+    fn clip_damage_to(&mut self, first: u64, last: u64) {
         if !self.damaged.is_empty() {
-            self.clip_damage_to(0, index.saturating_sub(1));
+            self.clip_ranges(first, last);
         }
     }
 
-    fn clip_damage_to(&mut self, first: u64, last: u64) {
-        if !self.damaged.is_empty() {
-            let mut ranges = std::mem::take(&mut self.damaged).into_vec();
-            ranges.retain_mut(|range| {
-                *range = (range.0.max(first), range.1.min(last));
-                range.0 <= range.1
-            });
-            self.damaged = ranges.into();
-        }
+    #[cold]
+    fn clip_ranges(&mut self, first: u64, last: u64) {
+        let mut ranges = std::mem::take(&mut self.damaged).into_vec();
+        ranges.retain_mut(|range| {
+            *range = (range.0.max(first), range.1.min(last));
+            range.0 <= range.1
+        });
+        self.damaged = ranges.into();
     }
 
     /// The damaged range around `index`.
