@@ -270,10 +270,11 @@ impl Engine {
                 let key = batch.bytes_of(key);
                 let (now, was_out) = {
                     let state = t.cell.lock();
-                    match state.keys.get(key) {
+                    match state.keys.get(key).filter(|_| !t.removed) {
                         // As a new one of its length, which may cost a little more than that one does: else it would seem to grow.
                         Some(Value::Out(piece)) => (value_cost(key, piece.desc.payload_bytes()), true),
-                        _ => (state.keys.cost(key), false),
+                        Some(Value::Inline(_)) => (state.keys.cost(key), false),
+                        None => (0, false),
                     }
                 };
                 let new = value_cost(key, value.len);
@@ -309,7 +310,8 @@ impl Engine {
             What::Applied { index } => {
                 let (now, first) = {
                     let state = t.cell.lock();
-                    (state.keys.cost(APPLIED_KEY), self.first_behind_report(replica, &state, index))
+                    let now = if t.removed { 0 } else { state.keys.cost(APPLIED_KEY) };
+                    (now, self.first_behind_report(replica, &state, index))
                 };
                 if let Some(first) = first.filter(|_| !t.removed) {
                     // As it will be truncated: what the batch lets go it must not append or cut.
@@ -530,6 +532,26 @@ mod tests {
             assert!(reserved + wal.engine.value_reserve <= free, "{spare}: {reserved} reserved of {free}");
         }
         assert!(admitted > 100 && refused > 100, "{admitted} admitted, {refused} refused");
+    }
+
+    /// What the replica had goes with it: its keys are new ones.
+    #[test]
+    fn a_key_of_a_replica_that_the_batch_removed_is_asked_for_whole() {
+        let put = |wal: &Wal, len: usize| wal.commit(Batch::new().remove(1).put(1, b"key", &vec![7; len]));
+        let log = |spare: u64| {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+            let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            put(&wal, 3000).expect("room");
+            {
+                let mut s = wal.engine.seq.lock();
+                let carried = s.accounts.budget() - s.accounts.carried() - spare;
+                s.accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried });
+            }
+            wal
+        };
+        let outcome = put(&log(500), 4000);
+        assert!(matches!(outcome, Err(Error::Full(_))), "a thousand bytes more where there are 500: {outcome:?}");
+        put(&log(1500), 4000).expect("where there are 1,500");
     }
 
     /// Between the two a segment may be opened: who was admitted as one that is carried would find too few free, and take a chunk.
