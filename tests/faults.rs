@@ -487,11 +487,22 @@ fn rot_in_the_journal_below_the_watermark_is_told_and_never_truncates_the_log() 
             check(&wal, "reopened");
             let still = (1..=3).filter(|&r| !wal.replica(r).damage().is_empty()).count();
             assert!(still >= hurt_ones, "{what}: damage was forgotten: {hurt_ones} hurt, then {still}");
-            // A snapshot, with state put again, heals each of them.
+            // A snapshot, with state put again, heals each of them, whichever of the two is said first.
             for replica in 1..=3 {
                 let mut b = Batch::new();
-                b.install_snapshot(replica, 100, 9).put(replica, b"hard_state", b"new");
+                match replica {
+                    1 => b.install_snapshot(1, 100, 9).put(1, b"hard_state", b"new"),
+                    2 => b.put(2, b"hard_state", b"new").install_snapshot(2, 100, 9),
+                    _ => b
+                        .put(3, b"hard_state", b"newer than old")
+                        .append(3, &[(22, 1, b"goes"), (23, 1, b"also")])
+                        .put(3, b"hard_state", b"new")
+                        .install_snapshot(3, 100, 9),
+                };
                 wal.commit(b).expect("healed");
+                assert_eq!(wal.replica(replica).first_index(), 101);
+                let state = wal.replica(replica).get(b"hard_state").expect("healed");
+                assert_eq!(state.expect("there"), b"new"[..], "{what}: replica {replica}");
             }
             drop(wal);
             let wal = open(small(Placement::Journal), &again.crash_lost_all().into());

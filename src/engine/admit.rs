@@ -15,6 +15,25 @@ use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand};
 use crate::sync::Arc;
 
+/// A snapshot that heals a replica of which the batch said something before it.
+///
+/// With it a new life begins, as what was known of the old one is not believed. State that the batch put before is not of that: it is
+/// what the caller believes, and goes into the new life, whichever of the two is named first. Entries before it go with the old one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Anew {
+    /// The operation.
+    op: usize,
+    pub index: u64,
+    pub term: u64,
+}
+
+impl Anew {
+    /// Whether this operation of the replica, the snapshot's own among them, says nothing of the new life.
+    pub fn leaves_out(&self, op: usize, what: What) -> bool {
+        op <= self.op && !matches!(what, What::Put { .. } | What::Delete { .. } | What::Applied { .. })
+    }
+}
+
 /// A replica named by the batch, as it will stand after the operations looked at so far.
 #[derive(Debug)]
 pub(super) struct Touched {
@@ -26,6 +45,10 @@ pub(super) struct Touched {
     changed: bool,
     /// What waited for its state machine is forgotten.
     removed: bool,
+    /// Its keyed state may miss an update.
+    suspect: bool,
+    /// It begins a new life before the batch says anything of it.
+    pub anew: Option<Anew>,
     charge: Charge,
     demand: Demand,
     grows: bool,
@@ -46,6 +69,8 @@ impl Touched {
             last: 0,
             changed: false,
             removed: false,
+            suspect: false,
+            anew: None,
             charge: Charge::default(),
             demand: Demand::default(),
             grows: false,
@@ -59,6 +84,7 @@ impl Touched {
     fn look(&mut self) {
         let s = self.cell.lock();
         (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
+        (self.suspect, self.anew) = (s.state_suspect, None);
         self.demand = demand(&s);
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
         (self.changed, self.removed, self.grows, self.in_chunks, self.lives) = (false, false, false, false, 0);
@@ -105,6 +131,8 @@ pub(super) struct Admission {
     /// Chunks that large values need.
     value_chunks: u64,
     pub class: Class,
+    /// One of the replicas begins [anew](Anew).
+    anew: bool,
 }
 
 /// Replicas, each once, in the order in which a batch names them first.
@@ -188,6 +216,12 @@ impl Admission {
         self.slots.get(op).copied()
     }
 
+    /// Whether the operation is one of entries that go before they come: see [`Anew`].
+    pub fn leaves_out(&self, op: usize, what: What) -> bool {
+        let touched = || self.slot(op).and_then(|slot| self.touched.get(slot));
+        self.anew && touched().and_then(|t| t.anew).is_some_and(|anew| anew.leaves_out(op, what))
+    }
+
     /// Upper bound on the records that begin lives.
     pub fn creating(&self) -> u64 {
         self.touched.iter().map(|t| t.lives).sum::<u64>() * CREATING_CORE
@@ -217,6 +251,7 @@ impl Engine {
         }
         let grows = adm.touched.iter().any(|t| t.grows);
         adm.class = if grows { Class::Grow } else { Class::Keep };
+        adm.anew = adm.touched.iter().any(|t| t.anew.is_some());
         Ok(())
     }
 
@@ -322,12 +357,15 @@ impl Engine {
                 t.grows |= new > now;
                 t.changed = true;
             }
-            What::Reset { index, .. } => {
+            What::Reset { index, term } => {
                 let Some(first) = index.checked_add(1) else {
                     return Err(Error::Contradiction { replica, why: "a snapshot at the last possible index" });
                 };
                 // Where the state is suspect, a new life begins.
                 t.lives += u64::from(t.exists);
+                if std::mem::take(&mut t.suspect) && t.changed {
+                    t.anew = Some(Anew { op: i, index, term });
+                }
                 t.create();
                 (t.first, t.last) = (first, index);
                 // What the entries cost until now is given back when the batch is applied; not while some of them are being settled.
@@ -341,7 +379,7 @@ impl Engine {
                 if t.changed {
                     return Err(Error::Contradiction { replica, why: "changed and removed in one batch" });
                 }
-                (t.exists, t.adjoins, t.removed) = (false, false, true);
+                (t.exists, t.adjoins, t.removed, t.suspect) = (false, false, true, false);
                 if t.demand.pledged.is_none() {
                     t.demand = Demand::default();
                 }

@@ -22,13 +22,19 @@ impl Engine {
         let mut shrunk = false;
         self.publish_head(s);
         let mut payload_at = s.open.here();
-        self.copy_payloads(s, batch, plan);
+        self.copy_payloads(s, batch, plan, adm);
         let mut ops = batch.ops.iter().enumerate().peekable();
         while let Some(&(i, _)) = ops.peek() {
             let Some(slot) = adm.slot(i) else { break };
             let Some(t) = adm.touched.get(slot) else { break };
             let mut state = t.cell.lock();
+            if let Some(anew) = t.anew.filter(|_| state.state_suspect) {
+                self.reset(s, t.cell.id, &mut state, anew.index, anew.term, &mut freed);
+            }
             while let Some((i, op)) = ops.next_if(|&(i, _)| adm.slot(i) == Some(slot)) {
+                if t.anew.is_some_and(|anew| anew.leaves_out(i, op.what)) {
+                    continue;
+                }
                 self.apply_op(s, batch, plan.pieces_of(i), op.what, &mut payload_at, &t.cell, &mut state, &mut freed);
             }
             if adm.grouped {
@@ -56,12 +62,12 @@ impl Engine {
     ///
     /// Not entry by entry beside the index: the frame's memory has mostly left the cache, and each lock of a cell would wait until what
     /// was stored before it has arrived there.
-    fn copy_payloads(&self, s: &mut Sequencer, batch: &Batch, plan: &Plan) {
+    fn copy_payloads(&self, s: &mut Sequencer, batch: &Batch, plan: &Plan, adm: &Admission) {
         let (seed, open) = (self.geo.seed, &mut s.open);
         open.buf.reserve(plan.payload as usize);
         for (i, op) in batch.ops.iter().enumerate() {
             let What::Append { first, from, to } = op.what else { continue };
-            if plan.pieces_of(i).is_some() {
+            if plan.pieces_of(i).is_some() || adm.leaves_out(i, op.what) {
                 continue;
             }
             for (i, meta) in batch.metas.get(from..to).unwrap_or(&[]).iter().enumerate() {
