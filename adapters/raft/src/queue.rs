@@ -110,7 +110,8 @@ impl PersistQueue {
     /// Where the round's sync will be, `None` when it needs none.
     fn write(&mut self, round: &mut Round, wait: bool) -> strandlog::Result<Option<Lsn>> {
         if round.batch.is_empty() {
-            return Ok(None);
+            // It may be another's write that failed: a leader that has nothing to write must not go on sending.
+            return self.wal.check().map(|()| None);
         }
         if !round.needs_sync {
             round.batch.lazy();
@@ -150,11 +151,18 @@ impl PersistQueue {
     ///
     /// # Errors
     ///
-    /// A write or sync failed: the log is poisoned, nothing more will become durable, and nobody must
+    /// A write or sync failed, of this queue or of anybody else: the log is poisoned, nothing more will become durable, and nobody must
     /// hear from these groups again until the log has been reopened.
     pub fn poll(&mut self, each: impl FnMut(Persisted)) -> Result<()> {
         if let Some(error) = self.signal.failure().as_ref() {
             return Err(Error::Log(error.clone()));
+        }
+        // While a sync is awaited its failure is told. Else another's write may fail, and what was durable before a log was closed may be told.
+        if !self.waiting.awaits_sync()
+            && let Err(error) = self.wal.check()
+            && !matches!(error, strandlog::Error::Closed)
+        {
+            return Err(Error::Log(error));
         }
         let durable = self.signal.durable.load(Ordering::Acquire);
         self.waiting.release(durable, each);

@@ -74,6 +74,10 @@ impl Waiting {
         self.newest = (self.popped..).zip(&self.queue).map(|(place, (_, ready))| (ready.group, place)).collect();
     }
 
+    pub(crate) fn awaits_sync(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.through.len() + self.queue.len()
     }
