@@ -73,6 +73,9 @@ impl GroupStorage {
         }
         batch.append(self.group(), &slices);
         self.changes.append(encoded.entries);
+        if let Some(fetching) = self.fetching.as_ref().filter(|_| !slices.is_empty()) {
+            fetching.let_go();
+        }
     }
 
     /// The most that data and context of a proposal may have together. A larger one is to be refused where it is proposed: in the Ready that
@@ -95,6 +98,9 @@ impl GroupStorage {
     /// Writes a hard state.
     pub fn set_hard_state(&mut self, batch: &mut Batch, hard_state: &HardState) {
         batch.put(self.group(), HARD_STATE, &state::encode_hard_state(hard_state));
+        if let Some(fetching) = self.fetching.as_ref().filter(|_| self.hard_state.term != hard_state.term) {
+            fetching.let_all_go();
+        }
         self.hard_state = hard_state.clone();
     }
 
@@ -134,6 +140,9 @@ impl GroupStorage {
         self.conf_state = conf_state.clone();
         self.put_in_batch(index);
         self.changes.cut(0);
+        if let Some(fetching) = &self.fetching {
+            fetching.let_go();
+        }
         Ok(())
     }
 
