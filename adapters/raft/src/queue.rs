@@ -128,7 +128,7 @@ impl PersistQueue {
         Ok(Some(lsn))
     }
 
-    /// Takes the group out of the round, submitted or not, and hands over nothing more of it: its Ready, its checkpoint and whatever else was
+    /// Takes the group out of the round, also of one that the log refused, and hands over nothing more of it: its Ready, its checkpoint and whatever else was
     /// asked of it in this round are dropped, and so is what waits for a sync. The log keeps what it has of it.
     ///
     /// For a group whose Ready was refused: drop its node and storage, submit the round, [`flush`](Self::flush) (a new node takes what it
