@@ -139,7 +139,8 @@ pub struct Batch {
     bulk: Vec<Arc<AlignedBuf>>,
     bulk_bytes: u64,
     pub(crate) lazy: bool,
-    bad: Option<Error>,
+    /// What contradicts itself: the replica, and why. None of it is among the operations.
+    bad: Vec<(u64, &'static str)>,
 }
 
 impl Batch {
@@ -229,6 +230,62 @@ impl Batch {
         self
     }
 
+    /// Takes back everything that was asked of the replica, also what was refused of it; the others' stays. For a batch of many that is
+    /// refused for one: [`Error::EntryTooLarge`](crate::Error::EntryTooLarge) and its like name it.
+    pub fn withdraw(&mut self, replica: u64) -> &mut Self {
+        self.bad.retain(|&(of, _)| of != replica);
+        if self.ops.iter().all(|op| op.replica != replica) {
+            return self;
+        }
+        // Built anew: what goes must not count against the limits of what stays.
+        let kept = Self { lazy: self.lazy, bad: std::mem::take(&mut self.bad), ..Self::default() };
+        let old = std::mem::replace(self, kept);
+        for op in old.ops.iter().filter(|op| op.replica != replica) {
+            let what = match op.what {
+                What::Append { first, from, to } => {
+                    let begin = self.metas.len();
+                    old.metas.get(from..to).unwrap_or(&[]).iter().for_each(|meta| self.adopt(&old, meta));
+                    What::Append { first, from: begin, to: self.metas.len() }
+                }
+                What::Put { key, value } => {
+                    let key = self.span(old.bytes_of(key));
+                    What::Put { key, value: self.span(old.bytes_of(value)) }
+                }
+                What::Delete { key } => What::Delete { key: self.span(old.bytes_of(key)) },
+                other => other,
+            };
+            self.push(op.replica, what);
+        }
+        self
+    }
+
+    /// Takes over an entry of another batch.
+    fn adopt(&mut self, other: &Self, meta: &Meta) {
+        let offset = match other.bulk(meta) {
+            Some(buf) => {
+                self.bulk.push(Arc::clone(buf));
+                self.bulk_bytes += u64::from(meta.len);
+                self.bulk.len() - 1
+            }
+            None => self.span(other.payload(meta)).offset,
+        };
+        self.metas.push(Meta { offset, ..*meta });
+    }
+
+    /// The value that the batch leaves under the key, if it puts one there.
+    pub fn value(&self, replica: u64, key: &[u8]) -> Option<&[u8]> {
+        // What was added last counts; it is what is mostly asked for, too.
+        for op in self.ops.iter().rev().filter(|op| op.replica == replica) {
+            match op.what {
+                What::Put { key: of, value } if self.bytes_of(of) == key => return Some(self.bytes_of(value)),
+                What::Delete { key: of } if self.bytes_of(of) == key => return None,
+                What::Remove => return None,
+                _ => {}
+            }
+        }
+        None
+    }
+
     /// Empties the batch and keeps its buffers.
     pub fn clear(&mut self) {
         self.ops.clear();
@@ -237,16 +294,17 @@ impl Batch {
         self.bulk.clear();
         self.bulk_bytes = 0;
         self.lazy = false;
-        self.bad = None;
+        self.bad.clear();
     }
 
     /// Whether the batch asks for nothing.
     pub fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.bad.is_none()
+        self.ops.is_empty() && self.bad.is_empty()
     }
 
+    /// The first contradiction is told.
     pub(crate) fn check(&self) -> Result<()> {
-        self.bad.clone().map_or(Ok(()), Err)
+        self.bad.first().map_or(Ok(()), |&(replica, why)| Err(Error::Contradiction { replica, why }))
     }
 
     pub(crate) fn bytes_of(&self, span: Span) -> &[u8] {
@@ -318,9 +376,9 @@ impl Batch {
         Span { offset, len: bytes.len() }
     }
 
-    /// The first contradiction counts; it is told when the batch is submitted.
+    /// Told when the batch is submitted.
     fn refuse(&mut self, replica: u64, why: &'static str) {
-        self.bad.get_or_insert(Error::Contradiction { replica, why });
+        self.bad.push((replica, why));
     }
 }
 
@@ -337,5 +395,32 @@ mod tests {
         assert!(batch.check().is_ok());
         batch.append(1, &[(0, 1, b"a")]);
         assert!(batch.check().is_err());
+    }
+
+    /// What was refused of another is in no batch, so it must stay refused.
+    #[test]
+    fn a_contradiction_goes_with_its_replica_and_leaves_the_others() {
+        let mut batch = Batch::new();
+        batch.append(1, &[(0, 1, b"a")]).append(2, &[(0, 1, b"b")]).lazy();
+        batch.withdraw(1);
+        assert!(matches!(batch.check(), Err(Error::Contradiction { replica: 2, .. })), "{:?}", batch.check());
+        batch.withdraw(2);
+        assert!(batch.check().is_ok() && batch.is_empty() && batch.lazy);
+    }
+
+    #[test]
+    fn the_value_that_a_batch_leaves_is_the_last() {
+        let mut batch = Batch::new();
+        batch.put(1, b"k", b"1").put(1, b"other", b"2").put(2, b"k", b"3");
+        assert_eq!(
+            (batch.value(1, b"k"), batch.value(3, b"k"), batch.value(2, b"other")),
+            (Some(&b"1"[..]), None, None)
+        );
+        batch.put(1, b"k", b"4").install_snapshot(1, 5, 1);
+        assert_eq!(batch.value(1, b"k"), Some(&b"4"[..]), "a snapshot leaves keyed state");
+        batch.delete(1, b"k");
+        assert_eq!((batch.value(1, b"k"), batch.value(1, b"other")), (None, Some(&b"2"[..])));
+        batch.remove(1).put(1, b"k", b"5");
+        assert_eq!((batch.value(1, b"k"), batch.value(1, b"other")), (Some(&b"5"[..]), None));
     }
 }

@@ -181,6 +181,27 @@ impl Wal {
         self.engine.sync()
     }
 
+    /// Whether the log still takes batches, and why not: what [`Wal::submit`] would say of any. For whoever has nothing to write, and must
+    /// not go on without a log: the failure may be that of another's write. Touches memory only.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
+    pub fn check(&self) -> Result<()> {
+        self.engine.writable()?;
+        self.engine.seq.lock().stopped.clone().map_or(Ok(()), Err)
+    }
+
+    /// The largest entry that it takes: [`Options::max_entry_bytes`]. A larger one has its whole batch refused.
+    pub fn max_entry_bytes(&self) -> u64 {
+        self.engine.run.max_entry_bytes.into()
+    }
+
+    /// The largest value of keyed state that it takes: [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), or half of a segment if that is less. A
+    /// larger one has its whole batch refused.
+    pub fn max_value_bytes(&self) -> u64 {
+        self.engine.max_value()
+    }
+
     /// A handle to read a replica with, whether it exists yet or not.
     pub fn replica(&self, id: u64) -> Replica {
         Replica { cell: self.engine.registry.get(id), engine: Arc::clone(&self.engine), id }

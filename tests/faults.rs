@@ -129,7 +129,9 @@ fn whoever_waits_for_a_frame_that_fails_is_told() {
     wal.submit_with(Batch::new().append(3, &[(1, 1, b"c")]), move |o| out.lock().expect("alive").push(o.is_ok()))
         .expect("submitted");
     disk.fail_at(disk.events(), Fault::Error(EIO));
+    assert!(wal.check().is_ok());
     assert!(matches!(first.wait(), Err(Error::Poisoned { .. })));
+    assert!(matches!(wal.check(), Err(Error::Poisoned { .. })), "also told whoever has nothing to write");
     assert_eq!(*outcomes.lock().expect("alive"), [false, false], "each callback once, with the failure");
     assert_eq!(wal.replica(3).entry(1).expect("still readable").data, b"c"[..]);
 }
@@ -557,6 +559,7 @@ fn a_device_that_cannot_read_is_an_error_and_not_damage() {
 fn a_batch_beyond_the_limits_is_refused_and_changes_nothing() {
     let disk = formatted(Placement::Auto);
     let wal = small(Placement::Auto).max_entry_bytes(10_000).open_disk(disk).expect("opened");
+    assert_eq!((wal.max_entry_bytes(), wal.max_value_bytes()), (10_000, 32_768));
     let mut b = Batch::new();
     b.put(1, b"k", b"v").append(1, &[(1, 1, vec![0; 10_001])]);
     let refused = wal.commit(&mut b);
@@ -578,6 +581,36 @@ fn a_batch_beyond_the_limits_is_refused_and_changes_nothing() {
     let op = [Op::Remove { replica: 1 }];
     wal.commit(batch(&op)).expect("removed");
     assert_eq!(wal.replicas(), [] as [u64; 0]);
+}
+
+/// Entries in buffers of their own and others, values and keys: what stays is what was asked for.
+#[test]
+fn a_batch_that_is_refused_for_one_replica_is_taken_without_it() {
+    let disk = formatted(Placement::Auto);
+    let options = || small(Placement::Auto).max_entry_bytes(40_000);
+    let wal = options().open_disk(disk.clone()).expect("opened");
+    let whole = |n: u8| [(1, 1, vec![n; 100]), (2, 1, vec![n + 1; 36_000]), (3, 2, vec![n + 2; 200])];
+    let mut b = Batch::new();
+    b.append(1, &whole(1)).put(2, b"k", &[2; 5000]).put(1, b"k", b"one").append(2, &[(1, 1, vec![0; 40_001])]);
+    b.append(3, &whole(30)).delete(3, b"k").put(3, b"last", &[3; 9000]).append(4, &whole(40)).truncate_prefix(4, 3);
+    let refused = wal.commit(&mut b);
+    assert!(matches!(refused, Err(Error::EntryTooLarge { replica: 2, .. })), "{refused:?}");
+    wal.commit(b.withdraw(9).withdraw(2)).expect("without the one that was refused");
+    assert!(b.is_empty());
+    let holds = |wal: &Wal| {
+        assert_eq!(wal.replicas(), [1, 3, 4]);
+        for (replica, first, n) in [(1, 1, 1), (3, 1, 30), (4, 3, 40)] {
+            for (index, term, data) in whole(n).into_iter().skip(first - 1) {
+                let entry = wal.replica(replica).entry(index).expect("held");
+                assert!(entry.term == term && entry.data == data, "replica {replica}, entry {index}");
+            }
+        }
+        let value = |replica, key: &[u8]| wal.replica(replica).get(key).expect("read");
+        assert_eq!((value(1, b"k"), value(3, b"last")), (Some(b"one"[..].into()), Some(vec![3; 9000].into())));
+    };
+    holds(&wal);
+    drop(wal);
+    holds(&options().open_disk(Arc::new(disk.crash_lost_all())).expect("opened again"));
 }
 
 /// A mapping of a file that was cut kills whoever reads beyond its end; what can be noticed before is.
@@ -605,6 +638,7 @@ fn a_file_cut_behind_our_back_is_noticed_and_ends_all_writing() {
         }
     };
     assert!(cause.contains("cut to 1048576 of"), "{cause}");
+    assert!(matches!(wal.check(), Err(Error::Poisoned { .. })));
     assert_eq!(wal.replica(1).entry(1).expect("in memory").data, b"kept"[..]);
     drop(wal);
     let again = options().open(&path);

@@ -129,7 +129,7 @@ pub(crate) struct Fetching {
 struct State {
     /// Where the reads begin that are under way: none is asked for twice.
     under_way: Vec<u64>,
-    /// What was read last, and where it begins: until raft has asked again.
+    /// What was read last, and where it begins: until raft asks again, for that or for anything else. Slices of it pin chunks.
     there: Option<(u64, Result<Vec<Entry>>)>,
 }
 
@@ -160,7 +160,7 @@ impl Fetching {
 
     /// What was read for this, if it still is what the log holds.
     fn take(&self, replica: &Replica, low: u64, high: u64, max_size: Option<u64>) -> Option<Result<Vec<Entry>>> {
-        let (_, there) = self.state.borrow_mut().there.take_if(|(first, _)| *first == low)?;
+        let (_, there) = self.state.borrow_mut().there.take().filter(|(first, _)| *first == low)?;
         let mut entries = match there {
             Ok(entries) => entries,
             Err(error) => return Some(Err(error)),
@@ -172,10 +172,23 @@ impl Fetching {
         (replica.term(last.index).ok()? == last.term).then_some(Ok(entries))
     }
 
+    /// Not what this storage did not ask for: another of the group did, before it.
     fn accept(&self, low: u64, entries: Result<Vec<Entry>>) {
         let mut state = self.state.borrow_mut();
-        state.under_way.retain(|&under_way| under_way != low);
-        state.there = Some((low, entries));
+        if let Some(place) = state.under_way.iter().position(|&under_way| under_way == low) {
+            state.under_way.swap_remove(place);
+            state.there = Some((low, entries));
+        }
+    }
+
+    /// What was read is kept no longer: nobody may ever ask for it again.
+    pub fn let_go(&self) {
+        self.state.borrow_mut().there = None;
+    }
+
+    /// Nor is what is being read awaited: raft asks anew, if it sends in this term at all.
+    pub fn let_all_go(&self) {
+        *self.state.borrow_mut() = State::default();
     }
 }
 

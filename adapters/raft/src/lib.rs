@@ -30,8 +30,10 @@
 //!
 //! Ticks, a network, and the state machine. A state machine small enough (1 MiB) can live in the log as
 //! a [`Checkpoint`]; a larger one keeps its own files, names the index it holds *durably* by
-//! [`GroupStorage::set_applied`], and supplies a [`SnapshotSource`].
+//! [`GroupStorage::set_applied`], and supplies a [`SnapshotSource`]: then the log takes of a snapshot from a peer the index alone.
 
+mod applied;
+mod changes;
 pub mod codec;
 mod error;
 mod fetch;
@@ -42,6 +44,7 @@ mod storage;
 mod waiting;
 mod write;
 
+pub use applied::Checkpoint;
 pub use error::{Error, Result};
 pub use fetch::{FetchQueue, Fetched};
 pub use queue::PersistQueue;
@@ -49,7 +52,6 @@ pub use round::Round;
 pub use snapshot::SnapshotSource;
 pub use storage::GroupStorage;
 pub use waiting::Persisted;
-pub use write::Checkpoint;
 
 /// Key of a group's hard state (term, vote, commit).
 pub const HARD_STATE: &[u8] = b"hard_state";

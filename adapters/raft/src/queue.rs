@@ -49,7 +49,7 @@ impl PersistQueue {
     pub fn round(&self) -> Round {
         // A batch must fit a segment; a quarter leaves room for the last Ready that is put into it.
         let segment = usize::try_from(self.wal.stats().segment_size).unwrap_or(usize::MAX);
-        Round::with_limit((segment / 4).clamp(64 << 10, 1 << 20))
+        Round::new((segment / 4).clamp(64 << 10, 1 << 20), self.wal.max_value_bytes())
     }
 
     /// Submits a round. When this returns, what it wrote is readable, and `advance` was called for each of
@@ -62,9 +62,10 @@ impl PersistQueue {
     ///
     /// # Errors
     ///
-    /// The round is untouched and may be submitted again, and nothing else may be added to it first. After
-    /// [`strandlog::Error::Full`] that makes sense once other batches have compacted; any other error is
-    /// for good.
+    /// The round is untouched and may be submitted again, and takes no Ready first. After
+    /// [`strandlog::Error::Full`] that makes sense once other batches have [compacted](crate::GroupStorage::compact), which they do only as far
+    /// as the log itself goes, and not by what waits in this round; or when a group was [removed](Self::remove), also of this round. What the
+    /// log refuses of one group by name goes with it ([`forget`](Self::forget)). Any other error is for good.
     pub fn submit(&mut self, round: &mut Round, advance: impl FnMut(u64, Ready)) -> Result<()> {
         let lsn = self.write(round, true);
         self.submitted(lsn, round, advance)
@@ -109,7 +110,8 @@ impl PersistQueue {
     /// Where the round's sync will be, `None` when it needs none.
     fn write(&mut self, round: &mut Round, wait: bool) -> strandlog::Result<Option<Lsn>> {
         if round.batch.is_empty() {
-            return Ok(None);
+            // It may be another's write that failed: a leader that has nothing to write must not go on sending.
+            return self.wal.check().map(|()| None);
         }
         if !round.needs_sync {
             round.batch.lazy();
@@ -126,16 +128,41 @@ impl PersistQueue {
         Ok(Some(lsn))
     }
 
+    /// Takes the group out of the round, also of one that the log refused, and hands over nothing more of it: its Ready, its checkpoint and whatever else was
+    /// asked of it in this round are dropped, and so is what waits for a sync. The log keeps what it has of it.
+    ///
+    /// For a group whose Ready was refused: drop its node and storage, submit the round, [`flush`](Self::flush) (a new node takes what it
+    /// finds in the log for durable), and open it anew.
+    pub fn forget(&mut self, round: &mut Round, group: u64) {
+        round.forget(group);
+        self.waiting.forget(group);
+    }
+
+    /// Takes the group out of the round, as [`forget`](Self::forget) does, and out of the log: the end of a replica that moved elsewhere.
+    ///
+    /// Durable with the next sync. The round takes nothing more of the group; whoever comes by its name later is opened when that round has been submitted.
+    pub fn remove(&mut self, round: &mut Round, group: u64) {
+        self.forget(round, group);
+        round.batch.remove(group);
+    }
+
     /// Hands over each Ready which has become durable since the last call. For each, call
     /// [`RawNode::on_persist_ready`](raft::RawNode::on_persist_ready), *then* send its messages.
     ///
     /// # Errors
     ///
-    /// A write or sync failed: the log is poisoned, nothing more will become durable, and nobody must
+    /// A write or sync failed, of this queue or of anybody else: the log is poisoned, nothing more will become durable, and nobody must
     /// hear from these groups again until the log has been reopened.
     pub fn poll(&mut self, each: impl FnMut(Persisted)) -> Result<()> {
         if let Some(error) = self.signal.failure().as_ref() {
             return Err(Error::Log(error.clone()));
+        }
+        // While a sync is awaited its failure is told. Else another's write may fail, and what was durable before a log was closed may be told.
+        if !self.waiting.awaits_sync()
+            && let Err(error) = self.wal.check()
+            && !matches!(error, strandlog::Error::Closed)
+        {
+            return Err(Error::Log(error));
         }
         let durable = self.signal.durable.load(Ordering::Acquire);
         self.waiting.release(durable, each);

@@ -3,30 +3,34 @@
 use std::collections::HashSet;
 
 use raft::Ready;
-use strandlog::Batch;
+use strandlog::{Batch, MAX_BATCH_BYTES};
 
 use crate::waiting::Persisted;
-use crate::{Error, GroupStorage, Result};
+use crate::{APPLIED, CONF_STATE, Checkpoint, Error, GroupStorage, HARD_STATE, Result};
 
 /// The readies of one iteration, gathered into one atomic [`Batch`].
 ///
 /// Made by [`PersistQueue::round`](crate::PersistQueue::round), filled by [`persist`](Self::persist), emptied by [`PersistQueue::submit`](crate::PersistQueue::submit),
-/// and then good for the next iteration.
+/// and then good for the next iteration. The batch is nobody else's: what a Ready wrote into it is what its messages promise.
 #[derive(Debug, Default)]
 pub struct Round {
     pub(crate) batch: Batch,
     pub(crate) readies: Vec<(u64, Ready)>,
     groups: HashSet<u64>,
+    /// Taken out of it, and not to be written again before it is submitted.
+    gone: HashSet<u64>,
     pub(crate) needs_sync: bool,
     /// Submitting was tried, and failed.
     pub(crate) sealed: bool,
     bytes: usize,
     limit: usize,
+    max_value: u64,
 }
 
 impl Round {
-    pub(crate) fn with_limit(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+    /// To be submitted at `limit` bytes; `max_value` is the log's.
+    pub(crate) fn new(limit: usize, max_value: u64) -> Self {
+        Self { limit, max_value, ..Self::default() }
     }
 
     /// Takes over a group's Ready: writes its snapshot, entries and hard state, and keeps the messages
@@ -38,45 +42,127 @@ impl Round {
     ///
     /// # Errors
     ///
-    /// Nothing of this Ready was written; the other groups of the round are not concerned.
+    /// Nothing of this Ready was written, and it is gone; the other groups of the round are not concerned. This one has come to its end, for its
+    /// node counts on what the log will never have: [`PersistQueue::forget`](crate::PersistQueue::forget) it, and open it anew.
     pub fn persist(&mut self, storage: &mut GroupStorage, ready: Ready) -> Result<()> {
         let group = storage.group();
         if self.sealed {
             let what = "the round failed to be submitted: submit it again first";
             return Err(Error::Misuse { group, what });
         }
+        self.check_not_gone(group)?;
         if self.groups.contains(&group) {
             let what = "one Ready a group and round";
             return Err(Error::Misuse { group, what });
         }
-        let (mut first, mut last) = (storage.replica().first_index(), storage.replica().last_index());
-        let snapshot = ready.snapshot();
-        let hard_state = ready.hs();
+        let (snapshot, hard_state) = (ready.snapshot(), ready.hs());
+        let bytes = self.bytes_with(group, &ready)?;
+        let (first, last) =
+            if snapshot.is_empty() { storage.replica().bounds() } else { storage.bounds_behind(snapshot)? };
+        // Whatever may be refused is looked at before anything is written.
+        let entries = storage.encode_behind(ready.entries(), first, last)?;
         if !snapshot.is_empty() {
             storage.install_snapshot(&mut self.batch, snapshot, hard_state)?;
-            (first, last) = (snapshot.get_metadata().index + 1, snapshot.get_metadata().index);
-            self.bytes += snapshot.data.len();
         }
-        storage.append_behind(&mut self.batch, ready.entries(), first, last)?;
+        storage.append_encoded(&mut self.batch, &entries);
         if snapshot.is_empty()
             && let Some(hard_state) = hard_state
         {
             storage.set_hard_state(&mut self.batch, hard_state);
         }
-        let size = |entry: &raft::eraftpb::Entry| entry.data.len() + entry.context.len() + 32;
-        self.bytes += 64 + ready.entries().iter().map(size).sum::<usize>();
+        drop(entries);
+        self.bytes = bytes;
         self.needs_sync |= ready.must_sync();
         self.groups.insert(group);
         self.readies.push((group, ready));
         Ok(())
     }
 
-    /// The batch, for what the state machine has to say: [`GroupStorage::checkpoint`],
-    /// [`GroupStorage::compact`], or state of your own.
+    /// How much the round has with this Ready, if a batch takes so much.
+    fn bytes_with(&self, group: u64, ready: &Ready) -> Result<usize> {
+        let size = |entry: &raft::eraftpb::Entry| entry.data.len() + entry.context.len() + 32;
+        let ready_bytes = 64 + ready.snapshot().data.len() + ready.entries().iter().map(size).sum::<usize>();
+        let all = self.bytes.saturating_add(ready_bytes);
+        if all as u64 > MAX_BATCH_BYTES {
+            let index = ready.entries().first().map_or(0, |entry| entry.index);
+            let (bytes, limit) = (ready_bytes as u64, MAX_BATCH_BYTES.saturating_sub(self.bytes as u64));
+            return Err(Error::TooLarge { group, what: "a Ready", index, bytes, limit });
+        }
+        Ok(all)
+    }
+
+    fn check_not_gone(&self, group: u64) -> Result<()> {
+        let what = "the group was taken out of the round: submit that first, and open the group anew";
+        if self.gone.contains(&group) { Err(Error::Misuse { group, what }) } else { Ok(()) }
+    }
+
+    /// [`GroupStorage::checkpoint`] in this round, durable with the next sync: it does not make the round wait for one. So do the following.
     ///
-    /// What is added here does not make a round wait for a sync: it becomes durable with the next one.
-    pub fn batch(&mut self) -> &mut Batch {
-        &mut self.batch
+    /// # Errors
+    ///
+    /// As there; [`Error::Misuse`] for a group that was taken out of the round.
+    pub fn checkpoint(&mut self, storage: &mut GroupStorage, checkpoint: Checkpoint<'_>) -> Result<()> {
+        self.check_not_gone(storage.group())?;
+        storage.checkpoint(&mut self.batch, checkpoint)?;
+        self.bytes = self.bytes.saturating_add(64 + checkpoint.data.len());
+        Ok(())
+    }
+
+    /// [`GroupStorage::compact`] in this round, which a checkpoint in the same round counts for.
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::Misuse`] for a group that was taken out of the round.
+    pub fn compact(&mut self, storage: &mut GroupStorage, first_kept: u64) -> Result<u64> {
+        self.check_not_gone(storage.group())?;
+        storage.compact(&mut self.batch, first_kept)
+    }
+
+    /// Keyed state of your own.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written. [`Error::TooLarge`] for a value beyond [`Wal::max_value_bytes`](strandlog::Wal::max_value_bytes); [`Error::Misuse`]
+    /// for a key of this crate or of the log, and a group that was taken out of the round.
+    pub fn put(&mut self, group: u64, key: &[u8], value: &[u8]) -> Result<()> {
+        self.check_key(group, key)?;
+        let (bytes, limit) = (value.len() as u64, self.max_value);
+        if bytes > limit {
+            return Err(Error::TooLarge { group, what: "a value", index: 0, bytes, limit });
+        }
+        self.batch.put(group, key, value);
+        self.bytes = self.bytes.saturating_add(64 + key.len() + value.len());
+        Ok(())
+    }
+
+    /// Deletes keyed state of your own.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub fn delete(&mut self, group: u64, key: &[u8]) -> Result<()> {
+        self.check_key(group, key)?;
+        self.batch.delete(group, key);
+        self.bytes = self.bytes.saturating_add(64 + key.len());
+        Ok(())
+    }
+
+    fn check_key(&self, group: u64, key: &[u8]) -> Result<()> {
+        self.check_not_gone(group)?;
+        let ours = [HARD_STATE, CONF_STATE, APPLIED].contains(&key);
+        if ours || key.starts_with(b"\0sl.") || key.len() > strandlog::MAX_KEY_BYTES as usize {
+            let what = "keys of your own are none of this crate's nor of the log's, and have 256 bytes at most";
+            return Err(Error::Misuse { group, what });
+        }
+        Ok(())
+    }
+
+    /// Takes the group out of it, whether or not its submission failed.
+    pub(crate) fn forget(&mut self, group: u64) {
+        self.batch.withdraw(group);
+        self.readies.retain(|(of, _)| *of != group);
+        self.needs_sync = self.readies.iter().any(|(_, ready)| ready.must_sync());
+        self.gone.insert(group);
     }
 
     /// Whether it should be submitted before it takes more groups: a batch must fit a segment of the log's journal.
@@ -93,6 +179,7 @@ impl Round {
     pub(crate) fn reset(&mut self) {
         self.batch.clear();
         self.groups.clear();
+        self.gone.clear();
         self.needs_sync = false;
         self.sealed = false;
         self.bytes = 0;

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::util::limit_size;
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use strandlog::{Replica, Wal};
 
+use crate::changes::Changes;
 use crate::codec::state::Applied;
 use crate::codec::{DecodeError, entry, state};
 use crate::fetch::Fetching;
@@ -27,26 +28,25 @@ pub struct GroupStorage {
     pub(crate) hard_state: HardState,
     pub(crate) conf_state: ConfState,
     pub(crate) applied: u64,
-    /// What the log holds of these, or is about to: in memory they may be ahead of it.
-    pub(crate) written: Written,
+    /// Whether a state machine outside the log says so: then the log need not hold it.
+    pub(crate) told: bool,
+    /// An applied index that the log was seen to hold, not only a batch.
+    pub(crate) in_log: u64,
+    /// The applied index of the newest checkpoint or snapshot, in a batch or in the log.
+    pub(crate) put: u64,
+    /// Where the configuration changes behind the applied index, which is that of which it is known.
+    pub(crate) changes: Changes,
+    pub(crate) limits: Limits,
     pub(crate) fetching: Option<Fetching>,
-    source: Option<Box<dyn SnapshotSource>>,
+    pub(crate) source: Option<Box<dyn SnapshotSource>>,
 }
 
-/// What was put into batches, beside what is known.
-#[derive(Clone, Copy)]
-pub(crate) struct Written {
-    pub commit: u64,
-    /// Not where the state machine told a newer one than the log has.
-    pub conf_state: bool,
-    /// The applied index that the log's configuration is of. No compaction takes an entry behind it.
-    pub applied: u64,
-    /// Whether anything newer was told since the opening.
-    pub told: bool,
+/// What the log refuses if it is larger, and with it the batch that it is in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub entry: u64,
+    pub value: u64,
 }
-
-/// Entries looked at together.
-const SCAN_BYTES: u64 = 1 << 20;
 
 impl GroupStorage {
     /// Opens `group` as the log holds it: blank when it does not.
@@ -74,16 +74,16 @@ impl GroupStorage {
             .map(|bytes| state::decode_applied(&bytes).map_err(|e| decode("applied index", e)))
             .transpose()?
             .map_or(0, |applied| applied.index);
+        let (first, last) = replica.bounds();
         let storage = GroupStorage {
             hard_state: hard_state.clone().unwrap_or_default(),
             conf_state: conf_state.unwrap_or_default(),
             applied,
-            written: Written {
-                commit: hard_state.as_ref().map_or(0, |state| state.commit),
-                conf_state: true,
-                applied,
-                told: false,
-            },
+            told: false,
+            in_log: applied,
+            put: applied,
+            changes: Changes::unseen(first.max(applied.saturating_add(1))..last.saturating_add(1)),
+            limits: Limits { entry: wal.max_entry_bytes(), value: wal.max_value_bytes() },
             source: None,
             fetching: None,
             replica,
@@ -100,7 +100,7 @@ impl GroupStorage {
             format!("log [{first}, {last}] without a hard state")
         } else if commit > last {
             format!("commit {commit} is beyond the last entry {last}")
-        } else if commit + 1 < first {
+        } else if commit.saturating_add(1) < first {
             format!("commit {commit} is before the first entry {first}")
         } else if self.applied > commit {
             format!("applied {} is beyond commit {commit}", self.applied)
@@ -110,7 +110,8 @@ impl GroupStorage {
         Err(Error::Inconsistent { group: self.group(), what })
     }
 
-    /// Snapshots come from `source` from now on, not from checkpoints in the log.
+    /// Snapshots come from `source` from now on, not from checkpoints in the log; and the bytes of those that are installed go to the state
+    /// machine alone, whatever their size: the log notes their index.
     pub fn with_snapshots(mut self, source: impl SnapshotSource + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
@@ -142,73 +143,6 @@ impl GroupStorage {
         self.applied
     }
 
-    /// A state machine outside the log holds everything up to `index` durably. Never goes back.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Inconsistent`] when the log ends before `index` (it lost what the state machine has), or
-    /// starts beyond it (the state machine lost what was compacted); and at the first call after an opening, when the
-    /// configuration changed between the newest checkpoint and `index`, or may have, in entries that are gone: the log does not
-    /// know to what, so [`set_applied_with`](Self::set_applied_with) must tell it.
-    pub fn set_applied(&mut self, index: u64) -> Result<()> {
-        if !self.written.told {
-            let applied = self.written.applied;
-            let (mut next, first) = (applied.saturating_add(1), self.replica.first_index());
-            if first > next {
-                // No compaction of this version leaves it so.
-                let what = format!(
-                    "entries {next} to {} are gone and may have changed the configuration of applied index {applied}: set_applied_with must say to what",
-                    first - 1
-                );
-                return Err(Error::Inconsistent { group: self.group(), what });
-            }
-            let end = index.min(self.replica.last_index()) + 1;
-            while next < end {
-                let entries = self.read_entries(next, end, Some(SCAN_BYTES))?;
-                if let Some(change) = entries.iter().find(|entry| entry.get_entry_type() != EntryType::EntryNormal) {
-                    let what = format!(
-                        "entry {} changes the configuration of applied index {applied}: set_applied_with must say to what",
-                        change.index
-                    );
-                    return Err(Error::Inconsistent { group: self.group(), what });
-                }
-                let Some(last) = entries.last() else { break };
-                next = last.index + 1;
-            }
-        }
-        self.advance(index)
-    }
-
-    /// As [`set_applied`](Self::set_applied), of a state machine that holds the configuration as of `index`, too. The next checkpoint writes it.
-    ///
-    /// # Errors
-    ///
-    /// As [`set_applied`](Self::set_applied), but for changes of the configuration.
-    pub fn set_applied_with(&mut self, index: u64, conf_state: &ConfState) -> Result<()> {
-        let before = self.applied;
-        self.advance(index)?;
-        if index >= before && *conf_state != self.conf_state {
-            self.conf_state = conf_state.clone();
-            self.written.conf_state = false;
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self, index: u64) -> Result<()> {
-        let (first, last) = (self.replica.first_index(), self.replica.last_index());
-        if index > last || index + 1 < first {
-            return Err(Error::Inconsistent {
-                group: self.group(),
-                what: format!("the state machine is at {index}, the log is [{first}, {last}]"),
-            });
-        }
-        self.applied = self.applied.max(index);
-        // What is applied is committed, whether or not the lazily written commit index says so already.
-        self.hard_state.commit = self.hard_state.commit.max(index);
-        self.written.told = true;
-        Ok(())
-    }
-
     /// The state machine's bytes of the newest checkpoint or installed snapshot. None where the log was compacted beyond it
     /// ([`set_applied`](Self::set_applied)).
     pub fn checkpoint_data(&self) -> Result<Option<Bytes>> {
@@ -223,7 +157,7 @@ impl GroupStorage {
         decoded.map(Some).map_err(|e| self.undecodable("applied index", e))
     }
 
-    fn undecodable(&self, what: &'static str, source: DecodeError) -> Error {
+    pub(crate) fn undecodable(&self, what: &'static str, source: DecodeError) -> Error {
         Error::Decode { group: self.group(), what, source }
     }
 
@@ -276,7 +210,12 @@ pub(crate) fn snapshot_of(index: u64, term: u64, conf_state: &ConfState, data: B
 }
 
 impl Storage for GroupStorage {
+    /// Not before a state machine has said that it holds what is gone: raft would panic.
     fn initial_state(&self) -> raft::Result<RaftState> {
+        if let Some(gone) = self.gone() {
+            let what = format!("{gone}, and the state machine is at {}", self.applied);
+            return Err(Error::Inconsistent { group: self.group(), what }.into());
+        }
         Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
     }
 

@@ -66,6 +66,18 @@ impl Waiting {
         }
     }
 
+    /// Nothing of the group is handed over any more: it is another group, or none, that would hear of it.
+    pub(crate) fn forget(&mut self, group: u64) {
+        self.through.retain(|ready| ready.group != group);
+        self.queue.retain(|(_, ready)| ready.group != group);
+        // Places have moved; of several the newest is the last.
+        self.newest = (self.popped..).zip(&self.queue).map(|(place, (_, ready))| (ready.group, place)).collect();
+    }
+
+    pub(crate) fn awaits_sync(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.through.len() + self.queue.len()
     }
@@ -117,5 +129,27 @@ mod tests {
         waiting.push(None, ready(2, 2));
         assert_eq!(released(&mut waiting, 10), [(1, 4, 1)]);
         assert_eq!(released(&mut waiting, 20), [(2, 2, 2)]);
+    }
+
+    #[test]
+    fn a_group_that_is_forgotten_leaves_the_others_where_they_are() {
+        let mut waiting = Waiting::default();
+        waiting.push(Some(5), ready(3, 1));
+        assert_eq!(released(&mut waiting, 5), [(3, 1, 1)]);
+        waiting.push(None, ready(1, 1));
+        waiting.push(Some(10), ready(1, 2));
+        waiting.push(Some(10), ready(2, 1));
+        waiting.push(Some(20), ready(1, 3));
+        waiting.push(Some(20), ready(2, 2));
+        waiting.forget(1);
+        assert_eq!(waiting.len(), 2);
+        // Its next life begins, and waits for nothing of the last.
+        waiting.push(None, ready(1, 1));
+        waiting.push(None, ready(2, 3));
+        waiting.push(Some(30), ready(1, 2));
+        assert_eq!(released(&mut waiting, 10), [(1, 1, 1), (2, 1, 1)]);
+        assert_eq!(released(&mut waiting, 20), [(2, 3, 2)]);
+        assert_eq!(released(&mut waiting, 30), [(1, 2, 1)]);
+        assert!(waiting.newest.is_empty());
     }
 }

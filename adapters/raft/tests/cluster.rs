@@ -311,8 +311,9 @@ impl Group {
         }
         let term = storage.replica().term(self.index).unwrap();
         let (conf_state, data) = (storage.conf_state().clone(), self.chain.to_le_bytes());
-        storage.checkpoint(round.batch(), Checkpoint { index: self.index, term, conf_state: &conf_state, data: &data });
-        storage.compact(round.batch(), self.index - RETAIN);
+        let checkpoint = Checkpoint { index: self.index, term, conf_state: &conf_state, data: &data };
+        round.checkpoint(storage, checkpoint).unwrap();
+        round.compact(storage, self.index - RETAIN).unwrap();
     }
 }
 

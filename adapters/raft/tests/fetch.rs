@@ -113,9 +113,37 @@ fn what_was_overwritten_or_compacted_while_it_was_read_is_not_handed_out() {
     assert_eq!(later(&storage, 2, 5, None), waiting());
     let mut all = bench.fetched();
     storage.set_applied(4).unwrap();
-    commit(&bench.wal, |batch| storage.compact(batch, 4));
+    commit(&bench.wal, |batch| storage.compact(batch, 4)).unwrap();
     let _ = storage.accept(all.remove(0));
     assert_eq!(later(&storage, 2, 5, None), Err(RaftError::Store(StorageError::Compacted)));
+}
+
+/// Slices of what was read keep its chunks: a leader that stepped down never asks again.
+#[test]
+fn what_was_read_is_let_go_when_the_log_grows_or_something_else_is_asked_for() {
+    let (mut bench, mut storage) = Bench::new();
+    let last = storage.replica().last_index();
+    assert_eq!(later(&storage, 2, 5, None), waiting());
+    let _ = storage.accept(bench.fetched().remove(0));
+    assert_eq!(later(&storage, 501, 502, None), waiting());
+    assert_eq!(later(&storage, 2, 5, None), waiting(), "kept while others were asked for");
+    let mut all = bench.fetched();
+    while all.len() < 2 {
+        all.extend(bench.fetched());
+    }
+    for fetched in all {
+        let _ = storage.accept(fetched);
+    }
+    commit(&bench.wal, |batch| storage.append(batch, &[of(last + 1, 2)])).unwrap();
+    assert_eq!(later(&storage, 2, 5, None), waiting(), "kept while the log grew");
+    // In another term it is another who sends.
+    let _ = storage.accept(bench.fetched().remove(0));
+    commit(&bench.wal, |batch| storage.set_hard_state(batch, &hard_state(3, 0, 1)));
+    assert_eq!(later(&storage, 2, 5, None), waiting(), "kept in another term");
+    let mut all = bench.fetched();
+    assert_eq!(later(&storage, 501, 502, None), waiting());
+    let _ = storage.accept(all.remove(0));
+    assert_eq!(later(&storage, 2, 5, None), Ok((2..5).map(|i| of(i, 1)).collect::<Vec<_>>()));
 }
 
 #[test]

@@ -266,6 +266,43 @@ fn after_a_failed_sync_nobody_hears_anything() {
     }
 }
 
+/// Leaders that have nothing to write would keep others from leading, where they cannot lead themselves.
+#[test]
+fn who_writes_nothing_hears_that_another_write_has_poisoned_the_log() {
+    let mut bench = Bench::new();
+    bench.append(2..4);
+    bench.write();
+    bench.await_wake(0);
+    let mut first = 0;
+    bench.queue.poll(|_| first += 1).unwrap();
+    bench.queue.submit(&mut bench.round, |_, _| ()).unwrap();
+    bench.disk.disk.fail_sync_at(bench.disk.disk.syncs(), Fault::Error(EIO));
+    let mut other = strandlog::Batch::new();
+    other.append(9, &[(1, 1, b"another poller's")]);
+    bench.queue.wal().commit(other).unwrap_err();
+    let poisoned = |outcome| matches!(outcome, Err(Error::Log(strandlog::Error::Poisoned { .. })));
+    assert!(first == 1 && poisoned(bench.queue.poll(|_| ())));
+    let node = &mut bench.node;
+    // A Ready of messages alone: nothing to write.
+    let beat = message(MessageType::MsgHeartbeat, 2, 1, 2);
+    node.step(beat).unwrap();
+    let ready = node.ready();
+    bench.round.persist(node.mut_store(), ready).unwrap();
+    assert!(poisoned(bench.queue.submit(&mut bench.round, |_, ready| node.advance_append_async(ready))));
+    assert!(poisoned(bench.queue.poll(|ready| panic!("{ready:?} says that all is well"))));
+}
+
+#[test]
+fn what_was_durable_is_handed_over_also_when_the_log_was_closed() {
+    let mut bench = Bench::new();
+    bench.append(2..4);
+    bench.write();
+    bench.await_wake(0);
+    bench.queue.wal().close().unwrap();
+    assert_eq!(kinds(&bench.released()), [MessageType::MsgAppendResponse]);
+    assert_eq!(bench.released(), []);
+}
+
 #[test]
 fn a_round_takes_one_ready_a_group_and_a_bad_one_does_no_harm() {
     let mut bench = Bench::new();

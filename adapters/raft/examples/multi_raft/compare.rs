@@ -125,7 +125,7 @@ pub fn plant(dir: &Path, groups: u64, what: Plant) -> Result<()> {
             machine.chain ^= 1;
             let (conf_state, data) = (storage.conf_state().clone(), machine.encode());
             let Machine { index, term, .. } = machine;
-            storage.checkpoint(&mut batch, Checkpoint { index, term, conf_state: &conf_state, data: &data });
+            storage.checkpoint(&mut batch, Checkpoint { index, term, conf_state: &conf_state, data: &data })?;
         }
     }
     wal.commit(batch)?;

@@ -74,15 +74,16 @@ impl Group {
     }
 
     /// Writes the state machine's copy when it is worth it, and lets go of the entries behind it.
-    pub fn checkpoint(&mut self, round: &mut Round, every: u64, retain: u64) {
+    pub fn checkpoint(&mut self, round: &mut Round, every: u64, retain: u64) -> Result<()> {
         let Machine { index, term, .. } = self.machine;
         let storage = self.node.mut_store();
         if index < storage.applied() + every {
-            return;
+            return Ok(());
         }
         let (conf_state, data) = (storage.conf_state().clone(), self.machine.encode());
         let checkpoint = Checkpoint { index, term, conf_state: &conf_state, data: &data };
-        storage.checkpoint(round.batch(), checkpoint);
-        storage.compact(round.batch(), index.saturating_sub(retain));
+        round.checkpoint(storage, checkpoint)?;
+        round.compact(storage, index.saturating_sub(retain))?;
+        Ok(())
     }
 }

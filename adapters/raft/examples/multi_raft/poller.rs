@@ -214,7 +214,7 @@ impl Poller {
         }
         board.set_applied(store, id, group.machine.index);
         if group.snapshot.is_none() {
-            group.checkpoint(&mut self.round, CHECKPOINT_EVERY, *retain);
+            group.checkpoint(&mut self.round, CHECKPOINT_EVERY, *retain)?;
         }
         Ok(())
     }
@@ -270,7 +270,7 @@ impl Poller {
     /// Everything is applied and nobody writes: leave the state machines as they are.
     fn finish(mut self) -> Result<()> {
         for slot in 0..self.setup.groups.len() {
-            self.setup.groups[slot].checkpoint(&mut self.round, 1, self.setup.retain);
+            self.setup.groups[slot].checkpoint(&mut self.round, 1, self.setup.retain)?;
         }
         self.submit()?;
         Ok(self.setup.queue.flush()?)

@@ -24,6 +24,9 @@ const TYPE: u8 = 0b0011;
 const HAS_CONTEXT: u8 = 0b0100;
 const SYNC_LOG: u8 = 0b1000;
 
+/// The most that an encoded entry has beside its context and data.
+pub(crate) const OVERHEAD: usize = 1 + 10;
+
 /// Appends the encoded form of `entry` to `out`.
 pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
     let mut shape = match entry.get_entry_type() {

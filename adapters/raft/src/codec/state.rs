@@ -113,6 +113,15 @@ pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
     Ok(Applied { index, machine })
 }
 
+/// The index of an encoded applied position.
+pub(crate) fn applied_index(mut bytes: &[u8]) -> Result<u64, DecodeError> {
+    match bytes.split_first() {
+        Some((&ELSEWHERE, rest)) => bytes = rest,
+        _ => take_version(&mut bytes)?,
+    }
+    take_varint(&mut bytes)
+}
+
 fn take_version(bytes: &mut &[u8]) -> Result<(), DecodeError> {
     let (&version, rest) = bytes.split_first().ok_or(DecodeError::Truncated)?;
     *bytes = rest;
@@ -167,6 +176,11 @@ mod tests {
         assert_eq!(decode_applied(&applied), Ok(Applied { index: 9, machine: Some((4, data)) }));
         let elsewhere = Bytes::from(encode_applied_elsewhere(300));
         assert_eq!(decode_applied(&elsewhere), Ok(Applied { index: 300, machine: None }));
+        assert_eq!((applied_index(&applied), applied_index(&elsewhere)), (Ok(9), Ok(300)));
+        assert_eq!(
+            (applied_index(&[]), applied_index(&[3, 0])),
+            (Err(DecodeError::Truncated), Err(DecodeError::Version(3)))
+        );
     }
 
     #[test]

@@ -1,0 +1,207 @@
+//! How far a group's state machine is, and what the log lets go behind it.
+//!
+//! What was put into a batch is not in the log yet: the batch may be refused, and another be written before it. So what a batch drops
+//! or promises goes by what that batch and the log hold, and by what a state machine outside the log says of itself.
+
+use raft::eraftpb::{ConfState, HardState};
+use strandlog::Batch;
+
+use crate::codec::state;
+use crate::{APPLIED, CONF_STATE, Error, GroupStorage, HARD_STATE, Result};
+
+/// The state machine's own copy, in the log beside the entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpoint<'a> {
+    /// Index of the last entry applied.
+    pub index: u64,
+    /// Term of that entry.
+    pub term: u64,
+    /// Configuration as of that entry.
+    pub conf_state: &'a ConfState,
+    /// The state machine's bytes; empty when it lives elsewhere.
+    pub data: &'a [u8],
+}
+
+impl GroupStorage {
+    /// A state machine outside the log holds everything up to `index` durably. Never goes back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Inconsistent`] when the log ends before `index` (it lost what the state machine has), or
+    /// starts beyond it (the state machine lost what was compacted); and when the configuration changed on the way from
+    /// [`applied`](Self::applied) to `index`, or may have, in entries that are gone: the log does not
+    /// know to what, so [`set_applied_with`](Self::set_applied_with) must tell it.
+    pub fn set_applied(&mut self, index: u64) -> Result<()> {
+        let (group, applied) = (self.group(), self.applied);
+        let inconsistent = |what| Err(Error::Inconsistent { group, what });
+        if let Some(gone) = self.gone() {
+            return inconsistent(format!(
+                "{gone} and may have changed the configuration of applied index {applied}: set_applied_with must say to what"
+            ));
+        }
+        self.check_applied(index)?;
+        if let Some(change) = self.changes.first(&self.replica, index)? {
+            return inconsistent(format!(
+                "entry {change} changes the configuration of applied index {applied}: set_applied_with must say to what"
+            ));
+        }
+        self.advance(index);
+        Ok(())
+    }
+
+    /// As [`set_applied`](Self::set_applied), of a state machine that holds the configuration as of `index`, too: what
+    /// [`RawNode::apply_conf_change`](raft::RawNode::apply_conf_change) answered last. The next checkpoint or compaction writes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_applied`](Self::set_applied), but for changes of the configuration; [`Error::TooLarge`] for one that no value holds.
+    pub fn set_applied_with(&mut self, index: u64, conf_state: &ConfState) -> Result<()> {
+        self.check_applied(index)?;
+        self.encode_conf_state(index, conf_state)?;
+        if index >= self.applied && *conf_state != self.conf_state {
+            self.conf_state = conf_state.clone();
+        }
+        self.advance(index);
+        Ok(())
+    }
+
+    /// The entries between the applied index and the log's first, if there were any: nobody has what they did.
+    pub(crate) fn gone(&self) -> Option<String> {
+        let (next, first) = (self.applied.saturating_add(1), self.replica.first_index());
+        (first > next).then(|| format!("entries {next} to {} are gone", first - 1))
+    }
+
+    fn check_applied(&self, index: u64) -> Result<()> {
+        let (first, last) = self.replica.bounds();
+        if index > last || index.saturating_add(1) < first {
+            let what = format!("the state machine is at {index}, the log is [{first}, {last}]");
+            return Err(Error::Inconsistent { group: self.group(), what });
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, index: u64) {
+        if index >= self.applied {
+            self.changes.pass(self.applied, index);
+            (self.applied, self.told) = (index, true);
+        }
+        // What is applied is committed, whether or not the lazily written commit index says so already.
+        self.hard_state.commit = self.hard_state.commit.max(index);
+    }
+
+    /// Writes the state machine's own copy. From here applying resumes after a restart, and up to here
+    /// the log may be compacted.
+    ///
+    /// May ride in a lazy batch: what a crash takes of one replica is always a suffix, so a compaction
+    /// that survives has its checkpoint before it, and a checkpoint has its commit index.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written. [`Error::TooLarge`] for bytes beyond [`Wal::max_value_bytes`](strandlog::Wal::max_value_bytes);
+    /// [`Error::Inconsistent`] when the log begins behind the entry that comes after `index`.
+    pub fn checkpoint(&mut self, batch: &mut Batch, checkpoint: Checkpoint<'_>) -> Result<()> {
+        let Checkpoint { index, term, conf_state, data } = checkpoint;
+        let first = self.replica.first_index();
+        if index.saturating_add(1) < first {
+            let what = format!("a checkpoint at {index} of a log that starts at {first}");
+            return Err(Error::Inconsistent { group: self.group(), what });
+        }
+        let encoded = state::encode_applied(index, term, data);
+        self.check_value("a checkpoint", index, encoded.len())?;
+        let configuration = self.encode_conf_state(index, conf_state)?;
+        self.put_applied(batch, index, &configuration, &encoded)?;
+        self.conf_state = conf_state.clone();
+        self.put_in_batch(index);
+        Ok(())
+    }
+
+    /// The applied index is `index` as soon as a batch is in the log.
+    pub(crate) fn put_in_batch(&mut self, index: u64) {
+        self.changes.pass(self.applied, index);
+        (self.applied, self.told, self.put) = (index, false, index);
+        self.in_log = self.in_log.min(index);
+        self.hard_state.commit = self.hard_state.commit.max(index);
+    }
+
+    /// Writes an applied position, and the configuration that is of it.
+    fn put_applied(&self, batch: &mut Batch, index: u64, configuration: &[u8], encoded: &[u8]) -> Result<()> {
+        // What is applied is committed; raft must find it so after a restart. No more than that: what raft has committed since may be of
+        // entries that another batch has still to bring.
+        let commit = if self.told { index.max(self.applied) } else { index };
+        if let Some(hard_state) = self.committed(batch, commit)? {
+            batch.put(self.group(), HARD_STATE, &state::encode_hard_state(&hard_state));
+        }
+        batch.put(self.group(), CONF_STATE, configuration);
+        batch.put(self.group(), APPLIED, encoded);
+        Ok(())
+    }
+
+    /// The hard state behind the batch with `commit` in it, where neither the batch nor the log has one so far.
+    fn committed(&self, batch: &Batch, commit: u64) -> Result<Option<HardState>> {
+        let decode = |bytes: &[u8]| state::decode_hard_state(bytes).map_err(|e| self.undecodable("hard state", e));
+        let written = self.replica.get(HARD_STATE)?.map(|bytes| decode(&bytes)).transpose()?.unwrap_or_default();
+        if written.commit >= commit {
+            return Ok(None);
+        }
+        let newest = batch.value(self.group(), HARD_STATE).map(decode).transpose()?.unwrap_or(written);
+        Ok((newest.commit < commit).then_some(HardState { commit, ..newest }))
+    }
+
+    /// Drops entries before `first_kept`, but none which the state machine does not hold durably: by a checkpoint in this very batch or in
+    /// the log, not in a batch that has still to be submitted, or by what [`set_applied`](Self::set_applied) said. Returns the first index
+    /// kept; costs no sync of its own.
+    ///
+    /// Where that goes beyond the newest checkpoint, the applied index and its configuration are written with it, and take the
+    /// checkpoint's place: its state machine is elsewhere, and the entries that led on from it are gone.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written: what the log holds of the group cannot be read.
+    pub fn compact(&mut self, batch: &mut Batch, first_kept: u64) -> Result<u64> {
+        let (first, last) = self.replica.bounds();
+        // The last bound: right behind an installed snapshot the log is still empty.
+        let mut kept = first_kept.min(self.applied.saturating_add(1)).min(last.saturating_add(1));
+        if kept <= first {
+            return Ok(first);
+        }
+        let held = self.held(batch, kept - 1)?;
+        // Not ahead of a checkpoint that waits: it would take the applied index back when it comes.
+        if kept - 1 > held && self.told && held >= self.put {
+            // A state machine said so, and the log does not yet: it must begin neither behind its commit index, nor behind
+            // a change of the configuration that nothing else tells.
+            let configuration = self.encode_conf_state(self.applied, &self.conf_state)?;
+            self.put_applied(batch, self.applied, &configuration, &state::encode_applied_elsewhere(self.applied))?;
+        } else {
+            kept = kept.min(held.saturating_add(1));
+        }
+        if kept <= first {
+            return Ok(first);
+        }
+        batch.truncate_prefix(self.group(), kept);
+        Ok(kept)
+    }
+
+    /// The applied index behind the batch, or one that is `enough`.
+    fn held(&mut self, batch: &Batch, enough: u64) -> Result<u64> {
+        if self.in_log < enough {
+            let decode = |bytes: &[u8]| state::applied_index(bytes).map_err(|e| self.undecodable("applied index", e));
+            if let Some(bytes) = batch.value(self.group(), APPLIED) {
+                return decode(bytes);
+            }
+            self.in_log = self.replica.get(APPLIED)?.map_or(Ok(0), |bytes| decode(&bytes))?;
+        }
+        Ok(self.in_log)
+    }
+
+    /// The log refuses a larger value, and with it the batch, with the groups that did nothing wrong.
+    pub(crate) fn check_value(&self, what: &'static str, index: u64, bytes: usize) -> Result<()> {
+        let (bytes, limit) = (bytes as u64, self.limits.value);
+        if bytes > limit { Err(Error::TooLarge { group: self.group(), what, index, bytes, limit }) } else { Ok(()) }
+    }
+
+    pub(crate) fn encode_conf_state(&self, index: u64, conf_state: &ConfState) -> Result<Vec<u8>> {
+        let encoded = state::encode_conf_state(conf_state);
+        self.check_value("the configuration", index, encoded.len())?;
+        Ok(encoded)
+    }
+}
