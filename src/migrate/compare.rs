@@ -74,8 +74,7 @@ impl<O: OldLog> DualWrite<O> {
     pub(super) fn make_agree(&mut self, id: u64) -> Result<(), MigrateError> {
         let Some((first, last)) = self.old.bounds(id).map_err(MigrateError::Old)? else {
             // Removed there, and not yet here.
-            self.new.commit(Batch::new().remove(id))?;
-            return self.begin(id);
+            return self.forget(id);
         };
         let new = self.new.replica(id);
         let (new_first, new_last) = new.bounds();

@@ -146,14 +146,20 @@ impl<O: OldLog> DualWrite<O> {
 
     /// Begins to mirror a replica, at the end of what the old log holds.
     fn begin(&mut self, id: u64) -> Result<(), MigrateError> {
-        match self.old.bounds(id).map_err(MigrateError::Old)? {
-            Some((_, last)) => {
-                let term = self.old.term(id, last).map_err(MigrateError::Old)?;
-                self.begin_behind(id, last, term)?;
-                self.copy_state(id)?;
-            }
-            None => self.begin_behind(id, 0, 0)?,
+        let Some((_, last)) = self.old.bounds(id).map_err(MigrateError::Old)? else { return self.forget(id) };
+        let term = self.old.term(id, last).map_err(MigrateError::Old)?;
+        self.begin_behind(id, last, term)?;
+        self.copy_state(id)?;
+        self.doubtful.remove(&id);
+        Ok(())
+    }
+
+    /// The old log has it no more, or never had it: what there is of a copy goes, and is not taken for one of the next life.
+    fn forget(&mut self, id: u64) -> Result<(), MigrateError> {
+        if self.new.replica(id).exists() {
+            self.new.commit(Batch::new().remove(id))?;
         }
+        self.stages.remove(&id);
         self.doubtful.remove(&id);
         Ok(())
     }

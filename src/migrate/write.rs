@@ -14,24 +14,20 @@ impl<O: OldLog> DualWrite<O> {
     /// [`MigrateError`]; the batch is as it was. It may be durable in the old log alone, or in part, as after any failed commit.
     pub fn commit(&mut self, batch: &mut Batch) -> Result<(), MigrateError> {
         batch.check()?;
-        let touched: BTreeSet<u64> = batch.ops.iter().map(|op| op.replica).collect();
-        for &id in &touched {
-            match self.stage(id) {
-                Stage::Old => self.begin(id)?,
-                Stage::Mirrored if self.doubtful.contains(&id) => self.make_agree(id)?,
-                Stage::Mirrored => {}
-                Stage::Switched => self.clear_leftover(id)?,
-            }
+        let asked = Asked::of(batch);
+        for (&id, &asked) in &asked {
+            self.prepare(id, asked)?;
         }
-        let mirrored: BTreeSet<u64> = touched.iter().copied().filter(|&id| self.stage(id) == Stage::Mirrored).collect();
+        let unswitched: BTreeSet<u64> = asked.into_keys().filter(|&id| self.stage(id) != Stage::Switched).collect();
         // It asks the old log for terms that the batch may truncate there.
-        let (mut copy, anew) = self.for_new(batch, &mirrored)?;
+        let (mut copy, begun) = self.for_new(batch, &unswitched)?;
         // Until both have it, nobody knows what strandlog lacks.
-        self.doubtful.extend(&mirrored);
-        self.end_lives(&anew)?;
-        self.write_old(batch, &mirrored)?;
+        self.doubtful.extend(&unswitched);
+        self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
+        self.end_lives(&begun)?;
+        self.write_old(batch, &unswitched)?;
         self.new.commit(&mut copy)?;
-        self.doubtful.retain(|id| !mirrored.contains(id));
+        self.doubtful.retain(|id| !unswitched.contains(id));
         // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
         for op in &batch.ops {
             // Begun anew in the same batch, it stays where it is.
@@ -49,10 +45,31 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
+    /// Has a copy stand where the batch needs one: begun, or made to agree. A replica that neither log has gets none: the batch itself begins
+    /// its life in both, if it does, and until then what is reported is ignored. It is of a life that is gone.
+    fn prepare(&mut self, id: u64, asked: Asked) -> Result<(), MigrateError> {
+        let stage = self.stage(id);
+        if stage == Stage::Switched {
+            return self.clear_leftover(id);
+        }
+        if stage == Stage::Mirrored && !self.doubtful.contains(&id) {
+            return Ok(());
+        }
+        if self.old.bounds(id).map_err(MigrateError::Old)?.is_none() {
+            return self.forget(id);
+        }
+        match (asked, stage) {
+            // Nothing has to agree with what goes.
+            (Asked::Removal, _) => Ok(()),
+            (Asked::Change, Stage::Old) => self.begin(id),
+            (Asked::Change, _) => self.make_agree(id),
+        }
+    }
+
     /// Before the old log begins lives anew in the batch that ends the ones before: the two may look the same, so after a crash between the
     /// logs the copy would be taken for one of the new life, and what its state machine was reported to hold with it.
-    fn end_lives(&mut self, anew: &BTreeSet<u64>) -> Result<(), MigrateError> {
-        for &id in anew {
+    fn end_lives(&mut self, begun: &BTreeSet<u64>) -> Result<(), MigrateError> {
+        for &id in begun {
             if !self.reports(id) {
                 continue;
             }
@@ -66,10 +83,10 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    fn write_old(&mut self, batch: &Batch, mirrored: &BTreeSet<u64>) -> Result<(), MigrateError> {
+    fn write_old(&mut self, batch: &Batch, unswitched: &BTreeSet<u64>) -> Result<(), MigrateError> {
         let runs: Vec<Vec<(u64, u64, &[u8])>> = batch.ops.iter().map(|op| entries_of(batch, op.what)).collect();
         let mut changes = Vec::new();
-        for (op, entries) in batch.ops.iter().zip(&runs).filter(|(op, _)| mirrored.contains(&op.replica)) {
+        for (op, entries) in batch.ops.iter().zip(&runs).filter(|(op, _)| unswitched.contains(&op.replica)) {
             let replica = op.replica;
             changes.push(match op.what {
                 What::Append { .. } => Change::Append { replica, entries },
@@ -89,20 +106,26 @@ impl<O: OldLog> DualWrite<O> {
     }
 
     /// The batch as strandlog takes it. A mirror may begin in the middle of a log: an overwrite from before moves its beginning.
-    /// With it, the mirrored replicas that are removed and begun anew.
-    fn for_new(&self, batch: &Batch, mirrored: &BTreeSet<u64>) -> Result<(Batch, BTreeSet<u64>), MigrateError> {
+    /// With it, those of the replicas that are not switched whose lives it begins, anew or for the first time.
+    fn for_new(&self, batch: &Batch, unswitched: &BTreeSet<u64>) -> Result<(Batch, BTreeSet<u64>), MigrateError> {
         let mut copy = Batch::new();
         let mut firsts: BTreeMap<u64, u64> = BTreeMap::new();
-        let (mut removed, mut anew) = (BTreeSet::new(), BTreeSet::new());
+        let (mut nowhere, mut begun) = (BTreeSet::new(), BTreeSet::new());
         for op in &batch.ops {
             let id = op.replica;
-            let first_held = firsts.entry(id).or_insert_with(|| self.new.replica(id).first_index());
-            if removed.contains(&id) && matches!(op.what, What::Append { .. } | What::Put { .. } | What::Reset { .. }) {
-                anew.insert(id);
+            let first_held = firsts.entry(id).or_insert_with(|| {
+                let new = self.new.replica(id);
+                if !new.exists() {
+                    nowhere.insert(id);
+                }
+                new.first_index()
+            });
+            if nowhere.contains(&id) && matches!(op.what, What::Append { .. } | What::Put { .. } | What::Reset { .. }) {
+                begun.insert(id);
             }
             match op.what {
                 What::Append { first: from, .. } | What::Cut { from }
-                    if mirrored.contains(&id) && from < *first_held =>
+                    if unswitched.contains(&id) && from < *first_held =>
                 {
                     let before = from.saturating_sub(1);
                     let term = self.old.term(id, before).map_err(MigrateError::Old)?;
@@ -125,18 +148,37 @@ impl<O: OldLog> DualWrite<O> {
                 What::Remove => {
                     copy.remove(id);
                     *first_held = 1;
-                    removed.insert(id);
-                    anew.remove(&id);
+                    nowhere.insert(id);
+                    begun.remove(&id);
                 }
                 What::Applied { index } => drop(copy.durable_applied(id, index)),
             }
         }
-        anew.retain(|id| mirrored.contains(id));
-        // The mark has gone with the life before.
-        for id in &anew {
+        begun.retain(|id| unswitched.contains(id));
+        // The mark has gone with the life before, if there was one.
+        for id in &begun {
             copy.put_own(*id, MOVING_KEY, MIRRORED);
         }
-        Ok((copy, anew))
+        Ok((copy, begun))
+    }
+}
+
+/// What a batch asks of a replica first.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Removal,
+    Change,
+}
+
+impl Asked {
+    /// Of each replica that the batch names.
+    fn of(batch: &Batch) -> BTreeMap<u64, Self> {
+        let mut all = BTreeMap::new();
+        for op in &batch.ops {
+            let asked = if matches!(op.what, What::Remove) { Self::Removal } else { Self::Change };
+            all.entry(op.replica).or_insert(asked);
+        }
+        all
     }
 }
 
