@@ -5,11 +5,11 @@ mod support;
 use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
-use strandlog::migrate::{DualWrite, MigrateError, Stage};
-use strandlog::{Batch, Bytes, Error};
+use strandlog::migrate::{Change, DualWrite, MigrateError, Stage};
+use strandlog::{Batch, Bytes, Error, Placement};
 
 use support::old_log::{Fails, Old, open, past};
-use support::{assert_sound, payload};
+use support::{assert_sound, payload, small};
 
 fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<(u64, u64, Bytes)> {
     range.map(|i| (i, 1, payload(9, i, 1, 50))).collect()
@@ -81,4 +81,154 @@ fn who_is_in_neither_log_is_begun_only_by_what_begins_a_life() {
     let dual = open(&old, &Arc::new(disk.crash_lost_all()));
     assert_eq!(dual.stage(9), Stage::Mirrored, "it has its mark");
     assert_eq!(dual.get(9, b"k").expect("readable").as_deref(), Some(&b"v"[..]));
+}
+
+/// As [`past`], with a strandlog that replica `by` fills; replica 1 has a copy, and in the old log what the new one has no room for.
+fn full(by: u64) -> (Old, Arc<SimDisk>, DualWrite<Old>) {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(13 * (64 << 10))));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, payload(1, 11, 1, 3000))])).expect("written to both");
+    let refused = |outcome: &Result<(), MigrateError>| matches!(outcome, Err(MigrateError::New(Error::Full(_))));
+    let fill = |dual: &mut DualWrite<Old>, replica: u64, len: usize| {
+        for index in dual.bounds(replica).expect("readable").expect("there").1 + 1.. {
+            let mut batch = Batch::new();
+            let outcome = dual.commit(batch.append(replica, &[(index, 1, payload(replica, index, 1, len))]));
+            if refused(&outcome) {
+                break;
+            }
+            outcome.expect("room");
+        }
+    };
+    fill(&mut dual, by, 3000);
+    if by != 1 {
+        fill(&mut dual, 1, 3000);
+    }
+    (old, disk, dual)
+}
+
+/// What strandlog had no room for stops nothing that makes room, nor the next opening.
+#[test]
+fn a_full_strandlog_stops_no_truncation_no_removal_and_no_opening() {
+    for (by, opened_anew) in [(1, false), (1, true), (2, false), (2, true)] {
+        let when = format!("filled by {by}, opened anew: {opened_anew}");
+        let full = || {
+            let (old, disk, dual) = full(by);
+            if !opened_anew {
+                return (old, dual);
+            }
+            drop(dual);
+            let dual = open(&old, &Arc::new(disk.crash_lost_all()));
+            (old, dual)
+        };
+        let mut batch = Batch::new();
+        let (old, mut dual) = full();
+        let last = old.rep(1).expect("there").bounds().1;
+        dual.commit(batch.truncate_prefix(1, last - 1)).unwrap_or_else(|e| panic!("{when}: truncated: {e}"));
+        assert_eq!((dual.stage(1), old.rep(1).expect("there").bounds()), (Stage::Mirrored, (last - 1, last)), "{when}");
+        dual.commit(batch.remove(2)).unwrap_or_else(|e| panic!("{when}: removed: {e}"));
+        dual.commit(batch.append(1, &[(last + 1, 1, "on")])).expect("room");
+        assert_eq!(dual.differences_of(1).expect("readable"), [], "{when}");
+        dual.commit(batch.truncate_prefix(1, last + 1)).expect("truncated");
+        assert_eq!((dual.stage(1), dual.take_differences()), (Stage::Switched, vec![]), "{when}");
+        assert_sound(dual.new_log(), &when);
+
+        let (old, mut dual) = full();
+        dual.commit(batch.remove(1)).unwrap_or_else(|e| panic!("{when}: removed: {e}"));
+        assert_eq!((dual.stage(1), old.rep(1)), (Stage::Old, None), "{when}");
+        assert!(!dual.new_log().replicas().contains(&1), "{when}");
+
+        let (old, mut dual) = full();
+        dual.commit(batch.install_snapshot(1, 9000, 2)).unwrap_or_else(|e| panic!("{when}: installed: {e}"));
+        assert_eq!((dual.stage(1), dual.bounds(1).expect("readable")), (Stage::Switched, Some((9001, 9000))), "{when}");
+        assert_eq!(dual.get(1, b"hard_state").expect("readable").as_deref(), Some(&b"term 1"[..]), "{when}");
+        drop(old);
+    }
+}
+
+/// One that has no copy yet, and gets none for want of room: the old log goes on being truncated.
+#[test]
+fn a_full_strandlog_stops_no_truncation_of_who_has_no_copy() {
+    let (old, _disk, mut dual) = full(2);
+    let mut batch = Batch::new();
+    let refused = dual.commit(batch.append(3, &[(11, 1, vec![7; 3000])]));
+    assert!(matches!(refused, Err(MigrateError::New(Error::Full(_)))), "{refused:?}");
+    batch.clear();
+    dual.commit(batch.truncate_prefix(3, 8)).expect("truncated");
+    assert_eq!(old.rep(3).expect("there").bounds().0, 8);
+    // It reports from now on, and that must be known.
+    dual.commit(batch.remove(2)).expect("removed");
+    dual.commit(batch.put(3, b"k", b"v").durable_applied(3, 9)).expect("room");
+    assert_eq!(dual.differences_of(3).expect("readable"), []);
+    assert_sound(dual.new_log(), "at the end");
+}
+
+/// What strandlog refuses as it stands is in neither log.
+#[test]
+fn what_strandlog_refuses_is_not_in_the_old_log_either() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let open = |disk: &Arc<SimDisk>| {
+        let wal = support::open(small(Placement::Auto).max_entry_bytes(9000), disk);
+        DualWrite::open(old.clone(), wal).expect("the migration goes on")
+    };
+    let mut dual = open(&disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, "new")])).expect("written to both");
+    let before = old.world();
+    let large = vec![7; 40 << 10];
+    let outcome = dual.commit(batch.append(1, &[(12, 1, &large[..9001])]));
+    assert!(
+        matches!(outcome, Err(MigrateError::New(Error::EntryTooLarge { replica: 1, index: 12, .. }))),
+        "{outcome:?}"
+    );
+    batch.clear();
+    for (key, value) in [(&b"value"[..], &large[..]), (&large[..300], b"key")] {
+        let outcome = dual.commit(batch.put(1, key, value));
+        assert!(matches!(outcome, Err(MigrateError::New(Error::ValueTooLarge { replica: 1, .. }))), "{outcome:?}");
+        batch.clear();
+    }
+    let outcome = dual.commit(batch.append(2, &[(11, 1, "new")]).append(1, &[(13, 1, "a gap")]));
+    assert!(matches!(outcome, Err(MigrateError::New(Error::Gap { replica: 1, .. }))), "{outcome:?}");
+    batch.clear();
+    assert_eq!(old.world(), before);
+    dual.commit(batch.append(1, &[(12, 1, &large[..9000])])).expect("nothing is in its way");
+    drop(dual);
+    let dual = open(&Arc::new(disk.crash_lost_all()));
+    assert_eq!((dual.stage(1), dual.differences_of(1).expect("readable")), (Stage::Mirrored, vec![]));
+}
+
+/// The old log, alone for a while, took what strandlog never will.
+#[test]
+fn who_cannot_be_copied_stays_in_doubt_and_stops_nobody_else() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    for replica in 1..=3 {
+        dual.commit(batch.append(replica, &[(11, 1, "new")])).expect("written to both");
+    }
+    drop(dual);
+    for replica in [1, 3] {
+        old.change(&Change::Put { replica, key: b"large", value: &[7; 40 << 10] });
+    }
+    let mut dual = open(&old, &Arc::new(disk.crash_lost_all()));
+    assert_eq!(dual.stage(1), Stage::Mirrored);
+    dual.commit(batch.append(2, &[(12, 1, "on")])).expect("the others go on");
+    dual.commit(batch.remove(3)).expect("nothing has to agree with what goes");
+    assert_eq!((dual.stage(3), old.rep(3)), (Stage::Old, None));
+    let outcome = dual.commit(batch.append(1, &[(12, 1, "on")]));
+    assert!(matches!(outcome, Err(MigrateError::New(Error::ValueTooLarge { replica: 1, .. }))), "{outcome:?}");
+    batch.clear();
+    dual.commit(batch.truncate_prefix(1, 12)).expect("the old log alone");
+    assert_eq!(
+        (dual.stage(1), dual.bounds(1).expect("readable")),
+        (Stage::Mirrored, Some((12, 11))),
+        "in doubt as it is"
+    );
+    dual.commit(batch.delete(1, b"large")).expect("the old log alone");
+    dual.commit(batch.append(1, &[(12, 1, "on")])).expect("written to both");
+    assert_eq!(dual.differences_of(1).expect("readable"), []);
+    dual.commit(batch.truncate_prefix(1, 12)).expect("truncated");
+    assert_eq!((dual.stage(1), dual.take_differences()), (Stage::Switched, vec![]));
+    assert_eq!(dual.get(1, b"hard_state").expect("readable").as_deref(), Some(&b"term 1"[..]));
+    assert_sound(dual.new_log(), "at the end");
 }

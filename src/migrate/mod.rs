@@ -8,6 +8,9 @@
 //! strandlog's copy is made anew from it. So a migration can be given up, for each replica that is not switched yet, by
 //! opening the old log alone. A batch is atomic over replicas of one kind only: those switched, and those not.
 //!
+//! A replica that strandlog has no place for, because it is full or the old log holds a value beyond its limits, stays in doubt: it is neither
+//! appended to nor switched. What only drops entries and keys of it goes to the old log alone, and so may cure that; a removal waits for nothing.
+//!
 //! What state machines report ([`Batch::durable_applied`]) is in strandlog alone. A copy that is made anew keeps no more of it than that there
 //! was a report, 0: truncations wait for the next. After a migration was given up, begin it again with a new file: a replica that was removed
 //! and came back meanwhile with the same entries would be taken for the one before, and its report, too. Until the switch, apply again from
@@ -45,7 +48,8 @@ pub enum MigrateError {
     /// The old log failed. What was to be written may be in it; strandlog is made to agree before it is written again.
     #[error("the old log: {0}")]
     Old(#[source] OldError),
-    /// Strandlog failed. Replicas that are not switched have it durably in the old log.
+    /// Strandlog failed, or has no room. For replicas that are not switched it may be durable in the old log; not where strandlog would refuse
+    /// it whatever room there is (a gap, an entry or a value beyond its limits).
     #[error("strandlog: {0}")]
     New(#[from] Error),
     /// Strandlog holds a replica of this id that does not come from this migration, and the old log holds one, too.
@@ -54,6 +58,15 @@ pub enum MigrateError {
         /// The replica.
         replica: u64,
     },
+}
+
+/// Whether strandlog has no place for what it was given. Nothing failed.
+fn refused(error: &MigrateError) -> bool {
+    let MigrateError::New(error) = error else { return false };
+    matches!(
+        error,
+        Error::Full(_) | Error::EntryTooLarge { .. } | Error::ValueTooLarge { .. } | Error::BatchTooLarge { .. }
+    )
 }
 
 /// How far a replica has moved.
@@ -106,7 +119,11 @@ impl<O: OldLog> DualWrite<O> {
                 // Also where the mark cannot be read, and the old log has the replica: it was not switched, or that log would not.
                 Ok(Some(_)) | Err(_) if in_old => {
                     this.stages.insert(id, Stage::Mirrored);
-                    this.make_agree(id)?;
+                    match this.make_agree(id) {
+                        // One that cannot be copied now must not keep all the others from being opened.
+                        Err(error) if refused(&error) => {}
+                        agrees => agrees?,
+                    }
                 }
                 Ok(Some(_)) => drop(this.new.commit(Batch::new().remove(id))?),
                 // Damaged, and strandlog's alone: its raft hears of it when it reads.

@@ -2,32 +2,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, DualWrite, MIRRORED, MigrateError, OldLog, Stage};
+use super::{Change, DualWrite, MIRRORED, MigrateError, OldLog, Stage, refused};
 use crate::applied::MOVING_KEY;
 use crate::batch::{Batch, What};
 
 impl<O: OldLog> DualWrite<O> {
     /// Writes the batch to the old log for replicas that are not switched, then to strandlog for all; durable in both on return. The
-    /// batch is then empty again.
+    /// batch is then empty again. What only drops entries and keys of a replica that strandlog has no place for goes to the old log alone.
     ///
     /// # Errors
     /// [`MigrateError`]; the batch is as it was. It may be durable in the old log alone, or in part, as after any failed commit.
     pub fn commit(&mut self, batch: &mut Batch) -> Result<(), MigrateError> {
         batch.check()?;
         let asked = Asked::of(batch);
-        for (&id, &asked) in &asked {
-            self.prepare(id, asked)?;
+        let mut left_out = BTreeSet::new();
+        for (&id, asked) in &asked {
+            match self.prepare(id, asked) {
+                // The old log can let go without strandlog; the copy stays in doubt.
+                Err(error) if asked.lets_go && refused(&error) => drop(left_out.insert(id)),
+                prepared => prepared?,
+            }
         }
         let unswitched: BTreeSet<u64> = asked.into_keys().filter(|&id| self.stage(id) != Stage::Switched).collect();
         // It asks the old log for terms that the batch may truncate there.
-        let (mut copy, begun) = self.for_new(batch, &unswitched)?;
+        let (mut copy, begun) = self.for_new(batch, &unswitched, &left_out)?;
+        // What it refuses whatever room there is must not be in the old log: it would refuse it for ever.
+        self.new.engine.check(&copy)?;
         // Until both have it, nobody knows what strandlog lacks.
         self.doubtful.extend(&unswitched);
         self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
         self.end_lives(&begun)?;
         self.write_old(batch, &unswitched)?;
         self.new.commit(&mut copy)?;
-        self.doubtful.retain(|id| !unswitched.contains(id));
+        self.doubtful.retain(|id| !unswitched.contains(id) || left_out.contains(id));
         // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
         for op in &batch.ops {
             // Begun anew in the same batch, it stays where it is.
@@ -37,7 +44,7 @@ impl<O: OldLog> DualWrite<O> {
         }
         for op in &batch.ops {
             let moves = matches!(op.what, What::Truncate { .. } | What::Reset { .. });
-            if moves && self.stage(op.replica) == Stage::Mirrored {
+            if moves && self.stage(op.replica) == Stage::Mirrored && !self.doubtful.contains(&op.replica) {
                 self.try_switch(op.replica)?;
             }
         }
@@ -47,7 +54,7 @@ impl<O: OldLog> DualWrite<O> {
 
     /// Has a copy stand where the batch needs one: begun, or made to agree. A replica that neither log has gets none: the batch itself begins
     /// its life in both, if it does, and until then what is reported is ignored. It is of a life that is gone.
-    fn prepare(&mut self, id: u64, asked: Asked) -> Result<(), MigrateError> {
+    fn prepare(&mut self, id: u64, asked: &Asked) -> Result<(), MigrateError> {
         let stage = self.stage(id);
         if stage == Stage::Switched {
             return self.clear_leftover(id);
@@ -58,12 +65,11 @@ impl<O: OldLog> DualWrite<O> {
         if self.old.bounds(id).map_err(MigrateError::Old)?.is_none() {
             return self.forget(id);
         }
-        match (asked, stage) {
-            // Nothing has to agree with what goes.
-            (Asked::Removal, _) => Ok(()),
-            (Asked::Change, Stage::Old) => self.begin(id),
-            (Asked::Change, _) => self.make_agree(id),
+        // Nothing has to agree with what goes.
+        if asked.removed {
+            return Ok(());
         }
+        if stage == Stage::Old { self.begin(id) } else { self.make_agree(id) }
     }
 
     /// Before the old log begins lives anew in the batch that ends the ones before: the two may look the same, so after a crash between the
@@ -107,11 +113,16 @@ impl<O: OldLog> DualWrite<O> {
 
     /// The batch as strandlog takes it. A mirror may begin in the middle of a log: an overwrite from before moves its beginning.
     /// With it, those of the replicas that are not switched whose lives it begins, anew or for the first time.
-    fn for_new(&self, batch: &Batch, unswitched: &BTreeSet<u64>) -> Result<(Batch, BTreeSet<u64>), MigrateError> {
+    fn for_new(
+        &self,
+        batch: &Batch,
+        unswitched: &BTreeSet<u64>,
+        left_out: &BTreeSet<u64>,
+    ) -> Result<(Batch, BTreeSet<u64>), MigrateError> {
         let mut copy = Batch::new();
         let mut firsts: BTreeMap<u64, u64> = BTreeMap::new();
         let (mut nowhere, mut begun) = (BTreeSet::new(), BTreeSet::new());
-        for op in &batch.ops {
+        for op in batch.ops.iter().filter(|op| !left_out.contains(&op.replica)) {
             let id = op.replica;
             let first_held = firsts.entry(id).or_insert_with(|| {
                 let new = self.new.replica(id);
@@ -163,20 +174,23 @@ impl<O: OldLog> DualWrite<O> {
     }
 }
 
-/// What a batch asks of a replica first.
+/// What a batch asks of a replica, in short.
 #[derive(Clone, Copy, Debug)]
-enum Asked {
-    Removal,
-    Change,
+struct Asked {
+    /// First of all to be removed.
+    removed: bool,
+    /// Nothing but to drop entries and keys.
+    lets_go: bool,
 }
 
 impl Asked {
     /// Of each replica that the batch names.
     fn of(batch: &Batch) -> BTreeMap<u64, Self> {
-        let mut all = BTreeMap::new();
+        let mut all: BTreeMap<u64, Self> = BTreeMap::new();
         for op in &batch.ops {
-            let asked = if matches!(op.what, What::Remove) { Self::Removal } else { Self::Change };
-            all.entry(op.replica).or_insert(asked);
+            let lets_go = matches!(op.what, What::Delete { .. } | What::Truncate { .. } | What::Cut { .. });
+            let first = Self { removed: matches!(op.what, What::Remove), lets_go };
+            all.entry(op.replica).or_insert(first).lets_go &= lets_go;
         }
         all
     }
