@@ -232,3 +232,58 @@ fn who_cannot_be_copied_stays_in_doubt_and_stops_nobody_else() {
     assert_eq!(dual.get(1, b"hard_state").expect("readable").as_deref(), Some(&b"term 1"[..]));
     assert_sound(dual.new_log(), "at the end");
 }
+
+/// The copy begins in the middle; what the state machine lacks lies before that, in the old log alone.
+#[test]
+fn the_old_log_keeps_what_no_report_has_let_go() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let past = entries(1..=79);
+    let past: Vec<_> = past.iter().map(|(index, term, data)| (*index, *term, &data[..])).collect();
+    old.change(&Change::Append { replica: 7, entries: &past });
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(7, &entries(80..=80)).durable_applied(7, 50)).expect("written to both");
+    assert_eq!(dual.reapply_from(7).expect("readable"), 51);
+    dual.commit(batch.append(7, &entries(81..=100))).expect("written to both");
+    dual.commit(batch.truncate_prefix(7, 100)).expect("it waits");
+    for opened_anew in [false, true] {
+        let stands = (dual.stage(7), dual.bounds(7).expect("readable"), dual.reapply_from(7).expect("readable"));
+        assert_eq!(stands, (Stage::Mirrored, Some((51, 100)), 51), "opened anew: {opened_anew}");
+        if !opened_anew {
+            drop(dual);
+            dual = open(&old, &Arc::new(disk.crash_lost_all()));
+        }
+    }
+    // A report of the same batch counts, before the truncation or behind it; what waited before the crash is to be asked for again.
+    dual.commit(batch.durable_applied(7, 60).truncate_prefix(7, 100)).expect("as far as it may go");
+    assert_eq!(dual.bounds(7).expect("readable"), Some((61, 100)));
+    dual.commit(batch.truncate_prefix(7, 90).durable_applied(7, 70)).expect("as far as it may go");
+    assert_eq!((dual.stage(7), dual.bounds(7).expect("readable")), (Stage::Mirrored, Some((71, 100))));
+    // A report lets go what waits, and with the last of what strandlog lacks the replica moves over.
+    dual.commit(batch.durable_applied(7, 75)).expect("reported");
+    assert_eq!((dual.stage(7), dual.bounds(7).expect("readable")), (Stage::Mirrored, Some((76, 100))));
+    dual.commit(batch.durable_applied(7, 85)).expect("reported");
+    let stands = (dual.stage(7), dual.bounds(7).expect("readable"), dual.reapply_from(7).expect("readable"));
+    assert_eq!(stands, (Stage::Switched, Some((86, 100)), 86));
+    dual.commit(batch.durable_applied(7, 100)).expect("reported");
+    assert_eq!(dual.bounds(7).expect("readable"), Some((100, 100)), "what waits goes on waiting in strandlog");
+    assert_eq!(dual.reapply_from(7).expect("readable"), 101);
+    assert_sound(dual.new_log(), "at the end");
+}
+
+/// What waits is of one life.
+#[test]
+fn a_truncation_that_waits_is_not_one_of_the_next_life() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, "new")]).durable_applied(1, 5)).expect("written to both");
+    dual.commit(batch.truncate_prefix(1, 11)).expect("it waits");
+    dual.commit(batch.remove(1).append(1, &entries(1..=12)).durable_applied(1, 0)).expect("begun anew");
+    dual.commit(batch.durable_applied(1, 11)).expect("reported");
+    assert_eq!(
+        (dual.stage(1), dual.bounds(1).expect("readable")),
+        (Stage::Mirrored, Some((1, 12))),
+        "nobody asked for it"
+    );
+}

@@ -13,12 +13,13 @@
 //!
 //! What state machines report ([`Batch::durable_applied`]) is in strandlog alone. A copy that is made anew keeps no more of it than that there
 //! was a report, 0: truncations wait for the next. After a migration was given up, begin it again with a new file: a replica that was removed
-//! and came back meanwhile with the same entries would be taken for the one before, and its report, too. Until the switch, apply again from
-//! behind the report, or from the first index of [`DualWrite::bounds`]: the copy may begin later, and
-//! [`Replica::reapply_from`](crate::Replica::reapply_from) knows of no more than that.
+//! and came back meanwhile with the same entries would be taken for the one before, and its report, too. The old log is truncated no further
+//! than the reports go, either. Apply again from [`DualWrite::reapply_from`]: until the switch the copy may begin later than the old log, and
+//! [`Replica::reapply_from`](crate::Replica::reapply_from) knows of no more than the copy.
 
 mod compare;
 mod old;
+mod reports;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +94,8 @@ pub struct DualWrite<O> {
     doubtful: BTreeSet<u64>,
     /// Switched replicas that the old log may still hold.
     leftover: BTreeSet<u64>,
+    /// Truncations of mirrored replicas that wait for a report: the index that was to be the first.
+    waiting: BTreeMap<u64, u64>,
     differences: Vec<Difference>,
 }
 
@@ -103,7 +106,8 @@ impl<O: OldLog> DualWrite<O> {
     /// [`MigrateError::Collision`] where strandlog holds replicas of its own; what either log says.
     pub fn open(old: O, new: Wal) -> Result<Self, MigrateError> {
         let (stages, doubtful, leftover) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        let mut this = Self { old, new, stages, doubtful, leftover, differences: Vec::new() };
+        let (waiting, differences) = (BTreeMap::new(), Vec::new());
+        let mut this = Self { old, new, stages, doubtful, leftover, waiting, differences };
         for id in this.new.replicas() {
             let in_old = this.old.bounds(id).map_err(MigrateError::Old)?.is_some();
             match this.new.replica(id).get(MOVING_KEY) {
@@ -178,6 +182,7 @@ impl<O: OldLog> DualWrite<O> {
         }
         self.stages.remove(&id);
         self.doubtful.remove(&id);
+        self.waiting.remove(&id);
         Ok(())
     }
 
@@ -222,6 +227,8 @@ impl<O: OldLog> DualWrite<O> {
         // **Durable before the old log forgets it**: until then that is the truth.
         self.new.commit(&mut mark)?;
         self.stages.insert(id, Stage::Switched);
+        // Strandlog holds it back, too. Not where the copy was begun anew since: then it is to be asked for again, as after a crash.
+        self.waiting.remove(&id);
         self.leftover.insert(id);
         self.clear_leftover(id)
     }

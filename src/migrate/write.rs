@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::reports::Reported;
 use super::{Change, DualWrite, MIRRORED, MigrateError, OldLog, Stage, refused};
 use crate::applied::MOVING_KEY;
 use crate::batch::{Batch, What};
@@ -32,20 +33,31 @@ impl<O: OldLog> DualWrite<O> {
         self.doubtful.extend(&unswitched);
         self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
         self.end_lives(&begun)?;
-        self.write_old(batch, &unswitched)?;
+        let waiting = self.write_old(batch, &unswitched)?;
         self.new.commit(&mut copy)?;
         self.doubtful.retain(|id| !unswitched.contains(id) || left_out.contains(id));
         // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
-        for op in &batch.ops {
+        for op in batch.ops.iter().filter(|op| matches!(op.what, What::Remove)) {
+            self.waiting.remove(&op.replica);
             // Begun anew in the same batch, it stays where it is.
-            if matches!(op.what, What::Remove) && !self.new.replica(op.replica).exists() {
+            if !self.new.replica(op.replica).exists() {
                 self.stages.remove(&op.replica);
             }
         }
+        for (id, first) in waiting {
+            let wanted = self.waiting.entry(id).or_insert(first);
+            *wanted = first.max(*wanted);
+        }
         for op in &batch.ops {
-            let moves = matches!(op.what, What::Truncate { .. } | What::Reset { .. });
-            if moves && self.stage(op.replica) == Stage::Mirrored && !self.doubtful.contains(&op.replica) {
-                self.try_switch(op.replica)?;
+            let id = op.replica;
+            let moves = match op.what {
+                What::Truncate { .. } | What::Reset { .. } => true,
+                What::Applied { .. } => self.waiting.contains_key(&id),
+                _ => false,
+            };
+            if moves && self.stage(id) == Stage::Mirrored && !self.doubtful.contains(&id) {
+                self.let_go(id)?;
+                self.try_switch(id)?;
             }
         }
         batch.clear();
@@ -89,18 +101,29 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    fn write_old(&mut self, batch: &Batch, unswitched: &BTreeSet<u64>) -> Result<(), MigrateError> {
+    /// Answers which truncations wait for a report, and what index was to be the first.
+    fn write_old(&mut self, batch: &Batch, unswitched: &BTreeSet<u64>) -> Result<BTreeMap<u64, u64>, MigrateError> {
+        let mut reported: BTreeMap<u64, Reported> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, u64> = BTreeMap::new();
         let runs: Vec<Vec<(u64, u64, &[u8])>> = batch.ops.iter().map(|op| entries_of(batch, op.what)).collect();
         let mut changes = Vec::new();
         for (op, entries) in batch.ops.iter().zip(&runs).filter(|(op, _)| unswitched.contains(&op.replica)) {
             let replica = op.replica;
+            let reported = reported.entry(replica).or_insert_with(|| Reported::to(&self.new.replica(replica)));
+            reported.see(op.what);
             changes.push(match op.what {
                 What::Append { .. } => Change::Append { replica, entries },
                 What::Put { key, value } => {
                     Change::Put { replica, key: batch.bytes_of(key), value: batch.bytes_of(value) }
                 }
                 What::Delete { key } => Change::Delete { replica, key: batch.bytes_of(key) },
-                What::Truncate { first } => Change::TruncatePrefix { replica, first_kept: first },
+                What::Truncate { first } => {
+                    let bound = reported.bound();
+                    if first > bound {
+                        waiting.insert(replica, first.max(waiting.get(&replica).copied().unwrap_or(0)));
+                    }
+                    Change::TruncatePrefix { replica, first_kept: first.min(bound) }
+                }
                 What::Cut { from } => Change::TruncateSuffix { replica, from },
                 What::Reset { index, term } => Change::InstallSnapshot { replica, index, term },
                 What::Remove => Change::Remove { replica },
@@ -108,7 +131,10 @@ impl<O: OldLog> DualWrite<O> {
                 What::Applied { .. } => continue,
             });
         }
-        if changes.is_empty() { Ok(()) } else { self.old.write(&changes).map_err(MigrateError::Old) }
+        if !changes.is_empty() {
+            self.old.write(&changes).map_err(MigrateError::Old)?;
+        }
+        Ok(waiting)
     }
 
     /// The batch as strandlog takes it. A mirror may begin in the middle of a log: an overwrite from before moves its beginning.
