@@ -128,6 +128,20 @@ impl Engine {
         outcome
     }
 
+    /// Whether the batch would be refused as things stand, whatever room there is. Changes nothing.
+    pub(crate) fn check(&self, batch: &Batch) -> Result<()> {
+        self.writable()?;
+        batch.check()?;
+        let mut scratch = Scratch::default();
+        self.plan(batch, &mut scratch.plan)?;
+        scratch.adm.resolve(&self.registry, batch);
+        let s = self.seq.lock();
+        if let Some(why) = &s.stopped {
+            return Err(why.clone());
+        }
+        self.validate(batch, &scratch.plan, &mut scratch.adm)
+    }
+
     fn submit_with(
         &self,
         batch: &Batch,

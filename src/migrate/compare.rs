@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{COPY_BYTES, Difference, Differs, DualWrite, MIRRORED, MigrateError, OldLog};
+use super::{COPY_BYTES, Difference, Differs, DualWrite, MIRRORED, MigrateError, OldLog, refused};
 use crate::applied::MOVING_KEY;
 use crate::batch::{Batch, Entry};
 use crate::error::Error;
@@ -70,12 +70,21 @@ impl<O: OldLog> DualWrite<O> {
         Ok(found.into_iter().map(|what| Difference { replica, what }).collect())
     }
 
-    /// Makes the copy of a mirrored replica what the old log has: from the first difference on, or from its end.
+    /// Makes the copy of a mirrored replica what the old log has. Where strandlog has no place for all of it the copy is begun anew, behind the
+    /// old log's end: that frees what it held, and the old log has it.
     pub(super) fn make_agree(&mut self, id: u64) -> Result<(), MigrateError> {
+        self.doubtful.insert(id);
+        match self.mend(id) {
+            Err(error) if refused(&error) => self.begin(id),
+            mended => mended,
+        }
+    }
+
+    /// From the first difference on, or from the copy's end.
+    fn mend(&mut self, id: u64) -> Result<(), MigrateError> {
         let Some((first, last)) = self.old.bounds(id).map_err(MigrateError::Old)? else {
             // Removed there, and not yet here.
-            self.new.commit(Batch::new().remove(id))?;
-            return self.begin(id);
+            return self.forget(id);
         };
         let new = self.new.replica(id);
         let (new_first, new_last) = new.bounds();

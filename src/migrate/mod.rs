@@ -8,21 +8,26 @@
 //! strandlog's copy is made anew from it. So a migration can be given up, for each replica that is not switched yet, by
 //! opening the old log alone. A batch is atomic over replicas of one kind only: those switched, and those not.
 //!
+//! A replica that strandlog has no place for, because it is full or the old log holds a value beyond its limits, stays in doubt: it is neither
+//! appended to nor switched. What only drops entries and keys of it goes to the old log alone, and so may cure that; a removal waits for nothing.
+//!
 //! What state machines report ([`Batch::durable_applied`]) is in strandlog alone. A copy that is made anew keeps no more of it than that there
 //! was a report, 0: truncations wait for the next. After a migration was given up, begin it again with a new file: a replica that was removed
-//! and came back meanwhile with the same entries would be taken for the one before, and its report, too. Until the switch, apply again from
-//! behind the report, or from the first index of [`DualWrite::bounds`]: the copy may begin later, and
-//! [`Replica::reapply_from`](crate::Replica::reapply_from) knows of no more than that.
+//! and came back meanwhile with the same entries would be taken for the one before, and its report, too. The old log is truncated no further
+//! than the reports go, either. Apply again from [`DualWrite::reapply_from`]: until the switch the copy may begin later than the old log, and
+//! [`Replica::reapply_from`](crate::Replica::reapply_from) knows of no more than the copy.
 
 mod compare;
 mod old;
+mod reports;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::applied::MOVING_KEY;
-use crate::batch::{Batch, Entry, What};
+use crate::batch::{Batch, Entry};
 use crate::error::Error;
 use crate::wal::Wal;
 
@@ -44,7 +49,8 @@ pub enum MigrateError {
     /// The old log failed. What was to be written may be in it; strandlog is made to agree before it is written again.
     #[error("the old log: {0}")]
     Old(#[source] OldError),
-    /// Strandlog failed. Replicas that are not switched have it durably in the old log.
+    /// Strandlog failed, or has no room. For replicas that are not switched it may be durable in the old log; not where strandlog would refuse
+    /// it whatever room there is (a gap, an entry or a value beyond its limits).
     #[error("strandlog: {0}")]
     New(#[from] Error),
     /// Strandlog holds a replica of this id that does not come from this migration, and the old log holds one, too.
@@ -53,6 +59,15 @@ pub enum MigrateError {
         /// The replica.
         replica: u64,
     },
+}
+
+/// Whether strandlog has no place for what it was given. Nothing failed.
+fn refused(error: &MigrateError) -> bool {
+    let MigrateError::New(error) = error else { return false };
+    matches!(
+        error,
+        Error::Full(_) | Error::EntryTooLarge { .. } | Error::ValueTooLarge { .. } | Error::BatchTooLarge { .. }
+    )
 }
 
 /// How far a replica has moved.
@@ -79,6 +94,8 @@ pub struct DualWrite<O> {
     doubtful: BTreeSet<u64>,
     /// Switched replicas that the old log may still hold.
     leftover: BTreeSet<u64>,
+    /// Truncations of mirrored replicas that wait for a report: the index that was to be the first.
+    waiting: BTreeMap<u64, u64>,
     differences: Vec<Difference>,
 }
 
@@ -89,7 +106,8 @@ impl<O: OldLog> DualWrite<O> {
     /// [`MigrateError::Collision`] where strandlog holds replicas of its own; what either log says.
     pub fn open(old: O, new: Wal) -> Result<Self, MigrateError> {
         let (stages, doubtful, leftover) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        let mut this = Self { old, new, stages, doubtful, leftover, differences: Vec::new() };
+        let (waiting, differences) = (BTreeMap::new(), Vec::new());
+        let mut this = Self { old, new, stages, doubtful, leftover, waiting, differences };
         for id in this.new.replicas() {
             let in_old = this.old.bounds(id).map_err(MigrateError::Old)?.is_some();
             match this.new.replica(id).get(MOVING_KEY) {
@@ -105,7 +123,11 @@ impl<O: OldLog> DualWrite<O> {
                 // Also where the mark cannot be read, and the old log has the replica: it was not switched, or that log would not.
                 Ok(Some(_)) | Err(_) if in_old => {
                     this.stages.insert(id, Stage::Mirrored);
-                    this.make_agree(id)?;
+                    match this.make_agree(id) {
+                        // One that cannot be copied now must not keep all the others from being opened.
+                        Err(error) if refused(&error) => {}
+                        agrees => agrees?,
+                    }
                 }
                 Ok(Some(_)) => drop(this.new.commit(Batch::new().remove(id))?),
                 // Damaged, and strandlog's alone: its raft hears of it when it reads.
@@ -143,149 +165,24 @@ impl<O: OldLog> DualWrite<O> {
         std::mem::take(&mut self.differences)
     }
 
-    /// Writes the batch to the old log for replicas that are not switched, then to strandlog for all; durable in both on return. The
-    /// batch is then empty again.
-    ///
-    /// # Errors
-    /// [`MigrateError`]; the batch is as it was. It may be durable in the old log alone, or in part, as after any failed commit.
-    pub fn commit(&mut self, batch: &mut Batch) -> Result<(), MigrateError> {
-        batch.check()?;
-        let touched: BTreeSet<u64> = batch.ops.iter().map(|op| op.replica).collect();
-        for &id in &touched {
-            match self.stage(id) {
-                Stage::Old => self.begin(id)?,
-                Stage::Mirrored if self.doubtful.contains(&id) => self.make_agree(id)?,
-                Stage::Mirrored => {}
-                Stage::Switched => self.clear_leftover(id)?,
-            }
-        }
-        let mirrored: BTreeSet<u64> = touched.iter().copied().filter(|&id| self.stage(id) == Stage::Mirrored).collect();
-        // It asks the old log for terms that the batch may truncate there.
-        let (mut copy, anew) = self.for_new(batch, &mirrored)?;
-        // Until both have it, nobody knows what strandlog lacks.
-        self.doubtful.extend(&mirrored);
-        self.end_lives(&anew)?;
-        self.write_old(batch, &mirrored)?;
-        self.new.commit(&mut copy)?;
-        self.doubtful.retain(|id| !mirrored.contains(id));
-        // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
-        for op in &batch.ops {
-            // Begun anew in the same batch, it stays where it is.
-            if matches!(op.what, What::Remove) && !self.new.replica(op.replica).exists() {
-                self.stages.remove(&op.replica);
-            }
-        }
-        for op in &batch.ops {
-            let moves = matches!(op.what, What::Truncate { .. } | What::Reset { .. });
-            if moves && self.stage(op.replica) == Stage::Mirrored {
-                self.try_switch(op.replica)?;
-            }
-        }
-        batch.clear();
-        Ok(())
-    }
-
-    /// Before the old log begins lives anew in the batch that ends the ones before: the two may look the same, so after a crash between the
-    /// logs the copy would be taken for one of the new life, and what its state machine was reported to hold with it.
-    fn end_lives(&mut self, anew: &BTreeSet<u64>) -> Result<(), MigrateError> {
-        for &id in anew {
-            if !self.reports(id) {
-                continue;
-            }
-            let new = self.new.replica(id);
-            let before = new.first_index().saturating_sub(1);
-            // Unknown only where it is damaged; if the life goes on after all, the term is compared.
-            let term = new.term(before).unwrap_or(0);
-            self.begin_behind(id, before, term)?;
-            self.new.sync()?;
-        }
-        Ok(())
-    }
-
-    fn write_old(&mut self, batch: &Batch, mirrored: &BTreeSet<u64>) -> Result<(), MigrateError> {
-        let runs: Vec<Vec<(u64, u64, &[u8])>> = batch.ops.iter().map(|op| entries_of(batch, op.what)).collect();
-        let mut changes = Vec::new();
-        for (op, entries) in batch.ops.iter().zip(&runs).filter(|(op, _)| mirrored.contains(&op.replica)) {
-            let replica = op.replica;
-            changes.push(match op.what {
-                What::Append { .. } => Change::Append { replica, entries },
-                What::Put { key, value } => {
-                    Change::Put { replica, key: batch.bytes_of(key), value: batch.bytes_of(value) }
-                }
-                What::Delete { key } => Change::Delete { replica, key: batch.bytes_of(key) },
-                What::Truncate { first } => Change::TruncatePrefix { replica, first_kept: first },
-                What::Cut { from } => Change::TruncateSuffix { replica, from },
-                What::Reset { index, term } => Change::InstallSnapshot { replica, index, term },
-                What::Remove => Change::Remove { replica },
-                // Strandlog's own affair.
-                What::Applied { .. } => continue,
-            });
-        }
-        if changes.is_empty() { Ok(()) } else { self.old.write(&changes).map_err(MigrateError::Old) }
-    }
-
-    /// The batch as strandlog takes it. A mirror may begin in the middle of a log: an overwrite from before moves its beginning.
-    /// With it, the mirrored replicas that are removed and begun anew.
-    fn for_new(&self, batch: &Batch, mirrored: &BTreeSet<u64>) -> Result<(Batch, BTreeSet<u64>), MigrateError> {
-        let mut copy = Batch::new();
-        let mut firsts: BTreeMap<u64, u64> = BTreeMap::new();
-        let (mut removed, mut anew) = (BTreeSet::new(), BTreeSet::new());
-        for op in &batch.ops {
-            let id = op.replica;
-            let first_held = firsts.entry(id).or_insert_with(|| self.new.replica(id).first_index());
-            if removed.contains(&id) && matches!(op.what, What::Append { .. } | What::Put { .. } | What::Reset { .. }) {
-                anew.insert(id);
-            }
-            match op.what {
-                What::Append { first: from, .. } | What::Cut { from }
-                    if mirrored.contains(&id) && from < *first_held =>
-                {
-                    let before = from.saturating_sub(1);
-                    let term = self.old.term(id, before).map_err(MigrateError::Old)?;
-                    copy.install_snapshot(id, before, term);
-                    *first_held = from;
-                    copy.append(id, &entries_of(batch, op.what));
-                }
-                What::Append { .. } => drop(copy.append(id, &entries_of(batch, op.what))),
-                What::Cut { from } => drop(copy.truncate_suffix(id, from)),
-                What::Put { key, value } => drop(copy.put(id, batch.bytes_of(key), batch.bytes_of(value))),
-                What::Delete { key } => drop(copy.delete(id, batch.bytes_of(key))),
-                What::Truncate { first } => {
-                    copy.truncate_prefix(id, first);
-                    *first_held = first.max(*first_held);
-                }
-                What::Reset { index, term } => {
-                    copy.install_snapshot(id, index, term);
-                    *first_held = index.saturating_add(1);
-                }
-                What::Remove => {
-                    copy.remove(id);
-                    *first_held = 1;
-                    removed.insert(id);
-                    anew.remove(&id);
-                }
-                What::Applied { index } => drop(copy.durable_applied(id, index)),
-            }
-        }
-        anew.retain(|id| mirrored.contains(id));
-        // The mark has gone with the life before.
-        for id in &anew {
-            copy.put_own(*id, MOVING_KEY, MIRRORED);
-        }
-        Ok((copy, anew))
-    }
-
     /// Begins to mirror a replica, at the end of what the old log holds.
     fn begin(&mut self, id: u64) -> Result<(), MigrateError> {
-        match self.old.bounds(id).map_err(MigrateError::Old)? {
-            Some((_, last)) => {
-                let term = self.old.term(id, last).map_err(MigrateError::Old)?;
-                self.begin_behind(id, last, term)?;
-                self.copy_state(id)?;
-            }
-            None => self.begin_behind(id, 0, 0)?,
-        }
+        let Some((_, last)) = self.old.bounds(id).map_err(MigrateError::Old)? else { return self.forget(id) };
+        let term = self.old.term(id, last).map_err(MigrateError::Old)?;
+        self.begin_behind(id, last, term)?;
+        self.copy_state(id)?;
         self.doubtful.remove(&id);
+        Ok(())
+    }
+
+    /// The old log has it no more, or never had it: what there is of a copy goes, and is not taken for one of the next life.
+    fn forget(&mut self, id: u64) -> Result<(), MigrateError> {
+        if self.new.replica(id).exists() {
+            self.new.commit(Batch::new().remove(id))?;
+        }
+        self.stages.remove(&id);
+        self.doubtful.remove(&id);
+        self.waiting.remove(&id);
         Ok(())
     }
 
@@ -330,6 +227,8 @@ impl<O: OldLog> DualWrite<O> {
         // **Durable before the old log forgets it**: until then that is the truth.
         self.new.commit(&mut mark)?;
         self.stages.insert(id, Stage::Switched);
+        // Strandlog holds it back, too. Not where the copy was begun anew since: then it is to be asked for again, as after a crash.
+        self.waiting.remove(&id);
         self.leftover.insert(id);
         self.clear_leftover(id)
     }
@@ -411,10 +310,4 @@ impl<O: OldLog> DualWrite<O> {
         let state = self.old.state(replica).map_err(MigrateError::Old)?;
         Ok(state.into_iter().find(|(k, _)| k == key).map(|(_, value)| value))
     }
-}
-
-fn entries_of(batch: &Batch, what: What) -> Vec<(u64, u64, &[u8])> {
-    let What::Append { first, from, to } = what else { return Vec::new() };
-    let metas = batch.metas.get(from..to).unwrap_or(&[]);
-    metas.iter().zip(first..).map(|(m, index)| (index, m.term, batch.payload(m))).collect()
 }

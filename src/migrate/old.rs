@@ -76,7 +76,7 @@ pub enum Change<'a> {
         /// Its key.
         key: &'a [u8],
     },
-    /// Every entry below goes.
+    /// Every entry below goes; where there is none, nothing changes.
     TruncatePrefix {
         /// The replica.
         replica: u64,

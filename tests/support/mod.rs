@@ -4,6 +4,7 @@
 
 pub mod judge;
 pub mod model;
+pub mod old_log;
 pub mod recorder;
 pub mod schedule;
 pub mod work;

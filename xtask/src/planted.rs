@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 32] = [
+const TARGETS: [&str; 33] = [
     "lib",
     "smoke",
     "in_flight",
@@ -64,6 +64,7 @@ const TARGETS: [&str; 32] = [
     "applied",
     "events",
     "migrate",
+    "migrate_edges",
     "idle",
     "fuzz_found",
     "damage",

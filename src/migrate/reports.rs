@@ -1,0 +1,70 @@
+//! What state machines report of replicas that both logs hold: the old log lets go of nothing that one may have to apply again. The copy
+//! may begin later, so strandlog alone would keep too little.
+
+use super::{Change, DualWrite, MigrateError, OldLog, Stage};
+use crate::batch::What;
+use crate::replica::Replica;
+
+/// A replica's life, and what its state machine was reported to hold, as they stand in the middle of a batch.
+#[derive(Debug)]
+pub(super) struct Reported {
+    exists: bool,
+    applied: Option<u64>,
+}
+
+impl Reported {
+    /// What strandlog knows; a report that cannot be read lets nothing go.
+    pub fn to(new: &Replica) -> Self {
+        Self { exists: new.exists(), applied: new.durable_applied().unwrap_or(Some(0)) }
+    }
+
+    /// The next operation on the replica. As in strandlog a report counts only where there is a life.
+    pub fn see(&mut self, what: What) {
+        match what {
+            What::Remove => *self = Self { exists: false, applied: None },
+            What::Append { .. } | What::Put { .. } | What::Reset { .. } => self.exists = true,
+            What::Applied { index } if self.exists => self.applied = self.applied.max(Some(index)),
+            What::Applied { .. } | What::Delete { .. } | What::Truncate { .. } | What::Cut { .. } => {}
+        }
+    }
+
+    /// Where a truncation must end: anywhere, if the replica never reported.
+    pub fn bound(&self) -> u64 {
+        self.applied.map_or(u64::MAX, |applied| applied.saturating_add(1))
+    }
+}
+
+impl<O: OldLog> DualWrite<O> {
+    /// From where on the state machine must apply again after an opening: behind what it was reported to hold durably
+    /// ([`Batch::durable_applied`](crate::Batch::durable_applied)), or from the first entry that is kept, in the old log until the switch.
+    /// One beyond the last index when there is nothing to apply.
+    ///
+    /// # Errors
+    /// As [`DualWrite::bounds`] and [`Replica::durable_applied`].
+    pub fn reapply_from(&self, replica: u64) -> Result<u64, MigrateError> {
+        let new = self.new.replica(replica);
+        if self.stage(replica) == Stage::Switched {
+            return Ok(new.reapply_from()?);
+        }
+        let first = self.bounds(replica)?.map_or(1, |(first, _)| first);
+        Ok(new.durable_applied()?.map_or(first, |applied| first.max(applied.saturating_add(1))))
+    }
+
+    /// Truncates in the old log what waited for a report, as far as that goes now. Strandlog has done so with its copy.
+    pub(super) fn let_go(&mut self, id: u64) -> Result<(), MigrateError> {
+        let Some(&wanted) = self.waiting.get(&id) else { return Ok(()) };
+        let bound = Reported::to(&self.new.replica(id)).bound();
+        if let Some((first, last)) = self.old.bounds(id).map_err(MigrateError::Old)? {
+            // The suffix may have been cut since it was asked for.
+            let first_kept = wanted.min(bound).min(last.saturating_add(1));
+            if first_kept > first {
+                let change = Change::TruncatePrefix { replica: id, first_kept };
+                self.old.write(&[change]).map_err(MigrateError::Old)?;
+            }
+        }
+        if wanted <= bound {
+            self.waiting.remove(&id);
+        }
+        Ok(())
+    }
+}

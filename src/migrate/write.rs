@@ -1,0 +1,229 @@
+//! Writing both logs: the old one first, then strandlog, with what each of them needs to hear.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::reports::Reported;
+use super::{Change, DualWrite, MIRRORED, MigrateError, OldLog, Stage, refused};
+use crate::applied::MOVING_KEY;
+use crate::batch::{Batch, What};
+
+impl<O: OldLog> DualWrite<O> {
+    /// Writes the batch to the old log for replicas that are not switched, then to strandlog for all; durable in both on return. The
+    /// batch is then empty again. What only drops entries and keys of a replica that strandlog has no place for goes to the old log alone.
+    ///
+    /// # Errors
+    /// [`MigrateError`]; the batch is as it was. It may be durable in the old log alone, or in part, as after any failed commit.
+    pub fn commit(&mut self, batch: &mut Batch) -> Result<(), MigrateError> {
+        batch.check()?;
+        let asked = Asked::of(batch);
+        let mut left_out = BTreeSet::new();
+        for (&id, asked) in &asked {
+            match self.prepare(id, asked) {
+                // The old log can let go without strandlog; the copy stays in doubt.
+                Err(error) if asked.lets_go && refused(&error) => drop(left_out.insert(id)),
+                prepared => prepared?,
+            }
+        }
+        let unswitched: BTreeSet<u64> = asked.into_keys().filter(|&id| self.stage(id) != Stage::Switched).collect();
+        // It asks the old log for terms that the batch may truncate there.
+        let (mut copy, begun) = self.for_new(batch, &unswitched, &left_out)?;
+        // What it refuses whatever room there is must not be in the old log: it would refuse it for ever.
+        self.new.engine.check(&copy)?;
+        // Until both have it, nobody knows what strandlog lacks.
+        self.doubtful.extend(&unswitched);
+        self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
+        self.end_lives(&begun)?;
+        let waiting = self.write_old(batch, &unswitched)?;
+        self.new.commit(&mut copy)?;
+        self.doubtful.retain(|id| !unswitched.contains(id) || left_out.contains(id));
+        // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
+        for op in batch.ops.iter().filter(|op| matches!(op.what, What::Remove)) {
+            self.waiting.remove(&op.replica);
+            // Begun anew in the same batch, it stays where it is.
+            if !self.new.replica(op.replica).exists() {
+                self.stages.remove(&op.replica);
+            }
+        }
+        for (id, first) in waiting {
+            let wanted = self.waiting.entry(id).or_insert(first);
+            *wanted = first.max(*wanted);
+        }
+        for op in &batch.ops {
+            let id = op.replica;
+            let moves = match op.what {
+                What::Truncate { .. } | What::Reset { .. } => true,
+                What::Applied { .. } => self.waiting.contains_key(&id),
+                _ => false,
+            };
+            if moves && self.stage(id) == Stage::Mirrored && !self.doubtful.contains(&id) {
+                self.let_go(id)?;
+                self.try_switch(id)?;
+            }
+        }
+        batch.clear();
+        Ok(())
+    }
+
+    /// Has a copy stand where the batch needs one: begun, or made to agree. A replica that neither log has gets none: the batch itself begins
+    /// its life in both, if it does, and until then what is reported is ignored. It is of a life that is gone.
+    fn prepare(&mut self, id: u64, asked: &Asked) -> Result<(), MigrateError> {
+        let stage = self.stage(id);
+        if stage == Stage::Switched {
+            return self.clear_leftover(id);
+        }
+        if stage == Stage::Mirrored && !self.doubtful.contains(&id) {
+            return Ok(());
+        }
+        if self.old.bounds(id).map_err(MigrateError::Old)?.is_none() {
+            return self.forget(id);
+        }
+        // Nothing has to agree with what goes.
+        if asked.removed {
+            return Ok(());
+        }
+        if stage == Stage::Old { self.begin(id) } else { self.make_agree(id) }
+    }
+
+    /// Before the old log begins lives anew in the batch that ends the ones before: the two may look the same, so after a crash between the
+    /// logs the copy would be taken for one of the new life, and what its state machine was reported to hold with it.
+    fn end_lives(&mut self, begun: &BTreeSet<u64>) -> Result<(), MigrateError> {
+        for &id in begun {
+            if !self.reports(id) {
+                continue;
+            }
+            let new = self.new.replica(id);
+            let before = new.first_index().saturating_sub(1);
+            // Unknown only where it is damaged; if the life goes on after all, the term is compared.
+            let term = new.term(before).unwrap_or(0);
+            self.begin_behind(id, before, term)?;
+            self.new.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Answers which truncations wait for a report, and what index was to be the first.
+    fn write_old(&mut self, batch: &Batch, unswitched: &BTreeSet<u64>) -> Result<BTreeMap<u64, u64>, MigrateError> {
+        let mut reported: BTreeMap<u64, Reported> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, u64> = BTreeMap::new();
+        let runs: Vec<Vec<(u64, u64, &[u8])>> = batch.ops.iter().map(|op| entries_of(batch, op.what)).collect();
+        let mut changes = Vec::new();
+        for (op, entries) in batch.ops.iter().zip(&runs).filter(|(op, _)| unswitched.contains(&op.replica)) {
+            let replica = op.replica;
+            let reported = reported.entry(replica).or_insert_with(|| Reported::to(&self.new.replica(replica)));
+            reported.see(op.what);
+            changes.push(match op.what {
+                What::Append { .. } => Change::Append { replica, entries },
+                What::Put { key, value } => {
+                    Change::Put { replica, key: batch.bytes_of(key), value: batch.bytes_of(value) }
+                }
+                What::Delete { key } => Change::Delete { replica, key: batch.bytes_of(key) },
+                What::Truncate { first } => {
+                    let bound = reported.bound();
+                    if first > bound {
+                        waiting.insert(replica, first.max(waiting.get(&replica).copied().unwrap_or(0)));
+                    }
+                    Change::TruncatePrefix { replica, first_kept: first.min(bound) }
+                }
+                What::Cut { from } => Change::TruncateSuffix { replica, from },
+                What::Reset { index, term } => Change::InstallSnapshot { replica, index, term },
+                What::Remove => Change::Remove { replica },
+                // Strandlog's own affair.
+                What::Applied { .. } => continue,
+            });
+        }
+        if !changes.is_empty() {
+            self.old.write(&changes).map_err(MigrateError::Old)?;
+        }
+        Ok(waiting)
+    }
+
+    /// The batch as strandlog takes it. A mirror may begin in the middle of a log: an overwrite from before moves its beginning.
+    /// With it, those of the replicas that are not switched whose lives it begins, anew or for the first time.
+    fn for_new(
+        &self,
+        batch: &Batch,
+        unswitched: &BTreeSet<u64>,
+        left_out: &BTreeSet<u64>,
+    ) -> Result<(Batch, BTreeSet<u64>), MigrateError> {
+        let mut copy = Batch::new();
+        let mut firsts: BTreeMap<u64, u64> = BTreeMap::new();
+        let (mut nowhere, mut begun) = (BTreeSet::new(), BTreeSet::new());
+        for op in batch.ops.iter().filter(|op| !left_out.contains(&op.replica)) {
+            let id = op.replica;
+            let first_held = firsts.entry(id).or_insert_with(|| {
+                let new = self.new.replica(id);
+                if !new.exists() {
+                    nowhere.insert(id);
+                }
+                new.first_index()
+            });
+            if nowhere.contains(&id) && matches!(op.what, What::Append { .. } | What::Put { .. } | What::Reset { .. }) {
+                begun.insert(id);
+            }
+            match op.what {
+                What::Append { first: from, .. } | What::Cut { from }
+                    if unswitched.contains(&id) && from < *first_held =>
+                {
+                    let before = from.saturating_sub(1);
+                    let term = self.old.term(id, before).map_err(MigrateError::Old)?;
+                    copy.install_snapshot(id, before, term);
+                    *first_held = from;
+                    copy.append(id, &entries_of(batch, op.what));
+                }
+                What::Append { .. } => drop(copy.append(id, &entries_of(batch, op.what))),
+                What::Cut { from } => drop(copy.truncate_suffix(id, from)),
+                What::Put { key, value } => drop(copy.put(id, batch.bytes_of(key), batch.bytes_of(value))),
+                What::Delete { key } => drop(copy.delete(id, batch.bytes_of(key))),
+                What::Truncate { first } => {
+                    copy.truncate_prefix(id, first);
+                    *first_held = first.max(*first_held);
+                }
+                What::Reset { index, term } => {
+                    copy.install_snapshot(id, index, term);
+                    *first_held = index.saturating_add(1);
+                }
+                What::Remove => {
+                    copy.remove(id);
+                    *first_held = 1;
+                    nowhere.insert(id);
+                    begun.remove(&id);
+                }
+                What::Applied { index } => drop(copy.durable_applied(id, index)),
+            }
+        }
+        begun.retain(|id| unswitched.contains(id));
+        // The mark has gone with the life before, if there was one.
+        for id in &begun {
+            copy.put_own(*id, MOVING_KEY, MIRRORED);
+        }
+        Ok((copy, begun))
+    }
+}
+
+/// What a batch asks of a replica, in short.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// First of all to be removed.
+    removed: bool,
+    /// Nothing but to drop entries and keys.
+    lets_go: bool,
+}
+
+impl Asked {
+    /// Of each replica that the batch names.
+    fn of(batch: &Batch) -> BTreeMap<u64, Self> {
+        let mut all: BTreeMap<u64, Self> = BTreeMap::new();
+        for op in &batch.ops {
+            let lets_go = matches!(op.what, What::Delete { .. } | What::Truncate { .. } | What::Cut { .. });
+            let first = Self { removed: matches!(op.what, What::Remove), lets_go };
+            all.entry(op.replica).or_insert(first).lets_go &= lets_go;
+        }
+        all
+    }
+}
+
+fn entries_of(batch: &Batch, what: What) -> Vec<(u64, u64, &[u8])> {
+    let What::Append { first, from, to } = what else { return Vec::new() };
+    let metas = batch.metas.get(from..to).unwrap_or(&[]);
+    metas.iter().zip(first..).map(|(m, index)| (index, m.term, batch.payload(m))).collect()
+}

@@ -1,0 +1,289 @@
+//! Both logs at their edges: reports that come late or not at all, and what strandlog refuses.
+
+mod support;
+
+use std::sync::Arc;
+
+use strandlog::disk::sim::SimDisk;
+use strandlog::migrate::{Change, DualWrite, MigrateError, Stage};
+use strandlog::{Batch, Bytes, Error, Placement};
+
+use support::old_log::{Fails, Old, open, past};
+use support::{assert_sound, payload, small};
+
+fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<(u64, u64, Bytes)> {
+    range.map(|i| (i, 1, payload(9, i, 1, 50))).collect()
+}
+
+/// Replica 9, written and removed again; the report of a flush that was under way is yet to come.
+fn removed(old: &Old, disk: &Arc<SimDisk>) -> DualWrite<Old> {
+    let mut dual = open(old, disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(9, &entries(1..=3)).durable_applied(9, 0)).expect("written to both");
+    dual.commit(batch.remove(9)).expect("removed from both");
+    dual
+}
+
+#[test]
+fn a_report_that_comes_after_the_removal_is_not_one_of_the_next_life() {
+    for with_the_life in [false, true] {
+        let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+        let mut dual = removed(&old, &disk);
+        let mut batch = Batch::new();
+        batch.durable_applied(9, 3);
+        if !with_the_life {
+            dual.commit(&mut batch).expect("ignored");
+            assert_eq!((dual.stage(9), dual.new_log().replicas()), (Stage::Old, vec![]), "nobody begins by a report");
+        }
+        dual.commit(batch.append(9, &entries(1..=5)).durable_applied(9, 0)).expect("begun anew");
+        assert_eq!(dual.stage(9), Stage::Mirrored);
+        drop(dual);
+        let mut dual = open(&old, &Arc::new(disk.crash_lost_all()));
+        assert_eq!(dual.new_log().replica(9).reapply_from().expect("sound"), 1, "of the new life nothing is applied");
+        dual.commit(batch.truncate_prefix(9, 4)).expect("it waits");
+        assert_eq!(dual.bounds(9).expect("readable"), Some((1, 5)));
+        assert_sound(dual.new_log(), "at the end");
+    }
+}
+
+/// The removal reached the old log alone: what is left in strandlog is of that life.
+#[test]
+fn a_late_report_behind_half_a_removal_begins_nothing() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(9, &entries(1..=3)).durable_applied(9, 0)).expect("written to both");
+    old.fail(Fails::After);
+    assert!(matches!(dual.commit(batch.remove(9)), Err(MigrateError::Old(_))));
+    batch.clear();
+    dual.commit(batch.durable_applied(9, 3)).expect("ignored");
+    assert_eq!((dual.stage(9), dual.new_log().replicas()), (Stage::Old, vec![]));
+    dual.commit(batch.append(9, &entries(1..=5)).durable_applied(9, 0)).expect("begun anew");
+    assert_eq!(dual.new_log().replica(9).reapply_from().expect("sound"), 1);
+    assert_eq!(dual.differences_of(9).expect("readable"), []);
+}
+
+/// What changes nothing where there is nothing creates nobody, as in strandlog alone.
+#[test]
+fn who_is_in_neither_log_is_begun_only_by_what_begins_a_life() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    batch.delete(9, b"k").truncate_suffix(9, 5).truncate_prefix(9, 1).durable_applied(9, 7).remove(10);
+    dual.commit(&mut batch).expect("nothing to change");
+    let refused = dual.commit(batch.truncate_prefix(9, 2));
+    assert!(matches!(refused, Err(MigrateError::New(Error::UnknownReplica { replica: 9 }))), "{refused:?}");
+    assert_eq!((dual.stage(9), dual.new_log().replicas(), old.rep(9)), (Stage::Old, vec![], None));
+    batch.clear();
+    dual.commit(batch.put(9, b"k", b"v")).expect("begun");
+    assert_eq!((dual.stage(9), dual.new_log().replicas()), (Stage::Mirrored, vec![9]));
+    drop(dual);
+    let dual = open(&old, &Arc::new(disk.crash_lost_all()));
+    assert_eq!(dual.stage(9), Stage::Mirrored, "it has its mark");
+    assert_eq!(dual.get(9, b"k").expect("readable").as_deref(), Some(&b"v"[..]));
+}
+
+/// As [`past`], with a strandlog that replica `by` fills; replica 1 has a copy, and in the old log what the new one has no room for.
+fn full(by: u64) -> (Old, Arc<SimDisk>, DualWrite<Old>) {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(13 * (64 << 10))));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, payload(1, 11, 1, 3000))])).expect("written to both");
+    let refused = |outcome: &Result<(), MigrateError>| matches!(outcome, Err(MigrateError::New(Error::Full(_))));
+    let fill = |dual: &mut DualWrite<Old>, replica: u64, len: usize| {
+        for index in dual.bounds(replica).expect("readable").expect("there").1 + 1.. {
+            let mut batch = Batch::new();
+            let outcome = dual.commit(batch.append(replica, &[(index, 1, payload(replica, index, 1, len))]));
+            if refused(&outcome) {
+                break;
+            }
+            outcome.expect("room");
+        }
+    };
+    fill(&mut dual, by, 3000);
+    if by != 1 {
+        fill(&mut dual, 1, 3000);
+    }
+    (old, disk, dual)
+}
+
+/// What strandlog had no room for stops nothing that makes room, nor the next opening.
+#[test]
+fn a_full_strandlog_stops_no_truncation_no_removal_and_no_opening() {
+    for (by, opened_anew) in [(1, false), (1, true), (2, false), (2, true)] {
+        let when = format!("filled by {by}, opened anew: {opened_anew}");
+        let full = || {
+            let (old, disk, dual) = full(by);
+            if !opened_anew {
+                return (old, dual);
+            }
+            drop(dual);
+            let dual = open(&old, &Arc::new(disk.crash_lost_all()));
+            (old, dual)
+        };
+        let mut batch = Batch::new();
+        let (old, mut dual) = full();
+        let last = old.rep(1).expect("there").bounds().1;
+        dual.commit(batch.truncate_prefix(1, last - 1)).unwrap_or_else(|e| panic!("{when}: truncated: {e}"));
+        assert_eq!((dual.stage(1), old.rep(1).expect("there").bounds()), (Stage::Mirrored, (last - 1, last)), "{when}");
+        dual.commit(batch.remove(2)).unwrap_or_else(|e| panic!("{when}: removed: {e}"));
+        dual.commit(batch.append(1, &[(last + 1, 1, "on")])).expect("room");
+        assert_eq!(dual.differences_of(1).expect("readable"), [], "{when}");
+        dual.commit(batch.truncate_prefix(1, last + 1)).expect("truncated");
+        assert_eq!((dual.stage(1), dual.take_differences()), (Stage::Switched, vec![]), "{when}");
+        assert_sound(dual.new_log(), &when);
+
+        let (old, mut dual) = full();
+        dual.commit(batch.remove(1)).unwrap_or_else(|e| panic!("{when}: removed: {e}"));
+        assert_eq!((dual.stage(1), old.rep(1)), (Stage::Old, None), "{when}");
+        assert!(!dual.new_log().replicas().contains(&1), "{when}");
+
+        let (old, mut dual) = full();
+        dual.commit(batch.install_snapshot(1, 9000, 2)).unwrap_or_else(|e| panic!("{when}: installed: {e}"));
+        assert_eq!((dual.stage(1), dual.bounds(1).expect("readable")), (Stage::Switched, Some((9001, 9000))), "{when}");
+        assert_eq!(dual.get(1, b"hard_state").expect("readable").as_deref(), Some(&b"term 1"[..]), "{when}");
+        drop(old);
+    }
+}
+
+/// One that has no copy yet, and gets none for want of room: the old log goes on being truncated.
+#[test]
+fn a_full_strandlog_stops_no_truncation_of_who_has_no_copy() {
+    let (old, _disk, mut dual) = full(2);
+    let mut batch = Batch::new();
+    let refused = dual.commit(batch.append(3, &[(11, 1, vec![7; 3000])]));
+    assert!(matches!(refused, Err(MigrateError::New(Error::Full(_)))), "{refused:?}");
+    batch.clear();
+    dual.commit(batch.truncate_prefix(3, 8)).expect("truncated");
+    assert_eq!(old.rep(3).expect("there").bounds().0, 8);
+    // It reports from now on, and that must be known.
+    dual.commit(batch.remove(2)).expect("removed");
+    dual.commit(batch.put(3, b"k", b"v").durable_applied(3, 9)).expect("room");
+    assert_eq!(dual.differences_of(3).expect("readable"), []);
+    assert_sound(dual.new_log(), "at the end");
+}
+
+/// What strandlog refuses as it stands is in neither log.
+#[test]
+fn what_strandlog_refuses_is_not_in_the_old_log_either() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let open = |disk: &Arc<SimDisk>| {
+        let wal = support::open(small(Placement::Auto).max_entry_bytes(9000), disk);
+        DualWrite::open(old.clone(), wal).expect("the migration goes on")
+    };
+    let mut dual = open(&disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, "new")])).expect("written to both");
+    let before = old.world();
+    let large = vec![7; 40 << 10];
+    let outcome = dual.commit(batch.append(1, &[(12, 1, &large[..9001])]));
+    assert!(
+        matches!(outcome, Err(MigrateError::New(Error::EntryTooLarge { replica: 1, index: 12, .. }))),
+        "{outcome:?}"
+    );
+    batch.clear();
+    for (key, value) in [(&b"value"[..], &large[..]), (&large[..300], b"key")] {
+        let outcome = dual.commit(batch.put(1, key, value));
+        assert!(matches!(outcome, Err(MigrateError::New(Error::ValueTooLarge { replica: 1, .. }))), "{outcome:?}");
+        batch.clear();
+    }
+    let outcome = dual.commit(batch.append(2, &[(11, 1, "new")]).append(1, &[(13, 1, "a gap")]));
+    assert!(matches!(outcome, Err(MigrateError::New(Error::Gap { replica: 1, .. }))), "{outcome:?}");
+    batch.clear();
+    assert_eq!(old.world(), before);
+    dual.commit(batch.append(1, &[(12, 1, &large[..9000])])).expect("nothing is in its way");
+    drop(dual);
+    let dual = open(&Arc::new(disk.crash_lost_all()));
+    assert_eq!((dual.stage(1), dual.differences_of(1).expect("readable")), (Stage::Mirrored, vec![]));
+}
+
+/// The old log, alone for a while, took what strandlog never will.
+#[test]
+fn who_cannot_be_copied_stays_in_doubt_and_stops_nobody_else() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    for replica in 1..=3 {
+        dual.commit(batch.append(replica, &[(11, 1, "new")])).expect("written to both");
+    }
+    drop(dual);
+    for replica in [1, 3] {
+        old.change(&Change::Put { replica, key: b"large", value: &[7; 40 << 10] });
+    }
+    let mut dual = open(&old, &Arc::new(disk.crash_lost_all()));
+    assert_eq!(dual.stage(1), Stage::Mirrored);
+    dual.commit(batch.append(2, &[(12, 1, "on")])).expect("the others go on");
+    dual.commit(batch.remove(3)).expect("nothing has to agree with what goes");
+    assert_eq!((dual.stage(3), old.rep(3)), (Stage::Old, None));
+    let outcome = dual.commit(batch.append(1, &[(12, 1, "on")]));
+    assert!(matches!(outcome, Err(MigrateError::New(Error::ValueTooLarge { replica: 1, .. }))), "{outcome:?}");
+    batch.clear();
+    dual.commit(batch.truncate_prefix(1, 12)).expect("the old log alone");
+    assert_eq!(
+        (dual.stage(1), dual.bounds(1).expect("readable")),
+        (Stage::Mirrored, Some((12, 11))),
+        "in doubt as it is"
+    );
+    dual.commit(batch.delete(1, b"large")).expect("the old log alone");
+    dual.commit(batch.append(1, &[(12, 1, "on")])).expect("written to both");
+    assert_eq!(dual.differences_of(1).expect("readable"), []);
+    dual.commit(batch.truncate_prefix(1, 12)).expect("truncated");
+    assert_eq!((dual.stage(1), dual.take_differences()), (Stage::Switched, vec![]));
+    assert_eq!(dual.get(1, b"hard_state").expect("readable").as_deref(), Some(&b"term 1"[..]));
+    assert_sound(dual.new_log(), "at the end");
+}
+
+/// The copy begins in the middle; what the state machine lacks lies before that, in the old log alone.
+#[test]
+fn the_old_log_keeps_what_no_report_has_let_go() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let past = entries(1..=79);
+    let past: Vec<_> = past.iter().map(|(index, term, data)| (*index, *term, &data[..])).collect();
+    old.change(&Change::Append { replica: 7, entries: &past });
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(7, &entries(80..=80)).durable_applied(7, 50)).expect("written to both");
+    assert_eq!(dual.reapply_from(7).expect("readable"), 51);
+    dual.commit(batch.append(7, &entries(81..=100))).expect("written to both");
+    dual.commit(batch.truncate_prefix(7, 100)).expect("it waits");
+    for opened_anew in [false, true] {
+        let stands = (dual.stage(7), dual.bounds(7).expect("readable"), dual.reapply_from(7).expect("readable"));
+        assert_eq!(stands, (Stage::Mirrored, Some((51, 100)), 51), "opened anew: {opened_anew}");
+        if !opened_anew {
+            drop(dual);
+            dual = open(&old, &Arc::new(disk.crash_lost_all()));
+        }
+    }
+    // A report of the same batch counts, before the truncation or behind it; what waited before the crash is to be asked for again.
+    dual.commit(batch.durable_applied(7, 60).truncate_prefix(7, 100)).expect("as far as it may go");
+    assert_eq!(dual.bounds(7).expect("readable"), Some((61, 100)));
+    dual.commit(batch.truncate_prefix(7, 90).durable_applied(7, 70)).expect("as far as it may go");
+    assert_eq!((dual.stage(7), dual.bounds(7).expect("readable")), (Stage::Mirrored, Some((71, 100))));
+    // A report lets go what waits, and with the last of what strandlog lacks the replica moves over.
+    dual.commit(batch.durable_applied(7, 75)).expect("reported");
+    assert_eq!((dual.stage(7), dual.bounds(7).expect("readable")), (Stage::Mirrored, Some((76, 100))));
+    dual.commit(batch.durable_applied(7, 85)).expect("reported");
+    let stands = (dual.stage(7), dual.bounds(7).expect("readable"), dual.reapply_from(7).expect("readable"));
+    assert_eq!(stands, (Stage::Switched, Some((86, 100)), 86));
+    dual.commit(batch.durable_applied(7, 100)).expect("reported");
+    assert_eq!(dual.bounds(7).expect("readable"), Some((100, 100)), "what waits goes on waiting in strandlog");
+    assert_eq!(dual.reapply_from(7).expect("readable"), 101);
+    assert_sound(dual.new_log(), "at the end");
+}
+
+/// What waits is of one life.
+#[test]
+fn a_truncation_that_waits_is_not_one_of_the_next_life() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, "new")]).durable_applied(1, 5)).expect("written to both");
+    dual.commit(batch.truncate_prefix(1, 11)).expect("it waits");
+    dual.commit(batch.remove(1).append(1, &entries(1..=12)).durable_applied(1, 0)).expect("begun anew");
+    dual.commit(batch.durable_applied(1, 11)).expect("reported");
+    assert_eq!(
+        (dual.stage(1), dual.bounds(1).expect("readable")),
+        (Stage::Mirrored, Some((1, 12))),
+        "nobody asked for it"
+    );
+}
