@@ -137,6 +137,17 @@ fn nonsense_is_refused_by_line() {
     }
 }
 
+#[test]
+fn an_export_that_did_not_end_is_not_written_over() {
+    let (dir, path) = filled();
+    let (lines, half) = (dir.path().join("lines"), dir.path().join("lines.exporting"));
+    std::fs::write(&half, "precious").unwrap();
+    let ran = strandlog(&["export", str(&path), "--out", str(&lines)]);
+    assert!(ran.code == 2 && ran.err.contains("remove it first"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(&half).unwrap(), "precious");
+    assert!(!lines.exists());
+}
+
 /// What an operation takes in the journal counts, not its bytes alone.
 #[test]
 fn many_small_replicas_are_imported_into_small_segments() {
