@@ -44,8 +44,11 @@ pub enum Command {
     /// Write everything that a log holds as JSON lines, for other programs and for `import`.
     ///
     /// A line for the log, then for each replica a line, its keys and its entries, and a last line with how many there were; bytes are
-    /// base64. What cannot be read stands as a line with
+    /// base64. What a state machine reported to hold durably is `applied` in its replica's line. What cannot be read stands as a line with
     /// `lost` where it would be.
+    ///
+    /// The marks of a migration (`DualWrite`) are left out, and standard error says so where there are some: a migration goes on with a copy
+    /// made by `salvage`, not with an import.
     Export(Export),
     /// Copy an export, or another kind of log, into a log, and compare. Run again after an interruption, it goes on.
     Import(Import),

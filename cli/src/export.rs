@@ -24,6 +24,8 @@ struct Exported {
     sums: Sums,
     /// Things that could not be read.
     lost: u64,
+    /// Replicas with a mark of a migration, which has no line.
+    marked: u64,
 }
 
 /// Writes the whole log as lines.
@@ -36,9 +38,17 @@ pub fn run(args: &Export, out: &mut Output) -> Result<()> {
         None => export(&wal, out, &bar)?,
     };
     bar.finish_and_clear();
-    let Exported { sums, lost } = exported;
+    let Exported { sums, lost, marked } = exported;
     if lost > 0 {
         out.not_all_is_well();
+    }
+    if marked > 0 {
+        // Not among the lines, nor among what a machine expects of the output.
+        say(format_args!(
+            "{} replicas carry marks of a migration (DualWrite), which an export leaves out: with an import of it that cannot go on; \
+             `strandlog salvage` makes a copy that has them",
+            count(marked)
+        ));
     }
     let Some(path) = &args.out else {
         if lost > 0 {
@@ -49,7 +59,7 @@ pub fn run(args: &Export, out: &mut Output) -> Result<()> {
     if out.is_json() {
         return out.json(&json!({
             "exported": path.display().to_string(), "replicas": sums.replicas, "entries": sums.entries, "keys": sums.keys,
-            "lost": lost,
+            "lost": lost, "migration_marks_left_out": marked,
         }));
     }
     let done = if lost == 0 { out.styled(Style::Good, "exported") } else { out.styled(Style::Bad, "EXPORTED IN PART") };
@@ -100,22 +110,27 @@ fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar) -> Res
         stats.segment_size,
         stats.journal_cap_segments * stats.segment_size
     )?;
-    let (mut sums, mut lost) = (Sums::default(), stats.unnamed_losses);
+    let (mut sums, mut lost, mut marked) = (Sums::default(), stats.unnamed_losses, 0);
     for id in ids {
         let replica = wal.replica(id);
+        // Where keyed state is lost, that is said.
+        marked += u64::from(replica.migration().is_ok_and(|stage| stage.is_some()));
         lost += head_and_keys(&replica, sink, &mut sums)?;
         lost += entries(&replica, sink, &mut sums)?;
         sums.replicas += 1;
         bar.inc(1);
     }
     writeln!(sink, r#"{{"end":true,"replicas":{},"entries":{},"keys":{}}}"#, sums.replicas, sums.entries, sums.keys)?;
-    Ok(Exported { sums, lost })
+    Ok(Exported { sums, lost, marked })
 }
 
 fn head_and_keys(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<u64> {
     let (id, (first, last)) = (replica.id(), replica.bounds());
     let before = replica.term(first - 1).unwrap_or(0);
-    writeln!(sink, r#"{{"replica":{id},"first":{first},"last":{last},"term_before_first":{before}}}"#)?;
+    // Damaged together with the keyed state, which is said below.
+    let applied = replica.durable_applied().ok().flatten();
+    let applied = applied.map_or_else(String::new, |index| format!(r#","applied":{index}"#));
+    writeln!(sink, r#"{{"replica":{id},"first":{first},"last":{last},"term_before_first":{before}{applied}}}"#)?;
     let mut keys = replica.keys();
     keys.sort_unstable();
     let mut state_lost = replica.damage().iter().any(|d| d.lost == Lost::State);
