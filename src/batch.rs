@@ -172,7 +172,9 @@ impl Batch {
         self.push(replica, What::Append { first, from, to: self.metas.len() })
     }
 
-    /// Sets a keyed value: hard state, conf state, applied index, anything small and often overwritten.
+    /// Sets a keyed value: hard state, conf state, applied index, anything small and often overwritten. At most
+    /// [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), and at most half a segment of the log: more is refused when the batch is submitted
+    /// ([`Error::ValueTooLarge`]).
     ///
     /// Keys that begin with a zero byte and `sl.` are the log's own, and refused.
     pub fn put(&mut self, replica: u64, key: &[u8], value: &[u8]) -> &mut Self {

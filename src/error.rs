@@ -70,8 +70,11 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// A key or a keyed value beyond the limit.
-    #[error("replica {replica}: {what} of {bytes} bytes, the limit is {limit}; nothing was changed")]
+    /// A key or a keyed value beyond the limit: [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES), [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), and for a
+    /// value half a segment of this log where that is less.
+    #[error(
+        "replica {replica}: {what} of {bytes} bytes, the limit is {limit} (a key: 256; a value: 1 MiB, or half a segment of the log if that is less); nothing was changed"
+    )]
     ValueTooLarge {
         /// The replica.
         replica: u64,

@@ -95,7 +95,8 @@ pub(crate) struct RunOptions {
 /// Largest entry that may be allowed: 64 MiB.
 pub const MAX_ENTRY_BYTES: u32 = 64 << 20;
 const _: () = assert!(MAX_ENTRY_BYTES < crate::format::piece::MAX_PIECE_BYTES);
-/// Largest keyed value: 1 MiB.
+/// Largest keyed value of any log: 1 MiB. In one whose segments are shorter than 2 MiB (by default those of less than 128 MiB of capacity) it is
+/// half a segment.
 pub const MAX_VALUE_BYTES: u32 = 1 << 20;
 /// Longest key of keyed state.
 pub const MAX_KEY_BYTES: u32 = 256;

@@ -73,13 +73,14 @@ impl Wal {
         Ok(Pending { engine: Arc::clone(&self.engine), submitted })
     }
 
-    /// As [`Wal::submit`], but waits for room without blocking the thread.
+    /// As [`Wal::submit`], but waits for room without blocking the thread. The batch goes with the future, refused or not: to try again, fill
+    /// another.
     pub fn submit_async(&self, batch: Batch) -> SubmitFuture<'_> {
         SubmitFuture { engine: &self.engine, batch, waits: Waits::default() }
     }
 
     /// As [`Wal::submit_with`], but waits for room without blocking the thread; resolves when the batch was accepted. Where that is
-    /// dropped before, or refused, nothing is submitted and `done` is not called.
+    /// dropped before, or refused, nothing is submitted and `done` is not called; the batch is gone, as with [`Wal::submit_async`].
     pub fn submit_with_async(
         &self,
         batch: Batch,

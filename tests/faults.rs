@@ -569,6 +569,8 @@ fn a_batch_beyond_the_limits_is_refused_and_changes_nothing() {
     assert!(matches!(refused, Err(Error::ValueTooLarge { replica: 1, bytes: 257, limit: 256, .. })), "{refused:?}");
     let refused = wal.commit(Batch::new().put(1, b"k", &[0; 32_769]));
     assert!(matches!(refused, Err(Error::ValueTooLarge { bytes: 32_769, limit: 32_768, .. })), "{refused:?}");
+    let told = refused.expect_err("refused").to_string();
+    assert!(told.contains("half a segment"), "whoever knows of a mebibyte hears why it is less here: {told}");
     let mut b = Batch::new();
     for n in 0..30_u8 {
         b.put(u64::from(n), b"k", &[n; 4096]);

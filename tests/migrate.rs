@@ -185,6 +185,21 @@ fn a_failure_of_either_side_leaves_the_old_log_the_truth() {
     }
 }
 
+/// Whoever looks at the log alone, as the tool does, hears how far each replica has moved.
+#[test]
+fn a_log_says_how_far_each_of_its_replicas_has_moved() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    for id in [1, 2] {
+        dual.commit(Batch::new().append(id, &[(11, 1, b"x")])).expect("written to both");
+    }
+    dual.commit(Batch::new().truncate_prefix(2, 11)).expect("truncated");
+    let (_, wal) = dual.into_parts();
+    wal.commit(Batch::new().append(3, &[(1, 1, b"no migration's")])).expect("committed");
+    let stages = [1, 2, 3, 4].map(|id| wal.replica(id).migration().expect("sound"));
+    assert_eq!(stages, [Some(Stage::Mirrored), Some(Stage::Switched), None, None]);
+}
+
 /// Replica 9, mirrored from its birth, with three entries that its state machine holds durably.
 fn with_report(old: &Old, disk: &Arc<SimDisk>) -> DualWrite<Old> {
     let mut dual = open(old, disk);

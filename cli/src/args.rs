@@ -32,7 +32,8 @@ pub enum Command {
     Map(Map),
     /// Show replicas, and their entries.
     Dump(Dump),
-    /// Read everything back and compare it with its checksums. Exits with 1, and names the damage, if there is any.
+    /// Read everything back and compare it with its checksums, also in a log that does not open. Exits with 1, and names the damage, if
+    /// there is any.
     Verify(Verify),
     /// Watch a log that another process has open, and that publishes its figures.
     Top(Top),
@@ -41,6 +42,13 @@ pub enum Command {
     /// Measure the log on your own disk, under work that you choose.
     Bench(Bench),
     /// Write everything that a log holds as JSON lines, for other programs and for `import`.
+    ///
+    /// A line for the log, then for each replica a line, its keys and its entries, and a last line with how many there were; bytes are
+    /// base64. What a state machine reported to hold durably is `applied` in its replica's line. What cannot be read stands as a line with
+    /// `lost` where it would be.
+    ///
+    /// The marks of a migration (`DualWrite`) are left out, and standard error says so where there are some: a migration goes on with a copy
+    /// made by `salvage`, not with an import.
     Export(Export),
     /// Copy an export, or another kind of log, into a log, and compare. Run again after an interruption, it goes on.
     Import(Import),
@@ -88,12 +96,15 @@ pub struct Info {
 pub struct Map {
     /// The log.
     pub path: PathBuf,
-    /// Draw a picture into this file, for browsers and documents; one that is there is replaced.
+    /// Draw a picture into this file, for browsers and documents.
     #[arg(long, value_name = "OUT")]
     pub svg: Option<PathBuf>,
     /// The same as PNG.
     #[arg(long, value_name = "OUT")]
     pub png: Option<PathBuf>,
+    /// Replace files of these names that are there, whatever they are.
+    #[arg(long)]
+    pub force: bool,
     /// Columns in the terminal; all that it has if not given.
     #[arg(long, value_name = "N")]
     pub width: Option<u16>,
@@ -128,8 +139,7 @@ pub struct Verify {
     pub path: PathBuf,
 }
 
-/// What to export. A line for the log, then for each replica a line, its keys and its entries, and a last line with how many there were;
-/// bytes are base64. What cannot be read stands as a line with `lost` where it would be.
+/// What to export.
 #[derive(Debug, ClapArgs)]
 pub struct Export {
     /// The log.
@@ -182,6 +192,9 @@ pub struct Man {
     /// Write a page for each command into this directory, instead of the one of the tool to standard output.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Replace pages that are there.
+    #[arg(long, requires = "dir")]
+    pub force: bool,
 }
 
 /// What to make longer.
@@ -276,6 +289,9 @@ pub struct Bench {
     /// Write a report with plots: one file, for browsers.
     #[arg(long, value_name = "OUT")]
     pub html: Option<PathBuf>,
+    /// Replace a file of the report's name that is there, whatever it is.
+    #[arg(long, requires = "html")]
+    pub force: bool,
 }
 
 /// A day is long enough for any measurement, and no overflow.

@@ -1,20 +1,16 @@
 //! `strandlog create`
 
-use std::process::ExitCode;
-
 use serde_json::json;
 use strandlog::Wal;
 
 use crate::args::Create;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::{Output, Style};
-use crate::{progress, size};
+use crate::{progress, save, size};
 
 /// Creates the log. The file appears under its name whole, or not at all.
-pub fn run(args: &Create, out: &mut Output) -> Result<ExitCode> {
-    if args.path.exists() {
-        return Err(Failure::Request(format!("{} exists already; nothing was changed", args.path.display())));
-    }
+pub fn run(args: &Create, out: &mut Output) -> Result<()> {
+    save::refuse_existing(&args.path, "nothing was changed")?;
     let bar = progress::bytes("writing", out.is_json());
     let shown = bar.clone();
     let mut options = Wal::options().capacity(args.capacity).chunk_size(args.chunk_size).progress(move |p| {
@@ -43,7 +39,7 @@ pub fn run(args: &Create, out: &mut Output) -> Result<ExitCode> {
             "journal_cap_segments": stats.journal_cap_segments,
             "chunks": stats.chunks,
         }))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let done = out.styled(Style::Good, "created");
     out.line(format_args!(
@@ -55,5 +51,5 @@ pub fn run(args: &Create, out: &mut Output) -> Result<ExitCode> {
         stats.journal_cap_segments,
         size::human(stats.segment_size),
     ))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -1,9 +1,7 @@
 //! `strandlog dump`
 
-use std::process::ExitCode;
-
 use serde_json::json;
-use strandlog::{Entry, Error, Replica};
+use strandlog::{Bytes, Entry, Error, Replica};
 
 use crate::args::Dump;
 use crate::failure::{Failure, Result};
@@ -17,7 +15,7 @@ const STEP_BYTES: usize = 1 << 20;
 const PREVIEW: usize = 32;
 
 /// Shows replicas, one after the other.
-pub fn run(args: &Dump, out: &mut Output) -> Result<ExitCode> {
+pub fn run(args: &Dump, out: &mut Output) -> Result<()> {
     let wal = open::read_only(&args.path, out.is_json())?;
     let ids = if args.replica.is_empty() { wal.replicas() } else { args.replica.clone() };
     for id in ids {
@@ -30,23 +28,24 @@ pub fn run(args: &Dump, out: &mut Output) -> Result<ExitCode> {
             entries(&replica, args, out)?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     let (first, last) = replica.bounds();
     let mut keys = replica.keys();
     keys.sort_unstable();
+    let state: Vec<_> = keys.iter().map(|key| (text(key), replica.get(key))).collect();
     let damage: Vec<String> = replica.damage().iter().map(ToString::to_string).collect();
+    if !damage.is_empty() || state.iter().any(|(_, value)| value.is_err()) {
+        out.not_all_is_well();
+    }
     if out.is_json() {
-        let mut state = serde_json::Map::new();
-        for key in keys {
-            let value = match replica.get(&key) {
-                Ok(value) => json!(value.map(|v| hex(&v))),
-                Err(error) => json!({ "error": error.to_string() }),
-            };
-            state.insert(text(&key), value);
-        }
+        let value = |value| match value {
+            Ok(value) => json!(Option::map(value, |v: Bytes| hex(&v))),
+            Err(error) => json!({ "error": Error::to_string(&error) }),
+        };
+        let state: serde_json::Map<_, _> = state.into_iter().map(|(key, read)| (key, value(read))).collect();
         return out.json(&json!({
             "replica": replica.id(), "first": first, "last": last,
             "term_before_first": replica.term(first - 1).ok(), "last_term": replica.term(last).ok(),
@@ -60,13 +59,13 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     };
     let entries = last.wrapping_add(1).wrapping_sub(first);
     out.line(format_args!("{title}: {} entries, {first}..={last}{terms}", count(entries)))?;
-    for key in keys {
-        let value = match replica.get(&key) {
+    for (key, value) in state {
+        let value = match value {
             Ok(Some(value)) => shown(&value, args.hex),
             Ok(None) => continue,
             Err(error) => out.styled(Style::Bad, error),
         };
-        out.line(format_args!("  {} = {value}", text(&key)))?;
+        out.line(format_args!("  {key} = {value}"))?;
     }
     for line in damage {
         let line = out.styled(Style::Bad, line);
@@ -119,6 +118,7 @@ fn entry(id: u64, e: &Entry, args: &Dump, out: &mut Output) -> Result<()> {
 }
 
 fn lost(id: u64, first: u64, last: u64, out: &mut Output) -> Result<()> {
+    out.not_all_is_well();
     if out.is_json() {
         return out.json(&json!({ "replica": id, "damaged": { "first": first, "last": last } }));
     }

@@ -1,9 +1,9 @@
 //! `strandlog export`
 
+use std::fmt::Arguments;
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::io::{BufWriter, Write, stderr};
+use std::path::Path;
 
 use serde_json::json;
 use strandlog::{Damage, Error, Lost, Replica, Wal};
@@ -13,36 +13,54 @@ use crate::failure::{Failure, Result};
 use crate::item::{FORMAT, Sums, encoded};
 use crate::output::{Output, Style};
 use crate::size::count;
-use crate::{open, progress};
+use crate::{open, progress, save};
 
 /// Payload read at a time.
 const STEP_BYTES: usize = 1 << 20;
 
+/// What an export wrote, and what it did not.
+#[derive(Debug, Default)]
+struct Exported {
+    sums: Sums,
+    /// Things that could not be read.
+    lost: u64,
+    /// Replicas with a mark of a migration, which has no line.
+    marked: u64,
+}
+
 /// Writes the whole log as lines.
-pub fn run(args: &Export, out: &mut Output) -> Result<ExitCode> {
-    if let Some(path) = args.out.as_ref().filter(|path| path.exists()) {
-        return Err(Failure::Request(format!("{} exists; an export never overwrites", path.display())));
-    }
+pub fn run(args: &Export, out: &mut Output) -> Result<()> {
+    args.out.iter().try_for_each(|path| save::refuse_existing(path, "an export never overwrites"))?;
     let wal = open::read_only(&args.path, out.is_json())?;
     let bar = progress::replicas("exporting", out.is_json());
-    let (sums, lost) = match &args.out {
+    let exported = match &args.out {
         Some(path) => to_file(&wal, path, &bar)?,
         None => export(&wal, out, &bar)?,
     };
     bar.finish_and_clear();
-    let code = if lost == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    let Exported { sums, lost, marked } = exported;
+    if lost > 0 {
+        out.not_all_is_well();
+    }
+    if marked > 0 {
+        // Not among the lines, nor among what a machine expects of the output.
+        say(format_args!(
+            "{} replicas carry marks of a migration (DualWrite), which an export leaves out: with an import of it that cannot go on; \
+             `strandlog salvage` makes a copy that has them",
+            count(marked)
+        ));
+    }
     let Some(path) = &args.out else {
         if lost > 0 {
-            eprintln!("strandlog: {lost} things could not be read: the lines with `lost` name them");
+            say(format_args!("{lost} things could not be read: the lines with `lost` name them"));
         }
-        return Ok(code);
+        return Ok(());
     };
     if out.is_json() {
-        out.json(&json!({
+        return out.json(&json!({
             "exported": path.display().to_string(), "replicas": sums.replicas, "entries": sums.entries, "keys": sums.keys,
-            "lost": lost,
-        }))?;
-        return Ok(code);
+            "lost": lost, "migration_marks_left_out": marked,
+        }));
     }
     let done = if lost == 0 { out.styled(Style::Good, "exported") } else { out.styled(Style::Bad, "EXPORTED IN PART") };
     let (replicas, entries, keys) = (count(sums.replicas), count(sums.entries), count(sums.keys));
@@ -50,29 +68,37 @@ pub fn run(args: &Export, out: &mut Output) -> Result<ExitCode> {
     if lost > 0 {
         out.line(format_args!("  {lost} things could not be read: the lines with `lost` name them"))?;
     }
-    Ok(code)
+    Ok(())
+}
+
+/// Tells people what does not belong among the lines.
+fn say(what: Arguments<'_>) {
+    // Nobody may be there to hear it.
+    let _ = writeln!(stderr(), "strandlog: {what}");
 }
 
 /// Under another name until it is whole: half an export must not be taken for one.
-fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar) -> Result<(Sums, u64)> {
-    let mut unfinished = path.to_owned().into_os_string();
-    unfinished.push(".exporting");
-    let unfinished = PathBuf::from(unfinished);
+fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar) -> Result<Exported> {
+    let unfinished = save::unfinished(path, ".exporting", "an export")?;
     let failed = |e: std::io::Error| Failure::Request(format!("writing {}: {e}", path.display()));
-    let written = File::create(&unfinished).map_err(failed).and_then(|file| {
+    let file = File::create_new(&unfinished).map_err(failed)?;
+    let written = (|| {
         let mut sink = BufWriter::new(file);
-        let done = export(wal, &mut sink, bar)?;
+        let done = export(wal, &mut sink, bar).map_err(|failure| match failure {
+            // Of this file, not of the output.
+            Failure::Output(e) => failed(e),
+            other => other,
+        })?;
         let file = sink.into_inner().map_err(|e| failed(e.into_error()))?;
         file.sync_all().and_then(|()| std::fs::hard_link(&unfinished, path)).map_err(failed)?;
         Ok(done)
-    });
+    })();
     // The other name of what was written, or what is no use to anybody.
     let _ = std::fs::remove_file(&unfinished);
     written
 }
 
-/// Answers what was written, and how much was lost.
-fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar) -> Result<(Sums, u64)> {
+fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar) -> Result<Exported> {
     let (stats, ids) = (wal.stats(), wal.replicas());
     bar.set_length(ids.len() as u64);
     writeln!(
@@ -84,22 +110,27 @@ fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar) -> Res
         stats.segment_size,
         stats.journal_cap_segments * stats.segment_size
     )?;
-    let (mut sums, mut lost) = (Sums::default(), stats.unnamed_losses);
+    let (mut sums, mut lost, mut marked) = (Sums::default(), stats.unnamed_losses, 0);
     for id in ids {
         let replica = wal.replica(id);
+        // Where keyed state is lost, that is said.
+        marked += u64::from(replica.migration().is_ok_and(|stage| stage.is_some()));
         lost += head_and_keys(&replica, sink, &mut sums)?;
         lost += entries(&replica, sink, &mut sums)?;
         sums.replicas += 1;
         bar.inc(1);
     }
     writeln!(sink, r#"{{"end":true,"replicas":{},"entries":{},"keys":{}}}"#, sums.replicas, sums.entries, sums.keys)?;
-    Ok((sums, lost))
+    Ok(Exported { sums, lost, marked })
 }
 
 fn head_and_keys(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<u64> {
     let (id, (first, last)) = (replica.id(), replica.bounds());
     let before = replica.term(first - 1).unwrap_or(0);
-    writeln!(sink, r#"{{"replica":{id},"first":{first},"last":{last},"term_before_first":{before}}}"#)?;
+    // Damaged together with the keyed state, which is said below.
+    let applied = replica.durable_applied().ok().flatten();
+    let applied = applied.map_or_else(String::new, |index| format!(r#","applied":{index}"#));
+    writeln!(sink, r#"{{"replica":{id},"first":{first},"last":{last},"term_before_first":{before}{applied}}}"#)?;
     let mut keys = replica.keys();
     keys.sort_unstable();
     let mut state_lost = replica.damage().iter().any(|d| d.lost == Lost::State);

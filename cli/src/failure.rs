@@ -1,7 +1,11 @@
 //! What went wrong, said once.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use crate::output::Output;
 
 /// Why the command could not do its work.
 #[derive(Debug)]
@@ -21,11 +25,16 @@ impl Failure {
     }
 
     /// Tells the user; as JSON where JSON was asked for.
-    pub fn report(&self, json: bool) {
-        if json {
-            println!("{}", serde_json::json!({ "error": self.to_string() }));
-        } else {
-            eprintln!("strandlog: {self}");
+    ///
+    /// Behind everything that was written before: it must not come ahead of that, nor in the middle of a line.
+    pub fn report(&self, out: &mut Output) {
+        let told = out.is_json()
+            && out.finish().is_ok()
+            && out.json(&json!({ "error": self.to_string() })).and_then(|()| out.finish()).is_ok();
+        if !told {
+            // What is there goes out first, if it can. And if this cannot be told either, the exit code says it.
+            let _ = out.finish();
+            let _ = writeln!(io::stderr(), "strandlog: {self}");
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `strandlog grow`
 
-use std::process::ExitCode;
-
 use serde_json::json;
 
 use crate::args::Grow;
@@ -11,7 +9,7 @@ use crate::progress;
 use crate::size::human;
 
 /// Makes the log longer.
-pub fn run(args: &Grow, out: &mut Output) -> Result<ExitCode> {
+pub fn run(args: &Grow, out: &mut Output) -> Result<()> {
     let bar = progress::bytes("growing", out.is_json());
     let grown = strandlog::grow(&args.path, args.capacity, |p| {
         bar.set_length(p.total);
@@ -24,9 +22,9 @@ pub fn run(args: &Grow, out: &mut Output) -> Result<ExitCode> {
         out.json(&json!({
             "grown": path, "from": grown.from, "to": grown.to, "usable_from": grown.usable_from, "usable_to": grown.usable_to,
         }))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let done = out.styled(Style::Good, "grown");
     out.line(format_args!("{done} {path}: from {} to {}", human(grown.from), human(grown.to)))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

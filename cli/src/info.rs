@@ -1,7 +1,5 @@
 //! `strandlog info`
 
-use std::process::ExitCode;
-
 use serde_json::{Value, json};
 use strandlog::{Stats, Wal};
 
@@ -33,13 +31,16 @@ impl Row {
 }
 
 /// Shows the log.
-pub fn run(args: &Info, out: &mut Output) -> Result<ExitCode> {
+pub fn run(args: &Info, out: &mut Output) -> Result<()> {
     let wal = open::read_only(&args.path, out.is_json())?;
     let stats = wal.stats();
     let rows = rows(&wal);
+    if stats.lost_frames > 0 || !wal.damage().is_empty() {
+        out.not_all_is_well();
+    }
     if out.is_json() {
         out.json(&as_json(&wal, &stats, &rows, args))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let title = out.styled(Style::Bold, args.path.display());
     out.line(format_args!("{title}"))?;
@@ -51,7 +52,7 @@ pub fn run(args: &Info, out: &mut Output) -> Result<ExitCode> {
     }
     out.line(format_args!("  {legend}"))?;
     largest(&rows, args.top, out)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Every replica, the largest first.

@@ -7,9 +7,10 @@
 //! {"replica":7,"key":"dm90ZQ==","value":"AQ=="}
 //! {"replica":7,"index":3,"term":1,"data":"Zmlyc3Q="}
 //! {"replica":7,"index":4,"term":2,"data":""}
-//! {"replica":9, ...}
+//! {"replica":9, ..., "applied":12}
 //! {"end":true,"replicas":2,"entries":..,"keys":..}
 //! ```
+//! `applied` is what the replica's state machine was reported to hold durably, where it reports.
 //! What an export could not read stands as `{"replica":7,"lost":[3,3]}` or `{"replica":7,"lost":"state"}` where it would be.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -46,6 +47,8 @@ pub struct Head {
     pub first: u64,
     pub last: u64,
     pub term_before_first: u64,
+    /// What its state machine was reported to hold durably, if it reports.
+    pub applied: Option<u64>,
 }
 
 /// What the last line says there was.
@@ -132,7 +135,8 @@ pub fn parse(line: &[u8]) -> Result<Line, String> {
         if first == 0 || last < first - 1 {
             return Err(format!("replica {replica} cannot hold {first}..={last}"));
         }
-        Item::Replica(Head { replica, first, last, term_before_first })
+        let applied = if has("applied") { Some(number("applied")?) } else { None };
+        Item::Replica(Head { replica, first, last, term_before_first, applied })
     };
     Ok(Line::Item(item))
 }
@@ -173,7 +177,10 @@ mod tests {
     #[test]
     fn lines_are_understood_or_said_to_be_wrong() {
         let head = br#"{"replica":7,"first":3,"last":2,"term_before_first":1}"#;
-        let expected = Head { replica: 7, first: 3, last: 2, term_before_first: 1 };
+        let expected = Head { replica: 7, first: 3, last: 2, term_before_first: 1, applied: None };
+        assert_eq!(parse(head), Ok(Line::Item(Item::Replica(expected))));
+        let head = br#"{"replica":7,"first":3,"last":2,"term_before_first":1,"applied":2}"#;
+        let expected = Head { applied: Some(2), ..expected };
         assert_eq!(parse(head), Ok(Line::Item(Item::Replica(expected))));
         let entry = br#"{"replica":7,"index":3,"term":1,"data":"Zmlyc3Q="}"#;
         let expected = Item::Entry { replica: 7, index: 3, term: 1, data: b"first".to_vec() };
@@ -187,6 +194,7 @@ mod tests {
             (br#"{"replica":7,"first":0,"last":9,"term_before_first":1}"#, "cannot hold"),
             (br#"{"replica":7,"first":9,"last":7,"term_before_first":1}"#, "cannot hold"),
             (br#"{"replica":7,"index":1,"term":1,"data":"%"}"#, "no base64"),
+            (br#"{"replica":7,"first":3,"last":2,"term_before_first":1,"applied":"2"}"#, "`applied`"),
             (br#"{"replica":7,"index":-1,"term":1,"data":""}"#, "`index`"),
         ] {
             let error = parse(bad).unwrap_err();
@@ -198,7 +206,7 @@ mod tests {
     fn a_digest_tells_every_difference_and_no_order_of_keys() {
         let of = |keys: &[(&str, &str)], entries: &[(u64, u64, &str)]| {
             let mut digest = Digest::default();
-            digest.head(&Head { replica: 1, first: 1, last: 9, term_before_first: 0 });
+            digest.head(&Head { replica: 1, first: 1, last: 9, term_before_first: 0, applied: None });
             keys.iter().for_each(|(k, v)| digest.key(k.as_bytes(), v.as_bytes()));
             entries.iter().for_each(|(i, t, d)| digest.entry(*i, *t, d.as_bytes()));
             digest

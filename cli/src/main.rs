@@ -22,6 +22,7 @@ mod png;
 mod probe;
 mod progress;
 mod salvage;
+mod save;
 mod scratch;
 mod shell;
 mod size;
@@ -33,34 +34,42 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Args, Command};
+use failure::Result;
 use output::Output;
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let mut out = Output::new(args.json);
-    let done = match &args.command {
-        Command::Create(args) => create::run(args, &mut out),
-        Command::Info(args) => info::run(args, &mut out),
-        Command::Map(args) => map::run(args, &mut out),
-        Command::Dump(args) => dump::run(args, &mut out),
-        Command::Verify(args) => verify::run(args, &mut out),
-        Command::Top(args) => top::run(args, &mut out),
-        Command::Probe(args) => probe::run(args, &mut out),
-        Command::Bench(args) => bench::run(args, &mut out),
-        Command::Export(args) => export::run(args, &mut out),
-        Command::Import(args) => import::run(args, &mut out),
-        Command::Grow(args) => grow::run(args, &mut out),
-        Command::Salvage(args) => salvage::run(args, &mut out),
-        Command::Completions(args) => shell::completions(args, &mut out),
-        Command::Man(args) => shell::man(args, &mut out),
-    };
-    match done.and_then(|code| out.finish().map(|()| code)) {
-        Ok(code) => code,
-        // Whoever was reading has seen enough.
-        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+    match run(&args.command, &mut out).and_then(|()| out.finish()) {
+        Ok(()) => out.exit_code(),
+        // Whoever was reading has seen enough, and what was found until then counts. But half an export is none.
+        Err(failure) if failure.is_broken_pipe() && !exports_to_output(&args.command) => out.exit_code(),
         Err(failure) => {
-            failure.report(args.json);
+            failure.report(&mut out);
             ExitCode::from(2)
         }
     }
+}
+
+fn run(command: &Command, out: &mut Output) -> Result<()> {
+    match command {
+        Command::Create(args) => create::run(args, out),
+        Command::Info(args) => info::run(args, out),
+        Command::Map(args) => map::run(args, out),
+        Command::Dump(args) => dump::run(args, out),
+        Command::Verify(args) => verify::run(args, out),
+        Command::Top(args) => top::run(args, out),
+        Command::Probe(args) => probe::run(args, out),
+        Command::Bench(args) => bench::run(args, out),
+        Command::Export(args) => export::run(args, out),
+        Command::Import(args) => import::run(args, out),
+        Command::Grow(args) => grow::run(args, out),
+        Command::Salvage(args) => salvage::run(args, out),
+        Command::Completions(args) => shell::completions(args, out),
+        Command::Man(args) => shell::man(args, out),
+    }
+}
+
+fn exports_to_output(command: &Command) -> bool {
+    matches!(command, Command::Export(args) if args.out.is_none())
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use strandlog::{ReadMode, RecoveryMode, Wal};
+use strandlog::{Error, ReadMode, RecoveryMode, Wal};
 
 use crate::failure::{Failure, Result};
 use crate::progress;
@@ -16,9 +16,29 @@ pub fn read_only(path: &Path, quiet: bool) -> Result<Wal> {
 
 /// As [`read_only`], and as far as the mode allows.
 pub fn as_far_as_possible(path: &Path, mode: RecoveryMode, quiet: bool) -> Result<Wal> {
+    no_directory(path)?;
+    attempt(path, mode, quiet).map_err(|error| failure(path, error))
+}
+
+/// As [`read_only`]; where that is refused because of damage, as far as a salvage goes, and with the refusal.
+pub fn even_if_refused(path: &Path, quiet: bool) -> Result<(Wal, Option<Error>)> {
+    no_directory(path)?;
+    match attempt(path, RecoveryMode::TolerateTornTail, quiet) {
+        Err(refusal @ Error::Corrupt { .. }) => {
+            as_far_as_possible(path, RecoveryMode::Salvage, quiet).map(|wal| (wal, Some(refusal)))
+        }
+        opened => opened.map(|wal| (wal, None)).map_err(|error| failure(path, error)),
+    }
+}
+
+fn no_directory(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Failure::Request(format!("{} is a directory, not a log", path.display())));
     }
+    Ok(())
+}
+
+fn attempt(path: &Path, mode: RecoveryMode, quiet: bool) -> strandlog::Result<Wal> {
     let bar = progress::bytes("opening", quiet);
     let shown = bar.clone();
     let options = Wal::options().read_only(true).read_mode(ReadMode::Copied).recovery_mode(mode).progress(move |p| {
@@ -27,10 +47,13 @@ pub fn as_far_as_possible(path: &Path, mode: RecoveryMode, quiet: bool) -> Resul
     });
     let wal = options.open(path);
     bar.finish_and_clear();
-    wal.map_err(|error| match error {
-        strandlog::Error::Corrupt { .. } | strandlog::Error::Unsupported { .. } => {
-            Failure::Request(format!("{}: {error}", path.display()))
-        }
+    wal
+}
+
+/// Names the file where the error does not.
+fn failure(path: &Path, error: Error) -> Failure {
+    match error {
+        Error::Corrupt { .. } | Error::Unsupported { .. } => Failure::Request(format!("{}: {error}", path.display())),
         other => other.into(),
-    })
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write, stdout};
+use std::process::ExitCode;
 
 use serde_json::Value;
 
@@ -32,13 +33,14 @@ pub struct Output {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
     colours: bool,
+    all_is_well: bool,
 }
 
 impl Output {
     /// Standard output; coloured if that is a terminal and nobody objects.
     pub fn new(json: bool) -> Self {
         let colours = !json && stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { out: BufWriter::new(stdout().lock()), json, colours }
+        Self { out: BufWriter::new(stdout().lock()), json, colours, all_is_well: true }
     }
 
     /// Whether JSON was asked for.
@@ -49,6 +51,17 @@ impl Output {
     /// Whether there are colours.
     pub fn has_colours(&self) -> bool {
         self.colours
+    }
+
+    /// Damage was found, or not everything could be done as it was asked for. Said before it is written about: it holds
+    /// though nobody reads that to its end.
+    pub fn not_all_is_well(&mut self) {
+        self.all_is_well = false;
+    }
+
+    /// What the command ends with, if it comes to its end.
+    pub fn exit_code(&self) -> ExitCode {
+        if self.all_is_well { ExitCode::SUCCESS } else { ExitCode::from(1) }
     }
 
     /// Writes a line.

@@ -1,7 +1,6 @@
 //! `strandlog salvage`
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 
 use serde_json::json;
 use strandlog::{RecoveryMode, SalvageReport, Wal};
@@ -10,24 +9,14 @@ use crate::args::Salvage;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Style};
 use crate::size::{count, human};
-use crate::{open, progress, verify};
+use crate::{open, progress, save, verify};
 
 /// Copies what can still be proved into a fresh log; says what was lost.
-pub fn run(args: &Salvage, out: &mut Output) -> Result<ExitCode> {
-    if args.to.exists() {
-        return Err(Failure::Request(format!("{} exists; a salvage never overwrites", args.to.display())));
-    }
+pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
+    save::refuse_existing(&args.to, "a salvage never overwrites")?;
     let from = open::as_far_as_possible(&args.from, RecoveryMode::Salvage, out.is_json())?;
     // Under another name until it is whole: half a copy must not be taken for a log.
-    let mut unfinished = args.to.clone().into_os_string();
-    unfinished.push(".salvaging");
-    let unfinished = PathBuf::from(unfinished);
-    if unfinished.exists() {
-        let path = unfinished.display();
-        return Err(Failure::Request(format!(
-            "{path} is left of a salvage that did not end, or under way: remove it first"
-        )));
-    }
+    let unfinished = save::unfinished(&args.to, ".salvaging", "a salvage")?;
     let to = fresh(&from, &unfinished, out)?;
     let bar = progress::replicas("salvaging", out.is_json());
     let report = from.salvage_into(&to, |p| {
@@ -46,6 +35,9 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<ExitCode> {
     // The other name of what was saved, or what is no use to anybody.
     let _ = std::fs::remove_file(&unfinished);
     let report = published?;
+    if !report.is_whole() {
+        out.not_all_is_well();
+    }
     if out.is_json() {
         out.json(&json!({
             "from": args.from.display().to_string(),
@@ -58,11 +50,10 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<ExitCode> {
             "dropped_frames": report.dropped_frames,
             "unnamed": report.unnamed,
             "damage": report.damage.iter().map(verify::as_json).collect::<Vec<_>>(),
-        }))?;
+        }))
     } else {
-        show(args, &report, out)?;
+        show(args, &report, out)
     }
-    Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// A log of the same geometry.
@@ -108,7 +99,7 @@ fn show(args: &Salvage, report: &SalvageReport, out: &mut Output) -> Result<()> 
         out.line(format_args!("  {} frames at the end were not believed", report.dropped_frames))?;
     }
     if report.unnamed {
-        out.line(format_args!("  replicas may be missing that nobody can name: compare with what the store knows of"))?;
+        out.line(format_args!("  {}", verify::UNNAMED))?;
     }
     if !report.damage.is_empty() {
         out.line(format_args!("  the new log knows what is missing: reading it answers with this damage until a snapshot or a removal heals it"))?;

@@ -1,7 +1,7 @@
 //! `strandlog completions` and `strandlog man`: what the tool says of itself.
 
 use std::io::Write;
-use std::process::ExitCode;
+use std::path::Path;
 
 use clap::CommandFactory;
 use serde_json::json;
@@ -9,9 +9,10 @@ use serde_json::json;
 use crate::args::{Args, Completions, Man};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
+use crate::save;
 
 /// Writes the completions for a shell.
-pub fn completions(args: &Completions, out: &mut Output) -> Result<ExitCode> {
+pub fn completions(args: &Completions, out: &mut Output) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Args::command(), "strandlog", &mut script);
     if out.is_json() {
@@ -19,19 +20,17 @@ pub fn completions(args: &Completions, out: &mut Output) -> Result<ExitCode> {
     } else {
         out.write_all(&script)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Writes the manual: one page, or all of them into a directory.
-pub fn man(args: &Man, out: &mut Output) -> Result<ExitCode> {
+pub fn man(args: &Man, out: &mut Output) -> Result<()> {
     if let Some(dir) = &args.dir {
-        let failed = |e| Failure::Request(format!("writing to {}: {e}", dir.display()));
-        std::fs::create_dir_all(dir).map_err(failed)?;
-        clap_mangen::generate_to(Args::command(), dir).map_err(failed)?;
+        pages_into(dir, args.force)?;
         if out.is_json() {
             out.json(&json!({ "written": dir.display().to_string() }))?;
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(Args::command()).render(&mut page)?;
@@ -40,5 +39,23 @@ pub fn man(args: &Man, out: &mut Output) -> Result<ExitCode> {
     } else {
         out.write_all(&page)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+/// A page for the tool and one for each command: all of them, or none where one of the names is taken.
+fn pages_into(dir: &Path, force: bool) -> Result<()> {
+    let mut tool = Args::command().disable_help_subcommand(true);
+    // Commands are called `strandlog-map` and so on.
+    tool.build();
+    let commands = tool.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let mut pages = Vec::new();
+    for command in commands.chain([tool.clone()]) {
+        let page = clap_mangen::Man::new(command);
+        let mut text = Vec::new();
+        page.render(&mut text)?;
+        pages.push((dir.join(page.get_filename()), text));
+    }
+    std::fs::create_dir_all(dir).map_err(|e| Failure::Request(format!("writing to {}: {e}", dir.display())))?;
+    pages.iter().try_for_each(|(path, _)| save::check(path, force))?;
+    pages.iter().try_for_each(|(path, text)| save::save(path, text, force))
 }

@@ -1,8 +1,6 @@
 //! `strandlog verify`
 
-use std::process::ExitCode;
-
-use serde_json::json;
+use serde_json::{Value, json};
 use strandlog::{Damage, Lost, VerifyReport};
 
 use crate::args::Verify;
@@ -11,60 +9,99 @@ use crate::output::{Output, Style};
 use crate::size::{count, human};
 use crate::{open, progress};
 
-/// Reads everything back; says what is wrong.
-pub fn run(args: &Verify, out: &mut Output) -> Result<ExitCode> {
-    let wal = open::read_only(&args.path, out.is_json())?;
+/// Of losses that nobody can attribute.
+pub const UNNAMED: &str = "replicas may be missing that nobody can name: compare with what the store knows of";
+
+/// Reads everything back; says what is wrong. Of a log that does not open: why not, and what a salvage would find.
+pub fn run(args: &Verify, out: &mut Output) -> Result<()> {
+    let (wal, refusal) = open::even_if_refused(&args.path, out.is_json())?;
     let bar = progress::replicas("verifying", out.is_json());
     let report = wal.verify(|p| {
         bar.set_length(p.total);
         bar.set_position(p.replicas);
     });
     bar.finish_and_clear();
-    let report = report?;
-    let (path, lost_frames) = (args.path.display().to_string(), wal.stats().lost_frames);
-    if out.is_json() {
-        out.json(&json!({
-            "path": path,
-            "ok": report.is_clean(),
+    let (report, stats) = (report?, wal.stats());
+    let refused = refusal.map(|error| error.to_string());
+    let verified = Verified {
+        path: args.path.display().to_string(),
+        ok: refused.is_none() && stats.lost_frames == 0 && report.is_clean(),
+        refused,
+        lost_frames: stats.lost_frames,
+        unnamed: stats.unnamed_losses > 0,
+        report,
+    };
+    if !verified.ok {
+        out.not_all_is_well();
+    }
+    if out.is_json() { out.json(&verified.as_json()) } else { verified.show(out) }
+}
+
+/// What there is to say of a log.
+struct Verified {
+    path: String,
+    ok: bool,
+    /// Why it does not open.
+    refused: Option<String>,
+    lost_frames: u64,
+    /// Replicas may be missing that nobody can name.
+    unnamed: bool,
+    report: VerifyReport,
+}
+
+impl Verified {
+    fn as_json(&self) -> Value {
+        let report = &self.report;
+        json!({
+            "path": self.path,
+            "ok": self.ok,
+            "refused": self.refused,
             "replicas": report.replicas,
             "entries": report.entries,
             "bytes": report.bytes,
-            "lost_frames": lost_frames,
+            "lost_frames": self.lost_frames,
+            "unnamed": self.unnamed,
             "damage": report.damage.iter().map(as_json).collect::<Vec<_>>(),
             "structure": report.structure,
             "accounting": report.accounting,
-        }))?;
-    } else {
-        show(&path, &report, lost_frames, out)?;
+        })
     }
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
 
-fn show(path: &str, report: &VerifyReport, lost_frames: u64, out: &mut Output) -> Result<()> {
-    let verdict = if report.is_clean() { out.styled(Style::Good, "sound") } else { out.styled(Style::Bad, "DAMAGED") };
-    out.line(format_args!(
-        "{verdict} {path}: {} replicas, {} entries, {} read back",
-        count(report.replicas),
-        count(report.entries),
-        human(report.bytes)
-    ))?;
-    if lost_frames > 0 {
-        out.line(format_args!("  {lost_frames} frames of the journal cannot be read"))?;
+    fn show(&self, out: &mut Output) -> Result<()> {
+        let report = &self.report;
+        let verdict = if self.ok { out.styled(Style::Good, "sound") } else { out.styled(Style::Bad, "DAMAGED") };
+        out.line(format_args!(
+            "{verdict} {}: {} replicas, {} entries, {} read back",
+            self.path,
+            count(report.replicas),
+            count(report.entries),
+            human(report.bytes)
+        ))?;
+        if let Some(why) = &self.refused {
+            out.line(format_args!("  it does not open: {why}"))?;
+            out.line(format_args!("  what was read back is what `strandlog salvage` would save"))?;
+        }
+        if self.unnamed {
+            out.line(format_args!("  {UNNAMED}"))?;
+        }
+        if self.lost_frames > 0 {
+            out.line(format_args!("  {} frames of the journal cannot be read", self.lost_frames))?;
+        }
+        for damage in &report.damage {
+            out.line(format_args!("  {damage}"))?;
+        }
+        for line in &report.structure {
+            out.line(format_args!("  {line}; no data is lost"))?;
+        }
+        for line in &report.accounting {
+            out.line(format_args!("  {line}; this is a bug in strandlog, please report it"))?;
+        }
+        Ok(())
     }
-    for damage in &report.damage {
-        out.line(format_args!("  {damage}"))?;
-    }
-    for line in &report.structure {
-        out.line(format_args!("  {line}; no data is lost"))?;
-    }
-    for line in &report.accounting {
-        out.line(format_args!("  {line}; this is a bug in strandlog, please report it"))?;
-    }
-    Ok(())
 }
 
 /// Damage, for machines.
-pub fn as_json(damage: &Damage) -> serde_json::Value {
+pub fn as_json(damage: &Damage) -> Value {
     match damage.lost {
         Lost::Entries { first, last } => json!({ "replica": damage.replica, "entries": [first, last] }),
         Lost::State => json!({ "replica": damage.replica, "state": true }),

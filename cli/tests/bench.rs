@@ -40,6 +40,22 @@ fn a_report_is_one_page_that_needs_nothing_else() {
     }
 }
 
+/// And that is said at once, not after the measurement.
+#[test]
+fn a_report_replaces_no_file_that_is_there() {
+    let (dir, path) = place();
+    std::fs::write(&path, "precious").unwrap();
+    let args = ["bench", str(dir.path()), "--seconds", "0.3", "--capacity", "32M", "--html", str(&path)];
+    let ran = strandlog(&args);
+    assert_eq!(ran.out, "", "{ran:?}");
+    assert!(ran.code == 2 && ran.err.contains("exists already") && ran.err.contains("--force"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else was made");
+    let args = ["bench", str(dir.path()), "--seconds", "0.3", "--capacity", "32M", "--html", str(&path), "--force"];
+    assert_eq!(strandlog(&args).code, 0);
+    assert!(std::fs::read_to_string(&path).unwrap().ends_with("</html>\n"));
+}
+
 /// Whoever has seen enough gets what was measured so far, and nothing is left behind.
 #[test]
 fn an_interrupted_bench_ends_well() {

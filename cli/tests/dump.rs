@@ -43,8 +43,34 @@ fn dump_shows_a_range() {
 fn dump_goes_on_behind_a_damaged_entry() {
     let (_dir, path) = filled();
     rot(&path, find(&path, &payload(1, 3)) + 5);
-    let lines = strandlog(&["dump", str(&path), "--replica", "1", "--entries", "--json"]).lines();
+    let ran = strandlog(&["dump", str(&path), "--replica", "1", "--entries", "--json"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let lines = ran.lines();
     assert_eq!(lines.len(), 6);
     assert_eq!(lines[3]["damaged"]["first"], 3);
     assert_eq!(lines[4]["index"], 4);
+}
+
+#[test]
+fn dump_ends_as_what_it_showed() {
+    let (_dir, path) = filled();
+    rot(&path, find(&path, &payload(1, 3)) + 5);
+    let code = |more: &[&str]| strandlog(&[&["dump", str(&path)][..], more].concat()).code;
+    assert_eq!(code(&["--replica", "2", "--entries"]), 0, "another's damage was not asked for");
+    assert_eq!(code(&["--replica", "1", "--entries", "--from", "4"]), 0);
+    assert_eq!(code(&["--entries"]), 1);
+    let (_dir, path) = filled();
+    rot(&path, find(&path, b"one hundred"));
+    assert_eq!(strandlog(&["dump", str(&path)]).code, 1, "keyed state that may miss an update");
+}
+
+/// The failure comes last, whoever reads it.
+#[test]
+fn what_was_dumped_before_a_failure_comes_before_it() {
+    let (_dir, path) = filled();
+    let ran = strandlog(&["dump", str(&path), "--replica", "2", "--replica", "99", "--json"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    let lines = ran.lines();
+    assert_eq!((lines.len(), &lines[0]["replica"]), (2, &2.into()), "{ran:?}");
+    assert!(lines[1]["error"].as_str().unwrap().contains("no replica 99"), "{ran:?}");
 }

@@ -5,7 +5,8 @@ mod support;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use strandlog::{Batch, Wal};
+use strandlog::migrate::{Change, DualWrite, OldError, OldLog};
+use strandlog::{Batch, Bytes, Entry, Wal};
 use support::{filled, find, payload, place, rot, str, strandlog};
 
 /// As [`filled`], and what is harder: a term before the first entry, an entry of nothing, many replicas, many entries.
@@ -135,6 +136,100 @@ fn nonsense_is_refused_by_line() {
         let ran = strandlog(&["import", "--from", "jsonl", str(&bad), str(&copy)]);
         assert!(ran.code == 2 && ran.err.contains(why), "{why}: {ran:?}");
     }
+}
+
+/// What state machines reported is carried over: else a truncation could overtake them in the copy.
+#[test]
+fn what_state_machines_reported_is_exported_and_imported() {
+    let (dir, path) = filled();
+    let wal = Wal::options().open(&path).unwrap();
+    wal.durable_applied_many(&[(1, 0), (2, 7)]).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    let ran = strandlog(&["export", str(&path), "--out", str(&lines)]);
+    assert_eq!((ran.code, &ran.err[..]), (0, ""), "{ran:?}");
+    // Twice: what is there already is no other.
+    for _ in 0..2 {
+        let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy)]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    let wal = Wal::options().open(&copy).unwrap();
+    let reported = [1, 2, 3].map(|id| wal.replica(id).durable_applied().unwrap());
+    assert_eq!(reported, [Some(0), Some(7), None]);
+    wal.commit(Batch::new().truncate_prefix(2, 20)).unwrap();
+    assert_eq!(wal.replica(2).first_index(), 8);
+    // Reports only grow: a copy that knows of a later one is not the same.
+    wal.durable_applied(1, 3).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let other = dir.path().join("other");
+    let wal = Wal::options().capacity(4 << 20).open(&other).unwrap();
+    wal.commit(Batch::new().install_snapshot(1, 0, 0).durable_applied(1, 3)).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&other)]);
+    assert!(ran.code == 1 && ran.out.contains("replica 1 differs"), "{ran:?}");
+}
+
+/// An old log that holds nothing yet, and forgets what it is given.
+struct Forgetful;
+
+impl OldLog for Forgetful {
+    fn replicas(&self) -> Result<Vec<u64>, OldError> {
+        Ok(Vec::new())
+    }
+    fn bounds(&self, _: u64) -> Result<Option<(u64, u64)>, OldError> {
+        Ok(None)
+    }
+    fn term(&self, _: u64, _: u64) -> Result<u64, OldError> {
+        Ok(0)
+    }
+    fn entries(&self, _: u64, _: u64, _: u64) -> Result<Vec<Entry>, OldError> {
+        Ok(Vec::new())
+    }
+    fn state(&self, _: u64) -> Result<Vec<(Bytes, Bytes)>, OldError> {
+        Ok(Vec::new())
+    }
+    fn write(&mut self, _: &[Change<'_>]) -> Result<(), OldError> {
+        Ok(())
+    }
+}
+
+/// A migration's marks are left out, and that is said: with the copy it could not go on.
+#[test]
+fn an_export_in_the_middle_of_a_migration_says_what_it_leaves_out() {
+    let (dir, path) = place();
+    let wal = Wal::options().capacity(4 << 20).open(&path).unwrap();
+    let mut both = DualWrite::open(Forgetful, wal).unwrap();
+    for replica in 1..=2 {
+        both.commit(Batch::new().append(replica, &[(1, 1, payload(replica, 1))])).unwrap();
+    }
+    let (_, wal) = both.into_parts();
+    wal.close().unwrap();
+    drop(wal);
+    let lines = dir.path().join("lines");
+    let to_file = strandlog(&["export", str(&path), "--out", str(&lines), "--json"]);
+    for ran in [&to_file, &strandlog(&["export", str(&path)])] {
+        assert_eq!(ran.code, 0, "{ran:?}");
+        for part in ["2 replicas", "migration", "strandlog salvage"] {
+            assert!(ran.err.contains(part), "{part}: {ran:?}");
+        }
+    }
+    assert_eq!(to_file.json()["migration_marks_left_out"], 2, "{to_file:?}");
+    let help = strandlog(&["export", "--help"]).out;
+    assert!(help.contains("migration"), "{help}");
+}
+
+#[test]
+fn an_export_that_did_not_end_is_not_written_over() {
+    let (dir, path) = filled();
+    let (lines, half) = (dir.path().join("lines"), dir.path().join("lines.exporting"));
+    std::fs::write(&half, "precious").unwrap();
+    let ran = strandlog(&["export", str(&path), "--out", str(&lines)]);
+    assert!(ran.code == 2 && ran.err.contains("remove it first"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(&half).unwrap(), "precious");
+    assert!(!lines.exists());
 }
 
 /// What an operation takes in the journal counts, not its bytes alone.

@@ -38,8 +38,9 @@ fn known_damage_is_shown() {
     // The frame's table, behind the payloads: its name of the key.
     rot(&path, find(&path, b"one hundred"));
     let ran = strandlog(&["info", str(&path)]);
-    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("frames lost"), "{}", ran.out);
+    assert_eq!(strandlog(&["info", str(&path), "--json"]).code, 1);
 }
 
 #[test]

@@ -42,6 +42,23 @@ fn the_picture_is_written_and_says_whose_what_is() {
 }
 
 #[test]
+fn a_file_that_is_there_is_replaced_only_by_force() {
+    let (dir, path) = filled();
+    let (precious, picture) = (dir.path().join("precious.log"), dir.path().join("map.svg"));
+    std::fs::copy(&path, &precious).unwrap();
+    let before = std::fs::read(&precious).unwrap();
+    let ran = strandlog(&["map", str(&path), "--svg", str(&precious)]);
+    assert!(ran.code == 2 && ran.err.contains("exists already") && ran.err.contains("--force"), "{ran:?}");
+    // Neither is drawn where one of them cannot be.
+    let ran = strandlog(&["map", str(&path), "--svg", str(&picture), "--png", str(&precious)]);
+    assert!(ran.code == 2 && !picture.exists(), "{ran:?}");
+    assert_eq!(std::fs::read(&precious).unwrap(), before);
+    std::fs::write(&picture, "of yesterday").unwrap();
+    assert_eq!(strandlog(&["map", str(&path), "--svg", str(&picture), "--force"]).code, 0);
+    assert!(std::fs::read_to_string(&picture).unwrap().ends_with("</svg>"));
+}
+
+#[test]
 fn a_png_is_drawn_or_it_is_said_why_not() {
     let (dir, path) = filled();
     let picture = dir.path().join("map.png");

@@ -45,3 +45,16 @@ fn the_manual_names_every_command_and_the_exit_codes() {
         assert!(dir.path().join(format!("strandlog-{command}.1")).exists(), "{command}");
     }
 }
+
+#[test]
+fn pages_of_the_manual_replace_no_file_that_is_there() {
+    let (dir, _) = place();
+    let page = dir.path().join("strandlog-map.1");
+    std::fs::write(&page, "precious").unwrap();
+    let ran = strandlog(&["man", "--dir", str(dir.path())]);
+    assert!(ran.code == 2 && ran.err.contains("exists already") && ran.err.contains("--force"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(&page).unwrap(), "precious");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "all of them or none");
+    assert_eq!(strandlog(&["man", "--dir", str(dir.path()), "--force"]).code, 0);
+    assert!(std::fs::read_to_string(&page).unwrap().contains(".TH"));
+}

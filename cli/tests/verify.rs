@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{filled, find, payload, rot, str, strandlog};
+use support::{filled, find, payload, refused, rot, str, strandlog};
 
 #[test]
 fn a_sound_log_is_called_sound_and_not_touched() {
@@ -65,4 +65,25 @@ fn both_superblocks_rotten_is_an_error_that_says_so() {
     let ran = strandlog(&["verify", str(&path)]);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("both superblocks are bad"), "{ran:?}");
+}
+
+/// Of a log that does not open: why not, and what stands.
+#[test]
+fn what_a_log_that_does_not_open_still_holds_is_told() {
+    let (_dir, path) = refused();
+    let before = std::fs::read(&path).unwrap();
+    let ran = strandlog(&["verify", str(&path)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.starts_with("DAMAGED"), "{ran:?}");
+    for part in ["it does not open: ", "nobody can say", "salvage", "replicas may be missing", "frames of the journal"]
+    {
+        assert!(ran.out.contains(part), "{part}: {ran:?}");
+    }
+    assert!(!ran.out.contains("a bug in strandlog"), "{ran:?}");
+    let json = strandlog(&["verify", str(&path), "--json"]).json();
+    assert_eq!((&json["ok"], &json["unnamed"]), (&false.into(), &true.into()), "{json}");
+    assert!(json["refused"].as_str().unwrap().contains("nobody can say"), "{json}");
+    // Replicas 1 and 5 at least, and the second entry of 1.
+    assert!(json["entries"].as_u64().unwrap() >= 2, "{json}");
+    assert_eq!(std::fs::read(&path).unwrap(), before, "what is refused is not touched");
 }

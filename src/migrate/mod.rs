@@ -29,6 +29,7 @@ use bytes::Bytes;
 use crate::applied::MOVING_KEY;
 use crate::batch::{Batch, Entry};
 use crate::error::Error;
+use crate::replica::Replica;
 use crate::wal::Wal;
 
 pub use old::{Change, Difference, Differs, OldError, OldLog};
@@ -81,6 +82,18 @@ pub enum Stage {
     Switched,
 }
 
+impl Replica {
+    /// How far a [migration](self) had come with the replica when it was last written down, in a log that one wrote: mirrored or switched, and
+    /// switched for as long as it lives. `None` of one that no migration put there.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where keyed state may miss an update.
+    pub fn migration(&self) -> Result<Option<Stage>, Error> {
+        let mark = self.get(MOVING_KEY)?;
+        Ok(mark.map(|mark| if *mark == *SWITCHED { Stage::Switched } else { Stage::Mirrored }))
+    }
+}
+
 /// Both logs, behind one face: see the [module](self).
 ///
 /// One thread at a time: put it behind a lock. It commits, and waits, as the old log does.
@@ -110,8 +123,8 @@ impl<O: OldLog> DualWrite<O> {
         let mut this = Self { old, new, stages, doubtful, leftover, waiting, differences };
         for id in this.new.replicas() {
             let in_old = this.old.bounds(id).map_err(MigrateError::Old)?.is_some();
-            match this.new.replica(id).get(MOVING_KEY) {
-                Ok(Some(mark)) if *mark == *SWITCHED => {
+            match this.new.replica(id).migration() {
+                Ok(Some(Stage::Switched)) => {
                     this.stages.insert(id, Stage::Switched);
                     if in_old {
                         this.leftover.insert(id);

@@ -7,19 +7,17 @@ mod report;
 mod run;
 mod work;
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::args::Bench;
 use crate::failure::Result;
-use crate::map::save;
 use crate::measure::{Latencies, micros};
 use crate::output::{Output, Style};
-use crate::progress;
 use crate::scratch::{Interrupt, Scratch, file_system};
 use crate::size::{count, human};
+use crate::{progress, save};
 use plan::Plan;
 use run::Outcome;
 
@@ -27,8 +25,10 @@ use run::Outcome;
 const PUBLISH: Duration = Duration::from_millis(500);
 
 /// Works, and says how that went.
-pub fn run(args: &Bench, out: &mut Output) -> Result<ExitCode> {
+pub fn run(args: &Bench, out: &mut Output) -> Result<()> {
     let plan = Plan::of(args)?;
+    // Now, not when everything was measured.
+    args.html.iter().try_for_each(|path| save::check(path, args.force))?;
     let interrupt = Interrupt::new()?;
     let file = Scratch::new(&args.dir, "bench")?;
     let bar = progress::bytes("creating", out.is_json());
@@ -49,11 +49,11 @@ pub fn run(args: &Bench, out: &mut Output) -> Result<ExitCode> {
     wal.close()?;
     let place = place(args);
     if let Some(path) = &args.html {
-        save(path, report::html(&plan, &outcome, &place).as_bytes())?;
+        save::save(path, report::html(&plan, &outcome, &place).as_bytes(), args.force)?;
     }
     if out.is_json() {
         out.json(&as_json(&plan, &outcome, &place))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let title = out.styled(Style::Bold, plan.words());
     out.line(format_args!("{title}\n{:.1} s in {place}\n", outcome.seconds))?;
@@ -63,7 +63,7 @@ pub fn run(args: &Bench, out: &mut Output) -> Result<ExitCode> {
     if let Some(path) = &args.html {
         out.line(format_args!("\nreport: {}", path.display()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Where it was measured.

@@ -13,6 +13,8 @@ use crate::item::{Digest, Head, Item, Sums};
 const BATCH_BYTES: u64 = 1 << 20;
 /// Operations in one batch, at most.
 const BATCH_ITEMS: usize = 4096;
+/// What a report takes beside its operation, at most: its key, the index, and the truncation that it may let go.
+const APPLIED_BYTES: usize = 64;
 /// Payload read back at a time.
 const STEP_BYTES: usize = 1 << 20;
 
@@ -109,6 +111,14 @@ impl<'a> Copier<'a> {
             self.count(0);
             head.first - 1
         };
+        // In the batch that creates it, so that no truncation overtakes the state machine. One that says less than what is there
+        // changes nothing, and then the two differ.
+        if let Some(applied) = head.applied
+            && target.durable_applied().ok().flatten() != Some(applied)
+        {
+            self.batch.durable_applied(id, applied);
+            self.count(APPLIED_BYTES);
+        }
         let mut digest = Digest::default();
         digest.head(&head);
         self.now = Some(Now { head, next: Some(head.first), there, digest });
@@ -211,8 +221,12 @@ pub fn digest(replica: &Replica) -> Result<Option<Digest>> {
     }
     let (first, last) = replica.bounds();
     let term_before_first = replica.term(first - 1).unwrap_or(0);
+    let applied = match replica.durable_applied() {
+        Ok(applied) => applied,
+        Err(error) => return damaged(error),
+    };
     let mut digest = Digest::default();
-    digest.head(&Head { replica: replica.id(), first, last, term_before_first });
+    digest.head(&Head { replica: replica.id(), first, last, term_before_first, applied });
     for key in replica.keys() {
         match replica.get(&key) {
             Ok(Some(value)) => digest.key(&key, &value),

@@ -169,7 +169,7 @@ impl Groups {
         self.entries = self.engine.first_index(replica).zip(self.engine.last_index(replica));
         let (first, last) = self.entries.unwrap_or((1, 0));
         // The engine does not keep the term before the first entry.
-        Ok(Some(Item::Replica(Head { replica, first, last, term_before_first: 0 })))
+        Ok(Some(Item::Replica(Head { replica, first, last, term_before_first: 0, applied: None })))
     }
 }
 

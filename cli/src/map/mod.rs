@@ -4,34 +4,32 @@ mod model;
 mod picture;
 mod terminal;
 
-use std::path::Path;
-use std::process::ExitCode;
-
 use serde_json::{Value, json};
 
 use crate::args::Map;
-use crate::failure::{Failure, Result};
-use crate::open;
+use crate::failure::Result;
 use crate::output::{Output, Style};
 use crate::size::{count, human};
+use crate::{open, save};
 use model::{Kind, Model};
 
 /// Draws the map: into the files asked for, or else on the terminal.
-pub fn run(args: &Map, out: &mut Output) -> Result<ExitCode> {
+pub fn run(args: &Map, out: &mut Output) -> Result<()> {
+    args.svg.iter().chain(&args.png).try_for_each(|path| save::check(path, args.force))?;
     let wal = open::read_only(&args.path, out.is_json())?;
     let model = Model::of(&wal, &args.path);
     let mut written = Vec::new();
     if let Some(path) = &args.svg {
-        save(path, picture::draw(&model).as_bytes())?;
+        save::save(path, picture::draw(&model).as_bytes(), args.force)?;
         written.push(path);
     }
     if let Some(path) = &args.png {
-        save(path, &crate::png::render(&picture::draw(&model))?)?;
+        save::save(path, &crate::png::render(&picture::draw(&model))?, args.force)?;
         written.push(path);
     }
     if out.is_json() {
         out.json(&as_json(&model))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     if written.is_empty() {
         terminal::draw(&model, args.width, out)?;
@@ -40,12 +38,7 @@ pub fn run(args: &Map, out: &mut Output) -> Result<ExitCode> {
         let done = out.styled(Style::Good, "drawn");
         out.line(format_args!("{done} {}", path.display()))?;
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Writes a file that is made anew.
-pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(|e| Failure::Request(format!("writing {}: {e}", path.display())))
+    Ok(())
 }
 
 /// What a kind is called.

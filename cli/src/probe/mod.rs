@@ -3,7 +3,6 @@
 mod measure;
 mod verdict;
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ use measure::{Evidence, Figure, METHODS, Measured, SCATTERED, SIZES};
 use verdict::Verdict;
 
 /// Measures, and recommends.
-pub fn run(args: &Probe, out: &mut Output) -> Result<ExitCode> {
+pub fn run(args: &Probe, out: &mut Output) -> Result<()> {
     let stop = Interrupt::new()?;
     let bar = progress::bytes("writing zeros", out.is_json());
     let time = Duration::from_secs_f64(args.seconds);
@@ -30,7 +29,7 @@ pub fn run(args: &Probe, out: &mut Output) -> Result<ExitCode> {
     let place = file_system(&args.dir);
     if out.is_json() {
         out.json(&as_json(args, place, &evidence, &verdict))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let title = out.styled(Style::Bold, args.dir.display());
     let place = place.map_or_else(String::new, |place| format!(", {place}"));
@@ -41,7 +40,7 @@ pub fn run(args: &Probe, out: &mut Output) -> Result<ExitCode> {
     for words in &verdict.words {
         out.line(format_args!("{words}"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn head(what: &str, columns: &[String], out: &mut Output) -> Result<()> {

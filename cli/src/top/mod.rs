@@ -4,7 +4,6 @@ mod draw;
 mod snapshot;
 
 use std::io::IsTerminal;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
@@ -21,7 +20,7 @@ use snapshot::{History, Rates, Snapshot, beside, read};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Shows the log until the user has seen enough.
-pub fn run(args: &Top, out: &mut Output) -> Result<ExitCode> {
+pub fn run(args: &Top, out: &mut Output) -> Result<()> {
     let path = args.stats.clone().unwrap_or_else(|| beside(&args.path));
     // Now, so that nobody looks at an empty screen.
     let first = read(&path)?;
@@ -35,7 +34,7 @@ pub fn run(args: &Top, out: &mut Output) -> Result<ExitCode> {
     let mut terminal = ratatui::try_init()?;
     let shown = watch(args, &path, first, &interrupt, &mut terminal);
     ratatui::restore();
-    shown.map(|()| ExitCode::SUCCESS)
+    shown
 }
 
 fn watch(
@@ -78,13 +77,7 @@ fn watch(
 }
 
 /// A line for each moment.
-fn lines(
-    args: &Top,
-    path: &std::path::Path,
-    first: &Snapshot,
-    interrupt: &Interrupt,
-    out: &mut Output,
-) -> Result<ExitCode> {
+fn lines(args: &Top, path: &std::path::Path, first: &Snapshot, interrupt: &Interrupt, out: &mut Output) -> Result<()> {
     let mut history = History::default();
     history.add(first.clone());
     let mut told = 0;
@@ -105,7 +98,7 @@ fn lines(
         out.finish()?;
         told += 1;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn as_json(now: &Snapshot, r: &Rates, history: &History) -> Value {

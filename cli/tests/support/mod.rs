@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use strandlog::{Batch, Wal};
 use tempfile::TempDir;
@@ -28,7 +28,18 @@ impl Ran {
 
 /// Runs the tool.
 pub fn strandlog(args: &[&str]) -> Ran {
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_strandlog")).args(args).output().unwrap();
+    ran(Command::new(env!("CARGO_BIN_EXE_strandlog")).args(args).output().unwrap())
+}
+
+/// Runs the tool with an output that nobody reads any more.
+pub fn strandlog_cut_off(args: &[&str]) -> Ran {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = Command::new(env!("CARGO_BIN_EXE_strandlog")).args(args).stdout(writer).stderr(Stdio::piped()).spawn();
+    ran(child.unwrap().wait_with_output().unwrap())
+}
+
+fn ran(Output { status, stdout, stderr }: Output) -> Ran {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran { code: status.code().unwrap(), out: text(stdout), err: text(stderr) }
 }
@@ -59,6 +70,24 @@ pub fn filled() -> (TempDir, PathBuf) {
     batch.install_snapshot(3, 100, 7).put(3, b"applied", b"one hundred");
     wal.commit(&mut batch).unwrap();
     wal.close().unwrap();
+    (dir, path)
+}
+
+/// A log that does not open: two neighbouring frames are lost, and who was in the first of them nobody says. Of replicas 1 to 5, each with
+/// an entry, and one more of 1, the entries of 3 and 4 are gone.
+pub fn refused() -> (TempDir, PathBuf) {
+    let (dir, path) = place();
+    let wal = Wal::options().capacity(4 << 20).chunk_size(4 << 10).open(&path).unwrap();
+    for replica in 1..=5 {
+        wal.commit(Batch::new().append(replica, &[(1, 1, payload(replica, 1))])).unwrap();
+    }
+    wal.commit(Batch::new().append(1, &[(2, 1, payload(1, 2))])).unwrap();
+    // Not closed: nothing but the journal tells.
+    drop(wal);
+    for replica in [3, 4] {
+        // A frame begins with the block that holds its first payload.
+        rot(&path, find(&path, &payload(replica, 1)) / 4096 * 4096);
+    }
     (dir, path)
 }
 

@@ -22,7 +22,8 @@ type Members = StoredMembershipOf<Types>;
 type Meta = SnapshotMetaOf<Types>;
 type Snapshot = SnapshotOf<Types, Vec<u8>>;
 
-/// Key of the group's keyed state that holds its last snapshot: at most a mebibyte, which a shard must stay below.
+/// Key of the group's keyed state that holds its last snapshot: at most a mebibyte, or half a segment of the log if that is less, which a
+/// shard must stay below.
 const SNAPSHOT: &[u8] = b"snapshot";
 
 /// Clones are one machine.
@@ -31,6 +32,8 @@ pub struct Machine {
     wal: Arc<Wal>,
     group: u64,
     shard: Arc<Mutex<Shard>>,
+    /// Where the snapshot in the log is of. Held while one is stored: see [`Machine::store`].
+    stored_at: Arc<tokio::sync::Mutex<Option<LogId>>>,
 }
 
 /// All of a shard; its encoded form is a snapshot.
@@ -43,9 +46,11 @@ struct Shard {
 
 impl Machine {
     pub fn open(wal: Arc<Wal>, group: u64) -> io::Result<Self> {
-        let machine = Self { wal, group, shard: Arc::default() };
+        let mut machine = Self { wal, group, shard: Arc::default(), stored_at: Arc::default() };
         if let Some(snapshot) = machine.stored()? {
-            *machine.shard() = decode(&snapshot)?;
+            let shard = decode(&snapshot)?;
+            machine.stored_at = Arc::new(tokio::sync::Mutex::new(shard.applied));
+            machine.shard = Arc::new(Mutex::new(shard));
         }
         Ok(machine)
     }
@@ -75,11 +80,21 @@ impl Machine {
         self.wal.replica(self.group).get(SNAPSHOT).map_err(io::Error::other)
     }
 
-    /// Durable on return.
-    async fn store(&self, snapshot: &[u8]) -> io::Result<()> {
+    /// Durable on return, this one or a later one.
+    ///
+    /// openraft builds a snapshot beside the task that installs one: what was built of an earlier state may come here last. In the place of
+    /// the later one it would lie before the purge point, and nothing could be applied behind it after a restart. So whoever stores looks
+    /// first, and nobody comes between.
+    async fn store(&self, at: Option<LogId>, snapshot: &[u8]) -> io::Result<()> {
+        let mut stored_at = self.stored_at.lock().await;
+        if at < *stored_at {
+            return Ok(());
+        }
         let mut batch = Batch::new();
         batch.put(self.group, SNAPSHOT, snapshot);
-        self.wal.submit_async(batch).await.map_err(io::Error::other)?.await.map_err(io::Error::other)?;
+        let pending = self.wal.submit_async(batch).await.map_err(io::Error::other)?;
+        *stored_at = at;
+        pending.await.map_err(io::Error::other)?;
         Ok(())
     }
 }
@@ -106,7 +121,7 @@ impl RaftSnapshotBuilder<Types> for Machine {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let shard = self.shard().clone();
         let snapshot = postcard::to_allocvec(&shard).map_err(io::Error::other)?;
-        self.store(&snapshot).await?;
+        self.store(shard.applied, &snapshot).await?;
         Ok(Snapshot { meta: shard.meta(), snapshot })
     }
 }
@@ -146,7 +161,7 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn install_snapshot(&mut self, _: &Meta, snapshot: Vec<u8>) -> io::Result<()> {
         let shard = decode(&snapshot)?;
-        self.store(&snapshot).await?;
+        self.store(shard.applied, &snapshot).await?;
         *self.shard() = shard;
         Ok(())
     }
@@ -155,5 +170,31 @@ impl RaftStateMachine<Types> for Machine {
         let Some(snapshot) = self.stored()? else { return Ok(None) };
         let meta = decode(&snapshot)?.meta();
         Ok(Some(Snapshot { meta, snapshot: snapshot.to_vec() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::testing::log_id;
+
+    use super::*;
+
+    /// A builder that was overtaken by an installation stores last.
+    #[tokio::test]
+    async fn a_snapshot_that_comes_late_does_not_replace_a_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Arc::new(Wal::options().capacity(16 << 20).open(dir.path().join("log")).unwrap());
+        let mut machine = Machine::open(Arc::clone(&wal), 7).unwrap();
+        let snapshot = |index| Shard { applied: Some(log_id::<Types>(1, 0, index)), ..Shard::default() };
+        let (early, late) = (snapshot(50), snapshot(100));
+        machine.install_snapshot(&late.meta(), postcard::to_allocvec(&late).unwrap()).await.unwrap();
+        machine.store(early.applied, &postcard::to_allocvec(&early).unwrap()).await.unwrap();
+        let kept = machine.get_current_snapshot().await.unwrap().unwrap();
+        assert_eq!(kept.meta.last_log_id, late.applied);
+        // And by one that was opened again.
+        let mut machine = Machine::open(wal, 7).unwrap();
+        assert_eq!(machine.applied_state().await.unwrap().0, late.applied);
+        machine.store(early.applied, &postcard::to_allocvec(&early).unwrap()).await.unwrap();
+        assert_eq!(machine.get_current_snapshot().await.unwrap().unwrap().meta.last_log_id, late.applied);
     }
 }
