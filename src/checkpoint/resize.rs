@@ -184,8 +184,7 @@ impl Engine {
         next.epoch += 1;
         let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
         for offset in SUPERBLOCK_OFFSETS {
-            self.disk
-                .write_durable_of(Writer::Superblocks, offset, bytes.as_slice())
+            self.write_durable(Some(Writer::Superblocks), offset, bytes.as_slice())
                 .map_err(|e| self.failed("writing the superblock", &e))?;
         }
         *current = next;

@@ -76,13 +76,13 @@ impl Engine {
     fn write(&self, frame: &SealedFrame) -> std::io::Result<()> {
         let bytes = frame.mem.buf.as_slice();
         if frame.placed.is_empty() {
-            return self.disk.write_durable_at(frame.offset, bytes);
+            return self.write_durable(None, frame.offset, bytes);
         }
         if self.disk.at_once() > 1 {
             let placed = frame.placed.iter().flat_map(|p| parts(&p.extents, p.buf.as_slice()));
             let writes: SmallVec<[_; 8]> = placed.chain([(frame.offset, bytes)]).collect();
             self.disk.write_many(&writes)?;
-            return self.disk.flush();
+            return self.flush(None);
         }
         let given = self.hands.give(frame.offset, &frame.mem);
         let placed = frame.placed.iter().try_for_each(|p| {
@@ -95,7 +95,7 @@ impl Engine {
             None => Ok(()),
         };
         placed.and(framed)?;
-        self.disk.flush()
+        self.flush(None)
     }
 
     /// The frame and all before it are durable: the watermark moves first, then everybody who waits is told, in order. Answers
