@@ -25,8 +25,9 @@ pub(crate) mod rig_loom;
 mod seal;
 mod submit;
 mod syncs;
+mod telling;
 
-use std::sync::atomic::AtomicU64 as StdAtomicU64;
+use std::sync::atomic::{AtomicBool as StdAtomicBool, AtomicU64 as StdAtomicU64};
 
 pub(crate) use admit::demand;
 pub(crate) use commit::parts;
@@ -148,6 +149,8 @@ pub(crate) struct Engine {
     /// Held while the superblock is written: nothing that must not wait for the disk may ask for it.
     pub superblock: Mutex<Superblock>,
     pub durable: AtomicU64,
+    /// Whether it was ever stopped: then somebody may have to be told.
+    ended: StdAtomicBool,
     /// At or above every LSN given out: unpacks locations.
     pub head: AtomicU64,
     pub segment_map: RwLock<SegmentMap>,
@@ -208,6 +211,7 @@ impl Engine {
             syncs: Syncs::new(apart),
             hands: Hands::default(),
             durable: AtomicU64::new(parts.durable),
+            ended: StdAtomicBool::new(false),
             head: AtomicU64::new(seq.lsn_bound()),
             segment_map: RwLock::new(parts.segment_map),
             recent,
