@@ -206,30 +206,30 @@ thread_local! {
     static HOLDING: std::cell::Cell<usize> = std::cell::Cell::new(0);
 }
 
-/// While this lives the thread tells nothing. Made before the lock is taken, so that it goes after it.
-pub(crate) struct Hold<'a>(Option<&'a Events>);
+/// While this lives the thread tells nothing.
+pub(crate) struct Holding(());
 
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        if let Some(events) = self.0 {
-            HOLDING.with(|h| h.set(h.get().saturating_sub(1)));
-            events.flush();
-        }
+impl Holding {
+    pub fn begin() -> Self {
+        HOLDING.with(|h| h.set(h.get() + 1));
+        Self(())
     }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        HOLDING.with(|h| h.set(h.get().saturating_sub(1)));
+    }
+}
+
+/// Whether this thread tells nothing just now.
+pub(crate) fn is_holding() -> bool {
+    HOLDING.with(std::cell::Cell::get) > 0
 }
 
 impl Events {
     pub fn new(listener: Option<Arc<dyn Listener>>, slow: Option<Duration>) -> Self {
         Self { listener, slow, ..Self::default() }
-    }
-
-    /// Tells nothing on this thread until the guard goes: what happens under a lock is told when that is free again.
-    pub fn hold(&self) -> Hold<'_> {
-        if self.listener.is_none() {
-            return Hold(None);
-        }
-        HOLDING.with(|h| h.set(h.get() + 1));
-        Hold(Some(self))
     }
 
     /// Notes what happened; it is told by whoever flushes next. May be called under any lock.
@@ -247,9 +247,10 @@ impl Events {
         }
     }
 
-    fn flush(&self) {
+    /// Tells what was noted, unless this thread holds locks.
+    pub fn flush(&self) {
         let Some(listener) = &self.listener else { return };
-        if HOLDING.with(std::cell::Cell::get) > 0 {
+        if is_holding() {
             return;
         }
         let pending = std::mem::take(&mut *self.pending.lock());
@@ -321,7 +322,7 @@ impl Engine {
     /// Says what the opening found.
     pub(crate) fn note_recovery(&self, replicas: u64, found: Vec<Damage>) {
         let damage = found.len() as u64;
-        let _told_after_all = self.events.hold();
+        let _told_after_all = self.hold();
         for lost in found {
             tracing::error!(target: "strandlog", damage = %lost, "damage found at the opening");
             self.events.later(|| Event::Damaged(lost));
@@ -384,19 +385,20 @@ mod tests {
         let events = Events::new(Some(heard.clone()), None);
         let grown = |segments| move || Event::JournalGrown { segments };
         {
-            let _outer = events.hold();
+            let _outer = Holding::begin();
             {
-                let _inner = events.hold();
+                let _inner = Holding::begin();
                 events.tell(grown(1));
             }
             events.later(grown(2));
+            events.flush();
             assert_eq!(heard.0.lock().len(), 0);
         }
+        events.flush();
         assert_eq!(*heard.0.lock(), [grown(1)(), grown(2)()]);
         events.tell(grown(3));
         assert_eq!(heard.0.lock().len(), 3);
         let nobody = Events::default();
-        let _held = nobody.hold();
         nobody.tell(|| unreachable!("nobody asks for it"));
     }
 

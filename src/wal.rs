@@ -94,9 +94,10 @@ impl Wal {
         }
     }
 
-    /// As [`Wal::submit`]; `done` is called once with the outcome, in order of LSN, on the thread that wrote the frame. It must be
+    /// As [`Wal::submit`]; `done` is called once with the outcome, in order of LSN, durable or not, and one at a time: on the thread that wrote
+    /// the frame, or, where the log has ended or failed, of whoever ended it or was the last to write. It must be
     /// short, and what it submits does not wait, nor may it wait for durability ([`Error::Busy`]). Who waits for a batch may be woken
-    /// before earlier callbacks of the same frame: what must come behind a callback is submitted with one, too. It may not close the log
+    /// before earlier callbacks of the same frame, or of others where the log has failed: what must come behind a callback is submitted with one, too. It may not close the log
     /// ([`Error::Busy`]); it may drop the last `Wal`: the log is stopped then, and another thread gives the file up a little later.
     ///
     /// # Errors

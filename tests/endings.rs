@@ -142,6 +142,18 @@ fn the_last_wal_goes_with_the_sink_that_was_told() {
     assert_eq!(wal.replica(1).get(b"a").expect("read"), replica.get(b"a").expect("read"));
 }
 
+/// The thread that drops it is telling what became of another log, and tells nothing of this one.
+#[test]
+fn who_waits_for_a_log_that_goes_in_a_callback_of_another_is_told() {
+    let (_dir, _path, wal) = log(options(true));
+    let (_other_dir, _other_path, other) = log(options(false));
+    let (tell, told) = mpsc::channel();
+    other.submit_with(Batch::new().put(1, b"a", b"1"), move |o| tell.send(o).expect("heard")).expect("submitted");
+    wal.submit_with(Batch::new().put(1, b"a", b"1"), move |_| drop(other)).expect("submitted");
+    let outcome = told.recv_timeout(LIMIT).expect("told");
+    assert!(matches!(outcome, Err(Error::Closed)), "{outcome:?}");
+}
+
 struct Panics;
 
 impl Sink for Panics {

@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use strandlog::disk::sim::SimDisk;
@@ -30,8 +31,8 @@ enum Gate {
 struct Held {
     disk: Arc<SimDisk>,
     gate: Mutex<Gate>,
-    /// What the held frames will say, in the order in which they were held: their own error, or success.
-    verdicts: Mutex<Vec<bool>>,
+    /// What the held frames will say, by the order in which they were held: their own error, or success.
+    verdicts: Mutex<BTreeMap<usize, bool>>,
     told: Condvar,
     holding: AtomicUsize,
     method: SyncMethod,
@@ -54,7 +55,7 @@ impl Held {
         Arc::new(Self {
             disk: Arc::new(SimDisk::new(len)),
             gate: Mutex::new(Gate::Open),
-            verdicts: Mutex::new(Vec::new()),
+            verdicts: Mutex::default(),
             told: Condvar::new(),
             holding: AtomicUsize::new(0),
             method,
@@ -69,7 +70,12 @@ impl Held {
 
     /// Lets the frame go that was held first, of those that still are.
     fn release(&self, ok: bool) {
-        self.verdicts.lock().expect("no other panic").push(ok);
+        let first = self.verdicts.lock().expect("no other panic").len();
+        self.release_nth(first, ok);
+    }
+
+    fn release_nth(&self, nth: usize, ok: bool) {
+        self.verdicts.lock().expect("no other panic").insert(nth, ok);
         self.told.notify_all();
     }
 
@@ -102,7 +108,7 @@ impl Held {
                 let nth = self.holding.fetch_add(1, Ordering::SeqCst);
                 let mut verdicts = self.verdicts.lock().expect("no other panic");
                 let ok = loop {
-                    match verdicts.get(nth) {
+                    match verdicts.get(&nth) {
                         Some(&ok) => break ok,
                         None => verdicts = self.told.wait(verdicts).expect("no other panic"),
                     }
@@ -569,4 +575,131 @@ fn whoever_waits_for_a_frame_that_was_never_taken_is_told_of_the_failure() {
     for outcome in [first.join().expect("no panic"), second.join().expect("no panic"), told.recv().expect("told")] {
         assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
     }
+}
+
+/// What callbacks were told, in the order in which they came, and on which thread.
+type Heard = Arc<Mutex<Vec<(char, Result<(), Error>, ThreadId)>>>;
+
+fn heard(heard: &Heard) -> Vec<(char, Result<(), Error>, ThreadId)> {
+    heard.lock().expect("no other panic").clone()
+}
+
+fn outcomes(all: &Heard) -> String {
+    heard(all)
+        .iter()
+        .map(|(name, outcome, _)| if outcome.is_ok() { *name } else { name.to_ascii_uppercase() })
+        .collect()
+}
+
+/// Frames `a` and `b` are in flight, both held, and `c` is still open; each has a callback.
+struct Three {
+    disk: Arc<Held>,
+    wal: Arc<Wal>,
+    heard: Heard,
+    first: JoinHandle<Outcome>,
+    second: JoinHandle<Outcome>,
+}
+
+fn three() -> Three {
+    three_while(|_| ())
+}
+
+/// `told` runs in each callback.
+fn three_while(told: impl Fn(char) + Send + Sync + 'static) -> Three {
+    let during = Arc::new(told);
+    let disk = Held::new();
+    let wal = begun(&disk, options(Placement::Journal));
+    let heard = Heard::default();
+    let submit = |name, replica| {
+        let (heard, during) = (Arc::clone(&heard), Arc::clone(&during));
+        let done = move |outcome: Outcome| {
+            during(name);
+            let told = (name, outcome.map(drop), std::thread::current().id());
+            heard.lock().expect("no other panic").push(told);
+        };
+        wal.submit_with(entry(replica, 1), done).expect("submitted");
+        // Not the log itself: the last that holds that is the test.
+        wal.submit(Batch::new().put(replica, b"k", &[1, 0, 0, 0, 0, 0, 0, 0])).expect("submitted")
+    };
+    disk.set(Gate::HoldTwo);
+    let lead = |name, replica, held| {
+        let pending = submit(name, replica);
+        let leader = std::thread::spawn(move || pending.wait());
+        disk.until_held(held);
+        leader
+    };
+    let (first, second) = (lead('a', 1, 1), lead('b', 2, 2));
+    drop(submit('c', 3));
+    Three { disk, wal, heard, first, second }
+}
+
+/// Who takes the first that waits whenever one is called would else take one's failure for another's.
+#[test]
+fn callbacks_come_in_the_order_of_the_log_though_a_later_frame_fails_first() {
+    let Three { disk, wal, heard: all, first, second } = three();
+    disk.release_nth(1, false);
+    let failed = second.join().expect("no panic");
+    let refused = wal.commit(entry(4, 1));
+    let early = outcomes(&all);
+    // Whatever is asserted, or the end of the log would wait for it.
+    disk.release_nth(0, true);
+    first.join().expect("no panic").expect("it was written, whatever came behind it");
+    assert_eq!((early.as_str(), outcomes(&all).as_str()), ("", "aBC"), "not before what may still succeed");
+    for outcome in [failed, refused] {
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    }
+    let threads: std::collections::HashSet<_> = heard(&all).iter().map(|(.., thread)| *thread).collect();
+    assert_eq!(threads.len(), 1, "on two threads");
+}
+
+#[test]
+fn callbacks_come_in_the_order_of_the_log_though_a_frame_is_written_in_vain() {
+    let Three { disk, wal: _wal, heard: all, first, second } = three();
+    disk.release_nth(0, false);
+    first.join().expect("no panic").expect_err("it failed");
+    let early = outcomes(&all);
+    disk.release_nth(1, true);
+    second.join().expect("no panic").expect_err("the one before it failed");
+    assert_eq!((early.as_str(), outcomes(&all).as_str()), ("A", "ABC"), "not before the one that is being written");
+}
+
+/// Neither the thread that wrote the frame nor the one whose write failed tells while the other does.
+#[test]
+fn one_callback_runs_at_a_time_though_another_thread_ends_the_log() {
+    let ((come, came), (go, gone)) = (mpsc::channel(), mpsc::channel::<()>());
+    let gone = Mutex::new(gone);
+    let Three { disk, wal: _wal, heard: all, first, second } = three_while(move |name| {
+        if name == 'a' {
+            come.send(()).expect("the test waits");
+            let _ = gone.lock().expect("no other panic").recv_timeout(Duration::from_secs(30));
+        }
+    });
+    disk.release_nth(0, true);
+    came.recv_timeout(Duration::from_secs(30)).expect("it is told");
+    disk.release_nth(1, false);
+    a_moment();
+    let early = outcomes(&all);
+    go.send(()).expect("it waits");
+    first.join().expect("no panic").expect("written");
+    second.join().expect("no panic").expect_err("it failed");
+    assert_eq!((early.as_str(), outcomes(&all).as_str()), ("", "aBC"), "beside another");
+}
+
+#[test]
+fn callbacks_come_in_the_order_of_the_log_when_it_ends() {
+    let Three { disk, wal, heard: all, first, second } = three();
+    let ended = std::thread::spawn(move || drop(wal));
+    let mut early = Vec::new();
+    for nth in [1, 0] {
+        a_moment();
+        early.push(outcomes(&all));
+        disk.release_nth(nth, true);
+    }
+    for leader in [first, second] {
+        leader.join().expect("no panic").expect("written");
+    }
+    ended.join().expect("ended");
+    assert_eq!((early, outcomes(&all).as_str()), (vec![String::new(); 2], "abC"), "all, before the end has come");
+    let told = heard(&all).pop().map(|(_, outcome, _)| outcome);
+    assert!(matches!(told, Some(Err(Error::Closed))), "{told:?}");
 }

@@ -22,7 +22,7 @@ impl Engine {
     /// Frees segments until the low-water mark is passed. Answers how many.
     pub(crate) fn clean_some(&self) -> Result<u64> {
         {
-            let _tell_after_the_lock = self.events.hold();
+            let _tell_after_the_lock = self.hold();
             let _one = self.cleaning.lock();
             self.give_back()?;
             self.grow_journal()?;
@@ -46,7 +46,7 @@ impl Engine {
     fn clean_while(&self, more: impl Fn(&Sequencer) -> bool) -> Result<u64> {
         let mut freed = 0;
         loop {
-            let _tell_after_the_lock = self.events.hold();
+            let _tell_after_the_lock = self.hold();
             // For one group after the other: who waits for it need not wait for all of them.
             let mut one = self.cleaning.lock();
             match self.clean_next(&more, &mut one)? {

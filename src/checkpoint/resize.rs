@@ -66,7 +66,7 @@ impl Engine {
 
     /// Lets the journal grow for what it carries, if there is a slab to be had and the budget is still the one that was too small.
     pub(crate) fn grow_for_carried(&self, budget: u64) -> Result<()> {
-        let _tell_after_the_locks = self.events.hold();
+        let _tell_after_the_locks = self.hold();
         // What is settled meanwhile takes chunks that nobody has reserved: not the same ones.
         let _still = self.cleaning.lock();
         if self.seq.lock().accounts.budget() != budget {
@@ -78,7 +78,7 @@ impl Engine {
 
     /// Takes up to `most` slabs for the journal, as long as `left` chunks are left that nobody has reserved. `false`: none.
     fn take_slabs(&self, most: u32, left: u64) -> Result<bool> {
-        let _tell_after_the_locks = self.events.hold();
+        let _tell_after_the_locks = self.hold();
         let mut superblock = self.superblock.lock();
         let most = most.min(superblock.journal_cap.saturating_sub(superblock.journal_slabs.len() as u32));
         let mut next = superblock.clone();
@@ -122,7 +122,7 @@ impl Engine {
 
     /// Gives a free slab back to the chains, if the journal is above its floor and what it carries, and can spare one.
     pub(crate) fn shrink_journal(&self) -> Result<bool> {
-        let _tell_after_the_locks = self.events.hold();
+        let _tell_after_the_locks = self.hold();
         let mut superblock = self.superblock.lock();
         let slabs = superblock.journal_slabs.len() as u32;
         if slabs <= superblock.journal_floor {
@@ -151,7 +151,7 @@ impl Engine {
 
     /// At close: what is missing below here is from now on known to be lost, whatever becomes of the frames that say so.
     pub(crate) fn mark_durable(&self, durable: u64) -> Result<()> {
-        let _tell_after_the_locks = self.events.hold();
+        let _tell_after_the_locks = self.hold();
         let mut superblock = self.superblock.lock();
         if superblock.durable >= durable {
             return Ok(());
@@ -184,8 +184,7 @@ impl Engine {
         next.epoch += 1;
         let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
         for offset in SUPERBLOCK_OFFSETS {
-            self.disk
-                .write_durable_of(Writer::Superblocks, offset, bytes.as_slice())
+            self.write_durable(Some(Writer::Superblocks), offset, bytes.as_slice())
                 .map_err(|e| self.failed("writing the superblock", &e))?;
         }
         *current = next;
@@ -419,6 +418,27 @@ mod tests {
         assert_eq!(disk.events(), events, "nothing is written after the failure");
         let wal = open(Arc::new(disk.crash(&mut |sector, _| Choice::Garbage(sector)))).expect("A is whole");
         assert_eq!(wal.replica(1).get(b"k").expect("readable"), Some(b"v"[..].into()));
+    }
+
+    /// Who asks for the superblock in a callback would wait for the very thread that tells it.
+    #[test]
+    fn who_is_told_that_a_superblock_failed_may_ask_for_it() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = Arc::new(options.open_disk(disk.clone()).expect("formatted"));
+        let (tell, told) = std::sync::mpsc::channel();
+        let log = Arc::clone(&wal);
+        let done = move |outcome: Result<crate::Lsn>| {
+            let space = (log.uuid(), log.space_map().is_empty(), log.layout().is_empty());
+            tell.send((outcome, space)).expect("heard");
+        };
+        wal.submit_with(crate::Batch::new().put(1, b"k", b"v"), done).expect("submitted");
+        disk.on_event(|e| (e.offset == SUPERBLOCK_OFFSETS[1] && e.len > 0).then_some(Fault::Error(EIO)));
+        let log = Arc::clone(&wal);
+        std::thread::spawn(move || log.engine.grow_for_carried(log.stats().carried_class_limit));
+        let told = told.recv_timeout(std::time::Duration::from_secs(30)).expect("it does not wait for itself");
+        assert!(matches!(told.0, Err(crate::Error::Poisoned { .. })), "{told:?}");
+        assert_eq!(told.1, (wal.uuid(), false, false));
     }
 
     const SLABS: u32 = 400;

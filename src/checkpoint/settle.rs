@@ -51,7 +51,7 @@ impl Engine {
             return Err(error);
         }
         // One flush after all of them: a move record must never be durable before the pieces it names.
-        self.disk.flush_of(Writer::Pieces).map_err(|e| self.failed("flushing settled pieces", &e))?;
+        self.flush(Some(Writer::Pieces)).map_err(|e| self.failed("flushing settled pieces", &e))?;
         // Every one of them, also when there is no room for one: what is not linked gives its space back.
         let mut room = true;
         for (moving, pieces) in placed {
@@ -360,6 +360,19 @@ mod tests {
                 ));
             }
         }
+    }
+
+    /// Had it been written before, it would be lost, and one that succeeds does not bring it back.
+    #[test]
+    fn pieces_are_named_by_no_flush_behind_one_that_failed() {
+        let (disk, wal, moving, mut group) = log();
+        disk.fail_at(disk.events(), Fault::Error(EIO));
+        wal.engine.flush(None).expect_err("that of a frame fails");
+        let syncs = disk.syncs();
+        let refused = wal.engine.settle(vec![moving], &mut group);
+        assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+        assert_eq!(disk.syncs(), syncs, "the device was asked again");
+        assert!(wal.engine.registry.get(1).expect("there").lock().places.chain().is_empty());
     }
 
     /// Found by a scrub while it was being moved, say: what lies behind it in the piece has no other place once its segment is free.

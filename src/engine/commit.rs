@@ -1,6 +1,7 @@
 //! Committing: frames go to the disk, a few at a time, and only then is anybody told, in the order of the log.
 
 use std::cell::Cell as ThreadCell;
+use std::sync::atomic::Ordering as StdOrdering;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -11,7 +12,7 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::format::piece::Extent;
-use crate::journal::{Landing, Notices, SealedFrame, Sequencer, Ticket};
+use crate::journal::{Landing, SealedFrame, Sequencer, Ticket};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering, thread};
 
@@ -40,7 +41,7 @@ impl Engine {
 
     /// Writes a frame that was taken, and completes what can be completed then.
     fn carry_out(&self, mut frame: Box<SealedFrame>) {
-        let _tell_after_the_locks = self.events.hold();
+        let _tell_after_the_locks = self.hold();
         let begun = Instant::now();
         let written = self.write(&frame);
         frame.times.device = begun.elapsed();
@@ -59,13 +60,7 @@ impl Engine {
                 }
             }
             Landing::Waits => {}
-            Landing::Doomed(frame) => {
-                let why = self.seq.lock().stopped.clone().unwrap_or(Error::Closed);
-                drop(completion);
-                self.room.notify_all();
-                frame.ticket.complete(Err(why.clone()));
-                frame.notices.tell(&Err(why));
-            }
+            Landing::Doomed => self.room.notify_all(),
         }
     }
 
@@ -76,13 +71,13 @@ impl Engine {
     fn write(&self, frame: &SealedFrame) -> std::io::Result<()> {
         let bytes = frame.mem.buf.as_slice();
         if frame.placed.is_empty() {
-            return self.disk.write_durable_at(frame.offset, bytes);
+            return self.write_durable(None, frame.offset, bytes);
         }
         if self.disk.at_once() > 1 {
             let placed = frame.placed.iter().flat_map(|p| parts(&p.extents, p.buf.as_slice()));
             let writes: SmallVec<[_; 8]> = placed.chain([(frame.offset, bytes)]).collect();
             self.disk.write_many(&writes)?;
-            return self.disk.flush();
+            return self.flush(None);
         }
         let given = self.hands.give(frame.offset, &frame.mem);
         let placed = frame.placed.iter().try_for_each(|p| {
@@ -95,7 +90,7 @@ impl Engine {
             None => Ok(()),
         };
         placed.and(framed)?;
-        self.disk.flush()
+        self.flush(None)
     }
 
     /// The frame and all before it are durable: the watermark moves first, then everybody who waits is told, in order. Answers
@@ -191,23 +186,21 @@ impl Engine {
     }
 
     /// Ends all writing; the first reason stands. What was not acknowledged is told that reason: a frame that failed, those behind
-    /// it, and all that were not taken yet. What is being written before them may still succeed.
+    /// it, and all that were not taken yet. What is being written before them may still succeed: **they are told behind it**, and under none
+    /// of the caller's locks.
     pub(crate) fn stop(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
-        let (why, waiting, wakers) = {
+        {
             let mut s = self.seq.lock();
-            let why = s.stopped.get_or_insert_with(|| why.clone()).clone();
-            let mut waiting: Vec<(Arc<Ticket>, Notices)> = Vec::new();
             let s = &mut *s;
+            s.stopped.get_or_insert_with(|| why.clone());
             if let Some(frame) = frame {
-                let behind = s.in_flight.fail(frame.header.lsn);
-                waiting.push((frame.ticket, frame.notices));
-                waiting.extend(behind);
+                s.in_flight.fail(*frame);
             }
             for open in s.closed.iter_mut().chain(std::iter::once(&mut s.open)) {
-                waiting.push((Arc::clone(&open.ticket), std::mem::take(&mut open.notices)));
+                s.in_flight.end(open);
             }
-            (why, waiting, std::mem::take(&mut s.room_wakers))
-        };
+            self.ended.store(true, StdOrdering::Relaxed);
+        }
         self.work.notify_all();
         self.room.notify_all();
         {
@@ -216,12 +209,7 @@ impl Engine {
             self.clean.notify_all();
         }
         self.hands.stop();
-        let _told = Told::begin(Telling::Callbacks);
-        for (ticket, notices) in waiting {
-            ticket.complete(Err(why.clone()));
-            notices.tell(&Err(why.clone()));
-        }
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        self.tell();
     }
 
     /// Whether what waits is better left to the writer thread: it is at work, and looks again before it rests, and there is a

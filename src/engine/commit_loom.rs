@@ -198,6 +198,65 @@ fn loom_a_frame_before_a_failed_one_is_acknowledged_when_it_lands() {
     });
 }
 
+/// What callbacks were told, by their place in the log; and how many are being told.
+#[derive(Default)]
+struct Outcomes {
+    put: u64,
+    told: Vec<(u64, bool)>,
+    telling: u64,
+}
+
+impl Log {
+    /// As `commit_or_refused`, with a callback.
+    fn commit_telling(self: &Arc<Self>, outcomes: &Arc<Plain<Outcomes>>) {
+        let submitted = {
+            let mut s = self.engine.seq.lock();
+            if s.stopped.is_some() {
+                return;
+            }
+            let nth = outcomes.lock().put;
+            outcomes.lock().put += 1;
+            let (log, outcomes) = (Arc::clone(self), Arc::clone(outcomes));
+            let tell = move |outcome: Result<Lsn>| {
+                outcomes.lock().telling += 1;
+                // Others may run now.
+                log.device.busy.fetch_add(1, Ordering::Relaxed);
+                let mut outcomes = outcomes.lock();
+                assert_eq!(outcomes.telling, 1, "two at once");
+                outcomes.telling -= 1;
+                outcomes.told.push((nth, outcome.is_ok()));
+            };
+            self.put(&mut s, true, Some(Whom::Caller(Box::new(tell))))
+        };
+        let _ = self.engine.lead(submitted);
+    }
+}
+
+/// The good and the bad come in one order, whichever frame failed first and whoever tells of it, and one after the other.
+#[test]
+fn loom_callbacks_come_in_the_order_of_the_log_though_a_frame_fails() {
+    for bad in [0, crate::format::BLOCK_BYTES] {
+        model(2, move || {
+            let log = Log::new(1 << 20);
+            *log.device.bad.lock() = Some(POOL_OFFSET + bad);
+            let outcomes: Arc<Plain<Outcomes>> = Arc::default();
+            let other = {
+                let (log, outcomes) = (Arc::clone(&log), Arc::clone(&outcomes));
+                loom::thread::spawn(move || log.commit_telling(&outcomes))
+            };
+            log.commit_telling(&outcomes);
+            other.join().unwrap();
+            log.stop();
+            log.engine.land_all();
+            log.engine.tell_ended();
+            let outcomes = outcomes.lock();
+            let order: Vec<u64> = outcomes.told.iter().map(|told| told.0).collect();
+            assert_eq!(order, (0..outcomes.put).collect::<Vec<_>>(), "each once, in the order of the log");
+            assert!(outcomes.told.is_sorted_by_key(|told| !told.1), "{:?}", outcomes.told);
+        });
+    }
+}
+
 /// Closing waits for what is being written, and finds nothing in flight behind it.
 #[test]
 fn loom_closing_waits_for_what_is_in_flight() {

@@ -43,14 +43,16 @@ impl Ending {
     /// Waits until nobody writes any more, and gives the file up.
     pub fn finish(self) {
         let Self { engine, threads } = self;
+        // What a caller's thread is writing ends first, and then who waits behind it is told: one of the log's threads may be among them.
+        engine.land_all();
+        engine.tell_ended();
         for thread in threads {
             // One of them may have been left with it: that ends behind this.
             if !thread::is_this(&thread) {
                 let _ = thread.join();
             }
         }
-        // What a caller's thread is writing ends first.
-        engine.land_all();
+        // Whoever told the last of them has.
         drop(engine.completion.lock());
         drop(engine.cleaning.lock());
         engine.disk.release();

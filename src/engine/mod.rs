@@ -24,8 +24,10 @@ mod relief;
 pub(crate) mod rig_loom;
 mod seal;
 mod submit;
+mod syncs;
+mod telling;
 
-use std::sync::atomic::AtomicU64 as StdAtomicU64;
+use std::sync::atomic::{AtomicBool as StdAtomicBool, AtomicU64 as StdAtomicU64};
 
 pub(crate) use admit::demand;
 pub(crate) use commit::parts;
@@ -37,6 +39,7 @@ pub(crate) use submit::{Mode, Submitted, Telling, telling, without_waiting};
 
 use self::hands::Hands;
 use self::relief::Relief;
+use self::syncs::Syncs;
 use crate::applied::Held;
 use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};
@@ -139,11 +142,15 @@ pub(crate) struct Engine {
     pub clean: Condvar,
     /// One cleaning at a time; and what it remembers.
     pub cleaning: Mutex<Oldest>,
+    /// What all that is made durable goes through.
+    pub syncs: Syncs,
     /// Who writes a frame while its leader writes what is placed beside it.
     pub hands: Hands,
     /// Held while the superblock is written: nothing that must not wait for the disk may ask for it.
     pub superblock: Mutex<Superblock>,
     pub durable: AtomicU64,
+    /// Whether it was ever stopped: then somebody may have to be told.
+    ended: StdAtomicBool,
     /// At or above every LSN given out: unpacks locations.
     pub head: AtomicU64,
     pub segment_map: RwLock<SegmentMap>,
@@ -182,7 +189,8 @@ impl Engine {
         let recent = Recent::new(parts.run.recent_bytes as u64);
         let session = parts.resume.session;
         // Where a sync covers more than its own write, its error may be told to whoever asks first: then one at a time.
-        let in_flight = if parts.disk.info().method == SyncMethod::DirectDsync { MAX_IN_FLIGHT as usize } else { 1 };
+        let apart = parts.disk.info().method == SyncMethod::DirectDsync;
+        let in_flight = if apart { MAX_IN_FLIGHT as usize } else { 1 };
         let pool_offset = crate::format::POOL_OFFSET;
         let seq = Sequencer::new(parts.resume, geo.seed, geo.segment_bytes, pool_offset, in_flight);
         let map = if parts.mapped { parts.disk.map() } else { None };
@@ -200,8 +208,10 @@ impl Engine {
             cleaner: Mutex::new(CleanerState::default()),
             clean: Condvar::new(),
             cleaning: Mutex::new(Oldest::default()),
+            syncs: Syncs::new(apart),
             hands: Hands::default(),
             durable: AtomicU64::new(parts.durable),
+            ended: StdAtomicBool::new(false),
             head: AtomicU64::new(seq.lsn_bound()),
             segment_map: RwLock::new(parts.segment_map),
             recent,

@@ -70,7 +70,7 @@ impl Engine {
         self.release_space()?;
         let end = { self.seq.lock().segments.current() };
         loop {
-            let _tell_after_the_lock = self.events.hold();
+            let _tell_after_the_lock = self.hold();
             // Whoever waited for the lock finds what was done meanwhile.
             let mut one = self.cleaning.lock();
             if self.has(lack) {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::frames::SealedFrame;
+use super::frames::{OpenFrame, SealedFrame};
 use super::notices::Notices;
 use super::ticket::Ticket;
 use crate::sync::Arc;
@@ -30,13 +30,28 @@ pub(crate) enum Landing {
     Next(Box<SealedFrame>),
     /// An older one is on its way; whoever writes that one completes this one, too.
     Waits,
-    /// An older one failed: this one must never be acknowledged.
-    Doomed(Box<SealedFrame>),
+    /// An older one failed: this one must never be acknowledged, and is among those that [ended](Flights::ended).
+    Doomed,
+}
+
+/// Who waits for a frame that will never be durable, as far as anybody will know.
+pub(crate) struct Ended {
+    lsn: u64,
+    pub ticket: Arc<Ticket>,
+    pub notices: Notices,
+}
+
+impl From<SealedFrame> for Ended {
+    fn from(frame: SealedFrame) -> Self {
+        Self { lsn: frame.header.lsn, ticket: frame.ticket, notices: frame.notices }
+    }
 }
 
 /// The frames in flight, oldest first.
 pub(crate) struct Flights {
     queue: VecDeque<Flight>,
+    /// Whom nobody has told yet, in no order.
+    ended: Vec<Ended>,
     limit: usize,
     /// None of this opening is complete yet.
     first: bool,
@@ -48,7 +63,7 @@ impl Flights {
     /// By it the next opening knows that there was this one. Were it lost, and the one behind it not, an opening could take that for
     /// something older, or not find it at all, and draw its number again: then two say of each other that they do not exist.
     pub fn new(limit: usize) -> Self {
-        Self { queue: VecDeque::with_capacity(limit), limit, first: true }
+        Self { queue: VecDeque::with_capacity(limit), ended: Vec::new(), limit, first: true }
     }
 
     /// Whether nothing is being written.
@@ -68,17 +83,18 @@ impl Flights {
 
     /// The frame was written. **It counts only when all before it do.**
     pub fn land(&mut self, frame: Box<SealedFrame>) -> Landing {
-        let Some(i) = self.queue.iter().position(|f| f.lsn == frame.header.lsn) else { return Landing::Doomed(frame) };
-        match self.queue.get_mut(i) {
-            Some(flight) if matches!(flight.state, State::Doomed) => {
-                self.queue.remove(i);
-                Landing::Doomed(frame)
-            }
-            Some(flight) if i > 0 => {
-                flight.state = State::Landed(frame);
+        let at = self.queue.iter().position(|f| f.lsn == frame.header.lsn);
+        match at.and_then(|i| self.queue.get_mut(i)).map(|flight| &mut flight.state) {
+            Some(state @ State::Flying) if at > Some(0) => {
+                *state = State::Landed(frame);
                 Landing::Waits
             }
-            _ => Landing::Next(frame),
+            Some(State::Flying) => Landing::Next(frame),
+            _ => {
+                at.map(|i| self.queue.remove(i));
+                self.ended.push((*frame).into());
+                Landing::Doomed
+            }
         }
     }
 
@@ -96,22 +112,38 @@ impl Flights {
         }
     }
 
-    /// The frame at `lsn` failed, and with it all behind it: answers whom to tell. Those before it may still succeed.
-    pub fn fail(&mut self, lsn: u64) -> Vec<(Arc<Ticket>, Notices)> {
-        let mut told = Vec::new();
+    /// The frame failed, and with it all behind it. Those before it may still succeed.
+    pub fn fail(&mut self, frame: SealedFrame) {
+        let (lsn, ended) = (frame.header.lsn, &mut self.ended);
         self.queue.retain_mut(|flight| {
             if flight.lsn <= lsn {
                 return flight.lsn < lsn;
             }
-            let landed = std::mem::replace(&mut flight.state, State::Doomed);
-            let (keep, notices) = match landed {
-                State::Landed(frame) => (false, frame.notices),
-                State::Flying | State::Doomed => (true, Notices::default()),
-            };
-            told.push((Arc::clone(&flight.ticket), notices));
-            keep
+            match std::mem::replace(&mut flight.state, State::Doomed) {
+                State::Landed(frame) => {
+                    ended.push((*frame).into());
+                    false
+                }
+                State::Flying | State::Doomed => true,
+            }
         });
-        told
+        ended.push(frame.into());
+    }
+
+    /// The frame will not be taken any more.
+    pub fn end(&mut self, frame: &mut OpenFrame) {
+        let notices = std::mem::take(&mut frame.notices);
+        self.ended.push(Ended { lsn: frame.lsn, ticket: Arc::clone(&frame.ticket), notices });
+    }
+
+    /// Those that ended, in the order of the log, and **none behind one that is being written**: whoever waits for that is told first. Each
+    /// is answered once.
+    pub fn ended(&mut self) -> Vec<Ended> {
+        let flying = self.queue.front().map_or(u64::MAX, |oldest| oldest.lsn);
+        self.ended.sort_unstable_by_key(|frame| frame.lsn);
+        let before = self.ended.partition_point(|frame| frame.lsn < flying);
+        let later = self.ended.split_off(before);
+        std::mem::replace(&mut self.ended, later)
     }
 
     /// Whether the frame of this ticket may still succeed.

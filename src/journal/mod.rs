@@ -19,7 +19,7 @@ pub(crate) use flights::{Flights, Landing};
 pub(crate) use frames::{Placed, SealedFrame};
 pub(crate) use gate::Gate;
 pub use notices::Sink;
-pub(crate) use notices::{Notices, Whom};
+pub(crate) use notices::Whom;
 pub(crate) use recent::{FrameMem, Recent};
 pub(crate) use segments::{LiveSegment, SegmentMap, Segments};
 pub(crate) use sequencer::{Resume, Sequencer};

@@ -12,7 +12,8 @@ use crate::lsn::Lsn;
 pub trait Sink: Send + Sync {
     /// The batches of these tags, in the order of the log, are durable up to the LSN; or they never will be, and why.
     ///
-    /// Runs on the thread that wrote the frame. It must be short, and what it submits does not wait
+    /// Runs on the thread that wrote the frame, or, where the log has ended or failed, of whoever ended it or was the last to write; never on two
+    /// at once. It must be short, and what it submits does not wait
     /// ([`Error::Busy`](crate::Error::Busy)). It may not close the log, which is `Busy`, too; the last [`Wal`](crate::Wal) may be dropped in it, or
     /// with it: the log is stopped then, and another thread gives the file up a little later.
     fn done(&self, tags: &[u64], outcome: &Result<Lsn>);

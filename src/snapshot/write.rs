@@ -29,7 +29,7 @@ impl Engine {
         for extent in &extents {
             let (part, tail) = rest.split_at(rest.len().min(extent.bytes() as usize));
             // **Before any superblock says that it is there.**
-            self.disk.write_durable_at(extent.offset(), part).map_err(|e| self.failed("writing the snapshot", &e))?;
+            self.write_durable(None, extent.offset(), part).map_err(|e| self.failed("writing the snapshot", &e))?;
             rest = tail;
         }
         Ok(Some(Snapshot { lsn, bytes: len, crc, extents }))
