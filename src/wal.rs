@@ -70,7 +70,7 @@ impl Wal {
     fn submit_as(&self, batch: &mut Batch, mode: Mode) -> Result<Pending> {
         let submitted = self.engine.submit(batch, mode, None, false)?;
         batch.clear();
-        Ok(Pending { engine: Arc::clone(&self.engine), submitted })
+        Ok(Pending::new(&self.engine, submitted))
     }
 
     /// As [`Wal::submit`], but waits for room without blocking the thread.
@@ -166,7 +166,7 @@ impl Wal {
         match self.engine.ticket_of(lsn)? {
             Some(ticket) => {
                 let submitted = Submitted { lsn, ticket, writer_busy: false, taken: None };
-                Pending { engine: Arc::clone(&self.engine), submitted }.await.map(drop)
+                Pending::new(&self.engine, submitted).await.map(drop)
             }
             None => Ok(()),
         }

@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::format::piece::Extent;
-use crate::journal::{Landing, Notices, SealedFrame, Sequencer, Ticket};
+use crate::journal::{Landing, Notices, SealedFrame, Sequencer, Ticket, wake_all};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering, thread};
 
@@ -121,7 +121,7 @@ impl Engine {
                 self.events.later(|| Event::SegmentsFreed { segments: freed, free });
             }
             self.room.notify_all();
-            (next, std::mem::take(&mut s.room_wakers))
+            (next, s.room_tasks.take())
         };
         // What a *durable header's* watermark covers: recovery never again verifies what lay there.
         self.pool.lock().release(frame.header.watermark, &self.pins);
@@ -141,7 +141,7 @@ impl Engine {
         self.note_commit(&frame);
         frame.ticket.complete(Ok(()));
         frame.notices.tell(&Ok(()));
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        wake_all(wakers);
         drop(frame.mem);
         self.recent.evict(end);
         self.forget_pieces(completion);
@@ -206,7 +206,7 @@ impl Engine {
             for open in s.closed.iter_mut().chain(std::iter::once(&mut s.open)) {
                 waiting.push((Arc::clone(&open.ticket), std::mem::take(&mut open.notices)));
             }
-            (why, waiting, std::mem::take(&mut s.room_wakers))
+            (why, waiting, s.room_tasks.take())
         };
         self.work.notify_all();
         self.room.notify_all();
@@ -221,7 +221,7 @@ impl Engine {
             ticket.complete(Err(why.clone()));
             notices.tell(&Err(why.clone()));
         }
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        wake_all(wakers);
     }
 
     /// Whether what waits is better left to the writer thread: it is at work, and looks again before it rests, and there is a

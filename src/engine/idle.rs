@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Engine;
+use crate::journal::wake_all;
 
 /// How long nothing must happen before the log is sealed. Not on the way to any acknowledgement.
 const IDLE: Duration = Duration::from_millis(100);
@@ -38,9 +39,9 @@ impl Engine {
                     self.serve_relief(request, &lacks);
                 }
                 // Whoever waits looks again, also where nothing could be freed.
-                let wakers = std::mem::take(&mut self.seq.lock().room_wakers);
+                let wakers = self.seq.lock().room_tasks.take();
                 self.room.notify_all();
-                wakers.into_iter().for_each(std::task::Waker::wake);
+                wake_all(wakers);
                 continue;
             }
             let (taken, quiet) = {

@@ -11,6 +11,7 @@ mod notices;
 mod recent;
 mod segments;
 mod sequencer;
+mod tasks;
 mod ticket;
 #[cfg(all(test, loom))]
 mod ticket_loom;
@@ -23,6 +24,7 @@ pub(crate) use notices::{Notices, Whom};
 pub(crate) use recent::{FrameMem, Recent};
 pub(crate) use segments::{LiveSegment, SegmentMap, Segments};
 pub(crate) use sequencer::{Resume, Sequencer};
+pub(crate) use tasks::{Seat, wake_all};
 pub(crate) use ticket::Ticket;
 
 /// Who asks for room in the journal: the less a class frees, the earlier it has to wait.

@@ -1,11 +1,11 @@
 //! The sequencer's state: what the lock protects under which batches get their place in the log.
 
 use std::collections::VecDeque;
-use std::task::Waker;
 
 use super::frames::{Before, Lists, OpenFrame, SealedFrame};
 use super::recent::Recent;
 use super::segments::{SegmentMap, Segments};
+use super::tasks::Tasks;
 use super::{Class, Flights};
 use crate::error::Error;
 use crate::format::frame::{FrameHeader, participant_bytes};
@@ -44,7 +44,7 @@ pub(crate) struct Sequencer {
     /// The writer thread waits for work.
     pub writer_idle: bool,
     /// Tasks that wait for room.
-    pub room_wakers: Vec<Waker>,
+    pub room_tasks: Tasks,
     /// The segment in which the cleaner was last nudged: once each is enough.
     pub nudged: u64,
     /// Grows with every frame taken: tells the idle watch whether anything happened.
@@ -103,7 +103,7 @@ impl Sequencer {
             stopped: None,
             // There is none yet: who opens the log leads its own frames.
             writer_idle: true,
-            room_wakers: Vec::new(),
+            room_tasks: Tasks::default(),
             nudged: 0,
             frames_taken: 0,
             spare: Lists::default(),
