@@ -15,8 +15,10 @@ use crate::sync::{Arc, Mutex, thread_local};
 ///
 /// Called on the threads that do the work, outside of every lock of the log, so it must be cheap: count, or pass the event on. Events
 /// of different frames may come on different threads, and out of order. What it submits does not wait
-/// ([`Error::Busy`](crate::Error::Busy)); it must not commit, and may not close the log, which is `Busy`, too. The last [`Wal`](crate::Wal) may be
-/// dropped in it: another thread then gives the file up a little later. A panic in it is caught and logged.
+/// ([`Error::Busy`](crate::Error::Busy)); it must not commit, and may not close the log, which is `Busy`, too. On a thread of the log's own, which
+/// may be the one to write what it would wait for, so is all else that waits: for durability, or for the cleaner
+/// ([`Wal::checkpoint`](crate::Wal::checkpoint), [`Wal::verify`](crate::Wal::verify), [`Wal::scrub`](crate::Wal::scrub)). The last
+/// [`Wal`](crate::Wal) may be dropped in it: another thread then gives the file up a little later. A panic in it is caught and logged.
 pub trait Listener: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);

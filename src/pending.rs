@@ -44,7 +44,7 @@ impl Pending {
     ///
     /// # Errors
     /// [`Error::Poisoned`] when a write or a sync failed, [`Error::Closed`] when the log was dropped first: the batch may or may
-    /// not be there after the next opening.
+    /// not be there after the next opening; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a thread of the log.
     pub fn wait(self) -> Result<Lsn> {
         self.engine.drive(&self.submitted.ticket)?;
         Ok(self.lsn())

@@ -147,7 +147,8 @@ impl Wal {
     /// Blocks until everything at or below `lsn` is durable.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out.
+    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out; [`Error::Busy`] where it would have to
+    /// wait, in a callback or in a listener on a thread of the log.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         if self.durable_lsn() >= lsn {
             return Ok(());
@@ -175,7 +176,7 @@ impl Wal {
     /// Makes everything submitted so far durable, lazy batches among it.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a thread of the log.
     pub fn sync(&self) -> Result<Lsn> {
         self.engine.writable()?;
         self.engine.sync()
@@ -202,7 +203,7 @@ impl Wal {
     /// Reads everything that is kept and compares it with its checksums; checks that every chunk is in exactly one place.
     ///
     /// # Errors
-    /// What the device says. Damage is no error here: it is in the report.
+    /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log. Damage is no error here: it is in the report.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         self.engine.verify(progress)
     }
@@ -215,7 +216,8 @@ impl Wal {
     ///
     /// # Errors
     /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; [`Error::Full`] where what was
-    /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback; what the device says.
+    /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback, or in a listener on a thread of the
+    /// log; what the device says.
     pub fn scrub(&self, bytes_per_second: u64, each: impl FnMut(&Scrubbed) -> ControlFlow<()>) -> Result<()> {
         self.engine.scrub(bytes_per_second, each)
     }
@@ -230,7 +232,8 @@ impl Wal {
     /// Cleans every journal segment but the newest now, rather than when space is needed.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`], or what the device says when it is read.
+    /// [`Error::Poisoned`], [`Error::Closed`], or what the device says when it is read; [`Error::Busy`] in a callback, or in a listener on a thread
+    /// of the log.
     pub fn checkpoint(&self) -> Result<()> {
         self.engine.writable()?;
         self.engine.clean_all().map(|_| ())

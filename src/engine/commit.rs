@@ -258,9 +258,10 @@ impl Engine {
         self.go_on(ticket, false)
     }
 
-    /// Whether this thread may wait for a frame: not in a callback, which the next completion waits for.
+    /// Whether this thread may wait for a frame, or for the cleaner, who waits for frames: not in a callback, which the next completion waits
+    /// for, nor in a listener on the very thread that may have to write.
     pub(crate) fn may_wait(&self) -> Result<()> {
-        if TELLING.with(ThreadCell::get) == Telling::Callbacks {
+        if TELLING.with(ThreadCell::get) > Telling::Listeners {
             return Err(self.busy());
         }
         Ok(())

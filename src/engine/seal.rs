@@ -92,12 +92,12 @@ impl Engine {
     /// At close: as [`Engine::seal_everything`]; the superblock says how far the log reached, and where its index lies. How far without the
     /// seal itself: it brings nothing, and its rot must not look like a loss.
     pub(crate) fn seal_for_good(&self) -> Result<()> {
+        let _tell_after_the_locks = self.events.hold();
         // Nothing moves any more, and whoever closes the log as well waits until this is done.
         let _still = self.cleaning.lock();
         for _ in 0..FREEZES {
             let durable = self.sync()?;
             self.seal_everything()?;
-            let _tell_after_the_locks = self.events.hold();
             // Whoever writes it at this moment may fail, and then it is not written again: that must be seen before all is stopped.
             let mut superblock = self.superblock.lock();
             if self.freeze() {

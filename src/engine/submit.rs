@@ -22,8 +22,20 @@ pub(crate) enum Telling {
     Own,
     /// What they submit must not wait: this thread may be the one that it would wait for.
     Listeners,
-    /// Nor may they wait for any frame: no other is completed before they return.
+    /// On a thread of a log's own. Nor may they wait for any frame: this thread may be the one that writes it.
+    ListenersOfOwn,
+    /// Nor may these: no other frame is completed before they return.
     Callbacks,
+}
+
+impl Telling {
+    /// What becomes of it when these are told, too.
+    fn and(self, whom: Self) -> Self {
+        match (self, whom) {
+            (Self::Own, Self::Listeners) => Self::ListenersOfOwn,
+            (before, whom) => before.max(whom),
+        }
+    }
 }
 
 thread_local! {
@@ -84,7 +96,7 @@ pub(super) struct Told(Telling);
 
 impl Told {
     pub fn begin(whom: Telling) -> Self {
-        let before = TELLING.with(|t| t.replace(whom.max(t.get())));
+        let before = TELLING.with(|t| t.replace(t.get().and(whom)));
         Self(before)
     }
 }
@@ -448,5 +460,23 @@ mod tests {
         let refused = outcome.recv().expect("told");
         assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
         wal.checkpoint().expect("behind it");
+    }
+
+    /// It asks for the cleaner's lock, too, and reads all there is; nor does a scrub belong there.
+    #[test]
+    fn a_callback_is_refused_a_verification() {
+        let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(SimDisk::new(4 << 20)));
+        let wal = Arc::new(wal.expect("formatted"));
+        let (told, outcome) = std::sync::mpsc::channel();
+        let log = Arc::clone(&wal);
+        let done = move |_| {
+            let scrubbed = log.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(()));
+            told.send([log.verify(|_| ()).map(drop), scrubbed]).expect("heard");
+        };
+        wal.submit_with(Batch::new().put(1, b"k", b"v"), done).expect("submitted");
+        wal.sync().expect("written");
+        let refused = outcome.recv().expect("told");
+        assert!(refused.iter().all(|r| matches!(r, Err(Error::Busy { .. }))), "{refused:?}");
+        assert!(wal.verify(|_| ()).expect("behind it").is_clean());
     }
 }
