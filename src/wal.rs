@@ -73,7 +73,8 @@ impl Wal {
         Ok(Pending::new(&self.engine, submitted))
     }
 
-    /// As [`Wal::submit`], but waits for room without blocking the thread.
+    /// As [`Wal::submit`], but waits for room without blocking the thread. Tasks let those go first who block for room; among themselves they
+    /// have no order, so that a batch nearly as large as the queue may wait for as long as smaller ones come.
     pub fn submit_async(&self, batch: Batch) -> SubmitFuture<'_> {
         SubmitFuture { engine: &self.engine, batch, waits: Waits::default() }
     }

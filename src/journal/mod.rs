@@ -7,6 +7,7 @@
 mod flights;
 mod frames;
 mod gate;
+mod line;
 mod notices;
 mod recent;
 mod segments;
@@ -19,6 +20,7 @@ mod ticket_loom;
 pub(crate) use flights::{Flights, Landing};
 pub(crate) use frames::{Placed, SealedFrame};
 pub(crate) use gate::Gate;
+pub(crate) use line::Line;
 pub use notices::Sink;
 pub(crate) use notices::{Notices, Whom};
 pub(crate) use recent::{FrameMem, Recent};

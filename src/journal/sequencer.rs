@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::frames::{Before, Lists, OpenFrame, SealedFrame};
+use super::line::Line;
 use super::recent::Recent;
 use super::segments::{SegmentMap, Segments};
 use super::tasks::Tasks;
@@ -43,6 +44,8 @@ pub(crate) struct Sequencer {
     pub stopped: Option<Error>,
     /// The writer thread waits for work.
     pub writer_idle: bool,
+    /// Callers that wait for room in the queue.
+    pub line: Line,
     /// Tasks that wait for room.
     pub room_tasks: Tasks,
     /// The segment in which the cleaner was last nudged: once each is enough.
@@ -103,6 +106,7 @@ impl Sequencer {
             stopped: None,
             // There is none yet: who opens the log leads its own frames.
             writer_idle: true,
+            line: Line::default(),
             room_tasks: Tasks::default(),
             nudged: 0,
             frames_taken: 0,
