@@ -366,18 +366,28 @@ impl Options {
         if self.run.background && !self.read_only {
             wal.start("strandlog-writer", Engine::run_writer)?;
             wal.start("strandlog-cleaner", Engine::run_cleaner)?;
-            // A write into the page cache is a copy: nobody waits for it.
-            if wal.engine.disk.info().direct {
-                for _ in 0..HANDS {
-                    wal.start("strandlog-hand", Engine::run_hand)?;
-                }
-            }
+            wal.start_hands(|| wal.start("strandlog-hand", Engine::run_hand));
         }
         Ok(wal)
     }
 }
 
 impl Wal {
+    /// Hands are help: where none can be started, one write is made after the other. Where the disk takes several at once, nobody would give
+    /// them any; and a write into the page cache is a copy, which nobody waits for.
+    fn start_hands(&self, start: impl Fn() -> Result<()>) {
+        let disk = &self.engine.disk;
+        if !disk.info().direct || disk.at_once() > 1 {
+            return;
+        }
+        for _ in 0..HANDS {
+            if let Err(error) = start() {
+                tracing::warn!(target: "strandlog", %error, "frames and the payloads beside them are written one after the other");
+                return;
+            }
+        }
+    }
+
     fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
         let engine = Arc::clone(&self.engine);
         let thread = thread::spawn(name, move || telling(Telling::Own, || body(&engine)));
@@ -391,5 +401,70 @@ pub(crate) fn open_error(path: &Path, error: OpenError) -> Error {
         OpenError::Locked { path } => Error::Locked { path },
         OpenError::Io { context, source, .. } => Error::io(format!("{context} {}", path.display()), source),
         other => Error::io(format!("opening {}", path.display()), other.into()),
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::disk::{DiskInfo, Map};
+
+    /// One read or write after the other.
+    #[derive(Debug)]
+    struct Single(SimDisk);
+
+    impl Disk for Single {
+        fn len(&self) -> u64 {
+            Disk::len(&self.0)
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, buf)
+        }
+        fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, buf)
+        }
+        fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+            self.0.write_durable_at(offset, buf)
+        }
+        fn flush(&self) -> io::Result<()> {
+            self.0.flush()
+        }
+        fn map(&self) -> Option<Arc<Map>> {
+            None
+        }
+        fn info(&self) -> DiskInfo {
+            self.0.info()
+        }
+        fn release(&self) {
+            self.0.release();
+        }
+    }
+
+    fn open(disk: impl Disk + 'static) -> Wal {
+        Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(disk)).expect("formatted")
+    }
+
+    #[test]
+    fn a_log_for_which_no_hand_can_be_started_goes_on_without() {
+        let asked = Cell::new(0);
+        let none = || {
+            asked.set(asked.get() + 1);
+            Err(Error::io("starting a thread", io::ErrorKind::WouldBlock.into()))
+        };
+        let wal = open(Single(SimDisk::new(4 << 20)));
+        wal.start_hands(none);
+        assert_eq!(asked.get(), 1, "it is not asked for again");
+        wal.commit(Batch::new().put(1, b"large", &[7; 20_000])).expect("committed");
+    }
+
+    #[test]
+    fn hands_are_started_only_where_somebody_would_give_them_work() {
+        let threads = |wal: Wal| wal.threads.lock().len();
+        assert_eq!(threads(open(Single(SimDisk::new(4 << 20)))), 2 + HANDS);
+        assert_eq!(threads(open(SimDisk::new(4 << 20))), 2, "it takes several writes at once");
     }
 }
