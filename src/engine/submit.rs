@@ -39,7 +39,7 @@ impl Telling {
 }
 
 thread_local! {
-    // Not `const`: loom's macro does not know that.
+    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
     #[allow(clippy::missing_const_for_thread_local)]
     pub(super) static TELLING: ThreadCell<Telling> = ThreadCell::new(Telling::Nobody);
     #[allow(clippy::missing_const_for_thread_local)]
@@ -161,8 +161,8 @@ impl Engine {
     ) -> Result<Submitted> {
         self.writable()?;
         batch.check()?;
-        // Taken, not borrowed: while this one waits, callbacks may submit on the same thread.
-        let mut scratch = SCRATCH.with(ThreadCell::take).unwrap_or_default();
+        // Taken, not borrowed: while this one waits, callbacks may submit on the same thread. One that is ending may have it no more.
+        let mut scratch = SCRATCH.try_with(ThreadCell::take).ok().flatten().unwrap_or_default();
         let mut standing = Standing::default();
         let outcome = self.submit_with(batch, mode, whom, lead, &mut scratch, &mut standing);
         if standing.was_last {
@@ -171,7 +171,7 @@ impl Engine {
         scratch.adm.clear();
         // Their memory is the batch's.
         scratch.plan.pieces.clear();
-        SCRATCH.with(|s| s.set(Some(scratch)));
+        let _ = SCRATCH.try_with(|s| s.set(Some(scratch)));
         outcome
     }
 
