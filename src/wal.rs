@@ -297,12 +297,12 @@ impl Options {
             {
                 self.create_file(path, mode)?
             }
-            opened => opened.map_err(|e| open_error(path, e))?,
+            opened => opened,
         };
-        self.open_found(Arc::new(disk))
+        self.open_found(Arc::new(disk.map_err(|e| open_error(path, e))?))
     }
 
-    fn create_file(&mut self, path: &Path, mode: OpenMode) -> Result<FileDisk> {
+    fn create_file(&mut self, path: &Path, mode: OpenMode) -> Result<std::result::Result<FileDisk, OpenError>> {
         let blank = self.superblock(self.capacity)?;
         let mut report = self.progress.take();
         let mut progress = |done, total| {
@@ -314,7 +314,12 @@ impl Options {
         let created =
             FileDisk::create(path, len, mode, &mut progress, |disk| recovery::write_superblocks(disk, &blank));
         self.progress = report;
-        created.map_err(|e| open_error(path, e))
+        let Err(taken @ OpenError::Exists { .. }) = created else { return Ok(created) };
+        // Somebody was faster: it is theirs, or a name that leads nowhere.
+        let theirs = FileDisk::open(path, mode);
+        let nowhere =
+            matches!(&theirs, Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound);
+        Ok(if nowhere { Err(taken) } else { theirs })
     }
 
     fn superblock(&self, capacity: u64) -> Result<crate::format::superblock::Superblock> {
