@@ -201,20 +201,23 @@ impl std::fmt::Debug for Events {
     }
 }
 
+/// Logs under whose locks a thread may be at once: a callback of one may work on another. Deeper down it takes any for one of them.
+const HELD: usize = 4;
+
 thread_local! {
-    /// How many locks' worth of work this thread is in: nothing is told meanwhile.
-    // Not `const`: loom's macro does not know that.
+    /// Of which logs this thread may hold locks: nothing of these is told meanwhile.
+    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
     #[allow(clippy::missing_const_for_thread_local)]
-    static HOLDING: std::cell::Cell<usize> = std::cell::Cell::new(0);
+    static HOLDING: std::cell::Cell<[Option<usize>; HELD]> = std::cell::Cell::new([None; HELD]);
 }
 
-/// While this lives the thread tells nothing. Made before the lock is taken, so that it goes after it.
+/// While this lives the thread tells nothing of the log. Made before the lock is taken, so that it goes after it.
 pub(crate) struct Hold<'a>(Option<&'a Events>);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         if let Some(events) = self.0 {
-            HOLDING.with(|h| h.set(h.get().saturating_sub(1)));
+            HOLDING.with(|h| h.set(h.get().map(|log| log.filter(|&log| log != events.id()))));
             events.flush();
         }
     }
@@ -225,12 +228,26 @@ impl Events {
         Self { listener, slow, ..Self::default() }
     }
 
+    /// Which log's: it stays where it is for as long as anybody holds.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Whether this thread is under a lock of the log, as far as is known.
+    fn is_held(&self, holding: &[Option<usize>; HELD]) -> bool {
+        holding.iter().all(Option::is_some) || holding.contains(&Some(self.id()))
+    }
+
     /// Tells nothing on this thread until the guard goes: what happens under a lock is told when that is free again.
     pub fn hold(&self) -> Hold<'_> {
-        if self.listener.is_none() {
+        let mut holding = HOLDING.with(std::cell::Cell::get);
+        if self.listener.is_none() || self.is_held(&holding) {
             return Hold(None);
         }
-        HOLDING.with(|h| h.set(h.get() + 1));
+        if let Some(free) = holding.iter_mut().find(|log| log.is_none()) {
+            *free = Some(self.id());
+        }
+        HOLDING.with(|h| h.set(holding));
         Hold(Some(self))
     }
 
@@ -251,7 +268,7 @@ impl Events {
 
     fn flush(&self) {
         let Some(listener) = &self.listener else { return };
-        if HOLDING.with(std::cell::Cell::get) > 0 {
+        if self.is_held(&HOLDING.with(std::cell::Cell::get)) {
             return;
         }
         let pending = std::mem::take(&mut *self.pending.lock());
@@ -400,6 +417,25 @@ mod tests {
         let nobody = Events::default();
         let _held = nobody.hold();
         nobody.tell(|| unreachable!("nobody asks for it"));
+    }
+
+    #[test]
+    fn what_happens_to_another_log_meanwhile_is_told_at_once() {
+        let heard: Vec<_> = (0..6).map(|_| Arc::new(Heard::default())).collect();
+        let logs: Vec<_> = heard.iter().map(|h| Events::new(Some(Arc::clone(h) as Arc<dyn Listener>), None)).collect();
+        let tell = |log: usize| {
+            logs[log].tell(|| Event::JournalShrunk { segments: 0 });
+            heard[log].0.lock().len()
+        };
+        {
+            let _of_the_first = logs[0].hold();
+            assert_eq!([tell(0), tell(1)], [0, 1]);
+            let _of_three_more = [1, 2, 3].map(|log| logs[log].hold());
+            // No more are known, and none is told under its own lock.
+            let _deeper = logs[4].hold();
+            assert_eq!([tell(1), tell(4), tell(5)], [1, 0, 0]);
+        }
+        assert_eq!([0, 1, 4, 5].map(tell), [2, 3, 2, 2], "what waited is told");
     }
 
     #[test]
