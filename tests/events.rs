@@ -274,10 +274,12 @@ fn what_a_listener_submits_does_not_wait() {
     assert!((8..10).contains(&wal.replica(2).last_index()), "as much as the queue holds");
 }
 
+type Outcomes = Vec<Result<(), Error>>;
+
 /// Waits for the log in every way, once it is told of a commit on the writer thread.
 struct Waits {
     wal: OnceLock<Weak<Wal>>,
-    told: Mutex<Option<Sender<Vec<Result<(), Error>>>>>,
+    told: Mutex<Option<Sender<Outcomes>>>,
 }
 
 impl Listener for Waits {
