@@ -96,8 +96,9 @@ pub enum Error {
     /// No room: nothing was changed. Truncation, removal and state that does not grow still succeed.
     #[error("{0}")]
     Full(Box<FullReport>),
-    /// `try_submit` would have had to wait. Or a callback waits for durability, which its own thread brings about: what it commits is
-    /// not submitted then, what it waits for is on its way. Or it closes the log, whose end would wait for it: that stays open.
+    /// `try_submit` would have had to wait, or to overtake who waits for room. Or a callback, or a listener on a thread of the log's own, waits for
+    /// durability, which its own thread brings about: what it commits is not submitted then, what it waits for is on its way. Or it closes the
+    /// log, whose end would wait for it: that stays open.
     #[error(
         "the queue is full ({queued} of {limit} bytes) or waits for the cleaner; wait for durability, or use submit; in a callback, submit and do not wait"
     )]

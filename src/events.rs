@@ -15,8 +15,10 @@ use crate::sync::{Arc, Mutex, thread_local};
 ///
 /// Called on the threads that do the work, outside of every lock of the log, so it must be cheap: count, or pass the event on. Events
 /// of different frames may come on different threads, and out of order. What it submits does not wait
-/// ([`Error::Busy`](crate::Error::Busy)); it must not commit, and may not close the log, which is `Busy`, too. The last [`Wal`](crate::Wal) may be
-/// dropped in it: another thread then gives the file up a little later. A panic in it is caught and logged.
+/// ([`Error::Busy`](crate::Error::Busy)); it must not commit, and may not close the log, which is `Busy`, too. On a thread of the log's own, which
+/// may be the one to write what it would wait for, so is all else that waits: for durability, or for the cleaner
+/// ([`Wal::checkpoint`](crate::Wal::checkpoint), [`Wal::verify`](crate::Wal::verify), [`Wal::scrub`](crate::Wal::scrub)). The last
+/// [`Wal`](crate::Wal) may be dropped in it: another thread then gives the file up a little later. A panic in it is caught and logged.
 pub trait Listener: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);
@@ -199,37 +201,62 @@ impl std::fmt::Debug for Events {
     }
 }
 
+/// Which of the process's logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogId(usize);
+
+/// Logs under whose locks a thread may be at once: a callback of one may work on another. Deeper down it takes any for one of them.
+const HELD: usize = 4;
+
 thread_local! {
-    /// How many locks' worth of work this thread is in: nothing is told meanwhile.
-    // Not `const`: loom's macro does not know that.
+    /// Of which logs this thread may hold locks: nothing of these is told meanwhile.
+    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
     #[allow(clippy::missing_const_for_thread_local)]
-    static HOLDING: std::cell::Cell<usize> = std::cell::Cell::new(0);
+    static HOLDING: std::cell::Cell<[Option<LogId>; HELD]> = std::cell::Cell::new([None; HELD]);
 }
 
-/// While this lives the thread tells nothing.
-pub(crate) struct Holding(());
+/// While this lives the thread tells nothing of the log.
+pub(crate) struct Holding(Option<LogId>);
 
 impl Holding {
-    pub fn begin() -> Self {
-        HOLDING.with(|h| h.set(h.get() + 1));
-        Self(())
+    pub fn begin(log: LogId) -> Self {
+        let mut holding = HOLDING.with(std::cell::Cell::get);
+        if is_among(log, &holding) {
+            return Self(None);
+        }
+        if let Some(free) = holding.iter_mut().find(|held| held.is_none()) {
+            *free = Some(log);
+        }
+        HOLDING.with(|h| h.set(holding));
+        Self(Some(log))
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        HOLDING.with(|h| h.set(h.get().saturating_sub(1)));
+        if self.0.is_some() {
+            HOLDING.with(|h| h.set(h.get().map(|held| held.filter(|_| held != self.0))));
+        }
     }
 }
 
-/// Whether this thread tells nothing just now.
-pub(crate) fn is_holding() -> bool {
-    HOLDING.with(std::cell::Cell::get) > 0
+/// Whether this thread tells nothing of the log just now.
+pub(crate) fn is_holding(log: LogId) -> bool {
+    is_among(log, &HOLDING.with(std::cell::Cell::get))
+}
+
+fn is_among(log: LogId, holding: &[Option<LogId>; HELD]) -> bool {
+    holding.iter().all(Option::is_some) || holding.contains(&Some(log))
 }
 
 impl Events {
     pub fn new(listener: Option<Arc<dyn Listener>>, slow: Option<Duration>) -> Self {
         Self { listener, slow, ..Self::default() }
+    }
+
+    /// Which log's: it stays where it is for as long as anybody holds.
+    pub fn log(&self) -> LogId {
+        LogId(std::ptr::from_ref(self).addr())
     }
 
     /// Notes what happened; it is told by whoever flushes next. May be called under any lock.
@@ -250,7 +277,7 @@ impl Events {
     /// Tells what was noted, unless this thread holds locks.
     pub fn flush(&self) {
         let Some(listener) = &self.listener else { return };
-        if is_holding() {
+        if is_holding(self.log()) {
             return;
         }
         let pending = std::mem::take(&mut *self.pending.lock());
@@ -385,9 +412,9 @@ mod tests {
         let events = Events::new(Some(heard.clone()), None);
         let grown = |segments| move || Event::JournalGrown { segments };
         {
-            let _outer = Holding::begin();
+            let _outer = Holding::begin(events.log());
             {
-                let _inner = Holding::begin();
+                let _inner = Holding::begin(events.log());
                 events.tell(grown(1));
             }
             events.later(grown(2));
@@ -400,6 +427,25 @@ mod tests {
         assert_eq!(heard.0.lock().len(), 3);
         let nobody = Events::default();
         nobody.tell(|| unreachable!("nobody asks for it"));
+    }
+
+    #[test]
+    fn what_happens_to_another_log_meanwhile_is_told_at_once() {
+        let heard: Vec<_> = (0..6).map(|_| Arc::new(Heard::default())).collect();
+        let logs: Vec<_> = heard.iter().map(|h| Events::new(Some(Arc::clone(h) as Arc<dyn Listener>), None)).collect();
+        let tell = |log: usize| {
+            logs[log].tell(|| Event::JournalShrunk { segments: 0 });
+            heard[log].0.lock().len()
+        };
+        {
+            let _of_the_first = Holding::begin(logs[0].log());
+            assert_eq!([tell(0), tell(1)], [0, 1]);
+            let _of_three_more = [1, 2, 3].map(|log| Holding::begin(logs[log].log()));
+            // No more are known, and none is told under its own lock.
+            let _deeper = Holding::begin(logs[4].log());
+            assert_eq!([tell(1), tell(4), tell(5)], [1, 0, 0]);
+        }
+        assert_eq!([0, 1, 4, 5].map(tell), [2, 3, 2, 2], "what waited is told");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use crate::batch::Batch;
 use crate::engine::{Engine, Mode, Relieved, Submitted};
 use crate::error::{Error, Result};
-use crate::journal::Whom;
+use crate::journal::{Seat, Whom};
 use crate::lsn::Lsn;
 use crate::sync::Arc;
 
@@ -18,11 +18,18 @@ use crate::sync::Arc;
 #[derive(Debug)]
 #[must_use = "the batch is not durable before this says so"]
 pub struct Pending {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) submitted: Submitted,
+    engine: Arc<Engine>,
+    submitted: Submitted,
+    /// Its task has said that it waits.
+    wanted: bool,
+    seat: Seat,
 }
 
 impl Pending {
+    pub(crate) fn new(engine: &Arc<Engine>, submitted: Submitted) -> Self {
+        Self { engine: Arc::clone(engine), submitted, wanted: false, seat: Seat::default() }
+    }
+
     /// The batch's LSN: it is durable when [`Wal::durable_lsn`](crate::Wal::durable_lsn) has reached it.
     pub fn lsn(&self) -> Lsn {
         self.submitted.lsn
@@ -37,7 +44,7 @@ impl Pending {
     ///
     /// # Errors
     /// [`Error::Poisoned`] when a write or a sync failed, [`Error::Closed`] when the log was dropped first: the batch may or may
-    /// not be there after the next opening.
+    /// not be there after the next opening; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a thread of the log.
     pub fn wait(self) -> Result<Lsn> {
         self.engine.drive(&self.submitted.ticket)?;
         Ok(self.lsn())
@@ -48,13 +55,19 @@ impl Future for Pending {
     type Output = Result<Lsn>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        if !this.engine.run.background {
-            return Poll::Ready(this.engine.drive(&this.submitted.ticket).map(|()| this.submitted.lsn));
+        let Self { engine, submitted, wanted, seat } = self.get_mut();
+        let Submitted { lsn, ticket, .. } = submitted;
+        if let Some(outcome) = ticket.outcome() {
+            return Poll::Ready(outcome.map(|()| *lsn));
         }
-        // A lazy batch that is awaited is wanted.
-        this.engine.want(&this.submitted.ticket);
-        this.submitted.ticket.poll(cx).map(|outcome| outcome.map(|()| this.submitted.lsn))
+        if !engine.run.background {
+            return Poll::Ready(engine.drive(ticket).map(|()| *lsn));
+        }
+        // A lazy batch that is awaited is wanted: to say so once is enough, whatever wakes the task.
+        if !std::mem::replace(wanted, true) {
+            engine.want(ticket);
+        }
+        ticket.poll(seat, cx.waker()).map(|outcome| outcome.map(|()| *lsn))
     }
 }
 
@@ -74,6 +87,7 @@ pub(crate) struct Waits {
     relief: Option<u64>,
     /// How often the cleaner had failed when the batch first had to wait.
     failures: Option<u64>,
+    seat: Seat,
 }
 
 impl Future for SubmitFuture<'_> {
@@ -82,7 +96,7 @@ impl Future for SubmitFuture<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let submitted = poll_submit(this.engine, &this.batch, &mut None, &mut this.waits, cx);
-        submitted.map_ok(|submitted| Pending { engine: Arc::clone(this.engine), submitted })
+        submitted.map_ok(|submitted| Pending::new(this.engine, submitted))
     }
 }
 
@@ -144,6 +158,46 @@ fn poll_submit(
         if std::mem::replace(&mut registered, true) {
             return Poll::Pending;
         }
-        engine.seq.lock().room_wakers.push(cx.waker().clone());
+        let left = engine.seq.lock().room_tasks.wait(&mut waits.seat, cx.waker());
+        drop(left);
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Wal;
+    use crate::disk::sim::SimDisk;
+
+    /// That lock is everybody's: whoever only looks once more leaves it alone.
+    #[test]
+    fn a_task_that_is_done_or_has_asked_takes_no_part_in_the_sequencer() {
+        let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(SimDisk::new(4 << 20)));
+        let wal = wal.expect("formatted");
+        let mut pending = wal.submit(Batch::new().put(1, b"k", b"v").lazy()).expect("submitted");
+        let looks = |pending: &mut Pending| {
+            let (tell, told) = mpsc::channel();
+            let locked = wal.engine.seq.lock();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut cx = Context::from_waker(std::task::Waker::noop());
+                    let _ = tell.send(Pin::new(pending).poll(&mut cx).is_ready());
+                });
+                let looked = told.recv_timeout(Duration::from_secs(5));
+                drop(locked);
+                looked
+            })
+        };
+        wal.sync().expect("durable");
+        assert_eq!(looks(&mut pending), Ok(true), "it is done");
+        // One that nobody writes: whatever wants it is held up.
+        let ticket = Arc::new(crate::journal::Ticket::new());
+        let submitted = Submitted { lsn: Lsn(1), ticket, writer_busy: false, taken: None };
+        let mut pending = Pending::new(&wal.engine, submitted);
+        assert!(Pin::new(&mut pending).poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+        assert_eq!(looks(&mut pending), Ok(false), "it has asked");
     }
 }

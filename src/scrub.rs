@@ -85,6 +85,8 @@ impl Engine {
             let (name, given) = ("bytes_per_second", "0".to_owned());
             return Err(Error::Option { name, given, range: "1 or more; u64::MAX for no limit".into() });
         }
+        // Before all is read, and not where the first damage is to be written down.
+        self.may_wait()?;
         let mut cells = self.registry.all();
         cells.sort_unstable_by_key(|c| c.id);
         let mut pace = Pace::new(bytes_per_second);

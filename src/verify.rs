@@ -48,6 +48,8 @@ impl VerifyReport {
 
 impl Engine {
     pub(crate) fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
+        // In a callback: the cleaner, whom the audit keeps out, waits for the frame that is being completed.
+        self.may_wait()?;
         if !self.read_only && self.seq.lock().stopped.is_none() {
             self.sync()?;
         }

@@ -70,11 +70,12 @@ impl Wal {
     fn submit_as(&self, batch: &mut Batch, mode: Mode) -> Result<Pending> {
         let submitted = self.engine.submit(batch, mode, None, false)?;
         batch.clear();
-        Ok(Pending { engine: Arc::clone(&self.engine), submitted })
+        Ok(Pending::new(&self.engine, submitted))
     }
 
     /// As [`Wal::submit`], but waits for room without blocking the thread. The batch goes with the future, refused or not: to try again, fill
-    /// another.
+    /// another. Tasks let those go first who block for room; among themselves they have no order, so that a batch nearly as large as the queue
+    /// may wait for as long as smaller ones come.
     pub fn submit_async(&self, batch: Batch) -> SubmitFuture<'_> {
         SubmitFuture { engine: &self.engine, batch, waits: Waits::default() }
     }
@@ -149,7 +150,8 @@ impl Wal {
     /// Blocks until everything at or below `lsn` is durable.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out.
+    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out; [`Error::Busy`] where it would have to
+    /// wait, in a callback or in a listener on a thread of the log.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         if self.durable_lsn() >= lsn {
             return Ok(());
@@ -168,7 +170,7 @@ impl Wal {
         match self.engine.ticket_of(lsn)? {
             Some(ticket) => {
                 let submitted = Submitted { lsn, ticket, writer_busy: false, taken: None };
-                Pending { engine: Arc::clone(&self.engine), submitted }.await.map(drop)
+                Pending::new(&self.engine, submitted).await.map(drop)
             }
             None => Ok(()),
         }
@@ -177,7 +179,7 @@ impl Wal {
     /// Makes everything submitted so far durable, lazy batches among it.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a thread of the log.
     pub fn sync(&self) -> Result<Lsn> {
         self.engine.writable()?;
         self.engine.sync()
@@ -225,7 +227,7 @@ impl Wal {
     /// Reads everything that is kept and compares it with its checksums; checks that every chunk is in exactly one place.
     ///
     /// # Errors
-    /// What the device says. Damage is no error here: it is in the report.
+    /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log. Damage is no error here: it is in the report.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         self.engine.verify(progress)
     }
@@ -238,7 +240,8 @@ impl Wal {
     ///
     /// # Errors
     /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; [`Error::Full`] where what was
-    /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback; what the device says.
+    /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback, or in a listener on a thread of the
+    /// log; what the device says.
     pub fn scrub(&self, bytes_per_second: u64, each: impl FnMut(&Scrubbed) -> ControlFlow<()>) -> Result<()> {
         self.engine.scrub(bytes_per_second, each)
     }
@@ -253,7 +256,8 @@ impl Wal {
     /// Cleans every journal segment but the newest now, rather than when space is needed.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`], or what the device says when it is read.
+    /// [`Error::Poisoned`], [`Error::Closed`], or what the device says when it is read; [`Error::Busy`] in a callback, or in a listener on a thread
+    /// of the log.
     pub fn checkpoint(&self) -> Result<()> {
         self.engine.writable()?;
         self.engine.clean_all().map(|_| ())
@@ -316,12 +320,12 @@ impl Options {
             {
                 self.create_file(path, mode)?
             }
-            opened => opened.map_err(|e| open_error(path, e))?,
+            opened => opened,
         };
-        self.open_found(Arc::new(disk))
+        self.open_found(Arc::new(disk.map_err(|e| open_error(path, e))?))
     }
 
-    fn create_file(&mut self, path: &Path, mode: OpenMode) -> Result<FileDisk> {
+    fn create_file(&mut self, path: &Path, mode: OpenMode) -> Result<std::result::Result<FileDisk, OpenError>> {
         let blank = self.superblock(self.capacity)?;
         let mut report = self.progress.take();
         let mut progress = |done, total| {
@@ -333,7 +337,12 @@ impl Options {
         let created =
             FileDisk::create(path, len, mode, &mut progress, |disk| recovery::write_superblocks(disk, &blank));
         self.progress = report;
-        created.map_err(|e| open_error(path, e))
+        let Err(taken @ OpenError::Exists { .. }) = created else { return Ok(created) };
+        // Somebody was faster: it is theirs, or a name that leads nowhere.
+        let theirs = FileDisk::open(path, mode);
+        let nowhere =
+            matches!(&theirs, Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound);
+        Ok(if nowhere { Err(taken) } else { theirs })
     }
 
     fn superblock(&self, capacity: u64) -> Result<crate::format::superblock::Superblock> {
@@ -385,18 +394,28 @@ impl Options {
         if self.run.background && !self.read_only {
             wal.start("strandlog-writer", Engine::run_writer)?;
             wal.start("strandlog-cleaner", Engine::run_cleaner)?;
-            // A write into the page cache is a copy: nobody waits for it.
-            if wal.engine.disk.info().direct {
-                for _ in 0..HANDS {
-                    wal.start("strandlog-hand", Engine::run_hand)?;
-                }
-            }
+            wal.start_hands(|| wal.start("strandlog-hand", Engine::run_hand));
         }
         Ok(wal)
     }
 }
 
 impl Wal {
+    /// Hands are help: where none can be started, one write is made after the other. Where the disk takes several at once, nobody would give
+    /// them any; and a write into the page cache is a copy, which nobody waits for.
+    fn start_hands(&self, start: impl Fn() -> Result<()>) {
+        let disk = &self.engine.disk;
+        if !disk.info().direct || disk.at_once() > 1 {
+            return;
+        }
+        for _ in 0..HANDS {
+            if let Err(error) = start() {
+                tracing::warn!(target: "strandlog", %error, "frames and the payloads beside them are written one after the other");
+                return;
+            }
+        }
+    }
+
     fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
         let engine = Arc::clone(&self.engine);
         let thread = thread::spawn(name, move || telling(Telling::Own, || body(&engine)));
@@ -410,5 +429,70 @@ pub(crate) fn open_error(path: &Path, error: OpenError) -> Error {
         OpenError::Locked { path } => Error::Locked { path },
         OpenError::Io { context, source, .. } => Error::io(format!("{context} {}", path.display()), source),
         other => Error::io(format!("opening {}", path.display()), other.into()),
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::disk::{DiskInfo, Map};
+
+    /// One read or write after the other.
+    #[derive(Debug)]
+    struct Single(SimDisk);
+
+    impl Disk for Single {
+        fn len(&self) -> u64 {
+            Disk::len(&self.0)
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, buf)
+        }
+        fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, buf)
+        }
+        fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+            self.0.write_durable_at(offset, buf)
+        }
+        fn flush(&self) -> io::Result<()> {
+            self.0.flush()
+        }
+        fn map(&self) -> Option<Arc<Map>> {
+            None
+        }
+        fn info(&self) -> DiskInfo {
+            self.0.info()
+        }
+        fn release(&self) {
+            self.0.release();
+        }
+    }
+
+    fn open(disk: impl Disk + 'static) -> Wal {
+        Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(disk)).expect("formatted")
+    }
+
+    #[test]
+    fn a_log_for_which_no_hand_can_be_started_goes_on_without() {
+        let asked = Cell::new(0);
+        let none = || {
+            asked.set(asked.get() + 1);
+            Err(Error::io("starting a thread", io::ErrorKind::WouldBlock.into()))
+        };
+        let wal = open(Single(SimDisk::new(4 << 20)));
+        wal.start_hands(none);
+        assert_eq!(asked.get(), 1, "it is not asked for again");
+        wal.commit(Batch::new().put(1, b"large", &[7; 20_000])).expect("committed");
+    }
+
+    #[test]
+    fn hands_are_started_only_where_somebody_would_give_them_work() {
+        let threads = |wal: Wal| wal.threads.lock().len();
+        assert_eq!(threads(open(Single(SimDisk::new(4 << 20)))), 2 + HANDS);
+        assert_eq!(threads(open(SimDisk::new(4 << 20))), 2, "it takes several writes at once");
     }
 }

@@ -244,3 +244,37 @@ fn the_last_wal_goes_in_a_listener_which_may_not_close_it() {
     let wal = again(&path);
     assert_eq!(wal.replica(1).get(b"a").expect("read"), replica.get(b"a").expect("read"));
 }
+
+/// Commits when its thread ends.
+struct Parting(std::cell::RefCell<Option<Arc<Wal>>>, u64);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        if let Some(wal) = self.0.take() {
+            wal.commit(Batch::new().put(self.1, b"a", b"1")).expect("committed");
+        }
+    }
+}
+
+thread_local! {
+    static EARLY: Parting = const { Parting(std::cell::RefCell::new(None), 1) };
+    static LATE: Parting = const { Parting(std::cell::RefCell::new(None), 2) };
+}
+
+/// What the log keeps for a thread may be gone by then, or not yet: these go on either side of it. So may the log go itself.
+#[test]
+fn a_thread_that_ends_may_commit_and_let_the_log_go() {
+    for background in [false, true] {
+        let (_dir, path, wal) = log(options(background));
+        let thread = move || {
+            EARLY.with(|parting| parting.0.replace(Some(Arc::clone(&wal))));
+            wal.commit(Batch::new().put(3, b"a", b"1")).expect("committed");
+            LATE.with(|parting| parting.0.replace(Some(wal)));
+        };
+        std::thread::spawn(thread).join().expect("no panic");
+        let wal = again(&path);
+        for replica in 1..=3 {
+            assert_eq!(wal.replica(replica).get(b"a").expect("read").as_deref(), Some(&b"1"[..]));
+        }
+    }
+}

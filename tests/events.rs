@@ -2,12 +2,16 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use strandlog::disk::sim::{EIO, Fault, SimDisk};
-use strandlog::{Batch, Error, Event, Histogram, Listener, Options, Placement, Replica, SlowReason, Space, Wal};
+use strandlog::{
+    Batch, Error, Event, Histogram, Listener, Options, Placement, Replica, Scrubbed, SlowReason, Space, Wal,
+};
 
 use support::{payload, small};
 
@@ -268,4 +272,80 @@ fn what_a_listener_submits_does_not_wait() {
     wal.sync().expect("what it submitted is written");
     assert!(submits.busy.load(Ordering::Relaxed) > 0);
     assert!((8..10).contains(&wal.replica(2).last_index()), "as much as the queue holds");
+}
+
+type Outcomes = Vec<Result<(), Error>>;
+
+/// Waits for the log in every way, once it is told of a commit on the writer thread.
+struct Waits {
+    wal: OnceLock<Weak<Wal>>,
+    told: Mutex<Option<Sender<Outcomes>>>,
+}
+
+impl Listener for Waits {
+    fn event(&self, event: &Event) {
+        let writer = std::thread::current().name() == Some("strandlog-writer");
+        let Some(wal) = self.wal.get().and_then(Weak::upgrade).filter(|_| writer) else { return };
+        if !matches!(event, Event::Committed(commit) if commit.batches > 4) {
+            return;
+        }
+        let Some(told) = self.told.lock().expect("no panic").take() else { return };
+        let pending = wal.submit(Batch::new().put(2, b"k", b"v").lazy()).expect("room");
+        let lsn = pending.lsn();
+        let each = |_: &Scrubbed| ControlFlow::Continue(());
+        let refused = vec![
+            pending.wait().map(drop),
+            wal.sync().map(drop),
+            wal.wait_durable(lsn),
+            wal.commit(Batch::new().put(2, b"k", b"w")).map(drop),
+            wal.checkpoint(),
+            wal.verify(|_| ()).map(drop),
+            wal.scrub(u64::MAX, each),
+        ];
+        told.send(refused).expect("heard");
+    }
+}
+
+/// In a crowd what waits is left to the writer thread, and this is that.
+#[test]
+fn a_listener_on_a_thread_of_the_log_may_not_wait_for_it() {
+    let (tell, told) = mpsc::channel();
+    let waits = Arc::new(Waits { wal: OnceLock::new(), told: Mutex::new(Some(tell)) });
+    let options = small(Placement::Auto).background(true).listener(Arc::clone(&waits) as Arc<dyn Listener>);
+    let wal = Arc::new(options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("the log opens"));
+    waits.wal.set(Arc::downgrade(&wal)).expect("once");
+    for replica in 1..=5 {
+        drop(wal.submit(Batch::new().put(replica, b"k", b"v").lazy()).expect("room"));
+    }
+    wal.submit_with(Batch::new().put(1, b"k", b"w"), drop).expect("room");
+    let refused = told.recv_timeout(Duration::from_secs(20)).expect("the listener waits for its own thread");
+    assert!(refused.iter().all(|told| matches!(told, Err(Error::Busy { .. }))), "{refused:?}");
+    wal.sync().expect("elsewhere one waits");
+}
+
+/// Cleans the log whenever it is told of a commit.
+struct Cleans(OnceLock<Weak<Wal>>);
+
+impl Listener for Cleans {
+    fn event(&self, event: &Event) {
+        if let Some(wal) = self.0.get().and_then(Weak::upgrade)
+            && matches!(event, Event::Committed(_))
+        {
+            // It may have ended.
+            let _ = wal.checkpoint();
+        }
+    }
+}
+
+/// The end of a log keeps the cleaner out: the listener, which may ask for it, is told behind that.
+#[test]
+fn a_listener_may_clean_the_log_while_it_is_closed() {
+    let cleans = Arc::new(Cleans(OnceLock::new()));
+    let options = small(Placement::Auto).listener(Arc::clone(&cleans) as Arc<dyn Listener>);
+    let wal = Arc::new(options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("the log opens"));
+    cleans.0.set(Arc::downgrade(&wal)).expect("once");
+    drop(wal.submit(Batch::new().put(1, b"k", b"v").lazy()).expect("room"));
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(wal.close()));
+    told.recv_timeout(Duration::from_secs(20)).expect("the listener waits for its own thread").expect("closed");
 }

@@ -136,6 +136,35 @@ fn whoever_waits_for_a_frame_that_fails_is_told() {
     assert_eq!(wal.replica(3).entry(1).expect("still readable").data, b"c"[..]);
 }
 
+/// Both found none; the slower one finds what the faster has made: in use, or left.
+#[test]
+fn a_creation_that_another_was_faster_than_opens_what_is_there() {
+    for in_use in [true, false] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, other) = (dir.path().join("log"), dir.path().join("other"));
+        let options = || Wal::options().capacity(4 << 20).segment_size(64 << 10);
+        let (theirs, name) = (Arc::new(std::sync::Mutex::new(None)), path.clone());
+        let faster = Arc::clone(&theirs);
+        let slower = options().progress(move |_| {
+            let mut theirs = faster.lock().expect("no other panic");
+            if theirs.is_none() && !name.exists() {
+                let wal = options().open(&other).expect("created");
+                wal.commit(Batch::new().put(1, b"k", b"theirs")).expect("committed");
+                std::fs::rename(&other, &name).expect("renamed");
+                *theirs = in_use.then_some(wal);
+            }
+        });
+        match slower.open(&path) {
+            Err(Error::Locked { path: p }) => assert!(in_use && p == path, "{}", p.display()),
+            Ok(wal) => {
+                assert!(!in_use, "it is in use");
+                assert_eq!(wal.replica(1).get(b"k").expect("read").as_deref(), Some(&b"theirs"[..]));
+            }
+            Err(error) => panic!("in use: {in_use}: {error}"),
+        }
+    }
+}
+
 #[test]
 fn a_second_opening_fails_at_once_until_the_first_has_ended() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -703,3 +703,48 @@ fn callbacks_come_in_the_order_of_the_log_when_it_ends() {
     let told = heard(&all).pop().map(|(_, outcome, _)| outcome);
     assert!(matches!(told, Some(Err(Error::Closed))), "{told:?}");
 }
+
+/// A task whose executor is gone: waking it panics.
+struct Gone;
+
+impl std::task::Wake for Gone {
+    fn wake(self: Arc<Self>) {
+        panic!("as planned");
+    }
+}
+
+/// Neither those who are told behind it, nor the frame that landed behind this one, nor the thread that wakes.
+#[test]
+fn a_waker_that_panics_takes_nobody_along() {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let disk = Held::new();
+    let wal = begun(&disk, options(Placement::Journal).background(true));
+    // The log is sealed when nothing happens for a while: not in the midst of this.
+    disk.until("sealed", |_| wal.stats().frames > 1);
+    disk.set(Gate::HoldNext);
+    let (tell, told) = mpsc::channel();
+    let submit = |replica: u64| {
+        let tell = tell.clone();
+        let done = move |outcome: Outcome| tell.send((replica, outcome.is_ok())).expect("heard");
+        wal.submit_with(entry(replica, 1), done).expect("submitted")
+    };
+    let mut awaited = std::pin::pin!(wal.submit(entry(1, 1).lazy()).expect("submitted"));
+    submit(2);
+    disk.until_held(1);
+    let waker = std::task::Waker::from(Arc::new(Gone));
+    assert!(awaited.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    let passed = disk.passed.load(Ordering::SeqCst);
+    submit(3);
+    let ours = Arc::clone(&wal);
+    let second = std::thread::spawn(move || ours.sync());
+    disk.until("the second frame is written", |d| d.passed.load(Ordering::SeqCst) > passed);
+    disk.release(true);
+    for replica in [2, 3] {
+        assert_eq!(told.recv_timeout(LIMIT), Ok((replica, true)), "nobody else is told any more");
+    }
+    second.join().expect("no panic").expect("durable");
+    // And it goes on, by the thread that woke the task.
+    submit(4);
+    assert_eq!(told.recv_timeout(LIMIT), Ok((4, true)), "the writer is gone");
+    wal.close().expect("closed");
+}

@@ -82,6 +82,9 @@ impl Handles {
             self.rings.forgo();
         } else if let Some(ring) = self.rings.take() {
             self.rings.free.lock().push(ring);
+        } else {
+            // For whatever reason: what is begun in its stead is there for as long as the file is open.
+            self.rings.forgo();
         }
         self.at_once() > 1
     }
@@ -287,11 +290,16 @@ impl Rings {
             return None;
         }
         let free = { self.free.lock().pop() };
-        let ring = free.map_or_else(Ring::new, Ok).inspect_err(|error| {
-            tracing::debug!(target: "strandlog", %error, "no io_uring: one read or write after the other");
+        free.map_or_else(Ring::new, Ok).inspect_err(|error| self.refused(error)).ok()
+    }
+
+    /// A process that is out of descriptors or of memory may have some again, and others give theirs back; what the system does not know, or
+    /// forbids, it will not allow later.
+    fn refused(&self, error: &io::Error) {
+        tracing::debug!(target: "strandlog", %error, "no io_uring: one read or write after the other");
+        if unsupported(error) || error.kind() == io::ErrorKind::PermissionDenied {
             self.forgo();
-        });
-        ring.ok()
+        }
     }
 
     /// Gives `f` a ring, if there is one.
@@ -385,4 +393,23 @@ fn write_all(file: &OwnedFd, mut offset: u64, mut buf: &[u8], flags: ReadWriteFl
 
 fn fdatasync(file: &OwnedFd) -> io::Result<()> {
     Ok(retry_on_intr(|| fs::fdatasync(file))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lacking_for_a_moment_is_asked_for_again() {
+        let rings = Rings::default();
+        let refused = |errno: Errno| {
+            rings.refused(&errno.into());
+            rings.none.load(Ordering::Relaxed)
+        };
+        assert!(![Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR].map(refused).contains(&true));
+        for errno in [Errno::NOSYS, Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::OPNOTSUPP] {
+            assert!(refused(errno), "{errno}");
+            rings.none.store(false, Ordering::Relaxed);
+        }
+    }
 }

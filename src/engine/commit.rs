@@ -12,7 +12,7 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::format::piece::Extent;
-use crate::journal::{Landing, SealedFrame, Sequencer, Ticket};
+use crate::journal::{Landing, SealedFrame, Sequencer, Ticket, wake_all};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering, thread};
 
@@ -116,7 +116,7 @@ impl Engine {
                 self.events.later(|| Event::SegmentsFreed { segments: freed, free });
             }
             self.room.notify_all();
-            (next, std::mem::take(&mut s.room_wakers))
+            (next, s.room_tasks.take())
         };
         // What a *durable header's* watermark covers: recovery never again verifies what lay there.
         self.pool.lock().release(frame.header.watermark, &self.pins);
@@ -136,7 +136,7 @@ impl Engine {
         self.note_commit(&frame);
         frame.ticket.complete(Ok(()));
         frame.notices.tell(&Ok(()));
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        wake_all(wakers);
         drop(frame.mem);
         self.recent.evict(end);
         self.forget_pieces(completion);
@@ -246,9 +246,10 @@ impl Engine {
         self.go_on(ticket, false)
     }
 
-    /// Whether this thread may wait for a frame: not in a callback, which the next completion waits for.
+    /// Whether this thread may wait for a frame, or for the cleaner, who waits for frames: not in a callback, which the next completion waits
+    /// for, nor in a listener on the very thread that may have to write.
     pub(crate) fn may_wait(&self) -> Result<()> {
-        if TELLING.with(ThreadCell::get) == Telling::Callbacks {
+        if TELLING.with(ThreadCell::get) > Telling::Listeners {
             return Err(self.busy());
         }
         Ok(())

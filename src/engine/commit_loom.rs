@@ -311,3 +311,24 @@ fn loom_a_full_queue_lets_the_next_one_in() {
         writer.join().unwrap();
     });
 }
+
+/// Two in line behind one that goes: whichever looks first, both are let in. Nothing is written that would wake them otherwise.
+#[test]
+fn loom_who_goes_in_tells_the_next_in_line() {
+    model(2, || {
+        let log = Log::new(1 << 20);
+        log.engine.seq.lock().line.join();
+        let submit = |log: &Log, replica: u64| {
+            let mut batch = Batch::new();
+            batch.put(replica, b"k", b"v").lazy();
+            log.engine.submit(&batch, Mode::Block, None, false).unwrap();
+        };
+        let one = log.spawn(move |log| submit(log, 1));
+        let other = log.spawn(move |log| submit(log, 2));
+        log.engine.seq.lock().line.leave();
+        log.engine.room.notify_all();
+        one.join().unwrap();
+        other.join().unwrap();
+        assert!(log.engine.seq.lock().line.is_empty());
+    });
+}

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Engine;
+use super::submit::{Telling, Told};
+use crate::journal::wake_all;
 
 /// How long nothing must happen before the log is sealed. Not on the way to any acknowledgement.
 const IDLE: Duration = Duration::from_millis(100);
@@ -38,9 +40,11 @@ impl Engine {
                     self.serve_relief(request, &lacks);
                 }
                 // Whoever waits looks again, also where nothing could be freed.
-                let wakers = std::mem::take(&mut self.seq.lock().room_wakers);
+                let wakers = self.seq.lock().room_tasks.take();
                 self.room.notify_all();
-                wakers.into_iter().for_each(std::task::Waker::wake);
+                // A task may run at once: it must not wait for room that this thread is to make.
+                let _told = Told::begin(Telling::Listeners);
+                wake_all(wakers);
                 continue;
             }
             let (taken, quiet) = {
@@ -56,5 +60,40 @@ impl Engine {
                 seen = taken;
             }
         }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::mpsc::{self, Sender};
+    use std::sync::{Arc, Mutex, Weak};
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use crate::disk::sim::SimDisk;
+    use crate::journal::Seat;
+    use crate::{Error, Result, Wal};
+
+    /// A task that runs where it is woken, and waits there.
+    struct Inline(Weak<Wal>, Mutex<Sender<Result<()>>>);
+
+    impl Wake for Inline {
+        fn wake(self: Arc<Self>) {
+            let Some(wal) = self.0.upgrade() else { return };
+            self.1.lock().expect("no panic").send(wal.checkpoint()).expect("heard");
+        }
+    }
+
+    #[test]
+    fn whom_the_cleaner_wakes_does_not_wait_for_it() {
+        let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(SimDisk::new(4 << 20)));
+        let wal = Arc::new(wal.expect("formatted"));
+        let (tell, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Inline(Arc::downgrade(&wal), Mutex::new(tell))));
+        assert!(wal.engine.seq.lock().room_tasks.wait(&mut Seat::default(), &waker).is_none());
+        drop(waker);
+        wal.engine.want_segments();
+        let refused = told.recv_timeout(Duration::from_secs(20)).expect("woken");
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
     }
 }

@@ -10,7 +10,7 @@ use super::{Ending, Engine};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Waits;
-use crate::journal::{SealedFrame, Sequencer, Ticket, Whom};
+use crate::journal::{Line, SealedFrame, Sequencer, Ticket, Whom, wake_all};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, MutexGuard, thread_local};
 
@@ -22,12 +22,24 @@ pub(crate) enum Telling {
     Own,
     /// What they submit must not wait: this thread may be the one that it would wait for.
     Listeners,
-    /// Nor may they wait for any frame: no other is completed before they return.
+    /// On a thread of a log's own. Nor may they wait for any frame: this thread may be the one that writes it.
+    ListenersOfOwn,
+    /// Nor may these: no other frame is completed before they return.
     Callbacks,
 }
 
+impl Telling {
+    /// What becomes of it when these are told, too.
+    fn and(self, whom: Self) -> Self {
+        match (self, whom) {
+            (Self::Own, Self::Listeners) => Self::ListenersOfOwn,
+            (before, whom) => before.max(whom),
+        }
+    }
+}
+
 thread_local! {
-    // Not `const`: loom's macro does not know that.
+    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
     #[allow(clippy::missing_const_for_thread_local)]
     pub(super) static TELLING: ThreadCell<Telling> = ThreadCell::new(Telling::Nobody);
     #[allow(clippy::missing_const_for_thread_local)]
@@ -64,6 +76,37 @@ pub(crate) struct Submitted {
     pub taken: Option<Box<SealedFrame>>,
 }
 
+/// A submission in the line before the queue.
+#[derive(Debug, Default)]
+struct Standing {
+    number: Option<u64>,
+    /// Nobody stood behind it when it went.
+    was_last: bool,
+}
+
+impl Standing {
+    /// Whether nobody goes first.
+    fn is_next(&self, line: &Line) -> bool {
+        self.number.map_or_else(|| line.is_empty(), |number| line.is_first(number))
+    }
+
+    /// Whether it is the first, now that it stands there.
+    fn join(&mut self, line: &mut Line) -> bool {
+        let number = *self.number.get_or_insert_with(|| line.join());
+        line.is_first(number)
+    }
+
+    /// Goes in, if it stood there. Whether it did.
+    fn leave(&mut self, line: &mut Line) -> bool {
+        let stood = self.number.take().is_some();
+        if stood {
+            line.leave();
+            self.was_last = line.is_empty();
+        }
+        stood
+    }
+}
+
 /// Rounds of cleaning that free nothing before a waiting append is told that the log is full.
 const FRUITLESS_CLEANINGS: u32 = 3;
 /// How often room may be found made, nobody having taken any, without being enough.
@@ -84,7 +127,7 @@ pub(super) struct Told(Telling);
 
 impl Told {
     pub fn begin(whom: Telling) -> Self {
-        let before = TELLING.with(|t| t.replace(whom.max(t.get())));
+        let before = TELLING.with(|t| t.replace(t.get().and(whom)));
         Self(before)
     }
 }
@@ -118,13 +161,17 @@ impl Engine {
     ) -> Result<Submitted> {
         self.writable()?;
         batch.check()?;
-        // Taken, not borrowed: while this one waits, callbacks may submit on the same thread.
-        let mut scratch = SCRATCH.with(ThreadCell::take).unwrap_or_default();
-        let outcome = self.submit_with(batch, mode, whom, lead, &mut scratch);
+        // Taken, not borrowed: while this one waits, callbacks may submit on the same thread. One that is ending may have it no more.
+        let mut scratch = SCRATCH.try_with(ThreadCell::take).ok().flatten().unwrap_or_default();
+        let mut standing = Standing::default();
+        let outcome = self.submit_with(batch, mode, whom, lead, &mut scratch, &mut standing);
+        if standing.was_last {
+            self.let_tasks_in();
+        }
         scratch.adm.clear();
         // Their memory is the batch's.
         scratch.plan.pieces.clear();
-        SCRATCH.with(|s| s.set(Some(scratch)));
+        let _ = SCRATCH.try_with(|s| s.set(Some(scratch)));
         outcome
     }
 
@@ -149,6 +196,7 @@ impl Engine {
         whom: &mut Option<Whom<'_>>,
         lead: bool,
         scratch: &mut Scratch,
+        standing: &mut Standing,
     ) -> Result<Submitted> {
         let Scratch { plan, adm } = scratch;
         let mode =
@@ -164,7 +212,8 @@ impl Engine {
                 return Err(why.clone());
             }
             let (waiting, limit) = (s.waiting_bytes(), self.run.queue_bytes as u64);
-            if waiting > 0 && waiting + plan.bytes() > limit {
+            let full = waiting > 0 && waiting + plan.bytes() > limit;
+            if full || !standing.is_next(&s.line) {
                 // Also for who does not wait: what is lazy would never make room for who comes again.
                 s.open.wanted |= s.open.batches > 0;
                 if mode != Mode::Block {
@@ -172,9 +221,13 @@ impl Engine {
                     return Err(Error::Busy { queued: waiting, limit });
                 }
                 let asked = Instant::now();
-                s = self.wait_for_writer(s);
+                s = if standing.join(&mut s.line) { self.wait_for_writer(s) } else { self.wait_in_line(s) };
                 waits.queue += asked.elapsed();
                 continue;
+            }
+            if standing.leave(&mut s.line) {
+                // Who is first now may fit as well.
+                self.room.notify_all();
             }
             self.validate(batch, plan, adm)?;
             let (free, grow) = (s.free_with_room(adm.class), mode == Mode::Block || self.run.background);
@@ -262,6 +315,20 @@ impl Engine {
         if s.writer_idle && s.has_work() {
             self.work.notify_one();
         }
+    }
+
+    /// Behind others: the first of them sees to it that there is room.
+    fn wait_in_line<'a>(&'a self, s: MutexGuard<'a, Sequencer>) -> MutexGuard<'a, Sequencer> {
+        self.counters.stalls.add(1);
+        self.room.wait(s)
+    }
+
+    /// Nobody stands in line any more: tasks that were refused for that alone come again. No frame need be written for it to end.
+    fn let_tasks_in(&self) {
+        let wakers = self.seq.lock().room_tasks.take();
+        // This thread may have taken a frame that it has not written yet.
+        let _told = Told::begin(Telling::Callbacks);
+        wake_all(wakers);
     }
 
     fn wait_for_writer<'a>(&'a self, s: MutexGuard<'a, Sequencer>) -> MutexGuard<'a, Sequencer> {
@@ -462,5 +529,107 @@ mod tests {
         let refused = outcome.recv().expect("told");
         assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
         wal.checkpoint().expect("behind it");
+    }
+
+    /// It asks for the cleaner's lock, too, and reads all there is; nor does a scrub belong there.
+    #[test]
+    fn a_callback_is_refused_a_verification() {
+        let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(SimDisk::new(4 << 20)));
+        let wal = Arc::new(wal.expect("formatted"));
+        let (told, outcome) = std::sync::mpsc::channel();
+        let log = Arc::clone(&wal);
+        let done = move |_| {
+            let scrubbed = log.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(()));
+            told.send([log.verify(|_| ()).map(drop), scrubbed]).expect("heard");
+        };
+        wal.submit_with(Batch::new().put(1, b"k", b"v"), done).expect("submitted");
+        wal.sync().expect("written");
+        let refused = outcome.recv().expect("told");
+        assert!(refused.iter().all(|r| matches!(r, Err(Error::Busy { .. }))), "{refused:?}");
+        assert!(wal.verify(|_| ()).expect("behind it").is_clean());
+    }
+
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let begun = std::time::Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < LIMIT, "never: {what}");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    /// All are let in once a frame is written: without an order, smaller ones that find room at once would keep it out for ever.
+    #[test]
+    fn a_batch_larger_than_the_queue_is_overtaken_by_none_that_comes_later() {
+        let disk = Arc::new(SimDisk::new(32 << 20));
+        let options = Wal::options().segment_size(256 << 10).chunk_size(4096).queue_bytes(64 << 10);
+        let wal = Arc::new(options.placement(crate::Placement::Journal).open_disk(disk.clone()).expect("formatted"));
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        disk.on_event(move |_| {
+            let _ = held.lock().expect("no panic").recv();
+            None
+        });
+        let batch = |replica: u64, len: usize| {
+            let mut batch = Batch::new();
+            batch.append(replica, &[(1, 1, vec![replica as u8; len])]);
+            batch
+        };
+        let first = wal.submit(batch(1, 30_000)).expect("it is empty");
+        let spawn = |replica: u64, len: usize, stalls: u64| {
+            let log = Arc::clone(&wal);
+            let batch = batch(replica, len);
+            let thread = std::thread::spawn(move || log.submit(batch).expect("room"));
+            // The disk answers nothing meanwhile, so its figures are not asked for.
+            until("it waits for room", || wal.engine.counters.stalls.get() == stalls);
+            thread
+        };
+        let large = spawn(2, 100_000, 1);
+        // There is room for these.
+        assert!(matches!(wal.try_submit(batch(3, 1000)), Err(Error::Busy { .. })));
+        let small = spawn(4, 1000, 2);
+        drop(hold);
+        let [large, small] = [large, small].map(|thread| thread.join().expect("no panic").wait().expect("durable"));
+        assert!(first.wait().expect("durable") < large && large < small, "{large} {small}");
+        drop(wal.try_submit(batch(3, 1000)).expect("nobody waits any more"));
+    }
+
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Release);
+        }
+    }
+
+    /// Nothing is written that would wake it otherwise.
+    #[test]
+    fn a_task_that_was_refused_for_the_line_is_woken_when_the_last_goes_with_a_refusal() {
+        let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(SimDisk::new(4 << 20)));
+        let wal = Arc::new(wal.expect("formatted"));
+        let first = wal.engine.seq.lock().line.join();
+        let log = Arc::clone(&wal);
+        let second =
+            std::thread::spawn(move || log.submit(Batch::new().append(1, &[(7, 1, b"no entry is before it")])));
+        until("it stands in line", || wal.stats().stalls == 1);
+        let woken = Arc::new(Woken(false.into()));
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        let mut batch = Batch::new();
+        batch.put(1, b"k", b"v");
+        let mut task = std::pin::pin!(wal.submit_async(batch));
+        let mut poll = || task.as_mut().poll(&mut std::task::Context::from_waker(&waker));
+        assert!(poll().is_pending());
+        {
+            let mut s = wal.engine.seq.lock();
+            assert!(s.line.is_first(first));
+            s.line.leave();
+        }
+        wal.engine.room.notify_all();
+        let refused = second.join().expect("no panic");
+        assert!(matches!(refused, Err(Error::Gap { .. })), "{refused:?}");
+        until("the task is woken", || woken.0.load(std::sync::atomic::Ordering::Acquire));
+        let std::task::Poll::Ready(submitted) = poll() else { panic!("nobody stands in line") };
+        block_on(submitted.expect("there is room")).expect("durable");
     }
 }

@@ -6,6 +6,7 @@ use super::Engine;
 use super::submit::{Telling, Told};
 use crate::error::Error;
 use crate::events::{Holding, is_holding};
+use crate::journal::wake_all;
 
 /// While this lives the thread tells nobody anything. Made before the locks, so that it goes after them.
 pub(crate) struct Hold<'a> {
@@ -23,12 +24,12 @@ impl Drop for Hold<'_> {
 impl Engine {
     /// What happens, and what ends, under a lock is told when that is free again.
     pub(crate) fn hold(&self) -> Hold<'_> {
-        Hold { engine: self, holding: Some(Holding::begin()) }
+        Hold { engine: self, holding: Some(Holding::begin(self.events.log())) }
     }
 
     /// Tells what there is to tell, unless this thread holds locks: then its guard does.
     pub(super) fn tell(&self) {
-        if is_holding() {
+        if is_holding(self.events.log()) {
             return;
         }
         // Set under the sequencer lock: whoever ends a flight behind that finds it.
@@ -42,19 +43,19 @@ impl Engine {
     pub(super) fn tell_ended(&self) {
         let _told = Told::begin(Telling::Callbacks);
         // One of them may stop the log, and comes here again.
-        let _once = Holding::begin();
+        let _once = Holding::begin(self.events.log());
         // By whoever holds this others are told that they are durable: one thread at a time, one frame after the other.
         let _in_order = self.completion.lock();
         let (why, ended, wakers) = {
             let mut s = self.seq.lock();
             let why = s.stopped.clone().unwrap_or(Error::Closed);
-            (why, s.in_flight.ended(), std::mem::take(&mut s.room_wakers))
+            (why, s.in_flight.ended(), s.room_tasks.take())
         };
         for frame in ended {
             frame.ticket.complete(Err(why.clone()));
             frame.notices.tell(&Err(why.clone()));
         }
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        wake_all(wakers);
     }
 }
 

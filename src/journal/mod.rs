@@ -7,10 +7,12 @@
 mod flights;
 mod frames;
 mod gate;
+mod line;
 mod notices;
 mod recent;
 mod segments;
 mod sequencer;
+mod tasks;
 mod ticket;
 #[cfg(all(test, loom))]
 mod ticket_loom;
@@ -18,11 +20,13 @@ mod ticket_loom;
 pub(crate) use flights::{Flights, Landing};
 pub(crate) use frames::{Placed, SealedFrame};
 pub(crate) use gate::Gate;
+pub(crate) use line::Line;
 pub use notices::Sink;
 pub(crate) use notices::Whom;
 pub(crate) use recent::{FrameMem, Recent};
 pub(crate) use segments::{LiveSegment, SegmentMap, Segments};
 pub(crate) use sequencer::{Resume, Sequencer};
+pub(crate) use tasks::{Seat, wake_all};
 pub(crate) use ticket::Ticket;
 
 /// Who asks for room in the journal: the less a class frees, the earlier it has to wait.

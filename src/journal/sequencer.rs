@@ -1,11 +1,12 @@
 //! The sequencer's state: what the lock protects under which batches get their place in the log.
 
 use std::collections::VecDeque;
-use std::task::Waker;
 
 use super::frames::{Before, Lists, OpenFrame, SealedFrame};
+use super::line::Line;
 use super::recent::Recent;
 use super::segments::{SegmentMap, Segments};
+use super::tasks::Tasks;
 use super::{Class, Flights};
 use crate::error::Error;
 use crate::format::frame::{FrameHeader, participant_bytes};
@@ -43,8 +44,10 @@ pub(crate) struct Sequencer {
     pub stopped: Option<Error>,
     /// The writer thread waits for work.
     pub writer_idle: bool,
+    /// Callers that wait for room in the queue.
+    pub line: Line,
     /// Tasks that wait for room.
-    pub room_wakers: Vec<Waker>,
+    pub room_tasks: Tasks,
     /// The segment in which the cleaner was last nudged: once each is enough.
     pub nudged: u64,
     /// Grows with every frame taken: tells the idle watch whether anything happened.
@@ -103,7 +106,8 @@ impl Sequencer {
             stopped: None,
             // There is none yet: who opens the log leads its own frames.
             writer_idle: true,
-            room_wakers: Vec::new(),
+            line: Line::default(),
+            room_tasks: Tasks::default(),
             nudged: 0,
             frames_taken: 0,
             spare: Lists::default(),

@@ -2,9 +2,10 @@
 //!
 //! One ticket a frame, not one a batch: completion is one state change and one wake-up call, however many wait.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use super::gate::Gate;
+use super::tasks::{Seat, Tasks, wake_all};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 
@@ -20,7 +21,7 @@ struct State {
     done: bool,
     /// Why the frame is not durable.
     failure: Option<Error>,
-    wakers: Vec<Waker>,
+    tasks: Tasks,
 }
 
 impl Ticket {
@@ -50,14 +51,14 @@ impl Ticket {
     }
 
     /// Registers for a wake-up unless the outcome is known. The check and the registration are one step: no wake-up is lost.
-    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    pub fn poll(&self, seat: &mut Seat, waker: &Waker) -> Poll<Result<()>> {
         let mut state = self.state.lock();
         if state.done {
             return Poll::Ready(state.failure.clone().map_or(Ok(()), Err));
         }
-        if !state.wakers.iter().any(|w| w.will_wake(cx.waker())) {
-            state.wakers.push(cx.waker().clone());
-        }
+        let left = state.tasks.wait(seat, waker);
+        drop(state);
+        drop(left);
         Poll::Pending
     }
 
@@ -70,13 +71,11 @@ impl Ticket {
                 return;
             }
             state.failure = outcome.err();
-            std::mem::take(&mut state.wakers)
+            state.tasks.take()
         };
         // After the outcome was written: whoever passes the gate finds it.
         self.gate.open(well);
         // Outside of the lock: a waker may run the task at once.
-        for waker in wakers {
-            waker.wake();
-        }
+        wake_all(wakers);
     }
 }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use loom::future::block_on;
 use loom::thread;
 
-use super::Ticket;
+use super::{Seat, Ticket};
 use crate::error::Error;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
@@ -64,9 +64,10 @@ fn loom_a_task_is_woken_and_sees_the_watermark() {
             let log = Arc::clone(&log);
             thread::spawn(move || log.write_both())
         };
-        block_on(poll_fn(|cx| log.first.poll(cx))).unwrap();
+        let (mut first, mut second) = (Seat::default(), Seat::default());
+        block_on(poll_fn(|cx| log.first.poll(&mut first, cx.waker()))).unwrap();
         assert!(log.durable() >= 1);
-        block_on(poll_fn(|cx| log.second.poll(cx))).unwrap();
+        block_on(poll_fn(|cx| log.second.poll(&mut second, cx.waker()))).unwrap();
         assert_eq!(log.durable(), 2);
         writer.join().unwrap();
     });
