@@ -46,12 +46,14 @@ pub(crate) struct Pledge {
     pub fresh: Demand,
     /// Holds the chunk that is written on: truncated meanwhile, it does not become free.
     pub kept: Option<Extent>,
+    /// From this index on nothing is what it was when the pledge was made: callers cut it since.
+    pub cut: u64,
 }
 
 impl Pledge {
     pub fn new(held: Held, kept: Option<Extent>) -> Self {
         // What comes need not adjoin what stays.
-        Self { held, fresh: Demand { spans: 1, ..Demand::default() }, kept }
+        Self { held, fresh: Demand { spans: 1, ..Demand::default() }, kept, cut: u64::MAX }
     }
 }
 
