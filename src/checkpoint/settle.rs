@@ -283,7 +283,7 @@ mod tests {
     use crate::disk::Disk;
     use crate::disk::sim::{EIO, EventKind, Fault, SimDisk};
     use crate::error::Error;
-    use crate::space::{Held, Pledge};
+    use crate::space::{Demand, Held, Pledge};
     use crate::{Batch, Placement, Wal};
 
     const ENTRIES: u64 = 21;
@@ -314,7 +314,7 @@ mod tests {
 
     /// As if the cleaner was about to settle what the replica has.
     fn pledge(state: &mut ReplicaState) {
-        state.pledge = Some(Box::new(Pledge::new(Held::default(), None)));
+        state.pledge = Some(Box::new(Pledge::new(Held::default(), Demand::default(), None)));
     }
 
     /// One after the other or beside each other, a few at once: every piece is there, and durable before it is named.

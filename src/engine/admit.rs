@@ -64,6 +64,20 @@ impl Touched {
         (self.changed, self.removed, self.grows, self.in_chunks, self.lives) = (false, false, false, false, 0);
     }
 
+    /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes
+    /// is counted.
+    fn cut(&mut self) {
+        self.adjoins &= self.demand.pledged.is_none();
+    }
+
+    /// From this index on entries are kept.
+    fn truncate(&mut self, first: u64) {
+        self.first = self.first.max(first);
+        if self.first > self.last {
+            self.cut();
+        }
+    }
+
     fn create(&mut self) {
         if !self.exists {
             (self.exists, self.first, self.last) = (true, 1, 0);
@@ -239,6 +253,9 @@ impl Engine {
                 if t.last.checked_add(1).is_some_and(|next| first > next) {
                     return Err(Error::Gap { replica, index: first, expected: t.last + 1 });
                 }
+                if first <= t.last {
+                    t.cut();
+                }
                 // Consecutive indexes exist: the last of them does not overflow, one beyond it may.
                 t.last = first + ((to - from) as u64 - 1);
                 if direct {
@@ -293,7 +310,7 @@ impl Engine {
                     return Err(Error::Contradiction { replica, why });
                 }
                 // As asked, also where some of it waits for the state machine: what a batch truncates it must not append.
-                t.first = t.first.max(first);
+                t.truncate(first);
                 t.changed = true;
             }
             // There is nothing to cut, and none is created.
@@ -301,6 +318,9 @@ impl Engine {
             What::Cut { from } => {
                 if from < t.first {
                     return Err(Error::Compacted { replica, index: from, first_index: t.first });
+                }
+                if from <= t.last {
+                    t.cut();
                 }
                 t.last = t.last.min(from - 1);
                 t.changed = true;
@@ -315,7 +335,7 @@ impl Engine {
                 };
                 if let Some(first) = first.filter(|_| !t.removed) {
                     // As it will be truncated: what the batch lets go it must not append or cut.
-                    t.first = t.first.max(first.min(t.last.saturating_add(1)));
+                    t.truncate(first.min(t.last.saturating_add(1)));
                 }
                 let new = value_cost(APPLIED_KEY, APPLIED_BYTES);
                 t.demand.meta_bytes += new.saturating_sub(now);
@@ -330,6 +350,7 @@ impl Engine {
                 t.lives += u64::from(t.exists);
                 t.create();
                 (t.first, t.last) = (first, index);
+                t.cut();
                 // What the entries cost until now is given back when the batch is applied; not while some of them are being settled.
                 if t.demand.pledged.is_none() {
                     t.demand.weight = 0;
