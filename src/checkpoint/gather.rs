@@ -184,14 +184,17 @@ impl Engine {
             return None;
         }
         let (fate, held) = self.fate(&s, &state, (part, rest), much);
-        let mut moving = self.seen(&cell, &state, group, matches!(fate, Fate::SettleAll));
+        let mut tail = None;
         if !matches!(fate, Fate::Carry) {
-            moving.tail = state.places.take_tail();
-            let kept = self.pool.lock().keep(moving.tail);
+            tail = state.places.take_tail();
+            let kept = self.pool.lock().keep(tail);
             let stays = if matches!(fate, Fate::Settle) { rest } else { Demand::default() };
             state.pledge = Some(Box::new(Pledge::new(held, stays, kept)));
             self.recharge(&mut s, &mut state);
         }
+        // What is listed is what was pledged for: nobody changes the replica without its cell. Others need not wait for it.
+        drop(s);
+        let moving = Moving { tail, ..self.seen(&cell, &state, group, matches!(fate, Fate::SettleAll)) };
         drop(state);
         Some((moving, fate))
     }
