@@ -7,8 +7,7 @@ use super::plan::Plan;
 use super::relief::Lack;
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
-use crate::error::{Error, FullReport, Result};
-use crate::events::Event;
+use crate::error::{Error, Result};
 use crate::format::record::CREATING_CORE;
 use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
@@ -410,39 +409,6 @@ impl Engine {
             return Err(NoRoom { lack, grow: false });
         }
         Ok(())
-    }
-
-    /// The error for a full log: says who holds most.
-    pub(super) fn full(&self, plan: &Plan, why: NoRoom) -> Error {
-        let chunk = u64::from(self.geo.chunk_bytes);
-        let (free, pending) = {
-            let pool = self.pool.lock();
-            (pool.free() * chunk, pool.pending() * chunk)
-        };
-        let reserved = self.seq.lock().accounts.reserved() * chunk;
-        let mut holders: Vec<(u64, u64)> = self
-            .registry
-            .all()
-            .iter()
-            .map(|cell| {
-                let s = cell.lock();
-                let chain: u64 = s.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum();
-                (cell.id, s.places.journal_bytes() + chain)
-            })
-            .filter(|&(_, bytes)| bytes > 0)
-            .collect();
-        holders.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
-        holders.truncate(5);
-        let report = Box::new(FullReport {
-            needed: plan.bytes(),
-            free,
-            reserved,
-            pending,
-            metadata: why.lack.is_metadata(),
-            holders,
-        });
-        self.events.tell(|| Event::Full(report.clone()));
-        Error::Full(report)
     }
 }
 
