@@ -44,6 +44,7 @@ impl Engine {
     }
 
     fn clean_while(&self, more: impl Fn(&Sequencer) -> bool) -> Result<u64> {
+        self.forget_those_gone();
         let mut freed = 0;
         loop {
             let _tell_after_the_lock = self.events.hold();

@@ -161,7 +161,7 @@ impl Ids {
 }
 
 impl Admission {
-    /// Finds the replicas that the batch names. No lock is needed for it: a cell once made stays.
+    /// Finds the replicas that the batch names. No lock is needed for it: a cell stays while it is held.
     pub fn resolve(&mut self, registry: &Registry, batch: &Batch) {
         self.clear();
         for op in &batch.ops {

@@ -43,6 +43,7 @@ impl Engine {
                 wakers.into_iter().for_each(std::task::Waker::wake);
                 continue;
             }
+            self.forget_those_gone();
             let (taken, quiet) = {
                 let s = self.seq.lock();
                 (s.frames_taken, s.in_flight.is_empty() && s.closed.is_empty() && !s.open.wanted)

@@ -9,6 +9,7 @@ mod commit_loom;
 mod damage;
 mod ending;
 mod full;
+mod gone;
 mod hands;
 #[cfg(all(test, loom))]
 mod hands_loom;
