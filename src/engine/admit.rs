@@ -526,8 +526,9 @@ mod tests {
     fn a_key_of_a_replica_that_the_batch_removed_is_asked_for_whole() {
         let put = |wal: &Wal, len: usize| wal.commit(Batch::new().remove(1).put(1, b"key", &vec![7; len]));
         let log = |spare: u64| {
-            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
-            let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            // It does not grow.
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(6 * (64 << 10));
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
             put(&wal, 3000).expect("room");
             {
                 let mut s = wal.engine.seq.lock();
