@@ -186,7 +186,7 @@ pub struct FullReport {
     pub pending: u64,
     /// Whether the bound on metadata and small replicas was met, rather than the bound on chunks.
     pub metadata: bool,
-    /// The replicas that hold most, and how many bytes: truncate or remove these first.
+    /// The replicas that hold most, or did a moment ago, and how many bytes: truncate or remove these first.
     pub holders: Vec<(u64, u64)>,
 }
 

@@ -316,6 +316,13 @@ mod tests {
         assert!(has_default_cap(&new) && new.journal_cap > old.journal_cap, "nobody chose it");
         let chosen = Superblock { journal_cap: old.journal_cap - 1, ..old };
         assert_eq!(enlarged(&chosen, 10 << 30).expect("larger").journal_cap, chosen.journal_cap.max(new.journal_floor));
+        // So small that its cap was its floor: nobody chose that.
+        for slabs in 8..=13 {
+            let old = Options::default().geometry([1; 16], POOL_OFFSET + slabs * (4 << 20)).expect("valid");
+            let new = enlarged(&old, 10 << 30).expect("larger");
+            assert_eq!(u64::from(old.slab_count), slabs);
+            assert!(has_default_cap(&old) && new.journal_cap > new.journal_floor, "{slabs} slabs: {new:?}");
+        }
         // A little more: the journal has enough as it is.
         let old = Options::default().geometry([1; 16], (1 << 30) + (8 << 20)).expect("valid");
         let little = enlarged(&old, (1 << 30) + (12 << 20)).expect("larger");

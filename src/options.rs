@@ -317,8 +317,7 @@ impl Options {
         let slabs = capacity.saturating_sub(POOL_OFFSET) / segment;
         within("capacity", slabs, MIN_SEGMENTS, u32::MAX.into())?;
         let floor = journal_floor(slabs);
-        let wish = self.journal_cap.map_or(default_cap(slabs, segment), |bytes| bytes / segment);
-        let cap = wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs - 1).max(floor);
+        let cap = self.journal_cap.map_or(default_cap(slabs, segment), |bytes| possible_cap(slabs, bytes / segment));
         let floor = floor as u32;
         Ok(Superblock {
             durable: 0,
@@ -335,10 +334,16 @@ impl Options {
     }
 }
 
+/// What of such a wish a file of so many slabs can fulfil: no less than its journal begins with.
+fn possible_cap(slabs: u64, wish: u64) -> u64 {
+    let floor = journal_floor(slabs);
+    wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs.saturating_sub(1)).max(floor)
+}
+
 /// Slabs that the journal may grow to where nobody said otherwise: half a gibibyte, or what many idle replicas need.
 pub(crate) fn default_cap(slabs: u64, segment: u64) -> u64 {
     let capacity = slabs * segment;
-    (capacity / 2).min((capacity / 8).clamp(LONG_CYCLE_BYTES, MOST_CARRYING)) / segment
+    possible_cap(slabs, (capacity / 2).min((capacity / 8).clamp(LONG_CYCLE_BYTES, MOST_CARRYING)) / segment)
 }
 
 /// Whether nobody chose what the journal may grow to.

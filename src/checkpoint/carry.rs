@@ -15,6 +15,9 @@ use crate::space::step;
 /// A record of one entry, at its longest, without payload.
 const RECORD_BYTES: u64 = 64;
 
+/// So many pieces are looked at under one hold of the locks, wherever they lie: some tens of microseconds.
+const MOST_LOOKED_AT: usize = 4096;
+
 /// What became of a replica's metadata.
 #[derive(Debug, PartialEq, Eq)]
 enum Carried {
@@ -191,7 +194,8 @@ impl Engine {
         true
     }
 
-    /// Those of the pieces that begin at index `from` or later, as many as fit a step.
+    /// Those of the pieces that begin at index `from` or later, as many as fit a step; and no more of them are looked at than callers may
+    /// wait for.
     fn carry_descriptors(
         &self,
         s: &mut Sequencer,
@@ -203,7 +207,14 @@ impl Engine {
     ) -> Carried {
         let most = step(self.geo.segment_bytes);
         let (mut bytes, mut descs, mut rest) = (RECORD_BYTES, Vec::new(), None);
-        for piece in state.places.pieces_from(from).filter(|p| group.holds(p.meta_seq)) {
+        for (looked, piece) in state.places.pieces_from(from).enumerate() {
+            if looked == MOST_LOOKED_AT {
+                rest = Some(piece.desc.first);
+                break;
+            }
+            if !group.holds(piece.meta_seq) {
+                continue;
+            }
             let mut desc = piece.desc.clone();
             desc.terms = state.terms.runs(desc.first, desc.count);
             let with = bytes + encoded_bound(&desc);
@@ -214,7 +225,7 @@ impl Engine {
             bytes = with;
             descs.push(desc);
         }
-        let Some(last) = descs.last().map(|desc| desc.first) else { return Carried::UpTo(None) };
+        let Some(last) = descs.last().map(|desc| desc.first) else { return Carried::UpTo(rest) };
         if !room(s, bytes) {
             return Carried::NoRoom;
         }
@@ -233,6 +244,8 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::disk::sim::SimDisk;
+    use crate::format::piece::{Extents, PieceDesc, TermRuns};
+    use crate::index::ChainPiece;
     use crate::sync::Arc;
     use crate::{Batch, Placement, Wal};
 
@@ -316,6 +329,35 @@ mod tests {
         for i in first..=last {
             assert_eq!(wal.replica(1).entry(i).expect("kept").data, [i as u8; 3000][..]);
         }
+    }
+
+    /// Most of them may lie elsewhere: they are passed over a few at a time, too.
+    #[test]
+    fn few_descriptors_are_looked_at_while_callers_wait() {
+        const MANY: u64 = 10_000;
+        let (_, wal) = log();
+        let engine = &wal.engine;
+        wal.commit(Batch::new().append(9, &[(1, 1, b"entry")])).expect("committed");
+        let cell = engine.registry.get(9).expect("there");
+        let group = group(&wal);
+        let oldest = engine.seq.lock().segments.tail();
+        for first in 2..MANY {
+            let (id, meta_seq) = (first, if first == 9000 { oldest } else { u64::MAX });
+            let (terms, extents) = (TermRuns::new(), Extents::new());
+            let desc = PieceDesc { id, first, count: 1, slots: 1, bare: false, bytes: 100, crc: 0, terms, extents };
+            assert!(cell.lock().places.set_chain(ChainPiece { desc, meta_seq, mem: None }, 4096));
+        }
+        assert_eq!(left(&cell, &group), 2, "one of these, and that of the entry");
+        let (mut rest, mut steps) = (Some(0), 0);
+        while let Some(from) = rest {
+            let carried = engine.carry_some_metadata(&cell, &group, from).expect("no error");
+            let Carried::UpTo(next) = carried else { panic!("there is room") };
+            let state = cell.lock();
+            let looked = state.places.pieces_from(from).take_while(|p| next.is_none_or(|next| p.desc.first < next));
+            assert!((1..=MOST_LOOKED_AT).contains(&looked.count()), "from {from} to {next:?}");
+            (rest, steps) = (next, steps + 1);
+        }
+        assert_eq!((left(&cell, &group), steps), (0, 3));
     }
 
     #[test]

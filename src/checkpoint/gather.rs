@@ -184,13 +184,17 @@ impl Engine {
             return None;
         }
         let (fate, held) = self.fate(&s, &state, (part, rest), much);
-        let mut moving = self.seen(&cell, &state, group, matches!(fate, Fate::SettleAll));
+        let mut tail = None;
         if !matches!(fate, Fate::Carry) {
-            moving.tail = state.places.take_tail();
-            let kept = self.pool.lock().keep(moving.tail);
-            state.pledge = Some(Box::new(Pledge::new(held, kept)));
+            tail = state.places.take_tail();
+            let kept = self.pool.lock().keep(tail);
+            let stays = if matches!(fate, Fate::Settle) { rest } else { Demand::default() };
+            state.pledge = Some(Box::new(Pledge::new(held, stays, kept)));
             self.recharge(&mut s, &mut state);
         }
+        // What is listed is what was pledged for: nobody changes the replica without its cell. Others need not wait for it.
+        drop(s);
+        let moving = Moving { tail, ..self.seen(&cell, &state, group, matches!(fate, Fate::SettleAll)) };
         drop(state);
         Some((moving, fate))
     }
@@ -431,6 +435,83 @@ mod tests {
         engine.pool.lock().give_back(&taken, &engine.pins);
         assert!(engine.settle(vec![moving], &mut group).expect("settled"));
         assert_eq!((engine.pool.lock().free(), reserved()), (free, 0), "none of it is alive: all is given back");
+    }
+
+    /// Of what is being settled nothing need be left that the next append would go on from.
+    #[test]
+    fn an_append_beside_what_is_settled_asks_for_all_that_it_is_charged() {
+        let entry = |index| [(index, 1, [9; 100])];
+        let batches: [&dyn Fn(&mut Batch); 5] = [
+            &|b| _ = b.append(1, &entry(1)),
+            &|b| _ = b.truncate_suffix(1, 1).append(1, &entry(1)),
+            &|b| _ = b.install_snapshot(1, 100, 1).append(1, &entry(101)),
+            &|b| _ = b.truncate_prefix(1, 61).append(1, &entry(61)),
+            &|b| _ = b.durable_applied(1, 60).append(1, &entry(61)),
+        ];
+        let log = |case| {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            for i in 1..=60 {
+                wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+            }
+            if case == 4 {
+                wal.commit(Batch::new().durable_applied(1, 0).truncate_prefix(1, 61)).expect("it waits for the report");
+            }
+            let group = Group::new(wal.engine.seq.lock().segments.live.iter().take(1), &wal.engine.geo);
+            let cell = wal.engine.registry.get(1).expect("there");
+            drop(wal.engine.alive_in(&group, cell, 0).expect("alive"));
+            wal
+        };
+        for (case, fill) in batches.iter().enumerate() {
+            let reserved = |wal: &Wal| wal.stats().reserved_chunks;
+            let append = |wal: &Wal| {
+                let mut batch = Batch::new();
+                fill(&mut batch);
+                wal.try_submit(&mut batch).map(drop)
+            };
+            let asks = {
+                let wal = log(case);
+                let before = reserved(&wal);
+                append(&wal).expect("room");
+                reserved(&wal) - before
+            };
+            assert!(asks > 0);
+            for spare in [asks - 1, asks] {
+                let wal = log(case);
+                {
+                    let mut s = wal.engine.seq.lock();
+                    let all = wal.engine.pool.lock().free() - wal.engine.value_reserve - s.accounts.reserved();
+                    s.accounts.settle(&mut Charge::default(), Charge { chunks: all - spare, carried: 0 });
+                }
+                assert_eq!(append(&wal).is_ok(), spare == asks, "batch {case}: {spare} of {asks}");
+            }
+        }
+    }
+
+    /// What comes goes on from what is settled, and is a run of its own when that is gone.
+    #[test]
+    fn what_stays_and_what_comes_are_charged_as_the_runs_that_they_become() {
+        for len in (0..4000).step_by(100) {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            for i in 1..=60 {
+                wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+            }
+            let engine = &wal.engine;
+            // All but the oldest, which stays.
+            let mut group = Group::new(engine.seq.lock().segments.live.iter().skip(1), &engine.geo);
+            let cell = engine.registry.get(1).expect("there");
+            let (_, rest) = engine.divided(&cell.lock(), &group);
+            let (moving, fate) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
+            assert!(matches!(fate, Fate::Settle) && rest.weight > 0);
+            wal.commit(Batch::new().append(1, &[(61, 1, vec![2; len])])).expect("room");
+            let fresh = cell.lock().pledge.as_ref().expect("pledged").fresh.chunks(4096);
+            assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+            let state = cell.lock();
+            assert_eq!((state.places.spans().len(), state.pledge.is_none()), (2, true));
+            let (held, charged) = (rest.chunks(4096) + fresh, state.charge.chunks);
+            assert!(charged <= held, "{len}: {held} were held for what needs {charged}");
+        }
     }
 
     /// What was settled in parts, each behind the one before, takes hardly more room than at once.

@@ -44,6 +44,7 @@ impl Engine {
     }
 
     fn clean_while(&self, more: impl Fn(&Sequencer) -> bool) -> Result<u64> {
+        self.forget_those_gone();
         let mut freed = 0;
         loop {
             let _tell_after_the_lock = self.hold();
@@ -90,7 +91,9 @@ impl Engine {
     /// The oldest segments, and the LSN behind them. One at a time when room is short: what is moved out of one fits what is kept
     /// for the cleaner.
     fn next_group(&self, more: &impl Fn(&Sequencer) -> bool) -> Option<(Group, u64)> {
-        let s = self.seq.lock();
+        let mut s = self.seq.lock();
+        // Readers may have let go of some since the last frame, and in a small journal nothing may be left to clean: no frame would come.
+        self.free_unpinned(&mut s);
         if !more(&s) {
             return None;
         }

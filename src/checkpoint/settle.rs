@@ -247,14 +247,11 @@ impl Engine {
 }
 
 /// How many of the piece's entries, from its first on, are dead by truncation or still lie where they were read; 0 when none of
-/// them is alive. One that was found damaged meanwhile is told as that, wherever it lies: **those behind it still stand**. Not so where the
-/// damage is of another entry of that number: something else holds it then, or it is of another term.
+/// them is alive. One that was found damaged meanwhile is told as that, wherever it lies: **those behind it still stand**. Not so where
+/// something was cut since they were read: the damage is of another entry of that number then.
 fn still_standing(state: &ReplicaState, seen: &[Seen]) -> usize {
-    let lost = |e: &Seen| {
-        state.damage_at(e.index).is_some()
-            && state.places.get(e.index).is_none()
-            && state.terms.get(e.index) == Some(e.term)
-    };
+    let cut = state.pledge.as_ref().map_or(0, |pledge| pledge.cut);
+    let lost = |e: &Seen| e.index < cut && state.damage_at(e.index).is_some();
     let stands = |e: &&Seen| e.index < state.first || state.places.loc(e.index) == Some(e.loc) || lost(e);
     let n = seen.iter().take_while(stands).count();
     let any_alive = seen.iter().take(n).any(|e| e.index >= state.first);
@@ -286,6 +283,7 @@ mod tests {
     use crate::disk::Disk;
     use crate::disk::sim::{EIO, EventKind, Fault, SimDisk};
     use crate::error::Error;
+    use crate::space::{Demand, Held, Pledge};
     use crate::{Batch, Placement, Wal};
 
     const ENTRIES: u64 = 21;
@@ -312,6 +310,11 @@ mod tests {
             (state.incarnation, (1..=last).filter_map(seen).collect())
         };
         Moving { cell, incarnation, entries, tail: None }
+    }
+
+    /// As if the cleaner was about to settle what the replica has.
+    fn pledge(state: &mut ReplicaState) {
+        state.pledge = Some(Box::new(Pledge::new(Held::default(), Demand::default(), None)));
     }
 
     /// One after the other or beside each other, a few at once: every piece is there, and durable before it is named.
@@ -383,26 +386,28 @@ mod tests {
         let mut s = wal.engine.seq.lock();
         let mut state = cell.lock();
         assert_eq!(still_standing(&state, &moving.entries), ENTRIES as usize);
+        pledge(&mut state);
         for damaged in [4, 1, ENTRIES] {
             wal.engine.forget_damaged(&mut s, 1, &mut state, damaged);
             assert_eq!(still_standing(&state, &moving.entries), ENTRIES as usize, "entry {damaged}");
         }
-        state.places.cut_from(9, wal.engine.geo.chunk_bytes, &mut Vec::new());
-        state.cut_damage(9);
-        assert_eq!(still_standing(&state, &moving.entries), 8, "what was overwritten does not stand");
+        drop((s, state));
+        wal.commit(Batch::new().truncate_suffix(1, 9)).expect("committed");
+        assert_eq!(still_standing(&cell.lock(), &moving.entries), 8, "what was cut does not stand");
     }
 
-    /// Which a piece still holds, or which lay in the journal and is of a later term.
+    /// Which a piece still holds, or which lay in the journal and is of a later term, or of the same.
     #[test]
     fn what_was_overwritten_does_not_stand_by_the_damage_of_what_is_there_now() {
         const LOST: u64 = 5;
-        for (placement, term) in [(Placement::Chain, 1), (Placement::Journal, 2)] {
+        for (placement, term) in [(Placement::Chain, 1), (Placement::Journal, 2), (Placement::Journal, 1)] {
             let (disk, wal, moving, _) = log();
             wal.sync().expect("durable");
             drop(wal);
             let options = Wal::options().background(false).placement(placement);
             let wal = options.open_disk(Arc::new(disk.crash_lost_all())).expect("opened");
             let cell = wal.engine.registry.get(1).expect("there");
+            pledge(&mut cell.lock());
             let again: Vec<_> = (LOST..LOST + 4).map(|i| (i, term, [0xee; 3000])).collect();
             wal.commit(Batch::new().append(1, &again)).expect("committed");
             let mut s = wal.engine.seq.lock();
@@ -411,6 +416,47 @@ mod tests {
             wal.engine.forget_damaged(&mut s, 1, &mut state, LOST);
             assert_eq!(still_standing(&state, &moving.entries), LOST as usize - 1, "{placement:?}");
         }
+    }
+
+    /// By a snapshot, too, that goes back behind it.
+    #[test]
+    fn what_a_snapshot_took_does_not_stand_by_the_damage_of_what_is_there_now() {
+        let (_, wal, moving, _) = log();
+        let cell = Arc::clone(&moving.cell);
+        pledge(&mut cell.lock());
+        let again: Vec<_> = (1..=ENTRIES).map(|i| (i, 1, [0xee; 30])).collect();
+        wal.commit(Batch::new().install_snapshot(1, 0, 0).append(1, &again)).expect("committed");
+        let (mut s, mut state) = (wal.engine.seq.lock(), cell.lock());
+        assert_eq!((state.incarnation, state.first), (moving.incarnation, 1));
+        wal.engine.forget_damaged(&mut s, 1, &mut state, 1);
+        assert_eq!(still_standing(&state, &moving.entries), 0);
+    }
+
+    /// The frame that names the piece may be durable when the CORE that tells of the damage is not.
+    #[test]
+    fn what_was_overwritten_while_it_was_settled_does_not_come_back_at_an_opening() {
+        const LOST: u64 = 11;
+        let (disk, wal, moving, mut group) = log();
+        let engine = &wal.engine;
+        let cell = Arc::clone(&moving.cell);
+        pledge(&mut cell.lock());
+        let (mut short, mut written) = (false, Vec::new());
+        let packed = engine.place_pieces(&moving, &mut group, &mut short, &mut |piece| written.push(piece));
+        let packed = packed.expect("packed");
+        engine.write_pieces(&written).expect("written");
+        disk.flush().expect("flushed");
+        wal.commit(Batch::new().append(1, &[(LOST, 1, [0xee; 3000])])).expect("committed");
+        {
+            let mut s = engine.seq.lock();
+            engine.forget_damaged(&mut s, 1, &mut cell.lock(), LOST);
+        }
+        assert!(engine.link_settled(&moving, packed).expect("nothing went wrong"));
+        wal.sync().expect("durable");
+        let after = disk.crash_lost_all();
+        let wal = Wal::options().background(false).open_disk(Arc::new(after)).expect("opened");
+        assert_eq!(wal.replica(1).last_index(), LOST);
+        let newest = wal.replica(1).entry(LOST).expect("the disk has it").data;
+        assert_eq!(newest[..4], [0xee; 4], "the entry that was overwritten is back");
     }
 
     /// Named in the log all the same it would come before the newer piece one day, when that one's descriptor was carried on behind it: and

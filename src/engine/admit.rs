@@ -7,8 +7,7 @@ use super::plan::Plan;
 use super::relief::Lack;
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
-use crate::error::{Error, FullReport, Result};
-use crate::events::Event;
+use crate::error::{Error, Result};
 use crate::format::record::CREATING_CORE;
 use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
@@ -88,6 +87,20 @@ impl Touched {
         self.demand = demand(&s);
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
         (self.changed, self.removed, self.grows, self.in_chunks, self.lives) = (false, false, false, false, 0);
+    }
+
+    /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes
+    /// is counted.
+    fn cut(&mut self) {
+        self.adjoins &= self.demand.pledged.is_none();
+    }
+
+    /// From this index on entries are kept.
+    fn truncate(&mut self, first: u64) {
+        self.first = self.first.max(first);
+        if self.first > self.last {
+            self.cut();
+        }
     }
 
     fn create(&mut self) {
@@ -176,7 +189,7 @@ impl Ids {
 }
 
 impl Admission {
-    /// Finds the replicas that the batch names. No lock is needed for it: a cell once made stays.
+    /// Finds the replicas that the batch names. No lock is needed for it: a cell stays while it is held.
     pub fn resolve(&mut self, registry: &Registry, batch: &Batch) {
         self.clear();
         for op in &batch.ops {
@@ -274,6 +287,9 @@ impl Engine {
                 if t.last.checked_add(1).is_some_and(|next| first > next) {
                     return Err(Error::Gap { replica, index: first, expected: t.last + 1 });
                 }
+                if first <= t.last {
+                    t.cut();
+                }
                 // Consecutive indexes exist: the last of them does not overflow, one beyond it may.
                 t.last = first + ((to - from) as u64 - 1);
                 if direct {
@@ -328,7 +344,7 @@ impl Engine {
                     return Err(Error::Contradiction { replica, why });
                 }
                 // As asked, also where some of it waits for the state machine: what a batch truncates it must not append.
-                t.first = t.first.max(first);
+                t.truncate(first);
                 t.changed = true;
             }
             // There is nothing to cut, and none is created.
@@ -336,6 +352,9 @@ impl Engine {
             What::Cut { from } => {
                 if from < t.first {
                     return Err(Error::Compacted { replica, index: from, first_index: t.first });
+                }
+                if from <= t.last {
+                    t.cut();
                 }
                 t.last = t.last.min(from - 1);
                 t.changed = true;
@@ -350,7 +369,7 @@ impl Engine {
                 };
                 if let Some(first) = first.filter(|_| !t.removed) {
                     // As it will be truncated: what the batch lets go it must not append or cut.
-                    t.first = t.first.max(first.min(t.last.saturating_add(1)));
+                    t.truncate(first.min(t.last.saturating_add(1)));
                 }
                 let new = value_cost(APPLIED_KEY, APPLIED_BYTES);
                 t.demand.meta_bytes += new.saturating_sub(now);
@@ -368,6 +387,7 @@ impl Engine {
                 }
                 t.create();
                 (t.first, t.last) = (first, index);
+                t.cut();
                 // What the entries cost until now is given back when the batch is applied; not while some of them are being settled.
                 if t.demand.pledged.is_none() {
                     t.demand.weight = 0;
@@ -427,39 +447,6 @@ impl Engine {
             return Err(NoRoom { lack, grow: false });
         }
         Ok(())
-    }
-
-    /// The error for a full log: says who holds most.
-    pub(super) fn full(&self, plan: &Plan, why: NoRoom) -> Error {
-        let chunk = u64::from(self.geo.chunk_bytes);
-        let (free, pending) = {
-            let pool = self.pool.lock();
-            (pool.free() * chunk, pool.pending() * chunk)
-        };
-        let reserved = self.seq.lock().accounts.reserved() * chunk;
-        let mut holders: Vec<(u64, u64)> = self
-            .registry
-            .all()
-            .iter()
-            .map(|cell| {
-                let s = cell.lock();
-                let chain: u64 = s.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum();
-                (cell.id, s.places.journal_bytes() + chain)
-            })
-            .filter(|&(_, bytes)| bytes > 0)
-            .collect();
-        holders.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
-        holders.truncate(5);
-        let report = Box::new(FullReport {
-            needed: plan.bytes(),
-            free,
-            reserved,
-            pending,
-            metadata: why.lack.is_metadata(),
-            holders,
-        });
-        self.events.tell(|| Event::Full(report.clone()));
-        Error::Full(report)
     }
 }
 
@@ -577,8 +564,9 @@ mod tests {
     fn a_key_of_a_replica_that_the_batch_removed_is_asked_for_whole() {
         let put = |wal: &Wal, len: usize| wal.commit(Batch::new().remove(1).put(1, b"key", &vec![7; len]));
         let log = |spare: u64| {
-            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
-            let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            // It does not grow.
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(6 * (64 << 10));
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
             put(&wal, 3000).expect("room");
             {
                 let mut s = wal.engine.seq.lock();

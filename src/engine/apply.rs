@@ -202,6 +202,7 @@ impl Engine {
             // A cut may leave a piece with nothing but entries that were truncated before.
             state.places.drop_below(state.first, chunk, freed);
             state.terms.cut_from(from);
+            note_cut(state, from);
         }
         state.cut_damage(from);
     }
@@ -380,6 +381,14 @@ impl Engine {
         state.places.clear(freed);
         state.terms.clear();
         state.damaged = Box::default();
+        note_cut(state, 0);
         (state.first, state.last, state.prev_term) = (index + 1, index, term);
+    }
+}
+
+/// Whoever is about to settle what the replica had must not take what comes in its place for that.
+fn note_cut(state: &mut ReplicaState, from: u64) {
+    if let Some(pledge) = &mut state.pledge {
+        pledge.cut = pledge.cut.min(from);
     }
 }

@@ -100,7 +100,6 @@ impl Engine {
         self.durable.store(end, Ordering::Release);
         let (next, wakers) = {
             let mut s = self.seq.lock();
-            let free = s.segments.free.len();
             s.queued -= frame.queued;
             let next = s.in_flight.completed();
             while s.segments.leaving.front().is_some_and(|&(seq, _)| seq < frame.header.tail_seq) {
@@ -111,10 +110,6 @@ impl Engine {
                 }
             }
             self.free_unpinned(&mut s);
-            let (free, freed) = (s.segments.free.len() as u64, s.segments.free.len().saturating_sub(free) as u64);
-            if freed > 0 {
-                self.events.later(|| Event::SegmentsFreed { segments: freed, free });
-            }
             self.room.notify_all();
             (next, s.room_tasks.take())
         };
@@ -144,9 +139,10 @@ impl Engine {
     }
 
     /// Frees the segments that no reader is copying from: nearly always all of them.
-    fn free_unpinned(&self, s: &mut crate::journal::Sequencer) {
+    pub(crate) fn free_unpinned(&self, s: &mut Sequencer) {
         let chunks_per_slab = (self.geo.segment_bytes / u64::from(self.geo.chunk_bytes)) as u32;
         let segments = &mut s.segments;
+        let before = segments.free.len();
         segments.freeing.retain(|&slab| {
             let pinned = self.pins.is_pinned(slab * chunks_per_slab);
             if !pinned {
@@ -154,6 +150,10 @@ impl Engine {
             }
             pinned
         });
+        let (free, freed) = (segments.free.len() as u64, segments.free.len().saturating_sub(before) as u64);
+        if freed > 0 {
+            self.events.later(|| Event::SegmentsFreed { segments: freed, free });
+        }
     }
 
     /// Lets go of the oldest pieces in memory while they exceed the budget: they are in their chains by now.

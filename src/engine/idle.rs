@@ -47,6 +47,7 @@ impl Engine {
                 wake_all(wakers);
                 continue;
             }
+            self.forget_those_gone();
             let (taken, quiet) = {
                 let s = self.seq.lock();
                 (s.frames_taken, s.in_flight.is_empty() && s.closed.is_empty() && !s.open.wanted)

@@ -8,6 +8,8 @@ mod commit;
 mod commit_loom;
 mod damage;
 mod ending;
+mod full;
+mod gone;
 mod hands;
 #[cfg(all(test, loom))]
 mod hands_loom;
@@ -37,6 +39,7 @@ pub(crate) use oldest::Oldest;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, telling, without_waiting};
 
+use self::full::Holders;
 use self::hands::Hands;
 use self::relief::Relief;
 use self::syncs::Syncs;
@@ -163,6 +166,8 @@ pub(crate) struct Engine {
     pub held: Held,
     /// Who is told what happens.
     pub events: Events,
+    /// Who held most when the log was full. Asked for before any cell, and under no other lock.
+    holders: Mutex<Holders>,
     pub read_only: bool,
     /// Chunks kept for overwriting large keyed values.
     pub value_reserve: u64,
@@ -221,6 +226,7 @@ impl Engine {
             counters: parts.counters,
             held: Held::default(),
             events: Events::default(),
+            holders: Mutex::new(Holders::default()),
             read_only: parts.read_only,
             value_reserve: geo.value_reserve(),
             superblock: Mutex::new(parts.superblock),

@@ -49,6 +49,38 @@ fn a_segment_is_not_written_anew_while_a_reader_holds_it() {
     assert!(!s.segments.freeing.contains(&slab) && s.segments.freeing.is_empty(), "it was given back");
 }
 
+/// Whoever waits for room looks, and nobody else comes by: the cleaner has nothing left to clean.
+#[test]
+#[cfg(not(shuttle))]
+fn a_segment_that_its_reader_let_go_is_there_for_who_waits_for_one() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+    let wal = options.journal_cap(6 * (64 << 10)).background(false).open_disk(disk).expect("formatted");
+    let engine = &wal.engine;
+    while engine.seq.lock().segments.live.len() < 3 {
+        churn(&wal, 1, 1);
+    }
+    let oldest = engine.seq.lock().segments.tail();
+    let pinned = [oldest, oldest + 1].map(|seq| engine.pin_segment(seq).expect("it is live"));
+    wal.checkpoint().expect("cleaned");
+    let mut batch = Batch::new();
+    for index in wal.replica(1).last_index() + 1.. {
+        batch.append(1, &[(index, 1, [7; 6000])]).truncate_prefix(1, index);
+        if wal.try_submit(&mut batch).is_err() {
+            break;
+        }
+        wal.sync().expect("written");
+    }
+    {
+        let s = engine.seq.lock();
+        let counts = (s.segments.live.len(), s.segments.free.len(), s.segments.freeing.len());
+        assert_eq!(counts, (1, 3, 2), "nothing can be cleaned, and no frame is on its way");
+    }
+    drop(pinned);
+    wal.commit(&mut batch).expect("two segments are there");
+    assert!(engine.seq.lock().segments.freeing.is_empty());
+}
+
 #[test]
 #[cfg(shuttle)]
 fn schedules_of_a_reader_and_of_those_who_free_segments() {

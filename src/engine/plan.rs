@@ -131,11 +131,11 @@ impl Engine {
         if plan.inline() + descriptors <= limit {
             return Ok(());
         }
-        // Inline runs: (bytes, payload, op).
+        // Inline runs: (bytes, payload, op). Those that are direct already ascend, as they were found.
         let mut movable: Vec<(u64, u64, usize)> = Vec::new();
         for (i, op) in batch.ops.iter().enumerate() {
             if let What::Append { first, from, to } = op.what
-                && !direct.contains(&i)
+                && direct.binary_search(&i).is_err()
             {
                 let run = self.check_run(batch, op.replica, first, from, to)?;
                 movable.push((run.payload + run.table, run.payload, i));
@@ -231,4 +231,30 @@ struct Run {
     payload: u64,
     table: u64,
     direct: bool,
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::Wal;
+    use crate::disk::sim::SimDisk;
+    use crate::sync::Arc;
+
+    /// A batch that overflows a frame: none of its operations is looked for among all others.
+    #[test]
+    fn a_batch_of_many_operations_is_refused_soon() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Chain);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        let mut batch = Batch::new();
+        for replica in 1..=400_000_u64 {
+            batch.append(replica, &[(1, 1, b"x")]);
+        }
+        let begun = Instant::now();
+        let refused = wal.engine.plan(&batch, &mut Plan::default());
+        assert!(matches!(refused, Err(Error::BatchTooLarge { .. })), "{refused:?}");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "it took {took:?}");
+    }
 }

@@ -1,10 +1,13 @@
 //! From replica id to its cell: sharded, so that readers of different replicas do not meet.
 
 use std::collections::hash_map::Entry;
+// Not of `crate::sync`: no order hangs on it.
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::FxHashMap;
 
 use super::state::ReplicaState;
+use crate::space::Charge;
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 const SHARDS: usize = 64;
@@ -26,6 +29,12 @@ impl Cell {
 
     pub fn lock(&self) -> MutexGuard<'_, ReplicaState> {
         self.state.lock()
+    }
+
+    /// Whether it says nothing that a new one would not.
+    fn is_gone(&self) -> bool {
+        let state = self.lock();
+        !state.exists && state.charge == Charge::default() && state.pledge.is_none()
     }
 }
 
@@ -64,15 +73,18 @@ impl Cells {
     }
 }
 
-/// All cells ever asked for by a writer. A removed replica keeps its empty cell until the log is reopened.
+/// All cells asked for by a writer. A removed replica keeps its empty cell until many are gone, and for as long as anybody holds it: **there are
+/// never two of one id**.
 #[derive(Debug)]
 pub(crate) struct Registry {
     shards: Box<[Shard]>,
+    /// Of those gone, how many were left when the others were last forgotten.
+    left: AtomicU64,
 }
 
 impl Registry {
     pub fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::new(FxHashMap::default())).collect() }
+        Self { shards: (0..SHARDS).map(|_| RwLock::new(FxHashMap::default())).collect(), left: AtomicU64::new(0) }
     }
 
     /// Fibonacci hashing: consecutive ids, the usual case, spread over all shards.
@@ -155,6 +167,33 @@ impl Registry {
     /// Forgets a cell that nobody else can have asked for yet.
     pub fn forget(&mut self, id: u64) {
         self.shards[Self::shard_of(id)].get_mut().remove(&id);
+    }
+
+    /// Forgets the cells of those who are gone, where there are `kept` more of them than were left the last time, and so many `replicas`. Not of
+    /// whom anybody holds.
+    pub fn forget_those_gone(&self, replicas: u64, kept: u64) {
+        let gone = || (self.shards.iter().map(|s| s.read().len() as u64).sum::<u64>()).saturating_sub(replicas);
+        if gone() <= self.left.load(Ordering::Relaxed).saturating_add(kept) {
+            return;
+        }
+        for shard in &self.shards {
+            // Looked for without the lock: readers of others must not wait for it.
+            let cells: Vec<_> = shard.read().values().cloned().collect();
+            let gone: Vec<u64> = cells.into_iter().filter(|cell| cell.is_gone()).map(|cell| cell.id).collect();
+            if gone.is_empty() {
+                continue;
+            }
+            let mut shard = shard.write();
+            for id in gone {
+                // Held by nobody else, and nobody finds it meanwhile: so its lock is free, and what it says stands.
+                if shard.get(&id).is_some_and(|cell| Arc::strong_count(cell) == 1 && cell.is_gone()) {
+                    shard.remove(&id);
+                }
+            }
+            let room = 2 * shard.len();
+            shard.shrink_to(room);
+        }
+        self.left.store(gone(), Ordering::Relaxed);
     }
 
     /// Every cell, in no order.

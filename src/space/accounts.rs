@@ -46,12 +46,16 @@ pub(crate) struct Pledge {
     pub fresh: Demand,
     /// Holds the chunk that is written on: truncated meanwhile, it does not become free.
     pub kept: Option<Extent>,
+    /// From this index on nothing is what it was when the pledge was made: callers cut it since.
+    pub cut: u64,
 }
 
 impl Pledge {
-    pub fn new(held: Held, kept: Option<Extent>) -> Self {
-        // What comes need not adjoin what stays.
-        Self { held, fresh: Demand { spans: 1, ..Demand::default() }, kept }
+    /// `stays`: what the replica has in the journal beside that.
+    pub fn new(held: Held, stays: Demand, kept: Option<Extent>) -> Self {
+        // What comes need not adjoin what stays, though it adjoins what goes: then it is a run more, and pays for it.
+        let spans = if stays.weight > 0 { 2 } else { 1 };
+        Self { held, fresh: Demand { spans, ..Demand::default() }, kept, cut: u64::MAX }
     }
 }
 
@@ -436,7 +440,7 @@ mod tests {
             let demand = Demand { meta_bytes: 10, pledged: Some(pledge.held), ..pledge.fresh };
             accounts.price(Charge::default(), demand, 2).chunks
         };
-        let mut pledge = Pledge::new(Held { chunks: 3, pieces: 6 }, None);
+        let mut pledge = Pledge::new(Held { chunks: 3, pieces: 6 }, Demand::default(), None);
         assert_eq!(chunks(&pledge), 3);
         (pledge.fresh.weight, pledge.fresh.journal_bytes) = (1, 25);
         assert_eq!(chunks(&pledge), 4, "small as it is");

@@ -1,0 +1,108 @@
+//! What is told where the log is full: how much is lacking, and who holds most.
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::admit::NoRoom;
+use super::plan::Plan;
+use crate::error::{Error, FullReport};
+use crate::events::Event;
+
+/// So many are told.
+const TOLD: usize = 5;
+/// So many times as long as it takes to find out who holds most, that is told again as it was: a log that refuses thousands of appends a
+/// second must not look at all that it holds for each.
+const TOLD_AGAIN: u32 = 20;
+
+/// Who held most when that was last looked for.
+#[derive(Debug, Default)]
+pub(crate) struct Holders {
+    /// Replicas, and their bytes.
+    all: Vec<(u64, u64)>,
+    good_until: Option<Instant>,
+}
+
+impl Holders {
+    /// As they are known, or as they are found by this.
+    fn known_or(&mut self, find: impl FnOnce() -> Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+        let begun = Instant::now();
+        if self.good_until.is_none_or(|end| begun >= end) {
+            self.all = find();
+            self.good_until = begun.checked_add(Self::kept(begun.elapsed()));
+        }
+        self.all.clone()
+    }
+
+    /// How long they are told again where it took so long to find them.
+    fn kept(took: Duration) -> Duration {
+        took.saturating_mul(TOLD_AGAIN)
+    }
+}
+
+impl Engine {
+    /// The error for a full log: says who holds most, now or a moment ago.
+    pub(super) fn full(&self, plan: &Plan, why: NoRoom) -> Error {
+        let chunk = u64::from(self.geo.chunk_bytes);
+        let (free, pending) = {
+            let pool = self.pool.lock();
+            (pool.free() * chunk, pool.pending() * chunk)
+        };
+        let reserved = self.seq.lock().accounts.reserved() * chunk;
+        // Who comes meanwhile waits for what this one finds, rather than looking, too.
+        let holders = self.holders.lock().known_or(|| self.who_holds_most());
+        let report = Box::new(FullReport {
+            needed: plan.bytes(),
+            free,
+            reserved,
+            pending,
+            metadata: why.lack.is_metadata(),
+            holders,
+        });
+        self.events.tell(|| Event::Full(report.clone()));
+        Error::Full(report)
+    }
+
+    fn who_holds_most(&self) -> Vec<(u64, u64)> {
+        let mut holders: Vec<(u64, u64)> = self
+            .registry
+            .all()
+            .iter()
+            .map(|cell| {
+                let s = cell.lock();
+                let chain: u64 = s.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum();
+                (cell.id, s.places.journal_bytes() + chain)
+            })
+            .filter(|&(_, bytes)| bytes > 0)
+            .collect();
+        holders.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
+        holders.truncate(TOLD);
+        holders
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_most_is_looked_for_anew_when_what_was_found_is_old() {
+        let mut holders = Holders::default();
+        let mut looked = 0;
+        let mut tell = |holders: &mut Holders, bytes, takes| {
+            let told = holders.known_or(|| {
+                looked += 1;
+                std::thread::sleep(takes);
+                vec![(1, bytes)]
+            });
+            (told, looked)
+        };
+        let long = Duration::from_millis(20);
+        assert_eq!(tell(&mut holders, 10, long), (vec![(1, 10)], 1));
+        assert!(holders.good_until.is_some_and(|end| end > Instant::now() + long), "for a multiple of that");
+        for _ in 0..1000 {
+            assert_eq!(tell(&mut holders, 11, long), (vec![(1, 10)], 1), "told again");
+        }
+        holders.good_until = Some(Instant::now());
+        assert_eq!(tell(&mut holders, 12, Duration::ZERO), (vec![(1, 12)], 2));
+    }
+}
