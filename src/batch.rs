@@ -192,7 +192,8 @@ impl Batch {
     }
 
     /// Drops every entry below `first_kept`, at most `last_index + 1`. Costs no sync of its own. A `first_kept` that is
-    /// already reached changes nothing. Entries that the state machine is not [reported](crate::Wal::durable_applied) to hold
+    /// already reached changes nothing. Over a damaged entry the term before `first_kept` is unknown ([`Replica::term`](crate::Replica::term)), until
+    /// the next truncation. Entries that the state machine is not [reported](crate::Wal::durable_applied) to hold
     /// durably wait, if it reports at all.
     pub fn truncate_prefix(&mut self, replica: u64, first_kept: u64) -> &mut Self {
         self.push(replica, What::Truncate { first: first_kept })

@@ -221,7 +221,8 @@ pub struct Damage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lost {
-    /// Entries that cannot be read, or that may be older than what was acknowledged.
+    /// Entries that cannot be read, or that may be older than what was acknowledged. May name the one before the first held, too: a
+    /// truncation over damage left its term unknown, until the next truncation.
     Entries {
         /// First index.
         first: u64,

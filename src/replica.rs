@@ -69,7 +69,8 @@ impl Replica {
     /// The term of entry `index`, or of `first_index - 1`: raft asks for it after a truncation. Touches memory only.
     ///
     /// # Errors
-    /// [`Error::Compacted`], [`Error::OutOfRange`], [`Error::UnknownReplica`], [`Error::Damaged`].
+    /// [`Error::Compacted`], [`Error::OutOfRange`], [`Error::UnknownReplica`]; [`Error::Damaged`], for `first_index - 1` where a truncation
+    /// ended behind a damaged entry: to whom that term was to be told, send a snapshot.
     pub fn term(&self, index: u64) -> Result<u64> {
         match self.with(|cell| self.engine.read_term(cell, index)) {
             Some(term) => term,

@@ -104,10 +104,14 @@ impl Engine {
             }
             let mut damage = report.damage;
             if !self.read_only {
-                // As it stands now: entries that were truncated or healed meanwhile are no damage any more.
-                damage.retain(|d| d.lost == Lost::State);
-                damage.extend(cell.lock().damage(cell.id));
-                damage.dedup();
+                // As it stands now: entries that were truncated or healed meanwhile are no damage any more. Rot of a
+                // keyed value is told as it was found: nothing quarantines it.
+                let state = Damage { replica: cell.id, lost: Lost::State };
+                let found = damage.contains(&state);
+                damage = cell.lock().damage(cell.id);
+                if found && !damage.contains(&state) {
+                    damage.push(state);
+                }
             }
             let (entries, bytes) = (report.entries, report.bytes);
             let done = Scrubbed { replica: cell.id, entries, bytes, damage, structure: report.structure };
@@ -179,6 +183,29 @@ mod tests {
         assert_eq!(pace.ahead(0, 3 * second), Duration::from_micros(LEAST_BYTES));
         assert_eq!(Pace::new(u64::MAX).ahead(u64::MAX, Duration::ZERO), second);
         assert_eq!(Pace::new(0).ahead(u64::MAX, Duration::ZERO), Duration::from_micros(u64::MAX));
+    }
+
+    #[cfg(not(any(loom, shuttle)))]
+    #[test]
+    fn what_is_known_is_told_once() {
+        let disk = crate::sync::Arc::new(crate::disk::sim::SimDisk::new(4 << 20));
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096);
+        let wal = options.background(false).open_disk(disk).expect("formatted");
+        wal.commit(crate::Batch::new().append(1, &[(1, 1, b"one"), (2, 1, b"two")])).expect("committed");
+        {
+            let cell = wal.engine.registry.get(1).expect("there");
+            let mut state = cell.lock();
+            state.add_damage(1, 1);
+            state.state_suspect = true;
+        }
+        let mut told = Vec::new();
+        let scrubbed = wal.scrub(u64::MAX, |one| {
+            told.extend_from_slice(&one.damage);
+            ControlFlow::Continue(())
+        });
+        scrubbed.expect("scrubbed");
+        let lost = |lost| Damage { replica: 1, lost };
+        assert_eq!(told, [lost(Lost::Entries { first: 1, last: 1 }), lost(Lost::State)]);
     }
 
     /// All the numbers there are may be damage: nobody looks at them one by one.

@@ -126,11 +126,20 @@ fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar) -> Res
 
 fn head_and_keys(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<u64> {
     let (id, (first, last)) = (replica.id(), replica.bounds());
-    let before = replica.term(first - 1).unwrap_or(0);
+    let before = match replica.term(first - 1) {
+        Ok(term) => Some(term),
+        Err(Error::Damaged(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let told = before.unwrap_or(0);
     // Damaged together with the keyed state, which is said below.
     let applied = replica.durable_applied().ok().flatten();
     let applied = applied.map_or_else(String::new, |index| format!(r#","applied":{index}"#));
-    writeln!(sink, r#"{{"replica":{id},"first":{first},"last":{last},"term_before_first":{before}{applied}}}"#)?;
+    writeln!(sink, r#"{{"replica":{id},"first":{first},"last":{last},"term_before_first":{told}{applied}}}"#)?;
+    if before.is_none() {
+        // All that is asked of that entry is lost.
+        writeln!(sink, r#"{{"replica":{id},"lost":[{0},{0}]}}"#, first - 1)?;
+    }
     let mut keys = replica.keys();
     keys.sort_unstable();
     let mut state_lost = replica.damage().iter().any(|d| d.lost == Lost::State);
@@ -148,7 +157,7 @@ fn head_and_keys(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> R
     if state_lost {
         writeln!(sink, r#"{{"replica":{id},"lost":"state"}}"#)?;
     }
-    Ok(state_lost.into())
+    Ok(u64::from(before.is_none()) + u64::from(state_lost))
 }
 
 fn entries(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<u64> {

@@ -95,6 +95,24 @@ fn what_is_lost_is_named_and_not_imported_as_if_it_were_whole() {
     );
 }
 
+/// Of the entry before the first the term is all that is told: where that is not known, an import would make one up.
+#[test]
+fn a_term_that_is_unknown_before_the_first_entry_is_lost_like_an_entry() {
+    let (dir, path) = filled();
+    rot(&path, find(&path, &payload(2, 13)));
+    let wal = Wal::options().open(&path).unwrap();
+    wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())).unwrap();
+    wal.commit(Batch::new().truncate_prefix(2, 14)).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let lines = dir.path().join("lines");
+    let ran = strandlog(&["export", str(&path), "--out", str(&lines)]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(std::fs::read_to_string(&lines).unwrap().contains(r#"{"replica":2,"lost":[13,13]}"#));
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&dir.path().join("copy"))]);
+    assert!(ran.code == 2 && ran.err.contains("entries 13..=13 of replica 2"), "{ran:?}");
+}
+
 #[test]
 fn a_log_that_holds_something_else_is_not_mixed_with_an_import() {
     let (dir, path) = filled();

@@ -72,7 +72,10 @@ impl Crafted {
             6 if seq % 2 == 0 => record::encode_put_out(t, replica, seq, b"large", &desc(input)),
             6 => record::encode_kept_out(t, replica, seq, b"large", &desc(input)),
             7 => record::encode_delete(t, replica, seq, b"state"),
-            8 => record::encode_truncate(t, replica, seq, input.number(1), input.number(1)),
+            8 => {
+                let (first, term) = (input.number(1), input.number(1));
+                record::encode_truncate(t, replica, seq, first, (term > 0).then_some(term));
+            }
             9 => record::encode_reset(t, replica, seq, input.number(1), input.number(1)),
             10 => record::encode_remove(t, replica, seq),
             _ => {

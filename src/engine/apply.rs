@@ -346,14 +346,17 @@ impl Engine {
         if !state.exists || first <= state.first {
             return;
         }
-        // Unknown only where damage left a hole: then the caller was told, and 0 is as good as any.
-        let prev_term = state.term(first - 1).unwrap_or(0);
+        let prev_term = state.term(first - 1);
         let seq = Self::next_seq(s, id, state);
         record::encode_truncate(&mut s.open.table, id, seq, first, prev_term);
         state.places.drop_below(first, self.geo.chunk_bytes, freed);
         state.terms.drop_below(first);
         state.first = first;
-        state.prev_term = prev_term;
+        // A wrong one were worse than none: a follower with an overwritten entry of that term would take what comes behind it.
+        match prev_term {
+            Some(term) => state.prev_term = term,
+            None => state.forget_prev_term(),
+        }
         state.clip_damage();
     }
 

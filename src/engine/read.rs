@@ -30,6 +30,10 @@ const SHARE_PART: usize = 4;
 /// How often a read is tried anew while the entry moves under it, before a mismatch is called damage.
 const ATTEMPTS: usize = 8;
 
+fn damaged(replica: u64, first: u64, last: u64) -> Error {
+    Error::Damaged(Damage { replica, lost: Lost::Entries { first, last } })
+}
+
 impl Engine {
     pub(crate) fn piece(&self, replica: u64, piece: &ChainPiece) -> PieceRef {
         PieceRef::new(replica, &piece.desc, piece.mem.as_ref(), &self.pins, self.geo.blocks_per_chunk)
@@ -46,11 +50,10 @@ impl Engine {
         if index > state.last || state.is_empty() {
             return Err(Error::OutOfRange { replica: id, index, last_index: state.last });
         }
-        let damaged = |first, last| Error::Damaged(Damage { replica: id, lost: Lost::Entries { first, last } });
         if let Some((first, last)) = state.damage_at(index) {
-            return Err(damaged(first, last));
+            return Err(damaged(id, first, last));
         }
-        let place = state.places.get(index).ok_or_else(|| damaged(index, index))?;
+        let place = state.places.get(index).ok_or_else(|| damaged(id, index, index))?;
         Ok((state.terms.get(index).unwrap_or(0), place))
     }
 
@@ -68,7 +71,10 @@ impl Engine {
         let state = cell.lock();
         if index == state.first - 1 && (state.exists || index == 0) {
             // Before the first entry of a log that was never truncated there is no term.
-            return Ok(if index == 0 { 0 } else { state.prev_term });
+            return match state.damage_at(index).filter(|_| index > 0) {
+                Some((first, last)) => Err(damaged(cell.id, first, last)),
+                None => Ok(if index == 0 { 0 } else { state.prev_term }),
+            };
         }
         Self::find(cell.id, &state, index).map(|(term, _)| term)
     }
@@ -80,7 +86,7 @@ impl Engine {
                 return Ok(Entry { index, term, data });
             }
         }
-        Err(Error::Damaged(Damage { replica: cell.id, lost: Lost::Entries { first: index, last: index } }))
+        Err(damaged(cell.id, index, index))
     }
 
     /// `None`: the bytes do not match, because they moved or because they rotted; look again.

@@ -137,8 +137,8 @@ pub enum Body<'a> {
     Truncate {
         /// The first index kept.
         first: u64,
-        /// Term of `first - 1`.
-        prev_term: u64,
+        /// Term of `first - 1`. `None`: what would have told it was damaged.
+        prev_term: Option<u64>,
     },
     /// Entries from `first` on are gone.
     Cut {
@@ -169,6 +169,7 @@ const RESET: u8 = 10;
 const REMOVE: u8 = 11;
 const CUT: u8 = 12;
 const KEPT_OUT: u8 = 13;
+const TRUNCATE_BLIND: u8 = 14;
 
 /// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,11 +286,13 @@ pub fn encode_delete(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8]) {
     bytes(out, key);
 }
 
-/// Appends a prefix truncation.
-pub fn encode_truncate(out: &mut Vec<u8>, replica: u64, seq: u16, first: u64, prev_term: u64) {
-    head(out, TRUNCATE, replica, seq);
+/// Appends a prefix truncation. Without a term: that is unknown from then on. Every term is one that an entry may have, so none stands for it.
+pub fn encode_truncate(out: &mut Vec<u8>, replica: u64, seq: u16, first: u64, prev_term: Option<u64>) {
+    head(out, if prev_term.is_some() { TRUNCATE } else { TRUNCATE_BLIND }, replica, seq);
     varint::encode(first, out);
-    varint::encode(prev_term, out);
+    if let Some(term) = prev_term {
+        varint::encode(term, out);
+    }
 }
 
 /// Appends a suffix truncation.
@@ -395,10 +398,15 @@ impl<'a> Records<'a> {
                 if kind == PUT_OUT { Body::PutOut { key, piece } } else { Body::KeptOut { key, piece } }
             }
             DELETE => Body::Delete { key: take_bytes(r)? },
-            TRUNCATE | RESET => {
+            TRUNCATE | TRUNCATE_BLIND => {
+                let first = r.varint()?;
+                (first > 0).then_some(())?;
+                Body::Truncate { first, prev_term: if kind == TRUNCATE { Some(r.varint()?) } else { None } }
+            }
+            RESET => {
                 let (first, prev_term) = (r.varint()?, r.varint()?);
                 (first > 0).then_some(())?;
-                if kind == TRUNCATE { Body::Truncate { first, prev_term } } else { Body::Reset { first, prev_term } }
+                Body::Reset { first, prev_term }
             }
             REMOVE => Body::Remove,
             CUT => {
@@ -483,19 +491,22 @@ mod tests {
         encode_put(&mut t, u64::MAX, 5, b"k", b"v");
         encode_put_out(&mut t, 4, 6, b"k", &desc());
         encode_delete(&mut t, 4, 7, b"");
-        encode_truncate(&mut t, 4, 8, 77, 8);
+        encode_truncate(&mut t, 4, 8, 77, Some(8));
         encode_reset(&mut t, 4, 9, 78, 9);
         encode_remove(&mut t, 4, 65535);
         encode_cut(&mut t, 5, 11, 300);
         encode_kept_out(&mut t, 4, 12, b"k", &desc());
+        encode_truncate(&mut t, 4, 13, 77, None);
         let got: Vec<_> = Records::new(Reader::new(&t), 10).collect::<Result<_, _>>().unwrap();
-        assert_eq!(got.len(), 13);
+        assert_eq!(got.len(), 14);
         assert_eq!(got[0].body, Body::Core(core));
         let Body::Append { first: 5, term: 6, lens } = got[1].body else { panic!("{:?}", got[1]) };
         assert_eq!(lens.iter().collect::<Vec<_>>(), [0, 300]);
         assert_eq!(got[4].body, Body::Settled(smallvec![desc(), desc()]));
         assert_eq!(got[5].body, Body::Put { key: b"k", value: b"v" });
         assert_eq!(got[6].body, Body::PutOut { key: b"k", piece: desc() });
+        assert_eq!(got[8].body, Body::Truncate { first: 77, prev_term: Some(8) });
+        assert_eq!(got[13].body, Body::Truncate { first: 77, prev_term: None });
         assert_eq!(got[9].body, Body::Reset { first: 78, prev_term: 9 });
         assert_eq!((got[10].replica, got[10].seq), (4, 65535));
         assert_eq!(got[11], Record { replica: 5, seq: 11, body: Body::Cut { first: 300 } });
@@ -599,8 +610,9 @@ mod tests {
         };
         assert!(piece(1, 1) && piece(1, 2));
         assert!(!piece(0, 1) && !piece(1, 0), "an index 0, and a piece of nothing");
-        assert!(whole(&|t| encode_truncate(t, 1, 0, 1, 0)) && whole(&|t| encode_reset(t, 1, 0, u64::MAX, 0)));
-        assert!(!whole(&|t| encode_truncate(t, 1, 0, 0, 0)) && !whole(&|t| encode_reset(t, 1, 0, 0, 0)));
+        assert!(whole(&|t| encode_truncate(t, 1, 0, 1, Some(0))) && whole(&|t| encode_reset(t, 1, 0, u64::MAX, 0)));
+        assert!(!whole(&|t| encode_truncate(t, 1, 0, 0, Some(0))) && !whole(&|t| encode_reset(t, 1, 0, 0, 0)));
+        assert!(whole(&|t| encode_truncate(t, 1, 0, 1, None)) && !whole(&|t| encode_truncate(t, 1, 0, 0, None)));
         assert!(whole(&|t| encode_cut(t, 1, 0, 1)) && whole(&|t| encode_cut(t, 1, 0, u64::MAX)));
         assert!(!whole(&|t| encode_cut(t, 1, 0, 0)));
         // As many lengths as there are bytes left, and one more.

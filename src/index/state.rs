@@ -17,7 +17,7 @@ pub(crate) struct ReplicaState {
     pub first: u64,
     /// Last index held; `first - 1` when there is none.
     pub last: u64,
-    /// Term of `first - 1`.
+    /// Term of `first - 1`, unless that is damaged: see [`ReplicaState::forget_prev_term`].
     pub prev_term: u64,
     pub terms: Terms,
     pub places: Places,
@@ -60,8 +60,11 @@ impl Default for ReplicaState {
 }
 
 impl ReplicaState {
-    /// Term of `index`, which is `first - 1` or held.
+    /// Term of `index`, which is `first - 1` or held. `None`: unknown. Runs of terms go on over a hole, so what is damaged has none.
     pub fn term(&self, index: u64) -> Option<u64> {
+        if self.damage_at(index).is_some() {
+            return None;
+        }
         if index == self.first - 1 {
             return Some(self.prev_term);
         }
@@ -104,9 +107,23 @@ impl ReplicaState {
         self.damaged = merged.into();
     }
 
-    /// Damage outside of `first..=last` has gone with its entries.
+    /// Damage outside of what is held has gone with its entries; that of the one before stays, for its term.
     pub fn clip_damage(&mut self) {
-        self.clip_damage_to(self.first, self.last);
+        self.clip_damage_to(self.first_asked_for(), self.last);
+    }
+
+    /// The lowest index of which anybody may ask something: raft asks for the term of the one before the first, where there is one.
+    pub fn first_asked_for(&self) -> u64 {
+        self.first.saturating_sub(1).max(1)
+    }
+
+    /// Nobody knows the term of `first - 1`: it counts as damaged, until the next truncation or a snapshot puts another there.
+    pub fn forget_prev_term(&mut self) {
+        self.prev_term = 0;
+        // Before the first entry of all there is none to be known.
+        if self.first > 1 {
+            self.add_damage(self.first - 1, self.first - 1);
+        }
     }
 
     /// Forgets damage at or above `index`: those entries are being written anew.

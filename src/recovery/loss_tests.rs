@@ -3,7 +3,7 @@
 use super::rig::*;
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
-use crate::error::Error;
+use crate::error::{Error, Lost};
 use crate::format::POOL_OFFSET;
 use crate::journal::RESERVED_SEGMENTS;
 use crate::options::RecoveryMode;
@@ -229,4 +229,70 @@ fn entries_that_were_appended_anew_over_a_loss_are_no_damage_at_the_next_opening
     let wal = open(&disk.restart(), options()).expect("opened");
     assert_eq!(wal.damage(), left);
     assert_eq!(wal.replica(1).entries(1..4, usize::MAX).expect("readable").len(), 3);
+}
+
+/// Replica 1: entries 1 to 10 of term 1, 8 to 12 of term 2 in a frame that is lost, and 13 to 15 of term 3. Somebody else in a frame of his own.
+fn overwritten_and_lost() -> Arc<SimDisk> {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open_arc(&disk);
+    for (term, indexes) in [(1, 1..=10), (2, 8..=12), (3, 13..=15_u64)] {
+        let entries: Vec<_> = indexes.map(|index| (index, term, [term as u8; 100])).collect();
+        wal.commit(Batch::new().append(1, &entries)).expect("committed");
+    }
+    wal.commit(Batch::new().append(2, &[(1, 1, b"somebody else")])).expect("committed");
+    let disk = disk.restart();
+    rot(&disk, 1);
+    Arc::new(disk)
+}
+
+/// Old entry 12 may be anywhere, with an overwritten term: a leader that vouched for that would have followers keep what lies before.
+#[test]
+fn a_truncation_over_damage_tells_no_term_that_it_does_not_know() {
+    let disk = overwritten_and_lost();
+    let wal = open_arc(&disk);
+    let term_is_unknown = |wal: &Wal, when: &str| {
+        assert_eq!(wal.replica(1).bounds().0, 13, "{when}");
+        let (told, lost) = (wal.replica(1).term(12), Lost::Entries { first: 12, last: 12 });
+        assert!(matches!(&told, Err(Error::Damaged(d)) if d.lost == lost), "{when}: {told:?}");
+        assert!(wal.damage().iter().any(|d| d.replica == 1 && d.lost == lost), "{when}: {:?}", wal.damage());
+        assert_eq!(wal.replica(1).entry(13).expect("whole").term, 3, "{when}");
+        assert_eq!(wal.replica(2).term(1).expect("whole"), 1, "{when}");
+    };
+    assert!(wal.replica(1).term(12).is_err(), "lost");
+    wal.commit(Batch::new().truncate_prefix(1, 13)).expect("committed");
+    term_is_unknown(&wal, "at once");
+    drop(wal);
+    let disk = Arc::new(disk.restart());
+    let wal = open_arc(&disk);
+    term_is_unknown(&wal, "as the truncation says");
+    wal.checkpoint().expect("cleaned");
+    drop(wal);
+    let disk = Arc::new(disk.restart());
+    let wal = open_arc(&disk);
+    term_is_unknown(&wal, "as what was carried says");
+    wal.close().expect("closed");
+    drop(wal);
+    let wal = open_arc(&Arc::new(disk.restart()));
+    assert_eq!(wal.stats().opened_by_snapshot, 1);
+    term_is_unknown(&wal, "as the snapshot says");
+    // The next truncation puts a term that is known in its place; so does a snapshot.
+    wal.commit(Batch::new().truncate_prefix(1, 14)).expect("committed");
+    assert_eq!(wal.replica(1).term(13).expect("known"), 3);
+    assert_eq!(wal.damage(), [Damage { replica: 1, lost: Lost::State }]);
+}
+
+/// As on a log that was full when it was found: then no CORE tells of it yet, and the truncation takes what would have shown it.
+#[test]
+fn a_truncation_over_damage_that_nothing_else_tells_of_says_so_itself() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open_arc(&disk);
+    let entries: Vec<_> = (1..=4).map(|index| (index, 1, [7; 100])).collect();
+    wal.commit(Batch::new().append(1, &entries)).expect("committed");
+    wal.engine.registry.get(1).expect("there").lock().add_damage(1, 2);
+    wal.commit(Batch::new().truncate_prefix(1, 3)).expect("committed");
+    drop(wal);
+    let wal = open_arc(&Arc::new(disk.restart()));
+    let (told, lost) = (wal.replica(1).term(2), Lost::Entries { first: 2, last: 2 });
+    assert!(matches!(&told, Err(Error::Damaged(d)) if d.lost == lost), "{told:?}");
+    assert_eq!(wal.replica(1).entry(3).expect("whole").term, 1);
 }

@@ -126,7 +126,11 @@ impl Replaying<'_> {
             Body::Truncate { first, prev_term } => {
                 self.state.places.drop_below(first, chunk, &mut gone);
                 self.state.terms.drop_below(first);
-                (self.state.first, self.state.prev_term) = (first, prev_term);
+                self.state.first = first;
+                match prev_term {
+                    Some(term) => self.state.prev_term = term,
+                    None => self.state.forget_prev_term(),
+                }
                 // What is truncated was held, also where the record that brought it is lost.
                 self.state.exists = true;
                 self.state.last = self.state.last.max(first - 1);
@@ -193,6 +197,7 @@ impl Replaying<'_> {
             // Nothing is appended below the first: the end of that life, and the beginning of this one, are missing.
             self.suspect();
             self.state.first = first;
+            self.state.forget_prev_term();
         }
         self.state.places.cut_from(first, chunk, &mut gone);
         self.state.terms.cut_from(first);
@@ -248,8 +253,11 @@ impl Replaying<'_> {
             state.state_suspect = true;
             let held = state.places.spans().first().map(|s| s.first()).into_iter();
             let held = held.chain(state.places.chain().front().map(|p| p.desc.first)).min();
-            state.first = state.first.max(held.unwrap_or(1).min(state.last.saturating_add(1)));
-            let (first, last) = (state.first, state.last);
+            let (first, last) = (state.first.max(held.unwrap_or(1).min(state.last.saturating_add(1))), state.last);
+            if first != state.first {
+                state.first = first;
+                state.forget_prev_term();
+            }
             if first <= last {
                 state.add_damage(first, last);
             }

@@ -329,7 +329,7 @@ fn where_more_were_lost_than_are_listed_whoever_comes_next_is_in_doubt() {
     for (before, named) in [(Before::LostSome, &[3][..]), (Before::LostOne, MANY)] {
         let replayed = first(before, named);
         assert!(replayed.unnamed, "{before:?}");
-        assert_eq!(damaged(&replayed), (vec![(6, 7)], true, true), "{before:?}: it has no CORE");
+        assert_eq!(damaged(&replayed), (vec![(5, 7)], true, true), "{before:?}: it has no CORE");
         let known = Log::default()
             .whole(life)
             .frame(before, named, |t| run(t, RunKind::Append, 3, 6..=6))
@@ -349,7 +349,7 @@ fn without_a_core_all_that_is_held_is_in_doubt() {
     let replayed = Log::default().whole(|t| run(t, RunKind::Append, 3, 6..=8)).replay();
     let state = &replayed.states[&ID];
     assert_eq!((state.first, state.last), (6, 8));
-    assert_eq!(damaged(&replayed), (vec![(6, 8)], true, true));
+    assert_eq!(damaged(&replayed), (vec![(5, 8)], true, true), "and the term before the first of them");
     let key = Log::default()
         .whole(|t| {
             record::encode_core(t, ID, 0, &core(4, 3));
@@ -373,7 +373,7 @@ fn who_was_removed_and_is_named_by_a_lost_frame_began_anew_in_it() {
     let anew = removed().frame(Before::LostOne, &[ID], |_| ()).replay();
     assert_eq!(damaged(&anew), (vec![], true, true), "its vote is lost, and that is said");
     let further = removed().frame(Before::LostOne, &[ID], |t| run(t, RunKind::Append, 9, 4..=5)).replay();
-    assert_eq!(damaged(&further), (vec![(4, 5)], true, true), "and what it appended");
+    assert_eq!(damaged(&further), (vec![(3, 5)], true, true), "and what it appended, and the term before");
     let gone = removed().frame(Before::LostOne, &[ID], |t| record::encode_remove(t, ID, 9)).replay();
     assert!(gone.states.is_empty(), "whatever was lost, it is removed now");
     let whole = removed().frame(Before::LostOne, &[ID], |t| born(t, 0, 7)).replay();
@@ -384,12 +384,35 @@ fn who_was_removed_and_is_named_by_a_lost_frame_began_anew_in_it() {
 #[test]
 fn a_truncation_says_how_far_the_log_reached() {
     let truncated = |first| {
-        let log = Log::default().whole(life).whole(|t| record::encode_truncate(t, ID, 3, first, 1));
+        let log = Log::default().whole(life).whole(|t| record::encode_truncate(t, ID, 3, first, Some(1)));
         let replayed = log.replay();
         let state = &replayed.states[&ID];
         (state.first, state.last, state.prev_term)
     };
     assert_eq!([truncated(3), truncated(6), truncated(9)], [(3, 5, 1), (6, 5, 1), (9, 8, 1)]);
+}
+
+/// What stands there is the term of another entry, or of none.
+#[test]
+fn the_term_before_a_first_index_that_is_only_guessed_is_unknown() {
+    let term_before = |log: Log, first: u64| {
+        let replayed = log.replay();
+        let state = &replayed.states[&ID];
+        assert_eq!(state.first, first);
+        state.term(first - 1)
+    };
+    let held = || Log::default().whole(|t| run(t, RunKind::Append, 0, 5..=6));
+    assert_eq!(term_before(held(), 5), None, "there is no CORE");
+    let truncated = held().whole(|t| record::encode_truncate(t, ID, 1, 6, Some(3)));
+    assert_eq!(term_before(truncated, 6), Some(3), "that a truncation says");
+    let begun = Log::default().whole(|t| run(t, RunKind::Append, 0, 1..=2));
+    assert_eq!(term_before(begun, 1), Some(0), "before the first entry of all there is none");
+    let truncated = || Log::default().whole(life).whole(|t| record::encode_truncate(t, ID, 3, 4, Some(3)));
+    let below = truncated().whole(|t| run(t, RunKind::Append, 4, 2..=2));
+    assert_eq!(term_before(below, 2), None, "of another life");
+    assert_eq!(term_before(truncated(), 4), Some(3));
+    let blind = Log::default().whole(life).whole(|t| record::encode_truncate(t, ID, 3, 4, None));
+    assert_eq!(term_before(blind, 4), None);
 }
 
 #[test]
@@ -484,7 +507,7 @@ fn an_append_cuts_what_stands_above_it_and_terms_are_of_their_entries() {
     // Nothing is appended below the first: what lies between is missing.
     let below = Log::default()
         .whole(life)
-        .whole(|t| record::encode_truncate(t, ID, 3, 4, 1))
+        .whole(|t| record::encode_truncate(t, ID, 3, 4, Some(1)))
         .whole(|t| run(t, RunKind::Append, 4, 2..=2))
         .replay();
     assert_eq!((below.states[&ID].first, below.states[&ID].last), (2, 2));

@@ -196,9 +196,10 @@ fn damage_is_said_in_order_within_the_replica_and_of_no_more_ranges_than_a_core_
         decode(&[Said { damaged: damaged.clone(), ..Said::whole() }]).is_some_and(|all| *all[0].1.damaged == damaged)
     };
     assert!(read(&[(2, 2), (3, 11)]) && read(&[(2, 11)]));
+    assert!(read(&[(1, 11)]), "with the entry before the first, of which the term is asked");
     assert!(!read(&[(2, 3), (3, 5)]) && !read(&[(4, 5), (2, 3)]), "ascending");
     assert!(!read(&[(5, 4)]), "no range");
-    assert!(!read(&[(1, 3)]) && !read(&[(8, 12)]), "beyond the replica's entries");
+    assert!(!read(&[(0, 3)]) && !read(&[(8, 12)]), "beyond the replica's entries");
     let many = |n: usize| {
         let damaged = (0..n as u64).map(|i| (2 + i, 2 + i)).collect();
         Said { damaged, entries: 40, ..Said::of(vec![(0, 40, vec![Run { n: 40, ..run() }])], Vec::new()) }

@@ -110,7 +110,7 @@ impl<'a> Decoder<'a> {
         for _ in 0..n {
             let (low, high) = (self.r.varint()?, self.r.varint()?);
             let ordered = damaged.last().is_none_or(|&(_, before)| before < low) && low <= high;
-            (ordered && state.first <= low && high <= state.last).then_some(())?;
+            (ordered && state.first_asked_for() <= low && high <= state.last).then_some(())?;
             damaged.push((low, high));
         }
         state.damaged = damaged.into();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use strandlog::{Batch, Entry, Lsn, Replica, Wal};
+use strandlog::{Batch, Damage, Entry, Lost, Lsn, Replica, Wal};
 
 use crate::codec;
 use crate::encoded::Encoded;
@@ -33,7 +33,10 @@ struct Submitted {
 impl Group {
     pub fn open(wal: Arc<Wal>, id: u64) -> Result<Self> {
         let replica = wal.replica(id);
-        if let Some(damage) = replica.damage().first() {
+        // Of the entry before the first only the term can be damaged. Nobody asks the log for it: the purge point says it.
+        let first = replica.first_index();
+        let counts = |damage: &Damage| !matches!(damage.lost, Lost::Entries { last, .. } if last < first);
+        if let Some(damage) = replica.damage().into_iter().find(counts) {
             return Err(Error::Damaged { group: id, what: damage.to_string() });
         }
         Ok(Self { wal, replica, cuts: AtomicU64::new(0) })

@@ -239,7 +239,13 @@ impl Storage for GroupStorage {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        Ok(self.replica.term(index).map_err(Error::Log)?)
+        match self.replica.term(index) {
+            // A truncation over damage left it unknown. Raft takes what is compacted for a reason to send a snapshot, and else panics.
+            Err(strandlog::Error::Damaged(_)) if index.checked_add(1) == Some(self.replica.first_index()) => {
+                Err(raft::Error::Store(raft::StorageError::Compacted))
+            }
+            term => Ok(term.map_err(Error::Log)?),
+        }
     }
 
     fn first_index(&self) -> raft::Result<u64> {

@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
 use raft::eraftpb::{Entry, EntryType, Snapshot};
 use raft::storage::MemStorage;
 use raft::{Error as RaftError, GetEntriesContext, Storage, StorageError};
@@ -48,6 +51,32 @@ fn term() {
     for (index, expected) in [(1, compacted()), (2, Ok(2)), (3, Ok(3)), (4, Ok(4)), (5, Ok(5)), (6, unavailable())] {
         assert_eq!(storage.term(index), expected, "term({index})");
     }
+}
+
+/// Raft takes no error for an answer there but that it is compacted: then it sends a snapshot.
+#[test]
+fn a_term_that_a_truncation_over_damage_left_unknown_is_compacted() {
+    let disk = disk();
+    let wal = open(&disk);
+    let storage = storage(&wal, 5);
+    let rotten = Entry { data: b"find me ".repeat(100).into(), ..entry(6, 6) };
+    commit(&wal, |batch| storage.append(batch, &[rotten, entry(7, 7)])).unwrap();
+    wal.close().unwrap();
+    drop((wal, storage));
+    let disk = Arc::new(disk.restart());
+    let image = disk.kept_image();
+    for (at, _) in image.windows(16).enumerate().filter(|(_, bytes)| bytes == b"find me find me ").step_by(50) {
+        disk.flip_bit(at as u64 + 5, 3);
+    }
+    let wal = open(&disk);
+    let storage = GroupStorage::open(&wal, GROUP).unwrap();
+    wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).unwrap();
+    assert!(matches!(storage.term(6), Err(RaftError::Store(StorageError::Other(_)))), "{:?}", storage.term(6));
+    commit(&wal, |batch| _ = batch.truncate_prefix(GROUP, 7));
+    assert_eq!((storage.first_index(), storage.term(6), storage.term(7)), (Ok(7), compacted(), Ok(7)));
+    assert!(matches!(GroupStorage::open(&wal, GROUP), Err(Error::Damaged { .. })));
+    commit(&wal, |batch| _ = batch.truncate_prefix(GROUP, 8));
+    assert_eq!((storage.first_index(), storage.term(7), wal.damage()), (Ok(8), Ok(7), vec![]));
 }
 
 #[test]

@@ -98,8 +98,8 @@ impl<'a> Copier<'a> {
         let target = self.wal.replica(id);
         let there = if target.exists() {
             let (first, last) = target.bounds();
-            let before = target.term(first - 1).unwrap_or(0);
-            if (first, before) != (head.first, head.term_before_first) || last > head.last {
+            let before = target.term(first - 1).ok();
+            if (first, before) != (head.first, Some(head.term_before_first)) || last > head.last {
                 return Err(Failure::Request(format!(
                     "replica {id} is there with {first}..={last} and was to be {}..={}: no import of this began there; use a fresh log",
                     head.first, head.last
@@ -220,7 +220,10 @@ pub fn digest(replica: &Replica) -> Result<Option<Digest>> {
         return Ok(None);
     }
     let (first, last) = replica.bounds();
-    let term_before_first = replica.term(first - 1).unwrap_or(0);
+    let term_before_first = match replica.term(first - 1) {
+        Ok(term) => term,
+        Err(error) => return damaged(error),
+    };
     let applied = match replica.durable_applied() {
         Ok(applied) => applied,
         Err(error) => return damaged(error),

@@ -95,6 +95,34 @@ async fn an_end_is_cut_off_behind_what_rotted_and_with_it() {
     assert_eq!((found.last, found.entries.len()), (Some(log_id(2, 4)), 5));
 }
 
+/// The log no longer knows the term of what was purged, and calls it damaged for that. The purge point is openraft's own.
+#[tokio::test]
+async fn a_group_that_purged_what_rotted_is_opened() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut group = store(&wal, 1);
+    append(&mut group, 1, 0..3).await;
+    let text = "find me ".repeat(300);
+    group.blocking_append([entry(1, 3, &text), entry(1, 4, "behind it")]).await.unwrap();
+    wal.close().unwrap();
+    let image = disk.kept_image();
+    for (at, _) in image.windows(16).enumerate().filter(|(_, window)| window == b"find me find me ").step_by(100) {
+        disk.flip_bit(at as u64 + 5, 3);
+    }
+    let disk = Arc::new(disk.crash_lost_all());
+    let wal = open(&disk);
+    let mut group = store(&wal, 1);
+    wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())).unwrap();
+    assert!(matches!(LogStore::<Types>::new(Arc::clone(&wal), 1), Err(Error::Damaged { .. })));
+    group.purge(log_id(1, 3)).await.unwrap();
+    append(&mut group, 1, 5..6).await;
+    wal.close().unwrap();
+    let wal = open(&Arc::new(disk.crash_lost_all()));
+    assert!(!wal.damage().is_empty());
+    let found = held(&mut store(&wal, 1)).await;
+    assert_eq!((found.last, found.entries.len()), (Some(log_id(1, 5)), 2));
+}
+
 /// openraft takes a refusal for the end: a log that is full of others' entries must still let a follower follow.
 #[tokio::test]
 async fn a_full_log_lets_an_end_be_cut_off() {
