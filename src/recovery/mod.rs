@@ -58,7 +58,8 @@ pub(crate) enum Found {
 
 /// Reads both superblocks and takes the newer valid one; the other is repaired unless nothing may be written.
 ///
-/// A snapshot is named by both, or by none: where the copies differ, it is forgotten in both.
+/// A snapshot is named by both, or by none: where the copies differ, it is forgotten in both. A copy that cannot be read is as good as a rotten
+/// one while the other is whole, and nothing to call a disk blank for.
 pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found> {
     if disk.len() < crate::format::POOL_OFFSET {
         return Err(Error::Corrupt {
@@ -70,9 +71,15 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
     let mut best: Option<Superblock> = None;
     let mut copies: Vec<(u64, Option<Superblock>)> = Vec::new();
     let mut errors = Vec::new();
+    let mut unread = None;
     for offset in SUPERBLOCK_OFFSETS {
         let mut bytes = vec![0; SUPERBLOCK_BYTES];
-        disk.read_at(offset, &mut bytes).map_err(|e| Error::io("reading the superblock", e))?;
+        if let Err(error) = disk.read_at(offset, &mut bytes) {
+            tracing::warn!(target: "strandlog", offset, %error, "a superblock cannot be read");
+            copies.push((offset, None));
+            unread = Some(error);
+            continue;
+        }
         let decoded = Superblock::decode(&bytes, disk.len());
         copies.push((offset, decoded.as_ref().ok().cloned()));
         match decoded {
@@ -87,6 +94,9 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         return Err(superblock_error(newer.clone()));
     }
     let Some(mut sb) = best else {
+        if let Some(error) = unread {
+            return Err(Error::io("reading the superblock", error));
+        }
         if errors.iter().all(|e| *e == SuperblockError::Blank) {
             return Ok(Found::Blank);
         }
