@@ -319,6 +319,13 @@ fn from_journal(
     let pins = Arc::new(Pins::new(1));
     let cells = replayed.cells;
     let mut hurt = replayed.newly_hurt;
+    if !account::is_bounded(geo, &cells) {
+        return Err(Error::Corrupt {
+            what: "pieces that take many times the space there is",
+            offset: POOL_OFFSET,
+            hint: "every checksum holds, so the journal was made to look like this: restore the file from another store",
+        });
+    }
     hurt.extend(account::claim_chunks(disk, geo, &mut pool, &cells, &pins));
     account::hold_unsettled(geo, &mut pool, &cells, replayed.unsettled, walk.end);
     if mode == RecoveryMode::Strict
@@ -348,8 +355,8 @@ fn from_journal(
 fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snapshot: &Snapshot) -> Option<Standing> {
     let loaded = snapshot::load(disk, geo, superblock, snapshot)?;
     let mut pool = new_pool(geo, superblock);
-    if !account::claim_all(geo, &mut pool, &loaded.cells) {
-        tracing::warn!("the snapshot of the last close gives one chunk to two: it is not used");
+    if !account::is_bounded(geo, &loaded.cells) || !account::claim_all(geo, &mut pool, &loaded.cells) {
+        tracing::warn!("the snapshot of the last close gives one chunk to two, or more than there are: it is not used");
         return None;
     }
     let (segments, map) = segments(superblock, VecDeque::new(), loaded.segments, loaded.next_seq);
