@@ -279,9 +279,10 @@ fn from_journal(
     let first = scan::scan(disk, superblock, mode, progress)?;
     let mut scan = &first;
     let mut walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
-    if again::shows_more(disk, superblock, scan, &walk)? {
-        tracing::warn!(end = walk.end, "the device did not show the end of the journal at first: it is read again");
-        second = scan::scan(disk, superblock, mode, progress)?;
+    let hidden = again::hides_more(disk, superblock, scan, &walk, mode)?;
+    if hidden || again::shows_more(disk, superblock, scan, &walk, mode)? {
+        tracing::warn!(hidden, end = walk.end, "the end of the journal did not show at first: it is read again");
+        second = scan::scan_to(disk, superblock, mode, hidden.then_some(walk.end), progress)?;
         scan = &second;
         walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
     }
@@ -332,6 +333,13 @@ fn from_journal(
         && let Some(damage) = cells.iter().find_map(|cell| cell.lock().damage(cell.id).into_iter().next())
     {
         return Err(Error::Damaged(damage));
+    }
+    if mode == RecoveryMode::Strict && walk.lost > 0 {
+        return Err(Error::Corrupt {
+            what: "a frame that was durable cannot be read",
+            offset: POOL_OFFSET,
+            hint: "the device lost it, though nobody was hurt; recovery_mode(TolerateTornTail) goes on without it",
+        });
     }
     let live = live_segments(scan, &walk, replayed.participants);
     let (mut segments, map) = segments(superblock, leaving_segments(scan, &walk), live, scan.max_seq + 1);
