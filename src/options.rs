@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::disk::SyncMethod;
 use crate::error::{Error, Result};
-use crate::format::POOL_OFFSET;
 use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
+use crate::format::{BLOCK_BYTES, POOL_OFFSET};
 
 /// Where an entry's payload is written first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -315,7 +315,8 @@ impl Options {
     pub(crate) fn geometry(&self, uuid: [u8; 16], capacity: u64) -> Result<Superblock> {
         let segment = u64::from(self.segment_bytes());
         let slabs = capacity.saturating_sub(POOL_OFFSET) / segment;
-        within("capacity", slabs, MIN_SEGMENTS, u32::MAX.into())?;
+        // Blocks are counted in 32 bits.
+        within("capacity", slabs, MIN_SEGMENTS, u64::from(u32::MAX) * BLOCK_BYTES / segment)?;
         let floor = journal_floor(slabs);
         let cap = self.journal_cap.map_or(default_cap(slabs, segment), |bytes| possible_cap(slabs, bytes / segment));
         let floor = floor as u32;

@@ -58,7 +58,7 @@ impl Engine {
         cells.retain(|c| c.lock().exists);
         cells.sort_unstable_by_key(|c| c.id);
         let total = cells.len() as u64;
-        self.verify_superblocks(&mut report)?;
+        self.verify_superblocks(&mut report);
         for cell in &cells {
             self.check_replica(cell, &mut report, |_| ())?;
             report.replicas += 1;
@@ -134,19 +134,20 @@ impl Engine {
         Ok(())
     }
 
-    fn verify_superblocks(&self, report: &mut VerifyReport) -> Result<()> {
+    fn verify_superblocks(&self, report: &mut VerifyReport) {
         // Resizing the journal writes one after the other: not now.
         let _still = self.superblock.lock();
         for (name, offset) in ["A", "B"].into_iter().zip(SUPERBLOCK_OFFSETS) {
             let mut bytes = vec![0; SUPERBLOCK_BYTES];
-            self.disk.read_at(offset, &mut bytes).map_err(|e| Error::io("reading the superblock", e))?;
-            match Superblock::decode(&bytes, self.disk.len()) {
+            let bad = match self.disk.read_at(offset, &mut bytes) {
                 // An older one is what a power cut between the two leaves; the next opening brings it up to date.
-                Ok(_) => {}
-                Err(why) => report.structure.push(format!("superblock {name} is bad ({why:?})")),
+                Ok(()) => Superblock::decode(&bytes, self.disk.len()).err().map(|why| format!("{why:?}")),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(why) = bad {
+                report.structure.push(format!("superblock {name} is bad ({why})"));
             }
         }
-        Ok(())
     }
 
     /// The header of every piece, and the checksum of its table.
@@ -215,7 +216,8 @@ impl Engine {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use crate::Wal;
-    use crate::disk::sim::SimDisk;
+    use crate::disk::sim::{EIO, SimDisk};
+    use crate::format::superblock::SUPERBLOCK_OFFSETS;
     use crate::sync::Arc;
 
     #[test]
@@ -226,5 +228,20 @@ mod tests {
         wal.engine.pool.lock().allocate(2, &mut None).expect("room");
         let report = wal.verify(|_| ()).expect("verified");
         assert!(report.accounting.len() == 2 && !report.is_clean(), "{report:?}");
+    }
+
+    #[test]
+    fn a_superblock_that_cannot_be_read_is_told_and_the_rest_is_read() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = options.open_disk(Arc::clone(&disk) as Arc<dyn crate::disk::Disk>).expect("formatted");
+        wal.commit(crate::Batch::new().append(1, &[(1, 1, [7; 100])])).expect("room");
+        for (name, at) in ["A", "B"].into_iter().zip(SUPERBLOCK_OFFSETS) {
+            disk.fail_reads(at..at + 1, EIO);
+            let report = wal.verify(|_| ()).expect("verified");
+            let [told] = report.structure.as_slice() else { panic!("{report:?}") };
+            assert!(told.starts_with(&format!("superblock {name} is bad")) && report.entries == 1, "{report:?}");
+            disk.heal_reads();
+        }
     }
 }

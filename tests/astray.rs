@@ -10,8 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use strandlog::disk::sim::{EventKind, Fault, SimDisk};
 
-use support::for_each;
-use support::judge::{CAPACITY, End, judge, write};
+use strandlog::disk::Disk;
+
+use support::judge::{CAPACITY, End, judge, options, write};
+use support::model::{Model, Op, batch};
+use support::{for_each, payload};
 
 /// What is done to the write with this number.
 #[derive(Clone, Copy, Debug)]
@@ -71,4 +74,62 @@ fn a_write_that_goes_astray_is_never_silent() {
     let failures = failures.into_inner().expect("no panic");
     let shown: Vec<_> = failures.iter().take(20).collect();
     assert!(failures.is_empty(), "{} of {} cases: {shown:#?}", failures.len(), cases.len());
+}
+
+/// A log that is never closed, in slabs in which large frames lay before. Ends after so many of the small frames, which do not reach where the
+/// large ones end.
+fn write_over_large_frames(disk: &Arc<SimDisk>, small: u64) -> (Model, Vec<u64>) {
+    let wal = options().open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("opened");
+    let mut model = Model::default();
+    let mut commit = |ops: Vec<Op>| {
+        wal.commit(batch(&ops)).expect("committed");
+        model.apply(&ops);
+    };
+    let append = |replica: u64, from: u64, lens: &[usize]| {
+        let entries = (from..).zip(lens).map(|(i, &len)| (i, 1, payload(replica, i, 1, len))).collect();
+        Op::Append { replica, entries }
+    };
+    commit(vec![append(1, 1, &[100; 3]), append(2, 1, &[200; 2])]);
+    // Each of eleven or twelve blocks: once and again through all slabs.
+    for n in 0..60 {
+        let first = 1 + 12 * n;
+        commit(vec![append(9, first, &[3900; 12]), Op::Truncate { replica: 9, first: first + 12 }]);
+        if n % 3 == 2 {
+            wal.checkpoint().expect("cleaned");
+        }
+    }
+    let mut numbers = Vec::new();
+    for n in 1..=small {
+        numbers.push(disk.events());
+        commit(vec![append(3 + n % 3, 1 + (n - 1) / 3, &[50])]);
+    }
+    // Killed: nothing that an end of the log would write is in the image.
+    (model, numbers)
+}
+
+#[test]
+fn a_lost_write_over_a_large_frame_of_an_earlier_life_hides_nothing_of_a_log_that_was_killed() {
+    let mut cases = Vec::new();
+    for small in 4..50 {
+        // The last two may have been in flight: a log that was never closed cannot miss them.
+        cases.push((small, small - 4));
+    }
+    let reported = Mutex::new(0);
+    for_each(&cases, |(small, lost)| {
+        let disk = Arc::new(SimDisk::new(CAPACITY));
+        let (_, numbers) = write_over_large_frames(&disk, small);
+        let disk = Arc::new(SimDisk::new(CAPACITY));
+        disk.fail_at(numbers[lost as usize], Fault::Lost);
+        let (model, again) = write_over_large_frames(&disk, small);
+        assert_eq!(again, numbers);
+        match judge(disk.kept_image(), &model) {
+            Ok(End::Reported(_)) => *reported.lock().expect("no panic") += 1,
+            // Where a segment was full, it was a frame of nobody.
+            Ok(End::NoEffect) => {}
+            Ok(End::Refused(what)) => panic!("{small} small frames, {lost} lost: refused: {what}"),
+            Err(why) => panic!("{small} small frames, {lost} lost: {why}"),
+        }
+    });
+    let reported = reported.into_inner().expect("no panic");
+    assert!(reported + 4 >= cases.len(), "{reported} of {}", cases.len());
 }

@@ -183,7 +183,8 @@ impl PieceDesc {
         let sound = count <= slots
             && (!bare || count == 1)
             && this.payload_start() <= u64::from(bytes)
-            && u64::from(bytes) <= room
+            // Nobody takes a block more than it fills: a few bytes of journal do not name all the space there is.
+            && room.checked_sub(bytes.into()).is_some_and(|spare| spare < BLOCK_BYTES)
             && bytes <= MAX_PIECE_BYTES
             && first.checked_add(u64::from(slots) - 1).is_some();
         sound.then_some(this)
@@ -286,6 +287,8 @@ mod tests {
             PieceDesc { terms: smallvec![(2, 3)], ..desc.clone() },
             PieceDesc { slots: 4, ..desc.clone() },
             PieceDesc { bytes: 9000, ..desc.clone() },
+            PieceDesc { bytes: 4096, ..desc.clone() },
+            PieceDesc { extents: smallvec![Extent { block: 0, blocks: 100 }], ..desc.clone() },
             PieceDesc { bytes: 100, ..desc.clone() },
             PieceDesc { first: u64::MAX, ..desc.clone() },
             PieceDesc { extents: smallvec![], ..desc.clone() },
@@ -342,7 +345,7 @@ mod tests {
             ("the last index", PieceDesc { first: u64::MAX, ..sample() }),
             ("as many terms as may be", PieceDesc { terms: runs(n as usize).into(), count: n, slots: n, ..sample() }),
             ("bare, and all of its room", PieceDesc { bare: true, ..sample() }),
-            ("bare, and of nothing", PieceDesc { bare: true, bytes: 0, ..sample() }),
+            ("bare, and of a byte", PieceDesc { bare: true, bytes: 1, ..sample() }),
             ("dead slots behind the living", PieceDesc { slots: 3, first: u64::MAX - 2, ..sample() }),
         ];
         for (what, desc) in good {
@@ -350,6 +353,11 @@ mod tests {
         }
         let bad = [
             ("more than its room", PieceDesc { bytes: 4097, ..sample() }),
+            ("bare, and of nothing", PieceDesc { bare: true, bytes: 0, ..sample() }),
+            (
+                "a block more than it fills",
+                PieceDesc { extents: smallvec![Extent { block: 10, blocks: 2 }], ..sample() },
+            ),
             (
                 "more than the largest entry, over one place again and again",
                 PieceDesc {
@@ -382,7 +390,7 @@ mod tests {
         for (what, desc) in bad {
             assert_eq!(decode(&desc), None, "{what}");
         }
-        let scattered = PieceDesc { extents: many(50).into(), ..sample() };
+        let scattered = PieceDesc { bytes: 50 * 4096 - 1, extents: many(50).into(), ..sample() };
         assert_eq!(decode(&scattered), Some(scattered.clone()));
     }
 

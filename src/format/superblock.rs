@@ -7,8 +7,8 @@
 //! 16080         16088   16096 16100  16104                              16380
 //! | last frame  | bytes | crc | n    | n x { block u32, blocks u32 } | 0 | crc u32 |      the snapshot, if there is one: n is not 0
 //! ```
-//! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes, at close, and at the opening
-//! that follows a close: A, sync, B, sync.
+//! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes, at close, at the opening that follows
+//! a close or finds a torn end that alone said how far the log was durable, and when the file grows: A, sync, B, sync.
 
 use super::crc;
 use super::frame::MAX_LSN;
@@ -250,6 +250,10 @@ impl Superblock {
         if end > file_bytes {
             return Err(Invalid("the file is shorter than its superblock says"));
         }
+        // Blocks, and so chunks, are counted in 32 bits.
+        if u64::from(self.slab_count) * u64::from(self.segment_bytes) / BLOCK_BYTES > u64::from(u32::MAX) {
+            return Err(Invalid("more blocks than can be counted"));
+        }
         let n = self.journal_slabs.len() as u32;
         if self.journal_floor < 4
             || n < self.journal_floor
@@ -399,6 +403,11 @@ mod tests {
         for (what, sb) in bad {
             assert_eq!(Superblock::decode(&sb.encode(), LEN), Err(SuperblockError::Invalid(what)), "{sb:?}");
         }
+        let most = Superblock { slab_count: u32::MAX / 256, snapshot: None, ..sample() };
+        assert_eq!(Superblock::decode(&most.encode(), u64::MAX), Ok(most.clone()), "the most blocks");
+        let beyond = Superblock { slab_count: most.slab_count + 1, ..most };
+        let uncounted = SuperblockError::Invalid("more blocks than can be counted");
+        assert_eq!(Superblock::decode(&beyond.encode(), u64::MAX), Err(uncounted));
         let places = (sample().chunks_per_slab(), sample().chunk_count(), sample().slab_offset(3));
         assert_eq!(places, (16, 1600, POOL_OFFSET + 3 * slab));
     }

@@ -1,5 +1,7 @@
 //! Keyed state beside the entries: a handful of keys, overwritten often.
 
+use std::collections::HashMap;
+
 use super::places::ChainPiece;
 use crate::disk::BLOCK;
 use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};
@@ -30,42 +32,115 @@ const PIECE_OVERHEAD: u64 = (PIECE_HEADER_BYTES + PIECE_SLOT_BYTES) as u64;
 /// The longest extent in a descriptor.
 const EXTENT_BYTES: u64 = 10;
 
-/// The keys of one replica. A list, not a map: raft keeps two or three.
+/// So many keys are looked for one by one: raft keeps two or three.
+const FEW: usize = 32;
+
+/// The keys of one replica: a list. Of few it is all there is, and has no room to spare.
+#[derive(Debug)]
+pub(crate) enum Keys {
+    Few(Box<[KeyEntry]>),
+    Many(Box<Many>),
+}
+
+// Of a million replicas each has one.
+const _: () = assert!(size_of::<Keys>() == size_of::<Box<[KeyEntry]>>());
+
+/// Where each key is in a list that is too long to be gone through. Hashed so that nobody can choose keys that meet.
 #[derive(Debug, Default)]
-pub(crate) struct Keys {
-    list: Box<[KeyEntry]>,
+pub(crate) struct Many {
+    list: Vec<KeyEntry>,
+    places: HashMap<Box<[u8]>, usize>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Few(Box::default())
+    }
+}
+
+impl From<Vec<KeyEntry>> for Keys {
+    fn from(list: Vec<KeyEntry>) -> Self {
+        if list.len() <= FEW {
+            return Self::Few(list.into());
+        }
+        let places = list.iter().enumerate().map(|(i, e)| (e.key.clone(), i)).collect();
+        Self::Many(Box::new(Many { list, places }))
+    }
+}
+
+impl Many {
+    /// As `Vec::swap_remove`.
+    fn remove(&mut self, i: usize) -> KeyEntry {
+        let gone = self.list.swap_remove(i);
+        self.places.remove(&gone.key);
+        if let Some(place) = self.list.get(i).and_then(|moved| self.places.get_mut(&moved.key)) {
+            *place = i;
+        }
+        gone
+    }
 }
 
 impl Keys {
+    fn list(&self) -> &[KeyEntry] {
+        match self {
+            Self::Few(list) => list,
+            Self::Many(many) => &many.list,
+        }
+    }
+
+    fn list_mut(&mut self) -> &mut [KeyEntry] {
+        match self {
+            Self::Few(list) => list,
+            Self::Many(many) => &mut many.list,
+        }
+    }
+
+    fn take(&mut self) -> Vec<KeyEntry> {
+        match std::mem::take(self) {
+            Self::Few(list) => list.into_vec(),
+            Self::Many(many) => many.list,
+        }
+    }
+
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        match self {
+            Self::Few(list) => list.iter().position(|e| *e.key == *key),
+            Self::Many(many) => many.places.get(key).copied(),
+        }
+    }
+
     pub fn get(&self, key: &[u8]) -> Option<&Value> {
-        self.list.iter().find(|e| *e.key == *key).map(|e| &e.value)
+        self.at(self.find(key)?).map(|e| &e.value)
     }
 
     pub fn len(&self) -> usize {
-        self.list.len()
+        self.list().len()
     }
 
     pub fn at(&self, i: usize) -> Option<&KeyEntry> {
-        self.list.get(i)
+        self.list().get(i)
     }
 
     pub fn at_mut(&mut self, i: usize) -> Option<&mut KeyEntry> {
-        self.list.get_mut(i)
+        self.list_mut().get_mut(i)
     }
 
     /// Keeps the keys that `keep` says yes to; `false` if one went.
     pub fn retain(&mut self, keep: impl FnMut(&KeyEntry) -> bool) -> bool {
-        let before = self.list.len();
-        self.change(|list| list.retain(keep));
-        self.list.len() == before
+        let mut list = self.take();
+        let before = list.len();
+        list.retain(keep);
+        let all = list.len() == before;
+        *self = list.into();
+        all
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &KeyEntry> {
-        self.list.iter()
+        self.list().iter()
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut KeyEntry> {
-        self.list.iter_mut()
+        self.list_mut().iter_mut()
     }
 
     /// Sets an inline value; one of the same or a smaller size reuses its buffer.
@@ -103,15 +178,23 @@ impl Keys {
     }
 
     pub fn delete(&mut self, key: &[u8], freed: &mut Vec<Extent>) {
-        if let Some(i) = self.list.iter().position(|e| *e.key == *key)
-            && let Value::Out(piece) = self.change(|list| list.swap_remove(i)).value
-        {
+        let Some(i) = self.find(key) else { return };
+        let gone = match self {
+            Self::Many(many) => many.remove(i),
+            Self::Few(_) => {
+                let mut list = self.take();
+                let gone = list.swap_remove(i);
+                *self = list.into();
+                gone
+            }
+        };
+        if let Value::Out(piece) = gone.value {
             freed.extend_from_slice(&piece.desc.extents);
         }
     }
 
     pub fn clear(&mut self, freed: &mut Vec<Extent>) {
-        for entry in std::mem::take(&mut self.list) {
+        for entry in self.take() {
             if let Value::Out(piece) = entry.value {
                 freed.extend_from_slice(&piece.desc.extents);
             }
@@ -120,7 +203,7 @@ impl Keys {
 
     /// What the keys take in the journal when they are carried.
     pub fn bytes(&self) -> u64 {
-        self.list.iter().map(|e| e.key.len() as u64 + e.value.bytes()).sum()
+        self.list().iter().map(|e| e.key.len() as u64 + e.value.bytes()).sum()
     }
 
     /// What a key costs in the journal now; 0 when it is not there.
@@ -129,22 +212,19 @@ impl Keys {
     }
 
     fn push(&mut self, entry: KeyEntry) {
-        self.change(|list| {
-            list.reserve_exact(1);
-            list.push(entry);
-        });
-    }
-
-    /// Keys come and go rarely: the list has no room to spare.
-    fn change<T>(&mut self, how: impl FnOnce(&mut Vec<KeyEntry>) -> T) -> T {
-        let mut list = std::mem::take(&mut self.list).into_vec();
-        let out = how(&mut list);
-        self.list = list.into();
-        out
+        if let Self::Many(many) = self {
+            many.places.insert(entry.key.clone(), many.list.len());
+            many.list.push(entry);
+            return;
+        }
+        let mut list = self.take();
+        list.reserve_exact(1);
+        list.push(entry);
+        *self = list.into();
     }
 
     fn entry(&mut self, key: &[u8], seq: u64) -> Option<&mut KeyEntry> {
-        let entry = self.list.iter_mut().find(|e| *e.key == *key)?;
+        let entry = self.at_mut(self.find(key)?)?;
         entry.seq = seq;
         Some(entry)
     }
@@ -180,4 +260,64 @@ pub(crate) fn value_cost(key: &[u8], bytes: usize) -> u64 {
 /// What the record of an out-of-line value costs, its key apart: its piece may be in as many extents as it has blocks.
 fn out_of_line_cost(piece_bytes: u64) -> u64 {
     RECORD_OVERHEAD + PieceDesc::TYPICAL_BYTES + piece_bytes.div_ceil(BLOCK as u64) * EXTENT_BYTES
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use std::collections::BTreeMap;
+
+    /// Whatever is put and deleted, few keys or many, and back: as a map.
+    #[test]
+    fn keys_are_found_however_many_there_are() {
+        for seed in 0..20 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let (mut keys, mut map, mut freed) = (Keys::default(), BTreeMap::new(), Vec::new());
+            for n in 0..2000_u64 {
+                // Fewer towards the end of each thousand.
+                let key = rng.random_range(0..3 * FEW as u64).to_le_bytes();
+                if rng.random_bool(if n % 1000 < 500 { 0.8 } else { 0.3 }) {
+                    keys.put(&key, &n.to_le_bytes(), n, &mut freed);
+                    map.insert(key, n);
+                } else {
+                    keys.delete(&key, &mut freed);
+                    map.remove(&key);
+                }
+                if n % 301 == 300 {
+                    let all = keys.retain(|e| e.key[0] % 7 != 0);
+                    let before = map.len();
+                    map.retain(|key, _| key[0] % 7 != 0);
+                    assert_eq!(all, map.len() == before);
+                }
+                assert_eq!(keys.len(), map.len());
+                let found = keys.iter().all(|e| map.get(&*e.key) == Some(&e.seq));
+                assert!(found && (0..keys.len()).all(|i| keys.at(i).is_some()), "seed {seed}, {n}");
+                for (key, n) in &map {
+                    assert!(matches!(keys.get(key), Some(Value::Inline(v)) if **v == n.to_le_bytes()), "seed {seed}");
+                    assert!(keys.cost(key) > 0);
+                }
+            }
+            keys.clear(&mut freed);
+            assert!(keys.len() == 0 && freed.is_empty());
+        }
+    }
+
+    /// A hundred thousand keys of one replica: gone through one by one, and the list made anew for each, they would take minutes.
+    #[test]
+    fn a_hundred_thousand_keys_take_no_longer_than_as_many_replicas() {
+        let started = std::time::Instant::now();
+        let (mut keys, mut freed) = (Keys::default(), Vec::new());
+        for round in 0..2_u64 {
+            for n in 0..100_000_u64 {
+                keys.put(&n.to_le_bytes(), b"v", round, &mut freed);
+            }
+        }
+        for n in 0..100_000_u64 {
+            keys.delete(&n.to_le_bytes(), &mut freed);
+        }
+        assert_eq!(keys.len(), 0);
+        assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+    }
 }

@@ -59,6 +59,19 @@ pub(super) fn claim_chunks(
     suspect
 }
 
+/// Each lost truncation leaves pieces whose space is somebody else's by now. So many times as much as there is no device loses.
+const MOST_TIMES: u64 = 8;
+
+/// Whether the linked pieces take no more space than a log can have lost track of: whoever says otherwise is not accounted without end.
+pub(super) fn is_bounded(geo: &Geometry, cells: &[Arc<Cell>]) -> bool {
+    let taken = cells.iter().fold(0_u64, |sum, cell| {
+        let state = cell.lock();
+        let values = state.keys.iter().filter_map(|e| e.value.piece());
+        state.places.chain().iter().chain(values).fold(sum, |sum, p| sum.saturating_add(p.desc.blocks()))
+    });
+    taken <= u64::from(geo.pool_blocks).saturating_mul(MOST_TIMES)
+}
+
 fn holds_pieces(state: &ReplicaState) -> bool {
     !state.places.chain().is_empty() || state.keys.iter().any(|entry| entry.value.piece().is_some())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use smallvec::smallvec;
 
-use super::account::{charge, claim_chunks, hold_unsettled};
+use super::account::{charge, claim_chunks, hold_unsettled, is_bounded};
 use super::tests::{CAPACITY, SEGMENT, packed, superblock, with_cells};
 use crate::chain::{PackEntry, Packed, pack};
 use crate::disk::Disk;
@@ -248,4 +248,28 @@ fn what_the_cleaner_has_no_segments_for_is_charged_chunks_as_far_as_there_are_an
     assert_eq!(charged(2, reserved), (true, reserved, carried), "no more than that");
     let (covered, some, _) = charged(2, reserved - 1);
     assert_eq!((covered, some), (false, reserved - 1), "and all that there is");
+}
+
+/// A lost truncation names space that is somebody else's by now. An image that names all of it again and again is not accounted without end.
+#[test]
+fn pieces_that_name_the_space_there_is_many_times_are_too_many() {
+    let geo = Geometry::new(&superblock());
+    let piece = small(1, 1, 7);
+    let of = |times: u64, of_values: bool| {
+        let whole = Extent { block: 0, blocks: geo.pool_blocks };
+        let cells = (0..times).map(|id| {
+            let mut state = ReplicaState { exists: true, ..ReplicaState::default() };
+            if of_values {
+                let desc = PieceDesc { terms: TermRuns::new(), ..piece.at(smallvec![whole]) };
+                state.keys.put_out(b"k", ChainPiece { desc, meta_seq: 1, mem: None }, 1, &mut Vec::new());
+            } else {
+                link(&mut state, &piece, 7, 1, whole);
+            }
+            Arc::new(Cell::new(id, state))
+        });
+        is_bounded(&geo, &cells.collect::<Vec<_>>())
+    };
+    for of_values in [false, true] {
+        assert!(of(0, of_values) && of(2, of_values) && of(8, of_values) && !of(9, of_values));
+    }
 }

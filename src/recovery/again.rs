@@ -3,6 +3,9 @@
 //! A device may answer a reading with what was there before the last write. Below the watermark that shows as damage; at the end it
 //! looks as if nothing had been written, and whatever the reading covered would be forgotten without a word. So where the log seems to
 //! end, and where its next segment may lie, the blocks that would begin a frame are read once more, each by itself.
+//!
+//! And a frame behind the end may hide others: an opening cut it off, the log went on in its place, and the first write there was lost, so that
+//! its header still stands. So it is looked into.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +18,7 @@ use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::superblock::Superblock;
+use crate::options::RecoveryMode;
 use crate::sync::helped;
 
 /// Blocks read at once, as by the scan: an opening must not wait for one after the other.
@@ -22,9 +26,15 @@ const READERS: usize = 4;
 /// Fewer are not worth a thread.
 const FEW: usize = 2 * READERS;
 
-/// Whether there is a frame behind the end that the scan did not see.
-pub(super) fn shows_more(disk: &dyn Disk, sb: &Superblock, scan: &Scan, walk: &Walk<'_>) -> Result<bool> {
-    let look = Look { disk, sb, scan, seen: scan.slabs.iter().map(|s| (s.slab, s)).collect(), end: walk.end };
+/// Whether there is a frame behind the end that the scan did not see. In a salvage there is none where nothing can be read.
+pub(super) fn shows_more(
+    disk: &dyn Disk,
+    sb: &Superblock,
+    scan: &Scan,
+    walk: &Walk<'_>,
+    mode: RecoveryMode,
+) -> Result<bool> {
+    let look = Look::new(disk, sb, scan, walk, mode);
     let more = look.behind_the_end(walk.last_seq).and_then(|more| {
         // Those between are all accounted for; into any other the log may have gone on.
         let between = |seq: u64| seq >= walk.tail_seq && walk.last_seq.is_some_and(|last| seq <= last);
@@ -32,6 +42,27 @@ pub(super) fn shows_more(disk: &dyn Disk, sb: &Superblock, scan: &Scan, walk: &W
         Ok(more || look.any_begins_anew(&others.copied().collect::<Vec<u32>>())?)
     });
     more.map_err(|e| Error::io("reading the journal behind its end", e))
+}
+
+/// Whether a frame behind the end, which was stepped over, hides one of a later session that cut it off.
+pub(super) fn hides_more(
+    disk: &dyn Disk,
+    sb: &Superblock,
+    scan: &Scan,
+    walk: &Walk<'_>,
+    mode: RecoveryMode,
+) -> Result<bool> {
+    let look = Look::new(disk, sb, scan, walk, mode);
+    let behind = |f: &&Found| f.header.lsn >= walk.end && f.table.is_some();
+    for slab in &scan.slabs {
+        for frame in slab.frames.iter().filter(behind) {
+            let hides = look.hides(slab.slab, &frame.header);
+            if hides.map_err(|e| Error::io("reading a frame behind the journal's end", e))? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 struct Look<'a> {
@@ -42,9 +73,25 @@ struct Look<'a> {
     seen: FxHashMap<u32, &'a SlabScan>,
     /// Where the log seems to end.
     end: u64,
+    /// What cannot be read is not there.
+    salvages: bool,
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    fn new(disk: &'a dyn Disk, sb: &'a Superblock, scan: &'a Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Self {
+        let seen = scan.slabs.iter().map(|s| (s.slab, s)).collect();
+        Self { disk, sb, scan, seen, end: walk.end, salvages: mode == RecoveryMode::Salvage }
+    }
+
+    /// Reads from so far into the slab. `false`: it cannot be read, and nobody counts on it.
+    fn read(&self, slab: u32, at: u64, buf: &mut [u8]) -> io::Result<bool> {
+        match self.disk.read_at(self.sb.slab_offset(slab).saturating_add(at), buf) {
+            Ok(()) => Ok(true),
+            Err(_) if self.salvages => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn segment(&self) -> u64 {
         u64::from(self.sb.segment_bytes)
     }
@@ -52,9 +99,30 @@ impl Look<'_> {
     /// The frame that begins so far into the slab, as it is read now.
     fn header(&self, slab: u32, at: u64, buf: &mut AlignedBuf) -> io::Result<Option<FrameHeader>> {
         buf.resize(BLOCK);
-        self.disk.read_at(self.sb.slab_offset(slab).saturating_add(at), buf.as_mut_slice())?;
-        let header = buf.as_slice().get(..FRAME_HEADER_BYTES).unwrap_or_default();
-        Ok(FrameHeader::decode(self.sb.seed(), at, self.segment(), header))
+        let read = self.read(slab, at, buf.as_mut_slice())?;
+        Ok(read.then(|| self.decode(at, buf.as_slice())).flatten())
+    }
+
+    fn decode(&self, at: u64, block: &[u8]) -> Option<FrameHeader> {
+        FrameHeader::decode(self.sb.seed(), at, self.segment(), block.get(..FRAME_HEADER_BYTES)?)
+    }
+
+    /// Whether a whole frame lies in this one whose session cut it off.
+    fn hides(&self, slab: u32, outer: &FrameHeader) -> io::Result<bool> {
+        let at = outer.lsn % self.segment();
+        let mut bytes = vec![0; outer.bytes() as usize];
+        if !self.read(slab, at, &mut bytes)? {
+            return Ok(false);
+        }
+        for (at, block) in (at..).step_by(BLOCK).zip(bytes.chunks(BLOCK)) {
+            let later = self.decode(at, block).filter(|h| h.session > outer.session && h.cut <= outer.lsn);
+            if let Some(header) = later
+                && self.table_holds(slab, at, &header)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the segment in which the log ends goes on, with a frame that was not seen or whose table could not be read.
@@ -76,9 +144,8 @@ impl Look<'_> {
 
     fn table_holds(&self, slab: u32, at: u64, header: &FrameHeader) -> io::Result<bool> {
         let (range, mut table) = (header.table_range(), vec![0; header.table_bytes as usize]);
-        self.disk
-            .read_at(self.sb.slab_offset(slab).saturating_add(at).saturating_add(range.start as u64), &mut table)?;
-        Ok(self.sb.seed().crc(header.lsn, &table) == header.table_crc)
+        let read = self.read(slab, at.saturating_add(range.start as u64), &mut table)?;
+        Ok(read && self.sb.seed().crc(header.lsn, &table) == header.table_crc)
     }
 
     /// Whether the slab begins with a frame that is newer than all that was seen there.

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::again::shows_more;
+use super::again::{hides_more, shows_more};
 use super::scan::{Scan, SlabScan};
 use super::scan_tests::{Frame, Journal, Seen};
 use super::walk::Walk;
 use crate::disk::BLOCK;
 use crate::disk::sim::EIO;
 use crate::error::{Error, Result};
+use crate::format::frame::FrameHeader;
+use crate::options::RecoveryMode;
 use crate::sync::{Arc, Mutex};
 
+const DEFAULT: RecoveryMode = RecoveryMode::TolerateTornTail;
 const SEGMENT: usize = 64 << 10;
 /// The slabs of a journal, in no order. In the second of them lies the segment in which the log ends.
 const SLABS: [u32; 4] = [6, 5, 9, 2];
@@ -53,7 +56,7 @@ fn more_than(scan: &Scan, journal: &Journal) -> bool {
 }
 
 fn look(scan: &Scan, journal: &Journal) -> Result<bool> {
-    shows_more(&journal.disk, &journal.sb, scan, &ended_at(ENDS_AT, LAST))
+    shows_more(&journal.disk, &journal.sb, scan, &ended_at(ENDS_AT, LAST), DEFAULT)
 }
 
 /// Rot in a frame's table.
@@ -126,7 +129,7 @@ fn behind_a_segment_that_is_full_only_fronts_are_looked_at() {
     let full = |journal: &Journal| {
         let walk = ended_at(blocks, TAIL);
         assert_eq!((walk.end / SEGMENT as u64, walk.last_seq), (TAIL + 1, Some(TAIL)));
-        shows_more(&journal.disk, &journal.sb, &scan, &walk).expect("readable")
+        shows_more(&journal.disk, &journal.sb, &scan, &walk, DEFAULT).expect("readable")
     };
     assert!(!full(&journal));
     journal.put(SLABS[3], TAIL + 1, Frame::small(0));
@@ -147,8 +150,8 @@ fn a_segment_that_begins_where_none_was_seen_is_noticed() {
     let journal = journal();
     let walk = Walk { last_seq: None, ..ended_at(0, 0) };
     let unseen = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
-    assert!(shows_more(&journal.disk, &journal.sb, &unseen, &walk).expect("readable"));
-    assert!(!shows_more(&journal.disk, &journal.sb, &journal.scan(), &walk).expect("readable"));
+    assert!(shows_more(&journal.disk, &journal.sb, &unseen, &walk, DEFAULT).expect("readable"));
+    assert!(!shows_more(&journal.disk, &journal.sb, &journal.scan(), &walk, DEFAULT).expect("readable"));
 }
 
 /// Of the segment a later frame was seen, of the front nothing, or no table.
@@ -196,7 +199,7 @@ fn of_many_slabs_every_front_is_looked_at() {
     let scan = journal.scan();
     let look = || {
         let walk = ended_at(1, LAST);
-        shows_more(&journal.disk, &journal.sb, &scan, &walk)
+        shows_more(&journal.disk, &journal.sb, &scan, &walk, DEFAULT)
     };
     assert!(!look().expect("readable"));
     for slab in 0..22 {
@@ -232,4 +235,40 @@ fn what_cannot_be_read_the_second_time_is_an_error_and_no_end() {
     journal.put(SLAB, LAST, Frame::full(ENDS_AT, 2, 50));
     unreadable(&journal, &scan, SLAB, ENDS_AT + 1);
     assert!(more_than(&scan, &journal));
+}
+
+/// In a salvage there is nothing where nothing can be read; what can be read is still looked at.
+#[test]
+fn what_cannot_be_read_hides_nothing_else_from_a_salvage() {
+    let journal = journal();
+    let scan = journal.scan();
+    let front = journal.offset(SLABS[2], 0);
+    journal.disk.fail_reads(front..front + 1, EIO);
+    let walk = ended_at(ENDS_AT, LAST);
+    let more = || shows_more(&journal.disk, &journal.sb, &scan, &walk, RecoveryMode::Salvage).expect("a salvage");
+    assert!(!more());
+    journal.put(SLABS[3], LAST + 1, Frame::small(0));
+    assert!(more());
+}
+
+/// The log went on where it had been cut off, over a frame that was longer, and the first write there was lost.
+#[test]
+fn what_a_frame_behind_the_end_hides_is_noticed_if_a_later_session_wrote_it() {
+    let (end, cut_off) =
+        ((LAST * SEGMENT as u64) + (ENDS_AT * BLOCK) as u64, FrameHeader { session: 1, ..FrameHeader::default() });
+    let at = |block: usize| LAST * SEGMENT as u64 + (block * BLOCK) as u64;
+    for (session, cut, hidden) in [(2, end, true), (2, end - BLOCK as u64, true), (2, end + 1, false), (1, end, false)]
+    {
+        let journal = journal();
+        journal.put_as(SLAB, Frame::full(ENDS_AT, 9, 50), FrameHeader { lsn: at(ENDS_AT), ..cut_off });
+        let scan = journal.scan();
+        let walk = ended_at(ENDS_AT, LAST);
+        let hides = || hides_more(&journal.disk, &journal.sb, &scan, &walk, DEFAULT).expect("readable");
+        assert!(!hides());
+        let header = FrameHeader { lsn: at(ENDS_AT + 1), session, cut, ..FrameHeader::default() };
+        let inner = journal.put_as(SLAB, Frame::small(ENDS_AT + 1), header);
+        assert_eq!(hides(), hidden, "{session} {cut}");
+        rot(&journal, &inner);
+        assert!(!hides(), "without its table");
+    }
 }

@@ -2,10 +2,10 @@
 
 use super::rig::*;
 use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{EIO, SimDisk};
 use crate::error::{Error, Lost};
 use crate::format::POOL_OFFSET;
-use crate::journal::RESERVED_SEGMENTS;
+use crate::journal::{Class, RESERVED_SEGMENTS};
 use crate::options::RecoveryMode;
 use crate::sync::Arc;
 use crate::{Batch, Damage, Wal};
@@ -295,4 +295,60 @@ fn a_truncation_over_damage_that_nothing_else_tells_of_says_so_itself() {
     let (told, lost) = (wal.replica(1).term(2), Lost::Entries { first: 2, last: 2 });
     assert!(matches!(&told, Err(Error::Damaged(d)) if d.lost == lost), "{told:?}");
     assert_eq!(wal.replica(1).entry(3).expect("whole").term, 1);
+}
+
+/// Of a frame that was durable even nobody's is missed: who asks for the strictest reading wants no log that lost something.
+#[test]
+fn a_lost_frame_that_hurt_nobody_is_refused_by_strict_alone() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open_arc(&disk);
+    // Frames of nobody between those of replicas: sealed so that the one before it is known to be durable.
+    for index in 1..=5 {
+        wal.commit(Batch::new().append(7, &[(index, 1, [7; 100])])).expect("committed");
+        wal.engine.seal_if_room(Class::Keep).expect("room");
+    }
+    let disk = disk.restart();
+    let all = frames(&disk);
+    let mut hurt_nobody = 0;
+    for (n, frame) in all.iter().enumerate().take(all.len() - 2) {
+        let hurt = disk.restart();
+        hurt.flip_bit(frame.2, 0);
+        let tolerant = open(&hurt.restart(), options()).expect("opened");
+        assert_eq!(tolerant.stats().lost_frames, 1, "frame {n}");
+        let strict = open(&hurt.restart(), options().recovery_mode(RecoveryMode::Strict));
+        if tolerant.damage().is_empty() {
+            hurt_nobody += 1;
+            let refused = strict.err();
+            assert!(matches!(refused, Some(Error::Corrupt { what, .. }) if what.contains("durable")), "{refused:?}");
+        } else {
+            assert!(matches!(strict, Err(Error::Damaged(_))), "frame {n}");
+        }
+    }
+    assert!(hurt_nobody > 0);
+}
+
+/// One bad sector, wherever it is in the journal: the default mode says that it cannot read, and a salvage opens with all else.
+#[test]
+fn a_salvage_opens_whichever_block_of_the_journal_cannot_be_read() {
+    let disk = log();
+    let all = frames(&disk);
+    let mut blocks: Vec<u64> = all.iter().map(|f| f.0).collect();
+    // Behind the end, and in slabs in which nothing is.
+    blocks.extend([
+        all[all.len() - 1].1,
+        all[all.len() - 1].1 + 4096,
+        POOL_OFFSET + (64 << 10),
+        POOL_OFFSET + (3 << 16),
+    ]);
+    for at in blocks {
+        let disk = disk.restart();
+        disk.fail_reads(at..at + 512, EIO);
+        let refused = open(&disk, options().recovery_mode(RecoveryMode::TolerateTornTail));
+        assert!(matches!(refused, Err(Error::Io { .. })), "{at}: {:?}", refused.err());
+        let wal = open(&disk, options().recovery_mode(RecoveryMode::Salvage)).unwrap_or_else(|e| panic!("{at}: {e}"));
+        let hit = all.iter().position(|f| f.0 == at).map(|n| n as u64 + 1);
+        for replica in (1..=6).filter(|&id| Some(id) != hit) {
+            assert_eq!(wal.replica(replica).entry(1).expect("there").data, [7; 100][..], "{at}, {replica}");
+        }
+    }
 }

@@ -58,7 +58,8 @@ pub(crate) enum Found {
 
 /// Reads both superblocks and takes the newer valid one; the other is repaired unless nothing may be written.
 ///
-/// A snapshot is named by both, or by none: where the copies differ, it is forgotten in both.
+/// A snapshot is named by both, or by none: where the copies differ, it is forgotten in both. A copy that cannot be read is as good as a rotten
+/// one while the other is whole, and nothing to call a disk blank for.
 pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found> {
     if disk.len() < crate::format::POOL_OFFSET {
         return Err(Error::Corrupt {
@@ -70,9 +71,15 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
     let mut best: Option<Superblock> = None;
     let mut copies: Vec<(u64, Option<Superblock>)> = Vec::new();
     let mut errors = Vec::new();
+    let mut unread = None;
     for offset in SUPERBLOCK_OFFSETS {
         let mut bytes = vec![0; SUPERBLOCK_BYTES];
-        disk.read_at(offset, &mut bytes).map_err(|e| Error::io("reading the superblock", e))?;
+        if let Err(error) = disk.read_at(offset, &mut bytes) {
+            tracing::warn!(target: "strandlog", offset, %error, "a superblock cannot be read");
+            copies.push((offset, None));
+            unread = Some(error);
+            continue;
+        }
         let decoded = Superblock::decode(&bytes, disk.len());
         copies.push((offset, decoded.as_ref().ok().cloned()));
         match decoded {
@@ -87,6 +94,9 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         return Err(superblock_error(newer.clone()));
     }
     let Some(mut sb) = best else {
+        if let Some(error) = unread {
+            return Err(Error::io("reading the superblock", error));
+        }
         if errors.iter().all(|e| *e == SuperblockError::Blank) {
             return Ok(Found::Blank);
         }
@@ -269,9 +279,10 @@ fn from_journal(
     let first = scan::scan(disk, superblock, mode, progress)?;
     let mut scan = &first;
     let mut walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
-    if again::shows_more(disk, superblock, scan, &walk)? {
-        tracing::warn!(end = walk.end, "the device did not show the end of the journal at first: it is read again");
-        second = scan::scan(disk, superblock, mode, progress)?;
+    let hidden = again::hides_more(disk, superblock, scan, &walk, mode)?;
+    if hidden || again::shows_more(disk, superblock, scan, &walk, mode)? {
+        tracing::warn!(hidden, end = walk.end, "the end of the journal did not show at first: it is read again");
+        second = scan::scan_to(disk, superblock, mode, hidden.then_some(walk.end), progress)?;
         scan = &second;
         walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
     }
@@ -309,12 +320,26 @@ fn from_journal(
     let pins = Arc::new(Pins::new(1));
     let cells = replayed.cells;
     let mut hurt = replayed.newly_hurt;
+    if !account::is_bounded(geo, &cells) {
+        return Err(Error::Corrupt {
+            what: "pieces that take many times the space there is",
+            offset: POOL_OFFSET,
+            hint: "every checksum holds, so the journal was made to look like this: restore the file from another store",
+        });
+    }
     hurt.extend(account::claim_chunks(disk, geo, &mut pool, &cells, &pins));
     account::hold_unsettled(geo, &mut pool, &cells, replayed.unsettled, walk.end);
     if mode == RecoveryMode::Strict
         && let Some(damage) = cells.iter().find_map(|cell| cell.lock().damage(cell.id).into_iter().next())
     {
         return Err(Error::Damaged(damage));
+    }
+    if mode == RecoveryMode::Strict && walk.lost > 0 {
+        return Err(Error::Corrupt {
+            what: "a frame that was durable cannot be read",
+            offset: POOL_OFFSET,
+            hint: "the device lost it, though nobody was hurt; recovery_mode(TolerateTornTail) goes on without it",
+        });
     }
     let live = live_segments(scan, &walk, replayed.participants);
     let (mut segments, map) = segments(superblock, leaving_segments(scan, &walk), live, scan.max_seq + 1);
@@ -338,8 +363,8 @@ fn from_journal(
 fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snapshot: &Snapshot) -> Option<Standing> {
     let loaded = snapshot::load(disk, geo, superblock, snapshot)?;
     let mut pool = new_pool(geo, superblock);
-    if !account::claim_all(geo, &mut pool, &loaded.cells) {
-        tracing::warn!("the snapshot of the last close gives one chunk to two: it is not used");
+    if !account::is_bounded(geo, &loaded.cells) || !account::claim_all(geo, &mut pool, &loaded.cells) {
+        tracing::warn!("the snapshot of the last close gives one chunk to two, or more than there are: it is not used");
         return None;
     }
     let (segments, map) = segments(superblock, VecDeque::new(), loaded.segments, loaded.next_seq);

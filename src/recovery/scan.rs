@@ -7,7 +7,7 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 
 use super::select;
-use super::walk::{existing, tail_of};
+use super::walk::{Cuts, existing, tail_of};
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION};
@@ -20,6 +20,8 @@ const LEAST_WINDOW: usize = 32 << 10;
 const MOST_WINDOW: usize = 1 << 20;
 /// Slabs read at once: not a matter of processors, but of keeping a device busy that answers each reading in a tenth of a millisecond.
 const READERS: usize = 4;
+/// No two frames of a life share a block, nor do their tables: of a slab no more is compared with checksums than so many times its length.
+const MOST_TABLES: usize = 4;
 const _: () = assert!(LEAST_WINDOW >= BLOCK && LEAST_WINDOW.is_multiple_of(BLOCK) && MOST_WINDOW >= LEAST_WINDOW);
 
 /// A frame as it was found.
@@ -70,13 +72,15 @@ struct Window<'a> {
     bytes: &'a mut AlignedBuf,
     start: usize,
     step: usize,
+    /// What cannot be read counts as empty.
+    salvages: bool,
 }
 
 impl<'a> Window<'a> {
     /// `bytes`: those of the last slab, to be used again.
-    fn new(disk: &'a dyn Disk, offset: u64, len: usize, bytes: &'a mut AlignedBuf) -> Self {
+    fn new(disk: &'a dyn Disk, (offset, len): (u64, usize), bytes: &'a mut AlignedBuf, salvages: bool) -> Self {
         bytes.clear();
-        Self { disk, offset, len, bytes, start: 0, step: LEAST_WINDOW }
+        Self { disk, offset, len, bytes, start: 0, step: LEAST_WINDOW, salvages }
     }
 
     /// The bytes of a range of the slab.
@@ -90,11 +94,25 @@ impl<'a> Window<'a> {
             let wanted = range.end.next_multiple_of(BLOCK) - self.start;
             let len = wanted.max(self.step).min(self.len.saturating_sub(self.start));
             self.bytes.set_len_to_fill(len);
-            self.disk.read_at(self.offset + self.start as u64, self.bytes.as_mut_slice())?;
+            match self.disk.read_at(self.offset + self.start as u64, self.bytes.as_mut_slice()) {
+                Err(_) if self.salvages => self.read_what_can_be(),
+                read => read?,
+            }
         }
         let from = range.start - self.start;
         let found = self.bytes.as_slice().get(from..from + range.len());
         found.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the slab"))
+    }
+
+    /// Reads the window block by block: where a block cannot be read there is no frame.
+    fn read_what_can_be(&mut self) {
+        let start = self.offset + self.start as u64;
+        for (at, block) in (0_u64..).step_by(BLOCK).zip(self.bytes.as_mut_slice().chunks_mut(BLOCK)) {
+            if let Err(error) = self.disk.read_at(start + at, block) {
+                tracing::warn!(target: "strandlog", offset = start + at, %error, "a block of the journal cannot be read");
+                block.fill(0);
+            }
+        }
     }
 }
 
@@ -102,18 +120,52 @@ impl<'a> Window<'a> {
 const SELECTED_FROM: usize = 2 * READERS;
 
 /// Reads the journal once: headers and tables, and of small frames all; of slabs in which nothing can live the first frame.
+///
+/// A frame that is whole is stepped over: what lies in it are bytes of somebody's payload. **Unless it does not count**: then frames may
+/// have been written over it of which the first was lost, so that its header still stands. What counts is known only when most is read;
+/// slabs in which something may be hidden so are read once more, block by block where that is.
 pub(super) fn scan(
     disk: &dyn Disk,
     sb: &Superblock,
     mode: RecoveryMode,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Scan> {
-    let (scan, past) = scan_once(disk, sb, mode, progress, true)?;
+    scan_to(disk, sb, mode, None, progress)
+}
+
+/// As [`scan`], where it is known at which LSN the log seems to end: no frame from there on counts, whole or not.
+pub(super) fn scan_to(
+    disk: &dyn Disk,
+    sb: &Superblock,
+    mode: RecoveryMode,
+    end: Option<u64>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Scan> {
+    let (scan, past) = scan_once(disk, sb, mode, (end, true), progress)?;
     // What was left out as past may live: the frame that said so does not count.
     if tail_of(&existing(&scan)) < past {
-        return Ok(scan_once(disk, sb, mode, progress, false)?.0);
+        return Ok(scan_once(disk, sb, mode, (end, false), progress)?.0);
     }
     Ok(scan)
+}
+
+/// What is known of the log while it is read: which frames do not count.
+#[derive(Debug, Default)]
+struct Known {
+    /// No segment before it does.
+    tail: u64,
+    cuts: Cuts,
+    end: Option<u64>,
+}
+
+impl Known {
+    fn past(&self, header: &FrameHeader, segment: u64) -> bool {
+        header.lsn / segment < self.tail || self.void(header)
+    }
+
+    fn void(&self, header: &FrameHeader) -> bool {
+        self.end.is_some_and(|end| header.lsn >= end) || self.cuts.void(header)
+    }
 }
 
 /// As [`scan`]. With `glance` a slab that is past counts no further than to its first frame, whether the rest was read or not: who opens the
@@ -122,8 +174,8 @@ fn scan_once(
     disk: &dyn Disk,
     sb: &Superblock,
     mode: RecoveryMode,
+    (end, glance): (Option<u64>, bool),
     progress: &mut dyn FnMut(Progress),
-    glance: bool,
 ) -> Result<(Scan, u64)> {
     let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
     let segment = u64::from(sb.segment_bytes);
@@ -133,32 +185,47 @@ fn scan_once(
     let mut read: HashSet<u32> = HashSet::new();
     let mut wanted = sb.journal_slabs.clone();
     let (mut tail, mut past) = (0, 0);
+    let mut known = Known { end, ..Known::default() };
+    // Of slabs that were read once: the lowest number of a frame in them that was stepped over.
+    let mut over: FxHashMap<u32, u64> = FxHashMap::default();
     // What nobody vouches for is looked for everywhere.
-    if wanted.len() >= SELECTED_FROM && mode != RecoveryMode::Salvage {
-        each_slab(disk, sb, &wanted, Part::First, &mut |slab, frames| {
-            let frames = frames.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
-            firsts.extend(frames.into_iter().next().map(|first| (slab, first)));
+    let salvages = mode == RecoveryMode::Salvage;
+    if wanted.len() >= SELECTED_FROM && !salvages {
+        each_slab(disk, sb, &wanted, &Part::First, &mut |slab, looked| {
+            let looked = looked.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
+            firsts.extend(looked.frames.into_iter().next().map(|first| (slab, first)));
             Ok(())
         })?;
         wanted = select::more(sb, &scan, &read, &firsts);
     }
     while !wanted.is_empty() {
-        each_slab(disk, sb, &wanted, Part::All, &mut |slab, frames| {
-            progress(Progress { what: "recovering", done, total });
-            done += segment;
-            let mut frames = frames.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
-            if frames.iter().all(|f| f.header.lsn / segment < tail) {
-                frames.retain(|f| f.header.lsn.is_multiple_of(segment));
+        scan.slabs.retain(|s| !wanted.contains(&s.slab));
+        each_slab(disk, sb, &wanted, &Part::All { known: &known, salvages }, &mut |slab, looked| {
+            let mut looked = looked.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
+            if read.contains(&slab) {
+                // A second time is enough.
+                over.remove(&slab);
+            } else {
+                progress(Progress { what: "recovering", done, total });
+                done += segment;
+                over.extend(looked.over.map(|seq| (slab, seq)));
             }
-            scan.take(slab, frames, segment)
+            if looked.frames.iter().all(|f| f.header.lsn / segment < tail) {
+                looked.frames.retain(|f| f.header.lsn.is_multiple_of(segment));
+            }
+            scan.take(slab, looked.frames, segment)
         })?;
         scan.slabs.sort_by_key(|s| (s.seq, s.slab));
         read.extend(wanted);
+        known = Known { tail: tail_of(&existing(&scan)), cuts: Cuts::of(&scan), end };
         if glance {
-            tail = tail_of(&existing(&scan));
+            tail = known.tail;
             past = past.max(tail);
         }
         wanted = select::more(sb, &scan, &read, &firsts);
+        if wanted.is_empty() {
+            wanted = hiding(sb, &scan, &known, &over, salvages);
+        }
     }
     firsts.retain(|slab, _| !read.contains(slab));
     for (slab, first) in firsts {
@@ -188,6 +255,20 @@ fn scan_once(
     Ok((scan, past))
 }
 
+/// Slabs in which something may live, and may be hidden: a whole frame that does not count was stepped over in them.
+fn hiding(sb: &Superblock, scan: &Scan, known: &Known, over: &FxHashMap<u32, u64>, all: bool) -> Vec<u32> {
+    let slabs: FxHashMap<u32, &SlabScan> = scan.slabs.iter().map(|s| (s.slab, s)).collect();
+    let living = select::Living::of(sb, scan);
+    let hides = |slab: &u32, lowest: u64| {
+        let found = slabs.get(slab);
+        let seq = found.map_or(0, |s| s.seq);
+        let void = |f: &Found| f.table.is_some() && f.header.bytes() > BLOCK as u64 && known.void(&f.header);
+        (all || living.may_live(*slab, Some(seq)))
+            && (lowest < seq.max(known.tail) || found.is_some_and(|s| s.frames.iter().any(void)))
+    };
+    sb.journal_slabs.iter().copied().filter(|slab| over.get(slab).is_some_and(|&lowest| hides(slab, lowest))).collect()
+}
+
 impl Scan {
     /// Adds what was found in a slab.
     fn take(&mut self, slab: u32, mut frames: Vec<Found>, segment: u64) -> Result<()> {
@@ -213,30 +294,42 @@ impl Scan {
 }
 
 /// How much of a slab is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+#[derive(Clone, Copy, Debug)]
+enum Part<'a> {
     /// The frame with which it begins, if it does.
     First,
-    All,
+    All {
+        /// What does not count is not stepped over.
+        known: &'a Known,
+        /// Where it cannot be read there is no frame.
+        salvages: bool,
+    },
 }
 
-/// What was found in a slab, or why it could not be read.
-type Frames = io::Result<Vec<Found>>;
-type Take<'a> = &'a mut dyn FnMut(u32, Frames) -> Result<()>;
+/// What was found in a slab.
+#[derive(Debug, Default)]
+struct Looked {
+    frames: Vec<Found>,
+    /// The lowest segment number of a frame of more than a block that was stepped over.
+    over: Option<u64>,
+}
 
-impl Part {
+/// It, or why the slab could not be read.
+type Take<'a> = &'a mut dyn FnMut(u32, io::Result<Looked>) -> Result<()>;
+
+impl Part<'_> {
     /// The longest reading.
-    fn window(self) -> usize {
+    fn window(&self) -> usize {
         match self {
             Self::First => LEAST_WINDOW,
-            Self::All => MOST_WINDOW,
+            Self::All { .. } => MOST_WINDOW,
         }
     }
 }
 
 /// Hands the frames of each slab on, in no order, until that is an error.
 #[cfg(not(any(loom, shuttle)))]
-fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: Take<'_>) -> Result<()> {
+fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, take: Take<'_>) -> Result<()> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
@@ -269,43 +362,58 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: 
             return one_by_one(disk, sb, slabs, part, take);
         }
         drop(found);
-        receive.into_iter().try_for_each(|(slab, frames)| take(slab, frames))
+        receive.into_iter().try_for_each(|(slab, looked)| take(slab, looked))
     })
 }
 
 /// In a model every reader would be one more thread to interleave, and they share nothing.
 #[cfg(any(loom, shuttle))]
-fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: Take<'_>) -> Result<()> {
+fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, take: Take<'_>) -> Result<()> {
     one_by_one(disk, sb, slabs, part, take)
 }
 
-fn one_by_one(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: Part, take: Take<'_>) -> Result<()> {
+fn one_by_one(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, take: Take<'_>) -> Result<()> {
     let mut buf = AlignedBuf::with_capacity(part.window());
     slabs.iter().try_for_each(|&slab| take(slab, frames(disk, sb, slab, part, &mut buf)))
 }
 
-/// The frames in one slab. Behind an unreadable one the search goes on block by block.
-fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, part: Part, buf: &mut AlignedBuf) -> Frames {
+/// The frames in one slab. Behind an unreadable one the search goes on block by block, and so it does behind one that does not count, or is
+/// older than what was found before it.
+fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, part: &Part<'_>, buf: &mut AlignedBuf) -> io::Result<Looked> {
     let (seed, segment) = (sb.seed(), u64::from(sb.segment_bytes));
-    let mut slab = Window::new(disk, sb.slab_offset(slab), sb.segment_bytes as usize, buf);
-    let mut found = Vec::new();
-    let mut at = 0_usize;
+    let place = (sb.slab_offset(slab), sb.segment_bytes as usize);
+    let mut slab = Window::new(disk, place, buf, matches!(part, Part::All { salvages: true, .. }));
+    let mut looked = Looked::default();
+    let (mut at, mut newest) = (0_usize, 0);
+    let mut unread = slab.len.saturating_mul(MOST_TABLES);
     while at + BLOCK <= slab.len {
         let mut step = BLOCK;
         if let Some(header) = FrameHeader::decode(seed, at as u64, segment, slab.get(at..at + FRAME_HEADER_BYTES)?) {
             // A header that decodes ends within its slab, and its table within it.
-            let table = header.table_range();
-            let table = slab.get(at + table.start..at + table.end)?;
-            let table = (seed.crc(header.lsn, table) == header.table_crc).then(|| table.into());
-            if table.is_some() {
+            let table: Option<Box<[u8]>> = match unread.checked_sub(header.table_bytes as usize) {
+                None => None,
+                Some(left) => {
+                    unread = left;
+                    let table = header.table_range();
+                    let table = slab.get(at + table.start..at + table.end)?;
+                    (seed.crc(header.lsn, table) == header.table_crc).then(|| table.into())
+                }
+            };
+            let seq = header.lsn / segment;
+            newest = seq.max(newest);
+            let counts = seq == newest && matches!(part, Part::All { known, .. } if !known.past(&header, segment));
+            if table.is_some() && counts {
                 step = header.bytes() as usize;
+                if step > BLOCK {
+                    looked.over.get_or_insert(seq);
+                }
             }
-            found.push(Found { header, offset: slab.offset + at as u64, table });
+            looked.frames.push(Found { header, offset: slab.offset + at as u64, table });
         }
-        if part == Part::First {
+        if matches!(part, Part::First) {
             break;
         }
         at += step;
     }
-    Ok(found)
+    Ok(looked)
 }

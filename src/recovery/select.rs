@@ -8,6 +8,8 @@
 //!   one and the first of the other. Each opening goes on in these slabs, in this order.
 //! - No number between the tail and the newest is missing. If one is, its segment's first frame was lost, and every slab is read.
 //! - Where those slabs were not known, every slab is read.
+//!
+//! The same says in which slabs a newer frame may be hidden by an older one: the scan reads them once more.
 
 use std::collections::HashSet;
 
@@ -15,7 +17,46 @@ use rustc_hash::FxHashMap;
 
 use super::scan::{Found, Scan};
 use super::walk::existing;
+use crate::format::frame::FrameHeader;
 use crate::format::superblock::Superblock;
+
+/// What the newest whole frame says of where something may live.
+pub(super) struct Living {
+    newest: Option<FrameHeader>,
+    /// The slabs of the two segments behind it. `None`: not known.
+    following: [Option<u32>; 2],
+    /// No number between the tail and the newest is missing.
+    complete: bool,
+}
+
+impl Living {
+    pub fn of(sb: &Superblock, scan: &Scan) -> Self {
+        let newest = existing(scan).into_iter().filter(|f| f.table.is_some()).max_by_key(|f| f.header.lsn);
+        let newest = newest.map(|f| f.header);
+        let there: HashSet<u64> = scan.slabs.iter().map(|s| s.seq).collect();
+        let segment = u64::from(sb.segment_bytes);
+        let slab = |n: u32| n.checked_sub(1).filter(|slab| sb.journal_slabs.contains(slab));
+        Self {
+            newest,
+            following: newest.map_or([None; 2], |f| [f.next, f.after].map(slab)),
+            complete: newest.is_some_and(|f| (f.tail_seq..=f.lsn / segment).all(|seq| there.contains(&seq))),
+        }
+    }
+
+    fn follow_are_known(&self) -> bool {
+        self.following.iter().all(Option::is_some)
+    }
+
+    fn is_named(&self, slab: u32, seq: Option<u64>) -> bool {
+        let tail = self.newest.map_or(0, |f| f.tail_seq);
+        self.following.contains(&Some(slab)) || seq.is_some_and(|seq| seq >= tail)
+    }
+
+    /// Whether something may live in a slab in which a segment of this number was found.
+    pub fn may_live(&self, slab: u32, seq: Option<u64>) -> bool {
+        !self.complete || !self.follow_are_known() || self.is_named(slab, seq)
+    }
+}
 
 /// The slabs to be read beside those in `scan`, all of which were `read`; none: nothing else can live. `firsts`: the frames with which slabs
 /// begin.
@@ -23,22 +64,15 @@ pub(super) fn more(sb: &Superblock, scan: &Scan, read: &HashSet<u32>, firsts: &F
     let segment = u64::from(sb.segment_bytes);
     let seq_of = |slab: &u32| firsts.get(slab).map(|f| f.header.lsn / segment);
     let unread: Vec<u32> = sb.journal_slabs.iter().copied().filter(|slab| !read.contains(slab)).collect();
-    let newest = existing(scan).into_iter().filter(|f| f.table.is_some()).max_by_key(|f| f.header.lsn);
-    let Some(newest) = newest.map(|f| f.header) else {
+    let living = Living::of(sb, scan);
+    if living.newest.is_none() {
         // Nothing that counts so far: from the newest on.
         let next = unread.iter().copied().filter(|slab| seq_of(slab).is_some()).max_by_key(seq_of);
         return next.map_or(unread, |slab| vec![slab]);
-    };
-    let following = [newest.next, newest.after].map(|slab| slab.checked_sub(1));
-    if following.iter().any(|slab| slab.is_none_or(|slab| !sb.journal_slabs.contains(&slab))) {
+    }
+    if !living.follow_are_known() {
         return unread;
     }
-    let may_live =
-        |slab: &u32| following.contains(&Some(*slab)) || seq_of(slab).is_some_and(|seq| seq >= newest.tail_seq);
-    let more: Vec<u32> = unread.iter().copied().filter(may_live).collect();
-    if !more.is_empty() {
-        return more;
-    }
-    let there: HashSet<u64> = scan.slabs.iter().map(|s| s.seq).collect();
-    if (newest.tail_seq..=newest.lsn / segment).all(|seq| there.contains(&seq)) { Vec::new() } else { unread }
+    let more: Vec<u32> = unread.iter().copied().filter(|slab| living.is_named(*slab, seq_of(slab))).collect();
+    if more.is_empty() && !living.complete { unread } else { more }
 }

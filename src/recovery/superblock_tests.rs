@@ -1,7 +1,7 @@
 //! The superblocks: which of two is believed, and what becomes of the other.
 
 use super::{Found, read_superblock};
-use crate::disk::sim::{EventKind, SimDisk};
+use crate::disk::sim::{EIO, EventKind, SimDisk};
 use crate::disk::{AlignedBuf, Disk};
 use crate::error::Error;
 use crate::format::piece::Extent;
@@ -126,4 +126,41 @@ fn a_file_is_blank_or_too_short_or_spoilt() {
         matches!(spoilt, Err(Error::Corrupt { what, .. }) if !what.contains("blank")),
         "what is said is of the one that is not blank"
     );
+}
+
+/// A sector that cannot be read costs its copy, and no more: the other is whole.
+#[test]
+fn a_superblock_that_cannot_be_read_is_as_good_as_a_rotten_one() {
+    for (bad, good) in [(0, 1), (1, 0)] {
+        let disk = with_superblocks([Some(5); 2]);
+        let sector = SUPERBLOCK_OFFSETS[bad] + 8192;
+        disk.fail_reads(sector..sector + 512, EIO);
+        let written = disk.events();
+        let Ok(Found::Log(sb)) = read_superblock(&disk, true) else { panic!("copy {good} is whole") };
+        assert_eq!((sb.epoch, disk.events()), (5, written), "looked at, and nothing else");
+        // What makes a device give the sector up is that it is written.
+        disk.poke(sector, &[7; 512]);
+        let Ok(Found::Log(sb)) = read_superblock(&disk, false) else { panic!("copy {good} is whole") };
+        disk.heal_reads();
+        assert_eq!((sb.epoch, epochs_on(&disk)), (5, [Some(5); 2]));
+    }
+}
+
+/// What could not be read may be the only copy of a log. Nobody formats it.
+#[test]
+fn a_disk_with_a_superblock_that_cannot_be_read_and_no_whole_one_is_an_error_and_not_blank() {
+    for bad in SUPERBLOCK_OFFSETS {
+        let blank = SimDisk::new(CAPACITY);
+        blank.fail_reads(bad..bad + 1, EIO);
+        let rotten = with_superblocks([None; 2]);
+        rotten.fail_reads(bad..bad + 1, EIO);
+        for disk in [blank, rotten] {
+            let read = read_superblock(&disk, false);
+            assert!(matches!(read, Err(Error::Io { .. })), "{:?}", read.err());
+            let opened = Options::default().capacity(CAPACITY).open_disk(Arc::new(disk.clone()));
+            assert!(matches!(opened, Err(Error::Io { .. })), "{:?}", opened.err());
+            disk.heal_reads();
+            assert_eq!(epochs_on(&disk), [None; 2], "nothing was written over it");
+        }
+    }
 }

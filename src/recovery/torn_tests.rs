@@ -1,11 +1,15 @@
 //! A torn end: where the log ends then, and what only the torn frame said.
 
 use super::rig::*;
+use super::{Found, read_superblock};
 use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{Fault, SimDisk};
 use crate::error::Error;
+use crate::format::POOL_OFFSET;
+use crate::format::superblock::{SUPERBLOCK_OFFSETS, Superblock};
+use crate::journal::RESERVED_SEGMENTS;
 use crate::options::RecoveryMode;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::{Batch, Placement, Wal};
 
 #[test]
@@ -124,4 +128,39 @@ fn segments_that_only_a_torn_frame_gave_up_are_not_free_yet() {
     // The opening writes a frame that says so, and until then has nobody use them.
     assert_eq!((held(&wal), wal.stats().dropped_frames, wal.stats().frames), (0, 1, 1));
     assert_eq!(wal.stats().free_segments, before + tail - 1);
+}
+
+/// The frame that the power cut off arrived but for a bit, and is longer than all that the next session writes in its place. The first of
+/// that is lost: the old header still stands, over what was acknowledged behind it.
+#[test]
+fn what_was_written_in_place_of_a_torn_frame_is_found_though_the_first_of_it_was_lost() {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = open_arc(&disk);
+    wal.commit(Batch::new().append(1, &[(1, 1, [7; 100])])).expect("committed");
+    let large: Vec<(u64, u64, [u8; 4000])> = (1..=8).map(|index| (index, 1, [7; 4000])).collect();
+    wal.commit(Batch::new().append(2, &large)).expect("committed");
+    let disk = Arc::new(disk.restart());
+    drop(wal);
+    tear(&disk, 1);
+    let (place, lost) = (frames(&disk)[1].0, AtomicU64::new(0));
+    // No more segments are free than are kept back: the log goes on behind its last frame.
+    let Ok(Found::Log(sb)) = read_superblock(&*disk, true) else { panic!("a log") };
+    let live = ((place - POOL_OFFSET) >> 16) as u32;
+    let free = sb.journal_slabs.iter().copied().filter(|&slab| slab != live).take(RESERVED_SEGMENTS);
+    let sb = Superblock { journal_floor: 4, journal_slabs: std::iter::once(live).chain(free).collect(), ..*sb };
+    SUPERBLOCK_OFFSETS.into_iter().for_each(|offset| disk.poke(offset, &sb.encode()));
+    disk.on_event(move |event| {
+        (event.offset == place && lost.fetch_add(1, Ordering::Relaxed) == 0).then_some(Fault::Lost)
+    });
+    let wal = open_arc(&disk);
+    for replica in 3..=5 {
+        wal.commit(Batch::new().append(replica, &[(1, 1, [7; 100])])).expect("committed");
+    }
+    let killed = disk.restart();
+    assert!(disk.log().iter().any(|e| e.fault == Some(Fault::Lost)), "the log went on elsewhere");
+    let wal = open(&killed, options()).expect("opened");
+    assert_eq!((wal.stats().lost_frames, wal.replica(2).exists()), (1, false));
+    let held: Vec<u64> = (3..=5).filter(|&id| wal.replica(id).entry(1).is_ok()).collect();
+    let hurt: Vec<u64> = wal.damage().iter().map(|damage| damage.replica).collect();
+    assert!(held.len() >= 2 && (3..=5).all(|id| held.contains(&id) || hurt.contains(&id)), "{held:?} {hurt:?}");
 }

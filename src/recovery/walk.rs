@@ -68,14 +68,34 @@ impl Walk<'_> {
     }
 }
 
+/// Where sessions said that the log before them ends: each with the lowest that it or a later one said. Ascending.
+#[derive(Debug, Default)]
+pub(super) struct Cuts(Vec<(u64, u64)>);
+
+impl Cuts {
+    pub fn of(scan: &Scan) -> Self {
+        let said: BTreeMap<u64, u64> =
+            scan.slabs.iter().flat_map(|s| &s.frames).map(|f| (f.header.session, f.header.cut)).collect();
+        let mut cuts: Vec<(u64, u64)> = said.into_iter().collect();
+        let mut lowest = u64::MAX;
+        for (_, cut) in cuts.iter_mut().rev() {
+            lowest = lowest.min(*cut);
+            *cut = lowest;
+        }
+        Self(cuts)
+    }
+
+    /// Whether a later session said that this frame does not exist.
+    pub fn void(&self, header: &FrameHeader) -> bool {
+        let later = self.0.partition_point(|&(session, _)| session <= header.session);
+        self.0.get(later).is_some_and(|&(_, cut)| cut <= header.lsn)
+    }
+}
+
 /// Leaves out what a later session said does not exist.
 pub(super) fn existing(scan: &Scan) -> Vec<&Found> {
-    let mut cuts: BTreeMap<u64, u64> = BTreeMap::new();
-    let all = || scan.slabs.iter().flat_map(|s| &s.frames);
-    for frame in all() {
-        cuts.insert(frame.header.session, frame.header.cut);
-    }
-    all().filter(|f| !cuts.range(f.header.session.saturating_add(1)..).any(|(_, &cut)| cut <= f.header.lsn)).collect()
+    let cuts = Cuts::of(scan);
+    scan.slabs.iter().flat_map(|s| &s.frames).filter(|f| !cuts.void(&f.header)).collect()
 }
 
 /// The segment before which nothing counts. The newest whole frame names it: all it says of older frames was durable when it was sealed.
@@ -108,9 +128,11 @@ pub(super) fn walk<'a>(
     };
     let mut hole = false;
     let mut placed = 0_u64;
-    for (i, frame) in frames.iter().enumerate() {
+    // Counted once: there may be tens of thousands of frames, and as many that cannot be read.
+    let mut followers = frames.iter().filter(|f| f.table.is_some()).count();
+    for frame in &frames {
         let header = frame.header;
-        let followers = || frames.iter().skip(i + 1).filter(|f| f.table.is_some()).count();
+        followers -= usize::from(frame.table.is_some());
         let below = header.lsn < watermark;
         if let Some(table) = frame.table.as_deref().filter(|_| !below) {
             placed = placed.saturating_add(placed_blocks(geo, table));
@@ -122,14 +144,14 @@ pub(super) fn walk<'a>(
             Some(_) if placed > u64::from(geo.pool_blocks) => Condition::PayloadBad,
             // Twice: a reading may have been answered with older bytes.
             Some(table)
-                if !below && !payload_holds(disk, geo, frame, table)? && !payload_holds(disk, geo, frame, table)? =>
+                if !below
+                    && !payload_holds(disk, geo, frame, table, mode)?
+                    && !payload_holds(disk, geo, frame, table, mode)? =>
             {
                 Condition::PayloadBad
             }
             Some(_) => Condition::Intact,
         };
-        // Counted only where it matters: there may be tens of thousands of frames.
-        let followers = if condition == Condition::Intact { 0 } else { followers() };
         match decide(condition, below, followers) {
             Decision::Apply => {
                 let before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
@@ -149,7 +171,8 @@ pub(super) fn walk<'a>(
             }
             Decision::Damage => hole = true,
             Decision::EndOfLog => {
-                walk.dropped += 1;
+                // It may be whole but for its table, or another whole one lie behind it: neither counts.
+                walk.dropped += 1 + followers as u64;
                 break;
             }
             // What lies behind cannot be proved to be the log's: it says itself that what is missing was durable.
@@ -210,8 +233,19 @@ fn placed_blocks(geo: &Geometry, table: &[u8]) -> u64 {
     blocks.fold(0, u64::saturating_add)
 }
 
-/// Whether everything the frame brings is whole: each payload, their digest, each piece placed beside it.
-fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -> Result<bool> {
+/// Whether everything the frame brings is whole: each payload, their digest, each piece placed beside it. A salvage goes on where they
+/// cannot be read: then they are not.
+fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8], mode: RecoveryMode) -> Result<bool> {
+    match payload_is_whole(disk, geo, frame, table) {
+        Err(error) if mode == RecoveryMode::Salvage => {
+            tracing::warn!(target: "strandlog", %error, "counts as torn");
+            Ok(false)
+        }
+        holds => holds,
+    }
+}
+
+fn payload_is_whole(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -> Result<bool> {
     let header = &frame.header;
     let mut payload = vec![0; header.payload_bytes as usize];
     let io = |e| Error::io(format!("reading frame {}", header.lsn), e);

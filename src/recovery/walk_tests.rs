@@ -1,7 +1,7 @@
 //! Walking, frame by frame: what a missing or unreadable frame makes of those around it.
 
 use super::scan::{Found, Scan, SlabScan};
-use super::walk::{Before, Walk, walk};
+use super::walk::{Before, Walk, existing, walk};
 use crate::chain::{PackEntry, Packed, pack};
 use crate::disk::Disk;
 use crate::disk::sim::{EIO, SimDisk};
@@ -324,7 +324,8 @@ fn seen_before(n: u64) -> Vec<(u64, Before, bool)> {
 fn what_cannot_be_read_above_the_watermark_is_where_the_log_ends() {
     let ends = Seen { accepted: seen_before(4), dropped: 1, ..Seen::whole(4) };
     assert_eq!(Journal::of(5).in_flight_from(4).unreadable(4).walk(), ends);
-    assert_eq!(Journal::of(6).in_flight_from(4).unreadable(4).walk(), ends);
+    // And the one that was in flight beside it goes, too.
+    assert_eq!(Journal::of(6).in_flight_from(4).unreadable(4).walk(), Seen { dropped: 2, ..ends });
 }
 
 #[test]
@@ -461,7 +462,7 @@ fn a_payload_that_is_bad_ends_the_log_unless_more_follow_than_may_be_in_flight()
         journal.disk.flip_bit(4 * BLOCK + FRAME_HEADER_BYTES as u64, 0);
         journal
     };
-    assert_eq!(bad(6).walk(), torn(), "one behind it");
+    assert_eq!(bad(6).walk(), Seen { dropped: 2, ..torn() }, "one behind it");
     let refused = bad(7).try_walk(RecoveryMode::TolerateTornTail, |_| ());
     assert!(matches!(refused, Err(crate::Error::Corrupt { offset, .. }) if offset == 4 * BLOCK), "{refused:?}");
 }
@@ -471,11 +472,13 @@ fn a_payload_that_cannot_be_read_is_an_error_and_no_end() {
     let journal = with_entries();
     let at = 4 * BLOCK + FRAME_HEADER_BYTES as u64;
     journal.disk.fail_reads(at..at + 1, EIO);
-    let error = journal.try_walk(RecoveryMode::Salvage, |_| ()).expect_err("it may be there");
+    let error = journal.try_walk(RecoveryMode::TolerateTornTail, |_| ()).expect_err("it may be there");
     assert!(error.to_string().contains(&format!("reading frame {}", lsn(4))), "{error}");
     let below = Journal::of(6).filled(4, &ENTRIES, records_of_entries);
     below.disk.fail_reads(at..at + 1, EIO);
     assert_eq!(below.walk(), Seen::whole(6), "below the watermark it is not read");
+    let salvaged = journal.try_walk(RecoveryMode::Salvage, Seen::of).expect("salvaged");
+    assert_eq!(salvaged, torn(), "a salvage takes it for torn");
 }
 
 fn piece(owner: u64) -> Packed {
@@ -551,4 +554,39 @@ fn where_the_log_ends_in_the_file() {
     let nothing = Journal::of(0);
     let walked = nothing.try_walk(RecoveryMode::Salvage, |walk| (walk.end_offset(&nothing.scan()), walk.end));
     assert_eq!(walked.expect("it is walked"), (0, 0));
+}
+
+/// Whatever an image says, it is not asked of every frame what each session, or each frame behind it, says of it.
+#[test]
+fn neither_sessions_nor_unreadable_frames_are_compared_with_all_others() {
+    const MANY: u64 = 200_000;
+    let started = std::time::Instant::now();
+    let frame = |n: u64| {
+        let header =
+            FrameHeader { lsn: lsn(n), session: n, cut: u64::MAX, watermark: lsn(MANY), ..FrameHeader::default() };
+        Found { header, offset: 0, table: None }
+    };
+    let scan = Scan {
+        slabs: vec![SlabScan { slab: 0, seq: TAIL, frames: (0..MANY).map(frame).collect() }],
+        max_seq: TAIL,
+        max_session: MANY,
+        disbelieved: Vec::new(),
+    };
+    assert_eq!(existing(&scan).len() as u64, MANY);
+    let walk = walk(&SimDisk::new(CAPACITY), &Geometry::new(&superblock()), &scan, 0, RecoveryMode::Salvage);
+    assert_eq!(walk.expect("walked").accepted.len(), 0);
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_frame_is_void_where_any_later_session_cut_at_it_or_before() {
+    let frame = |n: u64, session: u64, cut: u64| {
+        let header = FrameHeader { lsn: lsn(n), session, cut, ..FrameHeader::default() };
+        Found { header, offset: n, table: None }
+    };
+    let frames = vec![frame(0, 1, 0), frame(1, 1, 0), frame(2, 2, lsn(2)), frame(3, 3, lsn(1)), frame(4, 4, lsn(4))];
+    let slabs = vec![SlabScan { slab: 0, seq: TAIL, frames }];
+    let scan = Scan { slabs, max_seq: TAIL, max_session: 4, disbelieved: Vec::new() };
+    let left: Vec<u64> = existing(&scan).iter().map(|f| f.offset).collect();
+    assert_eq!(left, [0, 3, 4], "the third session cut two sessions off, and the last cut nothing more");
 }

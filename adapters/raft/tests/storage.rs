@@ -58,7 +58,7 @@ fn term() {
 fn a_term_that_a_truncation_over_damage_left_unknown_is_compacted() {
     let disk = disk();
     let wal = open(&disk);
-    let storage = storage(&wal, 5);
+    let mut storage = storage(&wal, 5);
     let rotten = Entry { data: b"find me ".repeat(100).into(), ..entry(6, 6) };
     commit(&wal, |batch| storage.append(batch, &[rotten, entry(7, 7)])).unwrap();
     wal.close().unwrap();
