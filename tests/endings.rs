@@ -154,6 +154,30 @@ fn who_waits_for_a_log_that_goes_in_a_callback_of_another_is_told() {
     assert!(matches!(outcome, Err(Error::Closed)), "{outcome:?}");
 }
 
+/// Each thread tells of the one log, and would wait for the other to have told of the other.
+#[test]
+fn two_logs_each_of_which_goes_in_a_callback_of_the_other_both_end() {
+    let (_first_dir, first_path, first) = log(options(true));
+    let (_second_dir, second_path, second) = log(options(true));
+    let both = Arc::new(std::sync::Barrier::new(2));
+    let goes = |on: &Wal, other: Arc<Wal>| {
+        let both = Arc::clone(&both);
+        let done = move |_| {
+            both.wait();
+            drop(other);
+        };
+        on.submit_with(Batch::new().put(1, b"a", b"1").lazy(), done).expect("submitted");
+        on.submit(Batch::new().put(1, b"b", b"2").lazy()).expect("submitted")
+    };
+    let (in_first, in_second) = (goes(&first, Arc::clone(&second)), goes(&second, Arc::clone(&first)));
+    drop((first, second));
+    let waits = [in_first, in_second].map(|pending| std::thread::spawn(move || pending.wait().map(drop)));
+    ends("they wait for each other", move || waits.map(|wait| wait.join().expect("no panic").expect("durable")));
+    for path in [first_path, second_path] {
+        assert_eq!(again(&path).replica(1).get(b"b").expect("read").as_deref(), Some(&b"2"[..]));
+    }
+}
+
 struct Panics;
 
 impl Sink for Panics {

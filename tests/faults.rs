@@ -438,13 +438,13 @@ fn a_rotten_entry_is_named_and_hurts_nobody_else_until_it_is_healed() {
             let report = wal.verify(|_| ()).expect("verified");
             assert!(report.damage.iter().all(|d| d.replica == 2) && !report.damage.is_empty(), "{what}: {report:?}");
 
-            // Truncation past it, a snapshot, removal, writing it anew: each heals.
+            // Truncation past it and an entry more, whose term is known; a snapshot, removal, writing it anew: each heals.
             for heal in 0..4 {
                 let disk = Arc::new(disk.restart());
                 let wal = open(small(placement), &disk);
                 let mut b = Batch::new();
                 match heal {
-                    0 => b.truncate_prefix(2, 8),
+                    0 => b.truncate_prefix(2, 9),
                     1 => b.install_snapshot(2, 50, 9),
                     2 => b.remove(2),
                     _ => b.append(2, &[(7, 3, b"written anew")]),

@@ -98,7 +98,9 @@ mod tests {
         };
         let long = Duration::from_millis(20);
         assert_eq!(tell(&mut holders, 10, long), (vec![(1, 10)], 1));
-        assert!(holders.good_until.is_some_and(|end| end > Instant::now() + long), "for a multiple of that");
+        assert!(Holders::kept(long) > 2 * long, "for a multiple of that");
+        // However slow this machine is just now.
+        holders.good_until = Instant::now().checked_add(Duration::from_secs(3600));
         for _ in 0..1000 {
             assert_eq!(tell(&mut holders, 11, long), (vec![(1, 10)], 1), "told again");
         }

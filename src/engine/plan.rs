@@ -235,26 +235,21 @@ struct Run {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
     use crate::Wal;
     use crate::disk::sim::SimDisk;
     use crate::sync::Arc;
 
-    /// A batch that overflows a frame: none of its operations is looked for among all others.
+    /// A batch that overflows a frame: none of its operations is looked for among all others, or it would not end.
     #[test]
-    fn a_batch_of_many_operations_is_refused_soon() {
+    fn a_batch_of_many_operations_is_refused() {
         let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Chain);
         let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
         let mut batch = Batch::new();
-        for replica in 1..=400_000_u64 {
+        for replica in 1..=2_500_000_u64 {
             batch.append(replica, &[(1, 1, b"x")]);
         }
-        let begun = Instant::now();
         let refused = wal.engine.plan(&batch, &mut Plan::default());
         assert!(matches!(refused, Err(Error::BatchTooLarge { .. })), "{refused:?}");
-        let took = begun.elapsed();
-        assert!(took < Duration::from_secs(2), "it took {took:?}");
     }
 }

@@ -1,9 +1,10 @@
 //! Telling who waits that a log has ended: in the order of the log, by one thread, and when that holds none of the log's locks.
 
+use std::cell::Cell as ThreadCell;
 use std::sync::atomic::Ordering as StdOrdering;
 
 use super::Engine;
-use super::submit::{Telling, Told};
+use super::submit::{TELLING, Telling, Told};
 use crate::error::Error;
 use crate::events::{Holding, is_holding};
 use crate::journal::wake_all;
@@ -32,8 +33,10 @@ impl Engine {
         if is_holding(self.events.log()) {
             return;
         }
+        // Not in another log's callback: whoever tells of this one may be in a callback that waits to tell of that. Its ending does it.
+        let elsewhere = TELLING.with(ThreadCell::get) == Telling::Callbacks;
         // Set under the sequencer lock: whoever ends a flight behind that finds it.
-        if self.ended.load(StdOrdering::Relaxed) {
+        if self.ended.load(StdOrdering::Relaxed) && !elsewhere {
             self.tell_ended();
         }
         self.events.flush();

@@ -304,20 +304,19 @@ mod tests {
         }
     }
 
-    /// A hundred thousand keys of one replica: gone through one by one, and the list made anew for each, they would take minutes.
+    /// So many keys of one replica: gone through one by one, and the list made anew for each, they would not end.
     #[test]
-    fn a_hundred_thousand_keys_take_no_longer_than_as_many_replicas() {
-        let started = std::time::Instant::now();
+    fn many_keys_of_a_replica_come_to_an_end() {
+        const MANY: u64 = 400_000;
         let (mut keys, mut freed) = (Keys::default(), Vec::new());
         for round in 0..2_u64 {
-            for n in 0..100_000_u64 {
+            for n in 0..MANY {
                 keys.put(&n.to_le_bytes(), b"v", round, &mut freed);
             }
         }
-        for n in 0..100_000_u64 {
+        for n in 0..MANY {
             keys.delete(&n.to_le_bytes(), &mut freed);
         }
         assert_eq!(keys.len(), 0);
-        assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
     }
 }

@@ -559,8 +559,8 @@ fn where_the_log_ends_in_the_file() {
 /// Whatever an image says, it is not asked of every frame what each session, or each frame behind it, says of it.
 #[test]
 fn neither_sessions_nor_unreadable_frames_are_compared_with_all_others() {
-    const MANY: u64 = 200_000;
-    let started = std::time::Instant::now();
+    // So many that it would not end.
+    const MANY: u64 = 800_000;
     let frame = |n: u64| {
         let header =
             FrameHeader { lsn: lsn(n), session: n, cut: u64::MAX, watermark: lsn(MANY), ..FrameHeader::default() };
@@ -575,7 +575,6 @@ fn neither_sessions_nor_unreadable_frames_are_compared_with_all_others() {
     assert_eq!(existing(&scan).len() as u64, MANY);
     let walk = walk(&SimDisk::new(CAPACITY), &Geometry::new(&superblock()), &scan, 0, RecoveryMode::Salvage);
     assert_eq!(walk.expect("walked").accepted.len(), 0);
-    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 #[test]
