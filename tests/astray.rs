@@ -109,27 +109,31 @@ fn write_over_large_frames(disk: &Arc<SimDisk>, small: u64) -> (Model, Vec<u64>)
 
 #[test]
 fn a_lost_write_over_a_large_frame_of_an_earlier_life_hides_nothing_of_a_log_that_was_killed() {
+    const SMALL: u64 = 50;
+    let disk = Arc::new(SimDisk::new(CAPACITY));
+    let (_, numbers) = write_over_large_frames(&disk, SMALL);
     let mut cases = Vec::new();
-    for small in 4..50 {
+    for event in disk.log().iter().filter(|e| e.kind != EventKind::Flush && e.number >= numbers[0]) {
         // The last two may have been in flight: a log that was never closed cannot miss them.
-        cases.push((small, small - 4));
+        let small = numbers.partition_point(|&first| first <= event.number) as u64 + 3;
+        if small <= SMALL {
+            cases.push((small, event.number));
+        }
     }
     let reported = Mutex::new(0);
     for_each(&cases, |(small, lost)| {
         let disk = Arc::new(SimDisk::new(CAPACITY));
-        let (_, numbers) = write_over_large_frames(&disk, small);
-        let disk = Arc::new(SimDisk::new(CAPACITY));
-        disk.fail_at(numbers[lost as usize], Fault::Lost);
+        disk.fail_at(lost, Fault::Lost);
         let (model, again) = write_over_large_frames(&disk, small);
-        assert_eq!(again, numbers);
+        assert_eq!(again, numbers[..small as usize]);
         match judge(disk.kept_image(), &model) {
             Ok(End::Reported(_)) => *reported.lock().expect("no panic") += 1,
-            // Where a segment was full, it was a frame of nobody.
+            // A frame of nobody.
             Ok(End::NoEffect) => {}
             Ok(End::Refused(what)) => panic!("{small} small frames, {lost} lost: refused: {what}"),
             Err(why) => panic!("{small} small frames, {lost} lost: {why}"),
         }
     });
     let reported = reported.into_inner().expect("no panic");
-    assert!(reported + 4 >= cases.len(), "{reported} of {}", cases.len());
+    assert!(reported > 40, "{reported} of {}", cases.len());
 }
