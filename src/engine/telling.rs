@@ -45,7 +45,7 @@ impl Engine {
     /// Tells of the frames that will not be durable, but for those behind one that is being written: whoever ends that does it.
     pub(super) fn tell_ended(&self) {
         let _told = Told::begin(Telling::Callbacks);
-        // One of them may stop the log, and comes here again.
+        // Nor of events while one of them stops the log once more: they wait for the lock.
         let _once = Holding::begin(self.events.log());
         // By whoever holds this others are told that they are durable: one thread at a time, one frame after the other.
         let _in_order = self.completion.lock();
