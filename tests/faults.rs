@@ -454,7 +454,7 @@ fn a_rotten_entry_is_named_and_hurts_nobody_else_until_it_is_healed() {
                 drop(wal);
                 let wal = open(small(placement), &disk.crash_lost_all().into());
                 assert_sound(&wal, &what);
-                let bounds = [(8, 21), (51, 50), (1, 0), (1, 7)][heal];
+                let bounds = [(9, 21), (51, 50), (1, 0), (1, 7)][heal];
                 assert_eq!(wal.replica(2).bounds(), bounds, "{what}");
                 if heal == 3 {
                     assert_eq!(wal.replica(2).entry(7).expect("whole").data, b"written anew"[..], "{what}");
