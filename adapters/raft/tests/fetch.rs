@@ -50,9 +50,12 @@ impl Bench {
 
     /// What the other thread has read next. Only a hang lasts so long.
     fn fetched(&mut self) -> Vec<Fetched> {
-        self.woken.recv_timeout(Duration::from_secs(60)).expect("something is being read");
         let mut all = Vec::new();
-        self.fetches.poll(|fetched| all.push(fetched));
+        // What wakes may be late: the poll before may have taken what it tells of.
+        while all.is_empty() {
+            self.woken.recv_timeout(Duration::from_secs(60)).expect("something is being read");
+            self.fetches.poll(|fetched| all.push(fetched));
+        }
         all
     }
 }
