@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::Engine;
+use super::anew::Anew;
 use super::plan::Plan;
 use super::relief::Lack;
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
@@ -13,25 +14,6 @@ use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, Registry, ReplicaState, Valu
 use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand};
 use crate::sync::Arc;
-
-/// A snapshot that heals a replica of which the batch said something before it.
-///
-/// With it a new life begins, as what was known of the old one is not believed. State that the batch put before is not of that: it is
-/// what the caller believes, and goes into the new life, whichever of the two is named first. Entries before it go with the old one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Anew {
-    /// The operation.
-    op: usize,
-    pub index: u64,
-    pub term: u64,
-}
-
-impl Anew {
-    /// Whether this operation of the replica, the snapshot's own among them, says nothing of the new life.
-    pub fn leaves_out(&self, op: usize, what: What) -> bool {
-        op <= self.op && !matches!(what, What::Put { .. } | What::Delete { .. } | What::Applied { .. })
-    }
-}
 
 /// A replica named by the batch, as it will stand after the operations looked at so far.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 mod admit;
 mod ahead;
+mod anew;
 mod apply;
 mod commit;
 #[cfg(all(test, loom))]

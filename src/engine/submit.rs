@@ -10,7 +10,7 @@ use super::{Ending, Engine};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Waits;
-use crate::journal::{Line, SealedFrame, Sequencer, Ticket, Whom, wake_all};
+use crate::journal::{SealedFrame, Sequencer, Standing, Ticket, Whom, wake_all};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, MutexGuard, thread_local};
 
@@ -74,37 +74,6 @@ pub(crate) struct Submitted {
     pub writer_busy: bool,
     /// Who asked to lead writes this first.
     pub taken: Option<Box<SealedFrame>>,
-}
-
-/// A submission in the line before the queue.
-#[derive(Debug, Default)]
-struct Standing {
-    number: Option<u64>,
-    /// Nobody stood behind it when it went.
-    was_last: bool,
-}
-
-impl Standing {
-    /// Whether nobody goes first.
-    fn is_next(&self, line: &Line) -> bool {
-        self.number.map_or_else(|| line.is_empty(), |number| line.is_first(number))
-    }
-
-    /// Whether it is the first, now that it stands there.
-    fn join(&mut self, line: &mut Line) -> bool {
-        let number = *self.number.get_or_insert_with(|| line.join());
-        line.is_first(number)
-    }
-
-    /// Goes in, if it stood there. Whether it did.
-    fn leave(&mut self, line: &mut Line) -> bool {
-        let stood = self.number.take().is_some();
-        if stood {
-            line.leave();
-            self.was_last = line.is_empty();
-        }
-        stood
-    }
 }
 
 /// Rounds of cleaning that free nothing before a waiting append is told that the log is full.

@@ -31,3 +31,34 @@ impl Line {
         self.first += 1;
     }
 }
+
+/// A submission, as far as it stands in the line.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    number: Option<u64>,
+    /// Nobody stood behind it when it went.
+    pub was_last: bool,
+}
+
+impl Standing {
+    /// Whether nobody goes first.
+    pub fn is_next(&self, line: &Line) -> bool {
+        self.number.map_or_else(|| line.is_empty(), |number| line.is_first(number))
+    }
+
+    /// Whether it is the first, now that it stands there.
+    pub fn join(&mut self, line: &mut Line) -> bool {
+        let number = *self.number.get_or_insert_with(|| line.join());
+        line.is_first(number)
+    }
+
+    /// Goes in, if it stood there. Whether it did.
+    pub fn leave(&mut self, line: &mut Line) -> bool {
+        let stood = self.number.take().is_some();
+        if stood {
+            line.leave();
+            self.was_last = line.is_empty();
+        }
+        stood
+    }
+}

@@ -20,7 +20,7 @@ mod ticket_loom;
 pub(crate) use flights::{Flights, Landing};
 pub(crate) use frames::{Placed, SealedFrame};
 pub(crate) use gate::Gate;
-pub(crate) use line::Line;
+pub(crate) use line::Standing;
 pub use notices::Sink;
 pub(crate) use notices::Whom;
 pub(crate) use recent::{FrameMem, Recent};

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustc_hash::FxHashMap;
 
-use super::scan::{Found, Scan, SlabScan};
+use super::scan::{Found, MOST_TABLES, Scan, SlabScan};
 use super::walk::Walk;
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
@@ -26,46 +26,8 @@ const READERS: usize = 4;
 /// Fewer are not worth a thread.
 const FEW: usize = 2 * READERS;
 
-/// Whether there is a frame behind the end that the scan did not see. In a salvage there is none where nothing can be read.
-pub(super) fn shows_more(
-    disk: &dyn Disk,
-    sb: &Superblock,
-    scan: &Scan,
-    walk: &Walk<'_>,
-    mode: RecoveryMode,
-) -> Result<bool> {
-    let look = Look::new(disk, sb, scan, walk, mode);
-    let more = look.behind_the_end(walk.last_seq).and_then(|more| {
-        // Those between are all accounted for; into any other the log may have gone on.
-        let between = |seq: u64| seq >= walk.tail_seq && walk.last_seq.is_some_and(|last| seq <= last);
-        let others = sb.journal_slabs.iter().filter(|&&slab| !look.seen.get(&slab).is_some_and(|s| between(s.seq)));
-        Ok(more || look.any_begins_anew(&others.copied().collect::<Vec<u32>>())?)
-    });
-    more.map_err(|e| Error::io("reading the journal behind its end", e))
-}
-
-/// Whether a frame behind the end, which was stepped over, hides one of a later session that cut it off.
-pub(super) fn hides_more(
-    disk: &dyn Disk,
-    sb: &Superblock,
-    scan: &Scan,
-    walk: &Walk<'_>,
-    mode: RecoveryMode,
-) -> Result<bool> {
-    let look = Look::new(disk, sb, scan, walk, mode);
-    let behind = |f: &&Found| f.header.lsn >= walk.end && f.table.is_some();
-    for slab in &scan.slabs {
-        for frame in slab.frames.iter().filter(behind) {
-            let hides = look.hides(slab.slab, &frame.header);
-            if hides.map_err(|e| Error::io("reading a frame behind the journal's end", e))? {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-struct Look<'a> {
+/// A look behind the journal's end.
+pub(super) struct Look<'a> {
     disk: &'a dyn Disk,
     sb: &'a Superblock,
     scan: &'a Scan,
@@ -73,14 +35,43 @@ struct Look<'a> {
     seen: FxHashMap<u32, &'a SlabScan>,
     /// Where the log seems to end.
     end: u64,
+    tail_seq: u64,
+    last_seq: Option<u64>,
     /// What cannot be read is not there.
     salvages: bool,
 }
 
 impl<'a> Look<'a> {
-    fn new(disk: &'a dyn Disk, sb: &'a Superblock, scan: &'a Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Self {
+    /// In a salvage there is nothing where nothing can be read.
+    pub fn new(disk: &'a dyn Disk, sb: &'a Superblock, scan: &'a Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Self {
         let seen = scan.slabs.iter().map(|s| (s.slab, s)).collect();
-        Self { disk, sb, scan, seen, end: walk.end, salvages: mode == RecoveryMode::Salvage }
+        let salvages = mode == RecoveryMode::Salvage;
+        Self { disk, sb, scan, seen, end: walk.end, tail_seq: walk.tail_seq, last_seq: walk.last_seq, salvages }
+    }
+
+    /// Whether there is a frame behind the end that the scan did not see.
+    pub fn shows_more(&self) -> Result<bool> {
+        let more = self.behind_the_end().and_then(|more| {
+            // Those between are all accounted for; into any other the log may have gone on.
+            let between = |seq: u64| seq >= self.tail_seq && self.last_seq.is_some_and(|last| seq <= last);
+            let accounted = |slab: &u32| self.seen.get(slab).is_some_and(|s| between(s.seq));
+            let others: Vec<u32> = self.sb.journal_slabs.iter().copied().filter(|slab| !accounted(slab)).collect();
+            Ok(more || self.any_begins_anew(&others)?)
+        });
+        more.map_err(|e| Error::io("reading the journal behind its end", e))
+    }
+
+    /// Whether a frame behind the end, which was stepped over, hides one of a later session that cut it off.
+    pub fn hides_more(&self) -> Result<bool> {
+        for slab in &self.scan.slabs {
+            for frame in slab.frames.iter().filter(|f| f.header.lsn >= self.end && f.table.is_some()) {
+                let hides = self.hides(slab.slab, &frame.header);
+                if hides.map_err(|e| Error::io("reading a frame behind the journal's end", e))? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Reads from so far into the slab. `false`: it cannot be read, and nobody counts on it.
@@ -107,18 +98,21 @@ impl<'a> Look<'a> {
         FrameHeader::decode(self.sb.seed(), at, self.segment(), block.get(..FRAME_HEADER_BYTES)?)
     }
 
-    /// Whether a whole frame lies in this one whose session cut it off.
+    /// Whether a whole frame lies in this one whose session cut it off. It is taken to where more tables are said to lie in it than can: a
+    /// scan tells for sure, and reads no more than there is.
     fn hides(&self, slab: u32, outer: &FrameHeader) -> io::Result<bool> {
         let at = outer.lsn % self.segment();
         let mut bytes = vec![0; outer.bytes() as usize];
         if !self.read(slab, at, &mut bytes)? {
             return Ok(false);
         }
+        let mut unread = bytes.len().saturating_mul(MOST_TABLES);
         for (at, block) in (at..).step_by(BLOCK).zip(bytes.chunks(BLOCK)) {
             let later = self.decode(at, block).filter(|h| h.session > outer.session && h.cut <= outer.lsn);
-            if let Some(header) = later
-                && self.table_holds(slab, at, &header)?
-            {
+            let Some(header) = later else { continue };
+            let Some(rest) = unread.checked_sub(header.table_bytes as usize) else { return Ok(true) };
+            unread = rest;
+            if self.table_holds(slab, at, &header)? {
                 return Ok(true);
             }
         }
@@ -126,8 +120,8 @@ impl<'a> Look<'a> {
     }
 
     /// Whether the segment in which the log ends goes on, with a frame that was not seen or whose table could not be read.
-    fn behind_the_end(&self, last_seq: Option<u64>) -> io::Result<bool> {
-        let Some(last) = self.scan.slabs.iter().find(|s| Some(s.seq) == last_seq) else { return Ok(false) };
+    fn behind_the_end(&self) -> io::Result<bool> {
+        let Some(last) = self.scan.slabs.iter().find(|s| Some(s.seq) == self.last_seq) else { return Ok(false) };
         let (seq, at) = (self.end / self.segment(), self.end % self.segment());
         if seq != last.seq {
             // It is full.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::again::{hides_more, shows_more};
+use super::again::Look;
 use super::scan::{Scan, SlabScan};
 use super::scan_tests::{Frame, Journal, Seen};
 use super::walk::Walk;
 use crate::disk::BLOCK;
 use crate::disk::sim::EIO;
 use crate::error::{Error, Result};
-use crate::format::frame::FrameHeader;
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::options::RecoveryMode;
 use crate::sync::{Arc, Mutex};
 
@@ -56,7 +56,7 @@ fn more_than(scan: &Scan, journal: &Journal) -> bool {
 }
 
 fn look(scan: &Scan, journal: &Journal) -> Result<bool> {
-    shows_more(&journal.disk, &journal.sb, scan, &ended_at(ENDS_AT, LAST), DEFAULT)
+    Look::new(&journal.disk, &journal.sb, scan, &ended_at(ENDS_AT, LAST), DEFAULT).shows_more()
 }
 
 /// Rot in a frame's table.
@@ -129,7 +129,7 @@ fn behind_a_segment_that_is_full_only_fronts_are_looked_at() {
     let full = |journal: &Journal| {
         let walk = ended_at(blocks, TAIL);
         assert_eq!((walk.end / SEGMENT as u64, walk.last_seq), (TAIL + 1, Some(TAIL)));
-        shows_more(&journal.disk, &journal.sb, &scan, &walk, DEFAULT).expect("readable")
+        Look::new(&journal.disk, &journal.sb, &scan, &walk, DEFAULT).shows_more().expect("readable")
     };
     assert!(!full(&journal));
     journal.put(SLABS[3], TAIL + 1, Frame::small(0));
@@ -150,8 +150,8 @@ fn a_segment_that_begins_where_none_was_seen_is_noticed() {
     let journal = journal();
     let walk = Walk { last_seq: None, ..ended_at(0, 0) };
     let unseen = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
-    assert!(shows_more(&journal.disk, &journal.sb, &unseen, &walk, DEFAULT).expect("readable"));
-    assert!(!shows_more(&journal.disk, &journal.sb, &journal.scan(), &walk, DEFAULT).expect("readable"));
+    assert!(Look::new(&journal.disk, &journal.sb, &unseen, &walk, DEFAULT).shows_more().expect("readable"));
+    assert!(!Look::new(&journal.disk, &journal.sb, &journal.scan(), &walk, DEFAULT).shows_more().expect("readable"));
 }
 
 /// Of the segment a later frame was seen, of the front nothing, or no table.
@@ -199,7 +199,7 @@ fn of_many_slabs_every_front_is_looked_at() {
     let scan = journal.scan();
     let look = || {
         let walk = ended_at(1, LAST);
-        shows_more(&journal.disk, &journal.sb, &scan, &walk, DEFAULT)
+        Look::new(&journal.disk, &journal.sb, &scan, &walk, DEFAULT).shows_more()
     };
     assert!(!look().expect("readable"));
     for slab in 0..22 {
@@ -245,7 +245,8 @@ fn what_cannot_be_read_hides_nothing_else_from_a_salvage() {
     let front = journal.offset(SLABS[2], 0);
     journal.disk.fail_reads(front..front + 1, EIO);
     let walk = ended_at(ENDS_AT, LAST);
-    let more = || shows_more(&journal.disk, &journal.sb, &scan, &walk, RecoveryMode::Salvage).expect("a salvage");
+    let more =
+        || Look::new(&journal.disk, &journal.sb, &scan, &walk, RecoveryMode::Salvage).shows_more().expect("a salvage");
     assert!(!more());
     journal.put(SLABS[3], LAST + 1, Frame::small(0));
     assert!(more());
@@ -263,12 +264,38 @@ fn what_a_frame_behind_the_end_hides_is_noticed_if_a_later_session_wrote_it() {
         journal.put_as(SLAB, Frame::full(ENDS_AT, 9, 50), FrameHeader { lsn: at(ENDS_AT), ..cut_off });
         let scan = journal.scan();
         let walk = ended_at(ENDS_AT, LAST);
-        let hides = || hides_more(&journal.disk, &journal.sb, &scan, &walk, DEFAULT).expect("readable");
+        let hides = || Look::new(&journal.disk, &journal.sb, &scan, &walk, DEFAULT).hides_more().expect("readable");
         assert!(!hides());
         let header = FrameHeader { lsn: at(ENDS_AT + 1), session, cut, ..FrameHeader::default() };
         let inner = journal.put_as(SLAB, Frame::small(ENDS_AT + 1), header);
         assert_eq!(hides(), hidden, "{session} {cut}");
         rot(&journal, &inner);
         assert!(!hides(), "without its table");
+    }
+}
+
+/// Each of them may say that its table reaches to the segment's end: they are not all compared.
+#[test]
+fn more_tables_than_can_lie_in_a_frame_are_left_to_a_scan() {
+    let header =
+        FrameHeader { session: 1, lsn: LAST * SEGMENT as u64 + (ENDS_AT * BLOCK) as u64, ..FrameHeader::default() };
+    let blocks = SEGMENT / BLOCK - ENDS_AT;
+    for (each, hides) in [(BLOCK / 2, false), (3 * BLOCK, false), (7 * BLOCK, true)] {
+        let journal = journal();
+        journal.put_as(SLAB, Frame::full(ENDS_AT, blocks as u32, 50), header);
+        let scan = journal.scan();
+        for at in ENDS_AT + 1..SEGMENT / BLOCK {
+            let lsn = LAST * SEGMENT as u64 + (at * BLOCK) as u64;
+            let room = (SEGMENT / BLOCK - at) * BLOCK;
+            let table_bytes = each.min(room - FRAME_HEADER_BYTES) as u32;
+            let blocks = (room / BLOCK) as u32;
+            let inner = FrameHeader { session: 2, lsn, blocks, table_bytes, table_crc: 1, ..header };
+            let mut bytes = vec![0; FRAME_HEADER_BYTES];
+            inner.encode(journal.sb.seed(), &mut bytes);
+            journal.disk.poke(journal.offset(SLAB, at), &bytes);
+        }
+        let walk = ended_at(ENDS_AT, LAST);
+        let look = Look::new(&journal.disk, &journal.sb, &scan, &walk, DEFAULT);
+        assert_eq!(look.hides_more().expect("readable"), hides, "tables of {each} bytes");
     }
 }

@@ -279,8 +279,9 @@ fn from_journal(
     let first = scan::scan(disk, superblock, mode, progress)?;
     let mut scan = &first;
     let mut walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
-    let hidden = again::hides_more(disk, superblock, scan, &walk, mode)?;
-    if hidden || again::shows_more(disk, superblock, scan, &walk, mode)? {
+    let look = again::Look::new(disk, superblock, scan, &walk, mode);
+    let hidden = look.hides_more()?;
+    if hidden || look.shows_more()? {
         tracing::warn!(hidden, end = walk.end, "the end of the journal did not show at first: it is read again");
         second = scan::scan_to(disk, superblock, mode, hidden.then_some(walk.end), progress)?;
         scan = &second;

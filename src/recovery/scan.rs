@@ -21,7 +21,7 @@ const MOST_WINDOW: usize = 1 << 20;
 /// Slabs read at once: not a matter of processors, but of keeping a device busy that answers each reading in a tenth of a millisecond.
 const READERS: usize = 4;
 /// No two frames of a life share a block, nor do their tables: of a slab no more is compared with checksums than so many times its length.
-const MOST_TABLES: usize = 4;
+pub(super) const MOST_TABLES: usize = 4;
 const _: () = assert!(LEAST_WINDOW >= BLOCK && LEAST_WINDOW.is_multiple_of(BLOCK) && MOST_WINDOW >= LEAST_WINDOW);
 
 /// A frame as it was found.

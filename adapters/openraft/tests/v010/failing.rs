@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::type_config::TypeConfigExt;
-use strandlog::disk::sim::{EIO, Fault};
+use strandlog::disk::sim::{EIO, Fault, SimDisk};
 use strandlog_openraft::{Error, LogStore};
 
 use crate::support::{Told, Types, append, append_later, disk, entry, held, log_id, open, open_still, store, vote};
@@ -51,6 +51,14 @@ async fn whoever_waits_for_a_failed_write_gets_its_error() {
     }
 }
 
+/// Wherever the text lies that is to be found, it rots.
+fn rot(disk: &SimDisk) {
+    let image = disk.kept_image();
+    for (at, _) in image.windows(16).enumerate().filter(|(_, window)| window == b"find me find me ").step_by(100) {
+        disk.flip_bit(at as u64 + 5, 3);
+    }
+}
+
 fn signal(told: &mut Vec<Told>) -> IOFlushed<Types> {
     let (sender, receiver) = Types::oneshot();
     told.push(receiver);
@@ -77,13 +85,9 @@ async fn an_end_is_cut_off_behind_what_rotted_and_with_it() {
     let wal = open(&disk);
     let mut group = store(&wal, 1);
     append(&mut group, 1, 0..3).await;
-    let text = "find me ".repeat(300);
-    group.blocking_append([entry(1, 3, &text), entry(1, 4, "behind it")]).await.unwrap();
+    group.blocking_append([entry(1, 3, &"find me ".repeat(300)), entry(1, 4, "behind it")]).await.unwrap();
     wal.close().unwrap();
-    let image = disk.kept_image();
-    for (at, _) in image.windows(16).enumerate().filter(|(_, window)| window == b"find me find me ").step_by(100) {
-        disk.flip_bit(at as u64 + 5, 3);
-    }
+    rot(&disk);
     let wal = open(&Arc::new(disk.crash_lost_all()));
     let mut group = store(&wal, 1);
     assert!(group.reader().try_get_log_entries(3..4).await.is_err(), "it did rot");
@@ -102,13 +106,9 @@ async fn a_group_that_purged_what_rotted_is_opened() {
     let wal = open(&disk);
     let mut group = store(&wal, 1);
     append(&mut group, 1, 0..3).await;
-    let text = "find me ".repeat(300);
-    group.blocking_append([entry(1, 3, &text), entry(1, 4, "behind it")]).await.unwrap();
+    group.blocking_append([entry(1, 3, &"find me ".repeat(300)), entry(1, 4, "behind it")]).await.unwrap();
     wal.close().unwrap();
-    let image = disk.kept_image();
-    for (at, _) in image.windows(16).enumerate().filter(|(_, window)| window == b"find me find me ").step_by(100) {
-        disk.flip_bit(at as u64 + 5, 3);
-    }
+    rot(&disk);
     let disk = Arc::new(disk.crash_lost_all());
     let wal = open(&disk);
     let mut group = store(&wal, 1);
