@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use strandlog::disk::sim::{EventKind, Fault, SimDisk};
 
-use strandlog::disk::Disk;
+use strandlog::Placement;
+use strandlog::disk::{BLOCK, Disk};
 
 use support::judge::{CAPACITY, End, judge, options, write};
 use support::model::{Model, Op, batch};
@@ -79,7 +80,8 @@ fn a_write_that_goes_astray_is_never_silent() {
 /// A log that is never closed, in slabs in which large frames lay before. Ends after so many of the small frames, which do not reach where the
 /// large ones end.
 fn write_over_large_frames(disk: &Arc<SimDisk>, small: u64) -> (Model, Vec<u64>) {
-    let wal = options().open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("opened");
+    let options = options().placement(Placement::Journal);
+    let wal = options.open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("opened");
     let mut model = Model::default();
     let mut commit = |ops: Vec<Op>| {
         wal.commit(batch(&ops)).expect("committed");
@@ -90,10 +92,10 @@ fn write_over_large_frames(disk: &Arc<SimDisk>, small: u64) -> (Model, Vec<u64>)
         Op::Append { replica, entries }
     };
     commit(vec![append(1, 1, &[100; 3]), append(2, 1, &[200; 2])]);
-    // Each of eleven or twelve blocks: once and again through all slabs.
+    // Each of six or seven blocks: once and again through all slabs.
     for n in 0..60 {
-        let first = 1 + 12 * n;
-        commit(vec![append(9, first, &[3900; 12]), Op::Truncate { replica: 9, first: first + 12 }]);
+        let first = 1 + 6 * n;
+        commit(vec![append(9, first, &[4000; 6]), Op::Truncate { replica: 9, first: first + 6 }]);
         if n % 3 == 2 {
             wal.checkpoint().expect("cleaned");
         }
@@ -112,6 +114,7 @@ fn a_lost_write_over_a_large_frame_of_an_earlier_life_hides_nothing_of_a_log_tha
     const SMALL: u64 = 50;
     let disk = Arc::new(SimDisk::new(CAPACITY));
     let (_, numbers) = write_over_large_frames(&disk, SMALL);
+    assert!(disk.log().iter().filter(|e| e.number < numbers[0] && e.len >= 6 * BLOCK as u64).count() > 40);
     let mut cases = Vec::new();
     for event in disk.log().iter().filter(|e| e.kind != EventKind::Flush && e.number >= numbers[0]) {
         // The last two may have been in flight: a log that was never closed cannot miss them.
