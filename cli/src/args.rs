@@ -271,10 +271,10 @@ pub struct Bench {
     /// Bytes an entry.
     #[arg(long, value_name = "SIZE", value_parser = size::parse32, default_value = "256")]
     pub entry_size: u32,
-    /// Replicas. By default 10,000 for churn and state, and else 1,000.
+    /// Replicas. By default 10,000 for churn and state, and else 1,000; fewer in a log that was given too small a size for them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub replicas: Option<u64>,
-    /// Replicas in a batch of the workloads `batch` (500 by default) and `state` (1).
+    /// Replicas in a batch of the workloads `batch` (500 by default, or as many as there are) and `state` (1).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub batch: Option<u64>,
     /// Appends outstanding at most, with the workload `window`.

@@ -24,6 +24,16 @@ fn every_workload_runs_and_leaves_nothing() {
     }
 }
 
+/// Who says how large the log is gets work that fits into it, however fast the disk.
+#[test]
+fn a_small_log_gets_work_that_fits() {
+    let (dir, _) = place();
+    for workload in ["append", "batch", "churn", "window"] {
+        let ran = strandlog(&["bench", str(dir.path()), "--seconds", "1", "--capacity", "16M", "--workload", workload]);
+        assert_eq!(ran.code, 0, "{workload}: {ran:?}");
+    }
+}
+
 #[test]
 fn a_report_is_one_page_that_needs_nothing_else() {
     let (dir, path) = place();

@@ -11,6 +11,10 @@ pub const RUN: u64 = 8;
 /// Bytes of a term, a vote and a commit index.
 pub const STATE_BYTES: usize = 24;
 const LEAST_CAPACITY: u64 = 512 << 20;
+/// A chunk, as logs have them by default.
+const CHUNK_BYTES: u64 = 64 << 10;
+/// Of the file that the user gave a size: a replica has one chunk or two once it is settled, and half of the file is for the journal.
+const CHUNKS_A_REPLICA: u64 = 4;
 /// Where a replica is truncated once it holds so many bytes, or so many entries.
 const KEEP_BYTES: u64 = 128 << 10;
 const KEEP_ENTRIES: std::ops::RangeInclusive<u64> = 4..=256;
@@ -44,13 +48,16 @@ impl Plan {
         if args.entry_size > strandlog::MAX_ENTRY_BYTES {
             return Err(Failure::Request(format!("an entry has at most {}", human(strandlog::MAX_ENTRY_BYTES.into()))));
         }
+        // Hard states take no chunks.
+        let chunks = args.capacity.filter(|_| workload != Workload::State).map(|bytes| bytes / CHUNK_BYTES);
+        let most = chunks.map_or(u64::MAX, |chunks| chunks / CHUNKS_A_REPLICA);
         let together = match workload {
-            Workload::Batch => args.batch.unwrap_or(500),
+            Workload::Batch => args.batch.unwrap_or((most / threads).clamp(1, 500)),
             Workload::State => args.batch.unwrap_or(1),
             _ => 1,
         };
         // Every thread has replicas of its own: enough for one batch.
-        let replicas = args.replicas.unwrap_or(many).max(threads * together);
+        let replicas = args.replicas.unwrap_or(many.min(most)).max(threads * together);
         let keep = KEEP_BYTES.div_ceil(bytes.max(1)).clamp(*KEEP_ENTRIES.start(), *KEEP_ENTRIES.end());
         let live = match workload {
             Workload::State => 0,
