@@ -135,6 +135,9 @@ impl Wal {
     /// - in the batch that creates a replica ([`Batch::durable_applied`], 0): a report of one that does not exist is ignored;
     /// - again after a damaged replica was healed by [`Batch::install_snapshot`].
     ///
+    /// Heal a replica whose state is [lost](Lost::State) before you truncate it: if damage took all its reports, nobody knows that there
+    /// were any, and it is truncated as asked.
+    ///
     /// # Errors
     /// As [`Wal::submit`]; [`Error::Full`] only for a replica's first report, which takes some bytes of metadata.
     pub fn durable_applied(&self, replica: u64, index: u64) -> Result<()> {

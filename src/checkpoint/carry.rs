@@ -133,7 +133,8 @@ impl Engine {
         let (mut first, at) = (true, s.open.lsn);
         let mut room = |s: &mut Sequencer, table: u64| {
             let ok = s.make_room(0, table, Class::Clean, &self.segment_map);
-            s.open.batches += u64::from(std::mem::take(&mut first) || s.open.batches == 0);
+            // Nothing is put into a frame that may have no place.
+            s.open.batches += u64::from(ok && (std::mem::take(&mut first) || s.open.batches == 0));
             ok
         };
         if !state.exists {
@@ -284,6 +285,96 @@ mod tests {
     /// What lies in the group, counted.
     fn left(cell: &Cell, group: &Group) -> usize {
         cell.lock().places.chain().iter().filter(|p| group.holds(p.meta_seq)).count()
+    }
+
+    /// Behind the end of a segment lies what is somebody else's. A frame that nobody has put anything into yet may stand there.
+    #[test]
+    fn a_step_that_carries_nothing_has_nothing_written_behind_a_segments_end() {
+        const BLOCK: u64 = crate::format::BLOCK_BYTES;
+        let disk = Arc::new(SimDisk::new(16 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10);
+        let wal = options.queue_bytes(64 << 10).background(false).open_disk(disk.clone()).expect("formatted");
+        let (wal, commit) = (Arc::new(wal), |wal: &Wal, batch: &mut Batch| wal.commit(batch).expect("committed"));
+        let engine = &wal.engine;
+        // Acknowledged, in chunks behind the journal's slabs.
+        let entries: Vec<_> = (1..=20).map(|i| (i, 1, [i as u8; 9000])).collect();
+        commit(&wal, Batch::new().append(1, &[(1, 1, b"entry")]).append(5, &entries));
+        // On to the journal's last slab, until eleven blocks are left of it.
+        let last = engine.superblock.lock().journal_slabs.iter().copied().max().expect("some");
+        let behind = crate::format::POOL_OFFSET + (u64::from(last) + 1) * (64 << 10);
+        let left = || {
+            let s = engine.seq.lock();
+            (s.open.offset, s.open.room)
+        };
+        while left() != (behind - 11 * BLOCK, 11 * BLOCK) {
+            commit(&wal, Batch::new().put(2, b"small", &[1]));
+        }
+        let before = disk.kept_image();
+        let ((held, is_held), (go, gone)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+        let gone = std::sync::Mutex::new(gone);
+        disk.on_event(move |event| {
+            if event.len == 11 * BLOCK {
+                held.send(()).expect("the test waits");
+                gone.lock().expect("no panic").recv().expect("the test lets it go");
+            }
+            None
+        });
+        let log = Arc::clone(&wal);
+        let fills = std::thread::spawn(move || {
+            let mut batch = Batch::new();
+            (0..11).for_each(|key| _ = batch.put(2, &[key], &[7; 4000]));
+            log.commit(&mut batch)
+        });
+        is_held.recv().expect("a frame that fills the segment");
+        assert_eq!(left(), (behind, 0));
+        let cell = engine.registry.get(1).expect("there");
+        // As where its pieces in the group are behind thousands elsewhere, or what lay there was written anew a moment ago.
+        let group = Group::new(engine.seq.lock().segments.live.iter().take(0), &engine.geo);
+        assert_eq!(engine.carry_some_metadata(&cell, &group, 0).expect("no error"), Carried::UpTo(None));
+        go.send(()).expect("it waits");
+        fills.join().expect("no panic").expect("committed");
+        // As whoever finds the queue full.
+        engine.lead_one();
+        let (at, after) = (behind as usize, disk.kept_image());
+        assert!(before[at..at + 4096] == after[at..at + 4096], "written behind the segment");
+        commit(&wal, Batch::new().put(2, b"small", &[2]));
+        let report = wal.verify(|_| ()).expect("read");
+        assert!(report.is_clean(), "{report:?}");
+    }
+
+    #[test]
+    fn a_step_that_finds_no_room_has_nothing_written_over_the_superblock() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = || Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options().open_disk(disk.clone()).expect("formatted");
+        wal.commit(Batch::new().append(1, &[(1, 1, b"entry")])).expect("committed");
+        let disk = Arc::new(disk.crash_lost_all());
+        let wal = options().open_disk(disk.clone()).expect("opened");
+        let engine = &wal.engine;
+        let cell = engine.registry.get(1).expect("there");
+        let group = Group::new(engine.seq.lock().segments.live.iter(), &engine.geo);
+        engine.seq.lock().segments.free.clear();
+        let before = disk.kept_image();
+        assert_eq!(engine.carry_some_metadata(&cell, &group, 0).expect("no error"), Carried::NoRoom);
+        wal.sync().expect("nothing is to be written");
+        assert!(before[..4096] == disk.kept_image()[..4096], "written over the first superblock");
+    }
+
+    /// Should it ever come to that: the log ends, and what lies there stays.
+    #[test]
+    fn a_frame_without_a_place_is_not_written() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(disk.clone()).expect("formatted");
+        wal.commit(Batch::new().append(1, &[(1, 1, b"entry")])).expect("committed");
+        {
+            let mut s = wal.engine.seq.lock();
+            s.open.room = 0;
+            s.open.batches = 1;
+        }
+        let before = disk.kept_image();
+        assert!(matches!(wal.sync(), Err(crate::Error::Poisoned { .. })));
+        assert!(before == disk.kept_image());
     }
 
     /// A replica may have hundreds of thousands: callers wait for a few.

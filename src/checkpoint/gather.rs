@@ -409,6 +409,68 @@ mod tests {
         assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
     }
 
+    /// What is given back is somebody's at every moment: pledged, or reserved for what goes on lying in the journal.
+    #[test]
+    fn what_a_failed_settling_gives_back_is_nobodys() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.recent_bytes(1 << 20).background(false).open_disk(disk.clone()).expect("formatted");
+        for i in 1..=60 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+            if i % 6 == 0 {
+                wal.commit(Batch::new().append(2, &[(i / 6, 1, [2; 3000])])).expect("room");
+            }
+        }
+        for _ in 0..12 {
+            wal.engine.grow_for_carried(wal.stats().carried_class_limit).expect("grown");
+        }
+        // Others hold all that there is.
+        let engine = &wal.engine;
+        let balance = || (engine.seq.lock().accounts.reserved(), engine.pool.lock().free());
+        {
+            let mut s = engine.seq.lock();
+            let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+            s.accounts.settle(&mut Charge::default(), Charge { chunks: all, carried: 0 });
+        }
+        let comes = |replica| wal.try_submit(Batch::new().append(replica, &[(1, 1, [3; 3000])]));
+        assert!(matches!(comes(999), Err(crate::Error::Full(_))), "no room");
+        let mut group = {
+            let s = engine.seq.lock();
+            Group::new(s.segments.live.iter().take(s.segments.live.len() - 1), &engine.geo)
+        };
+        let moving: Vec<_> = [1, 2]
+            .map(|id| {
+                let cell = engine.registry.get(id).expect("there");
+                let (moving, fate) = engine.alive_in(&group, cell, 0).expect("alive");
+                assert!(!matches!(fate, Fate::Carry));
+                moving
+            })
+            .into();
+        let cells: Vec<_> = moving.iter().map(|moving| Arc::clone(&moving.cell)).collect();
+        // The last replica's bytes cannot be read.
+        let lsn = moving[1].entries[0].loc.lsn(engine.head());
+        let offset = {
+            let s = engine.seq.lock();
+            s.segments
+                .live
+                .iter()
+                .find(|l| l.seq == lsn >> 16)
+                .map(|l| u64::from(l.slab) * (64 << 10) + lsn % (64 << 10))
+        };
+        let offset = crate::format::POOL_OFFSET + offset.expect("live");
+        disk.fail_reads(offset..offset + 10, crate::disk::sim::EIO);
+        assert!(matches!(engine.settle(moving, &mut group), Err(crate::Error::Io { .. })));
+        let between = balance();
+        assert!(between.0 <= between.1, "reserved, free: {between:?}");
+        let came = (1000..1100).filter(|&replica| comes(replica).is_ok()).count();
+        for cell in cells {
+            let mut s = engine.seq.lock();
+            engine.redeem(&mut s, &mut cell.lock());
+        }
+        let after = balance();
+        assert!(after.0 <= after.1 && came == 0, "{between:?}, {after:?}: {came} took what was reserved");
+    }
+
     /// Truncated meanwhile, they are settled all the same, into chunks that nobody else has got; what is appended finds its own.
     #[test]
     fn what_is_pledged_stays_so_until_it_is_taken_whatever_becomes_of_the_entries() {

@@ -44,20 +44,27 @@ impl Engine {
         self.read_at_once(&group, from);
         let mut placed: Vec<(Moving, Vec<Placed>)> = Vec::new();
         let mut short = false;
-        if let Err(error) = self.pack_and_write(group, from, &mut placed, &mut short) {
-            // Nobody will link what is written already.
-            let mut pool = self.pool.lock();
-            placed.iter().flat_map(|(_, p)| p).for_each(|p| pool.give_back(&p.desc.extents, &self.pins));
+        // One flush after all of them: a move record must never be durable before the pieces it names.
+        let flush = || self.flush(Some(Writer::Pieces)).map_err(|e| self.failed("flushing settled pieces", &e));
+        if let Err(error) = self.pack_and_write(group, from, &mut placed, &mut short).and_then(|()| flush()) {
+            placed.iter().for_each(|(moving, pieces)| self.withdraw(moving, pieces));
             return Err(error);
         }
-        // One flush after all of them: a move record must never be durable before the pieces it names.
-        self.flush(Some(Writer::Pieces)).map_err(|e| self.failed("flushing settled pieces", &e))?;
-        // Every one of them, also when there is no room for one: what is not linked gives its space back.
-        let mut room = true;
-        for (moving, pieces) in placed {
-            room &= self.link_settled(&moving, pieces)?;
+        // Every one of them, also when there is no room for one, or the log has ended: what is not linked gives its space back.
+        let linked = placed.into_iter().map(|(moving, pieces)| self.link_settled(&moving, pieces));
+        let all = linked.reduce(|before, this| before.and_then(|all| this.map(|room| all && room)));
+        Ok(all.transpose()?.unwrap_or(true) && !short)
+    }
+
+    /// Nobody will link these. Their space is given back, and pledged no more, **in one step**: in between it would be anybody's.
+    fn withdraw(&self, moving: &Moving, pieces: &[Placed]) {
+        let mut s = self.seq.lock();
+        let mut state = moving.cell.lock();
+        {
+            let mut pool = self.pool.lock();
+            pieces.iter().for_each(|piece| pool.give_back(&piece.desc.extents, &self.pins));
         }
-        Ok(room && !short)
+        self.redeem(&mut s, &mut state);
     }
 
     /// Packs the entries and writes the pieces. Not durable yet. In a hurry one beside the other: while some are written, the next are
@@ -174,15 +181,15 @@ impl Engine {
     fn link_settled(&self, moving: &Moving, pieces: Vec<Placed>) -> Result<bool> {
         // All at once they need not fit a segment: then no cleaning of them would ever end.
         let most = step(self.geo.segment_bytes);
-        let (mut room, mut pieces) = (true, pieces);
+        let mut pieces = pieces;
         loop {
             let mut bytes = 0;
             let fit = pieces.iter().take_while(|piece| {
                 bytes += encoded_bound(&piece.desc);
                 bytes <= most
             });
-            let rest = pieces.split_off(fit.count().max(1).min(pieces.len()));
-            room &= self.link_some(moving, pieces, rest.is_empty())?;
+            let mut rest = pieces.split_off(fit.count().max(1).min(pieces.len()));
+            let room = self.link_some(moving, pieces, &mut rest)?;
             if rest.is_empty() {
                 return Ok(room);
             }
@@ -190,14 +197,16 @@ impl Engine {
         }
     }
 
-    /// Links what still stands as it was read; gives back the space of what does not, and behind the last of them what was pledged.
-    fn link_some(&self, moving: &Moving, pieces: Vec<Placed>, last: bool) -> Result<bool> {
+    /// Links what still stands as it was read; gives back the space of what does not, and behind the last of them what was pledged. Where
+    /// there is no room, or the log has ended, that is all of them, and the rest.
+    fn link_some(&self, moving: &Moving, mut pieces: Vec<Placed>, rest: &mut Vec<Placed>) -> Result<bool> {
         let table: u64 = 64 + pieces.iter().map(|w| encoded_bound(&w.desc)).sum::<u64>();
         let mut s = self.seq.lock();
-        if let Some(why) = &s.stopped {
-            return Err(why.clone());
+        let stopped = s.stopped.clone();
+        let room = stopped.is_none() && s.make_room(0, table, Class::Clean, &self.segment_map);
+        if !room {
+            pieces.append(rest);
         }
-        let room = s.make_room(0, table, Class::Clean, &self.segment_map);
         let mut state = moving.cell.lock();
         let alive = room && state.exists && state.incarnation == moving.incarnation;
         let (id, meta_seq) = (moving.cell.id, s.segments.current());
@@ -220,10 +229,13 @@ impl Engine {
             record::encode_pieces(&mut s.open.table, RunKind::Carried, id, seq, &linked);
             s.open.batches += 1;
         }
-        if last {
+        if rest.is_empty() {
             self.redeem(&mut s, &mut state);
         }
         drop(state);
+        if let Some(why) = stopped {
+            return Err(why);
+        }
         self.submitted(&mut s, true, None, false);
         Ok(room)
     }
@@ -315,6 +327,34 @@ mod tests {
     /// As if the cleaner was about to settle what the replica has.
     fn pledge(state: &mut ReplicaState) {
         state.pledge = Some(Box::new(Pledge::new(Held::default(), Demand::default(), None)));
+    }
+
+    /// Whatever ends the log, the books are right: nobody's pieces are nobody's space.
+    #[test]
+    fn a_cleaner_that_fails_leaves_the_books_in_order() {
+        let (disk, wal, _, _) = log();
+        disk.on_event(|event| (event.kind == EventKind::Flush).then_some(Fault::Error(EIO)));
+        let told = wal.checkpoint();
+        assert!(matches!(told, Err(Error::Poisoned { .. })), "{told:?}");
+        let report = wal.verify(|_| ()).expect("read");
+        assert!(report.accounting.is_empty(), "{report:?}");
+    }
+
+    #[test]
+    fn pieces_that_are_written_when_the_log_has_ended_give_their_space_back() {
+        let (_, wal, moving, mut group) = log();
+        let engine = &wal.engine;
+        pledge(&mut moving.cell.lock());
+        let (mut placed, mut short) = (Vec::new(), false);
+        engine.pack_and_write(vec![moving], &mut group, &mut placed, &mut short).expect("written");
+        engine.stop(&Error::Closed, None);
+        for (moving, pieces) in placed {
+            assert!(pieces.len() == ENTRIES as usize, "each in a record of its own, or nearly");
+            assert!(matches!(engine.link_settled(&moving, pieces), Err(Error::Closed)));
+            assert!(moving.cell.lock().pledge.is_none());
+        }
+        let report = wal.verify(|_| ()).expect("read");
+        assert!(report.accounting.is_empty(), "{report:?}");
     }
 
     /// One after the other or beside each other, a few at once: every piece is there, and durable before it is named.

@@ -186,10 +186,7 @@ impl Engine {
             }
             What::Applied { index } => self.apply_report(s, cell, state, index, freed),
             What::Reset { index, term } => self.reset(s, id, state, index, term, freed),
-            What::Remove => {
-                self.held.forget(id);
-                self.remove(s, id, state, freed);
-            }
+            What::Remove => self.remove(s, id, state, freed),
         }
     }
 
@@ -208,6 +205,8 @@ impl Engine {
     }
 
     fn remove(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, freed: &mut Vec<Extent>) {
+        // What waits for a report of this life waits for ever.
+        self.held.forget(id);
         if !state.exists {
             return;
         }

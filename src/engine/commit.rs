@@ -70,6 +70,10 @@ impl Engine {
     /// **A durable write covers its own range only**: what a frame describes is made durable with it, never by it.
     fn write(&self, frame: &SealedFrame) -> std::io::Result<()> {
         let bytes = frame.mem.buf.as_slice();
+        if bytes.len() as u64 > frame.room {
+            // Never so, unless this crate is wrong: then the log ends, and nobody's bytes are written over.
+            return Err(std::io::Error::other("the frame has no place in its segment; nothing was written"));
+        }
         if frame.placed.is_empty() {
             return self.write_durable(None, frame.offset, bytes);
         }

@@ -262,8 +262,8 @@ impl Engine {
         if let Some(whom) = whom {
             s.open.notices.add(lsn, whom);
         }
-        // A lazy batch causes no write, unless the queue fills with its kind.
-        s.open.wanted |= !lazy || s.waiting_bytes() > self.run.queue_bytes as u64 / 2;
+        // A lazy batch causes no write, unless the queue fills with its kind. Nor does nothing at all: an empty frame may have no place.
+        s.open.wanted |= s.open.batches > 0 && (!lazy || s.waiting_bytes() > self.run.queue_bytes as u64 / 2);
         if s.open.wanted && s.open.times.begun.is_none() {
             s.open.times.begun = Some(Instant::now());
         }

@@ -83,6 +83,8 @@ impl Lists {
 pub(crate) struct SealedFrame {
     pub header: FrameHeader,
     pub offset: u64,
+    /// Bytes from there to the segment's end: **beyond them lies what is somebody else's**.
+    pub room: u64,
     pub mem: Arc<FrameMem>,
     pub placed: Vec<Placed>,
     pub ticket: Arc<Ticket>,
@@ -224,6 +226,7 @@ impl OpenFrame {
         let sealed = SealedFrame {
             header,
             offset: self.offset,
+            room: self.room,
             mem: Arc::new(FrameMem { lsn: self.lsn, buf: self.buf }),
             placed: self.placed,
             ticket: self.ticket,
