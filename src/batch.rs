@@ -153,23 +153,33 @@ impl Batch {
     pub fn append<E: AsEntry>(&mut self, replica: u64, entries: &[E]) -> &mut Self {
         let Some(head) = entries.first() else { return self };
         let first = head.index();
-        let from = self.metas.len();
-        for (i, entry) in entries.iter().enumerate() {
-            if first == 0 || first.checked_add(i as u64) != Some(entry.index()) {
-                let why =
-                    if first == 0 { "index 0 is before the first entry" } else { "its entries are not consecutive" };
-                self.refuse(replica, why);
-                return self;
-            }
-            let data = entry.data();
-            let Ok(len) = u32::try_from(data.len()) else {
-                self.refuse(replica, "an entry of 4 GiB or more");
-                return self;
-            };
-            let (offset, payload_crc) = if data.len() >= BULKY { self.hold(data) } else { self.copy(data) };
-            self.metas.push(Meta { term: entry.term(), offset, len, payload_crc });
+        let (from, arena, bulk) = (self.metas.len(), self.arena.len(), (self.bulk.len(), self.bulk_bytes));
+        let taken = entries.iter().enumerate().try_for_each(|(i, entry)| self.take(first, i, entry));
+        if let Err(why) = taken {
+            // Nothing of the run stays, to count against what does.
+            self.metas.truncate(from);
+            self.arena.truncate(arena);
+            self.bulk.truncate(bulk.0);
+            self.bulk_bytes = bulk.1;
+            self.refuse(replica, why);
+            return self;
         }
         self.push(replica, What::Append { first, from, to: self.metas.len() })
+    }
+
+    /// The entry that is so many behind the first of its run.
+    fn take(&mut self, first: u64, i: usize, entry: &impl AsEntry) -> Result<(), &'static str> {
+        if first == 0 {
+            return Err("index 0 is before the first entry");
+        }
+        if first.checked_add(i as u64) != Some(entry.index()) {
+            return Err("its entries are not consecutive");
+        }
+        let data = entry.data();
+        let len = u32::try_from(data.len()).map_err(|_| "an entry of 4 GiB or more")?;
+        let (offset, payload_crc) = if data.len() >= BULKY { self.hold(data) } else { self.copy(data) };
+        self.metas.push(Meta { term: entry.term(), offset, len, payload_crc });
+        Ok(())
     }
 
     /// Sets a keyed value: hard state, conf state, applied index, anything small and often overwritten. At most
@@ -388,6 +398,20 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Neither its memory nor its bytes count against what stays.
+    #[test]
+    fn nothing_of_a_run_that_is_refused_stays() {
+        let mut batch = Batch::new();
+        batch.append(1, &[(1, 1, vec![1; 100])]);
+        let (bytes, arena) = (batch.bytes(), batch.arena.len());
+        batch.append(2, &[(1, 1, vec![2; 100]), (2, 1, vec![2; BULKY]), (4, 1, vec![2; 100])]);
+        batch.append(3, &[(0, 1, vec![3; BULKY])]);
+        assert!(batch.check().is_err());
+        assert_eq!((batch.bytes(), batch.arena.len(), batch.bulk.len(), batch.metas.len()), (bytes, arena, 0, 1));
+        batch.withdraw(2).withdraw(3);
+        assert!(batch.check().is_ok());
+    }
 
     #[test]
     fn a_batch_that_skips_an_index_is_refused_when_checked() {
