@@ -31,7 +31,8 @@ const STEP: usize = 256 * BLOCK;
 /// Makes the log at `path` `capacity` bytes long. Nobody may have it open; what it holds is not touched. Takes as long as writing
 /// the difference does: the new part is written with zeros, as a new file is.
 ///
-/// Whenever it is interrupted, the log opens, with the old size or with the new one; growing again completes it.
+/// Whenever it is interrupted, the log opens, with the old size or with the new one. With the old one, growing again does it all. With the
+/// new one it is done: growing again to the same is refused, and puts the superblock's second copy right, as any opening does.
 ///
 /// # Errors
 /// [`Error::Option`] where `capacity` is not at least a segment more than the log has, or too much; [`Error::Locked`] while it is
@@ -117,6 +118,7 @@ fn enlarge(disk: &dyn Disk, old: &Superblock, new: &Superblock, progress: &mut d
 mod tests {
     use super::*;
     use crate::disk::sim::{Fault, SimDisk};
+    use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
     use crate::sync::Arc;
     use crate::{Batch, Options, Wal};
 
@@ -204,6 +206,15 @@ mod tests {
         options(OLD).open_disk(Arc::new(disk)).expect("it opens")
     }
 
+    /// Both superblocks, where they are whole.
+    fn copies(disk: &SimDisk) -> [Option<Superblock>; 2] {
+        SUPERBLOCK_OFFSETS.map(|at| {
+            let mut bytes = vec![0; SUPERBLOCK_BYTES];
+            disk.read_at(at, &mut bytes).expect("read");
+            Superblock::decode(&bytes, disk.len()).ok()
+        })
+    }
+
     #[test]
     fn the_power_fails_at_every_event_and_the_log_opens_old_or_new() {
         let (disk, old) = before();
@@ -213,7 +224,7 @@ mod tests {
         run(&whole).expect("grown");
         let (first, last) = (disk.events(), whole.events());
         assert!(last - first > 6, "zeros, a sync, A and B");
-        let (mut olds, mut news) = (0, 0);
+        let (mut olds, mut news, mut halves) = (0, 0, 0);
         for event in first..=last {
             let cut = disk.clone();
             cut.fail_at(event, Fault::Cut);
@@ -233,9 +244,16 @@ mod tests {
                 check(&wal);
                 drop(wal);
                 // Once more: it completes, whatever the first one left.
+                let [a, b] = copies(&crash);
+                halves += usize::from(a != b);
                 let Found::Log(found) = read_superblock(&crash, false).expect("read") else { panic!("blank") };
                 if found.slab_count == old.slab_count {
                     enlarge(&crash, &found, &enlarged(&found, NEW).expect("larger"), &mut |_| ()).expect("grown");
+                } else {
+                    let refused = enlarged(&found, NEW);
+                    assert!(matches!(refused, Err(Error::Option { name: "capacity", .. })), "{refused:?}");
+                    let whole = Some(*found);
+                    assert_eq!(copies(&crash), [whole.clone(), whole], "event {event}, crash {kind}");
                 }
                 let wal = open(crash);
                 check(&wal);
@@ -243,7 +261,7 @@ mod tests {
                 use_it(&wal, 3 << 20);
             }
         }
-        assert!(olds > 10 && news > 5, "{olds} old, {news} new");
+        assert!(olds > 10 && news > 5 && halves > 1, "{olds} old, {news} new, {halves} with copies that differ");
     }
 
     /// The file itself: cut anywhere between its old length and its new one before the superblock says so.

@@ -161,8 +161,8 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// Size of the file in bytes, all of it written with zeros at creation. Default 1 GiB; at least 8 segments. A log that exists keeps
-    /// its size whatever is asked for here: see [`grow`](crate::grow()).
+    /// Size of the file in bytes, all of it written with zeros at creation. Default 1 GiB; at least 8 segments and 64 KiB, where the
+    /// superblocks lie, and at most 8 TiB. A log that exists keeps its size whatever is asked for here: see [`grow`](crate::grow()).
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
@@ -292,7 +292,7 @@ impl Options {
         let segment = self.segment_bytes();
         within("segment_size", u64::from(segment), u64::from(self.chunk_size).max(64 << 10), 64 << 20)?;
         power_of_two("segment_size", segment)?;
-        within("capacity", self.capacity, MIN_SEGMENTS * u64::from(segment) + POOL_OFFSET, MAX_CAPACITY)?;
+        within("capacity", self.capacity, least_capacity(segment.into()), MAX_CAPACITY)?;
         if let Some(cap) = self.journal_cap {
             within("journal_cap", cap, MIN_FLOOR * u64::from(segment), self.capacity)?;
         }
@@ -314,9 +314,9 @@ impl Options {
     /// The superblock of a new file of `capacity` bytes.
     pub(crate) fn geometry(&self, uuid: [u8; 16], capacity: u64) -> Result<Superblock> {
         let segment = u64::from(self.segment_bytes());
-        let slabs = capacity.saturating_sub(POOL_OFFSET) / segment;
         // Blocks are counted in 32 bits.
-        within("capacity", slabs, MIN_SEGMENTS, u64::from(u32::MAX) * BLOCK_BYTES / segment)?;
+        within("capacity", capacity, least_capacity(segment), POOL_OFFSET + u64::from(u32::MAX) * BLOCK_BYTES)?;
+        let slabs = (capacity - POOL_OFFSET) / segment;
         let floor = journal_floor(slabs);
         let cap = self.journal_cap.map_or(default_cap(slabs, segment), |bytes| possible_cap(slabs, bytes / segment));
         let floor = floor as u32;
@@ -394,6 +394,11 @@ pub(crate) fn journal_floor(slabs: u64) -> u64 {
     (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64)
 }
 
+/// Of a new file: its segments, behind the superblocks.
+fn least_capacity(segment: u64) -> u64 {
+    POOL_OFFSET + MIN_SEGMENTS * segment
+}
+
 pub(crate) fn within(name: &'static str, given: u64, low: u64, high: u64) -> Result<()> {
     if (low..=high).contains(&given) {
         return Ok(());
@@ -428,6 +433,21 @@ mod tests {
             let Err(Error::Option { name: got, range, .. }) = bad.check() else { panic!("{name} was accepted") };
             assert_eq!(got, name);
             assert!(!range.is_empty());
+        }
+    }
+
+    #[test]
+    fn eight_segments_behind_the_superblocks_are_the_least_and_who_has_less_is_told_in_bytes() {
+        let segment = 64 << 10;
+        let least = 8 * segment + POOL_OFFSET;
+        let options = |capacity| Options::default().chunk_size(4096).segment_size(segment as u32).capacity(capacity);
+        options(least).check().unwrap();
+        assert_eq!(options(least).geometry([1; 16], least).unwrap().slab_count, 8);
+        let less = least - 1;
+        for refused in [options(less).check(), options(less).geometry([1; 16], less).map(drop)] {
+            let Err(Error::Option { name: "capacity", given, range }) = refused else { panic!("{refused:?}") };
+            assert_eq!(given, less.to_string());
+            assert!(range.starts_with(&format!("from {least} to ")), "{range}");
         }
     }
 

@@ -33,7 +33,8 @@ pub struct Publisher {
 impl Wal {
     /// Writes how the log fares into the file at `path`, now and again and again, from a thread of its own; a common choice is the
     /// log's path with `.stats` behind it, where `strandlog top` looks. The file is replaced as a whole (JSON, a few KiB) and never
-    /// synced. What goes wrong later is logged: a log does not fail for its figures.
+    /// synced. What goes wrong later is logged: a log does not fail for its figures. With very many replicas it comes less often than
+    /// asked for, and says how often.
     ///
     /// # Errors
     /// [`Error::Option`] for an interval of nothing; [`Error::Io`] when the file cannot be written or the thread cannot be started.
@@ -44,10 +45,11 @@ impl Wal {
         }
         let file = File::at(path.as_ref());
         let said = |e| Error::io(format!("publishing to {}", file.path.display()), e);
-        file.write(&figures(&self.engine, every)).map_err(said)?;
+        let (first, pause) = figures(&self.engine, every, Instant::now);
+        file.write(&first).map_err(said)?;
         let (stop, told) = mpsc::channel::<()>();
         let engine = Arc::downgrade(&self.engine);
-        let body = move || publish(&engine, &file, every, &told);
+        let body = move || publish(&engine, &file, (every, pause), &told);
         let thread = thread::Builder::new().name("strandlog-stats".into()).spawn(body);
         let thread = thread.map_err(|e| Error::io("starting a thread", e))?;
         Ok(Publisher { stop: Some(stop), thread: Some(thread) })
@@ -64,15 +66,14 @@ impl Drop for Publisher {
 }
 
 /// Until nobody wants it any more, or the log is gone.
-fn publish(engine: &Weak<Engine>, file: &File, every: Duration, told: &mpsc::Receiver<()>) {
-    let mut pause = every;
+fn publish(engine: &Weak<Engine>, file: &File, (every, mut pause): (Duration, Duration), told: &mpsc::Receiver<()>) {
     while told.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         let Some(engine) = engine.upgrade() else { break };
-        let start = Instant::now();
-        if let Err(error) = file.write(&figures(&engine, every)) {
+        let (next, then) = figures(&engine, every, Instant::now);
+        pause = then;
+        if let Err(error) = file.write(&next) {
             tracing::warn!(path = %file.path.display(), %error, "the figures could not be published");
         }
-        pause = every.max(start.elapsed() * MOST_OF_THE_TIME);
     }
     file.remove();
 }
@@ -102,11 +103,15 @@ impl File {
     }
 }
 
-/// Everything that is published, as JSON.
-fn figures(engine: &Engine, every: Duration) -> String {
+/// Everything that is published, as JSON, and the pause that is to follow: whoever reads that the next comes later than asked for does not
+/// take the log for one that hangs.
+fn figures(engine: &Engine, every: Duration, mut clock: impl FnMut() -> Instant) -> (String, Duration) {
+    let start = clock();
     let stats = engine.stats();
     let stopped = engine.seq.lock().stopped.as_ref().map(ToString::to_string);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (holders, damaged) = look(engine);
+    let pause = every.max(clock().saturating_duration_since(start).saturating_mul(MOST_OF_THE_TIME));
     let mut out = String::with_capacity(4 << 10);
     // Writing to a string cannot fail.
     let _ = write!(
@@ -114,7 +119,7 @@ fn figures(engine: &Engine, every: Duration) -> String {
         r#"{{"format":{FORMAT},"pid":{},"at_ms":{},"every_ms":{},"stopped":{},"sync":{},"figures":{{"#,
         std::process::id(),
         now.as_millis(),
-        every.as_millis(),
+        pause.as_millis(),
         stopped.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
         stats.disk.map_or_else(|| "null".to_owned(), |disk| quoted(&disk.to_string())),
     );
@@ -126,7 +131,6 @@ fn figures(engine: &Engine, every: Duration) -> String {
     for (i, (name, histogram)) in histograms.into_iter().enumerate() {
         let _ = write!(out, r#"{}"{name}":{:?}"#, comma(i), histogram.counts());
     }
-    let (holders, damaged) = look(engine);
     let _ = write!(out, r#"}},"damaged_replicas":{damaged},"holders":["#);
     for (i, h) in holders.into_iter().enumerate() {
         let _ = write!(
@@ -141,7 +145,7 @@ fn figures(engine: &Engine, every: Duration) -> String {
         );
     }
     out.push_str("]}\n");
-    out
+    (out, pause)
 }
 
 fn comma(i: usize) -> &'static str {
@@ -203,6 +207,22 @@ mod tests {
     #[test]
     fn text_is_quoted_as_json_wants_it() {
         assert_eq!(quoted("a \"b\" \\ \n \u{1f}"), r#""a \"b\" \\ \u000a \u001f""#);
+    }
+
+    #[test]
+    fn who_takes_long_to_look_says_how_long_the_pause_is() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        let every = Duration::from_millis(500);
+        for (looking, pause) in [(0, 500), (25, 500), (400, 8000)] {
+            let mut time = Instant::now();
+            let (text, then) = figures(&wal.engine, every, || {
+                time += Duration::from_millis(looking);
+                time
+            });
+            assert_eq!(then, Duration::from_millis(pause));
+            assert!(text.contains(&format!(r#""every_ms":{pause},"#)), "{looking} ms of looking: {text}");
+        }
     }
 
     #[test]

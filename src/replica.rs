@@ -105,6 +105,18 @@ impl Replica {
         self.engine.read_entries(&cell, range.start, range.end, max_bytes)
     }
 
+    /// As [`Replica::entries`], of those from `first` to `last`, both among them: a range ends before the last possible index.
+    ///
+    /// # Errors
+    /// As [`Replica::entries`].
+    pub fn entries_through(&self, first: u64, last: u64, max_bytes: usize) -> Result<Vec<Entry>> {
+        match last.checked_add(1) {
+            Some(end) => self.entries(first..end, max_bytes),
+            None if first < last => self.entries(first..last, max_bytes),
+            None => self.entry(last).map(|entry| vec![entry]),
+        }
+    }
+
     /// Whether [`Replica::entries`] of the same would find everything in the log's own memory, and ask the file for nothing. Entries that
     /// are not held, or are damaged, ask it for nothing either. What holds now need not hold a moment later.
     ///

@@ -76,11 +76,7 @@ enum Read {
 
 /// Reads on from `next`; on a bad sector entry by entry, so that it costs no more than what lies there.
 fn read_on(from: &Replica, next: u64, last: u64, budget: usize) -> Result<Read> {
-    let together = match last.checked_add(1) {
-        Some(end) => from.entries(next..end, budget),
-        // The last possible index: a range cannot say it.
-        None => read_alone(from, next, last, budget),
-    };
+    let together = from.entries_through(next, last, budget);
     match if is_unreadable(&together) { read_alone(from, next, last, budget) } else { together } {
         Ok(some) => Ok(Read::Some(some)),
         Err(Error::Damaged(Damage { lost: Lost::Entries { last: end, .. }, .. })) => {

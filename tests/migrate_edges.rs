@@ -287,3 +287,17 @@ fn a_truncation_that_waits_is_not_one_of_the_next_life() {
         "nobody asked for it"
     );
 }
+
+#[test]
+fn entries_are_read_up_to_the_last_index_that_there_is() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let wal = support::open(small(Placement::Auto), &disk);
+    let mut batch = Batch::new();
+    batch.install_snapshot(9, u64::MAX - 3, 1).append(9, &entries(u64::MAX - 2..=u64::MAX));
+    wal.commit(&mut batch).expect("room");
+    let mut dual = DualWrite::open(old, wal).expect("strandlog alone has it");
+    for first in u64::MAX - 2..=u64::MAX {
+        let read = dual.entries(9, first, u64::MAX).expect("readable");
+        assert_eq!(read.first().map(|e| e.index), Some(first), "at least one");
+    }
+}

@@ -78,26 +78,22 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
 fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     let (first, last) = replica.bounds();
     let last = args.to.map_or(last, |to| to.min(last));
-    let mut next = args.from.map_or(first, |from| from.max(first));
-    while next <= last {
-        let Some(end) = last.checked_add(1) else {
-            // The last possible index: a range cannot say it.
-            return replica.entry(last).map_err(Failure::from).and_then(|e| entry(replica.id(), &e, args, out));
-        };
-        match replica.entries(next..end, STEP_BYTES) {
+    let mut next = Some(args.from.map_or(first, |from| from.max(first)));
+    while let Some(from) = next.filter(|&i| i <= last) {
+        match replica.entries_through(from, last, STEP_BYTES) {
             Ok(some) => {
                 for e in &some {
                     entry(replica.id(), e, args, out)?;
                 }
-                next += some.len().max(1) as u64;
+                next = from.checked_add(some.len().max(1) as u64);
             }
             Err(Error::Damaged(damage)) => {
                 let upto = match damage.lost {
-                    strandlog::Lost::Entries { last: upto, .. } => upto.clamp(next, last),
-                    _ => next,
+                    strandlog::Lost::Entries { last: upto, .. } => upto.clamp(from, last),
+                    _ => from,
                 };
-                lost(replica.id(), next, upto, out)?;
-                next = upto + 1;
+                lost(replica.id(), from, upto, out)?;
+                next = upto.checked_add(1);
             }
             Err(error) => return Err(error.into()),
         }

@@ -165,12 +165,7 @@ fn entries(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<
     let mut next = Some(first);
     let mut lost = 0;
     while let Some(from) = next.filter(|&i| i <= last) {
-        let read = match last.checked_add(1) {
-            Some(end) => replica.entries(from..end, STEP_BYTES),
-            // The last possible index: a range cannot say it.
-            None => replica.entry(from).map(|e| vec![e]),
-        };
-        match read {
+        match replica.entries_through(from, last, STEP_BYTES) {
             Ok(some) => {
                 for e in &some {
                     let data = encoded(&e.data);

@@ -2,7 +2,11 @@
 
 mod support;
 
-use support::{filled, find, payload, rot, str, strandlog};
+use std::path::PathBuf;
+
+use strandlog::{Batch, Wal};
+use support::{filled, find, payload, place, rot, str, strandlog};
+use tempfile::TempDir;
 
 #[test]
 fn dump_lists_replicas_and_their_state() {
@@ -73,4 +77,34 @@ fn what_was_dumped_before_a_failure_comes_before_it() {
     let lines = ran.lines();
     assert_eq!((lines.len(), &lines[0]["replica"]), (2, &2.into()), "{ran:?}");
     assert!(lines[1]["error"].as_str().unwrap().contains("no replica 99"), "{ran:?}");
+}
+
+/// Replica 1 holds the last three indexes that there are, and nothing else.
+fn at_the_end_of_the_numbers() -> (TempDir, PathBuf) {
+    let (dir, path) = place();
+    let wal = Wal::options().capacity(4 << 20).open(&path).unwrap();
+    let entries: Vec<_> = (u64::MAX - 2..=u64::MAX).map(|i| (i, 1, payload(1, i))).collect();
+    wal.commit(Batch::new().install_snapshot(1, u64::MAX - 3, 1).append(1, &entries)).unwrap();
+    wal.close().unwrap();
+    (dir, path)
+}
+
+#[test]
+fn dump_shows_all_up_to_the_last_index_that_there_is() {
+    let (_dir, path) = at_the_end_of_the_numbers();
+    let ran = strandlog(&["dump", str(&path), "--entries", "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let shown: Vec<_> = ran.lines()[1..].iter().map(|line| line["index"].as_u64().unwrap()).collect();
+    assert_eq!(shown, [u64::MAX - 2, u64::MAX - 1, u64::MAX], "{ran:?}");
+}
+
+#[test]
+fn dump_says_that_the_last_index_there_is_is_damaged() {
+    let (_dir, path) = at_the_end_of_the_numbers();
+    rot(&path, find(&path, &payload(1, u64::MAX)) + 5);
+    let ran = strandlog(&["dump", str(&path), "--entries", "--json"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let lines = ran.lines();
+    assert_eq!(lines.len(), 4, "{ran:?}");
+    assert_eq!(lines[3]["damaged"]["first"], u64::MAX);
 }

@@ -294,10 +294,7 @@ impl<O: OldLog> DualWrite<O> {
     /// As [`DualWrite::bounds`].
     pub fn entries(&mut self, replica: u64, first: u64, last: u64) -> Result<Vec<Entry>, MigrateError> {
         match self.stage(replica) {
-            Stage::Switched => {
-                let end = last.saturating_add(1);
-                Ok(self.new.replica(replica).entries(first..end, usize::MAX)?)
-            }
+            Stage::Switched => Ok(self.new.replica(replica).entries_through(first, last, usize::MAX)?),
             stage => {
                 let read = self.old.entries(replica, first, last).map_err(MigrateError::Old)?;
                 if stage == Stage::Mirrored && !self.doubtful.contains(&replica) {

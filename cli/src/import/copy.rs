@@ -239,11 +239,7 @@ pub fn digest(replica: &Replica) -> Result<Option<Digest>> {
     }
     let mut next = Some(first);
     while let Some(from) = next.filter(|&i| i <= last) {
-        let read = match last.checked_add(1) {
-            Some(end) => replica.entries(from..end, STEP_BYTES),
-            None => replica.entry(from).map(|e| vec![e]),
-        };
-        let some = match read {
+        let some = match replica.entries_through(from, last, STEP_BYTES) {
             Ok(some) => some,
             Err(error) => return damaged(error),
         };
