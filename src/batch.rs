@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::charge;
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
 use crate::format::crc;
@@ -138,6 +139,8 @@ pub struct Batch {
     /// The payloads of bulky entries, each padded to whole blocks.
     bulk: Vec<Arc<AlignedBuf>>,
     bulk_bytes: u64,
+    /// What its operations take of a frame at most.
+    charged: u64,
     pub(crate) lazy: bool,
     /// What contradicts itself: the replica, and why. None of it is among the operations.
     bad: Vec<(u64, &'static str)>,
@@ -306,6 +309,7 @@ impl Batch {
         self.arena.clear();
         self.bulk.clear();
         self.bulk_bytes = 0;
+        self.charged = 0;
         self.lazy = false;
         self.bad.clear();
     }
@@ -313,6 +317,16 @@ impl Batch {
     /// Whether the batch asks for nothing.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.bad.is_empty()
+    }
+
+    /// What the batch takes in the log at most, in bytes: keys, values and payloads in full, and some hundred bytes for each operation, which say
+    /// what it is, whose, and that a replica begins. Known without looking through the batch.
+    ///
+    /// For whoever gathers the writes of many replicas and must know when to submit them. Up to half a segment
+    /// ([`Stats::segment_size`](crate::Stats::segment_size)) a batch is never [`Error::BatchTooLarge`]; beyond that it is where too little of it
+    /// can be placed beside the journal, as long runs of entries and large values are.
+    pub fn log_bytes(&self) -> u64 {
+        self.charged
     }
 
     /// The first contradiction is told.
@@ -379,6 +393,7 @@ impl Batch {
     }
 
     fn push(&mut self, replica: u64, what: What) -> &mut Self {
+        self.charged += charge::at_most(what, &self.metas);
         self.ops.push(Op { replica, what });
         self
     }

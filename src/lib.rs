@@ -5,6 +5,7 @@
 mod applied;
 mod batch;
 mod chain;
+mod charge;
 mod checkpoint;
 #[cfg(any(doc, doctest))]
 pub mod cookbook;

@@ -166,19 +166,15 @@ impl Wal {
         begin_behind(&from, first - 1, &mut batch, &mut lost);
         let mut state_lost = from.damage().iter().any(|d| d.lost == Lost::State);
         // In as many batches as it takes: a copy that was cut short is thrown away.
-        let mut taken = OP_BYTES;
         for key in from.keys() {
             // What lies on a bad sector is lost like what rotted: all else is to be saved.
             let first_look = from.get(&key);
             match if is_unreadable(&first_look) { from.get(&key) } else { first_look } {
                 Ok(Some(value)) => {
-                    let bytes = OP_BYTES + (key.len() + value.len()) as u64;
-                    if !batch.is_empty() && taken + bytes > budget {
-                        to.commit(&mut batch)?;
-                        taken = 0;
-                    }
                     batch.put(id, &key, &value);
-                    taken += bytes;
+                    if batch.log_bytes() >= budget {
+                        to.commit(&mut batch)?;
+                    }
                 }
                 Ok(None) => {}
                 Err(Error::Damaged(_) | Error::Io { .. }) => state_lost = true,

@@ -1,9 +1,9 @@
 //! Planning: what of a batch goes inline and what is placed directly. Done before any lock is taken.
 
 use super::Engine;
-use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, Op, What};
 use crate::chain::{PackEntry, Packed, pack};
+use crate::charge;
 use crate::error::{Error, Result};
 use crate::format::crc;
 use crate::format::frame::ENTRY_CRC_BYTES;
@@ -12,9 +12,6 @@ use crate::format::record::{CREATING_CORE, KIND_AND_SEQ, RECORD_HEAD};
 use crate::format::varint;
 use crate::index::{INLINE_VALUE_BYTES, MAX_INLINE_ENTRY};
 use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
-
-/// A descriptor of one extent and one term, in a record of its own.
-const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + PieceDesc::EXTENT_BYTES + 2 * varint::MAX_BYTES as u64;
 
 /// A batch made ready. Used again and again by a thread, so that steady use allocates nothing.
 #[derive(Debug, Default)]
@@ -64,6 +61,7 @@ impl Engine {
         plan.creating = batch.ops.len() as u64 * CREATING_CORE;
         let mut direct: Vec<usize> = Vec::new();
         for (i, op) in batch.ops.iter().enumerate() {
+            plan.table += charge::records(op.what);
             match op.what {
                 What::Append { first, from, to } => {
                     let run = self.check_run(batch, op.replica, first, from, to)?;
@@ -86,23 +84,14 @@ impl Engine {
                             limit,
                         });
                     }
-                    plan.table += RECORD_HEAD + key.len as u64;
                     if value.len > INLINE_VALUE_BYTES {
                         direct.push(i);
                     } else {
                         plan.table += value.len as u64;
                     }
                 }
-                What::Delete { key } => {
-                    self.check_key(op.replica, key.len)?;
-                    plan.table += RECORD_HEAD + key.len as u64;
-                }
-                // With the truncation that it may let go.
-                What::Applied { .. } => {
-                    plan.table += 2 * RECORD_HEAD + (APPLIED_KEY.len() + APPLIED_BYTES) as u64;
-                }
-                What::Truncate { .. } | What::Cut { .. } | What::Reset { .. } | What::Remove => {
-                    plan.table += RECORD_HEAD;
+                What::Delete { key } => self.check_key(op.replica, key.len)?,
+                What::Applied { .. } | What::Truncate { .. } | What::Cut { .. } | What::Reset { .. } | What::Remove => {
                 }
             }
         }
@@ -156,15 +145,12 @@ impl Engine {
 
     /// Upper bound on the descriptors of an operation that is placed directly.
     fn descriptors(&self, batch: &Batch, op: usize) -> u64 {
-        let Some(What::Append { from, to, .. }) = batch.ops.get(op).map(|op| op.what) else {
-            return 2 * DESCRIPTOR;
-        };
-        let metas = batch.metas.get(from..to).unwrap_or(&[]);
-        let bytes: u64 = metas.iter().map(|m| u64::from(m.len) + 8).sum();
-        let runs = 1 + metas.windows(2).filter(|w| w[0].term != w[1].term).count() as u64;
-        // Next-fit: two neighbouring pieces fill a chunk at least.
-        let pieces = 2 * bytes.div_ceil(u64::from(self.geo.chunk_bytes)) + 1 + runs / 32;
-        pieces * DESCRIPTOR + runs * 2 * varint::MAX_BYTES as u64 + bytes / u64::from(self.geo.chunk_bytes) * 10
+        match batch.ops.get(op).map(|op| op.what) {
+            Some(What::Append { from, to, .. }) => {
+                charge::Run::of(batch.metas.get(from..to).unwrap_or(&[])).descriptors(self.geo.chunk_bytes.into())
+            }
+            _ => charge::VALUE_DESCRIPTORS,
+        }
     }
 
     fn check_key(&self, replica: u64, len: usize) -> Result<()> {
@@ -239,6 +225,69 @@ mod tests {
     use crate::Wal;
     use crate::disk::sim::SimDisk;
     use crate::sync::Arc;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    /// What it brings is written into the journal or placed directly, by what it is, by choice or to make room; and the least of it overflows.
+    #[test]
+    fn a_batch_takes_no_more_than_it_says_wherever_it_comes_to_lie() {
+        let mut rng = StdRng::seed_from_u64(1);
+        for placement in [Placement::Auto, Placement::Chain, Placement::Journal] {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(4096);
+            let options = options.placement(placement).background(false);
+            let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            let (mut taken, mut refused) = (Plan::default(), 0);
+            for _ in 0..300 {
+                let mut batch = Batch::new();
+                for _ in 0..rng.random_range(1..150) {
+                    random_operation(&mut batch, &mut rng);
+                }
+                let planned = wal.engine.plan(&batch, &mut taken);
+                match planned {
+                    Ok(()) => assert!(taken.inline() <= batch.log_bytes(), "{taken:?}: {batch:?}"),
+                    Err(Error::BatchTooLarge { limit, .. }) => {
+                        refused += 1;
+                        assert!(batch.log_bytes() > limit && limit >= (64 << 10) / 2, "{batch:?}");
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+                // What is taken back no longer counts.
+                let (before, named) = (batch.log_bytes(), batch.ops.iter().any(|op| op.replica == u64::MAX));
+                batch.withdraw(u64::MAX);
+                assert_eq!(batch.log_bytes() < before, named);
+                batch.clear();
+                assert_eq!(batch.log_bytes(), 0);
+            }
+            assert!((10..290).contains(&refused), "{placement:?}: {refused} refused");
+        }
+    }
+
+    fn random_operation(batch: &mut Batch, rng: &mut StdRng) {
+        let replica = u64::MAX - rng.random_range(0..9);
+        let key = vec![7; rng.random_range(0..=MAX_KEY_BYTES as usize)];
+        match rng.random_range(0..9) {
+            0 => {
+                let most = [9, 200, 5000, 32 << 10][rng.random_range(0..4)];
+                let len = rng.random_range(0..=most);
+                batch.put(replica, &key, &vec![7; len])
+            }
+            1 => batch.delete(replica, &key),
+            2 => batch.durable_applied(replica, u64::MAX),
+            3 => batch.truncate_prefix(replica, u64::MAX),
+            4 => batch.truncate_suffix(replica, u64::MAX),
+            5 => batch.install_snapshot(replica, u64::MAX - 1, u64::MAX),
+            6 => batch.remove(replica),
+            _ => {
+                let (count, most) = [(1, 9), (1, 6000), (70, 9), (9, 3000), (1, 60 << 10)][rng.random_range(0..5)];
+                let first = u64::MAX - 100;
+                let terms = rng.random_range(1..=count);
+                let entries: Vec<_> = (0..count)
+                    .map(|i| (first + i, u64::MAX - count + i % terms, vec![7; rng.random_range(0..=most)]))
+                    .collect();
+                batch.append(replica, &entries)
+            }
+        };
+    }
 
     /// A batch that overflows a frame: none of its operations is looked for among all others, or it would not end.
     #[test]

@@ -25,12 +25,14 @@ use crate::{GroupStorage, Result};
 /// ```no_run
 /// # fn poller(mut queue: strandlog_raft::FetchQueue, mut nodes: std::collections::HashMap<u64, raft::RawNode<strandlog_raft::GroupStorage>>) {
 /// queue.poll(|fetched| {
-///     let node = nodes.get_mut(&fetched.group()).unwrap();
+///     let Some(node) = nodes.get_mut(&fetched.group()) else { return };
 ///     let context = node.mut_store().accept(fetched);
 ///     node.on_entries_fetched(context); // what it sends is in its next Ready
 /// });
 /// # }
 /// ```
+///
+/// What is read for a group whose storage was dropped meanwhile, because it was removed or is opened anew, is handed to nobody.
 pub struct FetchQueue {
     jobs: Sender<Job>,
     done: Receiver<Fetched>,
@@ -46,6 +48,7 @@ struct Job {
     high: u64,
     max_size: Option<u64>,
     context: GetEntriesContext,
+    asker: Weak<()>,
 }
 
 /// Entries that a group asked for, or why there are none.
@@ -54,6 +57,7 @@ pub struct Fetched {
     low: u64,
     context: GetEntriesContext,
     entries: Result<Vec<Entry>>,
+    asker: Weak<()>,
 }
 
 impl FetchQueue {
@@ -70,9 +74,12 @@ impl FetchQueue {
         let thread = Arc::downgrade(&works);
         let work = move || {
             let _works = works;
-            for Job { replica, low, high, max_size, context } in asked {
+            for Job { replica, low, high, max_size, context, asker } in asked {
+                if asker.strong_count() == 0 {
+                    continue;
+                }
                 let entries = read_entries(&replica, low, high, max_size);
-                if ready.send(Fetched { group: replica.id(), low, context, entries }).is_err() {
+                if ready.send(Fetched { group: replica.id(), low, context, entries, asker }).is_err() {
                     return;
                 }
                 wake();
@@ -85,12 +92,12 @@ impl FetchQueue {
     /// Hands over what has been read since the last call. For each, give it to the group's storage
     /// ([`GroupStorage::accept`]), *then* call [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
     pub fn poll(&mut self, each: impl FnMut(Fetched)) {
-        self.done.try_iter().for_each(each);
+        self.done.try_iter().filter(|fetched| fetched.asker.strong_count() > 0).for_each(each);
     }
 
     pub(crate) fn of_group(&self) -> Fetching {
         let answers = [Arc::downgrade(&self.alive), Weak::clone(&self.thread)];
-        Fetching { jobs: self.jobs.clone(), answers, state: RefCell::default() }
+        Fetching { jobs: self.jobs.clone(), answers, asker: Arc::new(()), state: RefCell::default() }
     }
 }
 
@@ -122,6 +129,8 @@ pub(crate) struct Fetching {
     jobs: Sender<Job>,
     /// The queue, and its thread: without either no answer comes.
     answers: [Weak<()>; 2],
+    /// Goes with the group's storage, and nobody waits for its answers then.
+    asker: Arc<()>,
     state: RefCell<State>,
 }
 
@@ -152,7 +161,8 @@ impl Fetching {
         let mut state = self.state.borrow_mut();
         if !state.under_way.contains(&low) {
             // Should the thread end at this moment, that is seen when raft asks again.
-            let _ = self.jobs.send(Job { replica: replica.clone(), low, high, max_size, context });
+            let asker = Arc::downgrade(&self.asker);
+            let _ = self.jobs.send(Job { replica: replica.clone(), low, high, max_size, context, asker });
             state.under_way.push(low);
         }
         Err(raft::Error::Store(StorageError::LogTemporarilyUnavailable))

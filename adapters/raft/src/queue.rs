@@ -47,9 +47,9 @@ impl PersistQueue {
     /// An empty round, of a size that suits the log. One is enough for a poller's life: it is emptied by
     /// [`submit`](Self::submit).
     pub fn round(&self) -> Round {
-        // A batch must fit a segment; a quarter leaves room for the last Ready that is put into it.
-        let segment = usize::try_from(self.wal.stats().segment_size).unwrap_or(usize::MAX);
-        Round::new((segment / 4).clamp(64 << 10, 1 << 20), self.wal.max_value_bytes())
+        // A batch must fit a segment; a quarter leaves room for what is put into it last.
+        let limit = (self.wal.stats().segment_size / 4).min(1 << 20);
+        Round::new(limit, self.wal.max_value_bytes())
     }
 
     /// Submits a round. When this returns, what it wrote is readable, and `advance` was called for each of

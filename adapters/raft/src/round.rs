@@ -22,14 +22,13 @@ pub struct Round {
     pub(crate) needs_sync: bool,
     /// Submitting was tried, and failed.
     pub(crate) sealed: bool,
-    bytes: usize,
-    limit: usize,
+    limit: u64,
     max_value: u64,
 }
 
 impl Round {
     /// To be submitted at `limit` bytes; `max_value` is the log's.
-    pub(crate) fn new(limit: usize, max_value: u64) -> Self {
+    pub(crate) fn new(limit: u64, max_value: u64) -> Self {
         Self { limit, max_value, ..Self::default() }
     }
 
@@ -56,7 +55,7 @@ impl Round {
             return Err(Error::Misuse { group, what });
         }
         let (snapshot, hard_state) = (ready.snapshot(), ready.hs());
-        let bytes = self.bytes_with(group, &ready)?;
+        self.check_bytes(group, &ready)?;
         let (first, last) =
             if snapshot.is_empty() { storage.replica().bounds() } else { storage.bounds_behind(snapshot)? };
         // Whatever may be refused is looked at before anything is written.
@@ -71,24 +70,22 @@ impl Round {
             storage.set_hard_state(&mut self.batch, hard_state);
         }
         drop(entries);
-        self.bytes = bytes;
         self.needs_sync |= ready.must_sync();
         self.groups.insert(group);
         self.readies.push((group, ready));
         Ok(())
     }
 
-    /// How much the round has with this Ready, if a batch takes so much.
-    fn bytes_with(&self, group: u64, ready: &Ready) -> Result<usize> {
-        let size = |entry: &raft::eraftpb::Entry| entry.data.len() + entry.context.len() + 32;
-        let ready_bytes = 64 + ready.snapshot().data.len() + ready.entries().iter().map(size).sum::<usize>();
-        let all = self.bytes.saturating_add(ready_bytes);
-        if all as u64 > MAX_BATCH_BYTES {
+    /// A batch takes so much, and no more.
+    fn check_bytes(&self, group: u64, ready: &Ready) -> Result<()> {
+        let size = |entry: &raft::eraftpb::Entry| (entry.data.len() + entry.context.len() + 32) as u64;
+        let bytes = ready.snapshot().data.len() as u64 + ready.entries().iter().map(size).sum::<u64>();
+        let limit = MAX_BATCH_BYTES.saturating_sub(self.batch.log_bytes());
+        if bytes > limit {
             let index = ready.entries().first().map_or(0, |entry| entry.index);
-            let (bytes, limit) = (ready_bytes as u64, MAX_BATCH_BYTES.saturating_sub(self.bytes as u64));
             return Err(Error::TooLarge { group, what: "a Ready", index, bytes, limit });
         }
-        Ok(all)
+        Ok(())
     }
 
     fn check_not_gone(&self, group: u64) -> Result<()> {
@@ -103,9 +100,7 @@ impl Round {
     /// As there; [`Error::Misuse`] for a group that was taken out of the round.
     pub fn checkpoint(&mut self, storage: &mut GroupStorage, checkpoint: Checkpoint<'_>) -> Result<()> {
         self.check_not_gone(storage.group())?;
-        storage.checkpoint(&mut self.batch, checkpoint)?;
-        self.bytes = self.bytes.saturating_add(64 + checkpoint.data.len());
-        Ok(())
+        storage.checkpoint(&mut self.batch, checkpoint)
     }
 
     /// [`GroupStorage::compact`] in this round, which a checkpoint in the same round counts for.
@@ -131,7 +126,6 @@ impl Round {
             return Err(Error::TooLarge { group, what: "a value", index: 0, bytes, limit });
         }
         self.batch.put(group, key, value);
-        self.bytes = self.bytes.saturating_add(64 + key.len() + value.len());
         Ok(())
     }
 
@@ -143,7 +137,6 @@ impl Round {
     pub fn delete(&mut self, group: u64, key: &[u8]) -> Result<()> {
         self.check_key(group, key)?;
         self.batch.delete(group, key);
-        self.bytes = self.bytes.saturating_add(64 + key.len());
         Ok(())
     }
 
@@ -165,9 +158,10 @@ impl Round {
         self.gone.insert(group);
     }
 
-    /// Whether it should be submitted before it takes more groups: a batch must fit a segment of the log's journal.
+    /// Whether it should be submitted before it takes more groups: a batch must fit a segment of the log's journal, and one that does not is
+    /// refused for good ([`strandlog::Error::BatchTooLarge`]). Ask after each group, whatever was written of it.
     pub fn is_full(&self) -> bool {
-        self.bytes >= self.limit
+        self.batch.log_bytes() >= self.limit
     }
 
     /// Whether there is nothing to submit.
@@ -182,7 +176,6 @@ impl Round {
         self.gone.clear();
         self.needs_sync = false;
         self.sealed = false;
-        self.bytes = 0;
     }
 }
 

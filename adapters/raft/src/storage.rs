@@ -67,9 +67,7 @@ impl GroupStorage {
         let hard_state = read(HARD_STATE)?
             .map(|bytes| state::decode_hard_state(&bytes).map_err(|e| decode("hard state", e)))
             .transpose()?;
-        let conf_state = read(CONF_STATE)?
-            .map(|bytes| state::decode_conf_state(&bytes).map_err(|e| decode("configuration", e)))
-            .transpose()?;
+        let conf_state = written_conf_state(&replica)?;
         let applied = read(APPLIED)?
             .map(|bytes| state::decode_applied(&bytes).map_err(|e| decode("applied index", e)))
             .transpose()?
@@ -175,8 +173,20 @@ impl GroupStorage {
         if index == 0 || index < request_index {
             return Err(unavailable);
         }
-        Ok(snapshot_of(index, term, &self.conf_state, data))
+        // The one kept here may be of a later index; in the log the two are always written together.
+        let Some(conf_state) = written_conf_state(&self.replica)? else {
+            let what = format!("a checkpoint at {index} without a configuration");
+            return Err(Error::Inconsistent { group: self.group(), what }.into());
+        };
+        Ok(snapshot_of(index, term, &conf_state, data))
     }
+}
+
+/// The configuration of the applied index that the log holds.
+fn written_conf_state(replica: &Replica) -> Result<Option<ConfState>> {
+    let undecodable = |source| Error::Decode { group: replica.id(), what: "configuration", source };
+    let bytes = replica.get(CONF_STATE)?;
+    bytes.map(|bytes| state::decode_conf_state(&bytes).map_err(undecodable)).transpose()
 }
 
 /// An encoded entry is smaller than the form by which raft counts: the log cuts off too little, never too much, and raft's own

@@ -178,3 +178,26 @@ fn a_change_that_was_passed_counts_again_for_an_older_checkpoint() {
     assert!(group.set_applied(4).is_err());
     assert_eq!(group.applied(), 2);
 }
+
+/// Index, term and bytes come from the log, and the configuration is what was written there beside them.
+#[test]
+fn a_snapshot_has_the_configuration_of_its_index_and_none_that_waits() {
+    let wal = open(&disk());
+    let mut group = bootstrapped(&wal, GROUP);
+    let entries: Vec<Entry> = (2..=10).map(|i| if i == 9 { change(i, 2) } else { entry(i, 2) }).collect();
+    commit(&wal, |batch| group.append(batch, &entries)).unwrap();
+    let of = |group: &GroupStorage| {
+        let metadata = group.snapshot(0, 2).unwrap().get_metadata().clone();
+        (metadata.index, metadata.get_conf_state().clone())
+    };
+    let (before, changed) = (conf_state(&[1, 2, 3]), conf_state(&[1, 2, 3, 4]));
+    let mut waits = Batch::new();
+    put(&mut group, &mut waits, 9);
+    assert_eq!(of(&group), (1, before.clone()));
+    wal.commit(&mut waits).unwrap();
+    assert_eq!(of(&group), (9, changed.clone()));
+    // Nor what a state machine elsewhere says of a later index.
+    group.set_applied_with(10, &before).unwrap();
+    assert_eq!(of(&group), (9, changed));
+    assert_eq!(group.conf_state(), &before);
+}

@@ -160,6 +160,27 @@ fn without_its_thread_a_group_reads_for_itself() {
     assert_eq!(later(&storage, 501, 502, None), Ok(vec![of(501, 1)]));
 }
 
+/// Removed while entries were read for it, or opened anew: nobody has to know what was under way.
+#[test]
+fn a_group_that_is_gone_is_handed_nothing() {
+    let (mut bench, storage) = Bench::new();
+    assert_eq!(later(&storage, 2, 5, None), waiting());
+    assert_eq!(later(&storage, 301, 302, None), waiting());
+    drop(storage);
+    let mut storage = GroupStorage::open(&bench.wal, GROUP).unwrap();
+    storage.fetch_with(&bench.fetches);
+    assert_eq!(later(&storage, 501, 502, None), waiting());
+    // What is asked for first is read first.
+    let mut handed = 0;
+    while later(&storage, 501, 502, None) == waiting() {
+        for fetched in bench.fetched() {
+            handed += 1;
+            let _ = storage.accept(fetched);
+        }
+    }
+    assert_eq!(handed, 1);
+}
+
 /// A leader whose follower is far behind: it sends what was fetched, to the end, and nothing twice.
 #[test]
 fn a_follower_that_lags_is_sent_everything_as_it_is_fetched() {

@@ -8,13 +8,10 @@ use strandlog::{Batch, Error, Lost, Replica, Wal};
 use crate::failure::{Failure, Result};
 use crate::item::{Digest, Head, Item, Sums};
 
-/// What one batch takes in the journal, at most: payload, and [`OP_BYTES`] for each operation and entry, which is what the log reckons with
-/// before it knows which replicas are new. Less where segments are small.
+/// What one batch takes in the journal, at most. Less where segments are small.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Operations in one batch, at most.
 const BATCH_ITEMS: usize = 4096;
-/// What a report takes beside its operation, at most: its key, the index, and the truncation that it may let go.
-const APPLIED_BYTES: usize = 64;
 /// Payload read back at a time.
 const STEP_BYTES: usize = 1 << 20;
 
@@ -33,11 +30,12 @@ pub struct Copied {
 pub struct Copier<'a> {
     wal: &'a Wal,
     batch: Batch,
-    batch_bytes: u64,
     batch_items: usize,
     most_bytes: u64,
     /// Entries of the current replica that are not in the batch yet.
     run: Vec<(u64, u64, Vec<u8>)>,
+    /// What they will take in it: [`OP_BYTES`] each is more than enough.
+    run_bytes: u64,
     now: Option<Now>,
     copied: Copied,
 }
@@ -59,10 +57,10 @@ impl<'a> Copier<'a> {
         Self {
             wal,
             batch: Batch::new(),
-            batch_bytes: 0,
             batch_items: 0,
             most_bytes,
             run: Vec::new(),
+            run_bytes: 0,
             now: None,
             copied: Copied::default(),
         }
@@ -108,7 +106,7 @@ impl<'a> Copier<'a> {
             last
         } else {
             self.batch.install_snapshot(id, head.first - 1, head.term_before_first);
-            self.count(0);
+            self.batch_items += 1;
             head.first - 1
         };
         // In the batch that creates it, so that no truncation overtakes the state machine. One that says less than what is there
@@ -117,7 +115,7 @@ impl<'a> Copier<'a> {
             && target.durable_applied().ok().flatten() != Some(applied)
         {
             self.batch.durable_applied(id, applied);
-            self.count(APPLIED_BYTES);
+            self.batch_items += 1;
         }
         let mut digest = Digest::default();
         digest.head(&head);
@@ -137,7 +135,7 @@ impl<'a> Copier<'a> {
         let held = self.wal.replica(replica).get(key).ok().flatten();
         if held.as_deref() != Some(value) {
             self.batch.put(replica, key, value);
-            self.count(key.len() + value.len());
+            self.batch_items += 1;
         }
         self.copied.sums.keys += 1;
         self.copied.bytes += value.len() as u64;
@@ -160,7 +158,8 @@ impl<'a> Copier<'a> {
             self.copied.there_already += 1;
             return Ok(());
         }
-        self.count(data.len());
+        self.batch_items += 1;
+        self.run_bytes += OP_BYTES + data.len() as u64;
         self.run.push((index, term, data));
         self.commit_if_full()
     }
@@ -168,8 +167,7 @@ impl<'a> Copier<'a> {
     /// The replica is complete.
     fn end(&mut self) -> Result<()> {
         let Some(now) = self.now.take() else { return Ok(()) };
-        self.batch.append(now.head.replica, &self.run);
-        self.run.clear();
+        self.take_run(now.head.replica);
         let id = now.head.replica;
         if now.next.is_some_and(|next| next <= now.head.last) {
             return Err(Failure::Request(format!("replica {id} ends before entry {}", now.head.last)));
@@ -178,25 +176,25 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// One more item is in the batch, or will be.
-    fn count(&mut self, bytes: usize) {
-        self.batch_items += 1;
-        self.batch_bytes += OP_BYTES + bytes as u64;
-    }
-
     fn commit_if_full(&mut self) -> Result<()> {
-        if self.batch_bytes < self.most_bytes && self.batch_items < BATCH_ITEMS {
+        let bytes = self.batch.log_bytes() + self.run_bytes;
+        if bytes < self.most_bytes && self.batch_items < BATCH_ITEMS {
             return Ok(());
         }
         self.commit()
     }
 
+    fn take_run(&mut self, replica: u64) {
+        self.batch.append(replica, &self.run);
+        self.run.clear();
+        self.run_bytes = 0;
+    }
+
     fn commit(&mut self) -> Result<()> {
         if let Some(now) = self.now {
-            self.batch.append(now.head.replica, &self.run);
-            self.run.clear();
+            self.take_run(now.head.replica);
         }
-        (self.batch_bytes, self.batch_items) = (0, 0);
+        self.batch_items = 0;
         match self.wal.commit(&mut self.batch) {
             Ok(_) => Ok(()),
             Err(error @ Error::Full(_)) => Err(Failure::Request(format!(

@@ -271,6 +271,9 @@ impl Poller {
     fn finish(mut self) -> Result<()> {
         for slot in 0..self.setup.groups.len() {
             self.setup.groups[slot].checkpoint(&mut self.round, 1, self.setup.retain)?;
+            if self.round.is_full() {
+                self.submit()?;
+            }
         }
         self.submit()?;
         Ok(self.setup.queue.flush()?)

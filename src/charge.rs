@@ -1,0 +1,81 @@
+//! What the operations of a batch take of a frame, at most. A batch counts by it as it is filled (`Batch::log_bytes`), and the engine plans by it
+//! when the batch is submitted: were these two accounts, a batch that counts as small could be refused as too large.
+
+use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
+use crate::batch::{Meta, What};
+use crate::format::BLOCK_BYTES;
+use crate::format::frame::ENTRY_CRC_BYTES;
+use crate::format::piece::{MAX_TERM_RUNS, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};
+use crate::format::record::{CREATING_CORE, RECORD_HEAD};
+use crate::format::varint;
+use crate::index::INLINE_VALUE_BYTES;
+
+/// A run of one term in a descriptor: how many entries, and the term.
+const TERM_BYTES: u64 = 2 * varint::MAX_BYTES as u64;
+/// A descriptor of one extent and one term, in a record of its own.
+const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + PieceDesc::EXTENT_BYTES + TERM_BYTES;
+/// The descriptors of a value that is placed directly.
+pub(crate) const VALUE_DESCRIPTORS: u64 = 2 * DESCRIPTOR;
+// Such a value counts with its length, which is more.
+const _: () = assert!(VALUE_DESCRIPTORS <= INLINE_VALUE_BYTES as u64);
+
+/// What an operation takes, wherever its entries and its value come to lie and whether or not it begins a life.
+pub(crate) fn at_most(what: What, metas: &[Meta]) -> u64 {
+    let brings = match what {
+        What::Append { from, to, .. } => {
+            let run = Run::of(metas.get(from..to).unwrap_or(&[]));
+            // The smallest chunks, of one block, take the most descriptors.
+            run.inline().max(run.descriptors(BLOCK_BYTES))
+        }
+        What::Put { value, .. } => value.len as u64,
+        _ => 0,
+    };
+    CREATING_CORE + records(what) + brings
+}
+
+/// An operation's records, without the value or the entries that it brings.
+pub(crate) fn records(what: What) -> u64 {
+    match what {
+        // One for each term: see `Run`.
+        What::Append { .. } => 0,
+        What::Put { key, .. } | What::Delete { key } => RECORD_HEAD + key.len as u64,
+        // With the truncation that it may let go.
+        What::Applied { .. } => 2 * RECORD_HEAD + (APPLIED_KEY.len() + APPLIED_BYTES) as u64,
+        What::Truncate { .. } | What::Cut { .. } | What::Reset { .. } | What::Remove => RECORD_HEAD,
+    }
+}
+
+/// The entries of one operation.
+pub(crate) struct Run {
+    entries: u64,
+    payload: u64,
+    terms: u64,
+}
+
+impl Run {
+    pub fn of(metas: &[Meta]) -> Self {
+        Self {
+            entries: metas.len() as u64,
+            payload: metas.iter().map(|meta| u64::from(meta.len)).sum(),
+            terms: 1 + metas.windows(2).filter(|two| two[0].term != two[1].term).count() as u64,
+        }
+    }
+
+    /// In the journal.
+    fn inline(&self) -> u64 {
+        const ENTRY: u64 = (ENTRY_CRC_BYTES + varint::MAX_BYTES_32) as u64;
+        self.payload + self.entries * ENTRY + self.terms * RECORD_HEAD
+    }
+
+    /// Of what is placed directly, in chunks of that size.
+    pub fn descriptors(&self, chunk: u64) -> u64 {
+        let bytes = self.payload + self.entries * PIECE_SLOT_BYTES as u64;
+        let pieces = if bytes + PIECE_HEADER_BYTES as u64 <= chunk && self.terms <= MAX_TERM_RUNS as u64 {
+            1
+        } else {
+            // Next-fit: two neighbouring pieces fill a chunk at least.
+            2 * bytes.div_ceil(chunk) + 1 + self.terms / MAX_TERM_RUNS as u64
+        };
+        pieces * DESCRIPTOR + self.terms * TERM_BYTES + bytes / chunk * PieceDesc::EXTENT_BYTES
+    }
+}
