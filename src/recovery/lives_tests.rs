@@ -48,3 +48,30 @@ fn a_salvage_takes_no_life_for_the_one_before_it() {
         }
     }
 }
+
+/// What is left of the old life are keys alone: its CORE lay in a segment that was cleaned, and is lost where it was carried to.
+#[test]
+fn a_salvage_tells_nobody_the_state_of_a_life_that_is_over() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open_arc(&disk);
+    let segment = || wal.engine.seq.lock().segments.current();
+    wal.commit(Batch::new().put(1, b"other", b"x")).expect("room");
+    let first = segment();
+    while segment() == first {
+        commit_of_another(&wal, &[7; 3000]);
+    }
+    wal.commit(Batch::new().put(1, b"vote", b"old").durable_applied(1, 1000)).expect("room");
+    let from = frames(&disk).len();
+    {
+        let mut one = wal.engine.cleaning.lock();
+        assert!(wal.engine.clean_oldest(segment(), &mut one).expect("cleaned"));
+    }
+    wal.commit(Batch::new().remove(1)).expect("room");
+    commit_of_another(&wal, b"between");
+    let to = frames(&disk).len();
+    wal.commit(Batch::new().install_snapshot(1, 5, 7).append(1, &[(6, 7, b"new")])).expect("room");
+    commit_of_another(&wal, b"behind");
+    assert_eq!(wal.replica(1).get(b"vote").expect("sound"), None);
+    let told = vote_without(&Arc::new(disk.restart()), from..to);
+    assert!(told.iter().all(|vote| matches!(vote, Ok(None) | Err(_))), "told as sound: {told:?}");
+}

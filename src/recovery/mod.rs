@@ -24,6 +24,8 @@ mod select;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod select_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod sound_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod superblock_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
