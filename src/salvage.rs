@@ -228,9 +228,14 @@ impl Wal {
                         to.commit(&mut batch)?;
                         state_lost = true;
                     }
-                    begin_behind(&from, end, &mut batch, &mut lost);
+                    let behind = end.checked_add(1);
+                    // Nothing can begin behind the last index there is: that one is appended, and lost.
+                    begin_behind(&from, if behind.is_some() { end } else { end - 1 }, &mut batch, &mut lost);
+                    if behind.is_none() {
+                        batch.append(id, &[Gap(end, term)]);
+                    }
                     to.commit(&mut batch)?;
-                    next = end.checked_add(1);
+                    next = behind;
                 }
             }
         }
@@ -543,5 +548,31 @@ mod tests {
             }
             assert_eq!(to.replica(1).get(b"large").expect("salvaged").expect("there"), [1; 9000][..]);
         }
+    }
+
+    /// Nothing can be begun behind it.
+    #[test]
+    fn a_replica_that_ends_at_the_last_index_there_is_is_salvaged() {
+        let (_, wal) = fresh();
+        wal.commit(Batch::new().install_snapshot(1, u64::MAX - 1, 1).append(1, &[(u64::MAX, 1, b"last")]))
+            .expect("room");
+        wal.commit(Batch::new().append(2, &[(1, 1, b"another")])).expect("room");
+        let first = u64::MAX - 2 * MAX_GAP;
+        {
+            let cell = wal.engine.registry.get(1).expect("there");
+            let mut state = cell.lock();
+            state.first = first;
+            state.add_damage(first, u64::MAX);
+        }
+        let (disk, to) = fresh();
+        let report = wal.salvage_into(&to, |_| ()).expect("salvaged");
+        let state = Damage { replica: 1, lost: Lost::State };
+        assert_eq!((report.replicas, report.entries), (2, 1));
+        assert_eq!(report.damage, [lost(1, first, u64::MAX), state.clone()]);
+        drop(to);
+        let to = small().open_disk(Arc::new(disk.restart())).expect("opened");
+        assert_eq!(to.replica(1).bounds(), (u64::MAX, u64::MAX));
+        assert!(matches!(to.replica(1).entry(u64::MAX), Err(Error::Damaged(_))) && to.damage().contains(&state));
+        assert_eq!(to.replica(2).entry(1).expect("salvaged").data, b"another"[..]);
     }
 }

@@ -1,6 +1,6 @@
 //! `decode`: every decoder alone, on any bytes, and on bytes whose checksum was repaired. What decodes encodes to the same again.
 
-use strandlog::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
+use strandlog::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LEAST_PARTICIPANT_BYTES, Participants};
 use strandlog::format::piece::{PIECE_HEADER_BYTES, PieceDesc, PieceHeader};
 use strandlog::format::record::{self, Body, Record, Records, RunKind};
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
@@ -67,7 +67,7 @@ fn header(bytes: &[u8], repair: bool) {
 
 fn table(bytes: &[u8]) {
     let mut reader = Reader::new(bytes);
-    if let Some(Participants::These(ids)) = Participants::decode(&mut reader) {
+    if let Some(Participants::These(ids)) = Participants::decode(&mut reader, LEAST_PARTICIPANT_BYTES) {
         assert!(ids.len() <= bytes.len() && ids.is_sorted());
     }
     for record in Records::new(reader, POOL_BLOCKS).map_while(Result::ok) {

@@ -65,13 +65,29 @@ impl Engine {
 
     /// Frees the oldest segments, if there is `more` to free. Answers how many; 0 also where there is no room to clean them.
     fn clean_next(&self, more: &impl Fn(&Sequencer) -> bool, oldest: &mut Oldest) -> Result<u64> {
+        let segments = self.leave_next(more, oldest)?;
+        if segments > 0 {
+            // The frame that says so must be durable before anything is reused.
+            self.seal(Class::Clean)?;
+            self.counters.segments_cleaned.add(segments);
+        }
+        Ok(segments)
+    }
+
+    /// As [`Engine::clean_next`], but for the frame that says so.
+    pub(crate) fn leave_next(&self, more: &impl Fn(&Sequencer) -> bool, oldest: &mut Oldest) -> Result<u64> {
         // Whoever stopped the log has waited for the group before, and for none that is begun now.
         if let Some(why) = &self.seq.lock().stopped {
             return Err(why.clone());
         }
         let Some((mut group, behind)) = self.next_group(more) else { return Ok(0) };
-        if self.durable() < behind {
+        // A durable frame must lie behind the group: of a log in which nothing is alive nothing else would be left, and the next frame,
+        // which lies there, may be torn. None does where the segment behind was opened and nothing came.
+        if self.durable() <= behind {
             self.sync()?;
+            if self.durable() <= behind {
+                self.seal(Class::Clean)?;
+            }
         }
         let segments = group.len();
         let _span = tracing::debug_span!(target: "strandlog", "clean", segments, behind).entered();
@@ -82,9 +98,6 @@ impl Engine {
             tracing::warn!(target: "strandlog", "no room to clean the oldest segments");
             return Ok(0);
         }
-        // The frame that says so must be durable before anything is reused.
-        self.seal(Class::Clean)?;
-        self.counters.segments_cleaned.add(segments);
         Ok(segments)
     }
 

@@ -219,7 +219,7 @@ impl Engine {
         s.replicas = s.replicas.saturating_sub(1);
     }
 
-    /// Begins a life, if the replica has none: a fresh CORE, whose sequence begins at a number of this life alone.
+    /// Begins a life, if the replica has none: a fresh CORE, whose sequence begins at a number of this life: see [`first_seq`].
     #[inline]
     fn create(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, first: u64, prev_term: u64) {
         if !state.exists {
@@ -232,7 +232,7 @@ impl Engine {
         s.replicas += 1;
         state.exists = true;
         state.incarnation = self.next_id();
-        state.seq = state.incarnation as u16;
+        state.seq = first_seq(state.incarnation);
         (state.first, state.last, state.prev_term) = (first, first - 1, prev_term);
         let core = Core { fresh: true, ..state.core() };
         self.write_core(s, id, state, &core);
@@ -386,6 +386,12 @@ impl Engine {
         note_cut(state, 0);
         (state.first, state.last, state.prev_term) = (index + 1, index, term);
     }
+}
+
+/// The number of a life's first record: lives that follow each other begin far apart. Were they neighbours, the next record of this life
+/// could have the very number that the next one of the last life would have, where all between them is lost.
+fn first_seq(incarnation: u64) -> u16 {
+    (incarnation.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
 }
 
 /// Whoever is about to settle what the replica had must not take what comes in its place for that.

@@ -224,8 +224,16 @@ impl Participants {
         }
     }
 
-    /// Reads the list off the front of the table.
-    pub fn decode(r: &mut Reader<'_>) -> Option<Self> {
+    /// Reads the list off the front of the table; `None`: it is none, or takes more than `limit` bytes, as no writer's does.
+    pub fn decode(r: &mut Reader<'_>, limit: u64) -> Option<Self> {
+        let (all, limit) = (r.rest(), usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut list = Reader::new(all.get(..limit).unwrap_or(all));
+        let these = Self::decode_all(&mut list)?;
+        r.take(all.len().min(limit) - list.rest().len())?;
+        Some(these)
+    }
+
+    fn decode_all(r: &mut Reader<'_>) -> Option<Self> {
         let Some(n) = r.varint()?.checked_sub(1) else { return Some(Self::Many) };
         let mut last = 0_u64;
         let mut ids = Vec::new();
@@ -367,10 +375,13 @@ mod tests {
     fn participants_round_trip_sorted_and_bounded() {
         let mut out = Vec::new();
         Participants::encode(&mut vec![9, 3, 9, u64::MAX, 0], 100, &mut out);
-        assert_eq!(Participants::decode(&mut Reader::new(&out)), Some(Participants::These(vec![0, 3, 9, u64::MAX])));
+        assert_eq!(
+            Participants::decode(&mut Reader::new(&out), 100),
+            Some(Participants::These(vec![0, 3, 9, u64::MAX]))
+        );
         let mut many = Vec::new();
         Participants::encode(&mut (0..5000).collect(), 4999, &mut many);
-        assert_eq!(Participants::decode(&mut Reader::new(&many)), Some(Participants::Many));
+        assert_eq!(Participants::decode(&mut Reader::new(&many), 1), Some(Participants::Many));
         assert!(many.len() < 4);
         // Two bytes say how many, and each id takes one more: exactly the limit, behind what is there already.
         many.clear();
@@ -382,9 +393,14 @@ mod tests {
         assert_eq!(many, [9, 0]);
         many.clear();
         Participants::encode(&mut (0..5000).collect(), LEAST_PARTICIPANT_BYTES, &mut many);
-        let all = Participants::decode(&mut Reader::new(&many));
+        let all = Participants::decode(&mut Reader::new(&many), LEAST_PARTICIPANT_BYTES);
         assert_eq!(all, Some(Participants::These((0..5000).collect())));
         // As many as a hostile table says, no more than it holds.
-        assert_eq!(Participants::decode(&mut Reader::new(&many[..many.len() - 1])), None);
+        assert_eq!(Participants::decode(&mut Reader::new(&many[..many.len() - 1]), LEAST_PARTICIPANT_BYTES), None);
+        // What follows is left to be read, and a longer list than any writer's is none.
+        many.extend([7; 3]);
+        let mut reader = Reader::new(&many);
+        assert_eq!((Participants::decode(&mut reader, 5002), reader.rest()), (all, &[7; 3][..]));
+        assert_eq!(Participants::decode(&mut Reader::new(&many), 5001), None);
     }
 }

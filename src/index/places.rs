@@ -264,6 +264,17 @@ impl Places {
         if n == 0 {
             return;
         }
+        let behind = self.spans.partition_point(|s| s.first() <= first);
+        let span = behind.checked_sub(1).and_then(|i| self.spans.get_mut(i));
+        if let Some(held) = span.and_then(|span| span.range_mut(first, locs.len())) {
+            // All of them are held, side by side: nothing else moves.
+            for (held, loc) in held.iter_mut().zip(locs) {
+                self.weight = self.weight - weight(held.len(), chunk) + weight(loc.len(), chunk);
+                self.bytes = self.bytes - u64::from(held.len()) + u64::from(loc.len());
+                *held = loc;
+            }
+            return;
+        }
         let last = first.saturating_add(n - 1);
         self.forget_journal(first, last, chunk);
         let at = self.spans.partition_point(|s| s.first() < first);
@@ -474,6 +485,21 @@ mod tests {
         }
         let from = |first| places.pieces_from(first).map(|p| p.desc.id).collect::<Vec<_>>();
         assert_eq!((from(0), from(11), from(15), from(31)), (vec![1, 2, 3], vec![2, 3], vec![2, 3], vec![]));
+    }
+
+    /// One by one: nothing beside them is copied.
+    #[test]
+    fn what_is_carried_takes_the_place_of_what_it_was() {
+        let mut places = Places::default();
+        places.push(10, (0..1000).map(|k| Loc::new(k, 7)), CHUNK);
+        let lie_at = places.spans()[0].locs().as_ptr();
+        for k in (0..1000).step_by(2) {
+            places.set_journal(10 + k, [Loc::new(5000 + k, 9), Loc::new(6000 + k, 8)].into_iter(), CHUNK);
+            assert!(places.spans().len() == 1 && places.spans()[0].locs().as_ptr() == lie_at);
+        }
+        assert_eq!((places.loc(10), places.loc(1009)), (Some(Loc::new(5000, 9)), Some(Loc::new(6998, 8))));
+        assert_eq!(places.weight(), 500 * (weight(9, CHUNK) + weight(8, CHUNK)));
+        assert_eq!(places.journal_bytes(), 1000 * JOURNAL_OVERHEAD + 500 * 17);
     }
 
     #[test]

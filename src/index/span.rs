@@ -4,12 +4,15 @@ use smallvec::SmallVec;
 
 use super::loc::Loc;
 
+/// Room that is made in front: this part of what there is.
+const MORE_ROOM: usize = 4;
+
 /// Consecutive journal-resident entries: a queue, which keeps what has left at the front until that is as much as what is left.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     /// Index of the first that is left.
     first: u64,
-    /// The first `left` of them are gone already. Two take no memory of their own.
+    /// The first `left` of them are gone already, or room. Two take no memory of their own.
     buf: SmallVec<[Loc; 2]>,
     left: usize,
 }
@@ -76,12 +79,38 @@ impl Span {
         if self.locs().len() >= next.locs().len() {
             self.buf.extend_from_slice(next.locs());
         } else {
-            // The shorter one is moved, into the room of what left the longer one.
-            let (first, mut buf) = (self.first, next.buf);
-            buf.drain(..next.left);
-            buf.insert_from_slice(0, self.locs());
-            *self = Self { first, buf, left: 0 };
+            // The shorter one is moved.
+            let front = std::mem::replace(self, next);
+            self.prepend(front.first, front.locs());
         }
+    }
+
+    /// Puts these in front, into the room of what has left. Where that is too little more is made than they take: a log may tell of one
+    /// after the other, each before the last.
+    fn prepend(&mut self, first: u64, front: &[Loc]) {
+        self.first = first;
+        match self.left.checked_sub(front.len()) {
+            Some(left) => {
+                if let Some(room) = self.buf.get_mut(left..self.left) {
+                    room.copy_from_slice(front);
+                }
+                self.left = left;
+            }
+            None => {
+                let room = self.locs().len() / MORE_ROOM;
+                let mut buf = SmallVec::with_capacity(room + front.len() + self.locs().len());
+                buf.resize(room, Loc::new(0, 0));
+                buf.extend_from_slice(front);
+                buf.extend_from_slice(self.locs());
+                (self.buf, self.left) = (buf, room);
+            }
+        }
+    }
+
+    /// The `n` of them from this index on, if all are there.
+    pub fn range_mut(&mut self, first: u64, n: usize) -> Option<&mut [Loc]> {
+        let at = usize::try_from(first.checked_sub(self.first)?).ok()?;
+        self.buf.get_mut(self.left.checked_add(at)?..)?.get_mut(..n)
     }
 }
 
@@ -150,5 +179,25 @@ mod tests {
             gone.append(next);
             assert_holds(&gone, 10, 33);
         }
+    }
+
+    /// What is named in descending order is not moved for each that comes before it.
+    #[test]
+    fn room_in_front_is_made_for_many_at_once() {
+        const N: u64 = 10_000;
+        let (mut all, mut moved) = (span(N, 1), 0);
+        for i in (1..N).rev() {
+            let (before, left) = (all.locs().len(), all.left);
+            let mut front = span(i, 1);
+            front.append(all);
+            all = front;
+            if all.left + 1 != left {
+                moved += before as u64;
+            }
+            assert!(all.left <= all.locs().len());
+        }
+        assert_holds(&all, 1, N);
+        assert!(moved < 8 * N, "{moved}");
+        assert!(all.buf.len() as u64 <= N + N / 4);
     }
 }

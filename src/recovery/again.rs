@@ -61,10 +61,14 @@ impl<'a> Look<'a> {
         more.map_err(|e| Error::io("reading the journal behind its end", e))
     }
 
-    /// Whether a frame behind the end, which was stepped over, hides one of a later session that cut it off.
+    /// Whether a frame behind the end, which was stepped over, hides one of a later session that cut it off. It is taken to where such
+    /// frames lie over each other until they are more than the journal: a scan tells for sure, and reads no more than there is.
     pub fn hides_more(&self) -> Result<bool> {
+        let mut left = self.segment().saturating_mul(self.sb.journal_slabs.len() as u64);
         for slab in &self.scan.slabs {
             for frame in slab.frames.iter().filter(|f| f.header.lsn >= self.end && f.table.is_some()) {
+                let Some(rest) = left.checked_sub(frame.header.bytes()) else { return Ok(true) };
+                left = rest;
                 let hides = self.hides(slab.slab, &frame.header);
                 if hides.map_err(|e| Error::io("reading a frame behind the journal's end", e))? {
                     return Ok(true);

@@ -299,3 +299,33 @@ fn more_tables_than_can_lie_in_a_frame_are_left_to_a_scan() {
         assert_eq!(look.hides_more().expect("readable"), hides, "tables of {each} bytes");
     }
 }
+
+/// Each of them may say that it reaches to the segment's end: they are not all read.
+#[test]
+fn frames_behind_the_end_that_lie_over_each_other_are_left_to_a_scan() {
+    let blocks = SEGMENT / BLOCK;
+    let whole = (SLABS.len() * SEGMENT) as u64;
+    let at = |block: usize| LAST * SEGMENT as u64 + (block * BLOCK) as u64;
+    // A session that cut off all that lies behind it.
+    let cut = at(ENDS_AT);
+    for nested in [false, true] {
+        let journal = journal();
+        journal.put_as(
+            SLAB,
+            Frame::small(ENDS_AT),
+            FrameHeader { lsn: cut, session: 2, cut, ..FrameHeader::default() },
+        );
+        for block in ENDS_AT + 1..blocks {
+            let frame = Frame::hollow(block, if nested { blocks - block } else { 1 } as u32);
+            journal.put_as(SLAB, frame, FrameHeader { lsn: at(block), session: 1, ..FrameHeader::default() });
+        }
+        let scan = journal.scan();
+        let seen = scan.slabs.iter().find(|s| s.slab == SLAB).expect("seen");
+        assert_eq!(seen.frames.len(), blocks, "void ones are not stepped over");
+        let before = journal.disk.bytes_read();
+        let look = Look::new(&journal.disk, &journal.sb, &scan, &ended_at(ENDS_AT + 1, LAST), DEFAULT);
+        assert_eq!(look.hides_more().expect("readable"), nested);
+        let read = journal.disk.bytes_read() - before;
+        assert!(read <= whole, "{read} bytes of {whole}");
+    }
+}

@@ -1,10 +1,14 @@
 //! Frames that are lost before the end: who is hurt, what is written of it, and when that is settled.
 
 use super::rig::*;
-use crate::disk::Disk;
+use super::scan_tests::Journal;
+use super::write_superblocks;
 use crate::disk::sim::{EIO, SimDisk};
+use crate::disk::{BLOCK, Disk};
 use crate::error::{Error, Lost};
 use crate::format::POOL_OFFSET;
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
+use crate::format::superblock::Superblock;
 use crate::journal::{Class, RESERVED_SEGMENTS};
 use crate::options::RecoveryMode;
 use crate::sync::Arc;
@@ -349,6 +353,68 @@ fn a_salvage_opens_whichever_block_of_the_journal_cannot_be_read() {
         let hit = all.iter().position(|f| f.0 == at).map(|n| n as u64 + 1);
         for replica in (1..=6).filter(|&id| Some(id) != hit) {
             assert_eq!(wal.replica(replica).entry(1).expect("there").data, [7; 100][..], "{at}, {replica}");
+        }
+    }
+}
+
+/// Each byte of a list may be one more replica. A longer one than any writer lists is no list.
+#[test]
+fn a_list_of_participants_makes_no_more_replicas_than_a_writer_lists() {
+    const SEGMENT: usize = 1 << 20;
+    const SLABS: [u32; 4] = [6, 5, 9, 2];
+    for (listed, sound) in [(1000, true), (200_000, false)] {
+        let journal = Journal::new(SEGMENT, &SLABS);
+        let seed = journal.sb.seed();
+        let put = |at: usize, table: &[u8], header: FrameHeader| {
+            let lsn = (3 * SEGMENT + at * BLOCK) as u64;
+            let (blocks, table_crc) = ((FRAME_HEADER_BYTES + table.len()).div_ceil(BLOCK) as u32, seed.crc(lsn, table));
+            let header = FrameHeader { lsn, session: 1, blocks, table_bytes: table.len() as u32, table_crc, ..header };
+            let mut bytes = vec![0; FRAME_HEADER_BYTES];
+            header.encode(seed, &mut bytes);
+            bytes.extend_from_slice(table);
+            journal.disk.poke(journal.offset(SLABS[0], at), &bytes);
+            header
+        };
+        let of_nobody = &[1];
+        let first = put(0, of_nobody, FrameHeader { tail_seq: 3, ..FrameHeader::default() });
+        let mut table = Vec::new();
+        Participants::encode(&mut (0..listed).collect(), u64::MAX, &mut table);
+        // The one between is lost.
+        let last = put(
+            2,
+            &table,
+            FrameHeader {
+                tail_seq: 3,
+                prev_lsn: first.end(),
+                prev_blocks: 1,
+                prev_hash: 5,
+                prev_prev_hash: first.hash(seed),
+                watermark: first.end() + BLOCK as u64,
+                ..FrameHeader::default()
+            },
+        );
+        let sb = Superblock {
+            journal_floor: 4,
+            journal_cap: 8,
+            journal_slabs: SLABS.to_vec(),
+            durable: last.end(),
+            ..journal.sb.clone()
+        };
+        write_superblocks(&journal.disk, &sb).expect("written");
+        for mode in [RecoveryMode::TolerateTornTail, RecoveryMode::Salvage] {
+            match open(
+                &SimDisk::from_image(journal.disk.kept_image()),
+                Wal::options().background(false).recovery_mode(mode),
+            ) {
+                Ok(wal) => {
+                    assert_eq!(wal.replicas().len() as u64, if sound { listed } else { 0 }, "{mode:?}");
+                    assert!(sound || mode == RecoveryMode::Salvage);
+                }
+                Err(Error::Corrupt { what, .. }) => {
+                    assert_eq!((sound, mode, what), (false, RecoveryMode::TolerateTornTail, "a list of participants"));
+                }
+                Err(other) => panic!("{mode:?}: {other}"),
+            }
         }
     }
 }

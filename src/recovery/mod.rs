@@ -8,6 +8,8 @@ mod again;
 mod again_tests;
 mod decide;
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod lives_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod loss_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;
@@ -21,6 +23,8 @@ mod scan_tests;
 mod select;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod select_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod sound_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod superblock_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]

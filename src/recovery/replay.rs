@@ -11,7 +11,7 @@ use super::walk::{Accepted, Before, Walk};
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::format::Reader;
-use crate::format::frame::{FRAME_HEADER_BYTES, Participants};
+use crate::format::frame::{FRAME_HEADER_BYTES, Participants, participant_bytes};
 use crate::format::piece::Extents;
 use crate::format::record::{Body, Core, Record, RecordError, Records, Step};
 use crate::index::{Cell, Loc, Registry};
@@ -171,7 +171,8 @@ impl Replay<'_> {
             hint: "its checksum holds, so a newer or broken writer made it: open it with the version that wrote it, or salvage",
         };
         let mut reader = Reader::new(frame.table);
-        let listed = Participants::decode(&mut reader).ok_or_else(|| corrupt("a list of participants"))?;
+        let listed = Participants::decode(&mut reader, participant_bytes(self.geo.segment_bytes))
+            .ok_or_else(|| corrupt("a list of participants"))?;
         match frame.before {
             Before::Whole => {}
             Before::LostOne => self.lost(listed, false),

@@ -165,7 +165,8 @@ impl Replaying<'_> {
     }
 
     fn core(&mut self, core: Core, segment: u64, chunk: u32) {
-        if core.fresh && (self.based || self.state.exists || self.suspect_to.is_some()) {
+        if core.fresh {
+            // Also where only keys were seen of the life before: nothing else says that there was one.
             self.wipe();
         }
         let mut gone = Vec::new();

@@ -45,6 +45,11 @@ impl Frame {
         Self { at, blocks: 1, payload: 100, table: 50 }
     }
 
+    /// So many blocks, of which nothing lies in any but the first.
+    pub fn hollow(at: usize, blocks: u32) -> Self {
+        Self { at, blocks, payload: 0, table: 50 }
+    }
+
     /// So many blocks, of which the payload takes all that the table does not.
     pub fn full(at: usize, blocks: u32, table: usize) -> Self {
         Self { at, blocks, payload: blocks as usize * BLOCK - FRAME_HEADER_BYTES - table, table }

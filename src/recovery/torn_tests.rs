@@ -2,12 +2,12 @@
 
 use super::rig::*;
 use super::{Found, read_superblock};
-use crate::disk::Disk;
 use crate::disk::sim::{Fault, SimDisk};
+use crate::disk::{BLOCK, Disk};
 use crate::error::Error;
 use crate::format::POOL_OFFSET;
 use crate::format::superblock::{SUPERBLOCK_OFFSETS, Superblock};
-use crate::journal::RESERVED_SEGMENTS;
+use crate::journal::{Class, RESERVED_SEGMENTS};
 use crate::options::RecoveryMode;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::{Batch, Placement, Wal};
@@ -163,4 +163,38 @@ fn what_was_written_in_place_of_a_torn_frame_is_found_though_the_first_of_it_was
     let held: Vec<u64> = (3..=5).filter(|&id| wal.replica(id).entry(1).is_ok()).collect();
     let hurt: Vec<u64> = wal.damage().iter().map(|damage| damage.replica).collect();
     assert!(held.len() >= 2 && (3..=5).all(|id| held.contains(&id) || hurt.contains(&id)), "{held:?} {hurt:?}");
+}
+
+/// All are removed, the last segment is exactly full, and the next one was opened for a batch that did not come yet: without a frame in
+/// it nothing would say that there is a log, if the first frame that lies there is torn.
+#[test]
+fn a_log_of_nobody_opens_whatever_is_torn() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open_arc(&disk);
+    let mut filled = (1..).map(|term| {
+        wal.commit(Batch::new().append(1, &[(1, term, [7; 100])])).expect("room");
+        wal.engine.seq.lock().open.room / BLOCK as u64
+    });
+    assert!(filled.any(|left| left == 1));
+    wal.commit(Batch::new().remove(1)).expect("room");
+    let engine = &wal.engine;
+    let end = {
+        let mut s = engine.seq.lock();
+        assert!(s.open.room == 0 && s.make_room(0, 0, Class::Clean, &engine.segment_map));
+        s.segments.current()
+    };
+    {
+        // As the cleaner does it, but for its last frame: another's batch joins that.
+        let mut one = engine.cleaning.lock();
+        while engine.leave_next(&|s| s.segments.tail() < end, &mut one).expect("cleaned") > 0 {}
+    }
+    wal.commit(Batch::new().append(2, &[(1, 1, [9; 20_000])])).expect("room");
+    let disk = disk.restart();
+    drop(wal);
+    let last = *frames(&disk).last().expect("a frame");
+    disk.poke(last.0 + 2 * BLOCK as u64, &[0; BLOCK]);
+    for mode in [RecoveryMode::TolerateTornTail, RecoveryMode::Salvage] {
+        let wal = open(&disk, options().recovery_mode(mode)).unwrap_or_else(|refused| panic!("{mode:?}: {refused}"));
+        assert_eq!((wal.stats().dropped_frames, wal.replicas().len()), (1, 0), "{mode:?}");
+    }
 }

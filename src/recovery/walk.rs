@@ -8,7 +8,7 @@ use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
-use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
+use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants, participant_bytes};
 use crate::format::piece::PieceDesc;
 use crate::format::record::{Body, Records};
 use crate::format::{EntryId, Reader, crc};
@@ -221,7 +221,7 @@ fn gap(geo: &Geometry, first_lsn: u64, prev: Option<&FrameHeader>, header: &Fram
 /// Blocks of the pieces that were placed beside a frame.
 fn placed_blocks(geo: &Geometry, table: &[u8]) -> u64 {
     let mut reader = Reader::new(table);
-    if Participants::decode(&mut reader).is_none() {
+    if Participants::decode(&mut reader, participant_bytes(geo.segment_bytes)).is_none() {
         return 0;
     }
     // What makes no sense ends both this and the reading.
@@ -251,7 +251,7 @@ fn payload_is_whole(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]
     let io = |e| Error::io(format!("reading frame {}", header.lsn), e);
     disk.read_at(frame.offset + FRAME_HEADER_BYTES as u64, &mut payload).map_err(io)?;
     let mut reader = Reader::new(table);
-    if Participants::decode(&mut reader).is_none() {
+    if Participants::decode(&mut reader, participant_bytes(geo.segment_bytes)).is_none() {
         return Ok(false);
     }
     let mut rest = Reader::new(&payload);

@@ -10,7 +10,7 @@
 //! side by side in the journal. Nothing begins a block that could be taken for a frame, should the journal own that block one day.
 
 use crate::engine::Geometry;
-use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION, Participants};
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION, Participants, participant_bytes};
 use crate::format::superblock::Superblock;
 use crate::format::{Reader, Seed, varint};
 
@@ -65,7 +65,9 @@ impl Head {
         }
         let last =
             FrameHeader::decode(geo.seed, lsn % geo.segment_bytes, geo.segment_bytes, r.take(FRAME_HEADER_BYTES)?)?;
-        let Participants::These(participants) = Participants::decode(r)? else { return None };
+        let Participants::These(participants) = Participants::decode(r, participant_bytes(geo.segment_bytes))? else {
+            return None;
+        };
         let session = r.u64()?;
         let next_seq = r.varint()?;
         let n = r.varint()?;

@@ -7,7 +7,7 @@ use crate::disk::{AlignedBuf, BLOCK};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::Reader;
-use crate::format::frame::Participants;
+use crate::format::frame::{Participants, participant_bytes};
 use crate::format::superblock::{MAX_SNAPSHOT_EXTENTS, Snapshot, Superblock};
 
 impl Engine {
@@ -59,7 +59,7 @@ impl Engine {
             return None;
         }
         // The frame that is open lists them, and holds nothing else yet.
-        let listed = Participants::decode(&mut Reader::new(&s.open.table))?;
+        let listed = Participants::decode(&mut Reader::new(&s.open.table), participant_bytes(self.geo.segment_bytes))?;
         let Participants::These(participants) = listed else { return None };
         let replicas = cells.iter().filter(|c| c.lock().exists).count();
         let (session, next_seq) = (s.session, s.segments.next_seq);
