@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::chain::PieceRef;
-use crate::engine::Engine;
+use crate::engine::{Checked, Engine};
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use crate::index::{Cell, Value};
@@ -123,12 +123,8 @@ impl Engine {
             out.map(|e| e.key.clone()).collect()
         };
         for key in keys {
-            match self.read_key(cell, &key) {
-                Err(Error::Damaged(_)) if !cell.lock().state_suspect => {
-                    report.damage.push(Damage { replica, lost: Lost::State });
-                }
-                Ok(_) | Err(Error::Damaged(_)) => {}
-                Err(error) => return Err(error),
+            if matches!(self.check_value(cell, &key)?, Checked::Rotten) {
+                report.damage.push(Damage { replica, lost: Lost::State });
             }
         }
         Ok(())

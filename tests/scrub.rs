@@ -302,3 +302,24 @@ fn an_entry_written_anew_while_it_was_read_is_not_accused() {
         assert_eq!(wal.replica(1).entry(7).expect("whole").data, b"written anew"[..]);
     }
 }
+
+/// Both are in memory still, where readers find them whole.
+#[test]
+fn rot_under_a_large_value_is_found_as_under_a_large_entry() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let wal = Wal::options().create(true).capacity(64 << 20).open(&path).expect("formatted");
+    let [value, entry] = [payload(1, 1, 1, 300 << 10), payload(2, 1, 1, 300 << 10)];
+    wal.commit(Batch::new().put(1, b"snapshot", &value).append(2, &[(1, 1, entry.clone())])).expect("committed");
+    assert!(wal.verify(|_| ()).expect("read").is_clean());
+    let image = std::fs::read(&path).expect("readable");
+    let file = std::fs::File::options().write(true).open(&path).expect("there");
+    for wanted in [&value, &entry] {
+        let at = image.windows(4096).position(|w| *w == wanted[8192..12288]).expect("it is there");
+        file.write_at(&[!image[at + 50]], at as u64 + 50).expect("written");
+    }
+    file.sync_all().expect("durable");
+    let report = wal.verify(|_| ()).expect("read");
+    assert_eq!(report.damage, [Damage { replica: 1, lost: Lost::State }, lost(2, 1, 1)]);
+}

@@ -37,6 +37,7 @@ pub(crate) use commit::parts;
 pub(crate) use ending::Ending;
 pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
+pub(crate) use read::Checked;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, telling, without_waiting};
 
