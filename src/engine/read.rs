@@ -355,14 +355,14 @@ impl Engine {
                     _ => return Ok(Checked::Gone),
                 }
             };
-            let (id, in_memory) = (piece.id, piece.in_memory());
+            let (id, bytes, in_memory) = (piece.id, u64::from(piece.bytes), piece.in_memory());
             let read = piece.without_memory().load_one(&*self.disk, self.map.as_ref(), self.geo.seed, 0, 0);
             let io = |e| Error::io(format!("reading replica {} keyed state", cell.id), e);
             if read.map_err(io)?.is_some() {
-                return Ok(Checked::Whole);
+                return Ok(Checked::Whole { bytes });
             }
             if wrong == Some(id) {
-                return Ok(Checked::Rotten);
+                return Ok(Checked::Rotten { bytes });
             }
             wrong = Some(id);
             if !self.read_only {
@@ -409,10 +409,14 @@ impl Engine {
 
 /// What the disk has of a value.
 pub(crate) enum Checked {
-    Whole,
+    Whole {
+        bytes: u64,
+    },
     /// It lies in no piece any more, or is not asked for.
     Gone,
-    Rotten,
+    Rotten {
+        bytes: u64,
+    },
 }
 
 /// A segment that is not written anew while this lives.
