@@ -61,7 +61,8 @@ pub enum Event {
         /// Segments of the journal now.
         segments: u64,
     },
-    /// Damage was found: at the opening, by the cleaner, or by a scrub.
+    /// Damage was found: at the opening, by the cleaner, or by a scrub. [`Lost::State`](crate::Lost::State) found by a scrub is a large keyed value
+    /// that rotted: it alone, until it is put again; see [`Scrubbed::damage`](crate::Scrubbed::damage).
     Damaged(Damage),
     /// A write or a sync failed: nothing after it is acknowledged. Told of each that fails, when two were in flight.
     Poisoned {

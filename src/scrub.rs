@@ -19,8 +19,10 @@ pub struct Scrubbed {
     pub entries: u64,
     /// Bytes of payload read.
     pub bytes: u64,
-    /// Its damage, known before or found now. What was found now is quarantined: reads of it answer with this damage from now on,
-    /// also after the log is opened again.
+    /// Its damage, known before or found now. Entries found damaged now are quarantined: reads of them answer with this damage from now on,
+    /// also after the log is opened again. [`Lost::State`] that [`Wal::damage`](crate::Wal::damage) does not name is rot of a large keyed
+    /// value: told here by each scrub, and by [`Replica::get`](crate::Replica::get) of that key once it is not in memory any more, until the key is put
+    /// again. It is not recorded: the rest of the state is whole, the vote among it.
     pub damage: Vec<Damage>,
     /// Rot that costs no data: the header of a piece.
     pub structure: Vec<String>,
@@ -101,6 +103,7 @@ impl Engine {
             self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
             if !self.read_only {
                 self.quarantine(&cell, &report.damage)?;
+                self.tell_of_values(&cell, &report.damage);
             }
             let mut damage = report.damage;
             if !self.read_only {
@@ -150,6 +153,20 @@ impl Engine {
             }
         }
         if hurt { self.record_damage_of(cell) } else { Ok(()) }
+    }
+
+    /// Tells of values that rotted, each once. They are no damage of the state that would be recorded: that costs the replica its vote, which
+    /// is whole.
+    fn tell_of_values(&self, cell: &Cell, found: &[Damage]) {
+        let rotten = found.iter().filter(|damage| damage.lost == Lost::State && !cell.lock().state_suspect).count();
+        let told = {
+            let mut told = self.rotten_values.lock();
+            if rotten == 0 { told.remove(&cell.id) } else { told.insert(cell.id, rotten) }.unwrap_or(0)
+        };
+        for _ in told..rotten {
+            tracing::error!(target: "strandlog", replica = cell.id, "a value is damaged");
+            self.events.tell(|| Event::Damaged(Damage { replica: cell.id, lost: Lost::State }));
+        }
     }
 
     /// The entry is damage from now on: the cleaner leaves it, and nobody is given wrong bytes.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::chain::PieceRef;
-use crate::engine::Engine;
+use crate::engine::{Checked, Engine};
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use crate::index::{Cell, Value};
@@ -69,12 +69,17 @@ impl Engine {
         Ok(report)
     }
 
-    /// Reads everything that one replica holds; `read` is told the bytes of each entry.
-    pub(crate) fn check_replica(&self, cell: &Cell, report: &mut VerifyReport, read: impl FnMut(u64)) -> Result<()> {
+    /// Reads everything that one replica holds; `read` is told the bytes of each reading.
+    pub(crate) fn check_replica(
+        &self,
+        cell: &Cell,
+        report: &mut VerifyReport,
+        mut read: impl FnMut(u64),
+    ) -> Result<()> {
         self.disk.check_size().map_err(|e| Error::io("reading the file", e))?;
-        self.verify_entries(cell, report, read)?;
-        self.verify_keys(cell, report)?;
-        self.verify_headers(cell, report)
+        self.verify_entries(cell, report, &mut read)?;
+        self.verify_keys(cell, report, &mut read)?;
+        self.verify_headers(cell, report, &mut read)
     }
 
     fn verify_entries(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
@@ -115,7 +120,7 @@ impl Engine {
         Ok(())
     }
 
-    fn verify_keys(&self, cell: &Cell, report: &mut VerifyReport) -> Result<()> {
+    fn verify_keys(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
         let replica = cell.id;
         let keys: Vec<Box<[u8]>> = {
             let state = cell.lock();
@@ -123,12 +128,13 @@ impl Engine {
             out.map(|e| e.key.clone()).collect()
         };
         for key in keys {
-            match self.read_key(cell, &key) {
-                Err(Error::Damaged(_)) if !cell.lock().state_suspect => {
+            match self.check_value(cell, &key)? {
+                Checked::Gone => {}
+                Checked::Whole { bytes } => read(bytes),
+                Checked::Rotten { bytes } => {
+                    read(bytes);
                     report.damage.push(Damage { replica, lost: Lost::State });
                 }
-                Ok(_) | Err(Error::Damaged(_)) => {}
-                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -151,7 +157,7 @@ impl Engine {
     }
 
     /// The header of every piece, and the checksum of its table.
-    fn verify_headers(&self, cell: &Cell, report: &mut VerifyReport) -> Result<()> {
+    fn verify_headers(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
         let pieces: Vec<(PieceRef, u32)> = {
             let state = cell.lock();
             let values = state.keys.iter().filter_map(|e| e.value.piece());
@@ -179,6 +185,9 @@ impl Engine {
                 let what =
                     format!("replica {id}: the header of the piece at offset {at} is bad (entries from {first} on)");
                 report.structure.push(what);
+            }
+            if let Some(bytes) = piece.header_bytes() {
+                read(bytes);
             }
         }
         Ok(())
@@ -243,5 +252,21 @@ mod tests {
             assert!(told.starts_with(&format!("superblock {name} is bad")) && report.entries == 1, "{report:?}");
             disk.heal_reads();
         }
+    }
+
+    /// A pace can only be kept over what is told.
+    #[test]
+    fn all_that_is_read_of_a_replica_is_told() {
+        let disk = Arc::new(SimDisk::new(16 << 20));
+        let options = Wal::options().segment_size(1 << 20).chunk_size(64 << 10).background(false);
+        let wal = options.open_disk(Arc::clone(&disk) as Arc<dyn crate::disk::Disk>).expect("formatted");
+        let entries = [(1, 1, vec![7; 300]), (2, 1, vec![7; 200_000])];
+        wal.commit(crate::Batch::new().put(1, b"value", &[7; 300_000]).append(1, &entries)).expect("room");
+        let cell = wal.engine.registry.get(1).expect("there");
+        let (before, mut told) = (disk.bytes_read(), 0);
+        wal.engine.check_replica(&cell, &mut super::VerifyReport::default(), |bytes| told += bytes).expect("read");
+        let read = disk.bytes_read() - before;
+        // But for the checksum before an entry.
+        assert!(told + 100 >= read && read > 500_000, "{told} of {read}");
     }
 }

@@ -235,8 +235,9 @@ impl Wal {
     /// Reads everything that is kept, one replica after the other, at most `bytes_per_second`, while the log is in use; `each` is
     /// told of every replica and may end the scrub. Blocks the calling thread only: no lock is held while the disk is read.
     ///
-    /// What cannot be read any more is *quarantined*: recorded as that replica's damage, durably, so that reading answers with it
-    /// until [`Batch::install_snapshot`] or [`Batch::remove`] heals the replica. All others are untouched.
+    /// An entry that cannot be read any more is *quarantined*: recorded as that replica's damage, durably, so that reading answers with it
+    /// until [`Batch::install_snapshot`] or [`Batch::remove`] heals the replica. All others are untouched. A large keyed value that rotted is told
+    /// by [`Scrubbed::damage`], and once by [`Event::Damaged`](crate::Event::Damaged), and is not recorded: the rest of the state is whole; put it again.
     ///
     /// # Errors
     /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; [`Error::Full`] where what was

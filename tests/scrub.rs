@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
-use strandlog::{Batch, Damage, Error, Lost, Options, Placement, Scrubbed, Wal};
+use strandlog::{Batch, Damage, Error, Event, Listener, Lost, Options, Placement, Scrubbed, Wal};
 
 use support::{PLACEMENTS, assert_sound, open, payload, small};
 
@@ -301,4 +301,80 @@ fn an_entry_written_anew_while_it_was_read_is_not_accused() {
         assert_eq!(wal.damage(), [], "written anew at reading {at_read} of {reads}");
         assert_eq!(wal.replica(1).entry(7).expect("whole").data, b"written anew"[..]);
     }
+}
+
+/// Both are in memory still, where readers find them whole.
+#[test]
+fn rot_under_a_large_value_is_found_as_under_a_large_entry() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let wal = Wal::options().create(true).capacity(64 << 20).open(&path).expect("formatted");
+    let [value, entry] = [payload(1, 1, 1, 300 << 10), payload(2, 1, 1, 300 << 10)];
+    wal.commit(Batch::new().put(1, b"snapshot", &value).append(2, &[(1, 1, entry.clone())])).expect("committed");
+    assert!(wal.verify(|_| ()).expect("read").is_clean());
+    let image = std::fs::read(&path).expect("readable");
+    let file = std::fs::File::options().write(true).open(&path).expect("there");
+    for wanted in [&value, &entry] {
+        let at = image.windows(4096).position(|w| *w == wanted[8192..12288]).expect("it is there");
+        file.write_at(&[!image[at + 50]], at as u64 + 50).expect("written");
+    }
+    file.sync_all().expect("durable");
+    let report = wal.verify(|_| ()).expect("read");
+    assert_eq!(report.damage, [Damage { replica: 1, lost: Lost::State }, lost(2, 1, 1)]);
+}
+
+#[derive(Default)]
+struct Told(Mutex<Vec<Damage>>);
+
+impl Listener for Told {
+    fn event(&self, event: &Event) {
+        if let Event::Damaged(damage) = event {
+            self.0.lock().expect("no other panic").push(damage.clone());
+        }
+    }
+}
+
+/// It is no damage of the replica's state, which would cost a vote that is whole: it is told, and gone with the next put.
+#[test]
+fn a_rotten_value_is_told_once_and_costs_nothing_but_itself() {
+    let (mut disk, told) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Told::default()));
+    let listener = Arc::clone(&told) as Arc<dyn Listener>;
+    let open = |disk: &Arc<SimDisk>| {
+        let options = options(Placement::Auto).listener(Arc::clone(&listener));
+        options.open_disk(Arc::clone(disk) as _).expect("the log opens")
+    };
+    let wal = open(&disk);
+    let rot = |disk: &SimDisk, value: &[u8]| {
+        let image = disk.kept_image();
+        let at = image.windows(64).position(|w| *w == value[5000..5064]).expect("it is on the disk");
+        disk.flip_bit(at as u64, 3);
+    };
+    let lost = |n: usize| vec![Damage { replica: 1, lost: Lost::State }; n];
+    let events = || std::mem::take(&mut *told.0.lock().expect("no panic"));
+    let found = |wal: &Wal| scrub(wal).into_iter().flat_map(|one| one.damage).collect::<Vec<_>>();
+    let values = [1, 2, 3].map(|n| payload(1, n, 1, 9000));
+    let mut batch = Batch::new();
+    batch.put(1, b"vote", b"whole").put(1, b"big", &values[0]).put(1, b"other", &values[1]);
+    wal.commit(&mut batch).expect("committed");
+    assert_eq!((found(&wal), events()), (lost(0), lost(0)));
+    rot(&disk, &values[0]);
+    for round in 0..3 {
+        assert_eq!((found(&wal), events()), (lost(1), lost(usize::from(round == 0))), "round {round}");
+    }
+    rot(&disk, &values[1]);
+    assert_eq!((found(&wal), events()), (lost(1), lost(1)), "another one");
+    wal.close().expect("closed");
+    drop(wal);
+    disk = Arc::new(disk.restart());
+    let wal = open(&disk);
+    assert_eq!(wal.damage(), [], "the state is whole");
+    assert_eq!(wal.replica(1).get(b"vote").expect("whole").as_deref(), Some(&b"whole"[..]));
+    assert!(matches!(wal.replica(1).get(b"big"), Err(Error::Damaged(damage)) if lost(1) == [damage.clone()]));
+    assert_eq!((found(&wal), events()), (lost(1), lost(2)), "of both, by another opening");
+    wal.commit(Batch::new().put(1, b"big", &values[2]).delete(1, b"other")).expect("committed");
+    assert_eq!((found(&wal), events()), (lost(0), lost(0)));
+    assert_eq!(wal.replica(1).get(b"big").expect("whole").as_deref(), Some(&values[2][..]));
+    rot(&disk, &values[2]);
+    assert_eq!((found(&wal), events()), (lost(1), lost(1)));
 }

@@ -155,6 +155,11 @@ impl PieceRef {
         Ok(found == crc && (header.id, header.replica, header.first) == (self.id, self.replica, self.first))
     }
 
+    /// How long header and table are, where there are any: what [`PieceRef::header_holds`] reads.
+    pub fn header_bytes(&self) -> Option<u64> {
+        self.bare.is_none().then(|| self.payload_start() as u64)
+    }
+
     /// Where in the file it begins.
     pub fn offset(&self) -> u64 {
         self.extents.first().map_or(0, |e| e.offset())

@@ -30,6 +30,7 @@ mod submit;
 mod syncs;
 mod telling;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool as StdAtomicBool, AtomicU64 as StdAtomicU64};
 
 pub(crate) use admit::demand;
@@ -37,6 +38,7 @@ pub(crate) use commit::parts;
 pub(crate) use ending::Ending;
 pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
+pub(crate) use read::Checked;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, telling, without_waiting};
 
@@ -169,6 +171,8 @@ pub(crate) struct Engine {
     pub events: Events,
     /// Who held most when the log was full. Asked for before any cell, and under no other lock.
     holders: Mutex<Holders>,
+    /// Of how many values of a replica it was told that they are rotten. Asked for under no other lock.
+    pub rotten_values: Mutex<HashMap<u64, usize>>,
     pub read_only: bool,
     /// Chunks kept for overwriting large keyed values.
     pub value_reserve: u64,
@@ -228,6 +232,7 @@ impl Engine {
             held: Held::default(),
             events: Events::default(),
             holders: Mutex::new(Holders::default()),
+            rotten_values: Mutex::new(HashMap::new()),
             read_only: parts.read_only,
             value_reserve: geo.value_reserve(),
             superblock: Mutex::new(parts.superblock),

@@ -342,6 +342,42 @@ impl Engine {
         Ok(None)
     }
 
+    /// Reads the value from the disk, past every memory, if it lies in a piece.
+    ///
+    /// It may be put anew again and again while it is looked at: only a piece that reads wrong again once all is durable is rotten.
+    pub(crate) fn check_value(&self, cell: &Cell, key: &[u8]) -> Result<Checked> {
+        let mut wrong = None;
+        for _ in 0..ATTEMPTS {
+            let piece = {
+                let state = cell.lock();
+                match state.keys.get(key) {
+                    Some(Value::Out(piece)) if !state.state_suspect => self.piece(cell.id, piece),
+                    _ => return Ok(Checked::Gone),
+                }
+            };
+            let (id, bytes, in_memory) = (piece.id, u64::from(piece.bytes), piece.in_memory());
+            let read = piece.without_memory().load_one(&*self.disk, self.map.as_ref(), self.geo.seed, 0, 0);
+            let io = |e| Error::io(format!("reading replica {} keyed state", cell.id), e);
+            if read.map_err(io)?.is_some() {
+                return Ok(Checked::Whole { bytes });
+            }
+            if wrong == Some(id) {
+                return Ok(Checked::Rotten { bytes });
+            }
+            wrong = Some(id);
+            if !self.read_only {
+                if self.seq.lock().stopped.is_none() {
+                    // Submitted but a moment ago: on its way to the disk.
+                    self.sync()?;
+                } else if in_memory {
+                    // Never written, perhaps, and never acknowledged.
+                    return Ok(Checked::Gone);
+                }
+            }
+        }
+        Ok(Checked::Gone)
+    }
+
     /// An LSN at or above every location in the index.
     pub(crate) fn head(&self) -> u64 {
         self.head.load(Ordering::Acquire)
@@ -369,6 +405,18 @@ impl Engine {
         }
         Err(lost())
     }
+}
+
+/// What the disk has of a value.
+pub(crate) enum Checked {
+    Whole {
+        bytes: u64,
+    },
+    /// It lies in no piece any more, or is not asked for.
+    Gone,
+    Rotten {
+        bytes: u64,
+    },
 }
 
 /// A segment that is not written anew while this lives.
