@@ -50,6 +50,8 @@ pub struct Poller {
     outbox: Outbox,
     /// Groups that may have a Ready.
     listed: Vec<usize>,
+    /// Groups whose Ready the log refused.
+    refused: Vec<usize>,
     /// Proposals taken here and not applied yet.
     proposed: HashSet<u64>,
     answers: Vec<Outcome>,
@@ -66,6 +68,7 @@ impl Poller {
             outbox: Outbox::new(setup.lane),
             round: setup.queue.round(),
             listed: Vec::new(),
+            refused: Vec::new(),
             proposed: HashSet::new(),
             answers: Vec::new(),
             phase: 0,
@@ -189,7 +192,7 @@ impl Poller {
     }
 
     fn ready(&mut self, slot: usize) -> Result<()> {
-        let Setup { store, groups, board, retain, .. } = &mut self.setup;
+        let Setup { store, groups, queue, board, retain, .. } = &mut self.setup;
         let (store, group) = (*store, &mut groups[slot]);
         let id = group.node.store().group();
         let mut ready = group.node.ready();
@@ -203,7 +206,13 @@ impl Poller {
             board.totals(store).snapshots.fetch_add(1, Ordering::Relaxed);
         }
         let committed = ready.take_committed_entries();
-        self.round.persist(group.node.mut_store(), ready)?;
+        if let Err(error) = self.round.persist(group.node.mut_store(), ready) {
+            // Its node counts on what the log will never have. The other groups go on.
+            eprintln!("store {store}: {error}");
+            queue.forget(&mut self.round, id);
+            self.refused.push(slot);
+            return Ok(());
+        }
         board.totals(store).applied.fetch_add(committed.len() as u64, Ordering::Relaxed);
         for entry in committed {
             if let Some(proposal) = group.machine.apply(&entry)?
@@ -226,6 +235,19 @@ impl Poller {
             group.node.advance_append_async(ready);
             group.applied();
         })?;
+        self.reopen()
+    }
+
+    /// Groups whose Ready was refused go on from what the log has of them. A new node takes that for durable: so it must be.
+    fn reopen(&mut self) -> Result<()> {
+        for slot in std::mem::take(&mut self.refused) {
+            let Setup { store, groups, queue, fetches, .. } = &mut self.setup;
+            queue.flush()?;
+            let mut group = Group::open(queue.wal(), groups[slot].node.store().group(), *store)?;
+            group.node.mut_store().fetch_with(fetches);
+            groups[slot] = group;
+            self.list(slot);
+        }
         Ok(())
     }
 
