@@ -60,7 +60,7 @@ pub use pending::{Pending, SubmitFuture, SubmitWithFuture};
 pub use publish::Publisher;
 pub use replica::Replica;
 pub use salvage::{SalvageProgress, SalvageReport};
-pub use scrub::Scrubbed;
+pub use scrub::{Scrubbed, ScrubbedJournal};
 pub use stats::Stats;
 pub use verify::{VerifyProgress, VerifyReport};
 pub use wal::Wal;

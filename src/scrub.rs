@@ -1,4 +1,4 @@
-//! Scrubbing: a slow verification of a log in use, that quarantines what it finds.
+//! Scrubbing: a slow verification of a log in use, that quarantines what it finds, and mends what memory has right.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -26,6 +26,17 @@ pub struct Scrubbed {
     pub damage: Vec<Damage>,
     /// Rot that costs no data: the header of a piece.
     pub structure: Vec<String>,
+}
+
+/// What a scrub found of the journal's frames: hard states, other small values and all metadata lie there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScrubbedJournal {
+    /// Frames whose header or table rotted, or cannot be read: see [`VerifyReport::rotten_frames`].
+    pub rotten_frames: u64,
+    /// What they said was written anew, durably, and their segments are given up: nothing of it is lost. Not where none rotted; nor in a log that is
+    /// open for reading only, or too full for it, or where something else in these segments cannot be read: the next scrub tries again.
+    pub healed: bool,
 }
 
 /// Keeps a reader to so many bytes a second, whatever the size of what it reads.
@@ -61,6 +72,17 @@ impl Pace {
     }
 }
 
+/// What stands in the cleaner's way is no reason to look no further: whose entry cannot be read is told when it is looked at.
+fn hindered(why: Error) -> Result<bool> {
+    match why {
+        Error::Io { .. } | Error::Full(_) => {
+            tracing::warn!(target: "strandlog", %why, "what rotten frames said is not written anew");
+            Ok(false)
+        }
+        why => Err(why),
+    }
+}
+
 /// Where an entry was when it could not be read.
 #[derive(PartialEq, Eq)]
 enum Spot {
@@ -82,16 +104,18 @@ impl Engine {
         &self,
         bytes_per_second: u64,
         mut each: impl FnMut(&Scrubbed) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<ScrubbedJournal> {
         if bytes_per_second == 0 {
             let (name, given) = ("bytes_per_second", "0".to_owned());
             return Err(Error::Option { name, given, range: "1 or more; u64::MAX for no limit".into() });
         }
         // Before all is read, and not where the first damage is to be written down.
         self.may_wait()?;
+        let mut pace = Pace::new(bytes_per_second);
+        // First, as what it says is lost with the next crash.
+        let journal = self.scrub_journal(&mut pace)?;
         let mut cells = self.registry.all();
         cells.sort_unstable_by_key(|c| c.id);
-        let mut pace = Pace::new(bytes_per_second);
         for cell in cells {
             if !cell.lock().exists {
                 continue;
@@ -122,7 +146,22 @@ impl Engine {
                 break;
             }
         }
-        Ok(())
+        Ok(journal)
+    }
+
+    /// Frees the segments in which a frame rotted: what is alive there is written anew by it, out of memory what lay in tables. What is freed need
+    /// not be read at the next opening.
+    fn scrub_journal(&self, pace: &mut Pace) -> Result<ScrubbedJournal> {
+        if let Some(why) = &self.seq.lock().stopped {
+            return Err(why.clone());
+        }
+        let rot = self.check_frames(|bytes| pace.keep(bytes));
+        let mut journal = ScrubbedJournal { rotten_frames: rot.frames, healed: false };
+        if let Some(newest) = rot.newest {
+            tracing::error!(target: "strandlog", frames = rot.frames, "frames of the journal rotted");
+            journal.healed = !self.read_only && self.clean_through(newest).or_else(hindered)?;
+        }
+        Ok(journal)
     }
 
     /// Records what is found damaged, durably. Every entry is looked at once more: **what is quarantined is lost**, so it must lie

@@ -33,6 +33,10 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Damage, known before or found now.
     pub damage: Vec<Damage>,
+    /// Frames of the journal whose header or table rotted, or cannot be read: hard states, other small values and all metadata lie there. What the
+    /// log has in memory of them is right, and lost with the next crash: [`Wal::scrub`](crate::Wal::scrub) has it written anew. Behind one whose
+    /// header rotted no other is looked for in its segment, and where it is the first one there, nor is any before it.
+    pub rotten_frames: u64,
     /// Rot outside of entries and values: a copy of the superblock, the header of a piece. Costs no data.
     pub structure: Vec<String>,
     /// Chunks that are not in exactly one place. Empty unless strandlog itself is wrong.
@@ -42,7 +46,8 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// Whether everything is as it should be.
     pub fn is_clean(&self) -> bool {
-        self.damage.is_empty() && self.structure.is_empty() && self.accounting.is_empty()
+        let Self { damage, rotten_frames, structure, accounting, .. } = self;
+        damage.is_empty() && *rotten_frames == 0 && structure.is_empty() && accounting.is_empty()
     }
 }
 
@@ -65,6 +70,7 @@ impl Engine {
             let (replicas, entries, bytes) = (report.replicas, report.entries, report.bytes);
             progress(VerifyProgress { replicas, total, entries, bytes });
         }
+        report.rotten_frames = self.check_frames(|_| ()).frames;
         report.accounting = self.audit();
         Ok(report)
     }

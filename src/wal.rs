@@ -15,7 +15,7 @@ use crate::options::{Options, Progress, ReadMode};
 use crate::pending::{Pending, SubmitFuture, SubmitWithFuture, Waits};
 use crate::recovery::{self, Found, Recovered};
 use crate::replica::Replica;
-use crate::scrub::Scrubbed;
+use crate::scrub::{Scrubbed, ScrubbedJournal};
 use crate::stats::Stats;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Mutex};
@@ -224,7 +224,7 @@ impl Wal {
         self.engine.stats()
     }
 
-    /// Reads everything that is kept and compares it with its checksums; checks that every chunk is in exactly one place.
+    /// Reads everything that is kept, the journal's frames among it, and compares it with its checksums; checks that every chunk is in exactly one place.
     ///
     /// # Errors
     /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log. Damage is no error here: it is in the report.
@@ -239,11 +239,18 @@ impl Wal {
     /// until [`Batch::install_snapshot`] or [`Batch::remove`] heals the replica. All others are untouched. A large keyed value that rotted is told
     /// by [`Scrubbed::damage`], and once by [`Event::Damaged`](crate::Event::Damaged), and is not recorded: the rest of the state is whole; put it again.
     ///
+    /// Before that, the journal's frames are read, in which hard states, other small values and all metadata lie. Where one rotted, memory has it right:
+    /// it is written anew, by cleaning the journal up to there. The answer says so.
+    ///
     /// # Errors
     /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; [`Error::Full`] where what was
     /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback, or in a listener on a thread of the
     /// log; what the device says.
-    pub fn scrub(&self, bytes_per_second: u64, each: impl FnMut(&Scrubbed) -> ControlFlow<()>) -> Result<()> {
+    pub fn scrub(
+        &self,
+        bytes_per_second: u64,
+        each: impl FnMut(&Scrubbed) -> ControlFlow<()>,
+    ) -> Result<ScrubbedJournal> {
         self.engine.scrub(bytes_per_second, each)
     }
 

@@ -300,7 +300,7 @@ impl Listener for Waits {
             wal.commit(Batch::new().put(2, b"k", b"w")).map(drop),
             wal.checkpoint(),
             wal.verify(|_| ()).map(drop),
-            wal.scrub(u64::MAX, each),
+            wal.scrub(u64::MAX, each).map(drop),
         ];
         told.send(refused).expect("heard");
     }

@@ -194,7 +194,7 @@ fn world(seed: u64, end: End) {
                 let outcome = match rng.random_range(0..6) {
                     0 => wal.checkpoint(),
                     1 => wal.sync().map(drop),
-                    2 => wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())),
+                    2 => wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())).map(drop),
                     3 => wal.commit(Batch::new().put(99, b"k", b"v")).map(drop),
                     // It reads from the disk, and without power there is none.
                     4 => wal.verify(|_| ()).map(drop).or_else(|e| if disk.is_cut() { Ok(()) } else { Err(e) }),

@@ -2,12 +2,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
+use strandlog::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
+use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use strandlog::{Batch, Damage, Error, Event, Listener, Lost, Options, Placement, Scrubbed, Wal};
 
 use support::{PLACEMENTS, assert_sound, open, payload, small};
@@ -41,11 +44,11 @@ fn rot(disk: &SimDisk, replica: u64, index: u64) {
 
 fn scrub(wal: &Wal) -> Vec<Scrubbed> {
     let mut all = Vec::new();
-    wal.scrub(u64::MAX, |one| {
+    let journal = wal.scrub(u64::MAX, |one| {
         all.push(one.clone());
         ControlFlow::Continue(())
-    })
-    .expect("scrubbed");
+    });
+    assert_eq!(journal.expect("scrubbed").rotten_frames, 0);
     all
 }
 
@@ -377,4 +380,122 @@ fn a_rotten_value_is_told_once_and_costs_nothing_but_itself() {
     assert_eq!(wal.replica(1).get(b"big").expect("whole").as_deref(), Some(&values[2][..]));
     rot(&disk, &values[2]);
     assert_eq!((found(&wal), events()), (lost(1), lost(1)));
+}
+
+/// A small value lies in the table of a frame; what is in memory is right, and nobody asks the disk for it before the next crash.
+#[test]
+fn a_rotten_frame_is_found_and_what_it_said_is_written_anew() {
+    const VOTE: &[u8] = b"term 7, voted for the replica of node 3";
+    for fill in [20, 0] {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = open(options(Placement::Auto), &disk);
+        wal.commit(Batch::new().put(7, b"hard_state", VOTE)).expect("committed");
+        for index in 1..=fill {
+            wal.commit(Batch::new().append(2, &[(index, 1, payload(2, index, 1, 3000))])).expect("committed");
+        }
+        assert_sound(&wal, "before it rots");
+        let image = disk.kept_image();
+        let at = image.windows(VOTE.len()).position(|w| w == VOTE).expect("it is there") as u64;
+        disk.flip_bit(at + 9, 3);
+        let report = wal.verify(|_| ()).expect("read");
+        assert!(!report.is_clean() && report.rotten_frames == 1, "behind it {fill} entries: {report:?}");
+        let found = wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).expect("scrubbed");
+        assert!(found.rotten_frames == 1 && found.healed, "{found:?}");
+        let found = wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).expect("scrubbed");
+        assert_eq!(found, Default::default(), "nothing is left of it");
+        assert_sound(&wal, "after the scrub");
+        let disk = Arc::new(disk.crash_lost_all());
+        drop(wal);
+        let wal = open(options(Placement::Auto), &disk);
+        assert_eq!(wal.damage(), [], "behind it {fill} entries");
+        assert_eq!(wal.replica(7).get(b"hard_state").expect("whole").as_deref(), Some(VOTE));
+        for index in 1..=fill {
+            assert_eq!(wal.replica(2).entry(index).expect("whole").data, payload(2, index, 1, 3000));
+        }
+        assert_sound(&wal, "opened again");
+    }
+}
+
+/// Where the frames of a log that was never cleaned are in the file.
+fn frames(image: &[u8]) -> Vec<(u64, FrameHeader)> {
+    let superblock = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).expect("whole");
+    let mut found = Vec::new();
+    for slab in superblock.journal_slabs.iter().map(|&slab| superblock.slab_offset(slab)) {
+        for at in (0..u64::from(superblock.segment_bytes)).step_by(4096) {
+            let from = (slab + at) as usize;
+            let bytes = &image[from..from + FRAME_HEADER_BYTES];
+            let header = FrameHeader::decode(superblock.seed(), at, superblock.segment_bytes.into(), bytes);
+            found.extend(header.map(|header| (slab + at, header)));
+        }
+    }
+    found
+}
+
+/// Of several segments, the one that is being written among them.
+#[test]
+fn whichever_frame_rots_it_is_found_and_healed() {
+    let fill = |wal: &Wal| {
+        for index in 1..=24 {
+            let mut batch = Batch::new();
+            batch.append(1, &[(index, 1, payload(1, index, 1, 5000))]).put(index, b"vote", &[index as u8; 50]);
+            wal.commit(&mut batch).expect("committed");
+        }
+    };
+    let assert_whole = |wal: &Wal, what: &str| {
+        assert_eq!(wal.damage(), [], "{what}");
+        for index in 1..=24 {
+            assert_eq!(wal.replica(1).entry(index).expect(what).data, payload(1, index, 1, 5000));
+            let vote = wal.replica(index).get(b"vote").expect(what);
+            assert_eq!(vote.as_deref(), Some(&[index as u8; 50][..]), "{what}");
+        }
+        assert_sound(wal, what);
+    };
+    let options = || options(Placement::Journal);
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open(options(), &disk);
+    fill(&wal);
+    let frames = frames(&disk.kept_image());
+    let segments: BTreeSet<u64> = frames.iter().map(|(_, header)| header.lsn >> 16).collect();
+    assert!(frames.len() == 24 && segments.len() > 2, "{} frames in {} segments", frames.len(), segments.len());
+    for (at, header) in frames {
+        for (what, rots) in [("the header", at + 50), ("the table", at + header.table_range().start as u64 + 3)] {
+            let what = &format!("{what} of the frame at {}", header.lsn);
+            let disk = Arc::new(SimDisk::new(4 << 20));
+            let wal = open(options(), &disk);
+            fill(&wal);
+            assert_whole(&wal, what);
+            disk.flip_bit(rots, 3);
+            assert_eq!(wal.verify(|_| ()).expect("read").rotten_frames, 1, "{what}");
+            let found = wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).expect("scrubbed");
+            assert!(found.rotten_frames == 1 && found.healed, "{what}: {found:?}");
+            assert_whole(&wal, what);
+            let disk = Arc::new(disk.crash_lost_all());
+            drop(wal);
+            assert_whole(&open(options(), &disk), what);
+        }
+    }
+}
+
+/// It cannot be mended there, and is told.
+#[test]
+fn a_log_that_is_read_only_tells_of_a_rotten_frame() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open(options(Placement::Journal), &disk);
+    fill(&wal, 1..=1);
+    wal.commit(Batch::new().put(7, b"vote", b"of 7")).expect("committed");
+    fill(&wal, 2..=2);
+    let at = disk.kept_image().windows(4).position(|w| w == b"of 7").expect("it is there") as u64;
+    drop(wal);
+    let (reads, disk) = (|| options(Placement::Journal).read_only(true), Arc::new(disk.restart()));
+    let wal = open(reads(), &disk);
+    assert!(wal.verify(|_| ()).expect("read").is_clean());
+    disk.flip_bit(at, 3);
+    let rotted = |wal: &Wal| {
+        let found = wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).expect("scrubbed");
+        (wal.verify(|_| ()).expect("read").rotten_frames, found.rotten_frames, found.healed)
+    };
+    assert_eq!(rotted(&wal), (1, 1, false));
+    drop(wal);
+    let wal = open(reads(), &Arc::new(disk.restart()));
+    assert_eq!((rotted(&wal), wal.damage()), ((1, 1, false), vec![Damage { replica: 7, lost: Lost::State }]));
 }

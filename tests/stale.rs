@@ -229,9 +229,9 @@ impl Task {
                     }
                     ControlFlow::Continue(())
                 });
-                scrubbed.map_err(|e| format!("cannot be scrubbed: {e:?}"))?;
-                if !accused.is_empty() {
-                    return Err(format!("is accused: {accused:?}"));
+                let journal = scrubbed.map_err(|e| format!("cannot be scrubbed: {e:?}"))?;
+                if !accused.is_empty() || journal.rotten_frames > 0 {
+                    return Err(format!("is accused: {accused:?}, {journal:?}"));
                 }
             }
         }

@@ -60,6 +60,7 @@ impl Verified {
             "entries": report.entries,
             "bytes": report.bytes,
             "lost_frames": self.lost_frames,
+            "rotten_frames": report.rotten_frames,
             "unnamed": self.unnamed,
             "damage": report.damage.iter().map(as_json).collect::<Vec<_>>(),
             "structure": report.structure,
@@ -86,6 +87,10 @@ impl Verified {
         }
         if self.lost_frames > 0 {
             out.line(format_args!("  {} frames of the journal cannot be read", self.lost_frames))?;
+        }
+        // Those that the opening missed are among them.
+        if report.rotten_frames > self.lost_frames {
+            out.line(format_args!("  {} frames of the journal rotted", report.rotten_frames))?;
         }
         for damage in &report.damage {
             out.line(format_args!("  {damage}"))?;

@@ -43,6 +43,29 @@ impl Engine {
         self.clean_while(|s| s.segments.tail() < last)
     }
 
+    /// Frees every segment up to this one, and first leaves it, if it is being written. `false`: there is no room for that.
+    pub(crate) fn clean_through(&self, seq: u64) -> Result<bool> {
+        let mut freed = None;
+        loop {
+            {
+                let mut s = self.seq.lock();
+                if let Some(why) = &s.stopped {
+                    return Err(why.clone());
+                }
+                if s.segments.current() > seq || s.leave_segment(Class::Keep, &self.segment_map) {
+                    break;
+                }
+            }
+            if freed == Some(0) {
+                return Ok(false);
+            }
+            freed = Some(self.clean_some()?);
+        }
+        self.sync()?;
+        self.clean_while(|s| s.segments.tail() <= seq)?;
+        Ok(self.seq.lock().segments.tail() > seq)
+    }
+
     fn clean_while(&self, more: impl Fn(&Sequencer) -> bool) -> Result<u64> {
         self.forget_those_gone();
         let mut freed = 0;

@@ -9,6 +9,7 @@ mod commit;
 mod commit_loom;
 mod damage;
 mod ending;
+mod frames;
 mod full;
 mod gone;
 mod hands;

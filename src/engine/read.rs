@@ -27,8 +27,8 @@ enum Source {
 const LOOKUPS: usize = 256;
 /// A slice of a frame is handed out only if it is at least this part of it: small slices must not keep big buffers alive.
 const SHARE_PART: usize = 4;
-/// How often a read is tried anew while the entry moves under it, before a mismatch is called damage.
-const ATTEMPTS: usize = 8;
+/// How often a read is tried anew, as what is read moves under it or comes back stale, before a mismatch is called damage.
+pub(super) const ATTEMPTS: usize = 8;
 
 fn damaged(replica: u64, first: u64, last: u64) -> Error {
     Error::Damaged(Damage { replica, lost: Lost::Entries { first, last } })

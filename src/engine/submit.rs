@@ -509,7 +509,7 @@ mod tests {
         let log = Arc::clone(&wal);
         let done = move |_| {
             let scrubbed = log.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(()));
-            told.send([log.verify(|_| ()).map(drop), scrubbed]).expect("heard");
+            told.send([log.verify(|_| ()).map(drop), scrubbed.map(drop)]).expect("heard");
         };
         wal.submit_with(Batch::new().put(1, b"k", b"v"), done).expect("submitted");
         wal.sync().expect("written");

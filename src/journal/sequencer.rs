@@ -160,11 +160,28 @@ impl Sequencer {
         if !self.open.would_fit(payload, table, self.segment_bytes) {
             return false;
         }
+        self.open_segment(leaves, map) && self.open.fits(payload, table)
+    }
+
+    /// Goes on in the next segment, whatever room there is in this one. `false`: none can be spared for this class.
+    pub fn leave_segment(&mut self, class: Class, map: &RwLock<SegmentMap>) -> bool {
+        let leaves = self.leaves(class);
+        if self.segments.free.len() <= leaves {
+            return false;
+        }
+        if self.open.batches > 0 {
+            self.close_open();
+        }
+        self.open_segment(leaves, map)
+    }
+
+    /// The open frame is empty, and begins the next segment.
+    fn open_segment(&mut self, leaves: usize, map: &RwLock<SegmentMap>) -> bool {
         let Some((seq, slab)) = self.segments.open_next(leaves) else { return false };
         map.write().push(seq, slab);
         let offset = self.pool_offset + u64::from(slab) * self.segment_bytes;
         self.open.move_to(seq * self.segment_bytes, offset, self.segment_bytes);
-        self.open.fits(payload, table)
+        true
     }
 
     /// How many segments must stay free after this class has taken one.
