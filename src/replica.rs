@@ -69,8 +69,8 @@ impl Replica {
     /// The term of entry `index`, or of `first_index - 1`: raft asks for it after a truncation. Touches memory only.
     ///
     /// # Errors
-    /// [`Error::Compacted`], [`Error::OutOfRange`], [`Error::UnknownReplica`]; [`Error::Damaged`], for `first_index - 1` where a truncation
-    /// ended behind a damaged entry: to whom that term was to be told, send a snapshot.
+    /// [`Error::Compacted`], [`Error::OutOfRange`], [`Error::UnknownReplica`]; [`Error::Damaged`] of a damaged entry, and of `first_index - 1` where
+    /// a truncation ended behind one: to whom that term was to be told, send a snapshot.
     pub fn term(&self, index: u64) -> Result<u64> {
         match self.with(|cell| self.engine.read_term(cell, index)) {
             Some(term) => term,
@@ -83,7 +83,8 @@ impl Replica {
     /// The entry at `index`. Zero-copy from a mapped chain, whose chunk stays pinned while the payload lives; otherwise a copy.
     ///
     /// # Errors
-    /// As [`Replica::term`]; [`Error::Damaged`] also when the bytes do not match their checksum.
+    /// As [`Replica::term`]; [`Error::Damaged`] also when the bytes do not match their checksum, and [`Error::Io`] when they cannot be read. Nothing
+    /// is known of `first_index - 1` but its term: that is [`Error::Compacted`].
     pub fn entry(&self, index: u64) -> Result<Entry> {
         self.engine.read_entry(&*self.known()?, index)
     }
@@ -91,7 +92,7 @@ impl Replica {
     /// Entries of `range`, at least one, until their payloads exceed `max_bytes`.
     ///
     /// # Errors
-    /// As [`Replica::entry`], for the first of them. An empty range is `Ok` and empty; one that ends beyond the last index is
+    /// As [`Replica::entry`], of the first of them. An empty range is `Ok` and empty; one that ends beyond the last index is
     /// [`Error::OutOfRange`].
     pub fn entries(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>> {
         if range.is_empty() {
@@ -128,7 +129,7 @@ impl Replica {
     /// The value of a key of keyed state.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where the state may miss an update: such a replica must not vote.
+    /// [`Error::Damaged`] where the state may miss an update: such a replica must not vote. [`Error::Io`] where a large value cannot be read.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.cell().map_or(Ok(None), |cell| self.engine.read_key(&cell, key))
     }

@@ -124,8 +124,8 @@ impl Wal {
     /// the replica is removed or given a snapshot. Everything is durable on return, and was compared.
     ///
     /// # Errors
-    /// [`Error::Contradiction`] where `to` holds a replica already; [`Error::Full`] where it is too small; what its device says.
-    /// What cannot be read of this one is lost.
+    /// [`Error::Contradiction`] where `to` holds a replica already; what [`Wal::commit`] and reading say of `to`, [`Error::Full`] among it where
+    /// it is too small; [`Error::Damaged`] where the two do not compare. What cannot be read of this one is lost.
     pub fn salvage_into(&self, to: &Wal, mut progress: impl FnMut(SalvageProgress)) -> Result<SalvageReport> {
         let ids = self.replicas();
         let stats = self.stats();

@@ -51,10 +51,11 @@ impl Wal {
     /// Applies the batch: readable on return, durable when the [`Pending`] says so. Waits while the queue is full.
     ///
     /// # Errors
-    /// A batch that is refused changes nothing: [`Error::Gap`], [`Error::Compacted`], [`Error::Contradiction`],
-    /// [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`], [`Error::Full`]; [`Error::Io`] where the journal has no
-    /// room, and cannot be cleaned because something alive in it cannot be read; [`Error::Poisoned`] and [`Error::Closed`] when the log takes
-    /// no more.
+    /// A batch that is refused changes nothing: [`Error::Gap`], [`Error::Compacted`], [`Error::Contradiction`], [`Error::UnknownReplica`]
+    /// (the prefix of one that does not exist), [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`], [`Error::Full`];
+    /// [`Error::Io`] where the journal has no room, and cannot be cleaned because something alive in it cannot be read; [`Error::Busy`] in a
+    /// callback or a listener, where it would have to wait; [`Error::Poisoned`] and [`Error::Closed`] when the log takes no more, and
+    /// [`Error::ReadOnly`] when it takes none.
     pub fn submit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Pending> {
         self.submit_as(batch.borrow_mut(), Mode::Block)
     }
@@ -179,7 +180,8 @@ impl Wal {
     /// Makes everything submitted so far durable, lazy batches among it.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a thread of the log.
+    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`]; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a
+    /// thread of the log.
     pub fn sync(&self) -> Result<Lsn> {
         self.engine.writable()?;
         self.engine.sync()
@@ -227,7 +229,8 @@ impl Wal {
     /// Reads everything that is kept, the journal's frames among it, and compares it with its checksums; checks that every chunk is in exactly one place.
     ///
     /// # Errors
-    /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log. Damage is no error here: it is in the report.
+    /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`] or [`Error::Closed`] when
+    /// the log ends while something is looked at twice. Damage is no error here: it is in the report.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         self.engine.verify(progress)
     }
@@ -264,8 +267,8 @@ impl Wal {
     /// Cleans every journal segment but the newest now, rather than when space is needed.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`], or what the device says when it is read; [`Error::Busy`] in a callback, or in a listener on a thread
-    /// of the log.
+    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`], or what the device says when it is read; [`Error::Busy`] in a callback, or in a
+    /// listener on a thread of the log.
     pub fn checkpoint(&self) -> Result<()> {
         self.engine.writable()?;
         self.engine.clean_all().map(|_| ())
@@ -311,7 +314,8 @@ impl Options {
     /// Creation is atomic: the file appears under its name whole, or not at all.
     ///
     /// # Errors
-    /// [`Error::Option`], [`Error::Locked`], [`Error::Corrupt`], [`Error::Unsupported`], [`Error::Io`].
+    /// [`Error::Option`], [`Error::Locked`], [`Error::Corrupt`], [`Error::Unsupported`], [`Error::Io`]; [`Error::Damaged`] with
+    /// [`RecoveryMode::Strict`](crate::RecoveryMode::Strict).
     pub fn open(mut self, path: impl AsRef<Path>) -> Result<Wal> {
         self.check()?;
         let path = path.as_ref();

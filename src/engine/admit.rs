@@ -9,7 +9,7 @@ use super::relief::Lack;
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::{Batch, What};
 use crate::error::{Error, Result};
-use crate::format::record::CREATING_CORE;
+use crate::format::record::CORE_BYTES;
 use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
 use crate::space::{Accounts, Charge, Demand};
@@ -219,7 +219,7 @@ impl Admission {
 
     /// Upper bound on the records that begin lives.
     pub fn creating(&self) -> u64 {
-        self.touched.iter().map(|t| t.lives).sum::<u64>() * CREATING_CORE
+        self.touched.iter().map(|t| t.lives).sum::<u64>() * CORE_BYTES
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::crc;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::PieceDesc;
-use crate::format::record::{CREATING_CORE, KIND_AND_SEQ, RECORD_HEAD};
+use crate::format::record::{CORE_BYTES, KIND_AND_SEQ, RECORD_HEAD};
 use crate::format::varint;
 use crate::index::{INLINE_VALUE_BYTES, MAX_INLINE_ENTRY};
 use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
@@ -58,7 +58,7 @@ impl Engine {
         if plan.user_bytes > MAX_BATCH_BYTES {
             return Err(Error::BatchTooLarge { bytes: plan.user_bytes, limit: MAX_BATCH_BYTES });
         }
-        plan.creating = batch.ops.len() as u64 * CREATING_CORE;
+        plan.creating = batch.ops.len() as u64 * CORE_BYTES;
         let mut direct: Vec<usize> = Vec::new();
         for (i, op) in batch.ops.iter().enumerate() {
             plan.table += charge::records(op.what);

@@ -16,15 +16,17 @@ const HAS_CODEC: u8 = 0x80;
 pub const MAX_DAMAGE_RANGES: usize = 16;
 /// Kind and sequence: what every record begins with, its replica apart.
 pub const KIND_AND_SEQ: u64 = 3;
-/// A CORE at its longest: its head, incarnation, flags, how many ranges (one byte tells), and the integers.
-pub const MOST_CORE_BYTES: u64 = KIND_AND_SEQ + 8 + 2 + (4 + 2 * MAX_DAMAGE_RANGES as u64) * varint::MAX_BYTES as u64;
+/// A CORE without damage at its longest: its head, incarnation, flags, how many ranges (one byte tells), and the integers.
+pub const CORE_BYTES: u64 = KIND_AND_SEQ + 8 + 2 + 4 * varint::MAX_BYTES as u64;
+/// A range of damage in it at its longest.
+pub const DAMAGE_RANGE_BYTES: u64 = 2 * varint::MAX_BYTES as u64;
+/// A CORE at its longest.
+pub const MOST_CORE_BYTES: u64 = CORE_BYTES + MAX_DAMAGE_RANGES as u64 * DAMAGE_RANGE_BYTES;
 /// A record's parts at their longest: kind, sequence, replica, first, term, count.
 pub const RECORD_HEAD: u64 = KIND_AND_SEQ + 4 * varint::MAX_BYTES as u64;
-/// A CORE that creates: incarnation, three integers, flags, no damage.
-pub const CREATING_CORE: u64 = RECORD_HEAD + 8 + 3 * varint::MAX_BYTES as u64 + 2;
 /// What an operation of a batch takes in a frame at most, beside its key, value or payloads: its record, and that of the life which it
 /// may begin. An entry takes less; what is placed directly takes less than its length.
-pub const OP_BYTES: u64 = RECORD_HEAD + CREATING_CORE;
+pub const OP_BYTES: u64 = RECORD_HEAD + CORE_BYTES;
 
 /// Where a replica stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -532,6 +534,28 @@ mod tests {
             let passed = std::iter::from_fn(|| records.next_of(|_| false)).collect::<Vec<_>>();
             assert!(passed.iter().rev().skip(1).all(Result::is_ok), "a record that is cut short is the last");
         }
+    }
+
+    /// What is reckoned with is what is written at most.
+    #[test]
+    fn a_core_is_as_long_as_the_longest_and_no_longer() {
+        let longest = |ranges: usize| {
+            let mut out = Vec::new();
+            let core = Core {
+                incarnation: u64::MAX,
+                first: u64::MAX,
+                prev_term: u64::MAX,
+                last: u64::MAX,
+                fresh: true,
+                state_suspect: true,
+                damaged: vec![(u64::MAX, u64::MAX); ranges],
+            };
+            encode_core(&mut out, u64::MAX, u16::MAX, &core);
+            out.len() as u64
+        };
+        assert_eq!(longest(0), CORE_BYTES);
+        assert_eq!(longest(1), CORE_BYTES + DAMAGE_RANGE_BYTES);
+        assert_eq!(longest(MAX_DAMAGE_RANGES), MOST_CORE_BYTES);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::loc::Loc;
 use super::places::Places;
 use super::terms::Terms;
 use crate::error::{Damage, Lost};
-use crate::format::record::{Core, MAX_DAMAGE_RANGES};
+use crate::format::record::{CORE_BYTES, Core, DAMAGE_RANGE_BYTES, MAX_DAMAGE_RANGES};
 use crate::space::{Charge, Pledge};
 
 /// Everything the log knows of a replica. There may be millions: what few have lies elsewhere, behind eight or sixteen bytes.
@@ -189,12 +189,31 @@ impl ReplicaState {
 
     /// What its core, keys and descriptors take in the journal when they are carried.
     pub fn meta_bytes(&self) -> u64 {
-        const CORE: u64 = 48;
         const PIECE: u64 = crate::format::piece::PieceDesc::TYPICAL_BYTES;
         if !self.exists {
             return 0;
         }
-        let ranges = self.damaged.len() as u64 * 20;
-        CORE + ranges + self.keys.bytes() + self.places.chain().len() as u64 * PIECE + self.terms.len() as u64 * 12
+        let core = CORE_BYTES + self.damaged.len() as u64 * DAMAGE_RANGE_BYTES;
+        core + self.keys.bytes() + self.places.chain().len() as u64 * PIECE + self.terms.len() as u64 * 12
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::record;
+
+    /// Or a cleaning could write more than is paid for.
+    #[test]
+    fn whoever_exists_is_charged_the_core_that_it_may_need() {
+        let (first, last, prev_term) = (u64::MAX - 50, u64::MAX, u64::MAX);
+        let mut state = ReplicaState { exists: true, first, last, prev_term, ..ReplicaState::default() };
+        for ranges in 0..=MAX_DAMAGE_RANGES as u64 {
+            let mut carried = Vec::new();
+            record::encode_core(&mut carried, u64::MAX, u16::MAX, &state.core());
+            assert_eq!(state.damaged.len() as u64, ranges);
+            assert!(state.meta_bytes() >= carried.len() as u64, "{} bytes, {}", carried.len(), state.meta_bytes());
+            state.add_damage(first + 3 * ranges, first + 3 * ranges);
+        }
     }
 }
