@@ -9,7 +9,8 @@ pub(crate) enum Few<T> {
     #[default]
     None,
     One(T),
-    /// Two at least.
+    /// Two at least. In a box: the queue itself is larger than what there may be a million of.
+    #[allow(clippy::box_collection)]
     More(Box<VecDeque<T>>),
 }
 
