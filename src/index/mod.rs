@@ -1,5 +1,6 @@
 //! What each replica holds, and where: the only thing readers ask before they touch bytes.
 
+mod few;
 mod keys;
 mod loc;
 mod places;
