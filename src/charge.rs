@@ -6,7 +6,7 @@ use crate::batch::{Meta, What};
 use crate::format::BLOCK_BYTES;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::{MAX_TERM_RUNS, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};
-use crate::format::record::{CREATING_CORE, RECORD_HEAD};
+use crate::format::record::{CORE_BYTES, RECORD_HEAD};
 use crate::format::varint;
 use crate::index::INLINE_VALUE_BYTES;
 
@@ -30,7 +30,7 @@ pub(crate) fn at_most(what: What, metas: &[Meta]) -> u64 {
         What::Put { value, .. } => value.len as u64,
         _ => 0,
     };
-    CREATING_CORE + records(what) + brings
+    CORE_BYTES + records(what) + brings
 }
 
 /// An operation's records, without the value or the entries that it brings.
