@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use strandlog::disk::Disk;
-use strandlog::disk::sim::SimDisk;
+use strandlog::disk::sim::{EIO, SimDisk};
 use strandlog::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use strandlog::{Batch, Damage, Error, Event, Listener, Lost, Options, Placement, Scrubbed, Wal};
@@ -474,6 +474,38 @@ fn whichever_frame_rots_it_is_found_and_healed() {
             assert_whole(&open(options(), &disk), what);
         }
     }
+}
+
+/// A bad sector under a vote; and where the cleaner meets another one under an entry, that hinders it, and not the scrub before it comes there.
+#[test]
+fn a_frame_that_cannot_be_read_is_healed_unless_an_entry_beside_it_cannot_either() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open(options(Placement::Journal), &disk);
+    wal.commit(Batch::new().put(7, b"vote", b"of 7")).expect("committed");
+    fill(&wal, 8..=9);
+    drop(wal);
+    let disk = Arc::new(disk.restart());
+    let wal = open(options(Placement::Journal), &disk);
+    let image = disk.kept_image();
+    let find = |wanted: &[u8]| image.windows(wanted.len()).position(|w| w == wanted).expect("it is there") as u64;
+    let (vote, entry) = (find(b"of 7"), find(&payload(9, 1, 1, 700)));
+    disk.fail_reads(vote..vote + 1, EIO);
+    disk.fail_reads(entry..entry + 1, EIO);
+    let mut told = Vec::new();
+    let hindered = wal.scrub(u64::MAX, |one| {
+        told.push(one.replica);
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(hindered, Err(Error::Io { .. })) && told == [7, 8], "{hindered:?}, {told:?}");
+    disk.heal_reads();
+    disk.fail_reads(vote..vote + 1, EIO);
+    let found = wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).expect("scrubbed");
+    assert!(found.rotten_frames == 1 && found.healed, "{found:?}");
+    let disk = Arc::new(disk.crash_lost_all());
+    drop(wal);
+    let wal = open(options(Placement::Journal), &disk);
+    assert_eq!(wal.replica(7).get(b"vote").expect("whole").as_deref(), Some(&b"of 7"[..]));
+    assert_sound(&wal, "healed");
 }
 
 /// It cannot be mended there, and is told.

@@ -38,6 +38,8 @@ fn lost_state_is_named() {
     let ran = strandlog(&["verify", str(&path)]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("must not vote"), "{ran:?}");
+    let json = strandlog(&["verify", str(&path), "--json"]).json();
+    assert_eq!((&json["lost_frames"], &json["rotten_frames"]), (&1.into(), &1.into()), "{json}");
 }
 
 /// Rot that costs no data is found, too, and called what it is.
