@@ -769,3 +769,18 @@ fn the_body_of_a_dropped_frame_does_not_pass_for_that_of_its_successor() {
     }
     assert!(found[0] > 0 && found[1] > 0, "{found:?}");
 }
+
+/// Nor is anything else of the failed batch: nobody was told that it is there.
+#[test]
+fn a_verification_of_a_log_that_failed_accuses_nothing_that_was_never_written() {
+    for placement in PLACEMENTS {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = open(small(placement), &disk);
+        wal.commit(Batch::new().append(1, &[(1, 1, [1; 3000])])).expect("committed");
+        disk.on_event(|e| (e.kind != EventKind::Flush).then_some(Fault::ShortThenError { kept: 0, errno: EIO }));
+        let told = wal.commit(Batch::new().append(1, &[(2, 1, [2; 3000])]).put(1, b"large", &[3; 9000]));
+        assert!(matches!(told, Err(Error::Poisoned { .. })), "{told:?}");
+        let report = wal.verify(|_| ()).expect("read");
+        assert!(report.is_clean(), "{placement:?}: {report:?}");
+    }
+}

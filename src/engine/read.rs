@@ -339,6 +339,15 @@ impl Engine {
                 self.sync()?;
             }
         }
+        if self.seq.lock().stopped.is_some()
+            && let Ok((term, Source::Chain(piece))) = self.look(cell.id, &cell.lock(), index)
+            && piece.in_memory()
+        {
+            // Never written, perhaps, and never acknowledged.
+            let io = |e| Error::io(format!("replica {} entry {index}", cell.id), e);
+            let data = piece.load_one(&*self.disk, self.map.as_ref(), self.geo.seed, index, term).map_err(io)?;
+            return Ok(data.map(|data| data.len() as u64));
+        }
         Ok(None)
     }
 
