@@ -20,6 +20,7 @@ pub(crate) const VALUE_DESCRIPTORS: u64 = 2 * DESCRIPTOR;
 const _: () = assert!(VALUE_DESCRIPTORS <= INLINE_VALUE_BYTES as u64);
 
 /// What an operation takes, wherever its entries and its value come to lie and whether or not it begins a life.
+#[inline]
 pub(crate) fn at_most(what: What, metas: &[Meta]) -> u64 {
     let brings = match what {
         What::Append { from, to, .. } => {
@@ -53,7 +54,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    #[inline]
     pub fn of(metas: &[Meta]) -> Self {
+        // As most are: a batch is filled with one after the other.
+        if let [one] = metas {
+            return Self { entries: 1, payload: one.len.into(), terms: 1 };
+        }
         Self {
             entries: metas.len() as u64,
             payload: metas.iter().map(|meta| u64::from(meta.len)).sum(),
@@ -62,12 +68,14 @@ impl Run {
     }
 
     /// In the journal.
+    #[inline]
     fn inline(&self) -> u64 {
         const ENTRY: u64 = (ENTRY_CRC_BYTES + varint::MAX_BYTES_32) as u64;
         self.payload + self.entries * ENTRY + self.terms * RECORD_HEAD
     }
 
     /// Of what is placed directly, in chunks of that size.
+    #[inline]
     pub fn descriptors(&self, chunk: u64) -> u64 {
         let bytes = self.payload + self.entries * PIECE_SLOT_BYTES as u64;
         let pieces = if bytes + PIECE_HEADER_BYTES as u64 <= chunk && self.terms <= MAX_TERM_RUNS as u64 {
