@@ -6,6 +6,7 @@ use crate::charge;
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
 use crate::format::crc;
+use crate::operation::{Meta, Op, Span, What};
 use crate::sync::Arc;
 
 /// An entry as it is read back.
@@ -70,62 +71,6 @@ impl<E: AsEntry + ?Sized> AsEntry for &E {
 const BULKY: usize = 32 << 10;
 /// So much is checksummed and then copied while the processor still has it.
 const STEP: usize = 16 << 10;
-
-/// An entry's place in the batch, and the part of its checksum that needs no lock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Meta {
-    pub term: u64,
-    /// Where it begins in the arena; of a bulky entry, which of the buffers is its own.
-    pub offset: usize,
-    pub len: u32,
-    pub payload_crc: u32,
-}
-
-/// A range of the batch's arena.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    pub offset: usize,
-    pub len: usize,
-}
-
-/// One thing to do to one replica. Operations on one replica take effect in the order in which they were added.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum What {
-    /// Entries `metas[from..to]`, the first of them at index `first`.
-    Append {
-        first: u64,
-        from: usize,
-        to: usize,
-    },
-    Put {
-        key: Span,
-        value: Span,
-    },
-    Delete {
-        key: Span,
-    },
-    Truncate {
-        first: u64,
-    },
-    /// The entries from `from` on go.
-    Cut {
-        from: u64,
-    },
-    Applied {
-        index: u64,
-    },
-    Reset {
-        index: u64,
-        term: u64,
-    },
-    Remove,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Op {
-    pub replica: u64,
-    pub what: What,
-}
 
 /// A list of changes that become durable together or not at all.
 ///

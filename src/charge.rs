@@ -2,13 +2,13 @@
 //! when the batch is submitted: were these two accounts, a batch that counts as small could be refused as too large.
 
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
-use crate::batch::{Meta, What};
 use crate::format::BLOCK_BYTES;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::{MAX_TERM_RUNS, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};
 use crate::format::record::{CORE_BYTES, RECORD_HEAD};
 use crate::format::varint;
 use crate::index::INLINE_VALUE_BYTES;
+use crate::operation::{Meta, What};
 
 /// A run of one term in a descriptor: how many entries, and the term.
 const TERM_BYTES: u64 = 2 * varint::MAX_BYTES as u64;

@@ -24,6 +24,7 @@ mod lsn;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod migrate;
+mod operation;
 mod options;
 mod pending;
 mod publish;

@@ -7,11 +7,12 @@ use super::anew::Anew;
 use super::plan::Plan;
 use super::relief::Lack;
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
-use crate::batch::{Batch, What};
+use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::record::CORE_BYTES;
 use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
+use crate::operation::What;
 use crate::space::{Accounts, Charge, Demand};
 use crate::sync::Arc;
 

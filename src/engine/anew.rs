@@ -1,6 +1,6 @@
 //! A new life for a replica whose keyed state is not believed: what of a batch goes into it.
 
-use crate::batch::What;
+use crate::operation::What;
 
 /// A snapshot that heals a replica of which the batch said something before it.
 ///

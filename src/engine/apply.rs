@@ -5,7 +5,7 @@
 use super::Engine;
 use super::admit::{Admission, Touched, demand};
 use super::plan::Plan;
-use crate::batch::{Batch, What};
+use crate::batch::Batch;
 use crate::chain::Packed;
 use crate::format::EntryId;
 use crate::format::frame::ENTRY_CRC_BYTES;
@@ -13,6 +13,7 @@ use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{self, Core, RunKind};
 use crate::index::{Cell, ChainPiece, Loc, Places, ReplicaState};
 use crate::journal::{Placed, Sequencer};
+use crate::operation::What;
 use crate::sync::{Arc, Ordering};
 
 impl Engine {

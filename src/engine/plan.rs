@@ -1,7 +1,7 @@
 //! Planning: what of a batch goes inline and what is placed directly. Done before any lock is taken.
 
 use super::Engine;
-use crate::batch::{Batch, Op, What};
+use crate::batch::Batch;
 use crate::chain::{PackEntry, Packed, pack};
 use crate::charge;
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::format::piece::PieceDesc;
 use crate::format::record::{CORE_BYTES, KIND_AND_SEQ, RECORD_HEAD};
 use crate::format::varint;
 use crate::index::{INLINE_VALUE_BYTES, MAX_INLINE_ENTRY};
+use crate::operation::{Op, What};
 use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
 
 /// A batch made ready. Used again and again by a thread, so that steady use allocates nothing.

@@ -2,7 +2,7 @@
 //! may begin later, so strandlog alone would keep too little.
 
 use super::{Change, DualWrite, MigrateError, OldLog, Stage};
-use crate::batch::What;
+use crate::operation::What;
 use crate::replica::Replica;
 
 /// A replica's life, and what its state machine was reported to hold, as they stand in the middle of a batch.

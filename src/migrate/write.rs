@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reports::Reported;
 use super::{Change, DualWrite, MIRRORED, MigrateError, OldLog, Stage, refused};
 use crate::applied::MOVING_KEY;
-use crate::batch::{Batch, What};
+use crate::batch::Batch;
+use crate::operation::What;
 
 impl<O: OldLog> DualWrite<O> {
     /// Writes the batch to the old log for replicas that are not switched, then to strandlog for all; durable in both on return. The

@@ -6,9 +6,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::rig::{frames, open};
-use crate::batch::What;
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
+use crate::operation::What;
 use crate::options::{Options, RecoveryMode};
 use crate::sync::Arc;
 use crate::{Batch, Wal};
