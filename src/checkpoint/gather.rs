@@ -103,8 +103,7 @@ impl Engine {
             let Some(cell) = self.registry.get(id) else { continue };
             let (metadata, alive) = {
                 let state = cell.lock();
-                let holds =
-                    (state.has_metadata_in(|seq| group.holds(seq)), state.has_entry_in(|loc| group.holds_entry(loc)));
+                let holds = (state.has_metadata_in(|seq| group.holds(seq)), state.has_entry_in(group.lsns()));
                 if holds == (false, false) && group.beyond.len() < Oldest::MOST {
                     let oldest = state.oldest_segment(self.head(), self.geo.segment_bytes);
                     group.beyond.push((id, oldest.map_or(durable, |oldest| oldest.min(durable))));
@@ -148,11 +147,11 @@ impl Engine {
     /// Reads what of these replicas is alive in the group before it is asked for, one after the other. Where the cleaner has time it does
     /// not: commits would find more reads in front of them.
     fn read_alive(&self, group: &mut Group, participants: &[u64]) {
-        let head = self.head();
+        let (head, lsns) = (self.head(), group.lsns().clone());
         for &id in participants {
             let Some(cell) = self.registry.get(id) else { continue };
             let state = cell.lock();
-            for &loc in state.places.spans().iter().flat_map(|s| s.locs()) {
+            for &loc in state.places.spans().iter().flat_map(|s| s.up_to(&lsns)) {
                 if group.holds_entry(loc) {
                     group.segments.want(loc.lsn(head), loc.len());
                 }
@@ -213,7 +212,8 @@ impl Engine {
             chunks: (taken + rest.chunks(chunk)).max(at_once.chunks),
             pieces: (part.held(chunk).pieces + rest.held(chunk).pieces).max(at_once.pieces),
         };
-        let worth_chunks = part.weight >= self.small_weight();
+        // What is not would be carried with nearly everything beside it; and who holds chunks is settled sooner or later.
+        let worth_chunks = part.weight >= self.small_weight() || much && at_once.chunks > 0;
         let room = || {
             let (chunks, pieces) = (in_parts.chunks - at_once.chunks, in_parts.pieces - at_once.pieces);
             (chunks == 0 || s.accounts.reserved() + chunks + self.value_reserve <= free)
@@ -221,7 +221,7 @@ impl Engine {
         };
         if worth_chunks && room() {
             (Fate::Settle, in_parts)
-        } else if at_once.chunks > 0 && (worth_chunks || much) {
+        } else if at_once.chunks > 0 && worth_chunks {
             // In parts it may take more than what it holds; at once it does not.
             (Fate::SettleAll, at_once)
         } else {
@@ -236,7 +236,8 @@ impl Engine {
             (Demand { term_runs, ..Demand::default() }, Demand { term_runs, ..Demand::default() });
         for span in state.places.spans() {
             let mut before = None;
-            for &loc in span.locs() {
+            let up_to = span.up_to(group.lsns());
+            for &loc in up_to {
                 let goes = group.holds_entry(loc);
                 let begins = u64::from(before.replace(goes) != Some(goes));
                 if goes {
@@ -246,6 +247,7 @@ impl Engine {
                     rest.spans += begins;
                 }
             }
+            rest.spans += u64::from(up_to.len() < span.locs().len() && before != Some(false));
         }
         rest.weight = state.places.weight() - part.weight;
         (part, rest)
@@ -255,7 +257,8 @@ impl Engine {
     fn seen(&self, cell: &Arc<Cell>, state: &ReplicaState, group: &Group, all: bool) -> Moving {
         let mut entries = Vec::new();
         for span in state.places.spans() {
-            for (i, &loc) in span.locs().iter().enumerate() {
+            let locs = if all { span.locs() } else { span.up_to(group.lsns()) };
+            for (i, &loc) in locs.iter().enumerate() {
                 let index = span.first() + i as u64;
                 if all || group.holds_entry(loc) {
                     entries.push(Seen { index, term: state.terms.get(index).unwrap_or(0), loc });
@@ -407,6 +410,42 @@ mod tests {
         assert!(matches!(alive_in(1, held, Some(bytes)), (n, Fate::Settle, h) if n == part && h == (held, bytes)));
         assert!(matches!(alive_in(1, held, Some(bytes - 1)), (60, Fate::SettleAll, (0, 0))), "no room for these");
         assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
+    }
+
+    /// Where much is carried already, what is not worth a chunk is settled, too: that, and not all that the replica has in a journal which
+    /// may be gigabytes long, read here and there while appends wait.
+    #[test]
+    fn of_a_large_replica_only_what_lies_in_the_group_is_settled_where_much_is_carried() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        for i in 1..=180 {
+            let mut batch = Batch::new();
+            if i % 30 == 1 {
+                batch.append(1, &[(i / 30 + 1, 1, [1; 800])]);
+            }
+            wal.commit(batch.append(2, &[(i, 1, [2; 3000])]).truncate_prefix(2, i)).expect("committed");
+        }
+        let engine = &wal.engine;
+        let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        let alive_in = |carried: u64| {
+            let cell = engine.registry.get(1).expect("there");
+            let (moving, fate) = engine.alive_in(&group, Arc::clone(&cell), carried).expect("alive");
+            let mut s = engine.seq.lock();
+            let mut state = cell.lock();
+            state.places.set_tail(moving.tail);
+            engine.redeem(&mut s, &mut state);
+            (moving.entries.len(), fate)
+        };
+        assert!(matches!(alive_in(0), (1, Fate::Carry)), "one of its six entries, not worth a chunk");
+        assert!(matches!(alive_in(1 << 20), (1, Fate::Settle)), "that entry, as there is room");
+        let mut others = Charge::default();
+        let mut s = engine.seq.lock();
+        let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+        s.accounts.settle(&mut others, Charge { chunks: all, carried: 0 });
+        drop(s);
+        let (entries, fate) = alive_in(1 << 20);
+        assert!(matches!(fate, Fate::SettleAll) && entries == 6, "all of it fits what it has reserved: {entries}");
+        engine.seq.lock().accounts.settle(&mut others, Charge::default());
     }
 
     /// What is given back is somebody's at every moment: pledged, or reserved for what goes on lying in the journal.

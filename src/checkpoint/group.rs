@@ -240,6 +240,11 @@ impl Group {
         first.is_some_and(|first| first <= seq) && last.is_some_and(|last| seq <= last)
     }
 
+    /// From the first one's beginning to the last one's end.
+    pub fn lsns(&self) -> &Range<u64> {
+        &self.segments.lsns
+    }
+
     /// Whether the entry lies in one of them.
     pub fn holds_entry(&self, loc: Loc) -> bool {
         loc.is_in(self.segments.lsns.start, self.segments.lsns.end - self.segments.lsns.start)

@@ -178,7 +178,7 @@ impl Engine {
     fn has_something_in(&self, group: &Group, id: u64) -> bool {
         let Some(cell) = self.registry.get(id) else { return false };
         let state = cell.lock();
-        state.has_metadata_in(|seq| group.holds(seq)) || state.has_entry_in(|loc| group.holds_entry(loc))
+        state.has_metadata_in(|seq| group.holds(seq)) || state.has_entry_in(group.lsns())
     }
 
     /// A write failed that is nobody's frame: like any other, it poisons.

@@ -279,7 +279,7 @@ impl Engine {
                 *payload_at += ENTRY_CRC_BYTES as u64 + u64::from(m.len);
                 Loc::new(at, m.len)
             });
-            state.places.push(index, locs, self.geo.chunk_bytes);
+            state.places.push_newest(index, locs, self.geo.chunk_bytes);
             state.terms.push(index, head.term);
             // The last index fits, by the batch's own check; one beyond is not used.
             index = index.wrapping_add(n as u64);

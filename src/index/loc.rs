@@ -9,8 +9,9 @@ const LSN_MASK: u64 = (1 << LSN_BITS) - 1;
 /// The largest entry whose length fits; larger ones are always placed directly.
 pub(crate) const MAX_INLINE_ENTRY: u32 = (1 << LEN_BITS) - 1;
 
-// The longest journal (every slab that fits a superblock, of the largest size) must be unambiguous.
-const _: () = assert!(crate::format::superblock::MAX_JOURNAL_SLABS as u64 * (64 << 20) < 1 << LSN_BITS);
+// The longest journal (every slab that fits a superblock, of the largest size) must be unambiguous, and so must be which of two in it
+// lies behind the other.
+const _: () = assert!(crate::format::superblock::MAX_JOURNAL_SLABS as u64 * (64 << 20) < LSN_MASK / 2);
 
 /// The low bits of the LSN at which `crc | payload` begins, and the payload's length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,17 @@ impl Loc {
 
     /// Whether it begins among the `bytes` from LSN `from` on, which is within the journal's span of it.
     pub fn is_in(self, from: u64, bytes: u64) -> bool {
-        (self.0 >> LEN_BITS).wrapping_sub(from) & LSN_MASK < bytes
+        self.behind(from) < bytes
+    }
+
+    /// How far behind LSN `from` it begins.
+    pub fn behind(self, from: u64) -> u64 {
+        (self.0 >> LEN_BITS).wrapping_sub(from) & LSN_MASK
+    }
+
+    /// Whether it lies behind another of the same journal.
+    pub fn follows(self, other: Self) -> bool {
+        self.behind(other.0 >> LEN_BITS) <= LSN_MASK / 2
     }
 }
 
@@ -50,6 +61,17 @@ mod tests {
             }
         }
         assert_eq!(Loc::new(3, MAX_INLINE_ENTRY).len(), MAX_INLINE_ENTRY);
+    }
+
+    #[test]
+    fn which_of_two_lies_behind_the_other_across_a_wrap() {
+        for lsn in [0, 77, (1 << 40) - 100, (1 << 50) - 1] {
+            for ahead in [1, 100, 250 << 30] {
+                let (one, other) = (Loc::new(lsn, 7), Loc::new(lsn + ahead, 3));
+                assert!(other.follows(one) && !one.follows(other), "{lsn} {ahead}");
+                assert_eq!(other.behind(lsn), ahead);
+            }
+        }
     }
 
     #[test]

@@ -36,10 +36,31 @@ pub(crate) enum Place<'a> {
 pub(crate) struct Places {
     spans: SmallVec<[Span; 1]>,
     chain: Option<Box<Chain>>,
-    /// Upper bound on what the journal-resident entries take when they are packed into chunks.
+    resident: Resident,
+}
+
+/// What the journal-resident entries come to.
+#[derive(Debug, Default)]
+struct Resident {
+    /// Upper bound on what they take when they are packed into chunks.
     weight: u64,
     /// What they take in the journal.
     bytes: u64,
+}
+
+impl Resident {
+    fn add(&mut self, loc: Loc, chunk: u32) {
+        self.weight += weight(loc.len(), chunk);
+        self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
+    }
+
+    /// These are no longer held.
+    fn let_go(&mut self, locs: &[Loc], chunk: u32) {
+        for loc in locs {
+            self.weight -= weight(loc.len(), chunk);
+            self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
+        }
+    }
 }
 
 /// What a replica has in chunks.
@@ -71,11 +92,11 @@ pub(crate) fn weight(len: u32, chunk_bytes: u32) -> u64 {
 
 impl Places {
     pub fn weight(&self) -> u64 {
-        self.weight
+        self.resident.weight
     }
 
     pub fn journal_bytes(&self) -> u64 {
-        self.bytes
+        self.resident.bytes
     }
 
     pub fn spans(&self) -> &[Span] {
@@ -152,6 +173,21 @@ impl Places {
 
     /// Adds entries at the end; nothing at or above `first` is held (see [`Places::cut_from`]).
     pub fn push(&mut self, first: u64, locs: impl IntoIterator<Item = Loc>, chunk: u32) {
+        self.push_each(first, locs, chunk, Span::push);
+    }
+
+    /// Adds entries that lie behind all else in the journal, as whatever is appended does.
+    pub fn push_newest(&mut self, first: u64, locs: impl IntoIterator<Item = Loc>, chunk: u32) {
+        self.push_each(first, locs, chunk, Span::push_newest);
+    }
+
+    fn push_each(
+        &mut self,
+        first: u64,
+        locs: impl IntoIterator<Item = Loc>,
+        chunk: u32,
+        push: impl Fn(&mut Span, Loc),
+    ) {
         let adjoins = self.spans.last().is_some_and(|s| s.last().checked_add(1) == Some(first));
         if !adjoins {
             self.spans.push(Span::new(first));
@@ -165,20 +201,12 @@ impl Places {
             if len != Some(loc.len()) {
                 (len, each) = (Some(loc.len()), weight(loc.len(), chunk));
             }
-            self.weight += each;
-            self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
-            span.push(loc);
+            self.resident.weight += each;
+            self.resident.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            push(span, loc);
         }
         if span.locs().is_empty() {
             self.spans.pop();
-        }
-    }
-
-    /// These are no longer held.
-    fn let_go(&mut self, locs: &[Loc], chunk: u32) {
-        for loc in locs {
-            self.weight -= weight(loc.len(), chunk);
-            self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
         }
     }
 
@@ -190,7 +218,7 @@ impl Places {
             }
             let Some(mut span) = self.spans.pop() else { break };
             let keep = span.count_below(from);
-            self.let_go(span.locs().get(keep..).unwrap_or(&[]), chunk);
+            self.resident.let_go(span.locs().get(keep..).unwrap_or(&[]), chunk);
             if keep > 0 {
                 span.truncate(keep);
                 self.spans.push(span);
@@ -217,10 +245,7 @@ impl Places {
         let mut emptied = 0;
         while let Some(span) = self.spans.get_mut(emptied).filter(|s| s.first() < first) {
             let n = span.count_below(first);
-            for loc in span.locs().iter().take(n) {
-                self.weight -= weight(loc.len(), chunk);
-                self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
-            }
+            self.resident.let_go(span.locs().get(..n).unwrap_or(&[]), chunk);
             span.drop_front(n);
             if !span.locs().is_empty() {
                 break;
@@ -242,15 +267,21 @@ impl Places {
         while let Some(span) = self.spans.get_mut(i).filter(|s| s.first() <= hi) {
             let (from, to) =
                 (span.count_below(lo), hi.checked_add(1).map_or(span.locs().len(), |n| span.count_below(n)));
-            let tail = span.split_off(to);
-            let gone: SmallVec<[Loc; 8]> = span.locs().iter().skip(from).copied().collect();
-            span.truncate(from);
-            if from == 0 {
-                self.spans.remove(i);
+            self.resident.let_go(span.locs().get(from..to).unwrap_or(&[]), chunk);
+            // What is settled is mostly the front of very many: the others stay where they are.
+            let tail = if from == 0 {
+                span.drop_front(to);
+                None
             } else {
-                i += 1;
+                let tail = span.split_off(to);
+                span.truncate(from);
+                tail
+            };
+            if span.locs().is_empty() {
+                self.spans.remove(i);
+                continue;
             }
-            self.let_go(&gone, chunk);
+            i += 1;
             if let Some(tail) = tail {
                 self.spans.insert(i, tail);
                 break;
@@ -269,8 +300,8 @@ impl Places {
         if let Some(held) = span.and_then(|span| span.range_mut(first, locs.len())) {
             // All of them are held, side by side: nothing else moves.
             for (held, loc) in held.iter_mut().zip(locs) {
-                self.weight = self.weight - weight(held.len(), chunk) + weight(loc.len(), chunk);
-                self.bytes = self.bytes - u64::from(held.len()) + u64::from(loc.len());
+                self.resident.let_go(&[*held], chunk);
+                self.resident.add(loc, chunk);
                 *held = loc;
             }
             return;
@@ -280,8 +311,7 @@ impl Places {
         let at = self.spans.partition_point(|s| s.first() < first);
         let mut span = Span::new(first);
         for loc in locs {
-            self.weight += weight(loc.len(), chunk);
-            self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            self.resident.add(loc, chunk);
             span.push(loc);
         }
         self.spans.insert(at, span);

@@ -1,5 +1,7 @@
 //! A span: where consecutive journal-resident entries lie.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::loc::Loc;
@@ -15,12 +17,14 @@ pub(crate) struct Span {
     /// The first `left` of them are gone already, or room. Two take no memory of their own.
     buf: SmallVec<[Loc; 2]>,
     left: usize,
+    /// So many at its end lie each behind the one before: all, but for those that were carried, and those in front of them.
+    ordered: usize,
 }
 
 impl Span {
     /// An empty one.
     pub fn new(first: u64) -> Self {
-        Self { first, buf: SmallVec::new(), left: 0 }
+        Self { first, buf: SmallVec::new(), left: 0, ordered: 0 }
     }
 
     pub fn first(&self) -> u64 {
@@ -42,7 +46,44 @@ impl Span {
     }
 
     pub fn push(&mut self, loc: Loc) {
+        let follows = self.locs().last().is_none_or(|last| loc.follows(*last));
+        self.ordered = if follows { self.ordered + 1 } else { 1 };
         self.buf.push(loc);
+    }
+
+    /// Appends one that lies behind all others, without a look at the last: its memory has left the cache, and is waited for.
+    pub fn push_newest(&mut self, loc: Loc) {
+        debug_assert!(self.locs().last().is_none_or(|last| loc.follows(*last)), "{loc:?} is not the newest");
+        self.ordered += 1;
+        self.buf.push(loc);
+    }
+
+    /// From the first on all that may lie at these LSNs: those behind them do not. Where many lie in order few are looked at.
+    pub fn up_to(&self, lsns: &Range<u64>) -> &[Loc] {
+        let bytes = lsns.end.saturating_sub(lsns.start);
+        let (before, ordered) = self.by_order();
+        // Else those LSNs begin in the midst of them.
+        let in_turn = match (ordered.first(), ordered.last()) {
+            (Some(first), Some(last)) => first.behind(lsns.start) <= last.behind(lsns.start),
+            _ => false,
+        };
+        if !in_turn {
+            return self.locs();
+        }
+        let there = ordered.iter().take_while(|loc| loc.is_in(lsns.start, bytes)).count();
+        self.locs().get(..before.len() + there).unwrap_or_default()
+    }
+
+    /// The LSN of the one that lies first in the journal, of which `head` is the end.
+    pub fn oldest(&self, head: u64) -> Option<u64> {
+        let (before, ordered) = self.by_order();
+        before.iter().chain(ordered.first()).map(|loc| loc.lsn(head)).min()
+    }
+
+    /// Those that lie in order, and those before them.
+    fn by_order(&self) -> (&[Loc], &[Loc]) {
+        let locs = self.locs();
+        locs.split_at(locs.len().saturating_sub(self.ordered))
     }
 
     /// Makes room for so many more.
@@ -52,6 +93,8 @@ impl Span {
 
     /// Forgets all but the first `n`.
     pub fn truncate(&mut self, n: usize) {
+        let gone = self.locs().len().saturating_sub(n);
+        self.ordered = self.ordered.saturating_sub(gone);
         self.buf.truncate(self.left + n);
     }
 
@@ -59,6 +102,7 @@ impl Span {
     pub fn drop_front(&mut self, n: usize) {
         self.first = self.first.saturating_add(n as u64);
         self.left += n;
+        self.ordered = self.ordered.min(self.locs().len());
         if self.left >= self.locs().len() {
             let gone = self.left.min(self.buf.len());
             self.buf.drain(..gone);
@@ -69,13 +113,21 @@ impl Span {
     /// Takes those from the `n`th on, if there are any.
     pub fn split_off(&mut self, n: usize) -> Option<Self> {
         let rest = self.locs().get(n..).filter(|rest| !rest.is_empty())?;
-        let tail = Self { first: self.first.saturating_add(n as u64), buf: SmallVec::from_slice(rest), left: 0 };
+        let ordered = self.ordered.min(rest.len());
+        let tail =
+            Self { first: self.first.saturating_add(n as u64), buf: SmallVec::from_slice(rest), left: 0, ordered };
         self.truncate(n);
         Some(tail)
     }
 
     /// Appends the span that follows.
     pub fn append(&mut self, next: Self) {
+        let follows = match (self.locs().last(), next.locs().first()) {
+            (Some(last), Some(first)) => first.follows(*last),
+            _ => true,
+        };
+        let all = follows && next.ordered == next.locs().len();
+        let ordered = next.ordered + if all { self.ordered } else { 0 };
         if self.locs().len() >= next.locs().len() {
             self.buf.extend_from_slice(next.locs());
         } else {
@@ -83,6 +135,7 @@ impl Span {
             let front = std::mem::replace(self, next);
             self.prepend(front.first, front.locs());
         }
+        self.ordered = ordered;
     }
 
     /// Puts these in front, into the room of what has left. Where that is too little more is made than they take: a log may tell of one
@@ -107,9 +160,11 @@ impl Span {
         }
     }
 
-    /// The `n` of them from this index on, if all are there.
+    /// The `n` of them from this index on, if all are there: for others to be put in their places.
     pub fn range_mut(&mut self, first: u64, n: usize) -> Option<&mut [Loc]> {
         let at = usize::try_from(first.checked_sub(self.first)?).ok()?;
+        let behind = self.locs().len().checked_sub(at)?.checked_sub(n)?;
+        self.ordered = self.ordered.min(behind);
         self.buf.get_mut(self.left.checked_add(at)?..)?.get_mut(..n)
     }
 }
@@ -179,6 +234,77 @@ mod tests {
             gone.append(next);
             assert_holds(&gone, 10, 33);
         }
+    }
+
+    /// Whatever became of it: carried, cut in front and behind, split and joined.
+    #[test]
+    fn what_lies_at_given_places_is_found_without_looking_at_all() {
+        use rand::rngs::StdRng;
+        use rand::{Rng, SeedableRng};
+        let seed = rand::random();
+        eprintln!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut looked, mut all) = (0, 0);
+        for _ in 0..300 {
+            // Close to where the bits that are kept of an LSN end.
+            let start = (1 << 40) - rng.random_range(0..20_000_u64);
+            let (mut span, mut head, mut tail) = (Span::new(1), start, start);
+            for _ in 0..60 {
+                for _ in 0..rng.random_range(0..40) {
+                    span.push(Loc::new(head, 7));
+                    head += rng.random_range(11..300);
+                }
+                // The oldest go, as the segments are cleaned: some to the journal's head, some out of it.
+                tail = (head - 1).min(tail + rng.random_range(0..4000));
+                let old: Vec<usize> = (0..span.locs().len()).filter(|&i| span.locs()[i].lsn(head) < tail).collect();
+                for i in old {
+                    let index = span.first() + i as u64;
+                    span.range_mut(index, 1).expect("held")[0] = Loc::new(head, 7);
+                    head += 11;
+                }
+                match rng.random_range(0..6) {
+                    0 => span.drop_front(rng.random_range(0..=span.locs().len())),
+                    1 => span.truncate(rng.random_range(0..=span.locs().len())),
+                    2 if !span.locs().is_empty() => {
+                        let next = span.split_off(rng.random_range(0..span.locs().len()));
+                        span.append(next.expect("a tail"));
+                    }
+                    _ => {}
+                }
+                let lsns = tail..(tail + rng.random_range(0..5000)).min(head);
+                let found = span.up_to(&lsns);
+                let held = |loc: &&Loc| loc.is_in(lsns.start, lsns.end - lsns.start);
+                assert!(span.locs().starts_with(found));
+                assert_eq!(found.iter().filter(held).count(), span.locs().iter().filter(held).count(), "{span:?}");
+                let anywhere = rng.random_range(start - 3000..head + 3000);
+                let lsns = anywhere..anywhere + 2000;
+                let held = |loc: &&Loc| loc.is_in(lsns.start, lsns.end - lsns.start);
+                let found = span.up_to(&lsns).iter().filter(held).count();
+                assert_eq!(found, span.locs().iter().filter(held).count(), "{lsns:?} {span:?}");
+                assert_eq!(span.oldest(head), span.locs().iter().map(|loc| loc.lsn(head)).min());
+                (looked, all) = (looked + found.min(1), all + span.locs().len());
+            }
+        }
+        assert!(looked > 0 && all > 0);
+    }
+
+    /// One that is long and in order costs what is found; one that was carried in part, that part too.
+    #[test]
+    fn of_many_in_order_few_are_looked_at() {
+        let mut long = span(1, 10_000);
+        assert_eq!(long.up_to(&(1..11)).len(), 10);
+        for i in 0..10 {
+            long.range_mut(1 + i, 1).expect("held")[0] = loc(10_001 + i);
+        }
+        (10_011..10_100).for_each(|i| long.push(loc(i)));
+        assert_eq!(long.up_to(&(11..21)).len(), 20, "ten that were carried, and ten");
+        let mut tail = long.split_off(5000).expect("a tail");
+        assert_eq!((long.up_to(&(11..21)).len(), tail.up_to(&(5001..5011)).len()), (20, 10));
+        long.append(std::mem::replace(&mut tail, Span::new(0)));
+        assert_eq!(long.up_to(&(11..21)).len(), 20);
+        let mut front = span(0, 1);
+        front.append(long.split_off(10).expect("a tail"));
+        assert_eq!((front.up_to(&(0..21)).len(), front.oldest(20_000)), (11, Some(0)));
     }
 
     /// What is named in descending order is not moved for each that comes before it.

@@ -1,5 +1,7 @@
 //! The state of one replica.
 
+use std::ops::Range;
+
 use super::keys::Keys;
 use super::loc::Loc;
 use super::places::Places;
@@ -173,14 +175,15 @@ impl ReplicaState {
                 || self.places.chain().iter().any(|p| holds(p.meta_seq)))
     }
 
-    /// Whether an entry that lies in the journal does so there.
-    pub fn has_entry_in(&self, holds: impl Fn(Loc) -> bool) -> bool {
-        self.places.spans().iter().flat_map(|s| s.locs()).any(|&loc| holds(loc))
+    /// Whether one of its entries lies there in the journal.
+    pub fn has_entry_in(&self, lsns: &Range<u64>) -> bool {
+        let holds = |loc: &Loc| loc.is_in(lsns.start, lsns.end - lsns.start);
+        self.places.spans().iter().flat_map(|s| s.up_to(lsns)).any(holds)
     }
 
     /// The oldest segment in which one of its entries lies, or the newest record of its CORE, of a key or of a piece.
     pub fn oldest_segment(&self, head: u64, segment_bytes: u64) -> Option<u64> {
-        let entries = self.places.spans().iter().flat_map(|s| s.locs()).map(|loc| loc.lsn(head)).min();
+        let entries = self.places.spans().iter().filter_map(|s| s.oldest(head)).min();
         let entries = entries.map(|lsn| lsn / segment_bytes).into_iter();
         let metadata = [self.core_seq].into_iter().chain(self.keys.iter().map(|e| e.seq));
         let metadata = metadata.chain(self.places.chain().iter().map(|p| p.meta_seq));
