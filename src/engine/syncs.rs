@@ -7,21 +7,23 @@ use std::io;
 
 use super::Engine;
 use crate::disk::Writer;
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// How the syncs of a log went so far.
 #[derive(Debug)]
 pub(crate) struct Syncs {
     /// Why there are no more of them. **Held while the device works, and for nothing else**: who comes next must know how this one ended.
     failed: Mutex<Option<String>>,
-    /// A durable write takes nothing along that others wrote, nor does it rely on that.
+    /// There is a reason, or will be as soon as the device no longer works for another.
+    any_failed: AtomicBool,
+    /// A durable write covers its own range and nothing else: it need not wait for others.
     apart: bool,
 }
 
 impl Syncs {
     /// `apart`: a durable write covers its own range and nothing else, whatever becomes of it.
     pub fn new(apart: bool) -> Self {
-        Self { failed: Mutex::new(None), apart }
+        Self { failed: Mutex::new(None), any_failed: AtomicBool::new(false), apart }
     }
 
     /// Behind all others, and not at all behind one that failed.
@@ -30,12 +32,30 @@ impl Syncs {
         if let Some(why) = failed.as_ref() {
             return Err(io::Error::other(format!("an earlier sync failed: {why}")));
         }
-        sync().inspect_err(|error| *failed = Some(error.to_string()))
+        self.watched(sync).inspect_err(|error| *failed = Some(error.to_string()))
     }
 
-    /// Not in turn: it failed, and those that come behind it must know.
-    fn failed(&self, error: &io::Error) {
-        self.failed.lock().get_or_insert_with(|| error.to_string());
+    /// Beside others, but not behind one that failed. Two frames are written beside each other, and one that failed need not have taken
+    /// more along than itself; but a device may be without forced unit access. Then this is a write and a flush, and one that failed in
+    /// between, whoever asked for it, took what was written along.
+    fn beside_others(&self, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.none_failed()?;
+        self.watched(write).inspect_err(|error| {
+            self.failed.lock().get_or_insert_with(|| error.to_string());
+        })
+    }
+
+    /// That it went well counts only where no other failed meanwhile.
+    fn watched(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        sync().inspect_err(|_| self.any_failed.store(true, Ordering::SeqCst))?;
+        self.none_failed()
+    }
+
+    fn none_failed(&self) -> io::Result<()> {
+        if self.any_failed.load(Ordering::SeqCst) {
+            return Err(io::Error::other("another sync failed before this one, or meanwhile"));
+        }
+        Ok(())
     }
 }
 
@@ -54,12 +74,7 @@ impl Engine {
             Some(writer) => self.disk.write_durable_of(writer, offset, bytes),
             None => self.disk.write_durable_at(offset, bytes),
         };
-        if !self.syncs.apart {
-            return self.syncs.in_turn(write);
-        }
-        // Two frames are written beside each other. One that failed need not have taken more along than itself; but a device may be without
-        // forced unit access, and then it was a flush that failed.
-        write().inspect_err(|error| self.syncs.failed(error))
+        if self.syncs.apart { self.syncs.beside_others(write) } else { self.syncs.in_turn(write) }
     }
 }
 
@@ -82,6 +97,8 @@ mod tests {
     enum At {
         /// Behind several writes, before their flush.
         Written,
+        /// In a durable write, before the flush that it is without forced unit access.
+        HalfDurable,
         /// In a flush.
         Flush,
     }
@@ -134,8 +151,11 @@ mod tests {
             self.pass(At::Written);
             Ok(())
         }
+        /// As a device does without forced unit access.
         fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-            self.disk.write_durable_at(offset, buf)
+            self.disk.write_at(offset, buf)?;
+            self.pass(At::HalfDurable);
+            self.disk.flush()
         }
         fn flush(&self) -> io::Result<()> {
             self.pass(At::Flush);
@@ -163,6 +183,11 @@ mod tests {
 
     fn commit(wal: &Wal, replica: u64) -> Result<Lsn> {
         wal.commit(Batch::new().append(replica, &[(1, 1, [replica as u8; 9000])]))
+    }
+
+    /// Nothing but a frame.
+    fn commit_state(wal: &Wal, replica: u64) -> Result<Lsn> {
+        wal.commit(Batch::new().put(replica, b"vote", b"7"))
     }
 
     /// What there is of the replica if the power fails now.
@@ -201,6 +226,29 @@ mod tests {
         flushed_behind_a_failure(|_, wal| {
             wal.engine.flush(Some(Writer::Pieces)).expect_err("it fails");
         });
+    }
+
+    /// Two small frames beside each other: the flush of the later one fails, whatever kind it is, and with it goes what the earlier one
+    /// has in the device's cache. Its own flush says that all is well.
+    #[test]
+    fn no_small_frame_is_acknowledged_behind_a_sync_that_failed_beside_it() {
+        for later in [commit, commit_state] {
+            let (disk, wal) = log(SyncMethod::DirectDsync);
+            let (came, go) = disk.hold_next(At::HalfDurable);
+            let log = Arc::clone(&wal);
+            let first = thread::spawn(move || commit_state(&log, 1));
+            came.recv().expect("it is written");
+            disk.disk.fail_sync_at(disk.disk.syncs(), Fault::Error(EIO));
+            let second = later(&wal, 2);
+            assert!(matches!(second, Err(Error::Poisoned { .. })), "{second:?}");
+            go.send(()).expect("it waits");
+            let outcome = first.join().expect("no panic");
+            assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+            let crashed = Arc::new(disk.disk.crash_lost_all());
+            let left = Wal::options().background(false).open_disk(crashed).expect("opened");
+            let vote = left.replica(1).get(b"vote").expect("readable");
+            assert_eq!(vote, None, "what the device had in its cache is gone");
+        }
     }
 
     fn block() -> AlignedBuf {

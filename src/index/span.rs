@@ -269,6 +269,17 @@ mod tests {
                         let next = span.split_off(rng.random_range(0..span.locs().len()));
                         span.append(next.expect("a tail"));
                     }
+                    3 => {
+                        // Carried, and in no span meanwhile.
+                        let mut front = Span::new(span.first());
+                        for _ in 0..rng.random_range(0..=span.locs().len()) {
+                            front.push(Loc::new(head, 7));
+                            head += 11;
+                        }
+                        span.drop_front(front.locs().len());
+                        front.append(span);
+                        span = front;
+                    }
                     _ => {}
                 }
                 let lsns = tail..(tail + rng.random_range(0..5000)).min(head);
