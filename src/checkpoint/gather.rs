@@ -18,6 +18,8 @@ const SETTLE_BYTES: u64 = 4 << 20;
 const LOOK_UP: usize = 32;
 /// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
 const CARRY_SHARE: u64 = 4;
+/// And of these what weighs this part of what is worth a chunk is settled alone, in blocks of its own: less would take many times its room.
+const CRUMB_SHARE: u64 = 8;
 
 /// An entry as it was seen: it counts only if it still stands so when it is moved.
 #[derive(Clone, Copy, Debug)]
@@ -213,15 +215,17 @@ impl Engine {
             pieces: (part.held(chunk).pieces + rest.held(chunk).pieces).max(at_once.pieces),
         };
         // What is not would be carried with nearly everything beside it; and who holds chunks is settled sooner or later.
-        let worth_chunks = part.weight >= self.small_weight() || much && at_once.chunks > 0;
+        let hurried = much && at_once.chunks > 0;
+        let worth_chunks = part.weight >= self.small_weight();
+        let worth_blocks = worth_chunks || hurried && part.weight >= self.small_weight() / CRUMB_SHARE;
         let room = || {
             let (chunks, pieces) = (in_parts.chunks - at_once.chunks, in_parts.pieces - at_once.pieces);
             (chunks == 0 || s.accounts.reserved() + chunks + self.value_reserve <= free)
                 && (pieces == 0 || s.accounts.carried() + pieces * PieceDesc::TYPICAL_BYTES <= s.accounts.budget())
         };
-        if worth_chunks && room() {
+        if worth_blocks && room() {
             (Fate::Settle, in_parts)
-        } else if at_once.chunks > 0 && worth_chunks {
+        } else if at_once.chunks > 0 && (worth_chunks || hurried) {
             // In parts it may take more than what it holds; at once it does not.
             (Fate::SettleAll, at_once)
         } else {
@@ -446,6 +450,49 @@ mod tests {
         let (entries, fate) = alive_in(1 << 20);
         assert!(matches!(fate, Fate::SettleAll) && entries == 6, "all of it fits what it has reserved: {entries}");
         engine.seq.lock().accounts.settle(&mut others, Charge::default());
+    }
+
+    /// Each of them alone would take a block, until it is truncated.
+    #[test]
+    fn what_is_settled_where_much_is_carried_takes_no_more_room_than_it_was_charged() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(64 << 20))).expect("formatted");
+        let engine = &wal.engine;
+        for _ in 0..40 {
+            engine.grow_for_carried(wal.stats().carried_class_limit).expect("grown");
+        }
+        // An entry of 200 bytes in each segment.
+        let (mut index, mut filler, mut at) = (0, 0, 0);
+        while index < 150 {
+            filler += 1;
+            let mut batch = Batch::new();
+            if std::mem::replace(&mut at, engine.seq.lock().segments.current()) != at {
+                index += 1;
+                batch.append(1, &[(index, 1, [1; 200])]);
+            }
+            wal.commit(batch.append(2, &[(filler, 1, [2; 6000])]).truncate_prefix(2, filler)).expect("room");
+        }
+        let cell = engine.registry.get(1).expect("there");
+        let charged = cell.lock().charge;
+        assert!(charged.chunks > 0);
+        let mut settled = 0;
+        for _ in 0..140 {
+            let mut group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+            if let Some((moving, fate)) = engine.alive_in(&group, Arc::clone(&cell), 1 << 20) {
+                if matches!(fate, Fate::Carry) {
+                    break;
+                }
+                settled += moving.entries.len();
+                assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+            }
+            assert!(engine.clean_group(&mut group).expect("cleaned"));
+            engine.seal(crate::journal::Class::Clean).expect("sealed");
+        }
+        let (pieces, used) = (cell.lock().places.chain().len(), wal.stats().used_chunks);
+        assert!(
+            settled > 100 && used <= charged.chunks,
+            "{settled} settled in {pieces} pieces, {used} chunks: {charged:?}"
+        );
     }
 
     /// What is given back is somebody's at every moment: pledged, or reserved for what goes on lying in the journal.
