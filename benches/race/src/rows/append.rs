@@ -120,7 +120,8 @@ pub fn threads(ctx: &Context, threads: u64, bytes: usize, replicas: u64) -> Figu
     ctx.note(&*store);
     let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&h);
     figures.extend(meter.figures(n, n * bytes as f64));
-    figures.with("disk MiB", ctx.footprint(&*store))
+    figures.extend(ctx.footprint(&*store));
+    figures
 }
 
 /// One thread with so many appends outstanding, each told by a callback; whoever has none writes so many at once.
@@ -169,7 +170,8 @@ pub fn window(ctx: &Context, window: u64) -> Figures {
     ctx.note(&store);
     let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&h);
     figures.extend(meter.figures(n, n * 256.0));
-    figures.with("disk MiB", ctx.footprint(&store))
+    figures.extend(ctx.footprint(&store));
+    figures
 }
 
 fn window_of_batches(ctx: &Context, window: u64) -> Figures {
@@ -178,9 +180,8 @@ fn window_of_batches(ctx: &Context, window: u64) -> Figures {
     let (mut scratch, mut n, mut h) = (Scratch::default(), 0_u64, histogram());
     while meter.seconds() < ctx.seconds {
         let (first, last) = (n, n + window);
-        let start = Instant::now();
         // At most one entry of a replica in a part, as they come.
-        let entries: Vec<[&[u8]; 1]> = (first..last).map(|i| [ctx.payload.get(i, 256)]).collect();
+        let entries: Vec<[&'static [u8]; 1]> = (first..last).map(|i| [ctx.payload.get(i, 256)]).collect();
         let parts: Vec<Part<'_>> = (first..last)
             .zip(&entries)
             .map(|(i, entries)| {
@@ -189,6 +190,7 @@ fn window_of_batches(ctx: &Context, window: u64) -> Figures {
                 Part { replica: i % REPLICAS + 1, first: round, entries, truncate }
             })
             .collect();
+        let start = Instant::now();
         store.commit(&parts, &mut scratch);
         record(&mut h, start);
         n = last;
@@ -198,7 +200,8 @@ fn window_of_batches(ctx: &Context, window: u64) -> Figures {
     }
     let mut figures = Figures::default().with("per s", n as f64 / meter.seconds()).latency(&h);
     figures.extend(meter.figures(n as f64, n as f64 * 256.0));
-    figures.with("disk MiB", ctx.footprint(&*store))
+    figures.extend(ctx.footprint(&*store));
+    figures
 }
 
 /// So many threads, each committing batches of one entry to each of so many replicas.
@@ -208,7 +211,7 @@ pub fn batches(ctx: &Context, replicas: u64, threads: u64) -> Figures {
     let h = crowd(ctx.seconds, threads, &*store, |t, stop| {
         let (mut h, mut scratch, mut index) = (histogram(), Scratch::default(), 1_u64);
         while !stop.load(Ordering::Relaxed) {
-            let entries: Vec<[&[u8]; 1]> =
+            let entries: Vec<[&'static [u8]; 1]> =
                 (0..replicas).map(|r| [ctx.payload.get((index * replicas + r) * threads + t, 256)]).collect();
             let truncate = index.is_multiple_of(64).then(|| index - 32);
             let parts: Vec<_> = (0..replicas)
@@ -226,7 +229,8 @@ pub fn batches(ctx: &Context, replicas: u64, threads: u64) -> Figures {
     ctx.note(&*store);
     let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&h);
     figures.extend(meter.figures(n, n * 256.0));
-    figures.with("disk MiB", ctx.footprint(&*store))
+    figures.extend(ctx.footprint(&*store));
+    figures
 }
 
 /// Terms and votes of 10,000 replicas.
@@ -251,5 +255,6 @@ pub fn state(ctx: &Context, threads: u64, each: u64) -> Figures {
     ctx.note(&*store);
     let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&h);
     figures.extend(meter.figures(n, n * 24.0));
-    figures.with("disk MiB", ctx.footprint(&*store))
+    figures.extend(ctx.footprint(&*store));
+    figures
 }

@@ -52,5 +52,6 @@ pub fn beside(ctx: &Context, bytes: usize) -> Figures {
     ctx.note(&*store);
     let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&h);
     figures.extend(meter.figures(n, n * bytes as f64));
-    figures.with("disk MiB", ctx.footprint(&*store))
+    figures.extend(ctx.footprint(&*store));
+    figures
 }

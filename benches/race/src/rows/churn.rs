@@ -68,7 +68,8 @@ pub fn churn(ctx: &Context, how: Churn) -> Figures {
                     sent += 1;
                     ctx.payload.get(sent * threads + t, 256)
                 };
-                let entries: Vec<Vec<&[u8]>> = chosen.iter().map(|_| (0..RUN).map(|_| next()).collect()).collect();
+                let entries: Vec<Vec<&'static [u8]>> =
+                    chosen.iter().map(|_| (0..RUN).map(|_| next()).collect()).collect();
                 let parts: Vec<Part<'_>> = chosen
                     .iter()
                     .zip(&entries)
@@ -108,7 +109,8 @@ pub fn churn(ctx: &Context, how: Churn) -> Figures {
     let n = goal as f64;
     let mut figures = Figures::default().with("per s", n / seconds).latency(&all);
     figures.extend(meter.figures(n, n * 256.0));
-    figures.with("disk MiB", ctx.footprint(&*store))
+    figures.extend(ctx.footprint(&*store));
+    figures
 }
 
 /// Small entries that are never truncated, until 1 GiB is there: each is moved once.
@@ -123,7 +125,7 @@ pub fn keep(ctx: &Context) -> Figures {
         let work = move |t: u64| {
             let (mut h, mut scratch, mut index) = (histogram(), Scratch::default(), 1_u64);
             while done.fetch_add(500, Ordering::Relaxed) < goal {
-                let entries: Vec<[&[u8]; 1]> =
+                let entries: Vec<[&'static [u8]; 1]> =
                     (0..500).map(|r| [ctx.payload.get((index * 500 + r) * 2 + t, 256)]).collect();
                 let parts: Vec<_> = (0..500)
                     .zip(&entries)
@@ -144,7 +146,8 @@ pub fn keep(ctx: &Context) -> Figures {
     let n = goal as f64;
     let mut figures = Figures::default().with("per s", n / meter.seconds()).latency(&all);
     figures.extend(meter.figures(n, n * 256.0));
-    figures.with("disk MiB", ctx.footprint(&*store))
+    figures.extend(ctx.footprint(&*store));
+    figures
 }
 
 /// 32 threads on 1,000 replicas; in the second half a tenth of them stop truncating, and in the end read all they have, and again, and
@@ -167,7 +170,7 @@ pub fn slow(ctx: &Context) -> Figures {
             while !stop.load(Ordering::Relaxed) {
                 let replica = mine[rng.random_range(0..mine.len())];
                 let first = next[replica as usize].fetch_add(RUN, Ordering::Relaxed);
-                let entries: Vec<&[u8]> =
+                let entries: Vec<&'static [u8]> =
                     (0..RUN).map(|i| ctx.payload.get(replica * 1_000_003 + first + i, 256)).collect();
                 let slow = lag && replica % 10 == 7;
                 let truncate = (!slow && first > 40).then(|| first - 20);
@@ -202,7 +205,8 @@ pub fn slow(ctx: &Context) -> Figures {
         .with("again per s", again);
     let mut figures = figures;
     figures.extend(meter.figures(n as f64, n as f64 * 256.0));
-    figures.with("disk MiB", ctx.footprint(&*store))
+    figures.extend(ctx.footprint(&*store));
+    figures
 }
 
 /// Reads all of these: replica, first index, last one.

@@ -42,9 +42,14 @@ impl Context {
         }
     }
 
-    /// MiB of disk in use.
-    pub fn footprint(&self, store: &dyn Store) -> f64 {
-        store.occupied().unwrap_or_else(|| crate::measure::occupied(&self.dir)) as f64 / f64::from(1 << 20)
+    /// MiB that the files take on the disk; and of those in how much something is alive, where a store writes its file whole beforehand.
+    pub fn footprint(&self, store: &dyn Store) -> Figures {
+        let mib = |bytes| bytes as f64 / f64::from(1 << 20);
+        let disk = Figures::default().with("disk MiB", mib(crate::measure::occupied(&self.dir)));
+        match store.occupied() {
+            Some(alive) => disk.with("alive MiB", mib(alive)),
+            None => disk,
+        }
     }
 }
 

@@ -62,10 +62,9 @@ pub fn open(ctx: &Context, what: Open) -> Figures {
             Open::Large => {}
             Open::Idle100k | Open::Idle1m => assert_eq!(store.entry(idle, 1), 256),
         }
-        return Figures::default()
-            .with("open ms", ms)
-            .with("anon MiB", memory)
-            .with("disk MiB", ctx.footprint(&*store));
+        let mut figures = Figures::default().with("open ms", ms).with("anon MiB", memory);
+        figures.extend(ctx.footprint(&*store));
+        return figures;
     }
     match what {
         Open::Unclean | Open::Clean => read::fill(ctx, &*store, each, 256),
@@ -87,7 +86,7 @@ fn large(ctx: &Context, store: &dyn Store) {
     let rounds = (16.0 * ctx.scale * f64::from(1 << 30)) as u64 / (REPLICAS * (64 << 10));
     for index in 1..=rounds {
         for first in (0..REPLICAS).step_by(20) {
-            let entries: Vec<[&[u8]; 1]> =
+            let entries: Vec<[&'static [u8]; 1]> =
                 (first..first + 20).map(|r| [ctx.payload.get(index * REPLICAS + r, 64 << 10)]).collect();
             let parts: Vec<_> = (first..first + 20)
                 .zip(&entries)
@@ -107,7 +106,7 @@ fn large(ctx: &Context, store: &dyn Store) {
 fn one_each(ctx: &Context, store: &dyn Store, replicas: u64) {
     let mut scratch = Scratch::default();
     for first in (1..=replicas).step_by(1000) {
-        let entries: Vec<[&[u8]; 1]> = (first..first + 1000).map(|r| [ctx.payload.get(r, 256)]).collect();
+        let entries: Vec<[&'static [u8]; 1]> = (first..first + 1000).map(|r| [ctx.payload.get(r, 256)]).collect();
         let parts: Vec<_> = (first..first + 1000)
             .zip(&entries)
             .map(|(r, entries)| Part { replica: r, first: 1, entries, truncate: None })

@@ -27,7 +27,7 @@ pub fn fill(ctx: &Context, store: &dyn Store, each: u64, bytes: usize) {
     for i in (1..=each).step_by(4) {
         for half in 0..2 {
             let replicas = half * REPLICAS / 2..(half + 1) * REPLICAS / 2;
-            let entries: Vec<Vec<&[u8]>> = replicas
+            let entries: Vec<Vec<&'static [u8]>> = replicas
                 .clone()
                 .map(|r| (0..4).map(|k| ctx.payload.get((i + k) * REPLICAS + r, bytes)).collect())
                 .collect();

@@ -1,5 +1,6 @@
 //! What a contestant must be able to do, and the contestants.
 
+mod entry;
 mod raft_engine;
 mod raft_log;
 #[cfg(feature = "rocksdb")]
@@ -19,15 +20,17 @@ pub use strand::Strand;
 pub struct Part<'a> {
     pub replica: u64,
     pub first: u64,
-    pub entries: &'a [&'a [u8]],
+    pub entries: &'a [&'static [u8]],
     /// Entries below this go.
     pub truncate: Option<u64>,
 }
 
-/// Buffers a thread keeps.
+/// Buffers a thread keeps, as it would that commits again and again.
 #[derive(Default)]
 pub struct Scratch {
     pub batch: Batch,
+    pub log_batch: ::raft_engine::LogBatch,
+    pub messages: Vec<entry::Entry>,
 }
 
 /// For what a store cannot do: [`Row::takes`](crate::rows::Row::takes) keeps it out of the rows that ask for it.
@@ -64,7 +67,7 @@ pub trait Store: Send + Sync {
     fn tend(&self) {}
     /// An orderly end.
     fn close(&self) {}
-    /// Bytes of disk in use, where the size of the files does not say it.
+    /// Bytes in which something is alive, where a store writes its file whole beforehand.
     fn occupied(&self) -> Option<u64> {
         None
     }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use protobuf::descriptor::UninterpretedOption;
-use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
+use raft_engine::{Config, Engine, MessageExt, ReadableSize, RecoveryMode};
 
+use super::entry::Entry;
 use super::{Part, Scratch, Store};
 
 pub struct RaftEngine(Engine);
@@ -12,11 +12,10 @@ pub struct RaftEngine(Engine);
 #[derive(Clone)]
 struct Ext;
 
-/// raft-engine wants a protobuf message with an index; this well-known one has an integer and bytes.
 impl MessageExt for Ext {
-    type Entry = UninterpretedOption;
+    type Entry = Entry;
     fn index(e: &Self::Entry) -> u64 {
-        e.get_positive_int_value()
+        e.index
     }
 }
 
@@ -36,34 +35,25 @@ impl RaftEngine {
 }
 
 impl Store for RaftEngine {
-    fn commit(&self, parts: &[Part<'_>], _: &mut Scratch) {
-        let mut batch = LogBatch::with_capacity(parts.len());
+    fn commit(&self, parts: &[Part<'_>], scratch: &mut Scratch) {
+        // What it holds is taken out of it, its memory stays.
+        let Scratch { log_batch, messages, .. } = scratch;
         for part in parts {
-            let entries: Vec<UninterpretedOption> = part
-                .entries
-                .iter()
-                .enumerate()
-                .map(|(i, data)| {
-                    let mut e = UninterpretedOption::new();
-                    e.set_positive_int_value(part.first + i as u64);
-                    e.set_string_value(data.to_vec());
-                    e
-                })
-                .collect();
-            batch.add_entries::<Ext>(part.replica, &entries).unwrap();
+            messages.clear();
+            messages.extend((part.first..).zip(part.entries).map(|(index, data)| Entry::new(index, data)));
+            log_batch.add_entries::<Ext>(part.replica, messages).unwrap();
             if let Some(first) = part.truncate {
-                batch.add_command(part.replica, raft_engine::Command::Compact { index: first });
+                log_batch.add_command(part.replica, raft_engine::Command::Compact { index: first });
             }
         }
-        self.0.write(&mut batch, true).unwrap();
+        self.0.write(log_batch, true).unwrap();
     }
 
-    fn state(&self, replicas: &[u64], value: &[u8], _: &mut Scratch) {
-        let mut batch = LogBatch::with_capacity(replicas.len());
+    fn state(&self, replicas: &[u64], value: &[u8], scratch: &mut Scratch) {
         for &replica in replicas {
-            batch.put(replica, b"hs".to_vec(), value.to_vec()).unwrap();
+            scratch.log_batch.put(replica, b"hs".to_vec(), value.to_vec()).unwrap();
         }
-        self.0.write(&mut batch, true).unwrap();
+        self.0.write(&mut scratch.log_batch, true).unwrap();
     }
 
     fn read(&self, replica: u64, first: u64, last: u64) -> u64 {
@@ -78,7 +68,7 @@ impl Store for RaftEngine {
     }
 
     fn entry(&self, replica: u64, index: u64) -> usize {
-        self.0.get_entry::<Ext>(replica, index).unwrap().unwrap().get_string_value().len()
+        self.0.get_entry::<Ext>(replica, index).unwrap().unwrap().data.len()
     }
 
     fn term(&self, replica: u64, index: u64) -> Option<u64> {
