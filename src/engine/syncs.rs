@@ -4,18 +4,20 @@
 //! flushed hears of it, and nobody else. So flushes go one after the other, as they do at the device, and behind one that failed there is none.
 
 use std::io;
+// In no model is it waited for.
+use std::sync::OnceLock;
 
 use super::Engine;
 use crate::disk::Writer;
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::Mutex;
 
 /// How the syncs of a log went so far.
 #[derive(Debug)]
 pub(crate) struct Syncs {
-    /// Why there are no more of them. **Held while the device works, and for nothing else**: who comes next must know how this one ended.
-    failed: Mutex<Option<String>>,
-    /// There is a reason, or will be as soon as the device no longer works for another.
-    any_failed: AtomicBool,
+    /// **Held while the device works, and for nothing else**: who comes next must know how this one ended.
+    turn: Mutex<()>,
+    /// Why there are no more of them.
+    failed: OnceLock<String>,
     /// A durable write covers its own range and nothing else: it need not wait for others.
     apart: bool,
 }
@@ -23,39 +25,28 @@ pub(crate) struct Syncs {
 impl Syncs {
     /// `apart`: a durable write covers its own range and nothing else, whatever becomes of it.
     pub fn new(apart: bool) -> Self {
-        Self { failed: Mutex::new(None), any_failed: AtomicBool::new(false), apart }
+        Self { turn: Mutex::new(()), failed: OnceLock::new(), apart }
     }
 
     /// Behind all others, and not at all behind one that failed.
     fn in_turn(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let mut failed = self.failed.lock();
-        if let Some(why) = failed.as_ref() {
-            return Err(io::Error::other(format!("an earlier sync failed: {why}")));
-        }
-        self.watched(sync).inspect_err(|error| *failed = Some(error.to_string()))
+        let _turn = self.turn.lock();
+        self.unless_one_failed(sync)
     }
 
-    /// Beside others, but not behind one that failed. Two frames are written beside each other, and one that failed need not have taken
-    /// more along than itself; but a device may be without forced unit access. Then this is a write and a flush, and one that failed in
-    /// between, whoever asked for it, took what was written along.
-    fn beside_others(&self, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        self.none_failed()?;
-        self.watched(write).inspect_err(|error| {
-            self.failed.lock().get_or_insert_with(|| error.to_string());
-        })
-    }
-
-    /// That it went well counts only where no other failed meanwhile.
-    fn watched(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        sync().inspect_err(|_| self.any_failed.store(true, Ordering::SeqCst))?;
-        self.none_failed()
-    }
-
-    fn none_failed(&self) -> io::Result<()> {
-        if self.any_failed.load(Ordering::SeqCst) {
-            return Err(io::Error::other("another sync failed before this one, or meanwhile"));
-        }
-        Ok(())
+    /// Not behind one that failed; and that it went well counts only where no other failed meanwhile. Two frames are written beside each
+    /// other, and one that failed need not have taken more along than itself; but a device may be without forced unit access. Then a durable
+    /// write is a write and a flush, and one that failed in between, whoever asked for it, took what was written along.
+    fn unless_one_failed(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let failed = |when: &str| match self.failed.get() {
+            Some(why) => Err(io::Error::other(format!("{when} failed: {why}"))),
+            None => Ok(()),
+        };
+        failed("an earlier sync")?;
+        sync().inspect_err(|error| {
+            self.failed.get_or_init(|| error.to_string());
+        })?;
+        failed("a sync beside this one")
     }
 }
 
@@ -74,7 +65,7 @@ impl Engine {
             Some(writer) => self.disk.write_durable_of(writer, offset, bytes),
             None => self.disk.write_durable_at(offset, bytes),
         };
-        if self.syncs.apart { self.syncs.beside_others(write) } else { self.syncs.in_turn(write) }
+        if self.syncs.apart { self.syncs.unless_one_failed(write) } else { self.syncs.in_turn(write) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every interleaving of a few steps: <https://docs.rs/loom>.
 
 pub use ::loom::sync::MutexGuard;
-pub use ::loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+pub use ::loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub use ::loom::thread_local;
 // The real one: loom's cannot hold a trait object made by `Arc::new`, and counting references is not what is modelled.
 pub use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What ships.
 
 pub use std::sync::Arc;
-pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub use std::thread_local;
 
 pub use parking_lot::{MutexGuard, RwLock};

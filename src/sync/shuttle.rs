@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-pub use ::shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+pub use ::shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub use ::shuttle::thread_local;
 use ::shuttle::{rand::Rng, sync};
 // The real one: counting references is not what is modelled.
