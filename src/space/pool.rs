@@ -51,6 +51,8 @@ pub(crate) struct Pool {
     dying: VecDeque<(u64, Vec<Extent>)>,
     /// Chunks without pieces that a reader still pins.
     pinned: Vec<u32>,
+    /// Chunks that became free so far.
+    freed: u64,
 }
 
 impl Pool {
@@ -70,7 +72,13 @@ impl Pool {
             cursor: 0,
             dying: VecDeque::new(),
             pinned: Vec::new(),
+            freed: 0,
         }
+    }
+
+    /// Chunks that became free so far: it never becomes less.
+    pub fn freed(&self) -> u64 {
+        self.freed
     }
 
     /// Chunks that may be allocated now.
@@ -332,7 +340,7 @@ impl Pool {
         if pins.is_pinned(chunk) {
             self.pinned.push(chunk);
         } else {
-            self.free.insert(chunk);
+            self.freed += u64::from(self.free.insert(chunk));
         }
     }
 
@@ -370,7 +378,7 @@ impl Pool {
 
     /// Gives a slab of the journal back.
     pub fn return_slab(&mut self, slab: u32) {
-        self.free.insert_range(slab * self.chunks_per_slab..(slab + 1) * self.chunks_per_slab);
+        self.freed += self.free.insert_range(slab * self.chunks_per_slab..(slab + 1) * self.chunks_per_slab);
     }
 
     /// Chunks in a slab.
