@@ -6,6 +6,7 @@ mod loc;
 mod places;
 mod registry;
 mod span;
+mod spans;
 mod state;
 mod terms;
 
