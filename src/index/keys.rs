@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::places::ChainPiece;
+use super::room::Spare as _;
 use crate::disk::BLOCK;
 use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};
 
@@ -34,6 +35,9 @@ const EXTENT_BYTES: u64 = 10;
 
 /// So many keys are looked for one by one: raft keeps two or three.
 const FEW: usize = 32;
+
+/// Where there were more they are few again when no more than so many are left: made anew at each bound, the list would be so again and again.
+const FEW_AGAIN: usize = FEW / 4;
 
 /// The keys of one replica: a list. Of few it is all there is, and has no room to spare.
 #[derive(Debug)]
@@ -80,6 +84,8 @@ impl Many {
         if let Some(place) = self.list.get(i).and_then(|moved| self.places.get_mut(&moved.key)) {
             *place = i;
         }
+        self.list.spare();
+        self.places.spare();
         gone
     }
 }
@@ -194,8 +200,8 @@ impl Keys {
     pub fn delete(&mut self, key: &[u8], freed: &mut Vec<Extent>) {
         let Some(i) = self.find(key) else { return };
         let gone = match self {
-            Self::Many(many) => many.remove(i),
-            Self::Few(_) => {
+            Self::Many(many) if many.list.len() > FEW_AGAIN => many.remove(i),
+            _ => {
                 let mut list = self.take();
                 let gone = list.swap_remove(i);
                 *self = list.into();
@@ -390,6 +396,20 @@ mod tests {
             assert!(keys.bytes() > 0);
         }
         assert!(LOOKED_AT.get() - before < 5000, "{} looks", LOOKED_AT.get() - before);
+    }
+
+    #[test]
+    fn few_keys_keep_no_memory_of_more() {
+        let (mut keys, mut freed) = (Keys::default(), Vec::new());
+        (0..10_000_u64).for_each(|n| keys.put(&n.to_le_bytes(), b"v", 0, &mut freed));
+        for n in (100..10_000_u64).rev() {
+            keys.delete(&n.to_le_bytes(), &mut freed);
+        }
+        let Keys::Many(many) = &keys else { panic!("a hundred") };
+        let (list, places) = (many.list.capacity(), many.places.capacity());
+        assert!(list <= 400 && places <= 400, "room for {list} and {places} of 100");
+        (5..100_u64).for_each(|n| keys.delete(&n.to_le_bytes(), &mut freed));
+        assert!(matches!(&keys, Keys::Few(list) if list.len() == 5));
     }
 
     /// So many keys of one replica: gone through one by one, and the list made anew for each, they would not end.

@@ -5,6 +5,7 @@ mod keys;
 mod loc;
 mod places;
 mod registry;
+mod room;
 mod span;
 mod spans;
 mod state;

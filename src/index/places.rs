@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::loc::Loc;
+use super::room::Spare as _;
 use super::span::Span;
 use super::spans::Spans;
 use crate::disk::AlignedBuf;
@@ -233,6 +234,7 @@ impl Places {
             freed.extend_from_slice(&piece.desc.extents);
             chain.pop_back();
         }
+        chain.spare();
     }
 
     /// Forgets every index below `first`; the space of pieces that die goes to `freed`.
@@ -248,6 +250,7 @@ impl Places {
                 freed.extend_from_slice(&piece.desc.extents);
             }
         }
+        chain.spare();
     }
 
     /// Forgets journal locations in `lo..=hi`, wherever they are; pieces stay.
@@ -344,6 +347,7 @@ impl Places {
             }
             kept
         });
+        chain.spare();
         lost
     }
 
@@ -505,6 +509,20 @@ mod tests {
         assert_eq!((places.loc(10), places.loc(1009)), (Some(Loc::new(5000, 9)), Some(Loc::new(6998, 8))));
         assert_eq!(places.weight(), 500 * (weight(9, CHUNK) + weight(8, CHUNK)));
         assert_eq!(places.journal_bytes(), 1000 * JOURNAL_OVERHEAD + 500 * 17);
+    }
+
+    #[test]
+    fn few_pieces_keep_no_memory_of_a_longer_time() {
+        for behind in [false, true] {
+            let mut places = Places::default();
+            (1..=10_000).for_each(|i| assert!(places.set_chain(piece(i, i, 1), CHUNK)));
+            if behind {
+                places.cut_from(4, CHUNK, &mut Vec::new());
+            } else {
+                places.drop_below(9998, CHUNK, &mut Vec::new());
+            }
+            assert!(places.chain().len() == 3 && places.chain().capacity() < 100, "{}", places.chain().capacity());
+        }
     }
 
     /// In any order, as a log may name them, and with gaps between them: moved for each, these would not come to an end.
