@@ -150,7 +150,7 @@ impl Live {
     /// Adds what a replica holds. `head` unpacks locations.
     fn add(&mut self, id: u64, state: &ReplicaState, engine: &Engine, head: u64) {
         let geo = &engine.geo;
-        for span in state.places.spans() {
+        for span in state.places.spans().iter() {
             for loc in span.locs() {
                 *self.segments.entry(loc.lsn(head) / geo.segment_bytes).or_default() += u64::from(loc.len());
             }

@@ -185,12 +185,12 @@ impl Engine {
             }
             let record = Self::next_seq(s, id, state);
             let segment = s.segments.current();
-            let Some(entry) = state.keys.at_mut(i) else { continue };
+            let Some(entry) = state.keys.at(i) else { continue };
             match &entry.value {
                 Value::Inline(value) => record::encode_put(&mut s.open.table, id, record, &entry.key, value),
                 Value::Out(piece) => record::encode_kept_out(&mut s.open.table, id, record, &entry.key, &piece.desc),
             }
-            entry.seq = segment;
+            state.keys.written_in(i, segment);
         }
         true
     }

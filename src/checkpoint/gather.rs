@@ -238,7 +238,7 @@ impl Engine {
         let term_runs = state.terms.len() as u64;
         let (mut part, mut rest) =
             (Demand { term_runs, ..Demand::default() }, Demand { term_runs, ..Demand::default() });
-        for span in state.places.spans() {
+        for span in state.places.spans().iter() {
             let mut before = None;
             let up_to = span.up_to(group.lsns());
             for &loc in up_to {
@@ -260,7 +260,7 @@ impl Engine {
     /// The replica's entries as they stand: those in the group, or `all` that lie in the journal.
     fn seen(&self, cell: &Arc<Cell>, state: &ReplicaState, group: &Group, all: bool) -> Moving {
         let mut entries = Vec::new();
-        for span in state.places.spans() {
+        for span in state.places.spans().iter() {
             let locs = if all { span.locs() } else { span.up_to(group.lsns()) };
             for (i, &loc) in locs.iter().enumerate() {
                 let index = span.first() + i as u64;

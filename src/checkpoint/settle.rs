@@ -597,7 +597,7 @@ mod tests {
         let before = free();
         assert!(engine.settle(vec![moving], &mut group).expect("settled"), "there was room");
         assert!(before - free() <= 2, "{before} segments were free, {} are", free());
-        assert!(cell.lock().places.spans().is_empty() && cell.lock().pledge.is_none());
+        assert!(cell.lock().places.spans().len() == 0 && cell.lock().pledge.is_none());
         // And what no segment holds is refused without taking one.
         let before = free();
         let mut s = engine.seq.lock();

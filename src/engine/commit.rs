@@ -171,12 +171,9 @@ impl Engine {
                 piece.mem = None;
                 continue;
             }
-            for entry in state.keys.iter_mut() {
-                if let crate::index::Value::Out(piece) = &mut entry.value
-                    && piece.desc.id == id
-                {
-                    piece.mem = None;
-                }
+            // Else it is gone: entries begin at 1, and there may be very many keys.
+            if first == 0 {
+                state.keys.forget_memory(id);
             }
         }
     }

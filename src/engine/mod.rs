@@ -30,6 +30,7 @@ mod seal;
 mod submit;
 mod syncs;
 mod telling;
+mod vain;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool as StdAtomicBool, AtomicU64 as StdAtomicU64};
@@ -149,6 +150,8 @@ pub(crate) struct Engine {
     pub clean: Condvar,
     /// One cleaning at a time; and what it remembers.
     pub cleaning: Mutex<Oldest>,
+    /// The last relief that was in vain. Asked for under no other lock but `cleaning`.
+    vain: Mutex<Option<vain::Vain>>,
     /// What all that is made durable goes through.
     pub syncs: Syncs,
     /// Who writes a frame while its leader writes what is placed beside it.
@@ -219,6 +222,7 @@ impl Engine {
             cleaner: Mutex::new(CleanerState::default()),
             clean: Condvar::new(),
             cleaning: Mutex::new(Oldest::default()),
+            vain: Mutex::new(None),
             syncs: Syncs::new(apart),
             hands: Hands::default(),
             durable: AtomicU64::new(parts.durable),

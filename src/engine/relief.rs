@@ -62,13 +62,15 @@ impl Lack {
 impl Engine {
     /// Makes room for an append that lacks so much: what is dead becomes free; the journal gives back slabs that it can spare; it is
     /// cleaned, the oldest segments first, as what is settled needs no reservation any more. `false`: all of that was done, up to
-    /// where the journal ended at first, and did not suffice.
+    /// where the journal ended at first, and did not suffice; or it would not, as it did not the last time, and nothing is cleaned.
     pub(crate) fn make_room_for(&self, lack: Lack) -> Result<bool> {
         if self.has(lack) {
             return Ok(true);
         }
         self.release_space()?;
-        let end = { self.seq.lock().segments.current() };
+        let began = self.sums();
+        // The segment that is being written now, too: what is moved leaves it.
+        let end = { self.seq.lock().segments.current() + 1 };
         loop {
             let _tell_after_the_lock = self.hold();
             // Whoever waited for the lock finds what was done meanwhile.
@@ -76,14 +78,25 @@ impl Engine {
             if self.has(lack) {
                 return Ok(true);
             }
-            if !lack.is_metadata() && self.shrink_journal()? {
+            if !lack.is_metadata() && self.spare_slab()? {
                 continue;
             }
+            if self.is_in_vain(lack) {
+                return Ok(false);
+            }
             if !self.clean_oldest(end, &mut one)? {
+                self.was_in_vain(&began, end);
                 return Ok(false);
             }
             self.release_space()?;
         }
+    }
+
+    /// Gives a slab of the journal back, if there is one to spare.
+    fn spare_slab(&self) -> Result<bool> {
+        // Readers may have let go of segments since the last frame.
+        self.free_unpinned(&mut self.seq.lock());
+        self.shrink_journal()
     }
 
     /// Whether it is there.

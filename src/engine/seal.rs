@@ -66,10 +66,9 @@ impl Engine {
     /// A ticket that somebody awaits: a frame of lazy batches is written for it.
     pub(crate) fn want(&self, ticket: &Arc<Ticket>) {
         let mut s = self.seq.lock();
-        if Arc::ptr_eq(&s.open.ticket, ticket) && !s.open.wanted {
-            s.open.wanted = true;
-            self.wake_writer(&s);
-        }
+        s.open.wanted |= Arc::ptr_eq(&s.open.ticket, ticket);
+        // Its frame may have been closed by somebody who had nothing to write, and woke nobody.
+        self.wake_writer(&s);
     }
 
     /// Everything durable, and a last frame that says so.
@@ -147,5 +146,42 @@ impl Engine {
         // Where only pins held space, a reader may have let go meanwhile.
         self.pool.lock().release(0, &self.pins);
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::future::Future;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::{Batch, Wal};
+
+    /// As where what was to be carried is gone by then: room was made for it, and nothing is written.
+    #[test]
+    fn whoever_awaits_a_lazy_batch_wakes_the_writer_also_where_its_frame_was_closed() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        // The writer is there: nobody else writes this.
+        let first = wal.submit(Batch::new().put(1, b"k", b"v")).expect("room");
+        while !first.is_done() {
+            std::thread::yield_now();
+        }
+        let engine = &wal.engine;
+        // Until the writer waits for work, and the batch for somebody to want it: a log in which nothing happens seals itself.
+        let mut pending = loop {
+            let pending = wal.submit(Batch::new().put(1, b"k", b"w").lazy()).expect("room");
+            let mut s = engine.seq.lock();
+            if s.writer_idle && s.in_flight.is_empty() && s.closed.is_empty() && s.open.batches > 0 {
+                assert!(s.leave_segment(Class::Clean, &engine.segment_map) && s.closed.len() == 1);
+                break pending;
+            }
+        };
+        // Nothing else wakes it: nobody submits, and nobody blocks.
+        let polled = std::pin::Pin::new(&mut pending).poll(&mut Context::from_waker(Waker::noop()));
+        while polled.is_pending() && !pending.is_done() {
+            std::thread::yield_now();
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::room::Spare as _;
+
 /// None and one take no memory of their own. More lie in a queue, so that what comes before all of them moves none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Few<T> {
@@ -114,12 +116,13 @@ impl<T: Copy> Few<T> {
         self.settle();
     }
 
-    /// Fewer than two take no memory.
+    /// Fewer than two take no memory, and more not for ever what very many took.
     fn settle(&mut self) {
-        if let Self::More(all) = self
-            && all.len() < 2
-        {
+        let Self::More(all) = self else { return };
+        if all.len() < 2 {
             *self = all.front().map_or(Self::None, |&one| Self::One(one));
+        } else {
+            all.spare();
         }
     }
 }
@@ -164,6 +167,11 @@ mod tests {
                 assert_eq!(matches!(few, Few::More(_)), plain.len() > 1);
             }
         }
+        let mut few = Few::default();
+        (0..100_000_u64).for_each(|i| few.push(i));
+        few.drop_front(50_000);
+        few.truncate(3);
+        assert!(matches!(&few, Few::More(all) if all.capacity() <= 512), "{}", few.len());
         let mut few = Few::default();
         (0..9).for_each(|i| few.push(i));
         few.drop_front(5);

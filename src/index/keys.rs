@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::places::ChainPiece;
+use super::room::Spare as _;
 use crate::disk::BLOCK;
 use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};
 
@@ -35,6 +36,9 @@ const EXTENT_BYTES: u64 = 10;
 /// So many keys are looked for one by one: raft keeps two or three.
 const FEW: usize = 32;
 
+/// Where there were more they are few again when no more than so many are left: made anew at each bound, the list would be so again and again.
+const FEW_AGAIN: usize = FEW / 4;
+
 /// The keys of one replica: a list. Of few it is all there is, and has no room to spare.
 #[derive(Debug)]
 pub(crate) enum Keys {
@@ -50,6 +54,8 @@ const _: () = assert!(size_of::<Keys>() == size_of::<Box<[KeyEntry]>>());
 pub(crate) struct Many {
     list: Vec<KeyEntry>,
     places: HashMap<Box<[u8]>, usize>,
+    /// What they take in the journal: each batch that names the replica asks for it.
+    bytes: u64,
 }
 
 impl Default for Keys {
@@ -64,7 +70,8 @@ impl From<Vec<KeyEntry>> for Keys {
             return Self::Few(list.into());
         }
         let places = list.iter().enumerate().map(|(i, e)| (e.key.clone(), i)).collect();
-        Self::Many(Box::new(Many { list, places }))
+        let bytes = list.iter().map(KeyEntry::bytes).sum();
+        Self::Many(Box::new(Many { list, places, bytes }))
     }
 }
 
@@ -72,10 +79,13 @@ impl Many {
     /// As `Vec::swap_remove`.
     fn remove(&mut self, i: usize) -> KeyEntry {
         let gone = self.list.swap_remove(i);
+        self.bytes = self.bytes.saturating_sub(gone.bytes());
         self.places.remove(&gone.key);
         if let Some(place) = self.list.get(i).and_then(|moved| self.places.get_mut(&moved.key)) {
             *place = i;
         }
+        self.list.spare();
+        self.places.spare();
         gone
     }
 }
@@ -121,8 +131,11 @@ impl Keys {
         self.list().get(i)
     }
 
-    pub fn at_mut(&mut self, i: usize) -> Option<&mut KeyEntry> {
-        self.list_mut().get_mut(i)
+    /// The newest record of it lies in this segment now.
+    pub fn written_in(&mut self, i: usize, seq: u64) {
+        if let Some(entry) = self.list_mut().get_mut(i) {
+            entry.seq = seq;
+        }
     }
 
     /// Keeps the keys that `keep` says yes to; `false` if one went.
@@ -139,49 +152,56 @@ impl Keys {
         self.list().iter()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut KeyEntry> {
-        self.list_mut().iter_mut()
+    /// The bytes of a value's piece are no longer kept in memory.
+    pub fn forget_memory(&mut self, id: u64) {
+        for entry in self.list_mut() {
+            if let Value::Out(piece) = &mut entry.value
+                && piece.desc.id == id
+            {
+                piece.mem = None;
+            }
+        }
     }
 
     /// Sets an inline value; one of the same or a smaller size reuses its buffer.
     pub fn put(&mut self, key: &[u8], value: &[u8], seq: u64, freed: &mut Vec<Extent>) {
-        match self.entry(key, seq) {
-            Some(entry) => match &mut entry.value {
-                Value::Inline(old) => {
-                    old.clear();
-                    old.extend_from_slice(value);
-                }
-                Value::Out(piece) => {
-                    freed.extend_from_slice(&piece.desc.extents);
-                    entry.value = Value::Inline(value.to_vec());
-                }
-            },
-            None => self.push(KeyEntry { key: key.into(), value: Value::Inline(value.to_vec()), seq }),
-        }
+        let Some(i) = self.find(key) else {
+            return self.push(KeyEntry { key: key.into(), value: Value::Inline(value.to_vec()), seq });
+        };
+        self.change(i, seq, |now| match now {
+            Value::Inline(old) => {
+                old.clear();
+                old.extend_from_slice(value);
+            }
+            Value::Out(piece) => {
+                freed.extend_from_slice(&piece.desc.extents);
+                *now = Value::Inline(value.to_vec());
+            }
+        });
     }
 
     /// Sets a value that lies in a piece.
     pub fn put_out(&mut self, key: &[u8], piece: ChainPiece, seq: u64, freed: &mut Vec<Extent>) {
         let piece = Box::new(piece);
-        match self.entry(key, seq) {
-            Some(entry) => {
-                // Carried: the same piece named again keeps its space.
-                if let Value::Out(old) = &entry.value
-                    && old.desc.id != piece.desc.id
-                {
-                    freed.extend_from_slice(&old.desc.extents);
-                }
-                entry.value = Value::Out(piece);
+        let Some(i) = self.find(key) else {
+            return self.push(KeyEntry { key: key.into(), value: Value::Out(piece), seq });
+        };
+        self.change(i, seq, |now| {
+            // Carried: the same piece named again keeps its space.
+            if let Value::Out(old) = now
+                && old.desc.id != piece.desc.id
+            {
+                freed.extend_from_slice(&old.desc.extents);
             }
-            None => self.push(KeyEntry { key: key.into(), value: Value::Out(piece), seq }),
-        }
+            *now = Value::Out(piece);
+        });
     }
 
     pub fn delete(&mut self, key: &[u8], freed: &mut Vec<Extent>) {
         let Some(i) = self.find(key) else { return };
         let gone = match self {
-            Self::Many(many) => many.remove(i),
-            Self::Few(_) => {
+            Self::Many(many) if many.list.len() > FEW_AGAIN => many.remove(i),
+            _ => {
                 let mut list = self.take();
                 let gone = list.swap_remove(i);
                 *self = list.into();
@@ -203,7 +223,10 @@ impl Keys {
 
     /// What the keys take in the journal when they are carried.
     pub fn bytes(&self) -> u64 {
-        self.list().iter().map(|e| e.key.len() as u64 + e.value.bytes()).sum()
+        match self {
+            Self::Few(list) => list.iter().map(KeyEntry::bytes).sum(),
+            Self::Many(many) => many.bytes,
+        }
     }
 
     /// What a key costs in the journal now; 0 when it is not there.
@@ -213,6 +236,7 @@ impl Keys {
 
     fn push(&mut self, entry: KeyEntry) {
         if let Self::Many(many) = self {
+            many.bytes += entry.bytes();
             many.places.insert(entry.key.clone(), many.list.len());
             many.list.push(entry);
             return;
@@ -223,10 +247,25 @@ impl Keys {
         *self = list.into();
     }
 
-    fn entry(&mut self, key: &[u8], seq: u64) -> Option<&mut KeyEntry> {
-        let entry = self.at_mut(self.find(key)?)?;
+    /// Puts another value in the place of one that is there.
+    fn change(&mut self, i: usize, seq: u64, change: impl FnOnce(&mut Value)) {
+        let Some(entry) = self.list_mut().get_mut(i) else { return };
         entry.seq = seq;
-        Some(entry)
+        let before = entry.bytes();
+        change(&mut entry.value);
+        let after = entry.bytes();
+        if let Self::Many(many) = self {
+            many.bytes = many.bytes.saturating_sub(before) + after;
+        }
+    }
+}
+
+impl KeyEntry {
+    /// What it takes in the journal when it is carried.
+    fn bytes(&self) -> u64 {
+        #[cfg(all(test, not(any(loom, shuttle))))]
+        tests::LOOKED_AT.set(tests::LOOKED_AT.get() + 1);
+        self.key.len() as u64 + self.value.bytes()
     }
 }
 
@@ -267,7 +306,28 @@ mod tests {
     use super::*;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
+    use std::cell::Cell;
     use std::collections::BTreeMap;
+
+    thread_local! {
+        /// How often it was asked what a key takes.
+        pub static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
+    }
+
+    fn piece(id: u64, bytes: u32) -> ChainPiece {
+        let desc = PieceDesc {
+            id,
+            first: 0,
+            count: 1,
+            slots: 1,
+            bare: false,
+            bytes,
+            crc: 0,
+            terms: smallvec::smallvec![],
+            extents: smallvec::smallvec![Extent { block: 1, blocks: bytes.div_ceil(4096) }],
+        };
+        ChainPiece { desc, meta_seq: 0, mem: None }
+    }
 
     /// Whatever is put and deleted, few keys or many, and back: as a map.
     #[test]
@@ -302,6 +362,54 @@ mod tests {
             keys.clear(&mut freed);
             assert!(keys.len() == 0 && freed.is_empty());
         }
+    }
+
+    /// Whatever they are overwritten with.
+    #[test]
+    fn what_keys_take_is_known_however_they_change() {
+        for seed in 0..20 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let (mut keys, mut freed) = (Keys::default(), Vec::new());
+            for n in 0..2000_u64 {
+                let key = vec![7; rng.random_range(0..3 * FEW)];
+                match rng.random_range(0..10) {
+                    0..=2 => keys.delete(&key, &mut freed),
+                    3 | 4 => keys.put_out(&key, piece(n, rng.random_range(5000..500_000)), n, &mut freed),
+                    5 if n % 100 == 0 => drop(keys.retain(|e| e.key.len() % 7 != 0)),
+                    _ => keys.put(&key, &vec![1; rng.random_range(0..4000)], n, &mut freed),
+                }
+                let sum: u64 = keys.iter().map(|e| keys.cost(&e.key)).sum();
+                assert_eq!(keys.bytes(), sum, "seed {seed}, {n}");
+            }
+            assert!(matches!(keys, Keys::Many(_)));
+        }
+    }
+
+    /// Each batch that names the replica asks, twice.
+    #[test]
+    fn many_keys_are_not_gone_through_to_know_what_they_take() {
+        let (mut keys, mut freed) = (Keys::default(), Vec::new());
+        (0..10_000_u64).for_each(|n| keys.put(&n.to_le_bytes(), b"v", 0, &mut freed));
+        let before = LOOKED_AT.get();
+        for n in 0..1000_u64 {
+            keys.put(&n.to_le_bytes(), b"value", 0, &mut freed);
+            assert!(keys.bytes() > 0);
+        }
+        assert!(LOOKED_AT.get() - before < 5000, "{} looks", LOOKED_AT.get() - before);
+    }
+
+    #[test]
+    fn few_keys_keep_no_memory_of_more() {
+        let (mut keys, mut freed) = (Keys::default(), Vec::new());
+        (0..10_000_u64).for_each(|n| keys.put(&n.to_le_bytes(), b"v", 0, &mut freed));
+        for n in (100..10_000_u64).rev() {
+            keys.delete(&n.to_le_bytes(), &mut freed);
+        }
+        let Keys::Many(many) = &keys else { panic!("a hundred") };
+        let (list, places) = (many.list.capacity(), many.places.capacity());
+        assert!(list <= 400 && places <= 400, "room for {list} and {places} of 100");
+        (5..100_u64).for_each(|n| keys.delete(&n.to_le_bytes(), &mut freed));
+        assert!(matches!(&keys, Keys::Few(list) if list.len() == 5));
     }
 
     /// So many keys of one replica: gone through one by one, and the list made anew for each, they would not end.

@@ -5,7 +5,9 @@ mod keys;
 mod loc;
 mod places;
 mod registry;
+mod room;
 mod span;
+mod spans;
 mod state;
 mod terms;
 

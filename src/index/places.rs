@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use smallvec::SmallVec;
-
 use super::loc::Loc;
+use super::room::Spare as _;
 use super::span::Span;
+use super::spans::Spans;
 use crate::disk::AlignedBuf;
 use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, is_bare};
 use crate::space::Tail;
@@ -34,7 +34,7 @@ pub(crate) enum Place<'a> {
 /// Most replicas of a store are idle: one entry or none takes no memory of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    spans: SmallVec<[Span; 1]>,
+    spans: Spans,
     chain: Option<Box<Chain>>,
     resident: Resident,
 }
@@ -99,7 +99,7 @@ impl Places {
         self.resident.bytes
     }
 
-    pub fn spans(&self) -> &[Span] {
+    pub fn spans(&self) -> &Spans {
         &self.spans
     }
 
@@ -141,7 +141,7 @@ impl Places {
         // The newest span first: nearly every replica has just one.
         let span = match self.spans.last() {
             Some(s) if s.first() <= index => s,
-            _ => self.spans.get(self.spans.partition_point(|s| s.first() <= index).checked_sub(1)?)?,
+            _ => self.spans.up_to(index)?,
         };
         span.locs().get(usize::try_from(index - span.first()).ok()?).copied()
     }
@@ -190,7 +190,7 @@ impl Places {
     ) {
         let adjoins = self.spans.last().is_some_and(|s| s.last().checked_add(1) == Some(first));
         if !adjoins {
-            self.spans.push(Span::new(first));
+            self.spans.insert(Span::new(first));
         }
         let Some(span) = self.spans.last_mut() else { return };
         let locs = locs.into_iter();
@@ -206,24 +206,20 @@ impl Places {
             push(span, loc);
         }
         if span.locs().is_empty() {
-            self.spans.pop();
+            self.spans.take(first);
         }
     }
 
     /// Forgets every index at or above `from`; the space of pieces that die goes to `freed`.
     pub fn cut_from(&mut self, from: u64, chunk: u32, freed: &mut Vec<Extent>) {
-        while let Some(span) = self.spans.last() {
-            if span.last() < from {
-                break;
-            }
-            let Some(mut span) = self.spans.pop() else { break };
-            let keep = span.count_below(from);
+        while let Some(span) = self.spans.last_mut().filter(|span| span.last() >= from) {
+            let (first, keep) = (span.first(), span.count_below(from));
             self.resident.let_go(span.locs().get(keep..).unwrap_or(&[]), chunk);
             if keep > 0 {
                 span.truncate(keep);
-                self.spans.push(span);
                 break;
             }
+            self.spans.take(first);
         }
         let Some(chain) = self.pieces_mut() else { return };
         while let Some(piece) = chain.back_mut() {
@@ -238,35 +234,33 @@ impl Places {
             freed.extend_from_slice(&piece.desc.extents);
             chain.pop_back();
         }
+        chain.spare();
     }
 
     /// Forgets every index below `first`; the space of pieces that die goes to `freed`.
     pub fn drop_below(&mut self, first: u64, chunk: u32, freed: &mut Vec<Extent>) {
-        let mut emptied = 0;
-        while let Some(span) = self.spans.get_mut(emptied).filter(|s| s.first() < first) {
+        while let Some(span) = self.spans.first().filter(|span| span.first() < first) {
             let n = span.count_below(first);
             self.resident.let_go(span.locs().get(..n).unwrap_or(&[]), chunk);
-            span.drop_front(n);
-            if !span.locs().is_empty() {
-                break;
-            }
-            emptied += 1;
+            self.spans.drop_front(n);
         }
-        self.spans.drain(..emptied);
         let Some(chain) = self.pieces_mut() else { return };
         while chain.front().is_some_and(|p| p.desc.last() < first) {
             if let Some(piece) = chain.pop_front() {
                 freed.extend_from_slice(&piece.desc.extents);
             }
         }
+        chain.spare();
     }
 
     /// Forgets journal locations in `lo..=hi`, wherever they are; pieces stay.
     pub fn forget_journal(&mut self, lo: u64, hi: u64, chunk: u32) {
-        let mut i = self.spans.partition_point(|s| s.last() < lo);
-        while let Some(span) = self.spans.get_mut(i).filter(|s| s.first() <= hi) {
+        let mut next = lo;
+        while self.spans.up_to(hi).is_some_and(|span| span.last() >= next) {
+            let Some(mut span) = self.spans.take_from(next) else { break };
             let (from, to) =
                 (span.count_below(lo), hi.checked_add(1).map_or(span.locs().len(), |n| span.count_below(n)));
+            let last = span.last();
             self.resident.let_go(span.locs().get(from..to).unwrap_or(&[]), chunk);
             // What is settled is mostly the front of very many: the others stay where they are.
             let tail = if from == 0 {
@@ -277,15 +271,13 @@ impl Places {
                 span.truncate(from);
                 tail
             };
-            if span.locs().is_empty() {
-                self.spans.remove(i);
-                continue;
-            }
-            i += 1;
-            if let Some(tail) = tail {
-                self.spans.insert(i, tail);
-                break;
-            }
+            [Some(span), tail]
+                .into_iter()
+                .flatten()
+                .filter(|s| !s.locs().is_empty())
+                .for_each(|s| self.spans.insert(s));
+            let Some(behind) = last.checked_add(1) else { break };
+            next = behind;
         }
     }
 
@@ -295,9 +287,7 @@ impl Places {
         if n == 0 {
             return;
         }
-        let behind = self.spans.partition_point(|s| s.first() <= first);
-        let span = behind.checked_sub(1).and_then(|i| self.spans.get_mut(i));
-        if let Some(held) = span.and_then(|span| span.range_mut(first, locs.len())) {
+        if let Some(held) = self.spans.up_to_mut(first).and_then(|span| span.range_mut(first, locs.len())) {
             // All of them are held, side by side: nothing else moves.
             for (held, loc) in held.iter_mut().zip(locs) {
                 self.resident.let_go(&[*held], chunk);
@@ -308,30 +298,18 @@ impl Places {
         }
         let last = first.saturating_add(n - 1);
         self.forget_journal(first, last, chunk);
-        let at = self.spans.partition_point(|s| s.first() < first);
         let mut span = Span::new(first);
         for loc in locs {
             self.resident.add(loc, chunk);
             span.push(loc);
         }
-        self.spans.insert(at, span);
-        self.join(at);
-        if at > 0 {
-            self.join(at - 1);
+        if let Some(next) = last.checked_add(1).and_then(|next| self.spans.take(next)) {
+            span.append(next);
         }
-    }
-
-    /// Joins span `i` with its successor where they adjoin.
-    fn join(&mut self, i: usize) {
-        let adjoin = match (self.spans.get(i), self.spans.get(i + 1)) {
-            (Some(a), Some(b)) => a.last().checked_add(1) == Some(b.first()),
-            _ => false,
-        };
-        if adjoin {
-            let b = self.spans.remove(i + 1);
-            if let Some(a) = self.spans.get_mut(i) {
-                a.append(b);
-            }
+        let before = first.checked_sub(1).and_then(|before| self.spans.up_to_mut(before));
+        match before.filter(|before| before.last().checked_add(1) == Some(first)) {
+            Some(before) => before.append(span),
+            None => self.spans.insert(span),
         }
     }
 
@@ -369,6 +347,7 @@ impl Places {
             }
             kept
         });
+        chain.spare();
         lost
     }
 
@@ -382,7 +361,7 @@ impl Places {
 
     /// The ranges of `first..=last` that are held nowhere.
     pub fn holes(&self, first: u64, last: u64) -> Vec<(u64, u64)> {
-        if let [span] = self.spans.as_slice()
+        if let Spans::One(span) = &self.spans
             && span.first() <= first
             && last <= span.last()
         {
@@ -522,14 +501,49 @@ mod tests {
     fn what_is_carried_takes_the_place_of_what_it_was() {
         let mut places = Places::default();
         places.push(10, (0..1000).map(|k| Loc::new(k, 7)), CHUNK);
-        let lie_at = places.spans()[0].locs().as_ptr();
+        let lie_at = places.spans().first().expect("one").locs().as_ptr();
         for k in (0..1000).step_by(2) {
             places.set_journal(10 + k, [Loc::new(5000 + k, 9), Loc::new(6000 + k, 8)].into_iter(), CHUNK);
-            assert!(places.spans().len() == 1 && places.spans()[0].locs().as_ptr() == lie_at);
+            assert!(places.spans().len() == 1 && places.spans().first().expect("one").locs().as_ptr() == lie_at);
         }
         assert_eq!((places.loc(10), places.loc(1009)), (Some(Loc::new(5000, 9)), Some(Loc::new(6998, 8))));
         assert_eq!(places.weight(), 500 * (weight(9, CHUNK) + weight(8, CHUNK)));
         assert_eq!(places.journal_bytes(), 1000 * JOURNAL_OVERHEAD + 500 * 17);
+    }
+
+    #[test]
+    fn few_pieces_keep_no_memory_of_a_longer_time() {
+        for behind in [false, true] {
+            let mut places = Places::default();
+            (1..=10_000).for_each(|i| assert!(places.set_chain(piece(i, i, 1), CHUNK)));
+            if behind {
+                places.cut_from(4, CHUNK, &mut Vec::new());
+            } else {
+                places.drop_below(9998, CHUNK, &mut Vec::new());
+            }
+            assert!(places.chain().len() == 3 && places.chain().capacity() < 100, "{}", places.chain().capacity());
+        }
+    }
+
+    /// In any order, as a log may name them, and with gaps between them: moved for each, these would not come to an end.
+    #[test]
+    fn spans_come_to_an_end_in_whatever_order_they_are_named() {
+        const N: u64 = 400_000;
+        let descending = (1..=N).rev();
+        let from_both_ends = (1..=N / 2).flat_map(|i| [i, N + 1 - i]);
+        let mut places = [Places::default(), Places::default()];
+        let [down, inwards] = &mut places;
+        descending.for_each(|i| down.set_journal(2 * i, [Loc::new(i, 7)].into_iter(), CHUNK));
+        from_both_ends.for_each(|i| inwards.set_journal(2 * i, [Loc::new(i, 7)].into_iter(), CHUNK));
+        for places in &mut places {
+            assert_eq!(places.spans().len() as u64, N);
+            // And what fills the gaps joins them.
+            for i in (1..N).rev() {
+                places.set_journal(2 * i + 1, [Loc::new(i, 7)].into_iter(), CHUNK);
+            }
+            let one = places.spans().first().expect("one");
+            assert_eq!((places.spans().len(), one.first(), one.last()), (1, 2, 2 * N));
+        }
     }
 
     #[test]

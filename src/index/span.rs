@@ -5,6 +5,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::loc::Loc;
+use super::room::Spare as _;
 
 /// Room that is made in front: this part of what there is.
 const MORE_ROOM: usize = 4;
@@ -96,6 +97,7 @@ impl Span {
         let gone = self.locs().len().saturating_sub(n);
         self.ordered = self.ordered.saturating_sub(gone);
         self.buf.truncate(self.left + n);
+        self.settle();
     }
 
     /// Forgets the first `n`, which are there. What is moved to the front for it is never more than what has gone.
@@ -103,11 +105,16 @@ impl Span {
         self.first = self.first.saturating_add(n as u64);
         self.left += n;
         self.ordered = self.ordered.min(self.locs().len());
+        self.settle();
+    }
+
+    fn settle(&mut self) {
         if self.left >= self.locs().len() {
             let gone = self.left.min(self.buf.len());
             self.buf.drain(..gone);
             self.left = 0;
         }
+        self.buf.spare();
     }
 
     /// Takes those from the `n`th on, if there are any.
@@ -199,6 +206,39 @@ mod tests {
         }
         span.drop_front(28);
         assert!(span.left == 0 && span.buf.len() == 2, "{span:?}");
+    }
+
+    /// Whether it was cut in front or behind.
+    #[test]
+    fn a_short_queue_keeps_no_memory_of_a_longer_time() {
+        for behind in [false, true] {
+            let mut span = span(1, 131_072);
+            for left in [50_000, 1000, 3] {
+                let n = span.locs().len();
+                if behind {
+                    span.truncate(left)
+                } else {
+                    span.drop_front(n - left)
+                }
+                assert_eq!(span.locs().len(), left);
+                assert!(span.buf.capacity() <= (4 * span.buf.len()).max(512), "{left}: {}", span.buf.capacity());
+            }
+        }
+        // One by one as well.
+        let mut long = span(1, 131_072);
+        (0..131_069).for_each(|_| long.drop_front(1));
+        assert!(long.buf.capacity() <= 512 && long.locs().len() == 3);
+        // As long as before it keeps what it has, in front of the last and behind it.
+        let mut steady = span(1, 1000);
+        let mut room = Vec::new();
+        for i in 1001..20_000 {
+            steady.push(loc(i));
+            steady.drop_front(1);
+            if i > 3000 {
+                room.push((steady.buf.as_ptr(), steady.buf.capacity()));
+            }
+        }
+        assert!(room.windows(2).all(|w| w[0] == w[1]));
     }
 
     #[test]

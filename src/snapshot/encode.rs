@@ -93,7 +93,7 @@ impl<'a> Encoder<'a> {
         self.int(state.places.spans().len() as u64);
         let (mut next, mut end, mut len) = (state.first, self.segments.0 * self.segment_bytes, 0);
         let mut run: Vec<u32> = Vec::new();
-        for span in state.places.spans() {
+        for span in state.places.spans().iter() {
             self.int(span.first().checked_sub(next)?);
             self.int(span.locs().len() as u64);
             next = span.first().wrapping_add(span.locs().len() as u64);

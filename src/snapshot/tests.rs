@@ -98,7 +98,7 @@ fn sound(state: &ReplicaState) {
     for (low, high) in state.places.holes(state.first, state.last) {
         assert!(known(low, high), "{low}..={high} is nowhere");
     }
-    for span in state.places.spans() {
+    for span in state.places.spans().iter() {
         assert!(span.first() >= state.first && span.last() <= state.last);
         let chain = state.places.chain();
         let apart = |p: &ChainPiece| p.desc.last() < span.first() || p.desc.first > span.last();

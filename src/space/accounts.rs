@@ -12,6 +12,14 @@ pub(crate) struct Charge {
     pub carried: u64,
 }
 
+impl Charge {
+    /// Adds what `one` is more than `other`.
+    fn grow_by(&mut self, one: Self, other: Self) {
+        self.chunks = self.chunks.saturating_add(one.chunks.saturating_sub(other.chunks));
+        self.carried = self.carried.saturating_add(one.carried.saturating_sub(other.carried));
+    }
+}
+
 /// What a replica's state asks of the accounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Demand {
@@ -100,6 +108,9 @@ pub(crate) struct Accounts {
     pressed: bool,
     /// Chunks that could be had when it last found no slab to grow by.
     denied: Option<u64>,
+    /// What replicas gave up of what they held so far, and what they took.
+    let_go: Charge,
+    taken: Charge,
 }
 
 /// What never changes while a log is open.
@@ -183,7 +194,8 @@ impl Accounts {
         let keeps_one = (segment_bytes - waste) * 3 * segment_bytes / (4 * waste);
         let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, waste, keeps_one };
         let budget = sizes.budget(slabs);
-        Self { reserved: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None }
+        let (let_go, taken) = Default::default();
+        Self { reserved: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None, let_go, taken }
     }
 
     /// Chunks held back in all.
@@ -308,7 +320,14 @@ impl Accounts {
     pub fn settle(&mut self, charge: &mut Charge, new: Charge) {
         self.reserved = self.reserved - charge.chunks.min(self.reserved) + new.chunks;
         self.carried = self.carried - charge.carried.min(self.carried) + new.carried;
+        self.let_go.grow_by(*charge, new);
+        self.taken.grow_by(new, *charge);
         *charge = new;
+    }
+
+    /// What replicas gave up of what they held so far, and what they took: neither ever becomes less.
+    pub fn moved(&self) -> (Charge, Charge) {
+        (self.let_go, self.taken)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pool: a bitmap of free chunks, and a count of the pieces in each of the others.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use roaring::RoaringBitmap;
 use smallvec::smallvec;
@@ -35,6 +36,10 @@ impl Owners {
     }
 }
 
+/// So many free runs are looked at for one that is long enough: some tens of microseconds, under the lock that orders all batches. A pool may
+/// have millions. A piece that finds none is scattered, which costs its descriptor ten bytes a run, and its readers a copy.
+const MOST_RUNS: usize = 4096;
+
 /// The chunks that are not the journal's.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -51,6 +56,8 @@ pub(crate) struct Pool {
     dying: VecDeque<(u64, Vec<Extent>)>,
     /// Chunks without pieces that a reader still pins.
     pinned: Vec<u32>,
+    /// Chunks that became free so far.
+    freed: u64,
 }
 
 impl Pool {
@@ -70,7 +77,13 @@ impl Pool {
             cursor: 0,
             dying: VecDeque::new(),
             pinned: Vec::new(),
+            freed: 0,
         }
+    }
+
+    /// Chunks that became free so far: it never becomes less.
+    pub fn freed(&self) -> u64 {
+        self.freed
     }
 
     /// Chunks that may be allocated now.
@@ -138,15 +151,14 @@ impl Pool {
             return None;
         }
         let wish = tail.map_or(self.cursor, |t| t.chunk + 1);
-        let extents =
-            match self.run(chunks, wish).or_else(|| self.run(chunks, self.cursor)).or_else(|| self.run(chunks, 0)) {
-                Some(chunk) => {
-                    self.free.remove_range(chunk..chunk + chunks);
-                    self.cursor = chunk + chunks;
-                    smallvec![Extent { block: chunk * self.blocks_per_chunk, blocks }]
-                }
-                None => self.scatter(chunks, blocks),
-            };
+        let extents = match self.find(chunks, wish) {
+            Some(chunk) => {
+                self.free.remove_range(chunk..chunk + chunks);
+                self.cursor = chunk + chunks;
+                smallvec![Extent { block: chunk * self.blocks_per_chunk, blocks }]
+            }
+            None => self.scatter(chunks, blocks),
+        };
         if let Some(last) = extents.last() {
             let block = last.block + last.blocks;
             let chunk = (block - 1) / self.blocks_per_chunk;
@@ -155,25 +167,51 @@ impl Pool {
         Some(self.hold(extents))
     }
 
-    /// The first run of `n` free chunks at or after `from`.
-    fn run(&self, n: u32, from: u32) -> Option<u32> {
-        let mut start = None;
-        let mut next = from;
-        for chunk in self.free.range(from..) {
-            if start.is_none() || chunk != next {
-                start = Some(chunk);
-            }
-            next = chunk + 1;
-            if let Some(s) = start
-                && next - s == n
-            {
-                return Some(s);
+    /// Where `n` free chunks lie side by side: behind the wish, or else from the cursor on, all around. Not if very many runs that are too
+    /// short lie before: the next search goes on there.
+    fn find(&mut self, n: u32, wish: u32) -> Option<u32> {
+        let end = self.pieces.len() as u32;
+        let near = match self.run(n, wish.min(end)..end, MOST_RUNS / 2) {
+            Ok(chunk) => return Some(chunk),
+            Err(near) => near,
+        };
+        // There nothing is to be found.
+        let from = if (wish..near).contains(&self.cursor) { near } else { self.cursor }.min(end);
+        let found = self.run(n, from..end, MOST_RUNS / 4).or_else(|far| {
+            let around = self.run(n, 0..from.saturating_add(n).min(end), MOST_RUNS / 4);
+            around.map_err(|near| if far < end { far } else { near })
+        });
+        match found {
+            Ok(chunk) => Some(chunk),
+            Err(cursor) => {
+                self.cursor = cursor;
+                None
             }
         }
-        None
     }
 
-    /// Any free chunks: only for a piece longer than every free run.
+    /// The first `n` free chunks that lie side by side among these, if fewer than `most` runs lie before. Else where it ended.
+    fn run(&self, n: u32, among: Range<u32>, most: usize) -> Result<u32, u32> {
+        let mut free = self.free.range(among.clone());
+        let (mut run, mut looked) = (0..0, 0);
+        while looked < most {
+            let Some(next) = free.next_range() else { return Err(among.end) };
+            let (first, end) = (*next.start(), *next.end() + 1);
+            if run.is_empty() || first != run.end {
+                run.start = first;
+                looked += 1;
+                #[cfg(all(test, not(any(loom, shuttle))))]
+                tests::LOOKED_AT.set(tests::LOOKED_AT.get() + 1);
+            }
+            run.end = end;
+            if run.end - run.start >= n {
+                return Ok(run.start);
+            }
+        }
+        Err(run.end)
+    }
+
+    /// Any free chunks: only for a piece longer than every free run that was looked at.
     fn scatter(&mut self, chunks: u32, blocks: u32) -> Extents {
         let picked: Vec<u32> = self.free.iter().take(chunks as usize).collect();
         let mut left = blocks;
@@ -332,7 +370,7 @@ impl Pool {
         if pins.is_pinned(chunk) {
             self.pinned.push(chunk);
         } else {
-            self.free.insert(chunk);
+            self.freed += u64::from(self.free.insert(chunk));
         }
     }
 
@@ -370,7 +408,7 @@ impl Pool {
 
     /// Gives a slab of the journal back.
     pub fn return_slab(&mut self, slab: u32) {
-        self.free.insert_range(slab * self.chunks_per_slab..(slab + 1) * self.chunks_per_slab);
+        self.freed += self.free.insert_range(slab * self.chunks_per_slab..(slab + 1) * self.chunks_per_slab);
     }
 
     /// Chunks in a slab.

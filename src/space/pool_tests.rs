@@ -3,6 +3,12 @@
 use super::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::cell::Cell;
+
+thread_local! {
+    /// Free runs that were looked at.
+    pub static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
+}
 
 /// 64 chunks of 4 blocks; the journal owns the first 16.
 fn pool() -> Pool {
@@ -247,4 +253,53 @@ fn slabs_change_hands_whole_and_from_the_end() {
     pool.return_slab(15);
     assert_eq!((pool.free(), pool.chunks_per_slab()), (39, 4));
     assert_eq!(pool.take_slab(), Some(15));
+}
+
+/// Chunks of a block each, of which those are free that `free` says yes to.
+fn pool_of(chunks: u32, free: impl Fn(u32) -> bool) -> Pool {
+    let mut pool = Pool::new(chunks, 4096, 65536, &[]);
+    (0..chunks).filter(|&chunk| !free(chunk)).for_each(|chunk| assert!(pool.free.remove(chunk)));
+    pool
+}
+
+/// Before the cursor as well as behind it, at either end, and across it.
+#[test]
+fn what_lies_side_by_side_is_found_wherever_it_is() {
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    for _ in 0..20_000 {
+        let free: Vec<bool> = (0..64).map(|_| rng.random_bool(0.6)).collect();
+        let mut pool = pool_of(64, |chunk| free[chunk as usize]);
+        pool.cursor = rng.random_range(0..=64);
+        let n = rng.random_range(1..7);
+        let wish = rng.random_range(0..=64);
+        let fits = |chunk: &u32| chunk + n <= 64 && (*chunk..chunk + n).all(|c| free[c as usize]);
+        let behind = (wish..64).find(fits);
+        let (cursor, found) = (pool.cursor, pool.find(n, wish));
+        match behind {
+            Some(first) => assert_eq!(found, Some(first)),
+            None => assert_eq!(found.is_some(), (0..64).any(|c| fits(&c)), "{n} from {wish}, {cursor}: {free:?}"),
+        }
+        assert!(found.is_none_or(|chunk| fits(&chunk)));
+    }
+}
+
+/// A pool of a terabyte in small chunks: to look at all of it would hold up every batch.
+#[test]
+fn few_of_many_short_runs_are_looked_at_for_a_long_one() {
+    const CHUNKS: u32 = 1 << 20;
+    let mut pool = pool_of(CHUNKS, |chunk| chunk % 2 == 0);
+    let mut tail = None;
+    for _ in 0..10 {
+        let before = LOOKED_AT.get();
+        let extents = pool.allocate(3, &mut tail).expect("room");
+        assert_eq!(extents.len(), 3);
+        let looked = LOOKED_AT.get() - before;
+        assert!(looked <= MOST_RUNS as u64, "{looked} runs");
+    }
+    // A long one is come to, search by search, wherever it is.
+    let mut pool = pool_of(CHUNKS, |chunk| chunk % 2 == 0 || (700_000..700_100).contains(&chunk));
+    let mut searches = 0..CHUNKS as usize / MOST_RUNS * 4;
+    assert!(searches.any(|_| pool.allocate(3, &mut None).is_some_and(|extents| extents.len() == 1)));
 }
