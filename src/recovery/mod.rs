@@ -12,6 +12,8 @@ mod lives_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod loss_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod overwritten_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;
 mod replay;
 mod replaying;
