@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use crate::chain::PieceRef;
 use crate::engine::{Checked, Engine};
 use crate::error::{Damage, Error, Lost, Result};
-use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use crate::index::{Cell, Value};
 
 /// How far a verification has come.
@@ -37,7 +36,8 @@ pub struct VerifyReport {
     /// log has in memory of them is right, and lost with the next crash: [`Wal::scrub`](crate::Wal::scrub) has it written anew. Behind one whose
     /// header rotted no other is looked for in its segment, and where it is the first one there, nor is any before it.
     pub rotten_frames: u64,
-    /// Rot outside of entries and values: a copy of the superblock, the header of a piece. Costs no data.
+    /// Rot outside of entries and values: a copy of the superblock (also one whose last write was lost, where the log is written to), the header
+    /// of a piece. Costs no data.
     pub structure: Vec<String>,
     /// Chunks that are not in exactly one place. Empty unless strandlog itself is wrong.
     pub accounting: Vec<String>,
@@ -148,17 +148,12 @@ impl Engine {
 
     fn verify_superblocks(&self, report: &mut VerifyReport) {
         // Resizing the journal writes one after the other: not now.
-        let _still = self.superblock.lock();
-        for (name, offset) in ["A", "B"].into_iter().zip(SUPERBLOCK_OFFSETS) {
-            let mut bytes = vec![0; SUPERBLOCK_BYTES];
-            let bad = match self.disk.read_at(offset, &mut bytes) {
-                // An older one is what a power cut between the two leaves; the next opening brings it up to date.
-                Ok(()) => Superblock::decode(&bytes, self.disk.len()).err().map(|why| format!("{why:?}")),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(why) = bad {
-                report.structure.push(format!("superblock {name} is bad ({why})"));
-            }
+        let current = self.superblock.lock();
+        // To whoever only reads, an older one is what a power cut between the two leaves; the next opening brings it up to date. So it may be
+        // what the end of the log left.
+        let known = !self.read_only && self.seq.lock().stopped.is_none();
+        for (name, _, why) in self.copies_amiss(known.then_some(&*current)) {
+            report.structure.push(format!("superblock {name} is bad ({why})"));
         }
     }
 
