@@ -129,10 +129,10 @@ impl Engine {
                 return Err(why);
             }
             let mut report = VerifyReport::default();
-            self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
+            let rotten = self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
             if !self.read_only {
                 self.quarantine(&cell, &report.damage)?;
-                self.tell_of_values(&cell, &report.damage);
+                self.tell_of_values(&cell, rotten);
             }
             let mut damage = report.damage;
             if !self.read_only {
@@ -198,15 +198,23 @@ impl Engine {
         if hurt { self.record_damage_of(cell) } else { Ok(()) }
     }
 
-    /// Tells of values that rotted, each once. They are no damage of the state that would be recorded: that costs the replica its vote, which
-    /// is whole.
-    fn tell_of_values(&self, cell: &Cell, found: &[Damage]) {
-        let rotten = found.iter().filter(|damage| damage.lost == Lost::State && !cell.lock().state_suspect).count();
-        let told = {
+    /// Tells of values that rotted, each once: these are their pieces. They are no damage of the state that would be recorded: that costs the replica
+    /// its vote, which is whole.
+    fn tell_of_values(&self, cell: &Cell, mut rotten: Vec<u64>) {
+        if cell.lock().state_suspect {
+            // All that it has is told to be lost.
+            rotten.clear();
+        }
+        let untold = {
             let mut told = self.rotten_values.lock();
-            if rotten == 0 { told.remove(&cell.id) } else { told.insert(cell.id, rotten) }.unwrap_or(0)
+            let before = told.remove(&cell.id).unwrap_or_default();
+            let untold = rotten.iter().filter(|id| !before.contains(id)).count();
+            if !rotten.is_empty() {
+                told.insert(cell.id, rotten);
+            }
+            untold
         };
-        for _ in told..rotten {
+        for _ in 0..untold {
             tracing::error!(target: "strandlog", replica = cell.id, "a value is damaged");
             self.events.tell(|| Event::Damaged(Damage { replica: cell.id, lost: Lost::State }));
         }

@@ -75,17 +75,18 @@ impl Engine {
         Ok(report)
     }
 
-    /// Reads everything that one replica holds; `read` is told the bytes of each reading.
+    /// Reads everything that one replica holds; `read` is told the bytes of each reading. Answers the pieces of values that rotted.
     pub(crate) fn check_replica(
         &self,
         cell: &Cell,
         report: &mut VerifyReport,
         mut read: impl FnMut(u64),
-    ) -> Result<()> {
+    ) -> Result<Vec<u64>> {
         self.disk.check_size().map_err(|e| Error::io("reading the file", e))?;
         self.verify_entries(cell, report, &mut read)?;
-        self.verify_keys(cell, report, &mut read)?;
-        self.verify_headers(cell, report, &mut read)
+        let rotten = self.verify_keys(cell, report, &mut read)?;
+        self.verify_headers(cell, report, &mut read)?;
+        Ok(rotten)
     }
 
     fn verify_entries(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
@@ -126,24 +127,27 @@ impl Engine {
         Ok(())
     }
 
-    fn verify_keys(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
+    /// Answers the pieces of those that rotted.
+    fn verify_keys(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<Vec<u64>> {
         let replica = cell.id;
         let keys: Vec<Box<[u8]>> = {
             let state = cell.lock();
             let out = state.keys.iter().filter(|e| matches!(e.value, Value::Out(_)));
             out.map(|e| e.key.clone()).collect()
         };
+        let mut rotten = Vec::new();
         for key in keys {
             match self.check_value(cell, &key)? {
                 Checked::Gone => {}
                 Checked::Whole { bytes } => read(bytes),
-                Checked::Rotten { bytes } => {
+                Checked::Rotten { id, bytes } => {
                     read(bytes);
                     report.damage.push(Damage { replica, lost: Lost::State });
+                    rotten.push(id);
                 }
             }
         }
-        Ok(())
+        Ok(rotten)
     }
 
     fn verify_superblocks(&self, report: &mut VerifyReport) {
