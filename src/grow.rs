@@ -66,7 +66,7 @@ fn end(superblock: &Superblock) -> u64 {
 ///
 /// The journal's floor grows as that of a new file would, and its cap where nobody chose one: a larger file has more to carry. A cap that
 /// was chosen stays, which is what an opening may take, unless the floor is above it.
-fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
+pub(crate) fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
     let segment = u64::from(old.segment_bytes);
     let least = end(old).saturating_add(segment);
     within("capacity", capacity, least, MAX_CAPACITY)?;
@@ -98,7 +98,12 @@ fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
 /// Zeros, durable; then A, durable; then B, durable.
 ///
 /// What is behind the old end may be anything: an earlier growth that was cut, or a file that was longer once.
-fn enlarge(disk: &dyn Disk, old: &Superblock, new: &Superblock, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+pub(crate) fn enlarge(
+    disk: &dyn Disk,
+    old: &Superblock,
+    new: &Superblock,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<()> {
     let mut zeros = AlignedBuf::with_capacity(STEP);
     zeros.resize(STEP);
     let (begin, total) = (end(old), disk.len().saturating_sub(end(old)));

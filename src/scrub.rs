@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::events::Event;
+use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
 use crate::index::{Cell, Loc, Place, ReplicaState};
 use crate::verify::VerifyReport;
 
@@ -28,7 +29,8 @@ pub struct Scrubbed {
     pub structure: Vec<String>,
 }
 
-/// What a scrub found of the journal's frames: hard states, other small values and all metadata lie there.
+/// What a scrub found of the journal's frames, in which hard states, other small values and all metadata lie, and of the superblock, without which
+/// nothing in the file can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScrubbedJournal {
@@ -37,6 +39,9 @@ pub struct ScrubbedJournal {
     /// What they said was written anew, durably, and their segments are given up: nothing of it is lost. Not where none rotted; nor in a log that is
     /// open for reading only, or too full for it, or where something else in these segments cannot be read: the next scrub tries again.
     pub healed: bool,
+    /// Copies of the superblock, of two, that were bad, or could not be read, or had missed their last write. They were written anew, durably; not
+    /// in a log that is open for reading only, to which an older copy is not bad.
+    pub bad_superblocks: u64,
 }
 
 /// Keeps a reader to so many bytes a second, whatever the size of what it reads.
@@ -124,10 +129,10 @@ impl Engine {
                 return Err(why);
             }
             let mut report = VerifyReport::default();
-            self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
+            let rotten = self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
             if !self.read_only {
                 self.quarantine(&cell, &report.damage)?;
-                self.tell_of_values(&cell, &report.damage);
+                self.tell_of_values(&cell, rotten);
             }
             let mut damage = report.damage;
             if !self.read_only {
@@ -149,14 +154,13 @@ impl Engine {
         Ok(journal)
     }
 
-    /// Frees the segments in which a frame rotted: what is alive there is written anew by it, out of memory what lay in tables. What is freed need
+    /// Sees to the superblock's copies; frees the segments in which a frame rotted: what is alive there is written anew by it, out of memory what lay in tables. What is freed need
     /// not be read at the next opening.
     fn scrub_journal(&self, pace: &mut Pace) -> Result<ScrubbedJournal> {
-        if let Some(why) = &self.seq.lock().stopped {
-            return Err(why.clone());
-        }
+        let bad_superblocks = self.heal_copies()?;
+        pace.keep((SUPERBLOCK_OFFSETS.len() * SUPERBLOCK_BYTES) as u64);
         let rot = self.check_frames(|bytes| pace.keep(bytes));
-        let mut journal = ScrubbedJournal { rotten_frames: rot.frames, healed: false };
+        let mut journal = ScrubbedJournal { rotten_frames: rot.frames, healed: false, bad_superblocks };
         if let Some(newest) = rot.newest {
             tracing::error!(target: "strandlog", frames = rot.frames, "frames of the journal rotted");
             journal.healed = !self.read_only && self.clean_through(newest).or_else(hindered)?;
@@ -194,15 +198,23 @@ impl Engine {
         if hurt { self.record_damage_of(cell) } else { Ok(()) }
     }
 
-    /// Tells of values that rotted, each once. They are no damage of the state that would be recorded: that costs the replica its vote, which
-    /// is whole.
-    fn tell_of_values(&self, cell: &Cell, found: &[Damage]) {
-        let rotten = found.iter().filter(|damage| damage.lost == Lost::State && !cell.lock().state_suspect).count();
-        let told = {
+    /// Tells of values that rotted, each once: these are their pieces. They are no damage of the state that would be recorded: that costs the replica
+    /// its vote, which is whole.
+    fn tell_of_values(&self, cell: &Cell, mut rotten: Vec<u64>) {
+        if cell.lock().state_suspect {
+            // All that it has is told to be lost.
+            rotten.clear();
+        }
+        let untold = {
             let mut told = self.rotten_values.lock();
-            if rotten == 0 { told.remove(&cell.id) } else { told.insert(cell.id, rotten) }.unwrap_or(0)
+            let before = told.remove(&cell.id).unwrap_or_default();
+            let untold = rotten.iter().filter(|id| !before.contains(id)).count();
+            if !rotten.is_empty() {
+                told.insert(cell.id, rotten);
+            }
+            untold
         };
-        for _ in told..rotten {
+        for _ in 0..untold {
             tracing::error!(target: "strandlog", replica = cell.id, "a value is damaged");
             self.events.tell(|| Event::Damaged(Damage { replica: cell.id, lost: Lost::State }));
         }

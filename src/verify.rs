@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use crate::chain::PieceRef;
 use crate::engine::{Checked, Engine};
 use crate::error::{Damage, Error, Lost, Result};
-use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use crate::index::{Cell, Value};
 
 /// How far a verification has come.
@@ -37,7 +36,8 @@ pub struct VerifyReport {
     /// log has in memory of them is right, and lost with the next crash: [`Wal::scrub`](crate::Wal::scrub) has it written anew. Behind one whose
     /// header rotted no other is looked for in its segment, and where it is the first one there, nor is any before it.
     pub rotten_frames: u64,
-    /// Rot outside of entries and values: a copy of the superblock, the header of a piece. Costs no data.
+    /// Rot outside of entries and values: a copy of the superblock (also one whose last write was lost, where the log is written to), the header
+    /// of a piece. Costs no data.
     pub structure: Vec<String>,
     /// Chunks that are not in exactly one place. Empty unless strandlog itself is wrong.
     pub accounting: Vec<String>,
@@ -75,17 +75,18 @@ impl Engine {
         Ok(report)
     }
 
-    /// Reads everything that one replica holds; `read` is told the bytes of each reading.
+    /// Reads everything that one replica holds; `read` is told the bytes of each reading. Answers the pieces of values that rotted.
     pub(crate) fn check_replica(
         &self,
         cell: &Cell,
         report: &mut VerifyReport,
         mut read: impl FnMut(u64),
-    ) -> Result<()> {
+    ) -> Result<Vec<u64>> {
         self.disk.check_size().map_err(|e| Error::io("reading the file", e))?;
         self.verify_entries(cell, report, &mut read)?;
-        self.verify_keys(cell, report, &mut read)?;
-        self.verify_headers(cell, report, &mut read)
+        let rotten = self.verify_keys(cell, report, &mut read)?;
+        self.verify_headers(cell, report, &mut read)?;
+        Ok(rotten)
     }
 
     fn verify_entries(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
@@ -126,39 +127,37 @@ impl Engine {
         Ok(())
     }
 
-    fn verify_keys(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
+    /// Answers the pieces of those that rotted.
+    fn verify_keys(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<Vec<u64>> {
         let replica = cell.id;
         let keys: Vec<Box<[u8]>> = {
             let state = cell.lock();
             let out = state.keys.iter().filter(|e| matches!(e.value, Value::Out(_)));
             out.map(|e| e.key.clone()).collect()
         };
+        let mut rotten = Vec::new();
         for key in keys {
             match self.check_value(cell, &key)? {
                 Checked::Gone => {}
                 Checked::Whole { bytes } => read(bytes),
-                Checked::Rotten { bytes } => {
+                Checked::Rotten { id, bytes } => {
                     read(bytes);
                     report.damage.push(Damage { replica, lost: Lost::State });
+                    rotten.push(id);
                 }
             }
         }
-        Ok(())
+        Ok(rotten)
     }
 
     fn verify_superblocks(&self, report: &mut VerifyReport) {
         // Resizing the journal writes one after the other: not now.
-        let _still = self.superblock.lock();
-        for (name, offset) in ["A", "B"].into_iter().zip(SUPERBLOCK_OFFSETS) {
-            let mut bytes = vec![0; SUPERBLOCK_BYTES];
-            let bad = match self.disk.read_at(offset, &mut bytes) {
-                // An older one is what a power cut between the two leaves; the next opening brings it up to date.
-                Ok(()) => Superblock::decode(&bytes, self.disk.len()).err().map(|why| format!("{why:?}")),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(why) = bad {
-                report.structure.push(format!("superblock {name} is bad ({why})"));
-            }
+        let current = self.superblock.lock();
+        // To whoever only reads, an older one is what a power cut between the two leaves; the next opening brings it up to date. So it may be
+        // what the end of the log left.
+        let known = !self.read_only && self.seq.lock().stopped.is_none();
+        for (name, _, why) in self.copies_amiss(known.then_some(&*current)) {
+            report.structure.push(format!("superblock {name} is bad ({why})"));
         }
     }
 

@@ -226,7 +226,7 @@ impl Wal {
         self.engine.stats()
     }
 
-    /// Reads everything that is kept, the journal's frames among it, and compares it with its checksums; checks that every chunk is in exactly one place.
+    /// Reads everything that is kept, the journal's frames and both superblocks among it, and compares it with its checksums; checks that every chunk is in exactly one place.
     ///
     /// # Errors
     /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`] or [`Error::Closed`] when
@@ -242,8 +242,8 @@ impl Wal {
     /// until [`Batch::install_snapshot`] or [`Batch::remove`] heals the replica. All others are untouched. A large keyed value that rotted is told
     /// by [`Scrubbed::damage`], and once by [`Event::Damaged`](crate::Event::Damaged), and is not recorded: the rest of the state is whole; put it again.
     ///
-    /// Before that, the journal's frames are read, in which hard states, other small values and all metadata lie. Where one rotted, memory has it right:
-    /// it is written anew, by cleaning the journal up to there. The answer says so.
+    /// Before that, both copies of the superblock are read, and the journal's frames, in which hard states, other small values and all metadata lie. Where
+    /// one rotted, memory has it right: it is written anew, a frame by cleaning the journal up to there. The answer says so.
     ///
     /// # Errors
     /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; [`Error::Full`] where what was

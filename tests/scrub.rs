@@ -382,6 +382,32 @@ fn a_rotten_value_is_told_once_and_costs_nothing_but_itself() {
     assert_eq!((found(&wal), events()), (lost(1), lost(1)));
 }
 
+/// Told by which they are, not by how many.
+#[test]
+fn another_value_that_rots_is_told_though_the_first_was_put_again() {
+    let (disk, told) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Told::default()));
+    let wal = open(options(Placement::Auto).listener(Arc::clone(&told) as Arc<dyn Listener>), &disk);
+    let values = [1, 2, 3].map(|n| payload(1, n, 1, 9000));
+    let rot = |value: &[u8]| {
+        let image = disk.kept_image();
+        let at = image.windows(64).position(|bytes| *bytes == value[5000..5064]).expect("on the disk");
+        disk.flip_bit(at as u64, 3);
+    };
+    let lost = [Damage { replica: 1, lost: Lost::State }];
+    let events = || std::mem::take(&mut *told.0.lock().expect("no panic"));
+    let is_found = || assert!(scrub(&wal).iter().all(|one| one.damage == lost));
+    wal.commit(Batch::new().put(1, b"a", &values[0]).put(1, b"b", &values[1])).expect("room");
+    rot(&values[0]);
+    is_found();
+    assert_eq!(events(), lost);
+    wal.commit(Batch::new().put(1, b"a", &values[2])).expect("room");
+    rot(&values[1]);
+    is_found();
+    assert_eq!(events(), lost);
+    is_found();
+    assert_eq!(events(), [], "it is known by now");
+}
+
 /// A small value lies in the table of a frame; what is in memory is right, and nobody asks the disk for it before the next crash.
 #[test]
 fn a_rotten_frame_is_found_and_what_it_said_is_written_anew() {

@@ -2,11 +2,12 @@
 
 use super::gather::{Moving, Payload, Seen};
 use super::group::Group;
-use super::settle::encoded_bound;
+use super::settle::{clip, encoded_bound};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::EntryId;
 use crate::format::frame::ENTRY_CRC_BYTES;
+use crate::format::piece::MAX_TERM_RUNS;
 use crate::format::record::{self, RunKind};
 use crate::index::{Cell, Loc, ReplicaState, Value};
 use crate::journal::{Class, Sequencer};
@@ -218,6 +219,12 @@ impl Engine {
             }
             let mut desc = piece.desc.clone();
             desc.terms = state.terms.runs(desc.first, desc.count);
+            if desc.terms.len() > MAX_TERM_RUNS {
+                // Nobody made a piece of so many. No opening would read its record, nor any other of the log: what is not named is damage there.
+                tracing::error!(target: "strandlog", replica = id, first = desc.first, "a piece has too many terms");
+                let named: u32 = desc.terms.iter().take(MAX_TERM_RUNS).map(|&(n, _)| n).sum();
+                desc = clip(desc, named as usize);
+            }
             let with = bytes + encoded_bound(&desc);
             if with > most && !descs.is_empty() {
                 rest = Some(desc.first);
@@ -375,6 +382,28 @@ mod tests {
         let before = disk.kept_image();
         assert!(matches!(wal.sync(), Err(crate::Error::Poisoned { .. })));
         assert!(before == disk.kept_image());
+    }
+
+    /// Should it ever come to that: one piece is damage then, and the log opens.
+    #[test]
+    fn no_descriptor_is_written_that_no_opening_would_read() {
+        const ENTRIES: u64 = 40;
+        let disk = Arc::new(SimDisk::new(16 << 20));
+        let options = || Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Chain);
+        let wal = options().background(false).open_disk(disk.clone()).expect("formatted");
+        let entries: Vec<_> = (1..=ENTRIES).map(|i| (i, 1, [i as u8; 50])).collect();
+        wal.commit(Batch::new().append(1, &entries)).expect("committed");
+        let cell = wal.engine.registry.get(1).expect("there");
+        assert_eq!(cell.lock().places.chain()[0].desc.last(), ENTRIES);
+        let mut group = group(&wal);
+        (2..=ENTRIES).for_each(|i| cell.lock().terms.set(i, i, i));
+        assert!(wal.engine.clean_group(&mut group).expect("cleaned"));
+        wal.commit(Batch::new().put(2, b"key", b"value")).expect("committed");
+        drop((cell, wal));
+        let wal = options().background(false).open_disk(Arc::new(disk.restart())).expect("opened");
+        let lost = crate::Lost::Entries { first: MAX_TERM_RUNS as u64 + 1, last: ENTRIES };
+        assert_eq!(wal.damage(), [crate::Damage { replica: 1, lost }]);
+        assert_eq!(wal.replica(1).term(MAX_TERM_RUNS as u64).expect("named"), MAX_TERM_RUNS as u64);
     }
 
     /// A replica may have hundreds of thousands: callers wait for a few.

@@ -7,6 +7,7 @@
 mod carry;
 #[cfg(all(test, loom))]
 mod clip_loom;
+mod copies;
 mod gather;
 mod group;
 mod resize;

@@ -1,10 +1,9 @@
 //! Resizing: the journal grows for what it carries, and while chunks are plentiful, and gives slabs back when they are not.
 
-use crate::disk::Writer;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::events::Event;
-use crate::format::superblock::{SUPERBLOCK_OFFSETS, Superblock};
+use crate::format::superblock::Superblock;
 use crate::journal::Class;
 
 /// How many slabs a journal of so many takes at a time for what it carries: each time costs two writes.
@@ -169,33 +168,14 @@ impl Engine {
         let next = Superblock { durable: superblock.durable.max(durable), snapshot, ..superblock.clone() };
         self.write_copies(superblock, next)
     }
-
-    /// A, durable; then B, durable: one of them is whole at every moment.
-    ///
-    /// **Never after a failure**: B may be what failed, and A the only one left. Whoever waited for the lock looks again.
-    fn write_superblock(&self, current: &mut Superblock, next: Superblock) -> Result<()> {
-        if let Some(why) = &self.seq.lock().stopped {
-            return Err(why.clone());
-        }
-        self.write_copies(current, next)
-    }
-
-    fn write_copies(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
-        next.epoch += 1;
-        let bytes = crate::disk::AlignedBuf::from(next.encode().as_slice());
-        for offset in SUPERBLOCK_OFFSETS {
-            self.write_durable(Some(Writer::Superblocks), offset, bytes.as_slice())
-                .map_err(|e| self.failed("writing the superblock", &e))?;
-        }
-        *current = next;
-        Ok(())
-    }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
+    use crate::disk::Writer;
     use crate::disk::sim::{Choice, EIO, Fault, SimDisk};
+    use crate::format::superblock::SUPERBLOCK_OFFSETS;
     use crate::sync::Arc;
 
     /// Notes who makes something durable, and how.

@@ -271,7 +271,7 @@ fn still_standing(state: &ReplicaState, seen: &[Seen]) -> usize {
 }
 
 /// The descriptor of the first `n` entries.
-fn clip(mut desc: PieceDesc, n: usize) -> PieceDesc {
+pub(super) fn clip(mut desc: PieceDesc, n: usize) -> PieceDesc {
     let mut left = n as u32;
     desc.terms.retain_mut(|(count, _)| {
         *count = (*count).min(left);

@@ -175,8 +175,8 @@ pub(crate) struct Engine {
     pub events: Events,
     /// Who held most when the log was full. Asked for before any cell, and under no other lock.
     holders: Mutex<Holders>,
-    /// Of how many values of a replica it was told that they are rotten. Asked for under no other lock.
-    pub rotten_values: Mutex<HashMap<u64, usize>>,
+    /// Values of a replica, by their pieces, of which it was told that they are rotten. Asked for under no other lock.
+    pub rotten_values: Mutex<HashMap<u64, Vec<u64>>>,
     pub read_only: bool,
     /// Chunks kept for overwriting large keyed values.
     pub value_reserve: u64,

@@ -371,7 +371,7 @@ impl Engine {
                 return Ok(Checked::Whole { bytes });
             }
             if wrong == Some(id) {
-                return Ok(Checked::Rotten { bytes });
+                return Ok(Checked::Rotten { id, bytes });
             }
             wrong = Some(id);
             if !self.read_only {
@@ -424,6 +424,8 @@ pub(crate) enum Checked {
     /// It lies in no piece any more, or is not asked for.
     Gone,
     Rotten {
+        /// Its piece: a value that is put again is another.
+        id: u64,
         bytes: u64,
     },
 }

@@ -281,6 +281,19 @@ impl Places {
         }
     }
 
+    /// Entries of `lo..=hi` were moved within the journal: so what pieces hold from `lo` on was cut before, though the record that says so may
+    /// be lost. What begins behind `hi` may be newer than that, and stays.
+    pub fn forget_chain(&mut self, lo: u64, hi: u64) {
+        let Some(chain) = self.pieces_mut() else { return };
+        let from = chain.partition_point(|p| p.desc.first < lo);
+        if let Some(piece) = from.checked_sub(1).and_then(|i| chain.get_mut(i)) {
+            let left = u32::try_from(lo - piece.desc.first).unwrap_or(u32::MAX);
+            piece.desc.count = piece.desc.count.min(left);
+        }
+        let to = chain.partition_point(|p| p.desc.first <= hi);
+        chain.drain(from..to.max(from));
+    }
+
     /// Points journal-resident entries elsewhere in the journal (carried), adding those that are not held yet.
     pub fn set_journal(&mut self, first: u64, locs: impl ExactSizeIterator<Item = Loc>, chunk: u32) {
         let n = locs.len() as u64;
@@ -544,6 +557,25 @@ mod tests {
             let one = places.spans().first().expect("one");
             assert_eq!((places.spans().len(), one.first(), one.last()), (1, 2, 2 * N));
         }
+    }
+
+    #[test]
+    fn what_was_moved_in_the_journal_is_in_no_piece() {
+        let held = |lo, hi| {
+            let mut places = Places::default();
+            for (id, first) in [(1, 10), (2, 15), (3, 20), (4, 25)] {
+                assert!(places.set_chain(piece(id, first, 5), CHUNK));
+            }
+            places.forget_chain(lo, hi);
+            places.chain().iter().map(|p| (p.desc.first, p.desc.last())).collect::<Vec<_>>()
+        };
+        assert_eq!(held(1, 9), [(10, 14), (15, 19), (20, 24), (25, 29)]);
+        assert_eq!(held(30, 40), [(10, 14), (15, 19), (20, 24), (25, 29)]);
+        assert_eq!(held(12, 12), [(10, 11), (15, 19), (20, 24), (25, 29)]);
+        assert_eq!(held(14, 20), [(10, 13), (25, 29)]);
+        assert_eq!(held(15, 24), [(10, 14), (25, 29)]);
+        assert_eq!(held(1, u64::MAX), []);
+        Places::default().forget_chain(1, u64::MAX);
     }
 
     #[test]

@@ -6,11 +6,15 @@ mod account_tests;
 mod again;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod again_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod damaged_life_tests;
 mod decide;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod lives_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod loss_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod overwritten_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;
 mod replay;

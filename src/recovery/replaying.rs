@@ -95,10 +95,12 @@ impl Replaying<'_> {
                 self.state.exists = true;
             }
             Body::Carried { first, term, lens } => {
+                let last = first + (u64::from(lens.count()) - 1);
                 locations(lens, lsn, locs)?;
-                self.state.terms.set(first, first + (u64::from(lens.count()) - 1), term);
+                self.state.places.forget_chain(first, last);
+                self.state.terms.set(first, last, term);
                 self.state.places.set_journal(first, locs.iter().copied(), chunk);
-                self.seen_to(first + (u64::from(lens.count()) - 1));
+                self.seen_to(last);
             }
             Body::Placed(pieces) => {
                 if let Some(first) = pieces.first().map(|p| p.first) {

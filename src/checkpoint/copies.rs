@@ -1,0 +1,225 @@
+//! The superblock's two copies: one of them is whole at every moment.
+
+use crate::disk::{AlignedBuf, Writer};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
+
+impl Engine {
+    /// One copy, durable; then the other: see [`Engine::write_copies`].
+    ///
+    /// **Never after a failure**: the second may be what failed, and the first the only one left. Whoever waited for the lock looks again.
+    pub(super) fn write_superblock(&self, current: &mut Superblock, next: Superblock) -> Result<()> {
+        if let Some(why) = &self.seq.lock().stopped {
+            return Err(why.clone());
+        }
+        self.write_copies(current, next)
+    }
+
+    /// A, durable; then B, durable. Where B has rotted meanwhile, or its last write was lost, it goes first: a cut in A would leave neither.
+    pub(super) fn write_copies(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
+        let [a, b] = SUPERBLOCK_OFFSETS;
+        let order = match SUPERBLOCK_OFFSETS.map(|offset| self.amiss(offset, Some(current))) {
+            [None, Some(why)] => {
+                tracing::error!(target: "strandlog", why, "superblock B is bad: it is written first");
+                [b, a]
+            }
+            _ => [a, b],
+        };
+        next.epoch += 1;
+        let bytes = AlignedBuf::from(next.encode().as_slice());
+        for offset in order {
+            self.write_copy(offset, &bytes)?;
+        }
+        *current = next;
+        Ok(())
+    }
+
+    fn write_copy(&self, offset: u64, bytes: &AlignedBuf) -> Result<()> {
+        let written = self.write_durable(Some(Writer::Superblocks), offset, bytes.as_slice());
+        written.map_err(|e| self.failed("writing the superblock", &e))
+    }
+
+    /// Looks at both copies, and writes those anew that are bad: a whole one is left alone, so that what rots next finds the other whole. Not where
+    /// nothing may be written. Answers how many were bad.
+    pub(crate) fn heal_copies(&self) -> Result<u64> {
+        let _tell_after_the_locks = self.hold();
+        let current = self.superblock.lock();
+        if let Some(why) = &self.seq.lock().stopped {
+            return Err(why.clone());
+        }
+        let amiss = self.copies_amiss((!self.read_only).then_some(&*current));
+        for (name, offset, why) in &amiss {
+            tracing::error!(target: "strandlog", name, why, "a superblock is bad");
+            if !self.read_only {
+                self.write_copy(*offset, &AlignedBuf::from(current.encode().as_slice()))?;
+            }
+        }
+        Ok(amiss.len() as u64)
+    }
+
+    /// Which copies are bad, where they lie, and why. `current`: what was written last, if they must be that.
+    pub(crate) fn copies_amiss(&self, current: Option<&Superblock>) -> Vec<(&'static str, u64, String)> {
+        let named = ["A", "B"].into_iter().zip(SUPERBLOCK_OFFSETS);
+        named.filter_map(|(name, offset)| Some((name, offset, self.amiss(offset, current)?))).collect()
+    }
+
+    /// Looked at twice: a device may answer one reading with older bytes.
+    fn amiss(&self, offset: u64, current: Option<&Superblock>) -> Option<String> {
+        self.amiss_now(offset, current).and_then(|_| self.amiss_now(offset, current))
+    }
+
+    fn amiss_now(&self, offset: u64, current: Option<&Superblock>) -> Option<String> {
+        let mut bytes = vec![0; SUPERBLOCK_BYTES];
+        if let Err(error) = self.disk.read_at(offset, &mut bytes) {
+            return Some(error.to_string());
+        }
+        match (Superblock::decode(&bytes, self.disk.len()), current) {
+            (Err(why), _) => Some(format!("{why:?}")),
+            (Ok(copy), Some(current)) if copy != *current => Some("its last write was lost".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use crate::disk::Disk;
+    use crate::disk::sim::{Choice, EIO, EventInfo, Fault, SimDisk};
+    use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
+    use crate::options::Options;
+    use crate::sync::Arc;
+    use crate::{Batch, Wal};
+
+    fn options() -> Options {
+        Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(1 << 20).background(false)
+    }
+
+    fn log() -> (Arc<SimDisk>, Wal) {
+        let disk = Arc::new(SimDisk::new(8 << 20));
+        let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+        wal.commit(Batch::new().put(1, b"vote", b"me")).expect("room");
+        (disk, wal)
+    }
+
+    /// A copy, as the disk has it.
+    fn copy(disk: &SimDisk, at: u64) -> Vec<u8> {
+        disk.kept_image()[at as usize..][..SUPERBLOCK_BYTES].to_vec()
+    }
+
+    /// Whichever was hurt while the log was in use, and whichever is being written when the power goes.
+    #[test]
+    fn the_only_whole_copy_is_written_last() {
+        for hurt in SUPERBLOCK_OFFSETS {
+            for rots in [true, false] {
+                for closes in [false, true] {
+                    for cut in SUPERBLOCK_OFFSETS {
+                        let case = format!("hurt at {hurt}, rots: {rots}, closes: {closes}, cut at {cut}");
+                        let (disk, wal) = log();
+                        let grows = || wal.engine.grow_for_carried(wal.stats().carried_class_limit);
+                        let older = copy(&disk, 0);
+                        grows().expect("written");
+                        if rots {
+                            disk.flip_bit(hurt + 100, 3);
+                        } else {
+                            // As if its last write had been lost.
+                            disk.poke(hurt, &older);
+                        }
+                        let slabs = wal.stats().journal_segments;
+                        disk.on_event(move |event: &EventInfo| {
+                            (event.offset == cut && event.len == SUPERBLOCK_BYTES as u64).then_some(Fault::Cut)
+                        });
+                        assert!(if closes { wal.close().is_err() } else { grows().is_err() }, "{case}");
+                        drop(wal);
+                        let torn = disk.crash(&mut |_, _| Choice::Torn { version: 0, at_byte: 256 });
+                        let wal = options().open_disk(Arc::new(torn)).unwrap_or_else(|why| panic!("{case}: {why}"));
+                        assert!(wal.stats().journal_segments >= slabs, "{case}");
+                        assert_eq!(wal.replica(1).get(b"vote").expect("kept"), Some(b"me"[..].into()), "{case}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn scrub(wal: &Wal) -> u64 {
+        wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).expect("scrubbed").bad_superblocks
+    }
+
+    /// Hurts one copy after the other.
+    fn hurt(disk: &SimDisk, at: u64, (how, older): (&str, &[u8])) {
+        match how {
+            "rots" => disk.flip_bit(at + 100, 3),
+            "cannot be read" => disk.fail_reads(at + 4096..at + 4097, EIO),
+            _ => disk.poke(at, older),
+        }
+    }
+
+    #[test]
+    fn a_scrub_writes_the_bad_copy_anew_and_leaves_the_other_alone() {
+        for how in ["rots", "cannot be read", "its last write was lost"] {
+            let (disk, wal) = log();
+            let older = copy(&disk, 0);
+            wal.engine.grow_for_carried(wal.stats().carried_class_limit).expect("written");
+            assert_eq!(scrub(&wal), 0);
+            for at in SUPERBLOCK_OFFSETS {
+                let whole = copy(&disk, at);
+                hurt(&disk, at, (how, &older));
+                let before = disk.log().len();
+                assert_eq!(scrub(&wal), 1, "{how}");
+                let written = disk.log().split_off(before);
+                let copies = written.iter().filter(|event| event.len == SUPERBLOCK_BYTES as u64);
+                assert_eq!(copies.map(|event| event.offset).collect::<Vec<_>>(), [at], "{how}");
+                assert!(copy(&disk, at) == whole, "{how}");
+                disk.heal_reads();
+                assert_eq!(scrub(&wal), 0, "{how}");
+            }
+            let slabs = wal.stats().journal_segments;
+            drop(wal);
+            let wal = options().open_disk(Arc::new(disk.crash_lost_all())).expect("both are whole");
+            assert_eq!(wal.stats().journal_segments, slabs, "{how}");
+        }
+    }
+
+    /// Memory has them right.
+    #[test]
+    fn a_scrub_writes_both_copies_anew_where_both_are_bad() {
+        let (disk, wal) = log();
+        SUPERBLOCK_OFFSETS.into_iter().for_each(|at| disk.flip_bit(at + 100, 3));
+        assert_eq!((scrub(&wal), scrub(&wal)), (2, 0));
+        drop(wal);
+        options().open_disk(Arc::new(disk.crash_lost_all())).expect("both are whole");
+    }
+
+    #[test]
+    fn a_log_that_is_read_only_tells_of_a_bad_copy() {
+        let (disk, wal) = log();
+        drop(wal);
+        disk.flip_bit(100, 3);
+        let wal = options().read_only(true).open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
+        let before = disk.events();
+        assert_eq!((scrub(&wal), scrub(&wal)), (1, 1));
+        assert_eq!(disk.events(), before);
+    }
+
+    /// To whoever only reads, an older copy is what a power cut between the two left.
+    #[test]
+    fn a_verification_tells_of_a_copy_whose_last_write_was_lost() {
+        let (disk, wal) = log();
+        let older = copy(&disk, 0);
+        wal.engine.grow_for_carried(wal.stats().carried_class_limit).expect("written");
+        for (name, at) in ["A", "B"].into_iter().zip(SUPERBLOCK_OFFSETS) {
+            let newer = copy(&disk, at);
+            disk.poke(at, &older);
+            let report = wal.verify(|_| ()).expect("read");
+            assert_eq!(report.structure, [format!("superblock {name} is bad (its last write was lost)")]);
+            disk.poke(at, &newer);
+        }
+        disk.poke(0, &older);
+        drop(wal);
+        let wal = options().read_only(true).open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
+        let report = wal.verify(|_| ()).expect("read");
+        assert!(report.is_clean(), "{report:?}");
+    }
+}
