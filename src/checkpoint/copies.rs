@@ -203,6 +203,20 @@ mod tests {
         assert_eq!(disk.events(), before);
     }
 
+    /// Whatever ended it, also where no sync failed, which would forbid it by itself.
+    #[test]
+    fn no_copy_is_written_when_the_log_has_ended() {
+        let (disk, wal) = log();
+        disk.flip_bit(100, 3);
+        wal.engine.stop(&crate::Error::Closed, None);
+        let before = disk.events();
+        let marked = wal.engine.mark_durable(wal.durable_lsn().get());
+        assert!(matches!(marked, Err(crate::Error::Closed)), "{marked:?}");
+        let healed = wal.engine.heal_copies();
+        assert!(matches!(healed, Err(crate::Error::Closed)), "{healed:?}");
+        assert_eq!(disk.events(), before);
+    }
+
     /// To whoever only reads, an older copy is what a power cut between the two left.
     #[test]
     fn a_verification_tells_of_a_copy_whose_last_write_was_lost() {
