@@ -12,6 +12,8 @@ use crate::index::Cell;
 use crate::sync::Arc;
 
 /// Reads one replica. Reads see every submitted batch at once, durable or not, and wait for no disk write.
+///
+/// What one call answers is of one moment: it stood in the log together. What two calls answer need not be: between them the log may be written.
 #[derive(Clone, Debug)]
 pub struct Replica {
     pub(crate) engine: Arc<Engine>,
@@ -89,7 +91,8 @@ impl Replica {
         self.engine.read_entry(&*self.known()?, index)
     }
 
-    /// Entries of `range`, at least one, until their payloads exceed `max_bytes`.
+    /// Entries of `range`, at least one, until their payloads exceed `max_bytes`; they stood in the log together. Where entries are overwritten,
+    /// cut off or truncated while it reads, it answers what it has by then: ask again for the rest, which may be another log's.
     ///
     /// # Errors
     /// As [`Replica::entry`], of the first of them. An empty range is `Ok` and empty; one that ends beyond the last index is

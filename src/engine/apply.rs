@@ -216,7 +216,8 @@ impl Engine {
         state.places.clear(freed);
         state.keys.clear(freed);
         let (charge, pledge, listed_frame) = (state.charge, state.pledge.take(), state.listed_frame);
-        *state = ReplicaState { charge, pledge, listed_frame, ..ReplicaState::default() };
+        let cuts = state.cuts.wrapping_add(1);
+        *state = ReplicaState { charge, pledge, listed_frame, cuts, ..ReplicaState::default() };
         s.replicas = s.replicas.saturating_sub(1);
     }
 
@@ -395,8 +396,9 @@ fn first_seq(incarnation: u64) -> u16 {
     (incarnation.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
 }
 
-/// Whoever is about to settle what the replica had must not take what comes in its place for that.
+/// Whoever is about to settle what the replica had must not take what comes in its place for that; nor who reads it, for what goes on behind it.
 fn note_cut(state: &mut ReplicaState, from: u64) {
+    state.cuts = state.cuts.wrapping_add(1);
     if let Some(pledge) = &mut state.pledge {
         pledge.cut = pledge.cut.min(from);
     }

@@ -101,9 +101,11 @@ impl Engine {
         read.map_err(|e| Error::io(format!("reading replica {replica} entry {index}"), e))
     }
 
-    /// Reads entries of `lo..hi` until `max_bytes` are exceeded; at least one.
+    /// Reads entries of `lo..hi` until `max_bytes` are exceeded; at least one. They stood in the log together: it is looked at in steps, and
+    /// what was cut off between two of them ends the reading.
     pub(crate) fn read_entries(&self, cell: &Cell, lo: u64, hi: u64, max_bytes: usize) -> Result<Vec<Entry>> {
-        let mut reading = Reading { next: lo, hi, left: max_bytes, out: Vec::new(), ahead: Ahead::default() };
+        let ahead = Ahead::default();
+        let mut reading = Reading { next: lo, hi, cuts: None, left: max_bytes, out: Vec::new(), ahead };
         while reading.next < hi {
             let before = reading.next;
             match self.read_some(cell, &mut reading) {
@@ -120,7 +122,9 @@ impl Engine {
                     Err(_) if !reading.out.is_empty() => break,
                     Err(error) => return Err(error),
                 };
-                if !reading.push(entry.term, entry.data) {
+                // By itself it is whole in any case.
+                let goes_on = reading.goes_on_in(&cell.lock()) || reading.out.is_empty();
+                if !goes_on || !reading.push(entry.term, entry.data) {
                     break;
                 }
             }
@@ -159,13 +163,16 @@ impl Engine {
         true
     }
 
-    /// Reads on within one piece, or a run of the journal. `false`: the byte limit is met.
+    /// Reads on within one piece, or a run of the journal. `false`: the byte limit is met, or the log is another by now.
     fn read_some(&self, cell: &Cell, reading: &mut Reading) -> Result<bool> {
         let (next, hi) = (reading.next, reading.hi);
         let mut locs: Vec<(Loc, u64)> = Vec::new();
         let mut terms = TermRuns::new();
         let piece = {
             let state = cell.lock();
+            if !reading.goes_on_in(&state) {
+                return Ok(false);
+            }
             match self.look(cell.id, &state, next)? {
                 (_, Source::Chain(piece)) => {
                     let last = (hi - 1).min(state.last).min(piece.first.saturating_add(u64::from(piece.slots) - 1));
@@ -456,6 +463,8 @@ impl AsRef<[u8]> for SharedFrame {
 struct Reading {
     next: u64,
     hi: u64,
+    /// How often the log had been cut when it was first looked at.
+    cuts: Option<u32>,
     /// Bytes of payload that may be added.
     left: usize,
     out: Vec<Entry>,
@@ -463,6 +472,11 @@ struct Reading {
 }
 
 impl Reading {
+    /// Whether nothing was cut off since the first look, so that what is found now stands behind what was read.
+    fn goes_on_in(&mut self, state: &ReplicaState) -> bool {
+        *self.cuts.get_or_insert(state.cuts) == state.cuts
+    }
+
     /// Adds the next entry unless it exceeds the limit; the first always fits.
     fn push(&mut self, term: u64, data: Bytes) -> bool {
         if data.len() > self.left && !self.out.is_empty() {

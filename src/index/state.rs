@@ -26,6 +26,9 @@ pub(crate) struct ReplicaState {
     pub keys: Keys,
     /// The `seq` of the next record.
     pub seq: u16,
+    /// How often entries went that others may have taken the place of: who looks twice sees by it whether both looks are of one log. Outlives
+    /// the replica.
+    pub cuts: u32,
     /// Segment before which the newest CORE does not lie, or by whose cleaning it must be written anew.
     pub core_seq: u64,
     /// LSN of the newest frame whose participants name this replica; so do those of its segment.
@@ -51,6 +54,7 @@ impl Default for ReplicaState {
             places: Places::default(),
             keys: Keys::default(),
             seq: 0,
+            cuts: 0,
             core_seq: 0,
             listed_frame: 0,
             charge: Charge::default(),

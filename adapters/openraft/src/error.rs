@@ -60,6 +60,15 @@ pub enum Error {
         next: u64,
     },
 
+    /// The log was cut off or purged while a stream read it: what comes next does not follow what was handed out. Read again.
+    #[error("group {group}: entry {next} no longer follows what was read: the log changed meanwhile")]
+    Changed {
+        /// The group.
+        group: u64,
+        /// The index that would come next.
+        next: u64,
+    },
+
     /// Entries given together are not consecutive.
     #[error("group {group}: entry {index} does not follow the one before it")]
     NotConsecutive {

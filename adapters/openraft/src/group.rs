@@ -61,12 +61,17 @@ impl Group {
         Ok(Some(self.replica.entry(held.end)?.data))
     }
 
+    /// How often the log's end was cut off so far: what a cut made room for is there only when it was counted.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
+    }
+
     /// All entries of `wanted` that the log holds, as of one moment.
     pub fn read(&self, wanted: &Range<u64>) -> Result<Vec<Entry>> {
         loop {
-            let cuts = self.cuts.load(Ordering::Acquire);
+            let cuts = self.cuts();
             match self.read_once(wanted) {
-                Ok(entries) if self.cuts.load(Ordering::Acquire) == cuts => return Ok(entries),
+                Ok(entries) if self.cuts() == cuts => return Ok(entries),
                 // Cut off or purged while it was read. Whoever did that got on, so this ends.
                 Ok(_) => {}
                 Err(Error::Log(strandlog::Error::Compacted { .. } | strandlog::Error::OutOfRange { .. })) => {}
@@ -95,10 +100,10 @@ impl Group {
     /// The first entries of `wanted` that the log holds: at least one if it holds any, of about `bytes` together.
     pub fn read_some(&self, wanted: &Range<u64>, bytes: usize) -> Result<Vec<Entry>> {
         loop {
-            let cuts = self.cuts.load(Ordering::Acquire);
+            let cuts = self.cuts();
             let range = overlap(&self.held(), wanted);
             match self.replica.entries(slots(&range), bytes) {
-                Ok(entries) if self.cuts.load(Ordering::Acquire) == cuts => return Ok(entries),
+                Ok(entries) if self.cuts() == cuts => return Ok(entries),
                 Ok(_) => {}
                 Err(strandlog::Error::Compacted { .. } | strandlog::Error::OutOfRange { .. }) => {}
                 Err(error) => return Err(error.into()),

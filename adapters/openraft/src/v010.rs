@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::io;
-use std::ops::RangeBounds;
+use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
 use std::vec;
 
@@ -18,7 +18,7 @@ use strandlog::Entry;
 use crate::encoded::Encoded;
 use crate::group::{Group, plain};
 pub use crate::store::{LogReader, LogStore};
-use crate::{COMMITTED, PURGED, READ_BYTES, Result, VOTE};
+use crate::{COMMITTED, Error, PURGED, READ_BYTES, Result, VOTE};
 
 impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     type LogReader = LogReader<C>;
@@ -59,7 +59,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         };
         let entries = Encoded::of(self.group.id(), entries, place)?;
         let done = move |outcome: strandlog::Result<_>| {
-            callback.io_completed(outcome.map(drop).map_err(|error| crate::Error::Log(error).into()));
+            callback.io_completed(outcome.map(drop).map_err(|error| Error::Log(error).into()));
         };
         Ok(self.group.append(entries, done).await?)
     }
@@ -81,8 +81,7 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let range = plain(&range);
-        let walk =
-            Walk { group: Arc::clone(&self.group), next: range.start, end: range.end, read: Vec::new().into_iter() };
+        let walk = Walk::new(Arc::clone(&self.group), range);
         stream::try_unfold(walk, |mut walk| async move { Ok(walk.step::<C>()?.map(|entry| (entry, walk))) })
     }
 
@@ -103,22 +102,64 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
 }
 
 /// A stream of entries: so many in memory as are read at once.
+///
+/// What it hands out stood in the log together. openraft applies from it while the end of the log may be cut off, so not
+/// every cut ends it, but only one of what was handed out.
 struct Walk {
     group: Arc<Group>,
     next: u64,
     end: u64,
     read: vec::IntoIter<Entry>,
+    /// What was handed out last.
+    last: Option<Entry>,
+    /// How often the log had been cut off when it was read last.
+    cuts: u64,
 }
 
 impl Walk {
+    fn new(group: Arc<Group>, range: Range<u64>) -> Self {
+        let cuts = group.cuts();
+        Self { group, next: range.start, end: range.end, read: Vec::new().into_iter(), last: None, cuts }
+    }
+
     fn step<C: RaftTypeConfig>(&mut self) -> Result<Option<C::Entry>> {
         if self.read.len() == 0 {
-            self.read = self.group.read_some(&(self.next..self.end), READ_BYTES)?.into_iter();
+            self.read = self.read_on()?.into_iter();
         }
         let Some(entry) = self.read.next() else { return Ok(None) };
         // It lies one slot higher than its index.
         self.next = entry.index;
-        self.group.decode("an entry", &entry.data).map(Some)
+        let decoded = self.group.decode("an entry", &entry.data)?;
+        self.last = Some(entry);
+        Ok(Some(decoded))
+    }
+
+    /// Reads what follows the last entry, which still stands.
+    fn read_on(&mut self) -> Result<Vec<Entry>> {
+        let changed = || Error::Changed { group: self.group.id(), next: self.next };
+        loop {
+            let cuts = self.group.cuts();
+            if cuts != self.cuts && !self.last_stands()? {
+                return Err(changed());
+            }
+            let read = self.group.read_some(&(self.next..self.end), READ_BYTES)?;
+            // A log may begin behind what is asked for, but not in the middle of it.
+            let begins = read.first().map_or_else(|| self.group.held().start, |first| first.index.saturating_sub(1));
+            if self.last.is_some() && self.next < self.end && begins > self.next {
+                return Err(changed());
+            }
+            if self.group.cuts() == cuts {
+                self.cuts = cuts;
+                return Ok(read);
+            }
+        }
+    }
+
+    /// Whether the log holds what was handed out last, and so all before it. Whose entry it is stands in its bytes.
+    fn last_stands(&self) -> Result<bool> {
+        let Some(last) = &self.last else { return Ok(true) };
+        let now = self.group.read_some(&(self.next.saturating_sub(1)..self.next), 0)?;
+        Ok(now.first().is_some_and(|now| now.data == last.data))
     }
 }
 

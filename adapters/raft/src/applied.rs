@@ -125,26 +125,27 @@ impl GroupStorage {
 
     /// Writes an applied position, and the configuration that is of it.
     fn put_applied(&self, batch: &mut Batch, index: u64, configuration: &[u8], encoded: &[u8]) -> Result<()> {
-        // What is applied is committed; raft must find it so after a restart. No more than that: what raft has committed since may be of
-        // entries that another batch has still to bring.
+        // What is applied is committed; raft must find it so after a restart.
         let commit = if self.told { index.max(self.applied) } else { index };
-        if let Some(hard_state) = self.committed(batch, commit)? {
-            batch.put(self.group(), HARD_STATE, &state::encode_hard_state(&hard_state));
-        }
+        let hard_state = self.committed(batch, commit)?;
+        batch.put(self.group(), HARD_STATE, &state::encode_hard_state(&hard_state));
         batch.put(self.group(), CONF_STATE, configuration);
         batch.put(self.group(), APPLIED, encoded);
         Ok(())
     }
 
-    /// The hard state behind the batch with `commit` in it, where neither the batch nor the log has one so far.
-    fn committed(&self, batch: &Batch, commit: u64) -> Result<Option<HardState>> {
+    /// The hard state behind the batch, with `commit` in it at least.
+    ///
+    /// Term and vote are the newest that were written, in whichever batch: one that was submitted before this one must not be taken back,
+    /// and one that still waits holds from now on, which raft only asks for later. The commit index is no higher than what this batch and
+    /// the log vouch for, as what raft has committed since may be of entries that another batch has still to bring; should it go back by that,
+    /// raft learns it anew. It is written even where the log has it: a batch before this one may say less.
+    fn committed(&self, batch: &Batch, commit: u64) -> Result<HardState> {
         let decode = |bytes: &[u8]| state::decode_hard_state(bytes).map_err(|e| self.undecodable("hard state", e));
-        let written = self.replica.get(HARD_STATE)?.map(|bytes| decode(&bytes)).transpose()?.unwrap_or_default();
-        if written.commit >= commit {
-            return Ok(None);
-        }
-        let newest = batch.value(self.group(), HARD_STATE).map(decode).transpose()?.unwrap_or(written);
-        Ok((newest.commit < commit).then_some(HardState { commit, ..newest }))
+        let written = self.replica.get(HARD_STATE)?.map(|bytes| decode(&bytes)).transpose()?;
+        let put = batch.value(self.group(), HARD_STATE).map(decode).transpose()?;
+        let commit = [written, put].into_iter().flatten().fold(commit, |commit, state| commit.max(state.commit));
+        Ok(HardState { commit, ..self.hard_state.clone() })
     }
 
     /// Drops entries before `first_kept`, but none which the state machine does not hold durably: by a checkpoint in this very batch or in

@@ -10,10 +10,10 @@ use std::thread;
 use raft::eraftpb::Entry;
 use raft::util::limit_size;
 use raft::{GetEntriesContext, StorageError};
-use strandlog::Replica;
+use strandlog::{Error as LogError, Replica};
 
 use crate::storage::read_entries;
-use crate::{GroupStorage, Result};
+use crate::{Error, GroupStorage, Result};
 
 /// Reads what groups ask for and the log no longer has in memory, on a thread of its own. One for each poller thread.
 ///
@@ -143,7 +143,7 @@ struct State {
 }
 
 impl Fetching {
-    /// What is at hand of `low..high`, or the error that says to wait.
+    /// What is at hand of `low..high`, which the log holds, or the error that says to wait.
     pub fn entries(
         &self,
         replica: &Replica,
@@ -173,11 +173,17 @@ impl Fetching {
         let (_, there) = self.state.borrow_mut().there.take().filter(|(first, _)| *first == low)?;
         let mut entries = match there {
             Ok(entries) => entries,
+            // The log was another when it was read: now it holds what is asked for.
+            Err(Error::Log(
+                LogError::Compacted { .. } | LogError::OutOfRange { .. } | LogError::UnknownReplica { .. },
+            )) => {
+                return None;
+            }
             Err(error) => return Some(Err(error)),
         };
         entries.retain(|entry| entry.index < high);
         limit_size(&mut entries, max_size);
-        // Raft's logs are the same up to an entry of one index and term.
+        // They stood in one log together, and raft's logs are the same up to an entry of one index and term.
         let last = entries.last()?;
         (replica.term(last.index).ok()? == last.term).then_some(Ok(entries))
     }

@@ -112,7 +112,8 @@ impl GroupStorage {
     ///
     /// # Errors
     ///
-    /// Nothing was written. [`Error::SnapshotOutOfDate`]; [`Error::TooLarge`] for bytes that the log shall hold, and that are beyond
+    /// Nothing was written. [`Error::SnapshotOutOfDate`] for one before the log's first index, but for one at the very end of an empty log, which
+    /// raft may ask for ([`RawNode::request_snapshot`](raft::RawNode::request_snapshot)); [`Error::TooLarge`] for bytes that the log shall hold, and that are beyond
     /// [`Wal::max_value_bytes`](strandlog::Wal::max_value_bytes).
     pub fn install_snapshot(
         &mut self,
@@ -148,8 +149,11 @@ impl GroupStorage {
 
     /// First and last index of the log which the snapshot leaves.
     pub(crate) fn bounds_behind(&self, snapshot: &Snapshot) -> Result<(u64, u64)> {
-        let (group, index, first) = (self.group(), snapshot.get_metadata().index, self.replica.first_index());
-        if index < first {
+        let (group, metadata) = (self.group(), snapshot.get_metadata());
+        let (index, (first, last)) = (metadata.index, self.replica.bounds());
+        // Where the log is empty, one at its very end is what raft asks for: the same again, for a state machine that lost it.
+        let again = index > 0 && index == last && self.replica.term(index).map_or(true, |term| term == metadata.term);
+        if index < first && !again {
             return Err(Error::SnapshotOutOfDate { group, index, first });
         }
         match index.checked_add(1) {

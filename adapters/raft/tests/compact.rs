@@ -85,8 +85,9 @@ fn a_checkpoint_brings_what_only_a_waiting_batch_has() {
     commit(&wal, |batch| put(&mut group, batch, 130));
     let (_wal, found) = reopened(&disk);
     assert_eq!((found.applied(), found.conf_state()), (130, &conf_state(&[1, 2, 3, 4])));
-    // Committed as far as is applied, and no further: what raft committed since may be of entries that wait, too.
-    assert_eq!(found.hard_state(), &hard_state(2, 0, 130));
+    // Committed as far as is applied, and no further: what raft committed since may be of entries that wait, too. Its term and its vote hold
+    // by themselves, and the sooner the better.
+    assert_eq!(found.hard_state(), &hard_state(3, 1, 130));
 }
 
 /// It holds what it says, whatever waits.
@@ -102,7 +103,7 @@ fn a_state_machine_elsewhere_is_believed() {
     assert_eq!(commit(&wal, |batch| group.compact(batch, 140)).unwrap(), 133);
     let (_wal, mut found) = reopened(&disk);
     assert_eq!((found.first_index(), found.applied()), (Ok(133), 132));
-    assert_eq!(found.hard_state(), &hard_state(2, 0, 132));
+    assert_eq!(found.hard_state(), &hard_state(3, 1, 132));
     found.set_applied(132).unwrap();
     // Where a checkpoint waits, the log may not begin behind it when it comes.
     group.set_applied(135).unwrap();

@@ -2,15 +2,16 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{Error as RaftError, GetEntriesContext, RawNode, StateRole, Storage, StorageError};
 use strandlog::Wal;
-use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
+use strandlog::disk::{Disk, DiskInfo, Map};
 use strandlog_raft::{FetchQueue, Fetched, GroupStorage, PersistQueue};
 use support::{bootstrapped, commit, entry, hard_state, message, node};
 
@@ -31,7 +32,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> (Self, GroupStorage) {
-        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(16 << 20));
+        Self::on(Arc::new(SimDisk::new(16 << 20)))
+    }
+
+    fn on(disk: Arc<dyn Disk>) -> (Self, GroupStorage) {
         let wal = Arc::new(support::options().recent_bytes(1 << 20).open_disk(disk).unwrap());
         let mut storage = bootstrapped(&wal, GROUP);
         for first in (2..ENTRIES).step_by(20) {
@@ -57,6 +61,66 @@ impl Bench {
             self.fetches.poll(|fetched| all.push(fetched));
         }
         all
+    }
+}
+
+/// A disk on which one reading, when it is told so, says that it began and waits to be let go on.
+#[derive(Debug)]
+struct Held {
+    disk: SimDisk,
+    hold: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+}
+
+impl Held {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { disk: SimDisk::new(16 << 20), hold: Mutex::default() })
+    }
+
+    /// Of the next reading: when it began, and what lets it go on.
+    fn next(&self) -> (Receiver<()>, Sender<()>) {
+        let (begins, began) = channel();
+        let (go, goes) = channel();
+        *self.hold.lock().unwrap() = Some((begins, goes));
+        (began, go)
+    }
+}
+
+impl Disk for Held {
+    fn len(&self) -> u64 {
+        self.disk.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let held = self.hold.lock().unwrap().take();
+        if let Some((begins, goes)) = held {
+            begins.send(()).unwrap();
+            goes.recv().unwrap();
+        }
+        self.disk.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.disk.write_at(offset, buf)
+    }
+    fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.disk.write_durable_at(offset, buf)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.disk.flush()
+    }
+    fn map(&self) -> Option<Arc<Map>> {
+        None
+    }
+    fn info(&self) -> DiskInfo {
+        self.disk.info()
+    }
+    fn release(&self) {
+        self.disk.release();
+    }
+}
+
+fn write(wal: &Wal, storage: &mut GroupStorage, term: u64, indexes: std::ops::Range<u64>) {
+    for first in indexes.clone().step_by(20) {
+        let entries: Vec<Entry> = (first..indexes.end.min(first + 20)).map(|i| of(i, term)).collect();
+        commit(wal, |batch| storage.append(batch, &entries)).unwrap();
     }
 }
 
@@ -119,6 +183,64 @@ fn what_was_overwritten_or_compacted_while_it_was_read_is_not_handed_out() {
     commit(&bench.wal, |batch| storage.compact(batch, 4)).unwrap();
     let _ = storage.accept(all.remove(0));
     assert_eq!(later(&storage, 2, 5, None), Err(RaftError::Store(StorageError::Compacted)));
+}
+
+/// While it is read the log is another leader's, and asked for again in the same words before the answer comes.
+#[test]
+fn what_is_handed_out_is_one_log_whatever_was_written_while_it_was_read() {
+    let disk = Held::new();
+    let (mut bench, mut storage) = Bench::on(Arc::clone(&disk) as Arc<dyn Disk>);
+    let end = storage.replica().last_index() + 1;
+    let (began, go) = disk.next();
+    assert_eq!(later(&storage, 2, end, None), waiting());
+    began.recv_timeout(Duration::from_secs(60)).expect("it is read from the disk");
+    write(&bench.wal, &mut storage, 9, 2..end);
+    commit(&bench.wal, |batch| storage.set_hard_state(batch, &hard_state(10, 0, 1)));
+    assert_eq!(later(&storage, 2, end, None), waiting());
+    go.send(()).unwrap();
+    let handed = loop {
+        for fetched in bench.fetched() {
+            let _ = storage.accept(fetched);
+        }
+        match later(&storage, 2, end, None) {
+            Err(RaftError::Store(StorageError::LogTemporarilyUnavailable)) => {}
+            handed => break handed.expect("the log holds it"),
+        }
+    };
+    assert!(!handed.is_empty());
+    for (index, entry) in (2..).zip(&handed) {
+        assert!(*entry == of(index, 9), "entry {index} has term {}", entry.term);
+    }
+}
+
+/// What was out of bounds when it was read need not be when raft asks again; raft panics where it is told so of what it knows to be there.
+#[test]
+fn a_log_that_was_too_short_while_it_was_read_is_read_anew() {
+    let disk = Held::new();
+    let (mut bench, mut storage) = Bench::on(Arc::clone(&disk) as Arc<dyn Disk>);
+    let end = storage.replica().last_index() + 1;
+    let (began, go) = disk.next();
+    assert_eq!(later(&storage, 2, 5, None), waiting());
+    began.recv_timeout(Duration::from_secs(60)).expect("it is read from the disk");
+    assert_eq!(later(&storage, 501, 505, None), waiting());
+    write(&bench.wal, &mut storage, 9, 300..301);
+    commit(&bench.wal, |batch| storage.set_hard_state(batch, &hard_state(10, 0, 1)));
+    go.send(()).unwrap();
+    for _ in 0..2 {
+        bench.woken.recv_timeout(Duration::from_secs(60)).expect("both are read");
+    }
+    write(&bench.wal, &mut storage, 10, 301..end);
+    assert_eq!(later(&storage, 501, 505, None), waiting());
+    loop {
+        bench.fetches.poll(|fetched| {
+            let _ = storage.accept(fetched);
+        });
+        match later(&storage, 501, 505, None) {
+            Err(RaftError::Store(StorageError::LogTemporarilyUnavailable)) => {}
+            handed => break assert_eq!(handed, Ok((501..505).map(|i| of(i, 10)).collect::<Vec<_>>())),
+        }
+        bench.woken.recv_timeout(Duration::from_secs(60)).expect("it is read again");
+    }
 }
 
 /// Slices of what was read keep its chunks: a leader that stepped down never asks again.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::client::Client;
 use crate::types::{Put, Versioned};
@@ -71,14 +71,14 @@ impl Load {
         Self { meter, stop, writers }
     }
 
-    /// Every writer sees its last write through, and says what it wrote.
-    pub async fn stop(self) -> Vec<Written> {
+    /// Every writer sees its last write through, and says what it wrote. One that panicked has no say: then nothing is.
+    pub async fn stop(self) -> Result<Vec<Written>, JoinError> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
         for writer in self.writers {
-            all.extend(writer.await.unwrap_or_default());
+            all.extend(writer.await?);
         }
-        all
+        Ok(all)
     }
 }
 

@@ -170,6 +170,6 @@ async fn write(args: &LoadArgs, place: &Place) -> Outcome<()> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         ticker.print(second, &client, &load).await;
     }
-    let written = load.stop().await;
+    let written = load.stop().await?;
     scenario::finish(&client, &written, args.payload).await
 }

@@ -141,7 +141,7 @@ pub async fn run(dir: &Path, args: &ClusterArgs, load_args: &LoadArgs, victim: u
         }
     }
     let meter = Arc::clone(&load.meter);
-    let written = load.stop().await;
+    let written = load.stop().await?;
     let total = meter.acknowledged.load(Ordering::Relaxed);
     println!("\n{} writes acknowledged; the load has ended", grouped(total));
     finish(&client, &written, load_args.payload).await?;
@@ -149,8 +149,11 @@ pub async fn run(dir: &Path, args: &ClusterArgs, load_args: &LoadArgs, victim: u
     Ok(())
 }
 
-/// Compares at the end.
+/// Compares at the end. A cluster that acknowledged nothing has nothing to show, and fails.
 pub async fn finish(client: &Client, written: &[crate::load::Written], payload: usize) -> Outcome<()> {
+    if written.iter().all(|one| one.acknowledged == 0) {
+        return Err("no write was acknowledged, so nothing is proved".into());
+    }
     let took = check::agreement(client, Duration::from_secs(120)).await?;
     println!("all nodes hold the same after {:.1} s", took.as_secs_f64());
     for (node, status) in statuses(client).await.into_iter().enumerate() {

@@ -9,5 +9,6 @@ mod many_groups;
 mod power_cut;
 mod reopen;
 mod scribe;
+mod streams;
 mod suite;
 mod support;

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything agrees.
+/// Whether something was acknowledged, and everything agrees.
 fn run(mut args: Args) -> Result<bool> {
     // Ours to remove only if nobody named it.
     let removable = args.data_dir.is_none();
@@ -73,13 +73,13 @@ fn run(mut args: Args) -> Result<bool> {
     display.say("logs opened again and compared");
     display.clear();
     summary::print(&args, &story, &verdict);
-    let agree = verdict.differences == 0;
-    if !agree {
+    let proved = verdict.differences == 0 && story.report.answered > 0;
+    if !proved {
         println!("  the logs are in {}", dir.display());
     } else if removable {
         std::fs::remove_dir_all(&dir)?;
     }
-    Ok(agree)
+    Ok(proved)
 }
 
 /// A run starts from nothing: logs that an earlier one left are removed, and only they.

@@ -82,10 +82,13 @@ pub fn print(args: &Args, story: &Story, verdict: &Verdict) {
     for difference in &verdict.named {
         println!("  DIFFERENT  {difference}");
     }
-    if verdict.differences == 0 {
-        println!("  IDENTICAL  every group agrees on all three stores, and nothing acknowledged is missing");
-    } else {
+    if report.answered == 0 {
+        println!("  NOTHING    was acknowledged, so nothing is proved: no proposal was answered");
+    }
+    if verdict.differences > 0 {
         println!("  DIFFERENT  in {} places", verdict.differences);
+    } else if report.answered > 0 {
+        println!("  IDENTICAL  every group agrees on all three stores, and nothing acknowledged is missing");
     }
 }
 

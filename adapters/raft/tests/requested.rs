@@ -1,0 +1,94 @@
+//! A snapshot that raft asks for where the log has nothing behind its beginning: its index is that of the last entry, which was compacted.
+
+mod support;
+
+use std::sync::Arc;
+
+use raft::RawNode;
+use raft::eraftpb::{Message, MessageType, Snapshot};
+use strandlog::{Batch, Wal};
+use strandlog_raft::{Error, GroupStorage, PersistQueue};
+use support::{bootstrapped, commit, conf_state, disk, entry, hard_state, message, node, open};
+
+const GROUP: u64 = 7;
+
+fn snapshot(index: u64, term: u64, data: &'static [u8]) -> Snapshot {
+    let mut snapshot = Snapshot { data: data.into(), ..Snapshot::default() };
+    let metadata = snapshot.mut_metadata();
+    (metadata.index, metadata.term) = (index, term);
+    metadata.set_conf_state(conf_state(&[1, 2, 3]));
+    snapshot
+}
+
+/// Persists all that the node has, and answers what it says.
+fn drive(wal: &Arc<Wal>, node: &mut RawNode<GroupStorage>) -> Result<Vec<Message>, Error> {
+    let mut queue = PersistQueue::new(Arc::clone(wal), || ());
+    let mut round = queue.round();
+    let mut said = Vec::new();
+    while node.has_ready() {
+        let ready = node.ready();
+        round.persist(node.mut_store(), ready)?;
+        queue.submit(&mut round, |_, ready| node.advance_append_async(ready))?;
+        queue.flush()?;
+        queue.poll(|durable| {
+            node.on_persist_ready(durable.number);
+            said.extend(durable.messages);
+        })?;
+    }
+    Ok(said)
+}
+
+#[test]
+fn a_snapshot_that_raft_asked_for_is_taken_where_the_log_is_empty() {
+    let disk = disk();
+    let wal = Arc::new(open(&disk));
+    let mut follower = node(1, bootstrapped(&wal, GROUP));
+    follower.step(message(MessageType::MsgHeartbeat, 2, 1, 1)).unwrap();
+    drive(&wal, &mut follower).unwrap();
+    follower.request_snapshot().unwrap();
+    drive(&wal, &mut follower).unwrap();
+    let mut sent = message(MessageType::MsgSnapshot, 2, 1, 1);
+    sent.set_snapshot(snapshot(1, 1, b"again"));
+    follower.step(sent).unwrap();
+    drive(&wal, &mut follower).expect("it is taken");
+    assert_eq!(follower.store().checkpoint_data().unwrap().unwrap(), &b"again"[..]);
+    // And the log goes on behind it.
+    let mut append = message(MessageType::MsgAppend, 2, 1, 1);
+    (append.index, append.log_term) = (1, 1);
+    append.set_entries(vec![entry(2, 1)].into());
+    follower.step(append).unwrap();
+    let said = drive(&wal, &mut follower).unwrap();
+    assert!(said.iter().any(|m| m.get_msg_type() == MessageType::MsgAppendResponse && !m.reject && m.index == 2));
+    let wal = open(&Arc::new(disk.crash_lost_all()));
+    let found = GroupStorage::open(&wal, GROUP).unwrap();
+    assert_eq!((found.replica().bounds(), found.applied()), ((2, 2), 1));
+    assert_eq!(found.checkpoint_data().unwrap().unwrap(), &b"again"[..]);
+}
+
+/// Whatever it would take the place of is newer: nothing asks for it, and a group that is bootstrapped again would lose what it acknowledged.
+#[test]
+fn a_snapshot_at_the_beginning_of_a_log_that_has_entries_is_refused() {
+    let wal = open(&disk());
+    let mut group = bootstrapped(&wal, GROUP);
+    commit(&wal, |batch| {
+        group.append(batch, &[entry(2, 1)]).unwrap();
+        group.set_hard_state(batch, &hard_state(1, 2, 2));
+    });
+    let mut batch = Batch::new();
+    let again = group.bootstrap(&mut batch, &conf_state(&[1, 2, 3]), b"start");
+    assert!(matches!(again, Err(Error::SnapshotOutOfDate { index: 1, first: 2, .. })), "{again:?}");
+    assert!(batch.is_empty());
+}
+
+#[test]
+fn a_snapshot_of_nothing_or_of_what_was_compacted_is_refused() {
+    let wal = open(&disk());
+    let mut blank = GroupStorage::open(&wal, GROUP).unwrap();
+    let mut batch = Batch::new();
+    let refused = blank.install_snapshot(&mut batch, &snapshot(0, 0, b""), None);
+    assert!(matches!(refused, Err(Error::SnapshotOutOfDate { index: 0, first: 1, .. })), "{refused:?}");
+    commit(&wal, |batch| blank.install_snapshot(batch, &snapshot(9, 2, b"nine"), None)).unwrap();
+    let refused = blank.install_snapshot(&mut batch, &snapshot(8, 2, b"eight"), None);
+    assert!(matches!(refused, Err(Error::SnapshotOutOfDate { index: 8, first: 10, .. })), "{refused:?}");
+    assert!(batch.is_empty());
+}
