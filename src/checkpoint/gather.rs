@@ -20,6 +20,9 @@ const LOOK_UP: usize = 32;
 const CARRY_SHARE: u64 = 4;
 /// And of these what weighs this part of what is worth a chunk is settled alone, in blocks of its own: less would take many times its room.
 const CRUMB_SHARE: u64 = 8;
+/// While this part of all chunks can be had, and of the budget no more than that is carried: settled at once, it would be in fewer pieces.
+const PLENTY_SHARE: u64 = 8;
+const SCARCE_SHARE: u64 = 2;
 
 /// An entry as it was seen: it counts only if it still stands so when it is moved.
 #[derive(Clone, Copy, Debug)]
@@ -217,7 +220,13 @@ impl Engine {
         // What is not would be carried with nearly everything beside it; and who holds chunks is settled sooner or later.
         let hurried = much && at_once.chunks > 0;
         let worth_chunks = part.weight >= self.small_weight();
-        let worth_blocks = worth_chunks || hurried && part.weight >= self.small_weight() / CRUMB_SHARE;
+        let is_crumb = part.weight < self.small_weight() / CRUMB_SHARE;
+        let plenty = || {
+            let unreserved = free.saturating_sub(s.accounts.reserved() + self.value_reserve);
+            let (carried, budget) = (s.accounts.carried(), s.accounts.budget());
+            unreserved >= u64::from(self.geo.chunks) / PLENTY_SHARE && carried <= budget / SCARCE_SHARE
+        };
+        let worth_blocks = worth_chunks || hurried && !is_crumb && plenty();
         let room = || {
             let (chunks, pieces) = (in_parts.chunks - at_once.chunks, in_parts.pieces - at_once.pieces);
             (chunks == 0 || s.accounts.reserved() + chunks + self.value_reserve <= free)
@@ -442,14 +451,24 @@ mod tests {
         };
         assert!(matches!(alive_in(0), (1, Fate::Carry)), "one of its six entries, not worth a chunk");
         assert!(matches!(alive_in(1 << 20), (1, Fate::Settle)), "that entry, as there is room");
-        let mut others = Charge::default();
-        let mut s = engine.seq.lock();
-        let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
-        s.accounts.settle(&mut others, Charge { chunks: all, carried: 0 });
-        drop(s);
-        let (entries, fate) = alive_in(1 << 20);
-        assert!(matches!(fate, Fate::SettleAll) && entries == 6, "all of it fits what it has reserved: {entries}");
-        engine.seq.lock().accounts.settle(&mut others, Charge::default());
+        // And while there is plenty of chunks, and of room for descriptors.
+        let with = |spare: u64, carried: u64| {
+            let mut others = Charge::default();
+            let mut s = engine.seq.lock();
+            let free = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+            let more = Charge { chunks: free - spare, carried: carried.saturating_sub(s.accounts.carried()) };
+            s.accounts.settle(&mut others, more);
+            drop(s);
+            let found = alive_in(1 << 20);
+            engine.seq.lock().accounts.settle(&mut others, Charge::default());
+            found
+        };
+        let (eighth, half) = (u64::from(engine.geo.chunks) / 8, engine.seq.lock().accounts.budget() / 2);
+        assert!(matches!(with(eighth, half), (1, Fate::Settle)));
+        for (spare, carried) in [(eighth - 1, half), (eighth, half + 1)] {
+            let (entries, fate) = with(spare, carried);
+            assert!(matches!(fate, Fate::SettleAll) && entries == 6, "all of it, in the fewest pieces: {entries}");
+        }
     }
 
     /// Each of them alone would take a block, until it is truncated.
