@@ -247,7 +247,7 @@ impl Group {
 
     /// Whether the entry lies in one of them.
     pub fn holds_entry(&self, loc: Loc) -> bool {
-        loc.is_in(self.segments.lsns.start, self.segments.lsns.end - self.segments.lsns.start)
+        loc.is_in(self.lsns())
     }
 }
 

@@ -8,6 +8,7 @@ mod carry;
 #[cfg(all(test, loom))]
 mod clip_loom;
 mod copies;
+mod fate;
 mod gather;
 mod group;
 mod resize;

@@ -12,7 +12,7 @@ fn growth(slabs: u32) -> u32 {
 }
 
 /// So many eighths of all chunks stay with the chains when the journal grows to move less.
-const KEPT_EIGHTHS: u64 = 1;
+pub(super) const KEPT_EIGHTHS: u64 = 1;
 /// And so many when it grows for that beyond what it may have whatever it carries. These slabs it gives back when fewer than
 /// [`KEPT_EIGHTHS`] are left.
 const PLENTY_EIGHTHS: u64 = 2;
@@ -53,7 +53,7 @@ impl Engine {
         Ok(())
     }
 
-    fn eighths(&self, n: u64) -> u64 {
+    pub(super) fn eighths(&self, n: u64) -> u64 {
         u64::from(self.geo.chunks) * n / 8
     }
 

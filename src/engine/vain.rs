@@ -31,14 +31,9 @@ pub(crate) struct Vain {
     cost: u64,
 }
 
-fn since(now: Charge, then: Charge) -> Charge {
-    let [chunks, carried] = [(now.chunks, then.chunks), (now.carried, then.carried)].map(|(n, t)| n.saturating_sub(t));
-    Charge { chunks, carried }
-}
-
 impl Vain {
     fn new(began: &Sums, then: Sums) -> Self {
-        let (meanwhile, cost) = (since(then.taken, began.taken), then.here.saturating_sub(began.here));
+        let (meanwhile, cost) = (then.taken.beyond(began.taken), then.here.saturating_sub(began.here));
         Self { then, meanwhile, cost }
     }
 
@@ -49,7 +44,7 @@ impl Vain {
     /// told from what was let go, too; and whatever these sums do not tell, once the log has grown by as much as another relief may write.
     fn may_be_more(&self, now: &Sums, lack: Lack, spares: bool, segment: u64) -> bool {
         let Self { then, meanwhile, cost } = self;
-        let gone = since(now.let_go, then.let_go);
+        let gone = now.let_go.beyond(then.let_go);
         let enough = match lack {
             Lack::Chunks(n) => {
                 let more = now.freed.saturating_sub(then.freed) + gone.chunks + meanwhile.chunks;

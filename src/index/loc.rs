@@ -1,5 +1,7 @@
 //! Where a journal-resident entry lies, in eight bytes.
 
+use std::ops::Range;
+
 /// Bits of LSN that are kept: the journal may span 1 TiB, far beyond its largest size.
 const LSN_BITS: u32 = 40;
 /// Bits of length.
@@ -32,9 +34,9 @@ impl Loc {
         head - (head.wrapping_sub(self.0 >> LEN_BITS) & LSN_MASK).min(head)
     }
 
-    /// Whether it begins among the `bytes` from LSN `from` on, which is within the journal's span of it.
-    pub fn is_in(self, from: u64, bytes: u64) -> bool {
-        self.behind(from) < bytes
+    /// Whether it begins at these LSNs, the first of which is within the journal's span of it.
+    pub fn is_in(self, lsns: &Range<u64>) -> bool {
+        self.behind(lsns.start) < lsns.end.saturating_sub(lsns.start)
     }
 
     /// How far behind LSN `from` it begins.
@@ -78,12 +80,12 @@ mod tests {
     fn a_range_of_lsns_holds_what_begins_in_it_across_a_wrap() {
         for from in [0, 77, (1 << 40) - 100, (1 << 50) - 1] {
             for (lsn, held) in [(from, true), (from + 999, true), (from + 1000, false), (from + (1 << 39), false)] {
-                assert_eq!(Loc::new(lsn, MAX_INLINE_ENTRY).is_in(from, 1000), held, "{from} {lsn}");
+                assert_eq!(Loc::new(lsn, MAX_INLINE_ENTRY).is_in(&(from..from + 1000)), held, "{from} {lsn}");
             }
             if let Some(before) = from.checked_sub(1) {
-                assert!(!Loc::new(before, 7).is_in(from, 1000), "{from}");
+                assert!(!Loc::new(before, 7).is_in(&(from..from + 1000)), "{from}");
             }
-            assert!(!Loc::new(from, 7).is_in(from, 0));
+            assert!(!Loc::new(from, 7).is_in(&(from..from)));
         }
     }
 }

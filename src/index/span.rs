@@ -61,7 +61,6 @@ impl Span {
 
     /// From the first on all that may lie at these LSNs: those behind them do not. Where many lie in order few are looked at.
     pub fn up_to(&self, lsns: &Range<u64>) -> &[Loc] {
-        let bytes = lsns.end.saturating_sub(lsns.start);
         let (before, ordered) = self.by_order();
         // Else those LSNs begin in the midst of them.
         let in_turn = match (ordered.first(), ordered.last()) {
@@ -71,7 +70,7 @@ impl Span {
         if !in_turn {
             return self.locs();
         }
-        let there = ordered.iter().take_while(|loc| loc.is_in(lsns.start, bytes)).count();
+        let there = ordered.iter().take_while(|loc| loc.is_in(lsns)).count();
         self.locs().get(..before.len() + there).unwrap_or_default()
     }
 
@@ -324,12 +323,12 @@ mod tests {
                 }
                 let lsns = tail..(tail + rng.random_range(0..5000)).min(head);
                 let found = span.up_to(&lsns);
-                let held = |loc: &&Loc| loc.is_in(lsns.start, lsns.end - lsns.start);
+                let held = |loc: &&Loc| loc.is_in(&lsns);
                 assert!(span.locs().starts_with(found));
                 assert_eq!(found.iter().filter(held).count(), span.locs().iter().filter(held).count(), "{span:?}");
                 let anywhere = rng.random_range(start - 3000..head + 3000);
                 let lsns = anywhere..anywhere + 2000;
-                let held = |loc: &&Loc| loc.is_in(lsns.start, lsns.end - lsns.start);
+                let held = |loc: &&Loc| loc.is_in(&lsns);
                 let found = span.up_to(&lsns).iter().filter(held).count();
                 assert_eq!(found, span.locs().iter().filter(held).count(), "{lsns:?} {span:?}");
                 assert_eq!(span.oldest(head), span.locs().iter().map(|loc| loc.lsn(head)).min());

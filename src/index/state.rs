@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::keys::Keys;
-use super::loc::Loc;
 use super::places::Places;
 use super::terms::Terms;
 use crate::error::{Damage, Lost};
@@ -181,8 +180,7 @@ impl ReplicaState {
 
     /// Whether one of its entries lies there in the journal.
     pub fn has_entry_in(&self, lsns: &Range<u64>) -> bool {
-        let holds = |loc: &Loc| loc.is_in(lsns.start, lsns.end - lsns.start);
-        self.places.spans().iter().flat_map(|s| s.up_to(lsns)).any(holds)
+        self.places.spans().iter().flat_map(|s| s.up_to(lsns)).any(|loc| loc.is_in(lsns))
     }
 
     /// The oldest segment in which one of its entries lies, or the newest record of its CORE, of a key or of a piece.

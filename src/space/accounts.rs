@@ -13,10 +13,14 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Adds what `one` is more than `other`.
-    fn grow_by(&mut self, one: Self, other: Self) {
-        self.chunks = self.chunks.saturating_add(one.chunks.saturating_sub(other.chunks));
-        self.carried = self.carried.saturating_add(one.carried.saturating_sub(other.carried));
+    /// How much more than `other` it is, of each.
+    pub fn beyond(self, other: Self) -> Self {
+        Self { chunks: self.chunks.saturating_sub(other.chunks), carried: self.carried.saturating_sub(other.carried) }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.chunks = self.chunks.saturating_add(more.chunks);
+        self.carried = self.carried.saturating_add(more.carried);
     }
 }
 
@@ -320,8 +324,8 @@ impl Accounts {
     pub fn settle(&mut self, charge: &mut Charge, new: Charge) {
         self.reserved = self.reserved - charge.chunks.min(self.reserved) + new.chunks;
         self.carried = self.carried - charge.carried.min(self.carried) + new.carried;
-        self.let_go.grow_by(*charge, new);
-        self.taken.grow_by(new, *charge);
+        self.let_go.add(charge.beyond(new));
+        self.taken.add(new.beyond(*charge));
         *charge = new;
     }
 

@@ -1,0 +1,495 @@
+//! Where a replica's entries in a group go, and the chunks that are pledged for that.
+
+use super::gather::Moving;
+use super::group::Group;
+use super::resize::KEPT_EIGHTHS;
+use crate::engine::{Engine, demand};
+use crate::format::BLOCK_BYTES;
+use crate::format::piece::PieceDesc;
+use crate::index::{Cell, ReplicaState, weight};
+use crate::journal::Sequencer;
+use crate::space::{Demand, Held, Pledge};
+use crate::sync::Arc;
+
+/// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
+const CARRY_SHARE: u64 = 4;
+/// And of these what weighs this part of what is worth a chunk is settled alone, in blocks of its own: less would take many times its room.
+const CRUMB_SHARE: u64 = 8;
+/// While chunks are plentiful, and no more than this part of the budget is carried: settled at once, it would be in fewer pieces.
+const SCARCE_SHARE: u64 = 2;
+
+/// What becomes of a replica's entries.
+pub(super) enum Fate {
+    /// Those in the group go to the chain.
+    Settle,
+    /// All that are journal-resident go to the chain: that is what the reservation is for.
+    SettleAll,
+    /// Those in the group go to the journal's head.
+    Carry,
+}
+
+impl Engine {
+    /// What of the replica is to be moved, and where to. `None`: nothing of it is alive in the group. Chunks for what is to be settled are
+    /// pledged.
+    pub(super) fn alive_in(&self, group: &Group, cell: Arc<Cell>, carried: u64) -> Option<(Moving, Fate)> {
+        // A cleaner that carries nearly everything gains nothing.
+        let much = carried > group.len() * self.geo.segment_bytes / CARRY_SHARE;
+        {
+            let state = cell.lock();
+            let (part, _) = self.divided(&state, group);
+            if part.weight == 0 {
+                return None;
+            }
+            if part.weight < self.small_weight() && !(much && state.charge.chunks > 0) {
+                return Some((self.seen(&cell, &state, group, false), Fate::Carry));
+            }
+        }
+        // Under this lock nobody reserves what is pledged here.
+        let mut s = self.seq.lock();
+        let mut state = cell.lock();
+        let (part, rest) = self.divided(&state, group);
+        if part.weight == 0 {
+            return None;
+        }
+        let (fate, held) = self.fate(&s, &state, (part, rest), much);
+        let mut tail = None;
+        if !matches!(fate, Fate::Carry) {
+            tail = state.places.take_tail();
+            let kept = self.pool.lock().keep(tail);
+            let stays = if matches!(fate, Fate::Settle) { rest } else { Demand::default() };
+            state.pledge = Some(Box::new(Pledge::new(held, stays, kept)));
+            self.recharge(&mut s, &mut state);
+        }
+        // What is listed is what was pledged for: nobody changes the replica without its cell. Others need not wait for it.
+        drop(s);
+        let moving = Moving { tail, ..self.seen(&cell, &state, group, matches!(fate, Fate::SettleAll)) };
+        drop(state);
+        Some((moving, fate))
+    }
+
+    /// Where what lies in the group goes, of which there is `part`, beside the `rest`; and what that may take.
+    fn fate(&self, s: &Sequencer, state: &ReplicaState, (part, rest): (Demand, Demand), much: bool) -> (Fate, Held) {
+        let chunk = self.geo.chunk_bytes.into();
+        let (behind, free) = {
+            let pool = self.pool.lock();
+            (u64::from(pool.behind(state.places.tail())) * BLOCK_BYTES, pool.free())
+        };
+        let taken = if part.bytes() <= behind { 0 } else { part.chunks(chunk) };
+        // No less than all at once, should nothing come of it.
+        let at_once = Held { chunks: state.charge.chunks, ..demand(state).held(chunk) };
+        let in_parts = Held {
+            chunks: (taken + rest.chunks(chunk)).max(at_once.chunks),
+            pieces: (part.held(chunk).pieces + rest.held(chunk).pieces).max(at_once.pieces),
+        };
+        let unreserved = free.saturating_sub(s.accounts.reserved() + self.value_reserve);
+        let (carried, budget) = (s.accounts.carried(), s.accounts.budget());
+        let worth_chunks = part.weight >= self.small_weight();
+        // Else nearly everything would be carried; and who holds chunks is settled sooner or later.
+        let anyway = much && at_once.chunks > 0;
+        let is_crumb = part.weight < self.small_weight() / CRUMB_SHARE;
+        let plenty = unreserved >= self.eighths(KEPT_EIGHTHS) && carried <= budget / SCARCE_SHARE;
+        let worth_blocks = worth_chunks || anyway && !is_crumb && plenty;
+        let (chunks, pieces) = (in_parts.chunks - at_once.chunks, in_parts.pieces - at_once.pieces);
+        let room = chunks <= unreserved && (pieces == 0 || carried + pieces * PieceDesc::TYPICAL_BYTES <= budget);
+        if worth_blocks && room {
+            (Fate::Settle, in_parts)
+        } else if at_once.chunks > 0 && (worth_chunks || anyway) {
+            // In parts it may take more than what it holds; at once it does not.
+            (Fate::SettleAll, at_once)
+        } else {
+            (Fate::Carry, Held::default())
+        }
+    }
+
+    /// What the replica's entries in the group ask of chunks, and what those ask that stay.
+    fn divided(&self, state: &ReplicaState, group: &Group) -> (Demand, Demand) {
+        let term_runs = state.terms.len() as u64;
+        let (mut part, mut rest) =
+            (Demand { term_runs, ..Demand::default() }, Demand { term_runs, ..Demand::default() });
+        for span in state.places.spans().iter() {
+            let mut before = None;
+            let up_to = span.up_to(group.lsns());
+            for &loc in up_to {
+                let goes = group.holds_entry(loc);
+                let begins = u64::from(before.replace(goes) != Some(goes));
+                if goes {
+                    part.weight += weight(loc.len(), self.geo.chunk_bytes);
+                    part.spans += begins;
+                } else {
+                    rest.spans += begins;
+                }
+            }
+            rest.spans += u64::from(up_to.len() < span.locs().len() && before != Some(false));
+        }
+        rest.weight = state.places.weight() - part.weight;
+        (part, rest)
+    }
+
+    /// What was pledged is given back, as far as it was not taken.
+    pub(super) fn redeem(&self, s: &mut Sequencer, state: &mut ReplicaState) {
+        if let Some(kept) = state.pledge.take().and_then(|pledge| pledge.kept) {
+            self.pool.lock().give_back(&[kept], &self.pins);
+        }
+        self.recharge(s, state);
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::space::Charge;
+    use crate::{Batch, Placement, Wal};
+
+    /// Settled in part, a replica may take more chunks than it has reserved: only out of what nobody has.
+    #[test]
+    fn a_part_is_settled_out_of_what_nobody_reserved_or_not_at_all() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        for i in 1..=60 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])]).append(2, &[(i, 1, [2; 10])])).expect("committed");
+        }
+        let engine = &wal.engine;
+        let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        // As if all but so many chunks were reserved, and all but so many bytes carried; answers how many of each are pledged to it.
+        let alive_in = |id: u64, spare: u64, bytes: Option<u64>| {
+            let mut others = Charge::default();
+            let before = {
+                let mut s = engine.seq.lock();
+                let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+                let carried = bytes.map_or(0, |bytes| s.accounts.budget() - s.accounts.carried() - bytes);
+                s.accounts.settle(&mut others, Charge { chunks: all - spare, carried });
+                (s.accounts.reserved(), s.accounts.carried())
+            };
+            let cell = engine.registry.get(id).expect("there");
+            let (moving, fate) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
+            let mut s = engine.seq.lock();
+            let held = (s.accounts.reserved() - before.0, s.accounts.carried() - before.1);
+            let mut state = cell.lock();
+            state.places.set_tail(moving.tail);
+            engine.redeem(&mut s, &mut state);
+            assert_eq!((s.accounts.reserved(), s.accounts.carried()), before, "given back");
+            s.accounts.settle(&mut others, Charge::default());
+            (moving.entries.len(), fate, held)
+        };
+        let alive = |id, spare| {
+            let (entries, fate, (chunks, _)) = alive_in(id, spare, None);
+            (entries, fate, chunks)
+        };
+        let (part, fate, held) = alive(1, 100);
+        assert!(matches!(fate, Fate::Settle) && part < 60 && (1..5).contains(&held), "{part} entries, {held} held");
+        assert!(matches!(alive(1, held), (n, Fate::Settle, h) if n == part && h == held), "just enough");
+        for spare in [0, held - 1] {
+            let (all, fate, held) = alive(1, spare);
+            assert!(matches!(fate, Fate::SettleAll) && all == 60, "all of it fits what it has reserved: {all}");
+            assert_eq!(held, 0);
+        }
+        let (_, _, (_, bytes)) = alive_in(1, held, None);
+        assert!(bytes > 0, "parts have more descriptors");
+        assert!(matches!(alive_in(1, held, Some(bytes)), (n, Fate::Settle, h) if n == part && h == (held, bytes)));
+        assert!(matches!(alive_in(1, held, Some(bytes - 1)), (60, Fate::SettleAll, (0, 0))), "no room for these");
+        assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
+    }
+
+    /// Where much is carried already, what is not worth a chunk is settled, too: that, and not all that the replica has in a journal which
+    /// may be gigabytes long, read here and there while appends wait.
+    #[test]
+    fn of_a_large_replica_only_what_lies_in_the_group_is_settled_where_much_is_carried() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        for i in 1..=180 {
+            let mut batch = Batch::new();
+            if i % 30 == 1 {
+                batch.append(1, &[(i / 30 + 1, 1, [1; 800])]);
+            }
+            wal.commit(batch.append(2, &[(i, 1, [2; 3000])]).truncate_prefix(2, i)).expect("committed");
+        }
+        let engine = &wal.engine;
+        let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        let alive_in = |carried: u64| {
+            let cell = engine.registry.get(1).expect("there");
+            let (moving, fate) = engine.alive_in(&group, Arc::clone(&cell), carried).expect("alive");
+            let mut s = engine.seq.lock();
+            let mut state = cell.lock();
+            state.places.set_tail(moving.tail);
+            engine.redeem(&mut s, &mut state);
+            (moving.entries.len(), fate)
+        };
+        assert!(matches!(alive_in(0), (1, Fate::Carry)), "one of its six entries, not worth a chunk");
+        assert!(matches!(alive_in(1 << 20), (1, Fate::Settle)), "that entry, as there is room");
+        // And while there is plenty of chunks, and of room for descriptors.
+        let with = |spare: u64, carried: u64| {
+            let mut others = Charge::default();
+            let mut s = engine.seq.lock();
+            let free = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+            let more = Charge { chunks: free - spare, carried: carried.saturating_sub(s.accounts.carried()) };
+            s.accounts.settle(&mut others, more);
+            drop(s);
+            let found = alive_in(1 << 20);
+            engine.seq.lock().accounts.settle(&mut others, Charge::default());
+            found
+        };
+        let (eighth, half) = (u64::from(engine.geo.chunks) / 8, engine.seq.lock().accounts.budget() / 2);
+        assert!(matches!(with(eighth, half), (1, Fate::Settle)));
+        for (spare, carried) in [(eighth - 1, half), (eighth, half + 1)] {
+            let (entries, fate) = with(spare, carried);
+            assert!(matches!(fate, Fate::SettleAll) && entries == 6, "all of it, in the fewest pieces: {entries}");
+        }
+    }
+
+    /// Each of them alone would take a block, until it is truncated.
+    #[test]
+    fn what_is_settled_where_much_is_carried_takes_no_more_room_than_it_was_charged() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(64 << 20))).expect("formatted");
+        let engine = &wal.engine;
+        for _ in 0..40 {
+            engine.grow_for_carried(wal.stats().carried_class_limit).expect("grown");
+        }
+        // An entry of 200 bytes in each segment.
+        let (mut index, mut filler, mut at) = (0, 0, 0);
+        while index < 150 {
+            filler += 1;
+            let mut batch = Batch::new();
+            if std::mem::replace(&mut at, engine.seq.lock().segments.current()) != at {
+                index += 1;
+                batch.append(1, &[(index, 1, [1; 200])]);
+            }
+            wal.commit(batch.append(2, &[(filler, 1, [2; 6000])]).truncate_prefix(2, filler)).expect("room");
+        }
+        let cell = engine.registry.get(1).expect("there");
+        let charged = cell.lock().charge;
+        assert!(charged.chunks > 0);
+        let mut settled = 0;
+        for _ in 0..140 {
+            let mut group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+            if let Some((moving, fate)) = engine.alive_in(&group, Arc::clone(&cell), 1 << 20) {
+                if matches!(fate, Fate::Carry) {
+                    break;
+                }
+                settled += moving.entries.len();
+                assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+            }
+            assert!(engine.clean_group(&mut group).expect("cleaned"));
+            engine.seal(crate::journal::Class::Clean).expect("sealed");
+        }
+        let (pieces, used) = (cell.lock().places.chain().len(), wal.stats().used_chunks);
+        assert!(
+            settled > 100 && used <= charged.chunks,
+            "{settled} settled in {pieces} pieces, {used} chunks: {charged:?}"
+        );
+    }
+
+    /// What is given back is somebody's at every moment: pledged, or reserved for what goes on lying in the journal.
+    #[test]
+    fn what_a_failed_settling_gives_back_is_nobodys() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.recent_bytes(1 << 20).background(false).open_disk(disk.clone()).expect("formatted");
+        for i in 1..=60 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+            if i % 6 == 0 {
+                wal.commit(Batch::new().append(2, &[(i / 6, 1, [2; 3000])])).expect("room");
+            }
+        }
+        for _ in 0..12 {
+            wal.engine.grow_for_carried(wal.stats().carried_class_limit).expect("grown");
+        }
+        // Others hold all that there is.
+        let engine = &wal.engine;
+        let balance = || (engine.seq.lock().accounts.reserved(), engine.pool.lock().free());
+        {
+            let mut s = engine.seq.lock();
+            let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+            s.accounts.settle(&mut Charge::default(), Charge { chunks: all, carried: 0 });
+        }
+        let comes = |replica| wal.try_submit(Batch::new().append(replica, &[(1, 1, [3; 3000])]));
+        assert!(matches!(comes(999), Err(crate::Error::Full(_))), "no room");
+        let mut group = {
+            let s = engine.seq.lock();
+            Group::new(s.segments.live.iter().take(s.segments.live.len() - 1), &engine.geo)
+        };
+        let moving: Vec<_> = [1, 2]
+            .map(|id| {
+                let cell = engine.registry.get(id).expect("there");
+                let (moving, fate) = engine.alive_in(&group, cell, 0).expect("alive");
+                assert!(!matches!(fate, Fate::Carry));
+                moving
+            })
+            .into();
+        let cells: Vec<_> = moving.iter().map(|moving| Arc::clone(&moving.cell)).collect();
+        // The last replica's bytes cannot be read.
+        let lsn = moving[1].entries[0].loc.lsn(engine.head());
+        let offset = {
+            let s = engine.seq.lock();
+            s.segments
+                .live
+                .iter()
+                .find(|l| l.seq == lsn >> 16)
+                .map(|l| u64::from(l.slab) * (64 << 10) + lsn % (64 << 10))
+        };
+        let offset = crate::format::POOL_OFFSET + offset.expect("live");
+        disk.fail_reads(offset..offset + 10, crate::disk::sim::EIO);
+        assert!(matches!(engine.settle(moving, &mut group), Err(crate::Error::Io { .. })));
+        let between = balance();
+        assert!(between.0 <= between.1, "reserved, free: {between:?}");
+        let came = (1000..1100).filter(|&replica| comes(replica).is_ok()).count();
+        for cell in cells {
+            let mut s = engine.seq.lock();
+            engine.redeem(&mut s, &mut cell.lock());
+        }
+        let after = balance();
+        assert!(after.0 <= after.1 && came == 0, "{between:?}, {after:?}: {came} took what was reserved");
+    }
+
+    /// Truncated meanwhile, they are settled all the same, into chunks that nobody else has got; what is appended finds its own.
+    #[test]
+    fn what_is_pledged_stays_so_until_it_is_taken_whatever_becomes_of_the_entries() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        for i in 1..=60 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+        }
+        let engine = &wal.engine;
+        let mut group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        let cell = engine.registry.get(1).expect("there");
+        let (moving, _) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
+        let reserved = || engine.seq.lock().accounts.reserved();
+        let pledged = cell.lock().pledge.as_ref().expect("pledged").held.chunks;
+        assert!(pledged > 10 && reserved() == pledged, "{pledged}");
+        wal.commit(Batch::new().append(1, &[(61, 1, [1; 3000])])).expect("room");
+        assert!(reserved() > pledged, "what comes is not theirs");
+        wal.commit(Batch::new().truncate_prefix(1, 62)).expect("room");
+        let (held, free) = (reserved(), engine.pool.lock().free());
+        assert!(held >= pledged, "{held} of {pledged}");
+        let mut tail = None;
+        let taken = engine.take_pledged(&moving, 1, &mut tail).expect("it was pledged");
+        assert_eq!((engine.pool.lock().free(), reserved()), (free - 1, held - 1), "reserved no more, and not free");
+        engine.pool.lock().give_back(&taken, &engine.pins);
+        assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+        assert_eq!((engine.pool.lock().free(), reserved()), (free, 0), "none of it is alive: all is given back");
+    }
+
+    /// Of what is being settled nothing need be left that the next append would go on from.
+    #[test]
+    fn an_append_beside_what_is_settled_asks_for_all_that_it_is_charged() {
+        let entry = |index| [(index, 1, [9; 100])];
+        let batches: [&dyn Fn(&mut Batch); 5] = [
+            &|b| _ = b.append(1, &entry(1)),
+            &|b| _ = b.truncate_suffix(1, 1).append(1, &entry(1)),
+            &|b| _ = b.install_snapshot(1, 100, 1).append(1, &entry(101)),
+            &|b| _ = b.truncate_prefix(1, 61).append(1, &entry(61)),
+            &|b| _ = b.durable_applied(1, 60).append(1, &entry(61)),
+        ];
+        let log = |case| {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            for i in 1..=60 {
+                wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+            }
+            if case == 4 {
+                wal.commit(Batch::new().durable_applied(1, 0).truncate_prefix(1, 61)).expect("it waits for the report");
+            }
+            let group = Group::new(wal.engine.seq.lock().segments.live.iter().take(1), &wal.engine.geo);
+            let cell = wal.engine.registry.get(1).expect("there");
+            drop(wal.engine.alive_in(&group, cell, 0).expect("alive"));
+            wal
+        };
+        for (case, fill) in batches.iter().enumerate() {
+            let reserved = |wal: &Wal| wal.stats().reserved_chunks;
+            let append = |wal: &Wal| {
+                let mut batch = Batch::new();
+                fill(&mut batch);
+                wal.try_submit(&mut batch).map(drop)
+            };
+            let asks = {
+                let wal = log(case);
+                let before = reserved(&wal);
+                append(&wal).expect("room");
+                reserved(&wal) - before
+            };
+            assert!(asks > 0);
+            for spare in [asks - 1, asks] {
+                let wal = log(case);
+                {
+                    let mut s = wal.engine.seq.lock();
+                    let all = wal.engine.pool.lock().free() - wal.engine.value_reserve - s.accounts.reserved();
+                    s.accounts.settle(&mut Charge::default(), Charge { chunks: all - spare, carried: 0 });
+                }
+                assert_eq!(append(&wal).is_ok(), spare == asks, "batch {case}: {spare} of {asks}");
+            }
+        }
+    }
+
+    /// What comes goes on from what is settled, and is a run of its own when that is gone.
+    #[test]
+    fn what_stays_and_what_comes_are_charged_as_the_runs_that_they_become() {
+        for len in (0..4000).step_by(100) {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            for i in 1..=60 {
+                wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+            }
+            let engine = &wal.engine;
+            // All but the oldest, which stays.
+            let mut group = Group::new(engine.seq.lock().segments.live.iter().skip(1), &engine.geo);
+            let cell = engine.registry.get(1).expect("there");
+            let (_, rest) = engine.divided(&cell.lock(), &group);
+            let (moving, fate) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
+            assert!(matches!(fate, Fate::Settle) && rest.weight > 0);
+            wal.commit(Batch::new().append(1, &[(61, 1, vec![2; len])])).expect("room");
+            let fresh = cell.lock().pledge.as_ref().expect("pledged").fresh.chunks(4096);
+            assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+            let state = cell.lock();
+            assert_eq!((state.places.spans().len(), state.pledge.is_none()), (2, true));
+            let (held, charged) = (rest.chunks(4096) + fresh, state.charge.chunks);
+            assert!(charged <= held, "{len}: {held} were held for what needs {charged}");
+        }
+    }
+
+    /// What was settled in parts, each behind the one before, takes hardly more room than at once.
+    #[test]
+    fn parts_fill_the_chunk_that_the_part_before_began() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).placement(Placement::Journal);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        for i in 1..=200 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 4000])])).expect("committed");
+            if i % 10 == 0 {
+                wal.checkpoint().expect("cleaned");
+            }
+        }
+        wal.checkpoint().expect("cleaned");
+        let cell = wal.engine.registry.get(1).expect("there");
+        let (pieces, bytes) = {
+            let state = cell.lock();
+            (
+                state.places.chain().len() as u64,
+                state.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum::<u64>(),
+            )
+        };
+        let used = wal.stats().used_chunks;
+        assert!(pieces >= 20 && bytes > 700_000, "{pieces} pieces, {bytes} bytes");
+        assert!(used <= bytes.div_ceil(64 << 10) + 2, "{used} chunks for {bytes} bytes");
+        for i in 1..=200 {
+            assert_eq!(wal.replica(1).entry(i).expect("kept").data, [1; 4000][..]);
+        }
+    }
+
+    /// Many short runs become many pieces, of which each has a descriptor: what they may take is charged before there are any.
+    #[test]
+    fn what_is_settled_is_carried_in_no_more_than_it_was_charged() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).direct_threshold(8 << 10);
+        let options = options.carry_fraction(1).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(16 << 20))).expect("formatted");
+        let carried = || wal.engine.seq.lock().accounts.carried();
+        for i in 1..=60 {
+            let mut batch = Batch::new();
+            batch.append(1, &[(2 * i - 1, 1, [1; 500])]).append(1, &[(2 * i, 1, [2; 9000])]);
+            wal.commit(batch).expect("room");
+        }
+        let charged = carried();
+        wal.checkpoint().expect("cleaned");
+        let settled = wal.stats().settled_entries;
+        assert!(settled > 40 && carried() <= charged, "{settled} settled: {} carried, {charged} charged", carried());
+    }
+}
