@@ -156,8 +156,8 @@ impl Engine {
         // To whoever only reads, an older one is what a power cut between the two leaves; the next opening brings it up to date. So it may be
         // what the end of the log left.
         let known = !self.read_only && self.seq.lock().stopped.is_none();
-        for (name, _, why) in self.copies_amiss(known.then_some(&*current)) {
-            report.structure.push(format!("superblock {name} is bad ({why})"));
+        for copy in self.copies_amiss(known.then_some(&*current)) {
+            report.structure.push(format!("superblock {} is bad ({})", copy.name, copy.why));
         }
     }
 
