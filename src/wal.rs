@@ -228,6 +228,9 @@ impl Wal {
 
     /// Reads everything that is kept, the journal's frames and both superblocks among it, and compares it with its checksums; checks that every chunk is in exactly one place.
     ///
+    /// That check comes last, and the log stands still for it: nothing is appended, committed or cleaned while every piece and every chunk is looked at
+    /// once, in memory. So it takes the longer the larger the file and the more it holds, but nothing is read from the device then.
+    ///
     /// # Errors
     /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`] or [`Error::Closed`] when
     /// the log ends while something is looked at twice. Damage is no error here: it is in the report.
