@@ -4,14 +4,12 @@
 //! lies at or below what was reported. So applying again from there repeats, and never skips. A truncation that is held back
 //! is remembered in memory only: after a crash the embedder truncates anew, as it did before.
 
-use rustc_hash::FxHashMap;
-
 use crate::batch::Batch;
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::piece::Extent;
 use crate::format::record;
-use crate::index::{Cell, ReplicaState, Value};
+use crate::index::{Cell, IdMap, ReplicaState, Value};
 use crate::journal::Sequencer;
 use crate::replica::Replica;
 use crate::sync::Mutex;
@@ -41,7 +39,7 @@ fn reported(state: &ReplicaState) -> Option<u64> {
 
 /// Truncations that wait for the state machine: replica, and which life of it, and the index that was to be the first.
 #[derive(Debug, Default)]
-pub(crate) struct Held(Mutex<FxHashMap<u64, (u64, u64)>>);
+pub(crate) struct Held(Mutex<IdMap<(u64, u64)>>);
 
 impl Held {
     /// Replicas of which a truncation waits.

@@ -74,12 +74,14 @@ impl Wal {
         self.engine.superblock.lock().uuid
     }
 
-    /// What every chunk is used for, from the front of the file to its end, as runs.
+    /// What every chunk is used for, from the front of the file to its end, as runs. The journal neither grows nor shrinks meanwhile; commits go on,
+    /// so neighbouring segments' worth of chunks are each as they stood when they were looked at.
     pub fn space_map(&self) -> Vec<SpaceRun> {
         self.engine.space_map()
     }
 
-    /// As [`Wal::space_map`], with owners and live bytes. Looks at every replica; nothing is appended meanwhile.
+    /// As [`Wal::space_map`], with owners and live bytes. Looks at every replica and every chunk, in memory; nothing is appended and nothing committed
+    /// meanwhile.
     pub fn layout(&self) -> Vec<Stretch> {
         self.engine.layout()
     }
@@ -109,28 +111,29 @@ impl Engine {
     fn space_map(&self) -> Vec<SpaceRun> {
         // Nothing moves between the journal and the chains while this looks.
         let superblock = self.superblock.lock();
-        let live: Vec<u32> = {
+        let journal: RoaringBitmap = superblock.journal_slabs.iter().copied().collect();
+        let live: RoaringBitmap = {
             let s = self.seq.lock();
             let leaving = s.segments.leaving.iter().map(|&(_, slab)| slab);
             s.segments.live.iter().map(|segment| segment.slab).chain(leaving).collect()
         };
         let snapshot = self.chunks_of_snapshot(&superblock);
-        let pool = self.pool.lock();
-        let per_slab = pool.chunks_per_slab();
         let mut runs: Vec<SpaceRun> = Vec::new();
-        for chunk in 0..self.geo.chunks {
-            let slab = chunk / per_slab;
-            let used = if live.contains(&slab) {
-                ChunkUse::Journal
-            } else if superblock.journal_slabs.contains(&slab) {
-                ChunkUse::JournalFree
-            } else {
-                used_for(&pool, &snapshot, chunk)
-            };
-            match runs.last_mut() {
-                Some(run) if run.used == used => run.chunks += 1,
-                _ => runs.push(SpaceRun { used, chunks: 1 }),
+        let mut add = |used, chunks| match runs.last_mut() {
+            Some(run) if run.used == used => run.chunks += chunks,
+            _ => runs.push(SpaceRun { used, chunks }),
+        };
+        let per_slab = self.pool.lock().chunks_per_slab();
+        for (slab, from) in (0_u32..).zip((0..self.geo.chunks).step_by(per_slab.max(1) as usize)) {
+            let chunks = from..from.saturating_add(per_slab).min(self.geo.chunks);
+            if live.contains(slab) || journal.contains(slab) {
+                let used = if live.contains(slab) { ChunkUse::Journal } else { ChunkUse::JournalFree };
+                add(used, u64::from(chunks.end - chunks.start));
+                continue;
             }
+            // A slab at a time: whoever completes a frame needs the pool, too.
+            let pool = self.pool.lock();
+            chunks.for_each(|chunk| add(used_for(&pool, &snapshot, chunk), 1));
         }
         runs
     }

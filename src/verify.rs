@@ -1,11 +1,10 @@
 //! Verification: everything that is kept is read back from the disk and compared with its checksums.
 
-use std::collections::HashMap;
-
 use crate::chain::PieceRef;
 use crate::engine::{Checked, Engine};
 use crate::error::{Damage, Error, Lost, Result};
 use crate::index::{Cell, Value};
+use crate::space::count_pieces;
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,8 +155,8 @@ impl Engine {
         // To whoever only reads, an older one is what a power cut between the two leaves; the next opening brings it up to date. So it may be
         // what the end of the log left.
         let known = !self.read_only && self.seq.lock().stopped.is_none();
-        for (name, _, why) in self.copies_amiss(known.then_some(&*current)) {
-            report.structure.push(format!("superblock {name} is bad ({why})"));
+        for copy in self.copies_amiss(known.then_some(&*current)) {
+            report.structure.push(format!("superblock {} is bad ({})", copy.name, copy.why));
         }
     }
 
@@ -210,7 +209,8 @@ impl Engine {
         // Before the sequencer, as whoever resizes the journal does.
         let superblock = self.superblock.lock();
         let _order = self.seq.lock();
-        let mut linked: HashMap<u32, u16> = HashMap::new();
+        // By chunk: a map of them would take many times as long.
+        let mut linked: Vec<u16> = vec![0; self.geo.chunks as usize];
         for cell in self.registry.all() {
             let state = cell.lock();
             let values = state.keys.iter().filter_map(|e| match &e.value {
@@ -218,12 +218,10 @@ impl Engine {
                 Value::Inline(_) => None,
             });
             for desc in state.places.chain().iter().map(|p| &p.desc).chain(values) {
-                for chunk in desc.extents.iter().flat_map(|e| e.chunks(self.geo.blocks_per_chunk)) {
-                    *linked.entry(chunk).or_default() += 1;
-                }
+                count_pieces(&desc.extents, self.geo.blocks_per_chunk, &mut linked);
             }
         }
-        self.pool.lock().audit(&linked, &superblock.journal_slabs)
+        self.pool.lock().audit(linked, &superblock.journal_slabs)
     }
 }
 

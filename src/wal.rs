@@ -228,6 +228,9 @@ impl Wal {
 
     /// Reads everything that is kept, the journal's frames and both superblocks among it, and compares it with its checksums; checks that every chunk is in exactly one place.
     ///
+    /// That check comes last, and the log stands still for it: nothing is appended, committed or cleaned while every piece and every chunk is looked at
+    /// once, in memory. So it takes the longer the larger the file and the more it holds, but nothing is read from the device then.
+    ///
     /// # Errors
     /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`] or [`Error::Closed`] when
     /// the log ends while something is looked at twice. Damage is no error here: it is in the report.
@@ -365,16 +368,27 @@ impl Options {
         self.geometry(uuid, capacity)
     }
 
-    /// Opens a log on any [`Disk`]: one whose superblocks are blank is formatted. For tests on the simulated disk, and for
+    /// Opens a log on any [`Disk`]: one whose superblocks are blank is formatted, and so is one that holds nothing but a part of the first of them,
+    /// where formatting was cut off. For tests on the simulated disk, and for
     /// stores with a device of their own. The disk must not be shared.
     ///
     /// # Errors
     /// As [`Options::open`].
     pub fn open_disk(self, disk: Arc<dyn Disk>) -> Result<Wal> {
         self.check()?;
-        if self.create && !self.read_only && matches!(recovery::read_superblock(&*disk, true)?, Found::Blank) {
-            let blank = self.superblock(disk.len())?;
-            recovery::write_superblocks(&*disk, &blank).map_err(|e| Error::io("formatting the disk", e))?;
+        if self.create && !self.read_only {
+            let as_new = || self.superblock(disk.len());
+            let blank = match recovery::read_superblock(&*disk, true) {
+                Ok(Found::Blank) => true,
+                Err(Error::Corrupt { .. }) if as_new().is_ok_and(|sb| recovery::formatting_was_cut(&*disk, &sb)) => {
+                    true
+                }
+                found => found.map(|_| false)?,
+            };
+            if blank {
+                let written = recovery::write_superblocks(&*disk, &as_new()?);
+                written.map_err(|e| Error::io("formatting the disk", e))?;
+            }
         }
         self.open_found(disk)
     }

@@ -5,6 +5,16 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 
+/// A copy that is not what it should be.
+pub(crate) struct Amiss {
+    /// A or B.
+    pub name: &'static str,
+    offset: u64,
+    pub why: String,
+    /// Of one that decodes: it is older than what was written last.
+    epoch: Option<u64>,
+}
+
 impl Engine {
     /// One copy, durable; then the other: see [`Engine::write_copies`].
     ///
@@ -16,16 +26,15 @@ impl Engine {
         self.write_copies(current, next)
     }
 
-    /// A, durable; then B, durable. Where B has rotted meanwhile, or its last write was lost, it goes first: a cut in A would leave neither.
+    /// A, durable; then B, durable. What is bad goes first, and what can be read at all behind what cannot: a cut in the only one would leave
+    /// neither.
     pub(super) fn write_copies(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
-        let [a, b] = SUPERBLOCK_OFFSETS;
-        let order = match SUPERBLOCK_OFFSETS.map(|offset| self.amiss(offset, Some(current))) {
-            [None, Some(why)] => {
-                tracing::error!(target: "strandlog", why, "superblock B is bad: it is written first");
-                [b, a]
-            }
-            _ => [a, b],
-        };
+        let mut order = Vec::from(SUPERBLOCK_OFFSETS);
+        let amiss = self.copies_amiss(Some(current));
+        for Amiss { name, why, .. } in &amiss {
+            tracing::error!(target: "strandlog", name, why, "a superblock is bad: it is written first");
+        }
+        order.sort_by_key(|offset| amiss.iter().position(|copy| copy.offset == *offset).unwrap_or(amiss.len()));
         next.epoch += 1;
         let bytes = AlignedBuf::from(next.encode().as_slice());
         for offset in order {
@@ -49,7 +58,7 @@ impl Engine {
             return Err(why.clone());
         }
         let amiss = self.copies_amiss((!self.read_only).then_some(&*current));
-        for (name, offset, why) in &amiss {
+        for Amiss { name, offset, why, .. } in &amiss {
             tracing::error!(target: "strandlog", name, why, "a superblock is bad");
             if !self.read_only {
                 self.write_copy(*offset, &AlignedBuf::from(current.encode().as_slice()))?;
@@ -58,26 +67,34 @@ impl Engine {
         Ok(amiss.len() as u64)
     }
 
-    /// Which copies are bad, where they lie, and why. `current`: what was written last, if they must be that.
-    pub(crate) fn copies_amiss(&self, current: Option<&Superblock>) -> Vec<(&'static str, u64, String)> {
+    /// The copies that are bad, in the order in which they are written anew. `current`: what was written last, if they must be that.
+    pub(crate) fn copies_amiss(&self, current: Option<&Superblock>) -> Vec<Amiss> {
         let named = ["A", "B"].into_iter().zip(SUPERBLOCK_OFFSETS);
-        named.filter_map(|(name, offset)| Some((name, offset, self.amiss(offset, current)?))).collect()
+        let mut amiss: Vec<Amiss> =
+            named.filter_map(|(name, offset)| self.amiss(name, offset, current).err()).collect();
+        // What says nothing before what is only old: that may be all there is.
+        amiss.sort_by_key(|copy| copy.epoch);
+        amiss
     }
 
     /// Looked at twice: a device may answer one reading with older bytes.
-    fn amiss(&self, offset: u64, current: Option<&Superblock>) -> Option<String> {
-        self.amiss_now(offset, current).and_then(|_| self.amiss_now(offset, current))
+    fn amiss(&self, name: &'static str, offset: u64, current: Option<&Superblock>) -> Result<(), Amiss> {
+        let look = || self.amiss_now(offset, current).map_err(|(epoch, why)| Amiss { name, offset, why, epoch });
+        look().or_else(|first| look().map_err(|second| Amiss { epoch: first.epoch.max(second.epoch), ..second }))
     }
 
-    fn amiss_now(&self, offset: u64, current: Option<&Superblock>) -> Option<String> {
+    /// Else the epoch, if there is one, and what is wrong.
+    fn amiss_now(&self, offset: u64, current: Option<&Superblock>) -> Result<(), (Option<u64>, String)> {
         let mut bytes = vec![0; SUPERBLOCK_BYTES];
         if let Err(error) = self.disk.read_at(offset, &mut bytes) {
-            return Some(error.to_string());
+            return Err((None, error.to_string()));
         }
         match (Superblock::decode(&bytes, self.disk.len()), current) {
-            (Err(why), _) => Some(format!("{why:?}")),
-            (Ok(copy), Some(current)) if copy != *current => Some("its last write was lost".to_owned()),
-            _ => None,
+            (Err(why), _) => Err((None, format!("{why:?}"))),
+            (Ok(copy), Some(current)) if copy != *current => {
+                Err((Some(copy.epoch), "its last write was lost".to_owned()))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -139,6 +156,33 @@ mod tests {
                         assert_eq!(wal.replica(1).get(b"vote").expect("kept"), Some(b"me"[..].into()), "{case}");
                     }
                 }
+            }
+        }
+    }
+
+    /// What decodes is all there is, also where it is not what was written last.
+    #[test]
+    fn a_copy_that_missed_its_last_write_is_left_while_the_other_is_rotten() {
+        for stale in SUPERBLOCK_OFFSETS {
+            for how in ["grows", "closes", "scrubs"] {
+                let case = format!("stale at {stale}, {how}");
+                let (disk, wal) = log();
+                let grows = || wal.engine.grow_for_carried(wal.stats().carried_class_limit);
+                let older = copy(&disk, stale);
+                grows().expect("written");
+                disk.poke(stale, &older);
+                SUPERBLOCK_OFFSETS.iter().filter(|at| **at != stale).for_each(|at| disk.flip_bit(at + 100, 3));
+                disk.on_event(|event: &EventInfo| (event.len == SUPERBLOCK_BYTES as u64).then_some(Fault::Cut));
+                let failed = match how {
+                    "grows" => grows().is_err(),
+                    "closes" => wal.close().is_err(),
+                    _ => wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).is_err(),
+                };
+                assert!(failed, "{case}");
+                drop(wal);
+                let torn = disk.crash(&mut |_, _| Choice::Torn { version: 0, at_byte: 256 });
+                let wal = options().open_disk(Arc::new(torn)).unwrap_or_else(|why| panic!("{case}: {why}"));
+                assert_eq!(wal.replica(1).get(b"vote").expect("kept"), Some(b"me"[..].into()), "{case}");
             }
         }
     }

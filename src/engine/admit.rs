@@ -1,7 +1,5 @@
 //! Admission: whether a batch makes sense where the replicas stand, and whether there is room. Changes nothing.
 
-use rustc_hash::FxHashMap;
-
 use super::Engine;
 use super::anew::Anew;
 use super::plan::Plan;
@@ -10,7 +8,7 @@ use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::record::CORE_BYTES;
-use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, Registry, ReplicaState, Value, value_cost, weight};
+use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, IdMap, Registry, ReplicaState, Value, value_cost, weight};
 use crate::journal::Class;
 use crate::operation::What;
 use crate::space::{Accounts, Charge, Demand};
@@ -138,7 +136,7 @@ struct Ids {
     highest: u64,
     /// Where the first so many of them stand: filled when one is asked for that may be among them. A batch that names its replicas in
     /// ascending order never does.
-    by_id: FxHashMap<u64, usize>,
+    by_id: IdMap<usize>,
 }
 
 /// So many replicas are searched, more are hashed.

@@ -5,11 +5,11 @@
 //! exception, damage that a cleaning finds, concerns only whom that cleaning looked at and found something of; they are not remembered. Another, what an
 //! opening could not write of a loss, comes before anything is remembered.
 
-use rustc_hash::FxHashMap;
+use crate::index::IdMap;
 
 /// For replicas: a segment before which they have nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Oldest(FxHashMap<u64, u64>);
+pub(crate) struct Oldest(IdMap<u64>);
 
 impl Oldest {
     /// So many replicas are remembered, in two megabytes.

@@ -16,6 +16,8 @@ const HAS_CODEC: u8 = 0x80;
 pub const MAX_DAMAGE_RANGES: usize = 16;
 /// Kind and sequence: what every record begins with, its replica apart.
 pub const KIND_AND_SEQ: u64 = 3;
+/// A record at its shortest: it says that its replica is gone.
+pub const LEAST_RECORD_BYTES: u64 = KIND_AND_SEQ + 1;
 /// A CORE without damage at its longest: its head, incarnation, flags, how many ranges (one byte tells), and the integers.
 pub const CORE_BYTES: u64 = KIND_AND_SEQ + 8 + 2 + 4 * varint::MAX_BYTES as u64;
 /// A range of damage in it at its longest.

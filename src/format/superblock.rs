@@ -133,6 +133,9 @@ pub enum SuperblockError {
     Features(u64),
 }
 
+/// What arrives as a whole of a write that is cut, at least.
+const SECTOR_BYTES: usize = 512;
+
 impl Superblock {
     /// Encodes one copy.
     pub fn encode(&self) -> Vec<u8> {
@@ -166,6 +169,14 @@ impl Superblock {
         let crc = crc::of(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
+    }
+
+    /// Whether this is what a cut leaves of the very first write of a copy, over zeros: its front or its end did not arrive. Every later write finds
+    /// something in both places, and leaves something, whatever part of it is lost.
+    pub fn is_begun(bytes: &[u8]) -> bool {
+        let nothing = |part: Option<&[u8]>| part.is_some_and(|part| part.iter().all(|&b| b == 0));
+        let end = bytes.len().checked_sub(SECTOR_BYTES).and_then(|at| bytes.get(at..));
+        nothing(bytes.get(..SECTOR_BYTES)) || nothing(end)
     }
 
     /// Decodes one copy and checks every field against the others and against the file's length.

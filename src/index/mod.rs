@@ -1,6 +1,7 @@
 //! What each replica holds, and where: the only thing readers ask before they touch bytes.
 
 mod few;
+mod ids;
 mod keys;
 mod loc;
 mod places;
@@ -11,6 +12,7 @@ mod spans;
 mod state;
 mod terms;
 
+pub(crate) use ids::{IdMap, IdSet};
 pub(crate) use keys::{INLINE_VALUE_BYTES, Value, value_cost};
 pub(crate) use loc::{Loc, MAX_INLINE_ENTRY};
 pub(crate) use places::{ChainPiece, Place, Places, weight};

@@ -4,8 +4,7 @@ use std::collections::hash_map::Entry;
 // Not of `crate::sync`: no order hangs on it.
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustc_hash::FxHashMap;
-
+use super::ids::IdMap;
 use super::state::ReplicaState;
 use crate::space::Charge;
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -38,7 +37,7 @@ impl Cell {
     }
 }
 
-type Shard = RwLock<FxHashMap<u64, Arc<Cell>>>;
+type Shard = RwLock<IdMap<Arc<Cell>>>;
 
 /// Cells that are being looked for; kept for the next time, so that steady use allocates nothing.
 #[derive(Debug, Default)]
@@ -84,7 +83,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::new(FxHashMap::default())).collect(), left: AtomicU64::new(0) }
+        Self { shards: (0..SHARDS).map(|_| RwLock::new(IdMap::default())).collect(), left: AtomicU64::new(0) }
     }
 
     /// Fibonacci hashing: consecutive ids, the usual case, spread over all shards.

@@ -42,7 +42,7 @@ mod walk_tests;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use crate::disk::{AlignedBuf, Disk};
+use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::engine::{Engine, Geometry, Parts};
 use crate::error::{Damage, Error, Result};
 use crate::format::POOL_OFFSET;
@@ -136,6 +136,21 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         }
     }
     Ok(Found::Log(Box::new(sb)))
+}
+
+/// Whether all there is on a disk is a part of the first superblock ever written to it: whoever formatted it was cut off. B is written behind A, and
+/// any frame behind both. `sb`: as which it would be formatted; it says where the first frame would be.
+pub(crate) fn formatting_was_cut(disk: &dyn Disk, sb: &Superblock) -> bool {
+    let read = |offset: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        disk.read_at(offset, &mut bytes).ok().map(|()| bytes)
+    };
+    let is_blank = |offset, len| read(offset, len).is_some_and(|bytes| bytes.iter().all(|&b| b == 0));
+    let [a, b] = SUPERBLOCK_OFFSETS;
+    read(a, SUPERBLOCK_BYTES).is_some_and(|bytes| Superblock::is_begun(&bytes))
+        && is_blank(b, SUPERBLOCK_BYTES)
+        && is_blank(POOL_OFFSET, BLOCK)
+        && sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab), BLOCK))
 }
 
 fn superblock_error(error: SuperblockError) -> Error {

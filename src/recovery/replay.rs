@@ -10,10 +10,10 @@ use super::scan::Scan;
 use super::walk::{Accepted, Before, Walk};
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
-use crate::format::Reader;
 use crate::format::frame::{FRAME_HEADER_BYTES, Participants, participant_bytes};
 use crate::format::piece::Extents;
-use crate::format::record::{Body, Core, Record, RecordError, Records, Step};
+use crate::format::record::{Body, Core, LEAST_RECORD_BYTES, Record, RecordError, Records, Step};
+use crate::format::{BLOCK_BYTES, Reader};
 use crate::index::{Cell, Loc, Registry};
 use crate::options::RecoveryMode;
 use crate::sync::Arc;
@@ -104,6 +104,15 @@ pub(super) fn replay_in(
     replay_part(geo, scan, walk, mode, Part { n: 0, of: 1 })
 }
 
+/// Whether a frame of so many blocks has room for a record of each: who is listed costs memory, whether it ever was or not.
+fn may_have_been_in(listed: &Participants, blocks: u32) -> bool {
+    let room = (u64::from(blocks) * BLOCK_BYTES).saturating_sub(FRAME_HEADER_BYTES as u64);
+    match listed {
+        Participants::These(ids) => ids.len() as u64 <= room / LEAST_RECORD_BYTES,
+        Participants::Many => true,
+    }
+}
+
 /// The replicas whose shard of the registry has this number, counted round.
 #[derive(Clone, Copy, Debug)]
 struct Part {
@@ -173,6 +182,10 @@ impl Replay<'_> {
         let mut reader = Reader::new(frame.table);
         let listed = Participants::decode(&mut reader, participant_bytes(self.geo.segment_bytes))
             .ok_or_else(|| corrupt("a list of participants"))?;
+        let sound = header.prev_end() <= header.lsn && may_have_been_in(&listed, header.prev_blocks);
+        if frame.before != Before::Whole && !sound {
+            return Err(corrupt("a list of participants"));
+        }
         match frame.before {
             Before::Whole => {}
             Before::LostOne => self.lost(listed, false),

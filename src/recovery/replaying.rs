@@ -3,13 +3,11 @@
 //! What a record needs to know of earlier ones it may only learn later, from the CORE that the cleaner carried; so ranges are
 //! taken as they come, and what is missing is found at the end.
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
 use crate::engine::Geometry;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::PieceDesc;
 use crate::format::record::{Body, Core, Lens};
-use crate::index::{Cell, ChainPiece, Loc, MAX_INLINE_ENTRY, ReplicaState};
+use crate::index::{Cell, ChainPiece, IdMap, IdSet, Loc, MAX_INLINE_ENTRY, ReplicaState};
 use crate::sync::MutexGuard;
 
 /// A replica while one of its records is replayed.
@@ -27,13 +25,13 @@ pub(super) struct Replaying<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     /// Neither a CORE nor a removal of them was seen.
-    unbased: FxHashSet<u64>,
+    unbased: IdSet,
     /// No record of them was seen.
-    unseen: FxHashSet<u64>,
+    unseen: IdSet,
     /// See [`Replaying::suspect_to`].
-    suspect: FxHashMap<u64, u64>,
+    suspect: IdMap<u64>,
     /// A record of them was seen behind the last hole of unknown content.
-    pub cleared: FxHashSet<u64>,
+    pub cleared: IdSet,
 }
 
 impl Marks {
@@ -49,7 +47,7 @@ impl Marks {
 
     /// Notes what became of a replica that looked like `before`.
     pub fn keep(&mut self, id: u64, before: (bool, bool, Option<u64>), r: &Replaying<'_>) {
-        let flag = |set: &mut FxHashSet<u64>, was: bool, is: bool| match (was, is) {
+        let flag = |set: &mut IdSet, was: bool, is: bool| match (was, is) {
             (false, true) => drop(set.insert(id)),
             (true, false) => drop(set.remove(&id)),
             _ => {}

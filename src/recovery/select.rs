@@ -11,6 +11,7 @@
 //!
 //! The same says in which slabs a newer frame may be hidden by an older one: the scan reads them once more.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use rustc_hash::FxHashMap;
@@ -66,9 +67,11 @@ pub(super) fn more(sb: &Superblock, scan: &Scan, read: &HashSet<u32>, firsts: &F
     let unread: Vec<u32> = sb.journal_slabs.iter().copied().filter(|slab| !read.contains(slab)).collect();
     let living = Living::of(sb, scan);
     if living.newest.is_none() {
-        // Nothing that counts so far: from the newest on.
-        let next = unread.iter().copied().filter(|slab| seq_of(slab).is_some()).max_by_key(seq_of);
-        return next.map_or(unread, |slab| vec![slab]);
+        // Nothing that counts so far: from the newest on. As many as were read, since all that was found is looked through each time.
+        let mut newest: Vec<u32> = unread.iter().copied().filter(|slab| seq_of(slab).is_some()).collect();
+        newest.sort_by_key(|slab| Reverse(seq_of(slab)));
+        newest.truncate(read.len().max(1));
+        return if newest.is_empty() { unread } else { newest };
     }
     if !living.follow_are_known() {
         return unread;

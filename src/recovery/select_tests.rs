@@ -267,3 +267,35 @@ fn a_large_journal_that_holds_little_is_hardly_read() {
     let read = whole.lock().len();
     assert!((1..=4).contains(&read), "{read} slabs of {} were read to their end", sb.journal_slabs.len());
 }
+
+/// All that was read so far is looked through after each reading: slab by slab that would be a square.
+#[test]
+fn where_nothing_counts_twice_as_many_slabs_are_read_each_time() {
+    const SLABS: u32 = 2000;
+    let sb = options().geometry([1; 16], 1 << 30).expect("sound");
+    let sb = Superblock { journal_slabs: (0..SLABS).collect(), ..sb };
+    // A table that is bad: no such frame counts. The newest lie in front.
+    let frame = |slab: u32| {
+        let lsn = u64::from(2 * SLABS - slab) * SEGMENT;
+        Frame { header: FrameHeader { lsn, session: 1, ..FrameHeader::default() }, offset: 0, table: None }
+    };
+    let firsts: FxHashMap<u32, Frame> = (0..SLABS).map(|slab| (slab, frame(slab))).collect();
+    let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
+    let (mut read, mut asked) = (HashSet::new(), Vec::new());
+    loop {
+        let wanted = more(&sb, &scan, &read, &firsts);
+        if wanted.is_empty() {
+            break;
+        }
+        let newest: Vec<u32> = (read.len() as u32..).take(wanted.len()).collect();
+        assert_eq!(wanted, newest, "the newest first, and none again");
+        asked.push(wanted.len());
+        for slab in wanted {
+            assert!(read.insert(slab));
+            let frame = frame(slab);
+            scan.slabs.push(SlabScan { slab, seq: frame.header.lsn / SEGMENT, frames: vec![frame] });
+        }
+    }
+    assert_eq!(asked[..5], [1, 1, 2, 4, 8]);
+    assert_eq!((read.len(), asked.len()), (SLABS as usize, 12));
+}

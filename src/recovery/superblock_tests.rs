@@ -1,9 +1,12 @@
 //! The superblocks: which of two is believed, and what becomes of the other.
 
+use super::rig::{open, options};
 use super::{Found, read_superblock};
+use crate::Batch;
 use crate::disk::sim::{EIO, EventKind, SimDisk};
 use crate::disk::{AlignedBuf, Disk};
 use crate::error::Error;
+use crate::format::POOL_OFFSET;
 use crate::format::piece::Extent;
 use crate::format::superblock::{LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock};
 use crate::options::Options;
@@ -163,4 +166,32 @@ fn a_disk_with_a_superblock_that_cannot_be_read_and_no_whole_one_is_an_error_and
             assert_eq!(epochs_on(&disk), [None; 2], "nothing was written over it");
         }
     }
+}
+
+/// What a power cut leaves of the very first write of a copy, whichever of its sectors arrived: nothing was ever in it, and nobody restores that.
+#[test]
+fn a_disk_whose_formatting_was_cut_is_formatted_anew() {
+    let whole = superblock().encode();
+    let parts = [0..300, 0..4096, 0..SUPERBLOCK_BYTES - 512, 512..SUPERBLOCK_BYTES, 8192..SUPERBLOCK_BYTES];
+    for part in parts {
+        let disk = SimDisk::new(CAPACITY);
+        disk.poke(part.start as u64, &whole[part.clone()]);
+        assert!(matches!(read_superblock(&disk, true), Err(Error::Corrupt { .. })), "{part:?}");
+        // Not by whoever may not write, or make a log.
+        for options in [options().create(false), options().read_only(true)] {
+            assert!(matches!(open(&disk, options), Err(Error::Corrupt { .. })), "{part:?}");
+        }
+        // What is not nothing may be somebody's: the other copy, or a frame.
+        for other in [SUPERBLOCK_OFFSETS[1] + 77, POOL_OFFSET, POOL_OFFSET + SEGMENT] {
+            let used = disk.restart();
+            used.poke(other, &[7]);
+            assert!(matches!(open(&used, options()), Err(Error::Corrupt { .. })), "{part:?}, {other}");
+        }
+        let wal = open(&disk, options()).unwrap_or_else(|why| panic!("{part:?}: {why}"));
+        wal.commit(Batch::new().append(1, &[(1, 1, b"first")])).expect("room");
+    }
+    // A copy that is written anew has its front and its end, whatever arrived.
+    let spoilt = with_superblocks([None, None]);
+    spoilt.poke(SUPERBLOCK_OFFSETS[1], &vec![0; SUPERBLOCK_BYTES]);
+    assert!(matches!(open(&spoilt, options()), Err(Error::Corrupt { .. })));
 }

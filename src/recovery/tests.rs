@@ -95,6 +95,7 @@ impl Log {
             header: FrameHeader {
                 lsn: SEGMENT + n as u64 * 8192,
                 blocks: 2,
+                prev_blocks: 2,
                 payload_bytes: 4000,
                 table_bytes: table.len() as u32,
                 ..FrameHeader::default()

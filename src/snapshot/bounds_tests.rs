@@ -83,6 +83,18 @@ fn a_head_is_read_back_and_refused_where_it_contradicts_its_superblock_or_itself
     assert_eq!([SEGMENT, BLOCK as u64].map(|off| decoded_head(&head(), self::last().lsn - off)), [None, None]);
 }
 
+/// No log was ever durable further than to where it ends.
+#[test]
+fn a_head_is_refused_where_the_log_was_durable_further_than_it_says() {
+    let bytes = encoded(&head(), 0);
+    let read = |durable: u64| {
+        let sb = Superblock { durable, ..superblock() };
+        Decoder::new(&bytes, &Geometry::new(&sb), &sb, last().lsn).is_some()
+    };
+    let end = last().lsn + BLOCK as u64;
+    assert!(read(0) && read(end) && !read(end + 1) && !read(1 << 40));
+}
+
 /// A run of entries as it is written.
 #[derive(Clone)]
 struct Run {

@@ -85,7 +85,8 @@ impl Head {
         let numbers = (last.session..=LAST_SESSION).contains(&session)
             && next_seq > last.lsn / geo.segment_bytes
             && next_seq.checked_mul(geo.segment_bytes)? <= LAST_LSN;
-        let sound = last.lsn == lsn && numbers && ends;
+        // A log that was durable beyond its last frame has lost some: to go on from here would hide it until the next crash.
+        let sound = last.lsn == lsn && numbers && ends && sb.durable <= last.end();
         let replicas = r.varint()?;
         sound.then_some((Self { last, participants, session, next_seq, segments }, replicas))
     }

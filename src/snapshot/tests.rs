@@ -407,3 +407,18 @@ fn a_journal_that_says_otherwise_is_believed() {
     assert!(!believes(&disk), "unreadable");
     assert!(Disk::len(&disk) > 0);
 }
+
+/// An opening that believed it would take what is committed behind it, and the next one would find that lost.
+#[test]
+fn a_log_whose_superblocks_say_that_it_was_durable_beyond_its_end_is_refused_at_once() {
+    let closed = Closed::make();
+    let refused = |durable: u64| {
+        let disk = closed.disk.restart();
+        let sb = Superblock { durable, ..closed.sb.clone() };
+        SUPERBLOCK_OFFSETS.into_iter().for_each(|at| disk.poke(at, &sb.encode()));
+        options().open_disk(Arc::new(disk)).err()
+    };
+    assert!(refused(closed.sb.durable).is_none());
+    let why = refused(1 << 40);
+    assert!(matches!(why, Some(crate::Error::Corrupt { .. })), "{why:?}");
+}

@@ -10,4 +10,4 @@ pub(crate) use accounts::{
     Accounts, CLEANER_SLABS, Charge, Demand, FULL_FRAME, Held, MOST_STEP, Pledge, RESERVED_SLABS, small_weight, step,
 };
 pub(crate) use pins::Pins;
-pub(crate) use pool::{Owners, Pool, Tail};
+pub(crate) use pool::{Owners, Pool, Tail, count_pieces};

@@ -40,6 +40,15 @@ impl Owners {
 /// have millions. A piece that finds none is scattered, which costs its descriptor ten bytes a run, and its readers a copy.
 const MOST_RUNS: usize = 4096;
 
+/// Counts the pieces in each chunk that these extents touch.
+pub(crate) fn count_pieces(extents: &[Extent], blocks_per_chunk: u32, counts: &mut [u16]) {
+    for chunk in extents.iter().flat_map(|extent| extent.chunks(blocks_per_chunk)) {
+        if let Some(count) = counts.get_mut(chunk as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
+}
+
 /// The chunks that are not the journal's.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -374,23 +383,29 @@ impl Pool {
         }
     }
 
-    /// Compares the counts with the pieces that are really linked; answers what does not agree.
-    pub fn audit(&self, linked: &std::collections::HashMap<u32, u16>, journal_slabs: &[u32]) -> Vec<String> {
-        let mut expected = linked.clone();
-        for chunk in self.dying.iter().flat_map(|(_, e)| e).flat_map(|e| e.chunks(self.blocks_per_chunk)) {
-            *expected.entry(chunk).or_default() += 1;
-        }
+    /// Compares the counts with the pieces that are really linked, by chunk; answers what does not agree. There may be many millions of chunks, and
+    /// nothing moves meanwhile: so each is looked at once, and nothing is looked for.
+    pub fn audit(&self, mut linked: Vec<u16>, journal_slabs: &[u32]) -> Vec<String> {
+        linked.resize(self.pieces.len(), 0);
+        self.dying.iter().for_each(|(_, extents)| count_pieces(extents, self.blocks_per_chunk, &mut linked));
+        let journal_slabs: RoaringBitmap = journal_slabs.iter().copied().collect();
+        let pinned: RoaringBitmap = self.pinned.iter().copied().collect();
+        let (mut free, mut pinned) = (self.free.iter().peekable(), pinned.iter().peekable());
         let mut wrong = Vec::new();
-        for (chunk, &count) in (0_u32..).zip(&self.pieces) {
-            let want = expected.get(&chunk).copied().unwrap_or(0);
-            let free = self.free.contains(chunk);
-            let journal = journal_slabs.contains(&(chunk / self.chunks_per_slab));
-            let pinned = self.pinned.contains(&chunk);
-            let places = u8::from(free) + u8::from(journal) + u8::from(pinned) + u8::from(count > 0);
-            if count != want || places != 1 {
-                wrong.push(format!(
-                    "chunk {chunk}: counts {count} pieces, {want} are linked; free: {free}, journal: {journal}, pinned: {pinned}"
-                ));
+        let per_slab = self.chunks_per_slab.max(1) as usize;
+        let slabs = self.pieces.chunks(per_slab).zip(linked.chunks(per_slab));
+        let mut chunk = 0_u32;
+        for (slab, (counts, linked)) in (0_u32..).zip(slabs) {
+            let journal = journal_slabs.contains(slab);
+            for (&count, &want) in counts.iter().zip(linked) {
+                let (free, pinned) = (free.next_if_eq(&chunk).is_some(), pinned.next_if_eq(&chunk).is_some());
+                let places = u8::from(free) + u8::from(journal) + u8::from(pinned) + u8::from(count > 0);
+                if count != want || places != 1 {
+                    wrong.push(format!(
+                        "chunk {chunk}: counts {count} pieces, {want} are linked; free: {free}, journal: {journal}, pinned: {pinned}"
+                    ));
+                }
+                chunk += 1;
             }
         }
         wrong

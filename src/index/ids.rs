@@ -1,0 +1,108 @@
+//! Maps by replica id.
+//!
+//! As cheap as a hash can be, one multiplication, and nobody can choose ids that meet: a caller's client may, and so may whoever made a file look
+//! like a log. What they are multiplied by is odd, and drawn anew by each process: of any two ids the uppermost bits then agree about as seldom as if
+//! they had been drawn. Something that is only added before a multiplication by a known number would not do: ids that meet would meet elsewhere.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher};
+
+pub(crate) type IdMap<T> = HashMap<u64, T, HashIds>;
+pub(crate) type IdSet = HashSet<u64, HashIds>;
+
+/// Whoever hashes has the factor beside the map.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HashIds {
+    factor: u64,
+}
+
+impl Default for HashIds {
+    fn default() -> Self {
+        Self { factor: factor() }
+    }
+}
+
+/// One a process, so that what it does twice in the same way it does in the same order.
+#[cfg(not(any(loom, shuttle)))]
+fn factor() -> u64 {
+    use std::hash::RandomState;
+    use std::sync::LazyLock;
+
+    static FACTOR: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0_u64) | 1);
+    *FACTOR
+}
+
+/// A model is run again and again, and must be the same each time.
+#[cfg(any(loom, shuttle))]
+fn factor() -> u64 {
+    0x9e37_79b9_7f4a_7c15
+}
+
+impl BuildHasher for HashIds {
+    type Hasher = Product;
+
+    fn build_hasher(&self) -> Product {
+        Product { factor: self.factor, product: 0 }
+    }
+}
+
+pub(crate) struct Product {
+    factor: u64,
+    product: u64,
+}
+
+impl Hasher for Product {
+    fn write_u64(&mut self, id: u64) {
+        self.product = (self.product ^ id).wrapping_mul(self.factor);
+    }
+
+    /// Nothing but ids is asked for.
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    /// Maps look at the lowest bits first, and the uppermost are the good ones.
+    fn finish(&self) -> u64 {
+        self.product.rotate_left(26)
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::collections::HashMap;
+    use std::hash::BuildHasher;
+
+    use rustc_hash::FxBuildHasher;
+
+    use super::HashIds;
+
+    /// As many as are in the fullest of 65,536 places.
+    fn fullest(ids: &[u64], hash: &impl BuildHasher) -> u64 {
+        let mut places: HashMap<u64, u64> = HashMap::new();
+        ids.iter().for_each(|id| *places.entry(hash.hash_one(id) % (1 << 16)).or_default() += 1);
+        places.into_values().max().unwrap_or(0)
+    }
+
+    #[test]
+    fn ids_that_were_chosen_to_meet_where_the_factor_is_known_do_not_meet() {
+        const KNOWN: u64 = 0xf135_7aea_2e62_a9c5;
+        // Newton: each step doubles the bits that are right.
+        let inverse = (0..6).fold(KNOWN, |x, _| x.wrapping_mul(2_u64.wrapping_sub(KNOWN.wrapping_mul(x))));
+        assert_eq!(KNOWN.wrapping_mul(inverse), 1);
+        // Of their products the uppermost bits are the same.
+        let ids: Vec<u64> = (0..40_000).map(|low: u64| low.wrapping_mul(inverse)).collect();
+        assert_eq!(fullest(&ids, &FxBuildHasher), 40_000);
+        // A factor of which more than a tenth meet is drawn once in ten million processes.
+        let met = fullest(&ids, &HashIds::default());
+        assert!(met < 4000, "{met}");
+        // And ids as they are usually given do not, either.
+        let met = fullest(&(0..40_000).collect::<Vec<_>>(), &HashIds::default());
+        assert!(met < 4000, "{met}");
+    }
+
+    #[test]
+    fn all_maps_of_a_process_hash_alike() {
+        assert_eq!(HashIds::default().hash_one(7_u64), HashIds::default().hash_one(7_u64));
+        assert_ne!(HashIds::default().hash_one(7_u64), HashIds::default().hash_one(8_u64));
+    }
+}
