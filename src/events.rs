@@ -260,6 +260,11 @@ impl Events {
         LogId(std::ptr::from_ref(self).addr())
     }
 
+    /// Whether anybody is told.
+    pub fn hears(&self) -> bool {
+        self.listener.is_some()
+    }
+
     /// Notes what happened; it is told by whoever flushes next. May be called under any lock.
     pub fn later(&self, event: impl FnOnce() -> Event) {
         if self.listener.is_some() {

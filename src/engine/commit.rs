@@ -50,17 +50,24 @@ impl Engine {
         }
         // Those who are woken among them: they may run, or go, at once. Made before the lock, so that it goes after it.
         let _told = Told::begin(Telling::Callbacks);
-        let mut completion = self.completion.lock();
-        let landing = { self.seq.lock().in_flight.land(frame) };
-        match landing {
-            Landing::Next(frame) => {
-                let mut next = Some(frame);
-                while let Some(frame) = next {
-                    next = self.complete(&mut completion, *frame);
+        {
+            let mut completion = self.completion.lock();
+            let landing = { self.seq.lock().in_flight.land(frame) };
+            match landing {
+                Landing::Next(frame) => {
+                    let mut next = Some(frame);
+                    while let Some(frame) = next {
+                        next = self.complete(&mut completion, *frame);
+                    }
                 }
+                Landing::Waits => {}
+                Landing::Doomed => self.room.notify_all(),
             }
-            Landing::Waits => {}
-            Landing::Doomed => self.room.notify_all(),
+        }
+        // A listener is told next, and may wait for the cleaner, who waits for what is left: this thread looks at that only behind it. Callbacks
+        // and tasks wait for nothing.
+        if self.events.hears() {
+            self.wake_writer(&self.seq.lock());
         }
     }
 

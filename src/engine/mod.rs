@@ -7,6 +7,8 @@ mod apply;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_loom;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod commit_tests;
 mod damage;
 mod ending;
 mod frames;
