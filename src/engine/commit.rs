@@ -279,8 +279,11 @@ impl Engine {
             self.may_wait()?;
             let mut s = self.seq.lock();
             let flying = s.in_flight.holds(ticket);
-            if let Some(why) = s.stopped.as_ref().filter(|_| !flying) {
-                return ticket.outcome().unwrap_or_else(|| Err(why.clone()));
+            if let Some(why) = s.stopped.clone().filter(|_| !flying) {
+                drop(s);
+                // Whoever completes it just now has taken it out of the flights, and tells of it under this lock.
+                drop(self.completion.lock());
+                return ticket.outcome().unwrap_or(Err(why));
             }
             if Arc::ptr_eq(&s.open.ticket, ticket) {
                 s.open.wanted = true;

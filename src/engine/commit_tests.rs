@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use crate::disk::sim::SimDisk;
 use crate::journal::Class;
 use crate::sync::Arc;
-use crate::{Batch, Event, Listener, Options, Wal};
+use crate::{Batch, Error, Event, Listener, Options, Wal};
 
 /// For what would never happen at all.
 const LIMIT: Duration = Duration::from_secs(30);
+/// For what must not happen: a test that waits in vain for less sees less, and fails no sooner.
+const A_MOMENT: Duration = Duration::from_millis(300);
 
 fn options() -> Options {
     Wal::options().segment_size(64 << 10).chunk_size(4096)
@@ -92,4 +94,51 @@ fn a_listener_that_waits_for_the_cleaner_does_not_keep_the_writer_asleep() {
     // Whoever waits still would keep it for ever.
     std::mem::forget(wal);
     assert!(told.iter().all(|t| matches!(t, Ok((_, true)))), "{told:?}");
+}
+
+/// Whoever waits hears what callbacks hear, also where the log ends between the watermark and the telling.
+#[test]
+fn what_is_durable_is_not_told_as_lost_where_the_log_ends_meanwhile() {
+    let wal = Arc::new(options().background(false).open_disk(disk()).expect("formatted"));
+    let (tell, told) = mpsc::channel();
+    let first = wal.submit(put(b"k")).expect("room");
+    wal.submit_with(put(b"l"), move |o| tell.send(o).expect("heard")).expect("room");
+    // As if the thread that completes the frame lost the processor right behind the watermark.
+    let pool = wal.engine.pool.lock();
+    let log = Arc::clone(&wal);
+    let leads = thread::spawn(move || log.sync());
+    until("durable", || wal.durable_lsn() >= first.lsn() && wal.engine.seq.lock().in_flight.is_empty());
+    let log = Arc::clone(&wal);
+    let ends = thread::spawn(move || log.engine.poison("another frame failed".into(), None));
+    until("stopped", || wal.check().is_err());
+    let (answer, answers) = mpsc::channel();
+    let waits = thread::spawn(move || answer.send(first.wait()));
+    let early = answers.recv_timeout(A_MOMENT).ok();
+    drop(pool);
+    let answer = early.map_or_else(|| answers.recv_timeout(LIMIT).expect("answered"), |answer| answer);
+    waits.join().expect("no panic").expect("heard");
+    leads.join().expect("no panic").expect("durable");
+    ends.join().expect("no panic");
+    assert!(told.recv().expect("told").is_ok());
+    answer.expect("it is durable");
+}
+
+/// It may still be written well, and then callbacks are told so.
+#[test]
+fn what_is_being_written_when_the_log_ends_is_waited_for() {
+    let disk = disk();
+    let wal = Arc::new(options().background(false).open_disk(disk.clone()).expect("formatted"));
+    let go = hold(&disk);
+    let lsn = wal.submit(put(b"k")).expect("room").lsn();
+    let log = Arc::clone(&wal);
+    let leads = thread::spawn(move || log.sync());
+    until("in flight", || wal.engine.seq.lock().frames_taken == 1);
+    let behind = wal.submit(put(b"l")).expect("room").lsn();
+    wal.engine.stop(&Error::Closed, None);
+    let ticket = wal.engine.ticket_of(lsn);
+    assert!(matches!(wal.engine.ticket_of(behind), Err(Error::Closed)), "nobody writes it any more");
+    drop(go);
+    leads.join().expect("no panic").expect("durable");
+    let ticket = ticket.expect("it may still succeed").expect("it is not durable yet");
+    wal.engine.drive(&ticket).expect("durable");
 }
