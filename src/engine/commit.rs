@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::submit::{TELLING, Telling, Told};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
+use crate::caught::by_disk;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::format::piece::Extent;
@@ -87,17 +88,18 @@ impl Engine {
         if self.disk.at_once() > 1 {
             let placed = frame.placed.iter().flat_map(|p| parts(&p.extents, p.buf.as_slice()));
             let writes: SmallVec<[_; 8]> = placed.chain([(frame.offset, bytes)]).collect();
-            self.disk.write_many(&writes)?;
+            by_disk(|| self.disk.write_many(&writes))?;
             return self.flush(None);
         }
         let given = self.hands.give(frame.offset, &frame.mem);
-        let placed = frame.placed.iter().try_for_each(|p| {
-            parts(&p.extents, p.buf.as_slice()).try_for_each(|(offset, part)| self.disk.write_at(offset, part))
+        let placed = by_disk(|| {
+            let mut parts = frame.placed.iter().flat_map(|p| parts(&p.extents, p.buf.as_slice()));
+            parts.try_for_each(|(offset, part)| self.disk.write_at(offset, part))
         });
         let framed = match given {
             // Also where the payloads failed: nobody may write any more when this log is given up.
             Some(job) => self.hands.finish(&job, &*self.disk),
-            None if placed.is_ok() => self.disk.write_at(frame.offset, bytes),
+            None if placed.is_ok() => by_disk(|| self.disk.write_at(frame.offset, bytes)),
             None => Ok(()),
         };
         placed.and(framed)?;

@@ -142,3 +142,26 @@ fn what_is_being_written_when_the_log_ends_is_waited_for() {
     let ticket = ticket.expect("it may still succeed").expect("it is not durable yet");
     wal.engine.drive(&ticket).expect("durable");
 }
+
+/// A disk is other people's code: a frame whose writer is gone would be waited for for ever.
+#[test]
+fn a_disk_that_panics_poisons_the_log() {
+    // Also one whose frames have payloads beside them.
+    for len in [1, 20_000] {
+        let disk = disk();
+        let wal = Arc::new(options().open_disk(disk.clone()).expect("formatted"));
+        wal.commit(put(b"k")).expect("room");
+        disk.on_event(|_| panic!("as planned: a bug of the disk's"));
+        let (tell, told) = mpsc::channel();
+        let log = Arc::clone(&wal);
+        thread::spawn(move || {
+            let first = log.commit(Batch::new().append(2, &[(1, 1, vec![7; len])]));
+            tell.send((first.map(drop), log.commit(put(b"m")).map(drop), log.close()))
+        });
+        let told = told.recv_timeout(LIMIT);
+        std::mem::forget(wal);
+        let poisoned = |outcome: &crate::Result<()>| matches!(outcome, Err(Error::Poisoned { .. }));
+        let well = matches!(&told, Ok((first, next, _)) if poisoned(first) && poisoned(next));
+        assert!(well, "{len} bytes: {told:?}");
+    }
+}
