@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::caught::caught;
 use crate::engine::{Engine, without_waiting};
 use crate::error::{Damage, FullReport};
 use crate::histogram::Buckets;
@@ -288,8 +289,7 @@ impl Events {
         }
         let pending = std::mem::take(&mut *self.pending.lock());
         for event in pending {
-            let tell = std::panic::AssertUnwindSafe(|| listener.event(&event));
-            if without_waiting(|| std::panic::catch_unwind(tell)).is_err() {
+            if without_waiting(|| caught(|| listener.event(&event))).is_none() {
                 tracing::error!(target: "strandlog", ?event, "a listener panicked");
             }
         }
@@ -462,5 +462,25 @@ mod tests {
         assert_eq!(of(1, 2, 1), SlowReason::Device);
         assert_eq!(of(3, 2, 1), SlowReason::Queue);
         assert_eq!(of(3, 2, 4), SlowReason::Cleaner);
+    }
+
+    struct Explodes(Heard);
+
+    impl Listener for Explodes {
+        fn event(&self, event: &Event) {
+            self.0.event(event);
+            std::panic::panic_any(crate::caught::tests::Bomb);
+        }
+    }
+
+    #[test]
+    fn a_listener_whose_panic_panics_hears_of_the_rest() {
+        let heard = Arc::new(Explodes(Heard::default()));
+        let events = Events::new(Some(heard.clone()), None);
+        for segments in [1, 2] {
+            events.later(|| Event::JournalGrown { segments });
+        }
+        events.flush();
+        assert_eq!(heard.0.0.lock().len(), 2);
     }
 }

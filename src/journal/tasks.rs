@@ -1,7 +1,8 @@
 //! Tasks: who is woken when something has happened. Their wakers are other people's code.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+
+use crate::caught::caught;
 
 /// Tasks that wait for one thing, each with its newest waker.
 #[derive(Debug, Default)]
@@ -69,7 +70,7 @@ impl Tasks {
 /// Wakes all of them. One that panics, as that of an executor which is gone may, takes neither the others nor this thread along.
 pub(crate) fn wake_all(wakers: Vec<Option<Waker>>) {
     for waker in wakers.into_iter().flatten() {
-        if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        if caught(|| waker.wake()).is_none() {
             tracing::error!(target: "strandlog", "a waker panicked");
         }
     }
@@ -131,5 +132,23 @@ mod tests {
         assert!(tasks.wait(&mut other, &waker).is_none() && tasks.leave(&mut stays).is_none());
         wake_all(tasks.take());
         assert_eq!(counts.0.load(Ordering::Relaxed), 2);
+    }
+
+    struct Explodes;
+
+    impl Wake for Explodes {
+        fn wake(self: Arc<Self>) {
+            std::panic::panic_any(crate::caught::tests::Bomb);
+        }
+    }
+
+    #[test]
+    fn a_waker_whose_panic_panics_takes_nobody_along() {
+        let (mut tasks, counts) = (Tasks::default(), Arc::<Counts>::default());
+        for waker in [Waker::from(Arc::new(Explodes)), Waker::from(Arc::clone(&counts))] {
+            assert!(tasks.wait(&mut Seat::default(), &waker).is_none());
+        }
+        wake_all(tasks.take());
+        assert_eq!(counts.0.load(Ordering::Relaxed), 1);
     }
 }
