@@ -44,7 +44,7 @@ pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
 pub(crate) use read::Checked;
 pub(crate) use relief::Relieved;
-pub(crate) use submit::{Mode, Submitted, Telling, telling, without_waiting};
+pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
 
 use self::full::Holders;
 use self::hands::Hands;
