@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::caught::caught;
 use crate::engine::{Engine, without_waiting};
 use crate::error::{Damage, FullReport};
 use crate::histogram::Buckets;
@@ -260,10 +261,20 @@ impl Events {
         LogId(std::ptr::from_ref(self).addr())
     }
 
+    /// Whether anybody is told.
+    pub fn hears(&self) -> bool {
+        self.listener.is_some()
+    }
+
     /// Notes what happened; it is told by whoever flushes next. May be called under any lock.
     pub fn later(&self, event: impl FnOnce() -> Event) {
+        self.together(|| [event()]);
+    }
+
+    /// As [`Events::later`]; these are told by one thread, one behind the other.
+    fn together<E: IntoIterator<Item = Event>>(&self, events: impl FnOnce() -> E) {
         if self.listener.is_some() {
-            self.pending.lock().push(event());
+            self.pending.lock().extend(events());
         }
     }
 
@@ -283,8 +294,7 @@ impl Events {
         }
         let pending = std::mem::take(&mut *self.pending.lock());
         for event in pending {
-            let tell = std::panic::AssertUnwindSafe(|| listener.event(&event));
-            if without_waiting(|| std::panic::catch_unwind(tell)).is_err() {
+            if without_waiting(|| caught(|| listener.event(&event))).is_none() {
                 tracing::error!(target: "strandlog", ?event, "a listener panicked");
             }
         }
@@ -313,7 +323,8 @@ impl Engine {
         };
         events.commit_micros.record(commit.micros());
         events.device_micros.record(commit.device_micros);
-        if events.slow.is_some_and(|slow| u128::from(commit.micros()) > slow.as_micros()) {
+        let is_slow = events.slow.is_some_and(|slow| u128::from(commit.micros()) > slow.as_micros());
+        let slow = is_slow.then(|| {
             let reason = commit.reason();
             tracing::warn!(
                 target: "strandlog",
@@ -325,10 +336,11 @@ impl Engine {
                 bytes = commit.device_bytes,
                 "a slow commit"
             );
-            events.later(|| Event::SlowCommit { commit, reason });
-        }
-        if events.listener.is_some() {
-            events.later(|| Event::Committed(commit));
+            Event::SlowCommit { commit, reason }
+        });
+        if events.hears() {
+            // Between two steps another thread might take the first, and be overtaken while it tells it.
+            events.together(|| slow.into_iter().chain([Event::Committed(commit)]));
             self.watch_space();
         }
     }
@@ -457,5 +469,65 @@ mod tests {
         assert_eq!(of(1, 2, 1), SlowReason::Device);
         assert_eq!(of(3, 2, 1), SlowReason::Queue);
         assert_eq!(of(3, 2, 4), SlowReason::Cleaner);
+    }
+
+    struct Explodes(Heard);
+
+    impl Listener for Explodes {
+        fn event(&self, event: &Event) {
+            self.0.event(event);
+            std::panic::panic_any(crate::caught::tests::Bomb);
+        }
+    }
+
+    #[test]
+    fn a_listener_whose_panic_panics_hears_of_the_rest() {
+        let heard = Arc::new(Explodes(Heard::default()));
+        let events = Events::new(Some(heard.clone()), None);
+        for segments in [1, 2] {
+            events.later(|| Event::JournalGrown { segments });
+        }
+        events.flush();
+        assert_eq!(heard.0.0.lock().len(), 2);
+    }
+
+    /// Of a frame that another thread may tell of while it is being completed.
+    #[test]
+    fn a_slow_commit_is_told_before_that_it_is_committed() {
+        /// Gives others the processor in between.
+        #[derive(Default)]
+        struct Slow(Heard);
+        impl Listener for Slow {
+            fn event(&self, event: &Event) {
+                if matches!(event, Event::SlowCommit { .. }) {
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                self.0.event(event);
+            }
+        }
+        let heard = Arc::new(Slow::default());
+        let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let options = options.slow_commit(Duration::ZERO).listener(heard.clone());
+        let wal = options.open_disk(Arc::new(crate::disk::sim::SimDisk::new(4 << 20))).expect("formatted");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    wal.engine.events.flush();
+                }
+            });
+            for _ in 0..2000 {
+                wal.commit(crate::Batch::new().put(1, b"k", b"v")).expect("room");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let (mut slow, events) = (std::collections::HashSet::new(), heard.0.0.lock());
+        for event in &*events {
+            match event {
+                Event::SlowCommit { commit, .. } => assert!(slow.insert(commit.lsn)),
+                Event::Committed(commit) => assert!(slow.contains(&commit.lsn), "{commit:?} came first"),
+                _ => {}
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 mod applied;
 mod batch;
+mod caught;
 mod chain;
 mod charge;
 mod checkpoint;

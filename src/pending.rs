@@ -51,6 +51,14 @@ impl Pending {
     }
 }
 
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.seat.was_taken() && !self.submitted.ticket.is_done() {
+            self.submitted.ticket.leave(&mut self.seat);
+        }
+    }
+}
+
 impl Future for Pending {
     type Output = Result<Lsn>;
 
@@ -72,6 +80,8 @@ impl Future for Pending {
 }
 
 /// Submits once the queue has room: the asynchronous way in. Made by [`Wal::submit_async`](crate::Wal::submit_async).
+///
+/// Dropping it before it is done submits nothing.
 #[derive(Debug)]
 #[must_use = "nothing is submitted before this is awaited"]
 pub struct SubmitFuture<'a> {
@@ -88,6 +98,22 @@ pub(crate) struct Waits {
     /// How often the cleaner had failed when the batch first had to wait.
     failures: Option<u64>,
     seat: Seat,
+}
+
+impl Waits {
+    /// Waits no more: who made room may be long in coming, and would wake somebody who is gone.
+    fn end(&mut self, engine: &Engine) {
+        if self.seat.was_taken() {
+            let left = engine.seq.lock().room_tasks.leave(&mut self.seat);
+            drop(left);
+        }
+    }
+}
+
+impl Drop for SubmitFuture<'_> {
+    fn drop(&mut self) {
+        self.waits.end(self.engine);
+    }
 }
 
 impl Future for SubmitFuture<'_> {
@@ -109,6 +135,12 @@ pub struct SubmitWithFuture<'a> {
     /// Taken by the submission that is accepted.
     pub(crate) whom: Option<Whom<'static>>,
     pub(crate) waits: Waits,
+}
+
+impl Drop for SubmitWithFuture<'_> {
+    fn drop(&mut self) {
+        self.waits.end(self.engine);
+    }
 }
 
 impl Future for SubmitWithFuture<'_> {
@@ -199,5 +231,55 @@ mod tests {
         let mut pending = Pending::new(&wal.engine, submitted);
         assert!(Pin::new(&mut pending).poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
         assert_eq!(looks(&mut pending), Ok(false), "it has asked");
+    }
+
+    struct Task;
+
+    impl std::task::Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// Requests that are given up, one after the other, while the disk stands still.
+    #[test]
+    fn a_future_that_is_dropped_leaves_nothing_of_its_task() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).queue_bytes(64 << 10);
+        let wal = options.open_disk(disk.clone()).expect("formatted");
+        let (go, held) = mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        disk.on_event(move |_| {
+            let _ = held.lock().expect("no panic").recv();
+            None
+        });
+        let big = || {
+            let mut batch = Batch::new();
+            batch.put(1, b"k", &[1; 4000]);
+            batch
+        };
+        let first = wal.submit(big()).expect("room");
+        while wal.try_submit(big()).is_ok() {}
+        let task = Arc::new(Task);
+        let waker = std::task::Waker::from(Arc::clone(&task));
+        let mut cx = Context::from_waker(&waker);
+        let mut waits = |future: Pin<&mut dyn Future<Output = ()>>| assert!(future.poll(&mut cx).is_pending());
+        for _ in 0..100 {
+            waits(std::pin::pin!(async { drop(wal.submit_async(big()).await) }));
+            waits(std::pin::pin!(async { drop(wal.submit_with_async(big(), |_| ()).await) }));
+            waits(std::pin::pin!(async { drop(wal.wait_durable_async(first.lsn()).await) }));
+        }
+        assert_eq!(Arc::strong_count(&task), 2, "of those that are gone");
+        // Nor room for others: two take the seats that many had.
+        let [mut one, mut other] = [wal.submit_async(big()), wal.submit_async(big())];
+        assert!(Pin::new(&mut one).poll(&mut cx).is_pending() && Pin::new(&mut other).poll(&mut cx).is_pending());
+        assert_eq!((Arc::strong_count(&task), wal.engine.seq.lock().room_tasks.seats()), (4, 2));
+        drop(one);
+        assert_eq!(Arc::strong_count(&task), 3, "the other waits");
+        drop(go);
+        first.wait().expect("durable");
+        let begun = std::time::Instant::now();
+        while Arc::strong_count(&task) > 2 {
+            assert!(begun.elapsed().as_secs() < 30, "it is never woken");
+            std::thread::yield_now();
+        }
     }
 }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::gather::{Moving, Seen};
 use super::group::Group;
+use crate::caught::by_disk;
 use crate::chain::{PackEntry, pack_next};
 use crate::disk::{AlignedBuf, Writer};
 use crate::engine::{Engine, parts};
@@ -127,7 +128,7 @@ impl Engine {
         if writes.is_empty() {
             return Ok(());
         }
-        self.disk.write_many(&writes)?;
+        by_disk(|| self.disk.write_many(&writes))?;
         self.counters.settled_bytes.add(pieces.iter().map(|(_, buf)| buf.len() as u64).sum());
         Ok(())
     }

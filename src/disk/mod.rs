@@ -63,7 +63,8 @@ pub enum Writer {
 /// A fixed number of bytes that survive: what the log is written to.
 ///
 /// Every method may be called from any number of threads at once. The disk orders nothing: two
-/// writes to the same range at the same time leave either, or a mixture.
+/// writes to the same range at the same time leave either, or a mixture. One that panics where a log in use writes or flushes
+/// has failed: the log is poisoned.
 pub trait Disk: Send + Sync + fmt::Debug {
     /// The size in bytes. It never changes.
     fn len(&self) -> u64;

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::submit::{TELLING, Telling, Told};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
+use crate::caught::by_disk;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::format::piece::Extent;
@@ -50,17 +51,24 @@ impl Engine {
         }
         // Those who are woken among them: they may run, or go, at once. Made before the lock, so that it goes after it.
         let _told = Told::begin(Telling::Callbacks);
-        let mut completion = self.completion.lock();
-        let landing = { self.seq.lock().in_flight.land(frame) };
-        match landing {
-            Landing::Next(frame) => {
-                let mut next = Some(frame);
-                while let Some(frame) = next {
-                    next = self.complete(&mut completion, *frame);
+        {
+            let mut completion = self.completion.lock();
+            let landing = { self.seq.lock().in_flight.land(frame) };
+            match landing {
+                Landing::Next(frame) => {
+                    let mut next = Some(frame);
+                    while let Some(frame) = next {
+                        next = self.complete(&mut completion, *frame);
+                    }
                 }
+                Landing::Waits => {}
+                Landing::Doomed => self.room.notify_all(),
             }
-            Landing::Waits => {}
-            Landing::Doomed => self.room.notify_all(),
+        }
+        // A listener is told next, and may wait for the cleaner, who waits for what is left: this thread looks at that only behind it. Callbacks
+        // and tasks wait for nothing.
+        if self.events.hears() {
+            self.wake_writer(&self.seq.lock());
         }
     }
 
@@ -80,17 +88,18 @@ impl Engine {
         if self.disk.at_once() > 1 {
             let placed = frame.placed.iter().flat_map(|p| parts(&p.extents, p.buf.as_slice()));
             let writes: SmallVec<[_; 8]> = placed.chain([(frame.offset, bytes)]).collect();
-            self.disk.write_many(&writes)?;
+            by_disk(|| self.disk.write_many(&writes))?;
             return self.flush(None);
         }
         let given = self.hands.give(frame.offset, &frame.mem);
-        let placed = frame.placed.iter().try_for_each(|p| {
-            parts(&p.extents, p.buf.as_slice()).try_for_each(|(offset, part)| self.disk.write_at(offset, part))
+        let placed = by_disk(|| {
+            let mut parts = frame.placed.iter().flat_map(|p| parts(&p.extents, p.buf.as_slice()));
+            parts.try_for_each(|(offset, part)| self.disk.write_at(offset, part))
         });
         let framed = match given {
             // Also where the payloads failed: nobody may write any more when this log is given up.
             Some(job) => self.hands.finish(&job, &*self.disk),
-            None if placed.is_ok() => self.disk.write_at(frame.offset, bytes),
+            None if placed.is_ok() => by_disk(|| self.disk.write_at(frame.offset, bytes)),
             None => Ok(()),
         };
         placed.and(framed)?;
@@ -272,8 +281,11 @@ impl Engine {
             self.may_wait()?;
             let mut s = self.seq.lock();
             let flying = s.in_flight.holds(ticket);
-            if let Some(why) = s.stopped.as_ref().filter(|_| !flying) {
-                return ticket.outcome().unwrap_or_else(|| Err(why.clone()));
+            if let Some(why) = s.stopped.clone().filter(|_| !flying) {
+                drop(s);
+                // Whoever completes it just now has taken it out of the flights, and tells of it under this lock.
+                drop(self.completion.lock());
+                return ticket.outcome().unwrap_or(Err(why));
             }
             if Arc::ptr_eq(&s.open.ticket, ticket) {
                 s.open.wanted = true;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use crate::caught::by_disk;
 use crate::disk::Disk;
 use crate::format::frame::MAX_IN_FLIGHT;
 use crate::journal::{FrameMem, Gate};
@@ -26,7 +27,7 @@ pub(crate) struct Job {
 
 impl Job {
     fn write(&self, disk: &dyn Disk) -> io::Result<()> {
-        disk.write_at(self.offset, self.mem.buf.as_slice())
+        by_disk(|| disk.write_at(self.offset, self.mem.buf.as_slice()))
     }
 }
 
@@ -170,5 +171,25 @@ mod tests {
             assert_eq!((written, failed), ([Some(true); 2], Some(Err(Some(EIO)))));
             assert!(rests && ended && holds(&disk, 4096, 2) && holds(&disk, 8192, 3) && holds(&disk, 0, 0));
         });
+    }
+
+    /// Whoever gave it would wait for ever.
+    #[test]
+    fn a_disk_that_panics_under_a_hand_is_told_as_a_failure_and_the_hand_lives_on() {
+        let (hands, disk) = (Hands::default(), SimDisk::new(1 << 20));
+        disk.on_event(|_| panic!("as planned: a bug of the disk's"));
+        let (tell, told) = std::sync::mpsc::channel();
+        let job = Job { offset: 0, mem: frame(1), gate: Gate::default(), failure: Mutex::new(None) };
+        let job = Arc::new(job);
+        hands.queue.lock().jobs.push_back(Arc::clone(&job));
+        hands.stop();
+        let hand = thread::spawn(move || {
+            hands.run(&disk);
+            // Taken back by who gave it.
+            hands.queue.lock().jobs.push_back(Arc::clone(&job));
+            let _ = tell.send(hands.finish(&job, &disk).is_err());
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(true));
+        hand.join().expect("no panic");
     }
 }

@@ -7,6 +7,8 @@ mod apply;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_loom;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod commit_tests;
 mod damage;
 mod ending;
 mod frames;
@@ -42,7 +44,7 @@ pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
 pub(crate) use read::Checked;
 pub(crate) use relief::Relieved;
-pub(crate) use submit::{Mode, Submitted, Telling, telling, without_waiting};
+pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
 
 use self::full::Holders;
 use self::hands::Hands;

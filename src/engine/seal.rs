@@ -44,7 +44,9 @@ impl Engine {
             return Ok(None);
         }
         if let Some(why) = &s.stopped {
-            return Err(why.clone());
+            // What is being written may still succeed: callbacks are told so then.
+            let flying = s.in_flight.ticket_of(lsn.0).filter(|ticket| s.in_flight.holds(ticket));
+            return flying.map(|ticket| Some(Arc::clone(ticket))).ok_or_else(|| why.clone());
         }
         let waiting = s.closed.iter().chain(std::iter::once(&s.open));
         if let Some(frame) = waiting.rev().find(|f| f.lsn < lsn.0 && f.batches > 0) {

@@ -91,6 +91,13 @@ pub(crate) fn telling<T>(whom: Telling, f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// As if the thread told nobody anything: for a log that nobody else knows yet, so that nobody can wait for it in what it is told, nor it for
+/// them. Who opens it may be in another's callback, and is there again behind this: nothing that was left with the thread ends in here.
+pub(crate) fn among_ourselves<T>(f: impl FnOnce() -> T) -> T {
+    let _told = Told(TELLING.with(|t| t.replace(Telling::Own)));
+    f()
+}
+
 /// While this lives the thread is telling somebody something. A guard: whatever unwinds through it leaves nothing behind.
 pub(super) struct Told(Telling);
 

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::OnceLock;
 
 use super::Engine;
+use crate::caught::by_disk;
 use crate::disk::Writer;
 use crate::sync::Mutex;
 
@@ -43,7 +44,7 @@ impl Syncs {
             None => Ok(()),
         };
         failed("an earlier sync")?;
-        sync().inspect_err(|error| {
+        by_disk(sync).inspect_err(|error| {
             self.failed.get_or_init(|| error.to_string());
         })?;
         failed("a sync beside this one")

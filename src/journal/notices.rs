@@ -1,8 +1,8 @@
 //! Notices: who is told what became of a frame, in the order of the log.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::caught::caught;
 use crate::error::Result;
 use crate::lsn::Lsn;
 
@@ -54,19 +54,36 @@ impl Notices {
         for notice in self.0 {
             let told = |lsn: Lsn| outcome.clone().map(|()| lsn);
             let (lsn, ran) = match notice {
-                Notice::Caller(lsn, done) => (lsn, catch_unwind(AssertUnwindSafe(|| done(told(lsn))))),
+                Notice::Caller(lsn, done) => (lsn, caught(|| done(told(lsn)))),
                 Notice::Tags(lsn, sink, tags) => {
                     let tell = move || {
                         sink.done(&tags, &told(lsn));
                         // In here: it may be the last to hold the sink.
                         drop(sink);
                     };
-                    (lsn, catch_unwind(AssertUnwindSafe(tell)))
+                    (lsn, caught(tell))
                 }
             };
-            if ran.is_err() {
+            if ran.is_none() {
                 tracing::error!(target: "strandlog", %lsn, "a completion callback panicked");
             }
         }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::panic::panic_any;
+
+    use super::*;
+    use crate::caught::tests::Bomb;
+
+    #[test]
+    fn a_callback_whose_panic_panics_takes_nobody_along() {
+        let (mut notices, (tell, told)) = (Notices::default(), std::sync::mpsc::channel());
+        notices.add(Lsn(1), Whom::Caller(Box::new(|_| panic_any(Bomb))));
+        notices.add(Lsn(2), Whom::Caller(Box::new(move |o| tell.send(o.is_ok()).expect("heard"))));
+        notices.tell(&Ok(()));
+        assert_eq!(told.try_recv(), Ok(true));
     }
 }

@@ -1,12 +1,15 @@
 //! Tasks: who is woken when something has happened. Their wakers are other people's code.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+
+use crate::caught::caught;
 
 /// Tasks that wait for one thing, each with its newest waker.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
-    wakers: Vec<Waker>,
+    wakers: Vec<Option<Waker>>,
+    /// Of these, which nobody has any more.
+    left: Vec<usize>,
     /// How often all of them were woken.
     round: u64,
 }
@@ -15,34 +18,59 @@ pub(crate) struct Tasks {
 #[derive(Debug, Default)]
 pub(crate) struct Seat(Option<(u64, usize)>);
 
+impl Seat {
+    /// Whether it was ever taken.
+    pub fn was_taken(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl Tasks {
     /// Notes the task, once between two wake-ups. The waker that it had before is for the caller to drop, **outside of every lock**: the
     /// task may go with it.
     #[must_use]
     pub fn wait(&mut self, seat: &mut Seat, waker: &Waker) -> Option<Waker> {
         let mine = seat.0.filter(|&(round, _)| round == self.round);
-        match mine.and_then(|(_, at)| self.wakers.get_mut(at)) {
-            Some(known) if known.will_wake(waker) => None,
-            Some(known) => Some(std::mem::replace(known, waker.clone())),
-            None => {
-                seat.0 = Some((self.round, self.wakers.len()));
-                self.wakers.push(waker.clone());
-                None
-            }
+        if let Some(known) = mine.and_then(|(_, at)| self.wakers.get_mut(at)) {
+            let same = known.as_ref().is_some_and(|known| known.will_wake(waker));
+            return if same { None } else { known.replace(waker.clone()) };
         }
+        let at = self.left.pop().unwrap_or(self.wakers.len());
+        match self.wakers.get_mut(at) {
+            Some(place) => *place = Some(waker.clone()),
+            None => self.wakers.push(Some(waker.clone())),
+        }
+        seat.0 = Some((self.round, at));
+        None
+    }
+
+    /// A task that waits no more: its seat is another's. The waker is for the caller to drop, as in [`wait`](Self::wait).
+    #[must_use]
+    pub fn leave(&mut self, seat: &mut Seat) -> Option<Waker> {
+        let (_, at) = seat.0.take().filter(|&(round, _)| round == self.round)?;
+        let waker = self.wakers.get_mut(at)?.take();
+        self.left.push(at);
+        waker
+    }
+
+    /// How many there is room for.
+    #[cfg(test)]
+    pub fn seats(&self) -> usize {
+        self.wakers.len()
     }
 
     /// All of them, for [`wake_all`]: outside of every lock, as a waker may run its task at once.
-    pub fn take(&mut self) -> Vec<Waker> {
+    pub fn take(&mut self) -> Vec<Option<Waker>> {
         self.round += 1;
+        self.left.clear();
         std::mem::take(&mut self.wakers)
     }
 }
 
 /// Wakes all of them. One that panics, as that of an executor which is gone may, takes neither the others nor this thread along.
-pub(crate) fn wake_all(wakers: Vec<Waker>) {
-    for waker in wakers {
-        if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+pub(crate) fn wake_all(wakers: Vec<Option<Waker>>) {
+    for waker in wakers.into_iter().flatten() {
+        if caught(|| waker.wake()).is_none() {
             tracing::error!(target: "strandlog", "a waker panicked");
         }
     }
@@ -82,5 +110,45 @@ mod tests {
         assert!(tasks.wait(&mut other, &others).is_none() && tasks.wait(&mut one, &new).is_none());
         wake_all(tasks.take());
         assert_eq!(counts.each_ref().map(|c| c.0.load(Ordering::Relaxed)), [0, 2, 2]);
+    }
+
+    /// There is no end to those who may come and go between two wake-ups.
+    #[test]
+    fn who_leaves_is_not_woken_and_another_takes_the_seat() {
+        let (mut tasks, mut stays, counts) = (Tasks::default(), Seat::default(), Arc::<Counts>::default());
+        let waker = Waker::from(Arc::clone(&counts));
+        assert!(tasks.wait(&mut stays, &waker).is_none());
+        for _ in 0..100 {
+            let [mut one, mut other] = [Seat::default(), Seat::default()];
+            assert!(tasks.wait(&mut one, &waker).is_none() && tasks.wait(&mut other, &waker).is_none());
+            assert!(tasks.leave(&mut one).is_some() && tasks.leave(&mut other).is_some());
+            assert!(tasks.leave(&mut one).is_none(), "once");
+        }
+        assert_eq!((tasks.seats(), Arc::strong_count(&counts)), (3, 3));
+        wake_all(tasks.take());
+        assert_eq!(counts.0.load(Ordering::Relaxed), 1);
+        // Seats of the round before are others'.
+        let mut other = Seat::default();
+        assert!(tasks.wait(&mut other, &waker).is_none() && tasks.leave(&mut stays).is_none());
+        wake_all(tasks.take());
+        assert_eq!(counts.0.load(Ordering::Relaxed), 2);
+    }
+
+    struct Explodes;
+
+    impl Wake for Explodes {
+        fn wake(self: Arc<Self>) {
+            std::panic::panic_any(crate::caught::tests::Bomb);
+        }
+    }
+
+    #[test]
+    fn a_waker_whose_panic_panics_takes_nobody_along() {
+        let (mut tasks, counts) = (Tasks::default(), Arc::<Counts>::default());
+        for waker in [Waker::from(Arc::new(Explodes)), Waker::from(Arc::clone(&counts))] {
+            assert!(tasks.wait(&mut Seat::default(), &waker).is_none());
+        }
+        wake_all(tasks.take());
+        assert_eq!(counts.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -62,6 +62,13 @@ impl Ticket {
         Poll::Pending
     }
 
+    /// A task that waits no more.
+    pub fn leave(&self, seat: &mut Seat) {
+        let left = self.state.lock().tasks.leave(seat);
+        // Outside of the lock: the task may go with it.
+        drop(left);
+    }
+
     /// Tells everybody. The first outcome stands.
     pub fn complete(&self, outcome: Result<()>) {
         let well = outcome.is_ok();

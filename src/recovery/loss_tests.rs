@@ -124,6 +124,26 @@ fn an_opening_with_much_to_say_waits_for_no_writer() {
     assert!(stats.frames > 1, "{}", stats.frames);
 }
 
+/// What it writes is waited for by nobody but itself, whomever the thread is telling something just now.
+#[test]
+fn a_log_with_something_to_say_can_be_opened_in_a_callback_of_another() {
+    let disk = log();
+    rot(&disk, 2);
+    let other = Arc::new(open_arc(&Arc::new(SimDisk::new(2 << 20))));
+    let (tell, told) = std::sync::mpsc::channel();
+    let this = Arc::downgrade(&other);
+    let opens = move |_| {
+        let opened = open(&disk, options()).map(|wal| (wal.damage().len(), wal.stats().frames));
+        let waits = this.upgrade().map(|wal| wal.commit(Batch::new().put(1, b"l", b"v")));
+        tell.send((opened, waits)).expect("heard");
+    };
+    other.submit_with(Batch::new().put(1, b"k", b"v"), opens).expect("room");
+    other.sync().expect("durable");
+    let (opened, waits) = told.recv().expect("told");
+    assert!(matches!(opened, Ok((1.., 1..))), "{opened:?}");
+    assert!(matches!(waits, Some(Err(Error::Busy { .. }))), "it is still in the callback: {waits:?}");
+}
+
 /// The oldest segment is gone whole: what is written meanwhile must not say that the log begins behind it, or whoever opens it before all
 /// who are hurt have their CORE would miss nothing.
 #[test]

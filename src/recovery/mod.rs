@@ -43,7 +43,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use crate::disk::{AlignedBuf, BLOCK, Disk};
-use crate::engine::{Engine, Geometry, Parts};
+use crate::engine::{Engine, Geometry, Parts, among_ourselves};
 use crate::error::{Damage, Error, Result};
 use crate::format::POOL_OFFSET;
 use crate::format::frame::FrameHeader;
@@ -246,16 +246,23 @@ pub(crate) fn recover(
         read_only,
     });
     if !read_only {
-        engine.record_damage(hurt.iter().map(|cell| &**cell))?;
-        // What only a torn frame said, a frame says again, if none was written so far: how far the log was durable, and which segments are
-        // superseded. These become free, and appends could wait for them for ever; else it takes nothing that the cleaner counts on.
-        let leaving = !engine.seq.lock().segments.leaving.is_empty();
-        if leaving || standing.said_by_dropped.is_some() && engine.durable() == standing.end {
-            engine.seal_if_room(if leaving { Class::Clean } else { Class::Keep })?;
-        }
+        among_ourselves(|| say_again(&engine, &hurt, standing.said_by_dropped.is_some(), standing.end))?;
     }
     engine.counters.recovery_micros.set(started.elapsed().as_micros() as u64);
     Ok(Recovered { engine, replicas, damage })
+}
+
+/// What an opening writes before anybody knows of the log: losses of which no CORE tells; and what only a torn frame said, if one did, a frame
+/// says again.
+fn say_again(engine: &Engine, hurt: &[Arc<Cell>], said_by_dropped: bool, end: u64) -> Result<()> {
+    engine.record_damage(hurt.iter().map(|cell| &**cell))?;
+    // If none was written so far: how far the log was durable, and which segments are superseded. These become free, and appends could wait for
+    // them for ever; else it takes nothing that the cleaner counts on.
+    let leaving = !engine.seq.lock().segments.leaving.is_empty();
+    if leaving || said_by_dropped && engine.durable() == end {
+        engine.seal_if_room(if leaving { Class::Clean } else { Class::Keep })?;
+    }
+    Ok(())
 }
 
 /// A, durable; then B, durable.
