@@ -285,15 +285,21 @@ impl Accounts {
         if demand.pledged.is_some() || demand.journal_bytes == 0 {
             return self.price_in_chunks(demand);
         }
-        let small = Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes };
+        let small = self.price_carried(demand);
         let others = self.carried - now.carried.min(self.carried);
-        // One that does not grow stays what it is: nobody asks whether there is a chunk for it.
+        // One that does not grow stays what it is: nobody asks whether there is a chunk for it. Nor for a large one that found none when
+        // the log was opened.
         let stays = now.chunks == 0 && small.carried <= now.carried;
         let covered = now.chunks == 0 || self.covers(others + small.carried, free);
-        if self.is_small(demand) && (stays || covered && others + small.carried <= for_small(self.budget)) {
+        if stays || self.is_small(demand) && covered && others + small.carried <= for_small(self.budget) {
             return small;
         }
         self.price_in_chunks(demand)
+    }
+
+    /// What `demand` is charged where all of it is carried.
+    pub fn price_carried(&self, demand: Demand) -> Charge {
+        Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes }
     }
 
     /// What `demand` is charged where nothing is carried but metadata.
