@@ -230,3 +230,89 @@ fn a_full_log_of_scattered_replicas_is_cleaned_within_what_was_reserved() {
     let wal = open(small(Placement::Journal), &Arc::new(disk.crash_lost_all()));
     assert!(Model::read(&wal).expect("readable") == model);
 }
+
+/// No more than ten keys or small replicas are written in one batch.
+const AT_ONCE: u64 = 10;
+
+fn narrow() -> Options {
+    let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10);
+    options.journal_cap(16 * (64 << 10)).background(false)
+}
+
+/// A log whose chunks are taken or reserved, and of whose budget small replicas have so many `quarters`, and keys most of another, goes on
+/// being cleaned; also when it was opened `again`, with these options.
+fn is_cleaned_when_full(again: Option<Options>, quarters: u64) {
+    let disk = Arc::new(SimDisk::new(256 * (64 << 10) + (64 << 10)));
+    let mut wal = narrow().open_disk(disk.clone()).expect("formatted");
+    // Beside the 128 chunks that are kept for a large value.
+    let spare = |wal: &Wal| wal.stats().free_chunks.saturating_sub(wal.stats().reserved_chunks + 128);
+    let mut last = 0;
+    while spare(&wal) > 100 {
+        last += 1;
+        let len = (spare(&wal) - 90).min(32) as usize * 4096;
+        wal.commit(Batch::new().append(1, &[(last, 1, vec![1; len])])).expect("room");
+    }
+    let left = |wal: &Wal, quarters: u64| {
+        let s = wal.stats();
+        (s.carried_class_limit / 4 * quarters).saturating_sub(s.carried_class_bytes)
+    };
+    let mut idle = 0;
+    while left(&wal, quarters) >= 2000 {
+        let mut batch = Batch::new();
+        for _ in 0..AT_ONCE {
+            idle += 1;
+            batch.append(1000 + idle, &[(1, 1, vec![2; 60 + idle as usize / 100])]);
+        }
+        wal.commit(&mut batch).expect("room");
+    }
+    let keys_from = |first: u64, byte: u8| {
+        let mut batch = Batch::new();
+        (first..first + AT_ONCE).for_each(|key| _ = batch.put(1_000_000, &key.to_le_bytes(), &[byte; 100]));
+        batch
+    };
+    let mut keys = 0;
+    while left(&wal, quarters + 1) >= 11_000 {
+        wal.commit(keys_from(keys, 3)).expect("room");
+        keys += AT_ONCE;
+    }
+    // What is left of the chunks is reserved.
+    let mut large = 0;
+    while spare(&wal) >= 3 {
+        wal.commit(Batch::new().append(900_001 + large % 3, &[(large / 3 + 1, 1, vec![4; 3000])])).expect("room");
+        large += 1;
+    }
+    wal.sync().expect("durable");
+    if let Some(options) = again {
+        drop(wal);
+        wal = options.open_disk(Arc::new(disk.crash_lost_all())).expect("opened");
+        let stats = wal.stats();
+        assert!(stats.reserved_chunks <= stats.free_chunks, "chunks are reserved that are not there: {stats:#?}");
+    }
+    // Keys are written anew, each as long as before: that is never refused.
+    for round in 0..60 {
+        for first in (0..keys).step_by(AT_ONCE as usize) {
+            wal.commit(keys_from(first, round)).unwrap_or_else(|e| panic!("{e}, in round {round}: {:#?}", wal.stats()));
+        }
+    }
+    wal.checkpoint().expect("no error");
+    for id in [1, 900_001, 1001] {
+        wal.commit(Batch::new().remove(id)).unwrap_or_else(|e| panic!("{id}: {e}: {:#?}", wal.stats()));
+    }
+}
+
+#[test]
+fn a_full_log_goes_on_being_cleaned() {
+    is_cleaned_when_full(None, 3);
+}
+
+/// An opening does not know who was carried and who held chunks: it gives nobody one that is another's.
+#[test]
+fn a_full_log_goes_on_being_cleaned_when_it_was_opened_again() {
+    is_cleaned_when_full(Some(narrow()), 3);
+}
+
+/// Whoever was carried is too large for that all at once, and there are no chunks.
+#[test]
+fn a_full_log_goes_on_being_cleaned_when_less_is_carried_than_before() {
+    is_cleaned_when_full(Some(narrow().carry_fraction(1)), 2);
+}

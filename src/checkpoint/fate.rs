@@ -421,6 +421,43 @@ mod tests {
         }
     }
 
+    /// What stays is parted at them once the settling is over, though they lie in chunks.
+    #[test]
+    fn terms_of_what_is_placed_beside_a_settling_are_asked_for() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10);
+        let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        wal.commit(Batch::new().put(9, b"large", &vec![1; 30_000])).expect("room");
+        for i in 1..=60 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+        }
+        let engine = &wal.engine;
+        let mut group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+        let cell = engine.registry.get(1).expect("there");
+        let (moving, fate) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
+        assert!(matches!(fate, Fate::Settle));
+        // Each of a term of its own, all of them placed directly.
+        let entries: Vec<_> = (61..=1260).map(|i| (i, i, [2; 30])).collect();
+        // Others hold all that this does not ask for.
+        let (mut others, mut spare) = (Charge::default(), 0);
+        loop {
+            let mut s = engine.seq.lock();
+            s.accounts.settle(&mut others, Charge::default());
+            let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+            s.accounts.settle(&mut others, Charge { chunks: all - spare, carried: 0 });
+            drop(s);
+            match wal.try_submit(Batch::new().append(1, &entries)) {
+                Ok(_) => break,
+                Err(crate::Error::Full(_)) => spare += 1,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let held = cell.lock().pledge.as_ref().expect("pledged").fresh.term_runs;
+        assert_eq!(held, entries.len() as u64, "and held from then on");
+        assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+        let (reserved, free) = (engine.seq.lock().accounts.reserved(), engine.pool.lock().free());
+        assert!(reserved <= free, "{reserved} are reserved, {free} are free");
+    }
+
     /// What comes goes on from what is settled, and is a run of its own when that is gone.
     #[test]
     fn what_stays_and_what_comes_are_charged_as_the_runs_that_they_become() {

@@ -223,6 +223,10 @@ impl Engine {
                 continue;
             }
             self.counters.settled_entries.add(u64::from(desc.count));
+            if let Some(pledge) = state.pledge.as_mut() {
+                // It is charged as one of the chain from now on.
+                pledge.held.pieces = pledge.held.pieces.saturating_sub(1);
+            }
             linked.push(desc);
         }
         if !linked.is_empty() {
@@ -577,6 +581,36 @@ mod tests {
         for lost in [4, 5] {
             assert!(matches!(read(lost), Err(Error::Damaged(_))), "{:?}", read(lost));
         }
+    }
+
+    #[test]
+    fn what_is_linked_in_portions_is_charged_once() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let options = options.journal_cap(16 << 20).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(64 << 20))).expect("formatted");
+        for i in 1..=300 {
+            wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
+        }
+        let engine = &wal.engine;
+        let mut group = {
+            let s = engine.seq.lock();
+            Group::new(s.segments.live.iter().take(s.segments.live.len() - 1), &engine.geo)
+        };
+        let cell = engine.registry.get(1).expect("there");
+        let (moving, _) = engine.alive_in(&group, cell, 0).expect("alive");
+        let (mut placed, mut short) = (Vec::new(), false);
+        engine.pack_and_write(vec![moving], &mut group, &mut placed, &mut short).expect("written");
+        let (moving, mut pieces) = placed.pop().expect("one");
+        let carried = || engine.seq.lock().accounts.carried();
+        let before = carried();
+        let mut rest = pieces.split_off(200);
+        assert!(engine.link_some(&moving, pieces, &mut rest).expect("linked"));
+        // Priced anew in between.
+        wal.commit(Batch::new().truncate_prefix(1, 2)).expect("room");
+        let between = carried();
+        assert!(engine.link_settled(&moving, rest).expect("linked"));
+        let after = carried();
+        assert!(between <= before, "{before} before, {between} between, {after} after");
     }
 
     /// However many they are: all of them at once need not fit a segment.

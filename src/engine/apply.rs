@@ -327,6 +327,9 @@ impl Engine {
         let meta_seq = s.segments.current();
         for (mut desc, packed) in descs.into_iter().zip(pieces) {
             let mut index = desc.first;
+            if let Some(pledge) = state.pledge.as_mut() {
+                pledge.fresh.term_runs += desc.terms.len() as u64;
+            }
             for (n, term) in std::mem::take(&mut desc.terms) {
                 state.terms.push(index, term);
                 index = index.wrapping_add(n.into());

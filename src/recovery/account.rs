@@ -183,11 +183,11 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, ch
         price.chunks > 0 && accounts.is_small(demand)
     };
     let refused = cells.iter().fold(false, |any, cell| price(accounts, cell) | any);
-    if !refused && accounts.has_room_for_small() && accounts.is_covered(segments) {
+    if !refused && accounts.has_room_for_small() && accounts.is_covered(segments) && accounts.reserved() <= chunks {
         // Whatever the order: there was room on the way, too.
         return;
     }
-    // Metadata first, then small replicas before large ones: as many as possible are carried.
+    // Metadata first.
     let mut order: Vec<(u64, &Cell)> = Vec::new();
     for cell in cells {
         let mut state = cell.lock();
@@ -198,8 +198,17 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, ch
         }
     }
     order.sort_by_key(|&(weight, _)| weight);
-    for &(_, cell) in &order {
-        price(accounts, cell);
+    // Who is settled in any case holds its chunks before anybody else has one, the largest first: they take the fewest. Then as many as
+    // possible of the small ones are carried. Nobody is given a chunk that is not there: it would be taken from who is settled earlier, and
+    // one whose turn comes when there is none left ends all cleaning. It is carried, whatever its size.
+    let (small, large): (Vec<_>, Vec<_>) =
+        order.iter().map(|&(_, cell)| cell).partition(|cell| accounts.is_small(demand(&cell.lock())));
+    for cell in large.into_iter().rev().chain(small) {
+        let mut state = cell.lock();
+        let demand = demand(&state);
+        let price = accounts.price(state.charge, demand, segments);
+        let is_there = price.chunks == 0 || accounts.reserved() + price.chunks <= chunks;
+        accounts.settle(&mut state.charge, if is_there { price } else { accounts.price_carried(demand) });
     }
     // Who became small where little was free has kept its chunks until now: carried, it could stop the cleaner. Which they were nobody
     // knows any more, so the largest are settled: they take the fewest chunks.

@@ -80,10 +80,10 @@ impl Demand {
     /// Chunks, and the pieces in them: one in each that is begun, and the one that a chunk ends, too; and one for each run, and for so
     /// many changes of term.
     pub fn held(&self, chunk_bytes: u64) -> Held {
-        if self.weight == 0 {
+        let chunks = self.chunks(chunk_bytes);
+        if chunks == 0 {
             return Held::default();
         }
-        let chunks = self.chunks(chunk_bytes);
         let ends = self.spans.saturating_sub(1) + self.term_runs / MAX_TERM_RUNS as u64;
         Held { chunks, pieces: chunks * PIECES_PER_CHUNK + ends }
     }
@@ -91,7 +91,9 @@ impl Demand {
     /// What of them it takes, in bytes.
     pub fn bytes(&self) -> u64 {
         if self.weight == 0 {
-            return 0;
+            // Terms of what came to the chain directly, beside a settling: they are the replica's, and once that is over what stayed in the
+            // journal pays for all of those.
+            return if self.pledged.is_some() { self.term_runs * WEIGHT_PER_TERM } else { 0 };
         }
         self.weight + self.spans.saturating_sub(1) * WEIGHT_PER_END + self.term_runs * WEIGHT_PER_TERM
     }
@@ -285,15 +287,21 @@ impl Accounts {
         if demand.pledged.is_some() || demand.journal_bytes == 0 {
             return self.price_in_chunks(demand);
         }
-        let small = Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes };
+        let small = self.price_carried(demand);
         let others = self.carried - now.carried.min(self.carried);
-        // One that does not grow stays what it is: nobody asks whether there is a chunk for it.
+        // One that does not grow stays what it is: nobody asks whether there is a chunk for it. Nor for a large one that found none when
+        // the log was opened.
         let stays = now.chunks == 0 && small.carried <= now.carried;
         let covered = now.chunks == 0 || self.covers(others + small.carried, free);
-        if self.is_small(demand) && (stays || covered && others + small.carried <= for_small(self.budget)) {
+        if stays || self.is_small(demand) && covered && others + small.carried <= for_small(self.budget) {
             return small;
         }
         self.price_in_chunks(demand)
+    }
+
+    /// What `demand` is charged where all of it is carried.
+    pub fn price_carried(&self, demand: Demand) -> Charge {
+        Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes }
     }
 
     /// What `demand` is charged where nothing is carried but metadata.
