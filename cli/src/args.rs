@@ -51,6 +51,9 @@ pub enum Command {
     /// made by `salvage`, not with an import.
     Export(Export),
     /// Copy an export, or another kind of log, into a log, and compare. Run again after an interruption, it goes on.
+    ///
+    /// A replica that is there with other keys, or another report of its state machine, than an earlier import of the same left is not
+    /// written to, and called different: a vote that was cast meanwhile is not taken back. Exits with 1 then.
     Import(Import),
     /// Make a log longer that nobody has open. What it holds is not touched.
     Grow(Grow),

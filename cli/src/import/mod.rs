@@ -121,8 +121,10 @@ fn report(args: &Import, copied: &Copied, different: &[u64], out: &mut Output) -
         out.line(format_args!("  {} of the entries were there already", count(copied.there_already)))?;
     }
     for replica in different {
+        let untouched =
+            if copied.left_alone.contains(replica) { " in its keyed state, and nothing of it was written" } else { "" };
         out.line(format_args!(
-            "  replica {replica} differs from what was given: remove it, or import into a fresh log"
+            "  replica {replica} differs from what was given{untouched}: remove it, or import into a fresh log"
         ))?;
     }
     Ok(())
