@@ -105,7 +105,7 @@ pub struct Map {
     /// The same as PNG.
     #[arg(long, value_name = "OUT")]
     pub png: Option<PathBuf>,
-    /// Replace files of these names that are there, whatever they are.
+    /// Replace files of these names that are there, whatever they are, but for logs.
     #[arg(long)]
     pub force: bool,
     /// Columns in the terminal; all that it has if not given.
@@ -292,7 +292,7 @@ pub struct Bench {
     /// Write a report with plots: one file, for browsers.
     #[arg(long, value_name = "OUT")]
     pub html: Option<PathBuf>,
-    /// Replace a file of the report's name that is there, whatever it is.
+    /// Replace a file of the report's name that is there, whatever it is, but for a log.
     #[arg(long, requires = "html")]
     pub force: bool,
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::process::{Command, Stdio};
 
-use support::{place, str, strandlog};
+use support::{filled, place, str, strandlog};
 
 #[test]
 fn every_workload_runs_and_leaves_nothing() {
@@ -97,4 +97,16 @@ fn nonsense_is_refused() {
     let ran = strandlog(&["bench", str(dir.path()), "--capacity", "1K"]);
     assert!(ran.code == 2 && ran.err.contains("capacity"), "{ran:?}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// And no log for anything.
+#[test]
+fn a_report_replaces_no_log() {
+    let (_dir, path) = filled();
+    let (dir, _) = place();
+    let before = std::fs::read(&path).unwrap();
+    let small = ["bench", str(dir.path()), "--seconds", "0.3", "--capacity", "32M"];
+    let ran = strandlog(&[&small[..], &["--html", str(&path), "--force"]].concat());
+    assert!(ran.code == 2 && ran.err.contains("is a strandlog file") && ran.out.is_empty(), "{ran:?}");
+    assert!(std::fs::read(&path).unwrap() == before);
 }
