@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::time::Duration;
+
+use strandlog::Wal;
 use support::{filled, find, place, rot, str, strandlog};
 
 #[test]
@@ -70,4 +73,19 @@ fn what_is_no_log_is_called_so() {
     assert!(ran.code == 2 && ran.err.contains("missing"), "{ran:?}");
     let ran = strandlog(&["info", str(dir.path())]);
     assert!(ran.code == 2 && ran.err.contains("is a directory"), "{ran:?}");
+}
+
+/// Who looks at a log in use is told of what does show it, and that does.
+#[test]
+fn a_log_in_use_is_left_to_top() {
+    let (_dir, path) = filled();
+    let wal = Wal::options().open(&path).unwrap();
+    let _publisher = wal.publish_stats(path.with_extension("log.stats"), Duration::from_millis(20)).unwrap();
+    for command in ["info", "map", "dump", "verify", "export"] {
+        let ran = strandlog(&[command, str(&path)]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains(&format!("strandlog top {}", path.display())), "{ran:?}");
+    }
+    let ran = strandlog(&["top", str(&path), "--json", "--count", "1"]);
+    assert_eq!((ran.code, ran.lines().len()), (0, 1), "{ran:?}");
 }
