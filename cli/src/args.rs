@@ -268,13 +268,14 @@ pub struct Bench {
     /// What to do.
     #[arg(long, value_enum, default_value = "append")]
     pub workload: Workload,
-    /// Threads. By default 2 for batches, and else 32.
+    /// Threads. By default 2 for batches, and else 32; fewer where the replicas that were asked for are too few for so many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub threads: Option<u64>,
     /// Bytes an entry.
     #[arg(long, value_name = "SIZE", value_parser = size::parse32, default_value = "256")]
     pub entry_size: u32,
-    /// Replicas. By default 10,000 for churn and state, and else 1,000; fewer in a log that was given too small a size for them.
+    /// Replicas. By default 10,000 for churn and state, and else 1,000; fewer in a log that was given too small a size for them, more where the
+    /// threads and batches that were asked for take more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub replicas: Option<u64>,
     /// Replicas in a batch of the workloads `batch` (500 by default, or as many as there are) and `state` (1).
