@@ -31,6 +31,9 @@ pub enum Command {
     /// Draw the file: whose each part of it is, and how much of that is dead.
     Map(Map),
     /// Show replicas, and their entries.
+    ///
+    /// With --json a line for each replica, each entry, and what is damaged or not there of what was asked for. Values and payloads are
+    /// hexadecimal. A key is itself where it is printable text; `hex:` and hexadecimal where it is not, or begins with `hex:`.
     Dump(Dump),
     /// Read everything back and compare it with its checksums, also in a log that does not open. Exits with 1, and names the damage, if
     /// there is any.

@@ -13,6 +13,8 @@ use crate::size::count;
 const STEP_BYTES: usize = 1 << 20;
 /// How much of a payload is shown without --hex.
 const PREVIEW: usize = 32;
+/// How the name of a key begins that is no printable text, in JSON.
+const HEX: &str = "hex:";
 
 /// Shows replicas, one after the other.
 pub fn run(args: &Dump, out: &mut Output) -> Result<()> {
@@ -35,7 +37,7 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     let (first, last) = replica.bounds();
     let mut keys = replica.keys();
     keys.sort_unstable();
-    let state: Vec<_> = keys.iter().map(|key| (text(key), replica.get(key))).collect();
+    let state: Vec<_> = keys.iter().map(|key| (key, replica.get(key))).collect();
     let damage: Vec<String> = replica.damage().iter().map(ToString::to_string).collect();
     if !damage.is_empty() || state.iter().any(|(_, value)| value.is_err()) {
         out.not_all_is_well();
@@ -45,7 +47,7 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
             Ok(value) => json!(Option::map(value, |v: Bytes| hex(&v))),
             Err(error) => json!({ "error": Error::to_string(&error) }),
         };
-        let state: serde_json::Map<_, _> = state.into_iter().map(|(key, read)| (key, value(read))).collect();
+        let state: serde_json::Map<_, _> = state.into_iter().map(|(key, read)| (name(key), value(read))).collect();
         return out.json(&json!({
             "replica": replica.id(), "first": first, "last": last,
             "term_before_first": replica.term(first - 1).ok(), "last_term": replica.term(last).ok(),
@@ -65,7 +67,7 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
             Ok(None) => continue,
             Err(error) => out.styled(Style::Bad, error),
         };
-        out.line(format_args!("  {key} = {value}"))?;
+        out.line(format_args!("  {} = {value}", text(key)))?;
     }
     for line in damage {
         let line = out.styled(Style::Bad, line);
@@ -134,8 +136,15 @@ fn shown(bytes: &[u8], whole: bool) -> String {
 
 /// Text in quotes where it is printable, hexadecimal where not.
 fn text(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.chars().all(|c| !c.is_control()) => format!("{text:?}"),
-        _ => hex(bytes),
-    }
+    printable(bytes).map_or_else(|| hex(bytes), |text| format!("{text:?}"))
+}
+
+/// A key as a name in JSON: itself where it is printable text, [`HEX`] and hexadecimal where not. Text that begins so is written
+/// in hexadecimal, too: no two keys have one name.
+fn name(key: &[u8]) -> String {
+    printable(key).filter(|text| !text.starts_with(HEX)).map_or_else(|| format!("{HEX}{}", hex(key)), Into::into)
+}
+
+fn printable(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| text.chars().all(|c| !c.is_control()))
 }

@@ -108,3 +108,27 @@ fn dump_says_that_the_last_index_there_is_is_damaged() {
     assert_eq!(lines.len(), 4, "{ran:?}");
     assert_eq!(lines[3]["damaged"]["first"], u64::MAX);
 }
+
+/// A key is a name in JSON: itself where it is text, and else what no text is.
+#[test]
+fn keys_in_json_are_what_they_are() {
+    let (_dir, path) = filled();
+    let wal = Wal::options().open(&path).unwrap();
+    let mut batch = Batch::new();
+    batch
+        .put(1, b"\x00\xff", b"\x03")
+        .put(1, b"hex:00ff", b"\x04")
+        .put(1, b"a \"b\"", b"\x05")
+        .put(1, b"00ff", b"\x06");
+    wal.commit(batch.put(1, b"two\nlines", b"\x07")).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let dump = |more: &[&str]| strandlog(&[&["dump", str(&path), "--replica", "1"][..], more].concat());
+    let expected = serde_json::json!({
+        "vote": "0102", "hex:00ff": "03", "hex:6865783a30306666": "04", "a \"b\"": "05", "00ff": "06",
+        "hex:74776f0a6c696e6573": "07",
+    });
+    assert_eq!(dump(&["--json"]).lines()[0]["state"], expected);
+    assert!(dump(&[]).out.contains("  \"vote\" = "), "people see where it begins and ends");
+    assert!(strandlog(&["dump", "--help"]).out.contains("`hex:`"));
+}
