@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use strandlog::Wal;
+use strandlog::{Batch, Wal};
 use support::{filled, find, place, rot, str, strandlog};
 
 #[test]
@@ -88,4 +88,18 @@ fn a_log_in_use_is_left_to_top() {
     }
     let ran = strandlog(&["top", str(&path), "--json", "--count", "1"]);
     assert_eq!((ran.code, ran.lines().len()), (0, 1), "{ran:?}");
+}
+
+/// The log keeps some keys of its own beside those of its users.
+#[test]
+fn keys_are_counted_as_an_export_counts_them() {
+    let (dir, path) = filled();
+    let wal = Wal::options().open(&path).unwrap();
+    wal.commit(Batch::new().durable_applied(1, 2).durable_applied(2, 7)).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let largest = strandlog(&["info", str(&path), "--json"]).json()["largest"].clone();
+    let counted: u64 = largest.as_array().unwrap().iter().map(|r| r["keys"].as_u64().unwrap()).sum();
+    let exported = strandlog(&["export", str(&path), "--out", str(&dir.path().join("lines")), "--json"]).json();
+    assert_eq!((counted, &exported["keys"]), (2, &2.into()), "{largest}");
 }
