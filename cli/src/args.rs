@@ -130,10 +130,10 @@ pub struct Dump {
     /// Payloads and values whole, in hexadecimal. Implies --entries.
     #[arg(long)]
     pub hex: bool,
-    /// Entries from this index on.
+    /// Entries from this index on. Implies --entries.
     #[arg(long, value_name = "INDEX")]
     pub from: Option<u64>,
-    /// Entries up to this index.
+    /// Entries up to this index. Implies --entries.
     #[arg(long, value_name = "INDEX")]
     pub to: Option<u64>,
 }

@@ -18,6 +18,11 @@ const HEX: &str = "hex:";
 
 /// Shows replicas, one after the other.
 pub fn run(args: &Dump, out: &mut Output) -> Result<()> {
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from > to
+    {
+        return Err(Failure::Request(format!("--from {from} --to {to}: the range ends before it begins")));
+    }
     let wal = open::read_only(&args.path, out.is_json())?;
     let ids = if args.replica.is_empty() { wal.replicas() } else { args.replica.clone() };
     for id in ids {
@@ -26,7 +31,7 @@ pub fn run(args: &Dump, out: &mut Output) -> Result<()> {
             return Err(Failure::Request(format!("there is no replica {id} in {}", args.path.display())));
         }
         head(&replica, args, out)?;
-        if args.entries || args.hex {
+        if args.entries || args.hex || args.from.is_some() || args.to.is_some() {
             entries(&replica, args, out)?;
         }
     }
@@ -78,9 +83,13 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
 
 /// Every entry asked for. One that cannot be read is said to be so, and the next one follows.
 fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
-    let (first, last) = replica.bounds();
-    let last = args.to.map_or(last, |to| to.min(last));
-    let mut next = Some(args.from.map_or(first, |from| from.max(first)));
+    let (first, held) = replica.bounds();
+    let last = args.to.map_or(held, |to| to.min(held));
+    let from = args.from.map_or(first, |from| from.max(first));
+    if from > last && (args.from.is_some() || args.to.is_some()) {
+        return none(replica, args, out);
+    }
+    let mut next = Some(from);
     while let Some(from) = next.filter(|&i| i <= last) {
         match replica.entries_through(from, last, STEP_BYTES) {
             Ok(some) => {
@@ -101,6 +110,24 @@ fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Nothing of what was asked for is there: what is, is said.
+fn none(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
+    if out.is_json() {
+        let range = json!({ "from": args.from, "to": args.to });
+        return out.json(&json!({ "replica": replica.id(), "no_entries": range }));
+    }
+    let range = match (args.from, args.to) {
+        (Some(from), Some(to)) => format!("in {from}..={to}"),
+        (Some(from), None) => format!("from {from} on"),
+        (None, to) => format!("up to {}", to.unwrap_or(u64::MAX)),
+    };
+    let held = match replica.bounds() {
+        (first, last) if first <= last => format!("there are {first}..={last}"),
+        _ => "there is none".to_owned(),
+    };
+    out.line(format_args!("  no entry {range}, {held}"))
 }
 
 fn entry(id: u64, e: &Entry, args: &Dump, out: &mut Output) -> Result<()> {
