@@ -345,7 +345,7 @@ fn an_import_that_was_cut_among_the_keys_of_a_replica_goes_on() {
         let head: Vec<&str> = lines.split_inclusive('\n').take(2 + given).collect();
         std::fs::write(&half, head.concat()).unwrap();
         let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
-        assert!(ran.code == 2 && ran.err.contains("the end is missing"), "{ran:?}");
+        assert!(ran.code == 2 && ran.err.contains("the end is missing; what was imported stays"), "{ran:?}");
         let keys = Wal::options().open(&copy).unwrap().replica(1).keys().len();
         assert!(keys > 0, "something of it was written");
     }
@@ -353,4 +353,28 @@ fn an_import_that_was_cut_among_the_keys_of_a_replica_goes_on() {
     let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(dumped(&copy), dumped(&path));
+}
+
+#[test]
+fn what_is_no_log_is_named() {
+    let (dir, path) = filled();
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
+    std::fs::write(&copy, [7; 1 << 20]).unwrap();
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy)]);
+    assert!(ran.code == 2 && ran.err.contains(str(&copy)) && ran.err.contains("no strandlog file"), "{ran:?}");
+}
+
+/// What is said to stay is there.
+#[test]
+fn an_import_that_was_cut_before_anything_was_written_says_so() {
+    let (dir, path) = filled();
+    let lines = strandlog(&["export", str(&path)]).out;
+    let (half, copy) = (dir.path().join("half"), dir.path().join("copy"));
+    let head: Vec<&str> = lines.split_inclusive('\n').take(3).collect();
+    std::fs::write(&half, head.concat()).unwrap();
+    let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
+    assert!(ran.code == 2 && ran.err.contains("the end is missing; nothing was written"), "{ran:?}");
+    assert!(!ran.err.contains("stays"), "{ran:?}");
+    assert!(Wal::options().open(&copy).unwrap().replicas().is_empty());
 }

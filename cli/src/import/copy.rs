@@ -40,6 +40,7 @@ pub struct Copier<'a> {
     run_bytes: u64,
     now: Option<Now>,
     copied: Copied,
+    has_written: bool,
 }
 
 /// The replica that is being copied.
@@ -68,6 +69,7 @@ impl<'a> Copier<'a> {
             run_bytes: 0,
             now: None,
             copied: Copied::default(),
+            has_written: false,
         }
     }
 
@@ -81,10 +83,15 @@ impl<'a> Copier<'a> {
     }
 
     /// Everything was given.
-    pub fn finish(mut self) -> Result<Copied> {
+    pub fn finish(&mut self) -> Result<Copied> {
         self.end()?;
         self.commit()?;
-        Ok(self.copied)
+        Ok(std::mem::take(&mut self.copied))
+    }
+
+    /// Whether anything was written, so that it stays whatever follows.
+    pub fn has_written(&self) -> bool {
+        self.has_written
     }
 
     fn begin(&mut self, head: Head) -> Result<()> {
@@ -218,12 +225,15 @@ impl<'a> Copier<'a> {
         if let Some(id) = self.now.as_ref().map(|now| now.head.replica) {
             self.take_run(id);
         }
-        self.batch_items = 0;
+        let some = std::mem::take(&mut self.batch_items) > 0;
         match self.wal.commit(&mut self.batch) {
-            Ok(_) => Ok(()),
-            Err(error @ Error::Full(_)) => Err(Failure::Request(format!(
-                "{error}\nwhat was imported stays: give the log more room (strandlog grow) and import again to go on"
-            ))),
+            Ok(_) => {
+                self.has_written |= some;
+                Ok(())
+            }
+            Err(error @ Error::Full(_)) => {
+                Err(Failure::Request(format!("{error}\ngive the log more room (strandlog grow) and import again")))
+            }
             Err(error) => Err(error.into()),
         }
     }
