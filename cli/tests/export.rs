@@ -378,3 +378,23 @@ fn an_import_that_was_cut_before_anything_was_written_says_so() {
     assert!(!ran.err.contains("stays"), "{ran:?}");
     assert!(Wal::options().open(&copy).unwrap().replicas().is_empty());
 }
+
+/// Where the system gives no room to map a log, the error says how to do without.
+#[test]
+fn a_log_that_cannot_be_mapped_says_what_to_do() {
+    let (dir, path) = filled();
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
+    std::fs::copy(&path, &copy).unwrap();
+    // What lies behind the log takes no space, and is mapped with it.
+    std::fs::File::options().write(true).open(&copy).unwrap().set_len(1 << 40).unwrap();
+    let tool = env!("CARGO_BIN_EXE_strandlog");
+    let limited = "ulimit -v 67108864; exec \"$0\" \"$@\"";
+    let import = ["-c", limited, tool, "import", "--from", "jsonl", str(&lines), str(&copy)];
+    let ran = Command::new("sh").args(import).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    for part in ["mapping", str(&copy), "Cannot allocate memory", "ReadMode::Copied"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(ran.status.code(), Some(2), "{said}");
+}
