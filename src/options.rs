@@ -22,7 +22,8 @@ pub enum Placement {
 /// How data that is not in memory is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadMode {
-    /// Zero-copy from a mapping. A media error under a mapping raises SIGBUS, as for every program that maps files.
+    /// Zero-copy from a mapping. A media error under a mapping raises SIGBUS, as for every program that maps files. All of the file takes
+    /// address space: where that is limited to less (`ulimit -v`), the opening fails.
     #[default]
     Mapped,
     /// Copied by read calls: a media error is an error.

@@ -453,6 +453,9 @@ impl Wal {
 pub(crate) fn open_error(path: &Path, error: OpenError) -> Error {
     match error {
         OpenError::Locked { path } => Error::Locked { path },
+        OpenError::Mapping { path, source } => {
+            Error::io(format!("mapping {} (ReadMode::Copied reads it without)", path.display()), source)
+        }
         OpenError::Io { context, source, .. } => Error::io(format!("{context} {}", path.display()), source),
         other => Error::io(format!("opening {}", path.display()), other.into()),
     }
@@ -466,6 +469,18 @@ mod tests {
     use super::*;
     use crate::disk::sim::SimDisk;
     use crate::disk::{DiskInfo, Map};
+
+    /// No file there maps, and every one can be read.
+    #[test]
+    fn a_file_that_cannot_be_mapped_is_told_with_the_mode_that_needs_no_mapping() {
+        let path = "/proc/self/status";
+        let error = Options::default().read_only(true).open(path).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("mapping /proc/self/status (ReadMode::Copied"), "{said}");
+        let error = Options::default().read_only(true).read_mode(ReadMode::Copied).open(path).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "that it is no log is another matter: {error}");
+    }
 
     /// One read or write after the other.
     #[derive(Debug)]

@@ -31,6 +31,9 @@ pub enum Command {
     /// Draw the file: whose each part of it is, and how much of that is dead.
     Map(Map),
     /// Show replicas, and their entries.
+    ///
+    /// With --json a line for each replica, each entry, and what is damaged or not there of what was asked for. Values and payloads are
+    /// hexadecimal. A key is itself where it is printable text; `hex:` and hexadecimal where it is not, or begins with `hex:`.
     Dump(Dump),
     /// Read everything back and compare it with its checksums, also in a log that does not open. Exits with 1, and names the damage, if
     /// there is any.
@@ -51,6 +54,9 @@ pub enum Command {
     /// made by `salvage`, not with an import.
     Export(Export),
     /// Copy an export, or another kind of log, into a log, and compare. Run again after an interruption, it goes on.
+    ///
+    /// A replica that is there with other keys, or another report of its state machine, than an earlier import of the same left is not
+    /// written to, and called different: a vote that was cast meanwhile is not taken back. Exits with 1 then.
     Import(Import),
     /// Make a log longer that nobody has open. What it holds is not touched.
     Grow(Grow),
@@ -102,7 +108,7 @@ pub struct Map {
     /// The same as PNG.
     #[arg(long, value_name = "OUT")]
     pub png: Option<PathBuf>,
-    /// Replace files of these names that are there, whatever they are.
+    /// Replace files of these names that are there, whatever they are, but for logs.
     #[arg(long)]
     pub force: bool,
     /// Columns in the terminal; all that it has if not given.
@@ -124,10 +130,10 @@ pub struct Dump {
     /// Payloads and values whole, in hexadecimal. Implies --entries.
     #[arg(long)]
     pub hex: bool,
-    /// Entries from this index on.
+    /// Entries from this index on. Implies --entries.
     #[arg(long, value_name = "INDEX")]
     pub from: Option<u64>,
-    /// Entries up to this index.
+    /// Entries up to this index. Implies --entries.
     #[arg(long, value_name = "INDEX")]
     pub to: Option<u64>,
 }
@@ -265,13 +271,14 @@ pub struct Bench {
     /// What to do.
     #[arg(long, value_enum, default_value = "append")]
     pub workload: Workload,
-    /// Threads. By default 2 for batches, and else 32.
+    /// Threads. By default 2 for batches, and else 32; fewer where the replicas that were asked for are too few for so many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub threads: Option<u64>,
     /// Bytes an entry.
     #[arg(long, value_name = "SIZE", value_parser = size::parse32, default_value = "256")]
     pub entry_size: u32,
-    /// Replicas. By default 10,000 for churn and state, and else 1,000; fewer in a log that was given too small a size for them.
+    /// Replicas. By default 10,000 for churn and state, and else 1,000; fewer in a log that was given too small a size for them, more where the
+    /// threads and batches that were asked for take more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub replicas: Option<u64>,
     /// Replicas in a batch of the workloads `batch` (500 by default, or as many as there are) and `state` (1).
@@ -289,7 +296,7 @@ pub struct Bench {
     /// Write a report with plots: one file, for browsers.
     #[arg(long, value_name = "OUT")]
     pub html: Option<PathBuf>,
-    /// Replace a file of the report's name that is there, whatever it is.
+    /// Replace a file of the report's name that is there, whatever it is, but for a log.
     #[arg(long, requires = "html")]
     pub force: bool,
 }

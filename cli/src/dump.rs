@@ -13,9 +13,16 @@ use crate::size::count;
 const STEP_BYTES: usize = 1 << 20;
 /// How much of a payload is shown without --hex.
 const PREVIEW: usize = 32;
+/// How the name of a key begins that is no printable text, in JSON.
+const HEX: &str = "hex:";
 
 /// Shows replicas, one after the other.
 pub fn run(args: &Dump, out: &mut Output) -> Result<()> {
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from > to
+    {
+        return Err(Failure::Request(format!("--from {from} --to {to}: the range ends before it begins")));
+    }
     let wal = open::read_only(&args.path, out.is_json())?;
     let ids = if args.replica.is_empty() { wal.replicas() } else { args.replica.clone() };
     for id in ids {
@@ -24,7 +31,7 @@ pub fn run(args: &Dump, out: &mut Output) -> Result<()> {
             return Err(Failure::Request(format!("there is no replica {id} in {}", args.path.display())));
         }
         head(&replica, args, out)?;
-        if args.entries || args.hex {
+        if args.entries || args.hex || args.from.is_some() || args.to.is_some() {
             entries(&replica, args, out)?;
         }
     }
@@ -35,7 +42,7 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     let (first, last) = replica.bounds();
     let mut keys = replica.keys();
     keys.sort_unstable();
-    let state: Vec<_> = keys.iter().map(|key| (text(key), replica.get(key))).collect();
+    let state: Vec<_> = keys.iter().map(|key| (key, replica.get(key))).collect();
     let damage: Vec<String> = replica.damage().iter().map(ToString::to_string).collect();
     if !damage.is_empty() || state.iter().any(|(_, value)| value.is_err()) {
         out.not_all_is_well();
@@ -45,7 +52,7 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
             Ok(value) => json!(Option::map(value, |v: Bytes| hex(&v))),
             Err(error) => json!({ "error": Error::to_string(&error) }),
         };
-        let state: serde_json::Map<_, _> = state.into_iter().map(|(key, read)| (key, value(read))).collect();
+        let state: serde_json::Map<_, _> = state.into_iter().map(|(key, read)| (name(key), value(read))).collect();
         return out.json(&json!({
             "replica": replica.id(), "first": first, "last": last,
             "term_before_first": replica.term(first - 1).ok(), "last_term": replica.term(last).ok(),
@@ -65,7 +72,7 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
             Ok(None) => continue,
             Err(error) => out.styled(Style::Bad, error),
         };
-        out.line(format_args!("  {key} = {value}"))?;
+        out.line(format_args!("  {} = {value}", text(key)))?;
     }
     for line in damage {
         let line = out.styled(Style::Bad, line);
@@ -76,9 +83,13 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
 
 /// Every entry asked for. One that cannot be read is said to be so, and the next one follows.
 fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
-    let (first, last) = replica.bounds();
-    let last = args.to.map_or(last, |to| to.min(last));
-    let mut next = Some(args.from.map_or(first, |from| from.max(first)));
+    let (first, held) = replica.bounds();
+    let last = args.to.map_or(held, |to| to.min(held));
+    let from = args.from.map_or(first, |from| from.max(first));
+    if from > last && (args.from.is_some() || args.to.is_some()) {
+        return none(replica, args, out);
+    }
+    let mut next = Some(from);
     while let Some(from) = next.filter(|&i| i <= last) {
         match replica.entries_through(from, last, STEP_BYTES) {
             Ok(some) => {
@@ -99,6 +110,24 @@ fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Nothing of what was asked for is there: what is, is said.
+fn none(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
+    if out.is_json() {
+        let range = json!({ "from": args.from, "to": args.to });
+        return out.json(&json!({ "replica": replica.id(), "no_entries": range }));
+    }
+    let range = match (args.from, args.to) {
+        (Some(from), Some(to)) => format!("in {from}..={to}"),
+        (Some(from), None) => format!("from {from} on"),
+        (None, to) => format!("up to {}", to.unwrap_or(u64::MAX)),
+    };
+    let held = match replica.bounds() {
+        (first, last) if first <= last => format!("there are {first}..={last}"),
+        _ => "there is none".to_owned(),
+    };
+    out.line(format_args!("  no entry {range}, {held}"))
 }
 
 fn entry(id: u64, e: &Entry, args: &Dump, out: &mut Output) -> Result<()> {
@@ -134,8 +163,15 @@ fn shown(bytes: &[u8], whole: bool) -> String {
 
 /// Text in quotes where it is printable, hexadecimal where not.
 fn text(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.chars().all(|c| !c.is_control()) => format!("{text:?}"),
-        _ => hex(bytes),
-    }
+    printable(bytes).map_or_else(|| hex(bytes), |text| format!("{text:?}"))
+}
+
+/// A key as a name in JSON: itself where it is printable text, [`HEX`] and hexadecimal where not. Text that begins so is written
+/// in hexadecimal, too: no two keys have one name.
+fn name(key: &[u8]) -> String {
+    printable(key).filter(|text| !text.starts_with(HEX)).map_or_else(|| format!("{HEX}{}", hex(key)), Into::into)
+}
+
+fn printable(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| text.chars().all(|c| !c.is_control()))
 }

@@ -5,8 +5,8 @@ use serde_json::json;
 use crate::args::Grow;
 use crate::failure::Result;
 use crate::output::{Output, Style};
-use crate::progress;
 use crate::size::human;
+use crate::{open, progress};
 
 /// Makes the log longer.
 pub fn run(args: &Grow, out: &mut Output) -> Result<()> {
@@ -16,7 +16,7 @@ pub fn run(args: &Grow, out: &mut Output) -> Result<()> {
         bar.set_position(p.done);
     });
     bar.finish_and_clear();
-    let grown = grown?;
+    let grown = grown.map_err(|error| open::named(&args.path, error))?;
     let path = args.path.display().to_string();
     if out.is_json() {
         out.json(&json!({

@@ -29,6 +29,7 @@ mod size;
 mod top;
 mod verify;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,6 +40,11 @@ use output::Output;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(failure) = save::refuse_log_as_output() {
+        // Where JSON was asked for, too: it would be written there.
+        let _ = writeln!(io::stderr(), "strandlog: {failure}");
+        return ExitCode::from(2);
+    }
     let mut out = Output::new(args.json);
     match run(&args.command, &mut out).and_then(|()| out.finish()) {
         Ok(()) => out.exit_code(),

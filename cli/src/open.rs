@@ -50,8 +50,19 @@ fn attempt(path: &Path, mode: RecoveryMode, quiet: bool) -> strandlog::Result<Wa
     wal
 }
 
-/// Names the file where the error does not.
+/// As [`named`]; and says what shows a log that somebody else has open.
 fn failure(path: &Path, error: Error) -> Failure {
+    match error {
+        Error::Locked { .. } => Failure::Request(format!(
+            "{error}\n`strandlog top {}` shows a log in use, where the process that has it open publishes its figures",
+            path.display()
+        )),
+        other => named(path, other),
+    }
+}
+
+/// Names the file where the error does not.
+pub fn named(path: &Path, error: Error) -> Failure {
     match error {
         Error::Corrupt { .. } | Error::Unsupported { .. } => Failure::Request(format!("{}: {error}", path.display())),
         other => other.into(),

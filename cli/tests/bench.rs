@@ -4,7 +4,7 @@ mod support;
 
 use std::process::{Command, Stdio};
 
-use support::{place, str, strandlog};
+use support::{filled, place, str, strandlog};
 
 #[test]
 fn every_workload_runs_and_leaves_nothing() {
@@ -97,4 +97,45 @@ fn nonsense_is_refused() {
     let ran = strandlog(&["bench", str(dir.path()), "--capacity", "1K"]);
     assert!(ran.code == 2 && ran.err.contains("capacity"), "{ran:?}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// And no log for anything.
+#[test]
+fn a_report_replaces_no_log() {
+    let (_dir, path) = filled();
+    let (dir, _) = place();
+    let before = std::fs::read(&path).unwrap();
+    let small = ["bench", str(dir.path()), "--seconds", "0.3", "--capacity", "32M"];
+    let ran = strandlog(&[&small[..], &["--html", str(&path), "--force"]].concat());
+    assert!(ran.code == 2 && ran.err.contains("is a strandlog file") && ran.out.is_empty(), "{ran:?}");
+    assert!(std::fs::read(&path).unwrap() == before);
+}
+
+/// So many replicas and so large batches as were asked for: threads that nobody asked for are as many as these leave replicas of their own to.
+#[test]
+fn what_was_asked_for_is_what_runs() {
+    let (dir, _) = place();
+    let bench = |more: &[&str]| {
+        let small = ["bench", str(dir.path()), "--json", "--seconds", "0.2", "--capacity", "32M", "--workload"];
+        strandlog(&[&small[..], more].concat())
+    };
+    for (args, threads, replicas) in [
+        (&["batch", "--batch", "100", "--replicas", "100"][..], 1, 100),
+        (&["batch", "--replicas", "60"], 2, 60),
+        (&["append", "--replicas", "3"], 3, 3),
+        (&["state", "--batch", "10", "--replicas", "45"], 4, 45),
+    ] {
+        let ran = bench(args);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+        assert_eq!((&ran.json()["threads"], &ran.json()["replicas"]), (&threads.into(), &replicas.into()), "{args:?}");
+    }
+    for (args, why) in [
+        (&["batch", "--batch", "300", "--replicas", "100"][..], "--batch 300"),
+        (&["batch", "--threads", "2", "--batch", "100", "--replicas", "100"], "200 replicas"),
+        (&["append", "--threads", "4", "--replicas", "3"], "4 replicas"),
+    ] {
+        let ran = bench(args);
+        let said = ran.json()["error"].as_str().unwrap_or_default().to_owned();
+        assert!(ran.code == 2 && said.contains(why) && said.contains("--replicas"), "{args:?}: {ran:?}");
+    }
 }

@@ -108,3 +108,60 @@ fn dump_says_that_the_last_index_there_is_is_damaged() {
     assert_eq!(lines.len(), 4, "{ran:?}");
     assert_eq!(lines[3]["damaged"]["first"], u64::MAX);
 }
+
+/// A key is a name in JSON: itself where it is text, and else what no text is.
+#[test]
+fn keys_in_json_are_what_they_are() {
+    let (_dir, path) = filled();
+    let wal = Wal::options().open(&path).unwrap();
+    let mut batch = Batch::new();
+    batch
+        .put(1, b"\x00\xff", b"\x03")
+        .put(1, b"hex:00ff", b"\x04")
+        .put(1, b"a \"b\"", b"\x05")
+        .put(1, b"00ff", b"\x06");
+    wal.commit(batch.put(1, b"two\nlines", b"\x07")).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let dump = |more: &[&str]| strandlog(&[&["dump", str(&path), "--replica", "1"][..], more].concat());
+    let expected = serde_json::json!({
+        "vote": "0102", "hex:00ff": "03", "hex:6865783a30306666": "04", "a \"b\"": "05", "00ff": "06",
+        "hex:74776f0a6c696e6573": "07",
+    });
+    assert_eq!(dump(&["--json"]).lines()[0]["state"], expected);
+    assert!(dump(&[]).out.contains("  \"vote\" = "), "people see where it begins and ends");
+    assert!(strandlog(&["dump", "--help"]).out.contains("`hex:`"));
+}
+
+#[test]
+fn a_range_that_ends_before_it_begins_is_refused() {
+    let (_dir, path) = filled();
+    for more in [&["--entries"][..], &[]] {
+        let ran = strandlog(&[&["dump", str(&path), "--from", "5", "--to", "3"][..], more].concat());
+        assert!(ran.code == 2 && ran.err.contains("--from 5") && ran.err.contains("--to 3"), "{ran:?}");
+        assert_eq!(ran.out, "");
+    }
+}
+
+/// Who asks for entries is shown some, or told which there are.
+#[test]
+fn a_range_without_entries_says_what_there_is() {
+    let (_dir, path) = filled();
+    let dump = |more: &[&str]| strandlog(&[&["dump", str(&path), "--replica", "2"][..], more].concat());
+    let shown = dump(&["--from", "19", "--json"]).lines();
+    let shown: Vec<_> = shown[1..].iter().map(|line| line["index"].as_u64().unwrap()).collect();
+    assert_eq!(shown, [19, 20], "a range asks for entries");
+    for (range, words) in [
+        (&["--from", "21"][..], "no entry from 21 on, there are 1..=20"),
+        (&["--from", "21", "--to", "30"], "no entry in 21..=30, there are 1..=20"),
+        (&["--to", "0"], "no entry up to 0, there are 1..=20"),
+    ] {
+        let ran = dump(range);
+        assert!(ran.code == 0 && ran.out.contains(words), "{ran:?}");
+    }
+    let lines = dump(&["--from", "21", "--json"]).lines();
+    assert_eq!(lines[1], serde_json::json!({ "replica": 2, "no_entries": { "from": 21, "to": null } }));
+    let ran = strandlog(&["dump", str(&path), "--replica", "3", "--from", "7"]);
+    assert!(ran.code == 0 && ran.out.contains("no entry from 7 on, there is none"), "{ran:?}");
+    assert!(!strandlog(&["dump", str(&path), "--entries"]).out.contains("no entry"), "nobody asked");
+}

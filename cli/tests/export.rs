@@ -271,3 +271,130 @@ fn many_small_replicas_are_imported_into_small_segments() {
     assert_eq!((&json["verified"], &json["replicas"], &json["keys"]), (&true.into(), &1000.into(), &1000.into()));
     assert_eq!(dumped(&copy), dumped(&path));
 }
+
+/// The log at this path, written to and closed.
+fn change(path: &std::path::Path, batch: &mut Batch) {
+    let wal = Wal::options().open(path).unwrap();
+    wal.commit(batch).unwrap();
+    wal.close().unwrap();
+}
+
+/// A log moved on while its entries stayed: a group voted. An old export must not take that back, whichever way the keys differ.
+#[test]
+fn keys_that_are_there_already_are_not_taken_back() {
+    type Change = fn(&mut Batch) -> &mut Batch;
+    let changes: [(u64, Change); 4] = [
+        (1, |b| b.put(1, b"vote", b"\x02\x02")),
+        (1, |b| b.put(1, b"term", b"\x09")),
+        (1, |b| b.delete(1, b"vote")),
+        // Of a replica without entries, behind a key that is the same.
+        (3, |b| b.put(3, b"vote", b"\x02")),
+    ];
+    for (replica, changed) in changes {
+        let (dir, path) = filled();
+        change(&path, Batch::new().put(3, b"vote", b"\x01"));
+        let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+        assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
+        let import = ["import", "--from", "jsonl", str(&lines), str(&copy)];
+        assert_eq!(strandlog(&import).code, 0);
+        change(&copy, changed(&mut Batch::new()));
+        let before = dumped(&copy);
+        let ran = strandlog(&import);
+        assert!(dumped(&copy) == before, "replica {replica}: {ran:?}");
+        assert_eq!(ran.code, 1, "{ran:?}");
+        let told = format!("replica {replica} differs from what was given");
+        assert!(ran.out.contains(&told) && ran.out.contains("nothing of it was written"), "{ran:?}");
+        let json = strandlog(&[&import[..], &["--json"]].concat()).json();
+        assert_eq!((&json["verified"], &json["different"]), (&false.into(), &serde_json::json!([replica])));
+    }
+}
+
+/// What a state machine is said to hold durably would let truncations overtake the one that is there.
+#[test]
+fn a_report_that_is_there_already_is_not_taken_forward() {
+    let (dir, path) = filled();
+    change(&path, Batch::new().durable_applied(2, 7));
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
+    let wal = Wal::options().capacity(4 << 20).open(&copy).unwrap();
+    wal.commit(Batch::new().install_snapshot(2, 0, 0).durable_applied(2, 3)).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy)]);
+    assert!(ran.code == 1 && ran.out.contains("replica 2 differs"), "{ran:?}");
+    let wal = Wal::options().open(&copy).unwrap();
+    assert_eq!((wal.replica(2).durable_applied().unwrap(), wal.replica(2).last_index()), (Some(3), 0));
+}
+
+/// What an import wrote of a replica before it was cut is equal to what it is given again.
+#[test]
+fn an_import_that_was_cut_among_the_keys_of_a_replica_goes_on() {
+    let (dir, path) = place();
+    let wal = Wal::options().capacity(16 << 20).open(&path).unwrap();
+    let mut batch = Batch::new();
+    for key in 0..4 {
+        batch.put(1, &[key], &[key; 100 << 10]);
+    }
+    wal.commit(batch.append(1, &[(1, 1, payload(1, 1))])).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let (half, copy) = (dir.path().join("half"), dir.path().join("copy"));
+    let lines = strandlog(&["export", str(&path)]).out;
+    // The log, the replica, and so many keys.
+    for given in 1..=4 {
+        let head: Vec<&str> = lines.split_inclusive('\n').take(2 + given).collect();
+        std::fs::write(&half, head.concat()).unwrap();
+        let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
+        assert!(ran.code == 2 && ran.err.contains("the end is missing; what was imported stays"), "{ran:?}");
+        let keys = Wal::options().open(&copy).unwrap().replica(1).keys().len();
+        assert!(keys > 0, "something of it was written");
+    }
+    std::fs::write(&half, &lines).unwrap();
+    let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(dumped(&copy), dumped(&path));
+}
+
+#[test]
+fn what_is_no_log_is_named() {
+    let (dir, path) = filled();
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
+    std::fs::write(&copy, [7; 1 << 20]).unwrap();
+    let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy)]);
+    assert!(ran.code == 2 && ran.err.contains(str(&copy)) && ran.err.contains("no strandlog file"), "{ran:?}");
+}
+
+/// What is said to stay is there.
+#[test]
+fn an_import_that_was_cut_before_anything_was_written_says_so() {
+    let (dir, path) = filled();
+    let lines = strandlog(&["export", str(&path)]).out;
+    let (half, copy) = (dir.path().join("half"), dir.path().join("copy"));
+    let head: Vec<&str> = lines.split_inclusive('\n').take(3).collect();
+    std::fs::write(&half, head.concat()).unwrap();
+    let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
+    assert!(ran.code == 2 && ran.err.contains("the end is missing; nothing was written"), "{ran:?}");
+    assert!(!ran.err.contains("stays"), "{ran:?}");
+    assert!(Wal::options().open(&copy).unwrap().replicas().is_empty());
+}
+
+/// Where the system gives no room to map a log, the error says how to do without.
+#[test]
+fn a_log_that_cannot_be_mapped_says_what_to_do() {
+    let (dir, path) = filled();
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
+    std::fs::copy(&path, &copy).unwrap();
+    // What lies behind the log takes no space, and is mapped with it.
+    std::fs::File::options().write(true).open(&copy).unwrap().set_len(1 << 40).unwrap();
+    let tool = env!("CARGO_BIN_EXE_strandlog");
+    let limited = "ulimit -v 67108864; exec \"$0\" \"$@\"";
+    let import = ["-c", limited, tool, "import", "--from", "jsonl", str(&lines), str(&copy)];
+    let ran = Command::new("sh").args(import).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    for part in ["mapping", str(&copy), "Cannot allocate memory", "ReadMode::Copied"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(ran.status.code(), Some(2), "{said}");
+}

@@ -3,7 +3,7 @@
 mod support;
 
 use strandlog::{Batch, Wal};
-use support::{filled, payload, str, strandlog};
+use support::{filled, payload, place, str, strandlog};
 
 #[test]
 fn a_grown_log_holds_what_it_held_and_takes_more() {
@@ -31,4 +31,15 @@ fn a_log_in_use_and_one_that_is_larger_already_stay_as_they_are() {
     assert!(ran.code == 2 && ran.err.contains("is open"), "{ran:?}");
     wal.close().unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 4 << 20);
+}
+
+#[test]
+fn what_is_no_log_is_named() {
+    let (_dir, path) = place();
+    for bytes in [vec![7; 1 << 20], b"hello".to_vec()] {
+        std::fs::write(&path, &bytes).unwrap();
+        let ran = strandlog(&["grow", str(&path), "--capacity", "12M"]);
+        assert!(ran.code == 2 && ran.err.contains(str(&path)) && ran.err.contains("no strandlog file"), "{ran:?}");
+        assert!(std::fs::read(&path).unwrap() == bytes);
+    }
 }

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::time::Duration;
+
+use strandlog::{Batch, Wal};
 use support::{filled, find, place, rot, str, strandlog};
 
 #[test]
@@ -70,4 +73,33 @@ fn what_is_no_log_is_called_so() {
     assert!(ran.code == 2 && ran.err.contains("missing"), "{ran:?}");
     let ran = strandlog(&["info", str(dir.path())]);
     assert!(ran.code == 2 && ran.err.contains("is a directory"), "{ran:?}");
+}
+
+/// Who looks at a log in use is told of what does show it, and that does.
+#[test]
+fn a_log_in_use_is_left_to_top() {
+    let (_dir, path) = filled();
+    let wal = Wal::options().open(&path).unwrap();
+    let _publisher = wal.publish_stats(path.with_extension("log.stats"), Duration::from_millis(20)).unwrap();
+    for command in ["info", "map", "dump", "verify", "export"] {
+        let ran = strandlog(&[command, str(&path)]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains(&format!("strandlog top {}", path.display())), "{ran:?}");
+    }
+    let ran = strandlog(&["top", str(&path), "--json", "--count", "1"]);
+    assert_eq!((ran.code, ran.lines().len()), (0, 1), "{ran:?}");
+}
+
+/// The log keeps some keys of its own beside those of its users.
+#[test]
+fn keys_are_counted_as_an_export_counts_them() {
+    let (dir, path) = filled();
+    let wal = Wal::options().open(&path).unwrap();
+    wal.commit(Batch::new().durable_applied(1, 2).durable_applied(2, 7)).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let largest = strandlog(&["info", str(&path), "--json"]).json()["largest"].clone();
+    let counted: u64 = largest.as_array().unwrap().iter().map(|r| r["keys"].as_u64().unwrap()).sum();
+    let exported = strandlog(&["export", str(&path), "--out", str(&dir.path().join("lines")), "--json"]).json();
+    assert_eq!((counted, &exported["keys"]), (2, &2.into()), "{largest}");
 }

@@ -2,7 +2,9 @@
 
 mod support;
 
-use support::{filled, str, strandlog};
+use std::process::Command;
+
+use support::{filled, rot, str, strandlog};
 
 #[test]
 fn the_map_names_the_holders_and_accounts_for_every_chunk() {
@@ -67,4 +69,64 @@ fn a_png_is_drawn_or_it_is_said_why_not() {
         Ok(bytes) => assert!(ran.code == 0 && bytes.starts_with(b"\x89PNG"), "{ran:?}"),
         Err(_) => assert!(ran.code == 2 && ran.err.contains("--svg"), "{ran:?}"),
     }
+}
+
+/// No output is worth a log, whatever `--force` says: not the one that is read, by whichever name, and no other.
+#[test]
+fn a_log_is_replaced_by_no_output() {
+    let (dir, path) = filled();
+    let at = |name: &str| dir.path().join(name);
+    std::os::unix::fs::symlink(&path, at("link")).unwrap();
+    std::fs::hard_link(&path, at("other name")).unwrap();
+    std::fs::create_dir(at("sub")).unwrap();
+    std::fs::copy(&path, at("another")).unwrap();
+    std::fs::copy(&path, at("rotten")).unwrap();
+    // One copy of the superblock is enough to open it.
+    rot(&at("rotten"), 0);
+    let before = std::fs::read(&path).unwrap();
+    for (name, forced) in [
+        ("test.log", true),
+        ("test.log", false),
+        ("sub/../test.log", true),
+        ("link", true),
+        ("other name", true),
+        ("another", true),
+        ("rotten", true),
+    ] {
+        let of_it = std::fs::read(at(name)).unwrap();
+        for kind in ["--svg", "--png"] {
+            let mut args = vec!["map", str(&path), kind];
+            let name = at(name);
+            args.push(str(&name));
+            args.extend(forced.then_some("--force"));
+            let ran = strandlog(&args);
+            assert!(ran.code == 2 && ran.err.contains("is a strandlog file"), "{args:?}: {ran:?}");
+            assert!(std::fs::read(&name).unwrap() == of_it, "{args:?}: replaced");
+        }
+    }
+    assert!(std::fs::read(&path).unwrap() == before);
+}
+
+/// Nor is one written to where the shell was told to put the output.
+#[test]
+fn no_output_is_written_into_a_log() {
+    let (dir, path) = filled();
+    std::fs::copy(&path, dir.path().join("another")).unwrap();
+    for name in ["test.log", "another"] {
+        let into = dir.path().join(name);
+        let before = std::fs::read(&into).unwrap();
+        for args in [&["map"][..], &["export"], &["dump", "--json"], &["verify"]] {
+            let log = std::fs::File::options().append(true).open(&into).unwrap();
+            let mut tool = Command::new(env!("CARGO_BIN_EXE_strandlog"));
+            let ran = tool.args(args).arg(&path).stdout(log).output().unwrap();
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert!(std::fs::read(&into).unwrap() == before, "{args:?} > {name}");
+            assert!(ran.status.code() == Some(2) && said.contains("is a strandlog file"), "{args:?} > {name}: {said}");
+        }
+    }
+    // Any other file is what it is told to be.
+    let lines = std::fs::File::create(dir.path().join("lines")).unwrap();
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_strandlog"));
+    assert!(tool.args(["export", str(&path)]).stdout(lines).status().unwrap().success());
+    assert!(std::fs::read_to_string(dir.path().join("lines")).unwrap().starts_with("{\"strandlog\":1"));
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{place, str, strandlog};
+use support::{filled, place, str, strandlog};
 
 const COMMANDS: [&str; 13] = [
     "create",
@@ -57,4 +57,16 @@ fn pages_of_the_manual_replace_no_file_that_is_there() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "all of them or none");
     assert_eq!(strandlog(&["man", "--dir", str(dir.path()), "--force"]).code, 0);
     assert!(std::fs::read_to_string(&page).unwrap().contains(".TH"));
+}
+
+#[test]
+fn a_page_of_the_manual_replaces_no_log() {
+    let (_dir, path) = filled();
+    let (dir, _) = place();
+    let page = dir.path().join("strandlog-map.1");
+    std::fs::copy(&path, &page).unwrap();
+    let ran = strandlog(&["man", "--dir", str(dir.path()), "--force"]);
+    assert!(ran.code == 2 && ran.err.contains("is a strandlog file"), "{ran:?}");
+    assert!(std::fs::read(&page).unwrap() == std::fs::read(&path).unwrap());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "all of them or none");
 }

@@ -35,6 +35,14 @@ pub enum OpenError {
         /// The method that was asked for.
         method: SyncMethod,
     },
+    /// The file cannot be mapped: an address space that is limited has no room for it, or what it is on does not map.
+    #[error("mapping {}: {source}; ReadMode::Copied reads it without", .path.display())]
+    Mapping {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The operating system refused.
     #[error("{context} {}: {source}", .path.display())]
     Io {
@@ -55,7 +63,7 @@ impl From<OpenError> for io::Error {
             OpenError::Exists { .. } => io::ErrorKind::AlreadyExists,
             OpenError::NotAFile { .. } => io::ErrorKind::InvalidInput,
             OpenError::Unsupported { .. } => io::ErrorKind::Unsupported,
-            OpenError::Io { source, .. } => source.kind(),
+            OpenError::Mapping { source, .. } | OpenError::Io { source, .. } => source.kind(),
         };
         io::Error::new(kind, error)
     }

@@ -100,7 +100,10 @@ impl FileDisk {
             handles.forget_cached().map_err(failed("syncing before reading", path))?;
         }
         let view = match mode.mapped {
-            true => Some(Arc::new(handles.view(len).map_err(failed("mapping", path))?)),
+            true => {
+                let view = handles.view(len);
+                Some(Arc::new(view.map_err(|source| OpenError::Mapping { path: path.into(), source })?))
+            }
             false => None,
         };
         let map = view.as_ref().map(|view| Arc::new(Map::new(view)));

@@ -26,7 +26,8 @@ pub const MAX_JOURNAL_SLABS: usize = 4000;
 const MAX_EPOCH: u64 = 3 << 60;
 /// From here on no log is opened any more: it could not be rewritten often enough.
 pub const LAST_EPOCH: u64 = MAX_EPOCH - (1 << 56);
-const MAGIC: [u8; 8] = *b"strandl\x01";
+/// How a copy begins.
+pub const MAGIC: [u8; 8] = *b"strandl\x01";
 const FIXED_BYTES: usize = 80;
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
 /// The most runs of chunks that a snapshot is scattered over.

@@ -39,11 +39,6 @@ impl Plan {
     /// Fills in what was not given.
     pub fn of(args: &Bench) -> Result<Self> {
         let workload = args.workload;
-        let threads = match workload {
-            Workload::Window => 1,
-            Workload::Batch => args.threads.unwrap_or(2),
-            _ => args.threads.unwrap_or(32),
-        };
         let many = if matches!(workload, Workload::Churn | Workload::State) { 10_000 } else { 1_000 };
         let bytes = u64::from(args.entry_size);
         if args.entry_size > strandlog::MAX_ENTRY_BYTES {
@@ -52,13 +47,19 @@ impl Plan {
         // Hard states take no chunks.
         let chunks = args.capacity.filter(|_| workload != Workload::State).map(|bytes| bytes / CHUNK_BYTES);
         let most = chunks.map_or(u64::MAX, |chunks| chunks / CHUNKS_A_REPLICA);
+        let asked = args.replicas.unwrap_or(u64::MAX);
+        let threads = threads(args, asked);
         let together = match workload {
-            Workload::Batch => args.batch.unwrap_or((most / threads).clamp(1, 500)),
+            Workload::Batch => args.batch.unwrap_or((most.min(asked) / threads).clamp(1, 500)),
             Workload::State => args.batch.unwrap_or(1),
             _ => 1,
         };
         // Every thread has replicas of its own: enough for one batch.
-        let replicas = args.replicas.unwrap_or(many.min(most)).max(threads * together);
+        let least = threads * together;
+        if asked < least {
+            return Err(too_few(threads, together, asked));
+        }
+        let replicas = args.replicas.unwrap_or(many.min(most).max(least));
         let keep = KEEP_BYTES.div_ceil(bytes.max(1)).clamp(*KEEP_ENTRIES.start(), *KEEP_ENTRIES.end());
         let live = match workload {
             Workload::State => 0,
@@ -86,10 +87,15 @@ impl Plan {
     /// What went wrong, with what to do about it.
     pub fn failure(&self, error: Error) -> Failure {
         match error {
-            Error::Full(_) => Failure::Request(format!(
-                "{error}\nthe log of {} is too small for this work: give it more with --capacity, or fewer --replicas",
-                human(self.capacity)
-            )),
+            Error::Full(_) => {
+                // With fewer replicas alone such a batch would find none.
+                let tight = self.together > 1 && self.replicas == self.threads * self.together;
+                let less = if tight { "a smaller --batch and fewer --replicas" } else { "fewer --replicas" };
+                Failure::Request(format!(
+                    "{error}\nthe log of {} is too small for this work: give it more with --capacity, or {less}",
+                    human(self.capacity)
+                ))
+            }
             other => other.into(),
         }
     }
@@ -130,5 +136,78 @@ impl Plan {
     }
 }
 
+/// As many threads as were asked for; or as usual, but no more than find a batch of replicas each among those that were.
+fn threads(args: &Bench, replicas: u64) -> u64 {
+    let usual = match args.workload {
+        Workload::Window => return 1,
+        Workload::Batch => 2,
+        _ => 32,
+    };
+    let together = match args.workload {
+        Workload::Batch | Workload::State => args.batch.unwrap_or(1),
+        _ => 1,
+    };
+    args.threads.unwrap_or((replicas / together.max(1)).clamp(1, usual))
+}
+
+/// More replicas than were asked for would be other work than was asked for.
+fn too_few(threads: u64, together: u64, replicas: u64) -> Failure {
+    let who = match (threads, together) {
+        (1, together) => format!("--batch {together} takes"),
+        (threads, 1) => format!("{threads} threads take"),
+        (threads, together) => format!("{threads} threads with --batch {together} take"),
+    };
+    let least = threads * together;
+    Failure::Request(format!(
+        "{who} {least} replicas, and --replicas gives {replicas}: give more of them, or ask for less at a time"
+    ))
+}
+
 /// Entries after which even a laggard of the churn is truncated: a log without end has no measurement.
 pub const LAG: u64 = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn plan(more: &[&str]) -> Result<Plan> {
+        let args = Args::parse_from([&["strandlog", "bench", ".", "--workload"][..], more].concat());
+        let Command::Bench(bench) = args.command else { panic!("{more:?}") };
+        Plan::of(&bench)
+    }
+
+    #[test]
+    fn nothing_runs_on_more_replicas_than_were_asked_for() {
+        for (more, threads, together, replicas) in [
+            (&["batch"][..], 2, 500, 1000),
+            (&["batch", "--batch", "1000"], 2, 1000, 2000),
+            (&["batch", "--replicas", "100"], 2, 50, 100),
+            (&["batch", "--replicas", "100", "--batch", "100"], 1, 100, 100),
+            (&["batch", "--replicas", "1"], 1, 1, 1),
+            (&["state", "--replicas", "45", "--batch", "10"], 4, 10, 45),
+            (&["append", "--replicas", "3"], 3, 1, 3),
+            (&["append", "--capacity", "16M"], 32, 1, 32),
+            (&["window", "--replicas", "3", "--threads", "9"], 1, 1, 3),
+        ] {
+            let plan = plan(more).unwrap();
+            assert_eq!((plan.threads, plan.together, plan.replicas), (threads, together, replicas), "{more:?}");
+        }
+        let refused = plan(&["batch", "--replicas", "199", "--batch", "100", "--threads", "2"]).unwrap_err();
+        assert!(refused.to_string().starts_with("2 threads with --batch 100 take 200 replicas"), "{refused}");
+    }
+
+    #[test]
+    fn a_full_log_advises_what_would_help() {
+        for (more, advice) in [
+            (&["batch", "--replicas", "100"][..], "a smaller --batch and fewer"),
+            (&["batch", "--replicas", "101", "--batch", "50"], "--capacity, or fewer"),
+            (&["append"], "--capacity, or fewer"),
+        ] {
+            let failure = plan(more).unwrap().failure(Error::Full(Box::default()));
+            assert!(failure.to_string().contains(advice), "{more:?}: {failure}");
+        }
+    }
+}

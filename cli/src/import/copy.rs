@@ -1,9 +1,9 @@
 //! Copying items into a log, from wherever that stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strandlog::format::record::OP_BYTES;
-use strandlog::{Batch, Error, Lost, Replica, Wal};
+use strandlog::{Batch, Bytes, Error, Lost, Replica, Wal};
 
 use crate::failure::{Failure, Result};
 use crate::item::{Digest, Head, Item, Sums};
@@ -24,6 +24,8 @@ pub struct Copied {
     pub there_already: u64,
     /// Everything of each replica, as it was given.
     pub digests: BTreeMap<u64, Digest>,
+    /// Replicas that were there with other keyed state than was given: left as they are.
+    pub left_alone: BTreeSet<u64>,
 }
 
 /// Copies one replica after the other.
@@ -38,16 +40,20 @@ pub struct Copier<'a> {
     run_bytes: u64,
     now: Option<Now>,
     copied: Copied,
+    has_written: bool,
 }
 
 /// The replica that is being copied.
-#[derive(Clone, Copy)]
 struct Now {
     head: Head,
     /// The next index that must come.
     next: Option<u64>,
     /// What the target held of it before.
     there: u64,
+    /// Keys that the target held of it before, and that were not given yet.
+    keys_there: BTreeSet<Bytes>,
+    /// Its keyed state is not what an import of this left: nothing of it is written.
+    differs: bool,
     digest: Digest,
 }
 
@@ -63,6 +69,7 @@ impl<'a> Copier<'a> {
             run_bytes: 0,
             now: None,
             copied: Copied::default(),
+            has_written: false,
         }
     }
 
@@ -76,10 +83,15 @@ impl<'a> Copier<'a> {
     }
 
     /// Everything was given.
-    pub fn finish(mut self) -> Result<Copied> {
+    pub fn finish(&mut self) -> Result<Copied> {
         self.end()?;
         self.commit()?;
-        Ok(self.copied)
+        Ok(std::mem::take(&mut self.copied))
+    }
+
+    /// Whether anything was written, so that it stays whatever follows.
+    pub fn has_written(&self) -> bool {
+        self.has_written
     }
 
     fn begin(&mut self, head: Head) -> Result<()> {
@@ -94,6 +106,7 @@ impl<'a> Copier<'a> {
             return Err(Failure::Request(format!("replica {id} comes twice")));
         }
         let target = self.wal.replica(id);
+        let (mut keys_there, mut differs) = (BTreeSet::new(), false);
         let there = if target.exists() {
             let (first, last) = target.bounds();
             let before = target.term(first - 1).ok();
@@ -103,23 +116,23 @@ impl<'a> Copier<'a> {
                     head.first, head.last
                 )));
             }
+            keys_there.extend(target.keys());
+            // It came with the replica, or it is another's.
+            differs = unless_damaged(target.durable_applied())? != Some(head.applied);
             last
         } else {
             self.batch.install_snapshot(id, head.first - 1, head.term_before_first);
             self.batch_items += 1;
+            // In the batch that creates it, so that no truncation overtakes the state machine.
+            if let Some(applied) = head.applied {
+                self.batch.durable_applied(id, applied);
+                self.batch_items += 1;
+            }
             head.first - 1
         };
-        // In the batch that creates it, so that no truncation overtakes the state machine. One that says less than what is there
-        // changes nothing, and then the two differ.
-        if let Some(applied) = head.applied
-            && target.durable_applied().ok().flatten() != Some(applied)
-        {
-            self.batch.durable_applied(id, applied);
-            self.batch_items += 1;
-        }
         let mut digest = Digest::default();
         digest.head(&head);
-        self.now = Some(Now { head, next: Some(head.first), there, digest });
+        self.now = Some(Now { head, next: Some(head.first), there, keys_there, differs, digest });
         self.copied.sums.replicas += 1;
         self.commit_if_full()
     }
@@ -130,10 +143,21 @@ impl<'a> Copier<'a> {
         now.ok_or_else(|| Failure::Request(format!("something of replica {replica} comes before it, or after another")))
     }
 
+    /// An import writes keys in the order in which they are given, and entries behind them. So of one that was cut short the log has the
+    /// first of the keys, equal, and no entry unless it has them all. Whatever else is there came later, and is not taken back.
     fn key(&mut self, replica: u64, key: &[u8], value: &[u8]) -> Result<()> {
-        self.now(replica)?.digest.key(key, value);
-        let held = self.wal.replica(replica).get(key).ok().flatten();
-        if held.as_deref() != Some(value) {
+        let wal = self.wal;
+        let now = self.now(replica)?;
+        now.digest.key(key, value);
+        let write = if now.keys_there.remove(key) {
+            let held = unless_damaged(wal.replica(replica).get(key))?.flatten();
+            now.differs |= held.as_deref() != Some(value);
+            false
+        } else {
+            now.differs |= !now.keys_there.is_empty() || now.there >= now.head.first;
+            !now.differs
+        };
+        if write {
             self.batch.put(replica, key, value);
             self.batch_items += 1;
         }
@@ -151,11 +175,15 @@ impl<'a> Copier<'a> {
         }
         now.next = index.checked_add(1);
         now.digest.entry(index, term, &data);
-        let there = now.there;
+        // All keys were given.
+        now.differs |= !now.keys_there.is_empty();
+        let (there, differs) = (now.there, now.differs);
         self.copied.sums.entries += 1;
         self.copied.bytes += data.len() as u64;
         if index <= there {
             self.copied.there_already += 1;
+        }
+        if index <= there || differs {
             return Ok(());
         }
         self.batch_items += 1;
@@ -171,6 +199,9 @@ impl<'a> Copier<'a> {
         let id = now.head.replica;
         if now.next.is_some_and(|next| next <= now.head.last) {
             return Err(Failure::Request(format!("replica {id} ends before entry {}", now.head.last)));
+        }
+        if now.differs || !now.keys_there.is_empty() {
+            self.copied.left_alone.insert(id);
         }
         self.copied.digests.insert(id, now.digest);
         Ok(())
@@ -191,17 +222,29 @@ impl<'a> Copier<'a> {
     }
 
     fn commit(&mut self) -> Result<()> {
-        if let Some(now) = self.now {
-            self.take_run(now.head.replica);
+        if let Some(id) = self.now.as_ref().map(|now| now.head.replica) {
+            self.take_run(id);
         }
-        self.batch_items = 0;
+        let some = std::mem::take(&mut self.batch_items) > 0;
         match self.wal.commit(&mut self.batch) {
-            Ok(_) => Ok(()),
-            Err(error @ Error::Full(_)) => Err(Failure::Request(format!(
-                "{error}\nwhat was imported stays: give the log more room (strandlog grow) and import again to go on"
-            ))),
+            Ok(_) => {
+                self.has_written |= some;
+                Ok(())
+            }
+            Err(error @ Error::Full(_)) => {
+                Err(Failure::Request(format!("{error}\ngive the log more room (strandlog grow) and import again")))
+            }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What was read, or nothing where it is damaged.
+fn unless_damaged<T>(read: strandlog::Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(Error::Damaged(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

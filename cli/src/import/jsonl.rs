@@ -84,10 +84,7 @@ impl Items for Lines {
                 "{what} could not be exported; `strandlog salvage` copies such a log, and marks what is lost"
             ))),
             Some(Line::Begin { .. }) => Err(self.wrong("a second export begins here")),
-            None => {
-                Err(self
-                    .wrong("the end is missing; what was imported stays, and importing all of it again goes on there"))
-            }
+            None => Err(self.wrong("the end is missing")),
         }
     }
 

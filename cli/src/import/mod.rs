@@ -43,18 +43,33 @@ pub fn run(args: &Import, out: &mut Output) -> Result<()> {
     let wal = target(args, items.shape(), out)?;
     let bar = progress::bytes("importing", out.is_json());
     let mut copier = Copier::new(&wal);
+    let copied = copy(&mut *items, &mut copier, &bar);
+    bar.finish_and_clear();
+    let copied = copied.map_err(|failure| cut_short(&failure, copier.has_written()))?;
+    wal.close()?;
+    drop(wal);
+    let different = verify(args, &copied, out)?;
+    report(args, &copied, &different, out)
+}
+
+fn copy(items: &mut dyn Items, copier: &mut Copier<'_>, bar: &indicatif::ProgressBar) -> Result<Copied> {
     while let Some(item) = items.next()? {
         copier.add(item)?;
         let (done, total) = items.progress();
         bar.set_length(total);
         bar.set_position(done);
     }
-    let copied = copier.finish()?;
-    bar.finish_and_clear();
-    wal.close()?;
-    drop(wal);
-    let different = verify(args, &copied, out)?;
-    report(args, &copied, &different, out)
+    copier.finish()
+}
+
+/// What became of an import that did not come to its end.
+fn cut_short(failure: &Failure, has_written: bool) -> Failure {
+    let rest = if has_written {
+        "what was imported stays, and importing all of it again goes on there"
+    } else {
+        "nothing was written"
+    };
+    Failure::Request(format!("{failure}; {rest}"))
 }
 
 /// The log that is there, or a new one.
@@ -77,7 +92,7 @@ fn target(args: &Import, shape: Shape, out: &Output) -> Result<Wal> {
     }
     let wal = options.open(&args.path);
     bar.finish_and_clear();
-    Ok(wal?)
+    wal.map_err(|error| open::named(&args.path, error))
 }
 
 /// Reads everything back, from the disk, and compares it with what was given; answers the replicas that differ.
@@ -121,8 +136,10 @@ fn report(args: &Import, copied: &Copied, different: &[u64], out: &mut Output) -
         out.line(format_args!("  {} of the entries were there already", count(copied.there_already)))?;
     }
     for replica in different {
+        let untouched =
+            if copied.left_alone.contains(replica) { " in its keyed state, and nothing of it was written" } else { "" };
         out.line(format_args!(
-            "  replica {replica} differs from what was given: remove it, or import into a fresh log"
+            "  replica {replica} differs from what was given{untouched}: remove it, or import into a fresh log"
         ))?;
     }
     Ok(())
