@@ -37,6 +37,12 @@ fn reported(state: &ReplicaState) -> Option<u64> {
     }
 }
 
+/// From where on a state machine that holds so much must apply what the log holds, from its first index to its last.
+pub(crate) fn reapply_from((first, last): (u64, u64), applied: Option<u64>) -> u64 {
+    let behind = applied.map_or(first, |applied| applied.min(last).saturating_add(1));
+    behind.max(first)
+}
+
 /// Truncations that wait for the state machine: replica, and which life of it, and the index that was to be the first.
 #[derive(Debug, Default)]
 pub(crate) struct Held(Mutex<IdMap<(u64, u64)>>);
@@ -95,10 +101,7 @@ impl Engine {
         if !state.exists || state.state_suspect || reported(state).is_some_and(|known| known >= index) {
             return;
         }
-        let seq = Self::next_seq(s, cell.id, state);
-        let value = index.to_le_bytes();
-        record::encode_put(&mut s.open.table, cell.id, seq, APPLIED_KEY, &value);
-        state.keys.put(APPLIED_KEY, &value, s.segments.current(), freed);
+        Self::record_report(s, cell.id, state, index, freed);
         let Some(first) = self.held.of(cell.id, state.incarnation) else { return };
         let allowed = index.saturating_add(1);
         if first <= allowed {
@@ -108,11 +111,35 @@ impl Engine {
         let first = first.min(allowed).min(state.last.saturating_add(1));
         self.truncate(s, cell.id, state, first, freed);
     }
+
+    /// A snapshot at `index` was installed: the state machine holds that, and may hold no more. What waits for it was asked of entries that
+    /// are gone.
+    pub(crate) fn take_back_report(
+        &self,
+        s: &mut Sequencer,
+        id: u64,
+        state: &mut ReplicaState,
+        index: u64,
+        freed: &mut Vec<Extent>,
+    ) {
+        self.held.forget(id);
+        if reported(state).is_some_and(|known| known > index) {
+            Self::record_report(s, id, state, index, freed);
+        }
+    }
+
+    fn record_report(s: &mut Sequencer, id: u64, state: &mut ReplicaState, index: u64, freed: &mut Vec<Extent>) {
+        let seq = Self::next_seq(s, id, state);
+        let value = index.to_le_bytes();
+        record::encode_put(&mut s.open.table, id, seq, APPLIED_KEY, &value);
+        state.keys.put(APPLIED_KEY, &value, s.segments.current(), freed);
+    }
 }
 
 impl Batch {
     /// The state machine has made everything up to `index` durable: see [`Wal::durable_applied`]. Of a replica that does not exist it
-    /// is ignored (it was removed meanwhile), and so is one that says less than an earlier one.
+    /// is ignored (it was removed meanwhile), and so is one that says less than an earlier one. [`Batch::install_snapshot`] takes back what was
+    /// reported beyond it, also before it in the same batch.
     pub fn durable_applied(&mut self, replica: u64, index: u64) -> &mut Self {
         self.report(replica, index)
     }
@@ -124,6 +151,11 @@ impl Wal {
     /// From the first report on (0: nothing yet) no entry above it is truncated: what [`Batch::truncate_prefix`] asks for beyond waits
     /// until a report reaches it. So the log can be the state machine's only write-ahead log: after a crash apply again
     /// from [`Replica::reapply_from`] on. A replica that never reported is truncated as asked.
+    ///
+    /// A report says less than an earlier one only behind [`Batch::install_snapshot`], which takes back what was reported beyond its index: that
+    /// is how a state machine is made anew from a peer's snapshot, or from an older state of its own. An index beyond the log's last is
+    /// taken, for a snapshot that is about to be installed. Report nothing that is not committed: a suffix that is cut or overwritten takes no
+    /// report back, and what comes in its place would not be applied.
     ///
     /// Causes no sync: the report, and the truncations that it allows, ride with the next commit. A crash may lose reports, so that
     /// entries are applied twice, and truncations that wait, which are then to be asked for again. Report
@@ -176,14 +208,14 @@ impl Replica {
     }
 
     /// From where on the state machine must apply again after an opening: behind what it was reported to hold durably, or from the
-    /// first entry that is kept. One beyond the last index when there is nothing to apply.
+    /// first entry that is kept. One beyond the last index when there is nothing to apply, also where the report lies further: made before
+    /// its snapshot was installed, or of a suffix that was cut. A report is taken back by [`Batch::install_snapshot`] alone.
     ///
     /// # Errors
     /// As [`Replica::durable_applied`].
     pub fn reapply_from(&self) -> Result<u64> {
         let applied = self.durable_applied()?;
-        let first = self.first_index();
-        Ok(applied.map_or(first, |applied| first.max(applied.saturating_add(1))))
+        Ok(reapply_from(self.bounds(), applied))
     }
 }
 

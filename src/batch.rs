@@ -76,6 +76,11 @@ const STEP: usize = 16 << 10;
 ///
 /// Payloads are copied in, and checksummed, as they are added: outside of every lock. A batch given to
 /// [`commit`](crate::Wal::commit) by `&mut` is cleared on success and keeps its buffers, so that steady use allocates nothing.
+///
+/// The short entries of a batch must fit one segment of the journal, with its keyed state. So a round of a poller with thousands of groups is
+/// submitted when its [`log_bytes`](Batch::log_bytes) come to a quarter of [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), and goes on in
+/// the next batch: more brings no more speed, and from [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes) on it may be refused
+/// ([`Error::BatchTooLarge`]).
 #[derive(Debug, Default)]
 pub struct Batch {
     pub(crate) ops: Vec<Op>,
@@ -172,7 +177,8 @@ impl Batch {
     }
 
     /// A snapshot at `index` and `term` was installed: every entry goes, the next index is `index + 1`, and
-    /// `term(index)` answers `term`. Keyed state stays. Creates the replica, and heals a damaged one: where its state was suspect, what the
+    /// `term(index)` answers `term`. Keyed state stays, but what was [reported](crate::Wal::durable_applied) beyond `index` is taken back to it, and
+    /// truncations that wait for a report wait no more. Creates the replica, and heals a damaged one: where its state was suspect, what the
     /// same batch puts, before it or behind it, is believed again, and nothing else of it.
     pub fn install_snapshot(&mut self, replica: u64, index: u64, term: u64) -> &mut Self {
         self.push(replica, What::Reset { index, term })
@@ -267,9 +273,11 @@ impl Batch {
     /// What the batch takes in the log at most, in bytes: keys, values and payloads in full, and some hundred bytes for each operation, which say
     /// what it is, whose, and that a replica begins. Known without looking through the batch.
     ///
-    /// For whoever gathers the writes of many replicas and must know when to submit them. Up to half a segment
-    /// ([`Stats::segment_size`](crate::Stats::segment_size)) a batch is never [`Error::BatchTooLarge`]; beyond that it is where too little of it
-    /// can be placed beside the journal, as long runs of entries and large values are.
+    /// For whoever gathers the writes of many replicas and must know when to submit them. Up to
+    /// [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), more than half a segment ([`Stats::segment_size`](crate::Stats::segment_size)), a
+    /// batch is never [`Error::BatchTooLarge`]; beyond that it is where too little of it can be placed beside the journal, as long runs of entries
+    /// and large values are. A run that is shorter than the carry fraction of a chunk ([`Options::carry_fraction`](crate::Options::carry_fraction))
+    /// is not: it would take a chunk of its own.
     pub fn log_bytes(&self) -> u64 {
         self.charged
     }

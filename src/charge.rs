@@ -40,9 +40,9 @@ pub(crate) fn records(what: What) -> u64 {
         // One for each term: see `Run`.
         What::Append { .. } => 0,
         What::Put { key, .. } | What::Delete { key } => RECORD_HEAD + key.len as u64,
-        // With the truncation that it may let go.
-        What::Applied { .. } => 2 * RECORD_HEAD + (APPLIED_KEY.len() + APPLIED_BYTES) as u64,
-        What::Truncate { .. } | What::Cut { .. } | What::Reset { .. } | What::Remove => RECORD_HEAD,
+        // With the truncation that it may let go; with the report that it may take back.
+        What::Applied { .. } | What::Reset { .. } => 2 * RECORD_HEAD + (APPLIED_KEY.len() + APPLIED_BYTES) as u64,
+        What::Truncate { .. } | What::Cut { .. } | What::Remove => RECORD_HEAD,
     }
 }
 

@@ -85,12 +85,13 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// A batch beyond what one frame holds.
-    #[error("the batch needs {bytes} bytes in one frame, the limit is {limit}; split it, nothing was changed")]
+    /// A batch beyond what one frame holds, where too little of it is long enough to be placed beside the journal; or of more than 1 GiB. Parts of
+    /// it of which none counts more [`Batch::log_bytes`](crate::Batch::log_bytes) than the limit are taken.
+    #[error("the batch has {bytes} bytes, and {limit} surely fit one; split it by its log_bytes, nothing was changed")]
     BatchTooLarge {
-        /// What it would need.
+        /// Its [`log_bytes`](crate::Batch::log_bytes); where it is more than 1 GiB, the bytes of its payloads.
         bytes: u64,
-        /// The limit.
+        /// So many surely fit: [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), or 1 GiB.
         limit: u64,
     },
     /// No room: nothing was changed. Truncation, removal and state that does not grow still succeed.

@@ -10,10 +10,11 @@ use crate::format::{BLOCK_BYTES, POOL_OFFSET};
 /// Where an entry's payload is written first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
-    /// Small runs into the journal, runs at or above the direct threshold straight into the replica's chain.
+    /// Small runs into the journal, runs at or above the direct threshold straight into the replica's chain. Shorter ones, too, where a batch
+    /// overflows a segment of the journal: the longest first, as far down as the carry fraction of a chunk.
     #[default]
     Auto,
-    /// Everything that fits a frame into the journal.
+    /// Everything that fits a frame into the journal. Of a batch that does not, what [`Auto`](Placement::Auto) would place, too.
     Journal,
     /// Everything straight into the replica's chain: for large entries and few replicas, or where scatter is cheap.
     Chain,

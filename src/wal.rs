@@ -208,6 +208,13 @@ impl Wal {
         self.engine.max_value()
     }
 
+    /// So many [`Batch::log_bytes`] surely fit a batch, whatever it asks for: beyond that it is [`Error::BatchTooLarge`], unless enough of it
+    /// finds its place beside the journal. It is what fits a segment of the journal: a round is better submitted at a quarter of it, as what does
+    /// not fit the rest of a segment leaves that empty.
+    pub fn max_batch_bytes(&self) -> u64 {
+        self.engine.max_inline()
+    }
+
     /// A handle to read a replica with, whether it exists yet or not.
     pub fn replica(&self, id: u64) -> Replica {
         Replica { cell: self.engine.registry.get(id), engine: Arc::clone(&self.engine), id }

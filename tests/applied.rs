@@ -122,6 +122,57 @@ fn a_snapshot_goes_before_reports_and_a_cut_suffix_ends_what_waits() {
     assert_sound(&wal, "at the end");
 }
 
+/// The state machine was made anew from a peer's snapshot: what it held beyond that it holds no more.
+#[test]
+fn a_snapshot_below_what_was_reported_takes_the_report_back() {
+    let (disk, wal) = log();
+    fill(&wal, 1, 30);
+    wal.durable_applied(1, 20).expect("taken");
+    truncate(&wal, 1, 31);
+    assert_eq!((wal.replica(1).first_index(), wal.stats().held_truncations), (21, 1));
+    let mut batch = Batch::new();
+    batch.install_snapshot(1, 10, 1).durable_applied(1, 10);
+    batch.append(1, &(11..=25).map(|i| (i, 2, payload(1, i, 2, 100))).collect::<Vec<_>>());
+    wal.commit(&mut batch).expect("installed");
+    let stands = |wal: &Wal, why: &str| {
+        let r = wal.replica(1);
+        assert_eq!((r.durable_applied().expect("sound"), r.reapply_from().expect("sound")), (Some(10), 11), "{why}");
+        assert_eq!((r.bounds(), wal.stats().held_truncations), ((11, 25), 0), "{why}");
+    };
+    stands(&wal, "what waited was asked of entries that are gone");
+    let wal = {
+        drop(wal);
+        open(small(Placement::Auto), &Arc::new(disk.restart()))
+    };
+    stands(&wal, "after a crash");
+    truncate(&wal, 1, 20);
+    assert_eq!((wal.replica(1).first_index(), wal.stats().held_truncations), (11, 1));
+    // In its batch, too, a report counts from the snapshot on, and what waited before that waits no more.
+    let mut batch = Batch::new();
+    batch.durable_applied(1, 22).install_snapshot(1, 15, 2).durable_applied(1, 18);
+    batch.append(1, &(16..=25).map(|i| (i, 2, payload(1, i, 2, 100))).collect::<Vec<_>>());
+    wal.commit(&mut batch).expect("installed");
+    assert_eq!((wal.replica(1).bounds(), wal.replica(1).reapply_from().expect("sound")), ((16, 25), 19));
+    // One beyond what was reported leaves the report.
+    wal.commit(Batch::new().install_snapshot(1, 30, 2)).expect("installed");
+    let r = wal.replica(1);
+    assert_eq!((r.durable_applied().expect("sound"), r.reapply_from().expect("sound")), (Some(18), 31));
+    assert_sound(&wal, "at the end");
+}
+
+/// There is nothing to apply, however far the state machine is ahead.
+#[test]
+fn a_report_beyond_the_end_of_the_log_leaves_nothing_to_apply() {
+    let (_, wal) = log();
+    fill(&wal, 1, 3);
+    wal.durable_applied(1, 1000).expect("its snapshot is about to be installed");
+    assert_eq!(wal.replica(1).reapply_from().expect("sound"), 4);
+    wal.commit(Batch::new().append(1, &[(4, 1, b"held already")])).expect("committed");
+    assert_eq!(wal.replica(1).reapply_from().expect("sound"), 5);
+    wal.commit(Batch::new().install_snapshot(1, 1000, 1)).expect("installed");
+    assert_eq!(wal.replica(1).reapply_from().expect("sound"), 1001);
+}
+
 /// What such a batch cuts off or writes would lie before the first index, and the replica would be stuck.
 #[test]
 fn a_report_that_lets_a_truncation_pass_lets_nothing_of_its_batch_behind_it() {
@@ -186,6 +237,7 @@ fn a_replica_that_must_not_be_believed_tells_no_beginning_and_keeps_its_entries(
     let disk = Arc::new(disk.restart());
     (0..frame.len / 512).for_each(|sector| disk.zero_sector(frame.offset / 512 + sector));
     support::forget_snapshot(&disk);
+    let again = Arc::new(disk.restart());
     let wal = open(small(Placement::Auto), &disk);
     let r = wal.replica(1);
     assert!(matches!(r.reapply_from(), Err(Error::Damaged(_))), "{:?}", wal.damage());
@@ -198,6 +250,10 @@ fn a_replica_that_must_not_be_believed_tells_no_beginning_and_keeps_its_entries(
     wal.commit(Batch::new().append(1, &[(6, 1, b"a"), (7, 1, b"b"), (8, 1, b"c")])).expect("committed");
     wal.durable_applied(1, 8).expect("taken");
     assert_eq!((r.first_index(), wal.stats().held_truncations), (6, 0));
+    // What the batch says before the snapshot is believed, and taken back to it.
+    let wal = open(small(Placement::Auto), &again);
+    wal.commit(Batch::new().durable_applied(1, 9).install_snapshot(1, 5, 1)).expect("healed");
+    assert_eq!(wal.replica(1).durable_applied().expect("sound"), Some(5));
 }
 
 /// What a replica must look like.
@@ -313,9 +369,12 @@ impl Run {
                     batch.remove(id);
                     self.world.remove(&id);
                 } else {
-                    let index = rep.last + self.rng.random_range(0..5);
+                    // Now and then the state machine begins anew, behind what it had.
+                    let behind = self.rng.random_range(0..8);
+                    let index = (rep.last + self.rng.random_range(0..5)).saturating_sub(behind);
                     batch.install_snapshot(id, index, 1);
-                    (rep.first, rep.last) = (index + 1, index);
+                    (rep.first, rep.last, rep.held) = (index + 1, index, 0);
+                    rep.applied = rep.applied.map(|known| known.min(index));
                     self.world.insert(id, rep);
                 }
             }

@@ -431,3 +431,53 @@ fn an_append_that_begins_runs_reserves_for_their_ends() {
     assert!(wal.stats().settled_entries > 15, "{:#?}", wal.stats());
     assert_sound(&wal, "settled");
 }
+
+/// Of replicas that keep next to nothing: a chunk for each of them would fill the log. What is told is enough to split it by.
+#[test]
+fn a_batch_of_many_small_runs_is_split_and_takes_no_chunk_for_each() {
+    let wal = open(small(Placement::Auto), &Arc::new(SimDisk::new(CAPACITY)));
+    let round = |index, replicas: std::ops::Range<u64>| {
+        let mut batch = Batch::new();
+        for replica in replicas {
+            batch.append(replica, &[(index, 1, payload(replica, index, 1, 600))]);
+            batch.truncate_prefix(replica, index);
+        }
+        batch
+    };
+    for index in 1..=20 {
+        let mut whole = round(index, 0..120);
+        let (bytes, limit) = match wal.commit(&mut whole) {
+            Err(Error::BatchTooLarge { bytes, limit }) => (bytes, limit),
+            other => panic!("round {index}: {other:?}"),
+        };
+        assert_eq!((bytes, limit), (whole.log_bytes(), wal.max_batch_bytes()));
+        let each = 120 * limit / bytes;
+        for from in (0..120).step_by(each as usize) {
+            let mut part = round(index, from..(from + each).min(120));
+            assert!(part.log_bytes() <= limit);
+            wal.commit(&mut part).expect("split by what was told");
+        }
+    }
+    let stats = wal.stats();
+    assert_eq!((stats.used_chunks, stats.reserved_chunks), (0, 0), "{stats:?}");
+    assert_contents(&wal, 0..120, 600);
+    assert_sound(&wal, "at the end");
+}
+
+/// What is as much as the cleaner would settle finds its place beside the journal as before.
+#[test]
+fn of_a_batch_that_overflows_a_segment_the_runs_that_are_worth_chunks_go_into_them() {
+    let wal = open(small(Placement::Auto), &Arc::new(SimDisk::new(CAPACITY)));
+    let mut batch = Batch::new();
+    for replica in 0..40 {
+        grow(&mut batch, &wal, replica, 2, 1000);
+        grow(&mut batch, &wal, 100 + replica, 1, 100);
+    }
+    assert!(batch.log_bytes() > wal.max_batch_bytes());
+    let free = wal.stats().free_chunks;
+    wal.commit(&mut batch).expect("half of a chunk each");
+    let taken = free - wal.stats().free_chunks;
+    assert!((5..=40).contains(&taken), "{taken} of 40 runs");
+    assert_contents(&wal, 0..40, 1000);
+    assert_contents(&wal, 100..140, 100);
+}

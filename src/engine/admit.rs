@@ -23,8 +23,10 @@ pub(super) struct Touched {
     last: u64,
     /// Something else than its creation was asked for: removing it now would contradict that.
     changed: bool,
-    /// What waited for its state machine is forgotten.
+    /// What it had is forgotten, and what waited for its state machine.
     removed: bool,
+    /// Only what waited for its state machine is.
+    reset: bool,
     /// Its keyed state may miss an update.
     suspect: bool,
     /// It begins a new life before the batch says anything of it.
@@ -49,6 +51,7 @@ impl Touched {
             last: 0,
             changed: false,
             removed: false,
+            reset: false,
             suspect: false,
             anew: None,
             charge: Charge::default(),
@@ -67,7 +70,8 @@ impl Touched {
         (self.suspect, self.anew) = (s.state_suspect, None);
         self.demand = demand(&s);
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
-        (self.changed, self.removed, self.grows, self.in_chunks, self.lives) = (false, false, false, false, 0);
+        (self.changed, self.removed, self.reset) = (false, false, false);
+        (self.grows, self.in_chunks, self.lives) = (false, false, 0);
     }
 
     /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes
@@ -348,7 +352,7 @@ impl Engine {
                     let now = if t.removed { 0 } else { state.keys.cost(APPLIED_KEY) };
                     (now, self.first_behind_report(replica, &state, index))
                 };
-                if let Some(first) = first.filter(|_| !t.removed) {
+                if let Some(first) = first.filter(|_| !t.removed && !t.reset) {
                     // As it will be truncated: what the batch lets go it must not append or cut.
                     t.truncate(first.min(t.last.saturating_add(1)));
                 }
@@ -368,6 +372,7 @@ impl Engine {
                 }
                 t.create();
                 (t.first, t.last) = (first, index);
+                t.reset = true;
                 t.cut();
                 // What the entries cost until now is given back when the batch is applied; not while some of them are being settled.
                 if t.demand.pledged.is_none() {

@@ -19,4 +19,12 @@ impl Anew {
     pub fn leaves_out(&self, op: usize, what: What) -> bool {
         op <= self.op && !matches!(what, What::Put { .. } | What::Delete { .. } | What::Applied { .. })
     }
+
+    /// The operation as the new life takes it: the snapshot takes back what was reported before it, though it is installed first.
+    pub fn taken(&self, op: usize, what: What) -> What {
+        match what {
+            What::Applied { index } if op < self.op => What::Applied { index: index.min(self.index) },
+            other => other,
+        }
+    }
 }

@@ -36,7 +36,8 @@ impl Engine {
                 if t.anew.is_some_and(|anew| anew.leaves_out(i, op.what)) {
                     continue;
                 }
-                self.apply_op(s, batch, plan.pieces_of(i), op.what, &mut payload_at, &t.cell, &mut state, &mut freed);
+                let what = t.anew.map_or(op.what, |anew| anew.taken(i, op.what));
+                self.apply_op(s, batch, plan.pieces_of(i), what, &mut payload_at, &t.cell, &mut state, &mut freed);
             }
             if adm.grouped {
                 shrunk |= self.recharge_as_admitted(s, &mut state, t);
@@ -390,6 +391,7 @@ impl Engine {
         state.damaged = Box::default();
         note_cut(state, 0);
         (state.first, state.last, state.prev_term) = (index + 1, index, term);
+        self.take_back_report(s, id, state, index, freed);
     }
 }
 

@@ -10,9 +10,10 @@ use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::PieceDesc;
 use crate::format::record::{CORE_BYTES, KIND_AND_SEQ, RECORD_HEAD};
 use crate::format::varint;
-use crate::index::{INLINE_VALUE_BYTES, MAX_INLINE_ENTRY};
-use crate::operation::{Op, What};
+use crate::index::{INLINE_VALUE_BYTES, MAX_INLINE_ENTRY, weight};
+use crate::operation::{Meta, Op, What};
 use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
+use crate::space::Demand;
 
 /// A batch made ready. Used again and again by a thread, so that steady use allocates nothing.
 #[derive(Debug, Default)]
@@ -109,11 +110,18 @@ impl Engine {
             }
             plan.pieces.push((i, pieces));
         }
-        let (bytes, limit) = (plan.inline(), self.max_inline());
-        if bytes > limit { Err(Error::BatchTooLarge { bytes, limit }) } else { Ok(()) }
+        self.check_fits(plan.inline(), batch)
     }
 
-    /// Where the inline part overflows a frame, the longest runs are placed directly instead.
+    /// Told by what the batch counts itself: parts of it that each count no more than the limit fit, which what is left behind relief does
+    /// not tell.
+    fn check_fits(&self, bytes: u64, batch: &Batch) -> Result<()> {
+        let limit = self.max_inline();
+        if bytes > limit { Err(Error::BatchTooLarge { bytes: batch.log_bytes(), limit }) } else { Ok(()) }
+    }
+
+    /// Where the inline part overflows a frame, the longest runs are placed directly instead: those that are worth chunks. Each of the others
+    /// would take a chunk for next to nothing, and fill the log with what it could carry.
     fn relieve(&self, plan: &mut Plan, batch: &Batch, direct: &mut Vec<usize>) -> Result<()> {
         let limit = self.max_inline();
         // What the descriptors of direct runs will take: known for sure only once they are packed.
@@ -126,6 +134,7 @@ impl Engine {
         for (i, op) in batch.ops.iter().enumerate() {
             if let What::Append { first, from, to } = op.what
                 && direct.binary_search(&i).is_err()
+                && self.is_worth_chunks(batch.metas.get(from..to).unwrap_or(&[]))
             {
                 let run = self.check_run(batch, op.replica, first, from, to)?;
                 movable.push((run.payload + run.table, run.payload, i));
@@ -134,7 +143,7 @@ impl Engine {
         movable.sort_unstable();
         while plan.inline() + descriptors > limit {
             let Some((bytes, payload, op)) = movable.pop() else {
-                return Err(Error::BatchTooLarge { bytes: plan.inline() + descriptors, limit });
+                return self.check_fits(plan.inline() + descriptors, batch);
             };
             plan.payload -= payload;
             plan.table -= bytes - payload;
@@ -142,6 +151,14 @@ impl Engine {
             direct.push(op);
         }
         Ok(())
+    }
+
+    /// Whether the cleaner, too, would settle the run rather than carry it, as a replica that has nothing else. With what its changes of term
+    /// may cost: so what is not is less than a quarter of a segment.
+    fn is_worth_chunks(&self, run: &[Meta]) -> bool {
+        let weight = run.iter().map(|meta| weight(meta.len, self.geo.chunk_bytes)).sum();
+        let term_runs = run.chunk_by(|a, b| a.term == b.term).count() as u64;
+        Demand { weight, term_runs, ..Demand::default() }.bytes() >= self.small_weight()
     }
 
     /// Upper bound on the descriptors of an operation that is placed directly.

@@ -2,6 +2,7 @@
 //! may begin later, so strandlog alone would keep too little.
 
 use super::{Change, DualWrite, MigrateError, OldLog, Stage};
+use crate::applied;
 use crate::operation::What;
 use crate::replica::Replica;
 
@@ -22,7 +23,10 @@ impl Reported {
     pub fn see(&mut self, what: What) {
         match what {
             What::Remove => *self = Self { exists: false, applied: None },
-            What::Append { .. } | What::Put { .. } | What::Reset { .. } => self.exists = true,
+            What::Append { .. } | What::Put { .. } => self.exists = true,
+            What::Reset { index, .. } => {
+                *self = Self { exists: true, applied: self.applied.map(|applied| applied.min(index)) }
+            }
             What::Applied { index } if self.exists => self.applied = self.applied.max(Some(index)),
             What::Applied { .. } | What::Delete { .. } | What::Truncate { .. } | What::Cut { .. } => {}
         }
@@ -46,8 +50,8 @@ impl<O: OldLog> DualWrite<O> {
         if self.stage(replica) == Stage::Switched {
             return Ok(new.reapply_from()?);
         }
-        let first = self.bounds(replica)?.map_or(1, |(first, _)| first);
-        Ok(new.durable_applied()?.map_or(first, |applied| first.max(applied.saturating_add(1))))
+        let bounds = self.bounds(replica)?.unwrap_or((1, 0));
+        Ok(applied::reapply_from(bounds, new.durable_applied()?))
     }
 
     /// Truncates in the old log what waited for a report, as far as that goes now. Strandlog has done so with its copy.

@@ -38,7 +38,8 @@ impl<O: OldLog> DualWrite<O> {
         self.new.commit(&mut copy)?;
         self.doubtful.retain(|id| !unswitched.contains(id) || left_out.contains(id));
         // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
-        for op in batch.ops.iter().filter(|op| matches!(op.what, What::Remove)) {
+        for op in batch.ops.iter().filter(|op| matches!(op.what, What::Remove | What::Reset { .. })) {
+            // It was asked of entries that are gone.
             self.waiting.remove(&op.replica);
             // Begun anew in the same batch, it stays where it is.
             if !self.new.replica(op.replica).exists() {
@@ -126,7 +127,10 @@ impl<O: OldLog> DualWrite<O> {
                     Change::TruncatePrefix { replica, first_kept: first.min(bound) }
                 }
                 What::Cut { from } => Change::TruncateSuffix { replica, from },
-                What::Reset { index, term } => Change::InstallSnapshot { replica, index, term },
+                What::Reset { index, term } => {
+                    waiting.remove(&replica);
+                    Change::InstallSnapshot { replica, index, term }
+                }
                 What::Remove => Change::Remove { replica },
                 // Strandlog's own affair.
                 What::Applied { .. } => continue,

@@ -67,6 +67,9 @@ impl Payload {
     }
 }
 
+/// Entries from this size on find their place beside the journal, where a batch overflows a segment of it.
+const PLACED_BYTES: usize = 32 << 10;
+
 /// What every worker shares.
 pub struct Work<'a> {
     pub wal: &'a Wal,
@@ -86,6 +89,24 @@ impl Work<'_> {
         }
     }
 
+    /// Of more than surely fits one batch several are made. Answers how many items wait in it.
+    fn commit_if_full(&self, batch: &mut Batch, filled: u64, slot: &Slot) -> Result<u64, Error> {
+        if self.plan.entry_bytes >= PLACED_BYTES || batch.log_bytes() < self.wal.max_batch_bytes() / 2 {
+            return Ok(filled);
+        }
+        self.commit(batch, filled, slot)?;
+        Ok(0)
+    }
+
+    fn commit(&self, batch: &mut Batch, items: u64, slot: &Slot) -> Result<(), Error> {
+        if items > 0 {
+            let start = Instant::now();
+            self.wal.commit(&mut *batch)?;
+            slot.note(start, items);
+        }
+        Ok(())
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -102,6 +123,7 @@ impl Work<'_> {
         let (mut batch, mut n) = (Batch::new(), thread << 32);
         let mut at = 0;
         while !self.stopped() {
+            let mut filled = 0;
             for _ in 0..self.plan.together {
                 let (Some(&replica), Some(index)) = (mine.get(at), next.get_mut(at)) else { return Ok(()) };
                 batch.append(replica, &[(*index, 1, self.payload.get(n, self.plan.entry_bytes))]);
@@ -111,10 +133,9 @@ impl Work<'_> {
                 *index += 1;
                 n += 1;
                 at = (at + 1) % mine.len();
+                filled = self.commit_if_full(&mut batch, filled + 1, slot)?;
             }
-            let start = Instant::now();
-            self.wal.commit(&mut batch)?;
-            slot.note(start, self.plan.together);
+            self.commit(&mut batch, filled, slot)?;
         }
         Ok(())
     }
@@ -150,15 +171,15 @@ impl Work<'_> {
         let mine = self.mine(thread);
         let (mut batch, mut n, mut at) = (Batch::new(), thread << 32, 0);
         while !self.stopped() {
+            let mut filled = 0;
             for _ in 0..self.plan.together {
                 let Some(&replica) = mine.get(at) else { return Ok(()) };
                 batch.put(replica, b"hard_state", self.payload.get(n, STATE_BYTES));
                 n += 1;
                 at = (at + 1) % mine.len();
+                filled = self.commit_if_full(&mut batch, filled + 1, slot)?;
             }
-            let start = Instant::now();
-            self.wal.commit(&mut batch)?;
-            slot.note(start, self.plan.together);
+            self.commit(&mut batch, filled, slot)?;
         }
         Ok(())
     }
