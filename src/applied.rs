@@ -43,6 +43,12 @@ pub(crate) fn reapply_from((first, last): (u64, u64), applied: Option<u64>) -> u
     behind.max(first)
 }
 
+/// How far a truncation to `first` goes at least, in a batch that reports `report` before or behind it.
+pub(crate) fn reaches(state: &ReplicaState, first: u64, report: Option<u64>) -> u64 {
+    let Some(applied) = reported(state).max(report) else { return first };
+    first.min(if state.state_suspect { state.first } else { applied.saturating_add(1) })
+}
+
 /// Truncations that wait for the state machine: replica, and which life of it, and the index that was to be the first.
 #[derive(Debug, Default)]
 pub(crate) struct Held(Mutex<IdMap<(u64, u64)>>);

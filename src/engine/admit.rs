@@ -4,7 +4,7 @@ use super::Engine;
 use super::anew::Anew;
 use super::plan::Plan;
 use super::relief::Lack;
-use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
+use crate::applied::{APPLIED_BYTES, APPLIED_KEY, reaches};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::record::CORE_BYTES;
@@ -38,6 +38,12 @@ pub(super) struct Touched {
     lives: u64,
     /// The last entry lies in the journal.
     adjoins: bool,
+    /// What it truncates, as far as that may be [given back](Engine::give_back_truncated).
+    truncated: Option<u64>,
+    /// The latest report of the batch.
+    report: Option<u64>,
+    /// None of the entries that it has now is counted any more.
+    replaced: bool,
     /// Admitted as one whose entries are not carried.
     pub in_chunks: bool,
 }
@@ -59,6 +65,9 @@ impl Touched {
             grows: false,
             lives: 0,
             adjoins: false,
+            truncated: None,
+            report: None,
+            replaced: false,
             in_chunks: false,
         }
     }
@@ -72,6 +81,7 @@ impl Touched {
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
         (self.changed, self.removed, self.reset) = (false, false, false);
         (self.grows, self.in_chunks, self.lives) = (false, false, 0);
+        (self.truncated, self.report, self.replaced) = (None, None, false);
     }
 
     /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes
@@ -330,6 +340,7 @@ impl Engine {
                 }
                 // As asked, also where some of it waits for the state machine: what a batch truncates it must not append.
                 t.truncate(first);
+                t.truncated = t.truncated.max(Some(first));
                 t.changed = true;
             }
             // There is nothing to cut, and none is created.
@@ -356,6 +367,7 @@ impl Engine {
                     // As it will be truncated: what the batch lets go it must not append or cut.
                     t.truncate(first.min(t.last.saturating_add(1)));
                 }
+                t.report = t.report.max(Some(index));
                 let new = value_cost(APPLIED_KEY, APPLIED_BYTES);
                 t.demand.meta_bytes += new.saturating_sub(now);
                 t.grows |= new > now;
@@ -379,6 +391,7 @@ impl Engine {
                     t.demand.weight = 0;
                     t.demand.journal_bytes = 0;
                 }
+                t.replaced = true;
                 t.changed = true;
             }
             What::Remove => {
@@ -386,6 +399,7 @@ impl Engine {
                     return Err(Error::Contradiction { replica, why: "changed and removed in one batch" });
                 }
                 (t.exists, t.adjoins, t.removed, t.suspect) = (false, false, true, false);
+                t.replaced = true;
                 if t.demand.pledged.is_none() {
                     t.demand = Demand::default();
                 }
@@ -396,6 +410,8 @@ impl Engine {
 
     /// Whether the accounts have room for what was validated, of which no more is carried than where it is applied with so many segments
     /// `free`. `grow`: the caller can wait until the journal has grown, which comes before a small replica takes chunks.
+    ///
+    /// What the batch truncates makes room for what it brings; that is looked at only where there is none otherwise.
     pub(super) fn admit(
         &self,
         adm: &mut Admission,
@@ -403,6 +419,30 @@ impl Engine {
         free: usize,
         grow: bool,
     ) -> Result<(), NoRoom> {
+        let room = self.has_room(adm, accounts, free, grow);
+        if room.is_err() && self.give_back_truncated(adm) { self.has_room(adm, accounts, free, grow) } else { room }
+    }
+
+    /// Takes from what the batch asks for what the truncated entries take in the journal, once. Answers whether that was anything.
+    ///
+    /// No more of them than reports let go: the rest waits. Nothing of a replica that is replaced or removed in the batch, of which no old
+    /// entry counts any more, nor while some of them are being settled, and only what comes is counted.
+    fn give_back_truncated(&self, adm: &mut Admission) -> bool {
+        let mut any = false;
+        for t in &mut adm.touched {
+            let Some(first) = t.truncated.take().filter(|_| t.demand.pledged.is_none() && !t.replaced) else {
+                continue;
+            };
+            let state = t.cell.lock();
+            let (weight, bytes) = state.places.below(reaches(&state, first, t.report), self.geo.chunk_bytes);
+            t.demand.weight = t.demand.weight.saturating_sub(weight);
+            t.demand.journal_bytes = t.demand.journal_bytes.saturating_sub(bytes);
+            any |= bytes > 0;
+        }
+        any
+    }
+
+    fn has_room(&self, adm: &mut Admission, accounts: &Accounts, free: usize, grow: bool) -> Result<(), NoRoom> {
         if adm.class != Class::Grow && adm.value_chunks == 0 {
             return Ok(());
         }
@@ -564,6 +604,49 @@ mod tests {
         let outcome = put(&log(500), 4000);
         assert!(matches!(outcome, Err(Error::Full(_))), "a thousand bytes more where there are 500: {outcome:?}");
         put(&log(1500), 4000).expect("where there are 1,500");
+    }
+
+    /// A purge that notes its point, a checkpoint and its compaction: refused, nobody could let go of anything. No more than goes counts.
+    #[test]
+    fn what_a_batch_truncates_makes_room_for_what_it_brings() {
+        let log = |report: Option<u64>| {
+            // It does not grow.
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(6 * (64 << 10));
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            let entries: Vec<_> = (1..=10).map(|i| (i, 1, [7; 100])).collect();
+            let mut batch = Batch::new();
+            batch.append(1, &entries).put(1, b"key", &[7; 100]);
+            if let Some(index) = report {
+                batch.durable_applied(1, index);
+            }
+            wal.commit(&mut batch).expect("room");
+            let mut s = wal.engine.seq.lock();
+            let carried = s.accounts.budget() - s.accounts.carried();
+            s.accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried });
+            drop(s);
+            wal
+        };
+        let longer = |wal: &Wal, first: u64, by: usize| {
+            wal.commit(Batch::new().truncate_prefix(1, first).put(1, b"key", &vec![7; 100 + by]))
+        };
+        // Each gives back 124 bytes.
+        longer(&log(None), 11, 1240).expect("all that ten entries took");
+        longer(&log(Some(10)), 11, 1240).expect("all that ten entries took");
+        longer(&log(None), 4, 372).expect("all that three took");
+        for (report, first, by) in [(None, 11, 1241), (None, 4, 373), (Some(3), 11, 373), (None, 1, 1)] {
+            let outcome = longer(&log(report), first, by);
+            assert!(matches!(outcome, Err(Error::Full(_))), "{report:?}, {first}, {by}: {outcome:?}");
+        }
+        longer(&log(Some(3)), 11, 372).expect("three may go");
+        // A first report in the same batch holds it back, too.
+        let with_report = |by: usize| {
+            let mut batch = Batch::new();
+            batch.durable_applied(1, 5).truncate_prefix(1, 11).put(1, b"key", &vec![7; 100 + by]);
+            log(None).commit(&mut batch)
+        };
+        with_report(500).expect("five make room for it, and for the report");
+        let outcome = with_report(700);
+        assert!(matches!(outcome, Err(Error::Full(_))), "{outcome:?}");
     }
 
     /// Between the two a segment may be opened: who was admitted as one that is carried would find too few free, and take a chunk.

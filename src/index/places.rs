@@ -237,6 +237,15 @@ impl Places {
         chain.spare();
     }
 
+    /// Weight and journal bytes of what lies in the journal below `first`.
+    pub fn below(&self, first: u64, chunk: u32) -> (u64, u64) {
+        let mut gone = Resident::default();
+        for span in self.spans.iter().take_while(|span| span.first() < first) {
+            span.locs().get(..span.count_below(first)).unwrap_or(&[]).iter().for_each(|&loc| gone.add(loc, chunk));
+        }
+        (gone.weight, gone.bytes)
+    }
+
     /// Forgets every index below `first`; the space of pieces that die goes to `freed`.
     pub fn drop_below(&mut self, first: u64, chunk: u32, freed: &mut Vec<Extent>) {
         while let Some(span) = self.spans.first().filter(|span| span.first() < first) {

@@ -2,12 +2,21 @@
 //!
 //! A version byte, then [postcard](https://docs.rs/postcard): compact, and not self-describing. The log's checksums vouch for the bytes,
 //! but they may still come from a newer version of this crate, or from another program.
+//!
+//! Votes and log ids have zeros behind them, up to a length that does not change: what takes the place of one that is there needs no room
+//! in the log, so that one that is full does not refuse it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The one version there is.
+/// Entries; and votes and log ids as they once were, without zeros.
 const VERSION: u8 = 1;
+/// A vote or a log id, and zeros.
+const PADDED: u8 = 2;
+/// Room for one, and nothing in it yet.
+const NOTHING: u8 = 3;
+/// What a vote or a log id takes, also with a node id of some forty letters; a longer one takes a multiple of it.
+const STATE_BYTES: usize = 64;
 
 /// Why a value could not be encoded or decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +48,7 @@ pub(crate) fn encode_behind<T: Serialize + ?Sized>(value: &T, mut out: Vec<u8>) 
     Ok(postcard::to_extend(value, out)?)
 }
 
+#[cfg(test)]
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
     encode_behind(value, Vec::new())
 }
@@ -52,9 +62,63 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     if rest.is_empty() { Ok(value) } else { Err(CodecError::Trailing(rest.len())) }
 }
 
+/// A vote or a log id at its length.
+pub(crate) fn encode_state<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut out = postcard::to_extend(value, vec![PADDED])?;
+    out.resize(out.len().next_multiple_of(STATE_BYTES), 0);
+    Ok(out)
+}
+
+/// Keeps room for a vote or a log id.
+pub(crate) fn nothing() -> [u8; STATE_BYTES] {
+    let mut out = [0; STATE_BYTES];
+    out[0] = NOTHING;
+    out
+}
+
+/// Whether it only keeps room.
+pub(crate) fn is_nothing(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&NOTHING)
+}
+
+pub(crate) fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, CodecError> {
+    let zeros = |rest: &[u8]| match rest.iter().all(|&byte| byte == 0) {
+        true => Ok(()),
+        false => Err(CodecError::Trailing(rest.len())),
+    };
+    match bytes.split_first() {
+        Some((&PADDED, body)) => {
+            let (value, rest) = postcard::take_from_bytes(body)?;
+            zeros(rest)?;
+            Ok(Some(value))
+        }
+        Some((&NOTHING, rest)) => zeros(rest).map(|()| None),
+        _ => decode(bytes).map(Some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn states_have_one_length_and_come_back_with_and_without_zeros() {
+        for value in [(0, 0, 0), (1, 2, 3), (u64::MAX, u64::MAX, u64::MAX)] {
+            let bytes = encode_state(&value).unwrap();
+            assert_eq!((bytes.len(), is_nothing(&bytes)), (STATE_BYTES, false));
+            assert_eq!(decode_state(&bytes), Ok(Some(value)));
+            assert_eq!(decode_state(&encode(&value).unwrap()), Ok(Some(value)), "as it once was");
+        }
+        let long = "x".repeat(STATE_BYTES);
+        assert_eq!(encode_state(&long).map(|bytes| bytes.len()), Ok(2 * STATE_BYTES));
+        assert_eq!(decode_state(&encode_state(&long).unwrap()), Ok(Some(long)));
+        assert!(is_nothing(&nothing()));
+        assert_eq!(decode_state::<u64>(&nothing()), Ok(None));
+        assert_eq!(decode_state::<u64>(&[PADDED, 1, 0, 2, 0]), Err(CodecError::Trailing(3)));
+        assert_eq!(decode_state::<u64>(&[NOTHING, 0, 7]), Err(CodecError::Trailing(2)));
+        assert_eq!(decode_state::<u64>(&[9, 0]), Err(CodecError::Version(9)));
+        assert_eq!(decode_state::<u64>(&[]), Err(CodecError::Empty));
+    }
 
     #[test]
     fn values_lie_one_behind_the_other_and_come_back() {

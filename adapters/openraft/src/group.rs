@@ -4,7 +4,7 @@
 
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_channel::oneshot;
@@ -14,7 +14,7 @@ use strandlog::{Batch, Damage, Entry, Lost, Lsn, Replica, Wal};
 
 use crate::codec;
 use crate::encoded::Encoded;
-use crate::{Error, PURGED, Result};
+use crate::{COMMITTED, Error, PURGED, Result, VOTE};
 
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -22,6 +22,8 @@ pub(crate) struct Group {
     replica: Replica,
     /// How often the log's end was cut off: what was read meanwhile may be of two logs.
     cuts: AtomicU64,
+    /// All that openraft keeps beside the entries has its place: see [`Group::keep_room`].
+    has_room: AtomicBool,
 }
 
 /// A batch whose callback will say that it is durable.
@@ -39,7 +41,7 @@ impl Group {
         if let Some(damage) = replica.damage().into_iter().find(counts) {
             return Err(Error::Damaged { group: id, what: damage.to_string() });
         }
-        Ok(Self { wal, replica, cuts: AtomicU64::new(0) })
+        Ok(Self { wal, replica, cuts: AtomicU64::new(0), has_room: AtomicBool::new(false) })
     }
 
     pub fn id(&self) -> u64 {
@@ -123,7 +125,7 @@ impl Group {
         let mut batch = Batch::new();
         if let Some(&(slot, ..)) = slots.first()
             && slot <= held.start
-            && self.replica.get(PURGED)?.is_some()
+            && self.was_purged()?
         {
             slots.retain(|&(slot, ..)| slot > held.start);
         }
@@ -135,13 +137,14 @@ impl Group {
                     drop(self.wal.submit_async(cut).await?);
                     self.cuts.fetch_add(1, Ordering::AcqRel);
                 }
-            } else if first > held.end && held.is_empty() && self.replica.get(PURGED)?.is_none() {
+            } else if first > held.end && held.is_empty() && !self.was_purged()? {
                 // A log may begin anywhere, as long as nobody knows what was before it.
                 batch.install_snapshot(self.id(), first, 0);
             } else if first != held.end {
                 return Err(self.not_continuous(first));
             }
             batch.append(self.id(), &slots);
+            self.keep_room(&mut batch, None)?;
         }
         self.wal.submit_with_async(batch, done).await?;
         Ok(())
@@ -187,14 +190,45 @@ impl Group {
         } else {
             batch.install_snapshot(self.id(), next, term);
         }
+        self.keep_room(&mut batch, Some(PURGED))?;
         batch.put(self.id(), PURGED, &self.encode("purge point", log_id)?).lazy();
         drop(self.wal.submit_async(batch).await?);
         Ok(())
     }
 
-    /// Sets or deletes a value; durable on return.
+    /// Whether the log begins where it was purged.
+    fn was_purged(&self) -> Result<bool> {
+        Ok(self.replica.get(PURGED)?.is_some_and(|bytes| !codec::is_nothing(&bytes)))
+    }
+
+    /// Asks for the room of a vote, a committed log id and a purge point when the group's first batch does, as it may be refused then:
+    /// later a full log would refuse the very purge that makes room in it. `key`: what the batch brings of them itself, if it is no append.
+    fn keep_room(&self, batch: &mut Batch, key: Option<&[u8]>) -> Result<()> {
+        if self.has_room.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        for one in [VOTE, COMMITTED, PURGED] {
+            if self.replica.get(one)?.is_none() {
+                missing.push(one);
+            }
+        }
+        if missing.is_empty() {
+            self.has_room.store(true, Ordering::Relaxed);
+        }
+        // One that has its place already brings nothing that could be refused.
+        if key.is_none_or(|key| missing.contains(&key)) {
+            for one in missing.into_iter().filter(|&one| Some(one) != key) {
+                batch.put(self.id(), one, &codec::nothing());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a value; durable on return.
     pub async fn put<T: Serialize>(&self, key: &'static [u8], what: &'static str, value: &T) -> Result<()> {
         let mut batch = Batch::new();
+        self.keep_room(&mut batch, Some(key))?;
         batch.put(self.id(), key, &self.encode(what, value)?);
         let put = self.submit(batch).await?;
         self.wait(put).await
@@ -215,7 +249,7 @@ impl Group {
         Ok(())
     }
 
-    /// Sets or deletes a value, with the next sync that somebody asks for.
+    /// Sets a value, or that there is none, with the next sync that somebody asks for.
     pub async fn put_lazily<T: Serialize>(
         &self,
         key: &'static [u8],
@@ -223,9 +257,10 @@ impl Group {
         value: Option<&T>,
     ) -> Result<()> {
         let mut batch = Batch::new();
+        self.keep_room(&mut batch, Some(key))?;
         match value {
             Some(value) => batch.put(self.id(), key, &self.encode(what, value)?),
-            None => batch.delete(self.id(), key),
+            None => batch.put(self.id(), key, &codec::nothing()),
         };
         batch.lazy();
         drop(self.wal.submit_async(batch).await?);
@@ -233,11 +268,12 @@ impl Group {
     }
 
     pub fn get<T: DeserializeOwned>(&self, key: &'static [u8]) -> Result<Option<T>> {
-        self.replica.get(key)?.map(|bytes| self.decode("state", &bytes)).transpose()
+        let Some(bytes) = self.replica.get(key)? else { return Ok(None) };
+        codec::decode_state(&bytes).map_err(|source| Error::Decode { group: self.id(), what: "state", source })
     }
 
     pub fn encode<T: Serialize>(&self, what: &'static str, value: &T) -> Result<Vec<u8>> {
-        codec::encode(value).map_err(|source| Error::Encode { group: self.id(), what, source })
+        codec::encode_state(value).map_err(|source| Error::Encode { group: self.id(), what, source })
     }
 
     pub fn decode<T: DeserializeOwned>(&self, what: &'static str, bytes: &[u8]) -> Result<T> {

@@ -7,14 +7,14 @@
 //! 1. step messages, ticks and proposals into its groups;
 //! 2. take the [`Ready`](raft::Ready) of each group that has one into a [`Round`]: one
 //!    [`strandlog::Batch`] for all of them;
-//! 3. [`PersistQueue::submit`] the round and go on at once. What it wrote is readable, not yet durable;
+//! 3. [`PersistQueue::submit`] the round, send the messages that it hands back, and go on at once. What it wrote is readable, not yet durable;
 //! 4. when the durable watermark passes, [`PersistQueue::poll`] hands back what may happen now:
 //!    [`on_persist_ready`](raft::RawNode::on_persist_ready), and the messages that had to wait.
 //!
 //! A follower that lags asks for entries which may have to come from the disk: a [`FetchQueue`] reads them on another thread.
 //!
 //! No poller thread ever waits for the disk, a leader's messages leave before its own entries are
-//! durable, and a follower's acknowledgement never does.
+//! durable, and a follower's acknowledgement never does; nor does any message before the term and the vote that it speaks of.
 //!
 //! # Where what lives
 //!
@@ -51,7 +51,7 @@ pub use queue::PersistQueue;
 pub use round::Round;
 pub use snapshot::SnapshotSource;
 pub use storage::GroupStorage;
-pub use waiting::Persisted;
+pub use waiting::{Persisted, Written};
 
 /// Key of a group's hard state (term, vote, commit).
 pub const HARD_STATE: &[u8] = b"hard_state";

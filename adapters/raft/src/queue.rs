@@ -4,19 +4,18 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use raft::Ready;
 use strandlog::{Lsn, Wal};
 
-use crate::round::{Round, waiting_part};
-use crate::waiting::{Persisted, Waiting};
+use crate::round::{Round, Taken};
+use crate::waiting::{Persisted, Waiting, Written};
 use crate::{Error, Result};
 
 /// Submits [`Round`]s and knows what has become durable since. One for each poller thread.
 ///
 /// ```text
-///  poller:  persist .. persist, submit ---> step on ---> poll: on_persist_ready, send
-///                                 |                        ^
-///  log:                           `--> one write, one sync-' watermark, wake()
+///  poller:  persist .. persist, submit: send ---> step on ---> poll: on_persist_ready, send the rest
+///                                 |                              ^
+///  log:                           `--> one write, one sync ------' watermark, wake()
 /// ```
 pub struct PersistQueue {
     wal: Arc<Wal>,
@@ -53,7 +52,8 @@ impl PersistQueue {
     }
 
     /// Submits a round. When this returns, what it wrote is readable, and `advance` was called for each of
-    /// its readies: call [`RawNode::advance_append_async`](raft::RawNode::advance_append_async) there.
+    /// its readies: call [`RawNode::advance_append_async`](raft::RawNode::advance_append_async) there, and send the messages that
+    /// need not wait.
     ///
     /// A round in which raft relies on nothing (only commit indexes, checkpoints) is lazy: it becomes
     /// durable with whatever is synced next.
@@ -66,7 +66,7 @@ impl PersistQueue {
     /// [`strandlog::Error::Full`] that makes sense once other batches have [compacted](crate::GroupStorage::compact), which they do only as far
     /// as the log itself goes, and not by what waits in this round; or when a group was [removed](Self::remove), also of this round. What the
     /// log refuses of one group by name goes with it ([`forget`](Self::forget)). Any other error is for good.
-    pub fn submit(&mut self, round: &mut Round, advance: impl FnMut(u64, Ready)) -> Result<()> {
+    pub fn submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
         let lsn = self.write(round, true);
         self.submitted(lsn, round, advance)
     }
@@ -78,7 +78,7 @@ impl PersistQueue {
     ///
     /// As `submit`, and [`strandlog::Error::Busy`]: try again when `wake` was called, and after a while in any case, for it may be
     /// other pollers' rounds that fill the queue. [`strandlog::Error::Full`] is said sooner than by `submit`, which cleans the log first.
-    pub fn try_submit(&mut self, round: &mut Round, advance: impl FnMut(u64, Ready)) -> Result<()> {
+    pub fn try_submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
         let lsn = self.write(round, false);
         self.submitted(lsn, round, advance)
     }
@@ -87,7 +87,7 @@ impl PersistQueue {
         &mut self,
         lsn: strandlog::Result<Option<Lsn>>,
         round: &mut Round,
-        mut advance: impl FnMut(u64, Ready),
+        mut advance: impl FnMut(Written),
     ) -> Result<()> {
         let lsn = match lsn {
             Ok(lsn) => lsn,
@@ -96,12 +96,17 @@ impl PersistQueue {
                 return Err(Error::Log(error));
             }
         };
-        for (group, mut ready) in round.readies.drain(..) {
-            let position = if ready.must_sync() { lsn } else { None };
-            let part = waiting_part(group, &mut ready);
+        for taken in round.readies.drain(..) {
+            let position = if taken.must_sync() { lsn } else { None };
+            let Taken { group, mut ready, pledges } = taken;
+            let mut waiting = Persisted { group, number: ready.number(), messages: ready.take_persisted_messages() };
+            let mut messages = ready.take_messages();
+            if pledges || self.waiting.awaits_pledge(group) {
+                waiting.messages.append(&mut messages);
+            }
             // First the group learns that it may read what it wrote, then what is durable.
-            advance(group, ready);
-            self.waiting.push(position.map(|lsn| lsn.get()), part);
+            advance(Written { group, ready, messages });
+            self.waiting.push(position.map(|lsn| lsn.get()), waiting, pledges);
         }
         round.reset();
         Ok(())

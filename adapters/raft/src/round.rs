@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use raft::Ready;
 use strandlog::{Batch, MAX_BATCH_BYTES};
 
-use crate::waiting::Persisted;
 use crate::{APPLIED, CONF_STATE, Checkpoint, Error, GroupStorage, HARD_STATE, Result};
 
 /// The readies of one iteration, gathered into one atomic [`Batch`].
@@ -15,7 +14,7 @@ use crate::{APPLIED, CONF_STATE, Checkpoint, Error, GroupStorage, HARD_STATE, Re
 #[derive(Debug, Default)]
 pub struct Round {
     pub(crate) batch: Batch,
-    pub(crate) readies: Vec<(u64, Ready)>,
+    pub(crate) readies: Vec<Taken>,
     groups: HashSet<u64>,
     /// Taken out of it, and not to be written again before it is submitted.
     gone: HashSet<u64>,
@@ -26,18 +25,35 @@ pub struct Round {
     max_value: u64,
 }
 
+/// A Ready that a round has taken over.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub group: u64,
+    pub ready: Ready,
+    /// It brings another term or vote than was written before.
+    pub pledges: bool,
+}
+
+impl Taken {
+    /// Whether raft relies on what it wrote.
+    pub fn must_sync(&self) -> bool {
+        self.pledges || self.ready.must_sync()
+    }
+}
+
 impl Round {
     /// To be submitted at `limit` bytes; `max_value` is the log's.
     pub(crate) fn new(limit: u64, max_value: u64) -> Self {
         Self { limit, max_value, ..Self::default() }
     }
 
-    /// Takes over a group's Ready: writes its snapshot, entries and hard state, and keeps the messages
-    /// which must wait for them.
+    /// Takes over a group's Ready: writes its snapshot, entries and hard state, and keeps the messages.
     ///
-    /// Before this, take from it what needs no persistence: [`Ready::take_messages`] (a leader's, to be
-    /// sent at once), [`Ready::take_committed_entries`], [`Ready::take_read_states`]. Afterwards do not
-    /// touch the group until the round is submitted.
+    /// Before this, take from it [`Ready::take_committed_entries`] and [`Ready::take_read_states`], and *no messages*: those that may be sent
+    /// at once, a leader's, come back when the round is submitted ([`Written`](crate::Written)), the others when it is durable. raft calls a
+    /// leader's messages ready to be sent even where the Ready brings the very term that they speak of, as an only voter's does that has
+    /// just elected itself: told to a learner, and forgotten in a power cut, it would be a term of two leaders. Afterwards do
+    /// not touch the group until the round is submitted.
     ///
     /// # Errors
     ///
@@ -55,6 +71,8 @@ impl Round {
             return Err(Error::Misuse { group, what });
         }
         let (snapshot, hard_state) = (ready.snapshot(), ready.hs());
+        let known = (storage.hard_state().term, storage.hard_state().vote);
+        let pledges = hard_state.is_some_and(|new| (new.term, new.vote) != known);
         self.check_bytes(group, &ready)?;
         let (first, last) =
             if snapshot.is_empty() { storage.replica().bounds() } else { storage.bounds_behind(snapshot)? };
@@ -70,9 +88,10 @@ impl Round {
             storage.set_hard_state(&mut self.batch, hard_state);
         }
         drop(entries);
-        self.needs_sync |= ready.must_sync();
+        let taken = Taken { group, ready, pledges };
+        self.needs_sync |= taken.must_sync();
         self.groups.insert(group);
-        self.readies.push((group, ready));
+        self.readies.push(taken);
         Ok(())
     }
 
@@ -153,8 +172,8 @@ impl Round {
     /// Takes the group out of it, whether or not its submission failed.
     pub(crate) fn forget(&mut self, group: u64) {
         self.batch.withdraw(group);
-        self.readies.retain(|(of, _)| *of != group);
-        self.needs_sync = self.readies.iter().any(|(_, ready)| ready.must_sync());
+        self.readies.retain(|taken| taken.group != group);
+        self.needs_sync = self.readies.iter().any(Taken::must_sync);
         self.gone.insert(group);
     }
 
@@ -177,9 +196,4 @@ impl Round {
         self.needs_sync = false;
         self.sealed = false;
     }
-}
-
-/// Splits off what has to wait: the Ready itself goes back to its group.
-pub(crate) fn waiting_part(group: u64, ready: &mut Ready) -> Persisted {
-    Persisted { group, number: ready.number(), messages: ready.take_persisted_messages() }
 }

@@ -2,7 +2,20 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use raft::Ready;
 use raft::eraftpb::Message;
+
+/// A Ready that is written, and not durable yet.
+#[derive(Debug)]
+pub struct Written {
+    /// The group.
+    pub group: u64,
+    /// For [`RawNode::advance_append_async`](raft::RawNode::advance_append_async). Its messages are not in it any more.
+    pub ready: Ready,
+    /// The messages that need not wait, to be sent at once: a leader's, as long as it is durable that it leads. The others come with
+    /// [`Persisted`].
+    pub messages: Vec<Message>,
+}
 
 /// A Ready (and all of its group before it) that is durable now.
 #[derive(Debug)]
@@ -23,26 +36,39 @@ pub struct Persisted {
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     through: Vec<Persisted>,
-    queue: VecDeque<(u64, Persisted)>,
+    queue: VecDeque<Place>,
     /// Where in the queue a group's newest is, counted from the first that was ever queued.
     newest: HashMap<u64, u64>,
     popped: u64,
+    /// How many of a group in the queue bring a term or a vote.
+    pledges: HashMap<u64, usize>,
+}
+
+#[derive(Debug)]
+struct Place {
+    lsn: u64,
+    ready: Persisted,
+    /// It brings another term or vote than the group had.
+    pledges: bool,
 }
 
 impl Waiting {
-    /// A Ready was written; `lsn` is where its sync will have it, `None` when it needs none.
+    /// A Ready was written; `lsn` is where its sync will have it, `None` when it needs none. `pledges`: a term or a vote came with it.
     ///
     /// Positions must not go back from call to call.
-    pub(crate) fn push(&mut self, lsn: Option<u64>, ready: Persisted) {
+    pub(crate) fn push(&mut self, lsn: Option<u64>, ready: Persisted, pledges: bool) {
         match lsn {
             Some(lsn) => {
                 let place = self.popped + self.queue.len() as u64;
                 self.newest.insert(ready.group, place);
-                self.queue.push_back((lsn, ready));
+                if pledges {
+                    *self.pledges.entry(ready.group).or_default() += 1;
+                }
+                self.queue.push_back(Place { lsn, ready, pledges });
             }
             None => match self.newest.get(&ready.group) {
                 Some(place) => {
-                    let (_, earlier) = &mut self.queue[(place - self.popped) as usize];
+                    let Place { ready: earlier, .. } = &mut self.queue[(place - self.popped) as usize];
                     earlier.number = ready.number;
                     earlier.messages.extend(ready.messages);
                 }
@@ -54,10 +80,16 @@ impl Waiting {
     /// Hands over whatever needs no position beyond `durable`.
     pub(crate) fn release(&mut self, durable: u64, mut each: impl FnMut(Persisted)) {
         self.through.drain(..).for_each(&mut each);
-        while self.queue.front().is_some_and(|(lsn, _)| *lsn <= durable) {
-            let Some((_, ready)) = self.queue.pop_front() else {
+        while self.queue.front().is_some_and(|place| place.lsn <= durable) {
+            let Some(Place { ready, pledges, .. }) = self.queue.pop_front() else {
                 break;
             };
+            if pledges && let Some(left) = self.pledges.get_mut(&ready.group) {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    self.pledges.remove(&ready.group);
+                }
+            }
             if self.newest.get(&ready.group) == Some(&self.popped) {
                 self.newest.remove(&ready.group);
             }
@@ -69,9 +101,15 @@ impl Waiting {
     /// Nothing of the group is handed over any more: it is another group, or none, that would hear of it.
     pub(crate) fn forget(&mut self, group: u64) {
         self.through.retain(|ready| ready.group != group);
-        self.queue.retain(|(_, ready)| ready.group != group);
+        self.queue.retain(|place| place.ready.group != group);
+        self.pledges.remove(&group);
         // Places have moved; of several the newest is the last.
-        self.newest = (self.popped..).zip(&self.queue).map(|(place, (_, ready))| (ready.group, place)).collect();
+        self.newest = (self.popped..).zip(&self.queue).map(|(at, place)| (place.ready.group, at)).collect();
+    }
+
+    /// Whether a term or a vote of the group is not durable yet: then nobody may hear of it, in whatever message.
+    pub(crate) fn awaits_pledge(&self, group: u64) -> bool {
+        self.pledges.contains_key(&group)
     }
 
     pub(crate) fn awaits_sync(&self) -> bool {
@@ -101,9 +139,9 @@ mod tests {
     #[test]
     fn nothing_leaves_before_its_position_is_durable() {
         let mut waiting = Waiting::default();
-        waiting.push(Some(10), ready(1, 1));
-        waiting.push(Some(10), ready(2, 1));
-        waiting.push(Some(20), ready(1, 2));
+        waiting.push(Some(10), ready(1, 1), false);
+        waiting.push(Some(10), ready(2, 1), false);
+        waiting.push(Some(20), ready(1, 2), false);
         assert_eq!(released(&mut waiting, 9), []);
         assert_eq!(released(&mut waiting, 10), [(1, 1, 1), (2, 1, 1)]);
         assert_eq!(released(&mut waiting, 19), []);
@@ -115,18 +153,18 @@ mod tests {
     #[test]
     fn a_ready_without_a_sync_never_overtakes_its_group() {
         let mut waiting = Waiting::default();
-        waiting.push(None, ready(1, 1));
+        waiting.push(None, ready(1, 1), false);
         assert_eq!(released(&mut waiting, 0), [(1, 1, 1)]);
 
-        waiting.push(Some(10), ready(1, 2));
-        waiting.push(Some(20), ready(2, 1));
-        waiting.push(None, ready(1, 3));
-        waiting.push(None, ready(3, 1));
+        waiting.push(Some(10), ready(1, 2), false);
+        waiting.push(Some(20), ready(2, 1), false);
+        waiting.push(None, ready(1, 3), false);
+        waiting.push(None, ready(3, 1), false);
         // Group 3 has nothing to wait for; group 1 must not acknowledge ready 2 through ready 3.
         assert_eq!(released(&mut waiting, 5), [(3, 1, 1)]);
         assert_eq!(released(&mut waiting, 10), [(1, 3, 2)]);
-        waiting.push(None, ready(1, 4));
-        waiting.push(None, ready(2, 2));
+        waiting.push(None, ready(1, 4), false);
+        waiting.push(None, ready(2, 2), false);
         assert_eq!(released(&mut waiting, 10), [(1, 4, 1)]);
         assert_eq!(released(&mut waiting, 20), [(2, 2, 2)]);
     }
@@ -134,22 +172,39 @@ mod tests {
     #[test]
     fn a_group_that_is_forgotten_leaves_the_others_where_they_are() {
         let mut waiting = Waiting::default();
-        waiting.push(Some(5), ready(3, 1));
+        waiting.push(Some(5), ready(3, 1), false);
         assert_eq!(released(&mut waiting, 5), [(3, 1, 1)]);
-        waiting.push(None, ready(1, 1));
-        waiting.push(Some(10), ready(1, 2));
-        waiting.push(Some(10), ready(2, 1));
-        waiting.push(Some(20), ready(1, 3));
-        waiting.push(Some(20), ready(2, 2));
+        waiting.push(None, ready(1, 1), false);
+        waiting.push(Some(10), ready(1, 2), false);
+        waiting.push(Some(10), ready(2, 1), false);
+        waiting.push(Some(20), ready(1, 3), false);
+        waiting.push(Some(20), ready(2, 2), false);
         waiting.forget(1);
         assert_eq!(waiting.len(), 2);
         // Its next life begins, and waits for nothing of the last.
-        waiting.push(None, ready(1, 1));
-        waiting.push(None, ready(2, 3));
-        waiting.push(Some(30), ready(1, 2));
+        waiting.push(None, ready(1, 1), false);
+        waiting.push(None, ready(2, 3), false);
+        waiting.push(Some(30), ready(1, 2), false);
         assert_eq!(released(&mut waiting, 10), [(1, 1, 1), (2, 1, 1)]);
         assert_eq!(released(&mut waiting, 20), [(2, 3, 2)]);
         assert_eq!(released(&mut waiting, 30), [(1, 2, 1)]);
         assert!(waiting.newest.is_empty());
+    }
+
+    #[test]
+    fn a_term_is_awaited_until_the_last_ready_that_brought_one_is_durable() {
+        let mut waiting = Waiting::default();
+        waiting.push(Some(10), ready(1, 1), true);
+        waiting.push(Some(10), ready(2, 1), false);
+        waiting.push(Some(20), ready(1, 2), true);
+        waiting.push(Some(30), ready(1, 3), false);
+        let awaits = |waiting: &Waiting| [1, 2].map(|group| waiting.awaits_pledge(group));
+        released(&mut waiting, 10);
+        assert_eq!(awaits(&waiting), [true, false]);
+        released(&mut waiting, 20);
+        assert_eq!(awaits(&waiting), [false, false]);
+        waiting.push(Some(40), ready(1, 4), true);
+        waiting.forget(1);
+        assert!(waiting.pledges.is_empty());
     }
 }

@@ -13,7 +13,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 use strandlog::Wal;
 use strandlog::disk::sim::{Fault, SimDisk};
-use strandlog_raft::{Checkpoint, GroupStorage, PersistQueue, Round};
+use strandlog_raft::{Checkpoint, GroupStorage, PersistQueue, Round, Written};
 use support::{bootstrapped, node, open};
 
 const STORES: u64 = 3;
@@ -187,7 +187,6 @@ impl Cluster {
                 continue;
             }
             let mut ready = group.node.ready();
-            out.extend(ready.take_messages().into_iter().map(|message| (id, message)));
             if !ready.snapshot().is_empty() {
                 self.snapshots += 1;
                 group.index = ready.snapshot().get_metadata().index;
@@ -208,7 +207,10 @@ impl Cluster {
                 group.checkpoint(round);
             }
         }
-        queue.submit(round, |id, ready| groups[id as usize - 1].node.advance_append_async(ready))?;
+        queue.submit(round, |Written { group, ready, messages }| {
+            groups[group as usize - 1].node.advance_append_async(ready);
+            out.extend(messages.into_iter().map(|message| (group, message)));
+        })?;
         if sync {
             wal.sync()?;
         }

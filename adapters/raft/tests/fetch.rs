@@ -313,10 +313,14 @@ fn a_follower_that_lags_is_sent_everything_as_it_is_fetched() {
     let mut drive = |node: &mut RawNode<GroupStorage>| {
         let mut sent: Vec<Message> = Vec::new();
         while node.has_ready() {
-            let mut ready = node.ready();
-            sent.extend(ready.take_messages());
+            let ready = node.ready();
             round.persist(node.mut_store(), ready).unwrap();
-            queue.submit(&mut round, |_, ready| node.advance_append_async(ready)).unwrap();
+            queue
+                .submit(&mut round, |written| {
+                    node.advance_append_async(written.ready);
+                    sent.extend(written.messages);
+                })
+                .unwrap();
             queue.flush().unwrap();
             queue
                 .poll(|durable| {

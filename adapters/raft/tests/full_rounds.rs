@@ -31,7 +31,7 @@ impl Store {
     }
 
     fn submit(&mut self) {
-        self.queue.submit(&mut self.round, |_, _| ()).expect("a round that was not full");
+        self.queue.submit(&mut self.round, |_| ()).expect("a round that was not full");
         self.submitted += 1;
     }
 
@@ -107,10 +107,12 @@ fn readies_come_in_rounds_that_fit_the_smallest_segments() {
         let ready = nodes[group].ready();
         round.persist(nodes[group].mut_store(), ready).unwrap();
         if round.is_full() {
-            queue.submit(&mut round, |group, ready| nodes[group as usize].advance_append_async(ready)).unwrap();
+            queue
+                .submit(&mut round, |written| nodes[written.group as usize].advance_append_async(written.ready))
+                .unwrap();
         }
     }
-    queue.submit(&mut round, |group, ready| nodes[group as usize].advance_append_async(ready)).unwrap();
+    queue.submit(&mut round, |written| nodes[written.group as usize].advance_append_async(written.ready)).unwrap();
     assert!(nodes.iter().all(|node| node.store().replica().last_index() == 2));
 }
 

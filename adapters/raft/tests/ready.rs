@@ -12,7 +12,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 use strandlog::disk::sim::{EIO, Fault, SimDisk};
 use strandlog::disk::{Disk, DiskInfo, Map};
-use strandlog_raft::{Error, GroupStorage, PersistQueue, Persisted, Round};
+use strandlog_raft::{Error, GroupStorage, PersistQueue, Persisted, Round, Written};
 use support::{bootstrapped, conf_state, entry, message, node};
 
 const GROUP: u64 = 7;
@@ -103,11 +103,14 @@ impl Bench {
 
     /// Takes the Ready there is, writes it, and returns the messages that may leave at once.
     fn write(&mut self) -> Vec<Message> {
-        let mut ready = self.node.ready();
-        let at_once = ready.take_messages();
+        let ready = self.node.ready();
         self.round.persist(self.node.mut_store(), ready).unwrap();
-        let node = &mut self.node;
-        self.queue.submit(&mut self.round, |_, ready| node.advance_append_async(ready)).unwrap();
+        let (node, mut at_once) = (&mut self.node, Vec::new());
+        let each = |Written { ready, messages, .. }| {
+            node.advance_append_async(ready);
+            at_once.extend(messages);
+        };
+        self.queue.submit(&mut self.round, each).unwrap();
         at_once
     }
 
@@ -275,7 +278,7 @@ fn who_writes_nothing_hears_that_another_write_has_poisoned_the_log() {
     bench.await_wake(0);
     let mut first = 0;
     bench.queue.poll(|_| first += 1).unwrap();
-    bench.queue.submit(&mut bench.round, |_, _| ()).unwrap();
+    bench.queue.submit(&mut bench.round, |_| ()).unwrap();
     bench.disk.disk.fail_sync_at(bench.disk.disk.syncs(), Fault::Error(EIO));
     let mut other = strandlog::Batch::new();
     other.append(9, &[(1, 1, b"another poller's")]);
@@ -288,7 +291,7 @@ fn who_writes_nothing_hears_that_another_write_has_poisoned_the_log() {
     node.step(beat).unwrap();
     let ready = node.ready();
     bench.round.persist(node.mut_store(), ready).unwrap();
-    assert!(poisoned(bench.queue.submit(&mut bench.round, |_, ready| node.advance_append_async(ready))));
+    assert!(poisoned(bench.queue.submit(&mut bench.round, |written| node.advance_append_async(written.ready))));
     assert!(poisoned(bench.queue.poll(|ready| panic!("{ready:?} says that all is well"))));
 }
 
@@ -315,7 +318,7 @@ fn a_round_takes_one_ready_a_group_and_a_bad_one_does_no_harm() {
     let refused = bench.round.persist(bench.node.mut_store(), second);
     assert!(matches!(refused, Err(Error::Misuse { group: GROUP, .. })), "{refused:?}");
     let node = &mut bench.node;
-    bench.queue.submit(&mut bench.round, |_, ready| node.advance_append_async(ready)).unwrap();
+    bench.queue.submit(&mut bench.round, |written| node.advance_append_async(written.ready)).unwrap();
     assert!(bench.round.is_empty());
     bench.queue.flush().unwrap();
     bench.await_wake(0);

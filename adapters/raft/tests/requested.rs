@@ -28,7 +28,7 @@ fn drive(wal: &Arc<Wal>, node: &mut RawNode<GroupStorage>) -> Result<Vec<Message
     while node.has_ready() {
         let ready = node.ready();
         round.persist(node.mut_store(), ready)?;
-        queue.submit(&mut round, |_, ready| node.advance_append_async(ready))?;
+        queue.submit(&mut round, |written| node.advance_append_async(written.ready))?;
         queue.flush()?;
         queue.poll(|durable| {
             node.on_persist_ready(durable.number);

@@ -40,13 +40,16 @@ impl Poller {
     fn follow(&mut self, index: u64) {
         self.hear(index);
         let nodes = &mut self.nodes;
-        self.queue.submit(&mut self.round, |group, ready| nodes[group as usize].advance_append_async(ready)).unwrap();
+        self.queue
+            .submit(&mut self.round, |written| nodes[written.group as usize].advance_append_async(written.ready))
+            .unwrap();
     }
 
     /// Submits the round if that takes no waiting.
     fn try_submit(&mut self) -> Result<(), Error> {
         let nodes = &mut self.nodes;
-        self.queue.try_submit(&mut self.round, |group, ready| nodes[group as usize].advance_append_async(ready))
+        self.queue
+            .try_submit(&mut self.round, |written| nodes[written.group as usize].advance_append_async(written.ready))
     }
 
     /// Puts what it sends into the round.

@@ -79,7 +79,7 @@ impl Poller {
 
     fn submit(&mut self) -> Result<(), Error> {
         let nodes = &mut self.nodes;
-        self.queue.submit(&mut self.round, |group, ready| nodes[group as usize].advance_append_async(ready))
+        self.queue.submit(&mut self.round, |written| nodes[written.group as usize].advance_append_async(written.ready))
     }
 
     /// All that may be said now.

@@ -128,7 +128,7 @@ fn drive(wal: &Arc<Wal>, node: &mut RawNode<GroupStorage>, checkpoints: &mut Bat
         if let Some(last) = committed.last() {
             put(node.mut_store(), checkpoints, last.index);
         }
-        queue.submit(&mut round, |_, ready| node.advance_append_async(ready)).unwrap();
+        queue.submit(&mut round, |written| node.advance_append_async(written.ready)).unwrap();
         queue.flush().unwrap();
         let each = |durable: strandlog_raft::Persisted| {
             node.on_persist_ready(durable.number);

@@ -4,6 +4,7 @@
 
 mod appending;
 mod failing;
+mod full_log;
 mod machine;
 mod many_groups;
 mod power_cut;

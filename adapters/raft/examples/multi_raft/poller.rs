@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use raft::StateRole;
-use strandlog_raft::{FetchQueue, PersistQueue, Round};
+use strandlog_raft::{FetchQueue, PersistQueue, Round, Written};
 
 use crate::board::Board;
 use crate::group::{CHECKPOINT_EVERY, Group};
@@ -199,7 +199,6 @@ impl Poller {
         if let Some(soft) = ready.ss() {
             board.set_leader(id, store, soft.raft_state == StateRole::Leader);
         }
-        self.outbox.add(id, ready.take_messages());
         if !ready.snapshot().is_empty() {
             group.machine = Machine::decode(&ready.snapshot().data)?;
             group.snapshot = Some(ready.number());
@@ -230,10 +229,13 @@ impl Poller {
 
     fn submit(&mut self) -> Result<()> {
         let Setup { queue, groups, network, .. } = &mut self.setup;
-        queue.submit(&mut self.round, |id, ready| {
+        let outbox = &mut self.outbox;
+        queue.submit(&mut self.round, |Written { group: id, ready, messages }| {
             let group = &mut groups[network.slot(id)];
             group.node.advance_append_async(ready);
             group.applied();
+            // A leader's, which need not wait.
+            outbox.add(id, messages);
         })?;
         self.reopen()
     }

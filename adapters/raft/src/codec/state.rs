@@ -1,22 +1,34 @@
 //! Hard state, configuration and applied position as keyed state.
 //!
-//! Each value starts with a version byte; numbers are varints.
+//! Each value starts with a version byte. What raft writes again and again has numbers of eight bytes, little-endian: it keeps its length,
+//! so that a full log does not refuse it. Numbers of a configuration are varints.
 //!
 //! ```text
-//! hard state      | 1 | term | vote | commit |
+//! hard state      | 2 | term | vote | commit |
 //! configuration   | 1 | auto_leave | 4 x (count, ids): voters, learners, outgoing, learners next |
-//! applied         | 1 | index | term | state machine's bytes ... |
-//!                 | 2 | index |: the state machine is elsewhere
+//! applied         | 3 | index | term | state machine's bytes ... |
+//!                 | 4 | index |: the state machine is elsewhere
 //! ```
+//!
+//! Hard states of version 1 and applied positions of 1 and 2 are the same in varints. They are read, and no longer written.
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, HardState};
 
 use super::{DecodeError, put_varint, take_varint};
 
+/// In varints.
 const VERSION: u8 = 1;
-/// Of an applied position: without a state machine.
+/// Of an applied position, in varints: without a state machine.
 const ELSEWHERE: u8 = 2;
+/// Of a hard state: eight bytes a number.
+const FIXED_STATE: u8 = 2;
+/// Of an applied position: eight bytes a number.
+const FIXED: u8 = 3;
+/// The same without a state machine.
+const FIXED_ELSEWHERE: u8 = 4;
+/// Bytes of a number whose length does not change.
+const NUMBER: usize = size_of::<u64>();
 
 /// An applied position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,20 +41,28 @@ pub struct Applied {
 
 /// Encodes a hard state.
 pub fn encode_hard_state(state: &HardState) -> Vec<u8> {
-    let mut out = vec![VERSION];
-    for number in [state.term, state.vote, state.commit] {
-        put_varint(&mut out, number);
-    }
+    fixed(FIXED_STATE, &[state.term, state.vote, state.commit], &[])
+}
+
+fn fixed(version: u8, numbers: &[u64], behind: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + numbers.len() * NUMBER + behind.len());
+    out.push(version);
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+    out.extend_from_slice(behind);
     out
 }
 
 /// Decodes a hard state.
 pub fn decode_hard_state(mut bytes: &[u8]) -> Result<HardState, DecodeError> {
-    take_version(&mut bytes)?;
+    let take = match take_version(&mut bytes)? {
+        VERSION => take_varint,
+        FIXED_STATE => take_fixed,
+        other => return Err(DecodeError::Version(other)),
+    };
     let state = HardState {
-        term: take_varint(&mut bytes)?,
-        vote: take_varint(&mut bytes)?,
-        commit: take_varint(&mut bytes)?,
+        term: take(&mut bytes)?,
+        vote: take(&mut bytes)?,
+        commit: take(&mut bytes)?,
         ..HardState::default()
     };
     at_end(bytes)?;
@@ -63,7 +83,10 @@ pub fn encode_conf_state(state: &ConfState) -> Vec<u8> {
 
 /// Decodes a configuration.
 pub fn decode_conf_state(mut bytes: &[u8]) -> Result<ConfState, DecodeError> {
-    take_version(&mut bytes)?;
+    match take_version(&mut bytes)? {
+        VERSION => {}
+        other => return Err(DecodeError::Version(other)),
+    }
     let auto_leave = match take_varint(&mut bytes)? {
         0 => false,
         1 => true,
@@ -83,52 +106,56 @@ pub fn decode_conf_state(mut bytes: &[u8]) -> Result<ConfState, DecodeError> {
 
 /// Encodes an applied position with the state machine's bytes.
 pub fn encode_applied(index: u64, term: u64, data: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(data.len() + 16);
-    out.push(VERSION);
-    put_varint(&mut out, index);
-    put_varint(&mut out, term);
-    out.extend_from_slice(data);
-    out
+    fixed(FIXED, &[index, term], data)
 }
 
 /// Encodes the applied position of a state machine outside the log.
 pub fn encode_applied_elsewhere(index: u64) -> Vec<u8> {
-    let mut out = vec![ELSEWHERE];
-    put_varint(&mut out, index);
-    out
+    fixed(FIXED_ELSEWHERE, &[index], &[])
 }
 
 /// Decodes an applied position; the state machine's bytes are a slice, not a copy.
 pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
-    if let Some((&ELSEWHERE, mut rest)) = bytes.split_first() {
-        let index = take_varint(&mut rest)?;
+    let mut rest = &bytes[..];
+    let (index, take) = take_applied(&mut rest)?;
+    let Some(take) = take else {
         at_end(rest)?;
         return Ok(Applied { index, machine: None });
-    }
-    let mut rest = &bytes[..];
-    take_version(&mut rest)?;
-    let index = take_varint(&mut rest)?;
-    let term = take_varint(&mut rest)?;
+    };
+    let term = take(&mut rest)?;
     let machine = Some((term, bytes.slice(bytes.len() - rest.len()..)));
     Ok(Applied { index, machine })
 }
 
 /// The index of an encoded applied position.
 pub(crate) fn applied_index(mut bytes: &[u8]) -> Result<u64, DecodeError> {
-    match bytes.split_first() {
-        Some((&ELSEWHERE, rest)) => bytes = rest,
-        _ => take_version(&mut bytes)?,
-    }
-    take_varint(&mut bytes)
+    take_applied(&mut bytes).map(|(index, _)| index)
 }
 
-fn take_version(bytes: &mut &[u8]) -> Result<(), DecodeError> {
+type Take = fn(&mut &[u8]) -> Result<u64, DecodeError>;
+
+/// The index, and how the term behind it is taken, if there is one.
+fn take_applied(bytes: &mut &[u8]) -> Result<(u64, Option<Take>), DecodeError> {
+    let (take, has_machine): (Take, bool) = match take_version(bytes)? {
+        VERSION => (take_varint, true),
+        ELSEWHERE => (take_varint, false),
+        FIXED => (take_fixed, true),
+        FIXED_ELSEWHERE => (take_fixed, false),
+        other => return Err(DecodeError::Version(other)),
+    };
+    Ok((take(bytes)?, has_machine.then_some(take)))
+}
+
+fn take_version(bytes: &mut &[u8]) -> Result<u8, DecodeError> {
     let (&version, rest) = bytes.split_first().ok_or(DecodeError::Truncated)?;
     *bytes = rest;
-    match version {
-        VERSION => Ok(()),
-        other => Err(DecodeError::Version(other)),
-    }
+    Ok(version)
+}
+
+fn take_fixed(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
+    let (number, rest) = bytes.split_first_chunk::<NUMBER>().ok_or(DecodeError::Truncated)?;
+    *bytes = rest;
+    Ok(u64::from_le_bytes(*number))
 }
 
 fn take_ids(bytes: &mut &[u8]) -> Result<Vec<u64>, DecodeError> {
@@ -178,9 +205,23 @@ mod tests {
         assert_eq!(decode_applied(&elsewhere), Ok(Applied { index: 300, machine: None }));
         assert_eq!((applied_index(&applied), applied_index(&elsewhere)), (Ok(9), Ok(300)));
         assert_eq!(
-            (applied_index(&[]), applied_index(&[3, 0])),
-            (Err(DecodeError::Truncated), Err(DecodeError::Version(3)))
+            (applied_index(&[]), applied_index(&[5, 0])),
+            (Err(DecodeError::Truncated), Err(DecodeError::Version(5)))
         );
+    }
+
+    #[test]
+    fn values_keep_their_length_and_those_of_older_versions_are_read() {
+        let state = |n| HardState { term: n, vote: n, commit: n, ..HardState::default() };
+        assert_eq!([0, 300, u64::MAX].map(|n| encode_hard_state(&state(n)).len()), [25; 3]);
+        assert_eq!([0, 300, u64::MAX].map(|n| encode_applied(n, n, b"data").len()), [21; 3]);
+        assert_eq!([0, 300, u64::MAX].map(|n| encode_applied_elsewhere(n).len()), [9; 3]);
+        assert_eq!(decode_hard_state(&[1, 0xac, 2, 7, 9]).map(|s| (s.term, s.vote, s.commit)), Ok((300, 7, 9)));
+        let machine = Some((7, Bytes::from_static(b"data")));
+        let applied = Bytes::from_static(b"\x01\xac\x02\x07data");
+        assert_eq!((decode_applied(&applied), applied_index(&applied)), (Ok(Applied { index: 300, machine }), Ok(300)));
+        let elsewhere = Bytes::from_static(b"\x02\xac\x02");
+        assert_eq!(decode_applied(&elsewhere), Ok(Applied { index: 300, machine: None }));
     }
 
     #[test]
@@ -206,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_named_and_a_claimed_count_is_not_allocated() {
-        assert_eq!(decode_hard_state(&[2, 0, 0, 0]), Err(DecodeError::Version(2)));
+        assert_eq!(decode_hard_state(&[3, 0, 0, 0]), Err(DecodeError::Version(3)));
         let claims = [VERSION, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 1];
         assert_eq!(decode_conf_state(&claims), Err(DecodeError::Truncated));
     }
