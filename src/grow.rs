@@ -7,9 +7,8 @@ use crate::error::{Error, Result};
 use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
 use crate::format::{BLOCK_BYTES, POOL_OFFSET};
 use crate::options::{MAX_CAPACITY, Progress, default_cap, has_default_cap, journal_floor, within};
-use crate::recovery::write_superblocks;
-use crate::recovery::{Found, read_superblock};
-use crate::wal::open_error;
+use crate::recovery::{superblock_of_log, write_superblocks};
+use crate::wal::{look, open_error};
 
 /// What a growth did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +39,10 @@ const STEP: usize = 256 * BLOCK;
 pub fn grow(path: impl AsRef<Path>, capacity: u64, mut progress: impl FnMut(Progress)) -> Result<Grown> {
     let path = path.as_ref();
     let mode = OpenMode { read_only: false, mapped: false, ..OpenMode::default() };
-    let disk = FileDisk::open(path, mode).map_err(|e| open_error(path, e))?;
+    let disk = FileDisk::open(path, mode, look).map_err(|e| open_error(path, e))?;
     // After a kill -9 what is read may lie in a volatile cache, and what is written from here on relies on it.
     disk.flush().map_err(|e| Error::io("syncing before growing", e))?;
-    let old = match read_superblock(&disk, false)? {
-        Found::Log(superblock) => *superblock,
-        Found::Blank => {
-            let hint = "this is no strandlog file";
-            return Err(Error::Corrupt { what: "blank superblocks", offset: 0, hint });
-        }
-    };
+    let old = superblock_of_log(&disk, false)?;
     let new = enlarged(&old, capacity)?;
     let from = disk.len();
     let disk = disk.extended(from.max(capacity / BLOCK_BYTES * BLOCK_BYTES)).map_err(|e| open_error(path, e))?;
@@ -124,6 +117,7 @@ mod tests {
     use super::*;
     use crate::disk::sim::{Fault, SimDisk};
     use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
+    use crate::recovery::{Found, read_superblock};
     use crate::sync::Arc;
     use crate::{Batch, Options, Wal};
 
@@ -319,7 +313,7 @@ mod tests {
             assert!(matches!(refused, Err(Error::Option { name: "capacity", .. })), "{capacity}: {refused:?}");
         }
         let mode = OpenMode { read_only: false, mapped: false, ..OpenMode::default() };
-        let full = FileDisk::open(&path, mode).expect("opens").extended(1 << 60);
+        let full = FileDisk::open(&path, mode, look).expect("opens").extended(1 << 60);
         assert!(full.is_err_and(|e| std::io::Error::from(e).kind() == std::io::ErrorKind::StorageFull));
         assert_eq!(std::fs::read(&path).expect("read").len(), before.len(), "it is cut back");
         std::fs::write(dir.path().join("zeros"), vec![0; 1 << 20]).expect("written");

@@ -51,14 +51,22 @@ pub struct FileDisk {
 impl FileDisk {
     /// Opens and locks an existing file, and measures how its writes become durable fastest.
     ///
+    /// That writes to it. So `look` is shown the file before, locked and to be read only, and says whether it is one of the caller's: somebody
+    /// else's may be written by its owner at this very moment, and bytes that are written back would take the place of newer ones. Where the
+    /// file is opened to be read only, `look` is not asked.
+    ///
     /// The caller checks that the file is as long as its own header says before it relies on the
     /// mapping: a page past the end of the file is a signal, not an error.
     ///
     /// # Errors
     /// [`OpenError::Locked`] at once when anybody else has the file open, except that those that
     /// only read share it; [`OpenError::Unsupported`] when the sync method asked for does not work
-    /// there (with [`SyncMethod::Auto`] another is taken); otherwise what the system says.
-    pub fn open(path: impl AsRef<Path>, mode: OpenMode) -> Result<Self, OpenError> {
+    /// there (with [`SyncMethod::Auto`] another is taken); what `look` says, in an [`OpenError::Io`]; otherwise what the system says.
+    pub fn open(
+        path: impl AsRef<Path>,
+        mode: OpenMode,
+        look: impl FnOnce(&dyn Disk) -> io::Result<()>,
+    ) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let access = if mode.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         // Not to wait for the other end, should the path be that of a pipe.
@@ -69,16 +77,24 @@ impl FileDisk {
             return Err(OpenError::NotAFile { path: path.into() });
         }
         let mut handles = Handles::lock(file, path, mode.read_only)?;
-        if !mode.read_only {
-            handles.open_again(CWD, path).map_err(failed("opening", path))?;
-        }
         // Again, now that nobody else makes it longer.
         let stat = fs::fstat(handles.buffered()).map_err(|errno| failed("examining", path)(errno.into()))?;
+        let len = u64::try_from(stat.st_size).unwrap_or(0);
         if !mode.read_only {
+            let seen = Self::unwritten(path, handles, len);
+            look(&seen).map_err(failed("opening", path))?;
+            handles = seen.handles;
+            handles.open_again(CWD, path).map_err(failed("opening", path))?;
             sync_name(path)?;
         }
-        let len = u64::try_from(stat.st_size).unwrap_or(0);
         Self::assemble(path, handles, len, mode)
+    }
+
+    /// The file as it is before it is known whose it is.
+    fn unwritten(path: &Path, handles: Handles, len: u64) -> Self {
+        let info = DiskInfo { read_only: true, ..DiskInfo::unprobed(SyncMethod::Auto) };
+        let writable = AtomicBool::new(false);
+        Self { path: path.into(), handles, len, info, map: None, view: Mutex::new(None), writable }
     }
 
     /// Makes a disk of a locked file.
