@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use strandlog::disk::{Disk, FileDisk, OpenMode};
-use strandlog::{Error, Wal, grow};
+use strandlog::{Batch, Error, Wal, grow};
 use tempfile::TempDir;
 
 /// On a real file system, for a file of this name.
@@ -39,5 +39,59 @@ fn nothing_is_written_to_a_file_that_is_no_log() {
         let strange = |_: &dyn Disk| Err(std::io::Error::other("strange"));
         FileDisk::open(&path, OpenMode::default(), strange).expect_err("refused");
         assert!(state(&path) == before, "it was written to");
+    }
+}
+
+/// Commits until the log ends, and says why it does. The housekeeper looks ten times a second.
+fn commit_until_it_ends(wal: &Wal) -> String {
+    for _ in 0..10_000 {
+        let next = wal.replica(1).last_index() + 1;
+        match wal.commit(Batch::new().append(1, &[(next, 1, b"more")])) {
+            Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+            Err(Error::Poisoned { cause }) => return cause.to_string(),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    panic!("it goes on and on");
+}
+
+/// Nobody finds it again: what is acknowledged would be gone with the process, and who opens the name begins an empty log.
+#[test]
+fn a_log_whose_file_was_removed_ends_and_says_how_to_save_it() {
+    for replaced in [false, true] {
+        let (dir, path) = place();
+        let options = || Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+        let wal = options().open(&path).expect("created");
+        // It is still the log's.
+        let moved = dir.path().join("moved.log");
+        fs::rename(&path, &moved).expect("renamed");
+        fs::hard_link(&moved, dir.path().join("second.log")).expect("a second name");
+        fs::remove_file(&moved).expect("one of two");
+        wal.commit(Batch::new().append(1, &[(1, 1, b"kept")])).expect("it has a name");
+        // At rest it is looked at, and sealed.
+        let begun = wal.stats().frames;
+        while wal.stats().frames == begun {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        wal.check().expect("renamed, it goes on");
+        if replaced {
+            fs::write(&moved, b"another")
+                .and_then(|()| fs::rename(&moved, dir.path().join("second.log")))
+                .expect("replaced");
+        } else {
+            fs::remove_file(dir.path().join("second.log")).expect("removed");
+        }
+        let cause = commit_until_it_ends(&wal);
+        assert!(cause.contains("has no name any more"), "{cause}");
+        assert_eq!(wal.replica(1).entry(1).expect("still there").data, b"kept"[..]);
+        // As the error says.
+        let last = wal.replica(1).last_index();
+        let from = cause.split("cp ").nth(1).and_then(|rest| rest.strip_suffix(" NEW")).expect("how to copy it");
+        let copy = dir.path().join("copy.log");
+        fs::copy(from, &copy).expect("copied");
+        let saved = options().open(&copy).expect("the copy opens");
+        let durable = saved.replica(1).last_index();
+        assert!(durable == last || durable + 1 == last, "{durable} of {last}");
+        assert!(saved.verify(|_| ()).expect("verified").is_clean());
     }
 }

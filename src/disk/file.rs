@@ -242,6 +242,10 @@ impl Disk for FileDisk {
         self.handles.check_size(self.len)
     }
 
+    fn check_name(&self) -> io::Result<()> {
+        self.handles.check_name()
+    }
+
     fn map(&self) -> Option<Arc<Map>> {
         self.map.clone()
     }
