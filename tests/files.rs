@@ -1,6 +1,7 @@
 //! Files that are not as a log leaves them: somebody else's, removed, cut, grown halfway, with holes.
 
 use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -94,4 +95,50 @@ fn a_log_whose_file_was_removed_ends_and_says_how_to_save_it() {
         assert!(durable == last || durable + 1 == last, "{durable} of {last}");
         assert!(saved.verify(|_| ()).expect("verified").is_clean());
     }
+}
+
+/// A copy that leaves out what is zero: the device may have no room for that when it is written.
+#[test]
+fn a_copy_with_holes_opens_and_says_what_it_lacks() {
+    let (dir, path) = place();
+    let wal = Wal::options().capacity(8 << 20).open(&path).expect("created");
+    let holes = |wal: &Wal| wal.stats().disk.expect("a disk").hole_bytes;
+    assert_eq!(holes(&wal), 0);
+    wal.commit(Batch::new().append(1, &[(1, 1, b"kept")])).expect("room");
+    wal.close().expect("closed");
+    drop(wal);
+    let wal = Wal::options().open(&path).expect("opens");
+    assert_eq!(holes(&wal), 0, "all of it was written");
+    wal.close().expect("closed");
+    drop(wal);
+    let (bytes, sparse) = (fs::read(&path).expect("read"), dir.path().join("sparse.log"));
+    let file = File::create(&sparse).expect("created");
+    file.set_len(bytes.len() as u64).expect("a hole");
+    for (at, block) in (0..).step_by(4096).zip(bytes.chunks(4096)) {
+        if block.iter().any(|&byte| byte != 0) {
+            file.write_all_at(block, at).expect("written");
+        }
+    }
+    file.sync_all().expect("durable");
+    if fs::metadata(&sparse).expect("there").blocks() * 512 > 6 << 20 {
+        return; // No holes on this file system.
+    }
+    let wal = Wal::options().open(&sparse).expect("opens");
+    assert!(holes(&wal) > 6 << 20, "{}", holes(&wal));
+    assert_eq!(wal.replica(1).entry(1).expect("kept").data, b"kept"[..]);
+}
+
+/// As long as growing came before it was killed: no superblock names what is behind the old end.
+#[test]
+fn a_file_that_is_longer_than_its_log_is_no_capacity() {
+    let (_dir, path) = place();
+    let options = || Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+    options().open(&path).expect("created").close().expect("closed");
+    File::options().write(true).open(&path).and_then(|f| f.set_len(64 << 20)).expect("longer");
+    let wal = options().open(&path).expect("opens");
+    assert_eq!((wal.stats().capacity, wal.stats().file_bytes), (4 << 20, 64 << 20));
+    drop(wal);
+    let grown = grow(&path, 8 << 20, |_| ()).expect("grown");
+    assert_eq!((grown.from, grown.file_from, grown.to), (4 << 20, 64 << 20, 8 << 20));
+    assert_eq!(fs::metadata(&path).expect("there").len(), 8 << 20);
 }

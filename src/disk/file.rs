@@ -77,6 +77,7 @@ impl FileDisk {
             return Err(OpenError::NotAFile { path: path.into() });
         }
         let mut handles = Handles::lock(file, path, mode.read_only)?;
+        let mut hole_bytes = 0;
         // Again, now that nobody else makes it longer.
         let stat = fs::fstat(handles.buffered()).map_err(|errno| failed("examining", path)(errno.into()))?;
         let len = u64::try_from(stat.st_size).unwrap_or(0);
@@ -86,8 +87,19 @@ impl FileDisk {
             handles = seen.handles;
             handles.open_again(CWD, path).map_err(failed("opening", path))?;
             sync_name(path)?;
+            hole_bytes = handles.hole_bytes(len).map_err(failed("examining", path))?;
         }
-        Self::assemble(path, handles, len, mode)
+        let mut disk = Self::assemble(path, handles, len, mode)?;
+        disk.info.hole_bytes = hole_bytes;
+        if hole_bytes > 0 {
+            let path = path.display();
+            tracing::warn!(
+                target: "strandlog", %path, len, hole_bytes,
+                "the file has holes, which take space on the device when they are written: where that is full, commits fail. Close the log \
+                 and copy it with `cp --sparse=never`"
+            );
+        }
+        Ok(disk)
     }
 
     /// The file as it is before it is known whose it is.
@@ -120,7 +132,7 @@ impl FileDisk {
             false => None,
         };
         let map = view.as_ref().map(|view| Arc::new(Map::new(view)));
-        let info = DiskInfo { method, direct, io_uring, read_only: mode.read_only, probe };
+        let info = DiskInfo { method, direct, io_uring, read_only: mode.read_only, hole_bytes: 0, probe };
         tracing::debug!(target: "strandlog", path = %path.display(), len, %info, "opened");
         let writable = AtomicBool::new(!mode.read_only);
         Ok(Self { path: path.into(), handles, len, info, map, view: Mutex::new(view), writable })
@@ -145,6 +157,23 @@ impl FileDisk {
             return Err(failed("extending", &self.path)(error));
         }
         (self.map, self.view) = (None, Mutex::new(None));
+        self.len = len;
+        Ok(self)
+    }
+
+    /// The same file, shorter: what is behind is nobody's. Not mapped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn shortened(mut self, len: u64) -> Result<Self, OpenError> {
+        if self.info.read_only || len > self.len || !len.is_multiple_of(super::BLOCK as u64) {
+            return Err(failed("shortening", &self.path)(io::ErrorKind::InvalidInput.into()));
+        }
+        // Nothing is mapped that the file no longer has.
+        (self.map, self.view) = (None, Mutex::new(None));
+        let file = self.handles.buffered();
+        let shorter = fs::ftruncate(file, len).map_err(io::Error::from).and_then(|()| sync(file));
+        shorter.map_err(failed("shortening", &self.path))?;
         self.len = len;
         Ok(self)
     }

@@ -175,6 +175,18 @@ impl Handles {
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
     }
 
+    /// About how many bytes of the file have no place on the device yet; 0 where that is next to nothing.
+    pub(super) fn hole_bytes(&self, len: u64) -> io::Result<u64> {
+        let held = u64::try_from(fs::fstat(&self.buffered)?.st_blocks).unwrap_or(0).saturating_mul(512);
+        let lacks = len.saturating_sub(held);
+        if lacks <= len / 64 {
+            return Ok(0);
+        }
+        // Fewer blocks, and no hole: the file system compresses.
+        let whole = fs::seek(&self.buffered, fs::SeekFrom::Hole(0)).is_ok_and(|at| at >= len);
+        Ok(if whole { 0 } else { lacks })
+    }
+
     /// Whether the file still has a name, if it had one.
     pub(super) fn check_name(&self) -> io::Result<()> {
         if !self.named || names(&self.buffered)? > 0 {
