@@ -109,9 +109,10 @@ pub enum Error {
         /// The bound.
         limit: u64,
     },
-    /// A write or a sync failed. Nothing after it is acknowledged; reads are still served.
+    /// A write or a sync failed, or the file was cut or removed while it was in use. Nothing after it is acknowledged; reads are still served. Of a
+    /// file that was removed the cause says how to copy it: do that before the log is dropped, and open the copy.
     #[error(
-        "the log is poisoned: {cause}; reopen it: everything acknowledged is there, nothing unacknowledged is promised"
+        "the log is poisoned: {cause}; everything acknowledged is in its file, nothing unacknowledged is promised: open it anew"
     )]
     Poisoned {
         /// The first failure.

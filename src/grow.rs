@@ -6,19 +6,20 @@ use crate::disk::{AlignedBuf, BLOCK, Disk, FileDisk, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
 use crate::format::{BLOCK_BYTES, POOL_OFFSET};
-use crate::options::{MAX_CAPACITY, Progress, default_cap, has_default_cap, journal_floor, within};
-use crate::recovery::write_superblocks;
-use crate::recovery::{Found, read_superblock};
-use crate::wal::open_error;
+use crate::options::{MAX_CAPACITY, Progress, capacity_in, default_cap, has_default_cap, journal_floor, within};
+use crate::recovery::{superblock_of_log, write_superblocks};
+use crate::wal::{look, open_error};
 
 /// What a growth did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Grown {
-    /// Size of the file before.
+    /// Size of the log before: [`Stats::capacity`](crate::Stats::capacity).
     pub from: u64,
-    /// Size of the file now.
+    /// Size of the log now, and of the file.
     pub to: u64,
+    /// Size of the file before: more than `from` where an earlier growth was interrupted.
+    pub file_from: u64,
     /// Bytes that the log can use, before.
     pub usable_from: u64,
     /// Bytes that the log can use now: whole segments.
@@ -29,7 +30,8 @@ pub struct Grown {
 const STEP: usize = 256 * BLOCK;
 
 /// Makes the log at `path` `capacity` bytes long. Nobody may have it open; what it holds is not touched. Takes as long as writing
-/// the difference does: the new part is written with zeros, as a new file is.
+/// the difference does: the new part is written with zeros, as a new file is. Where the file is longer already, as an earlier growth was
+/// interrupted, what is behind `capacity` is cut off: no superblock ever named it.
 ///
 /// Whenever it is interrupted, the log opens, with the old size or with the new one. With the old one, growing again does it all. With the
 /// new one it is done: growing again to the same is refused, and puts the superblock's second copy right, as any opening does.
@@ -40,21 +42,19 @@ const STEP: usize = 256 * BLOCK;
 pub fn grow(path: impl AsRef<Path>, capacity: u64, mut progress: impl FnMut(Progress)) -> Result<Grown> {
     let path = path.as_ref();
     let mode = OpenMode { read_only: false, mapped: false, ..OpenMode::default() };
-    let disk = FileDisk::open(path, mode).map_err(|e| open_error(path, e))?;
+    let disk = FileDisk::open(path, mode, look).map_err(|e| open_error(path, e))?;
     // After a kill -9 what is read may lie in a volatile cache, and what is written from here on relies on it.
     disk.flush().map_err(|e| Error::io("syncing before growing", e))?;
-    let old = match read_superblock(&disk, false)? {
-        Found::Log(superblock) => *superblock,
-        Found::Blank => {
-            let hint = "this is no strandlog file";
-            return Err(Error::Corrupt { what: "blank superblocks", offset: 0, hint });
-        }
-    };
+    let old = superblock_of_log(&disk, false)?;
     let new = enlarged(&old, capacity)?;
-    let from = disk.len();
-    let disk = disk.extended(from.max(capacity / BLOCK_BYTES * BLOCK_BYTES)).map_err(|e| open_error(path, e))?;
+    let file_from = disk.len();
+    let from = capacity_in(file_from, end(&old), old.segment_bytes.into());
+    // Whole blocks, and above the old end by a segment at least.
+    let to = capacity / BLOCK_BYTES * BLOCK_BYTES;
+    let resized = if to < file_from { disk.shortened(to) } else { disk.extended(to) };
+    let disk = resized.map_err(|e| open_error(path, e))?;
     enlarge(&disk, &old, &new, &mut progress)?;
-    Ok(Grown { from, to: disk.len(), usable_from: end(&old), usable_to: end(&new) })
+    Ok(Grown { from, to: disk.len(), file_from, usable_from: end(&old), usable_to: end(&new) })
 }
 
 /// Where the last slab ends.
@@ -124,6 +124,7 @@ mod tests {
     use super::*;
     use crate::disk::sim::{Fault, SimDisk};
     use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
+    use crate::recovery::{Found, read_superblock};
     use crate::sync::Arc;
     use crate::{Batch, Options, Wal};
 
@@ -289,7 +290,8 @@ mod tests {
                 wal.close().expect("closed");
                 drop(wal);
                 let grown = grow(&path, NEW, |p| assert!(p.done <= p.total)).expect("grown");
-                assert_eq!((grown.from, grown.to), (len, NEW), "{grown:?}");
+                assert_eq!((grown.file_from, grown.to), (len, NEW), "{grown:?}");
+                assert_eq!(grown.from, if len < grown.usable_from + (64 << 10) { len } else { grown.usable_from });
                 let wal = options(OLD).open(&path).expect("opens");
                 check(&wal);
                 assert_eq!(usable(&wal) + POOL_OFFSET, grown.usable_to);
@@ -302,6 +304,31 @@ mod tests {
         let file = std::fs::File::options().write(true).open(&path).expect("opens");
         file.set_len(NEW - (1 << 20)).expect("cut");
         assert!(matches!(options(OLD).open(&path), Err(Error::Corrupt { .. })), "both copies say more than there is");
+    }
+
+    /// What was growing was killed, by somebody who wanted less, too.
+    #[test]
+    fn a_growth_that_was_interrupted_is_no_capacity_and_the_next_one_makes_what_it_is_told() {
+        let dir = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir()).expect("a directory");
+        let path = dir.path().join("log");
+        let wal = options(OLD).open(&path).expect("created");
+        assert_eq!((wal.stats().capacity, wal.stats().file_bytes), (OLD, OLD));
+        fill(&wal);
+        wal.close().expect("closed");
+        drop(wal);
+        let file = std::fs::File::options().write(true).open(&path).expect("opens");
+        file.set_len(2 * NEW).expect("as far as it came");
+        let wal = options(OLD).open(&path).expect("opens");
+        let (stats, used) = (wal.stats(), usable(&wal) + POOL_OFFSET);
+        assert_eq!((stats.capacity, stats.file_bytes), (used, 2 * NEW));
+        drop(wal);
+        let grown = grow(&path, NEW, |p| assert!(p.done <= p.total && p.total < NEW)).expect("grown");
+        assert_eq!((grown.from, grown.file_from, grown.to), (used, 2 * NEW, NEW));
+        assert_eq!(std::fs::metadata(&path).expect("there").len(), NEW);
+        let wal = options(OLD).open(&path).expect("opens");
+        check(&wal);
+        assert_eq!((wal.stats().capacity, wal.stats().file_bytes), (NEW, NEW));
+        use_it(&wal, 3 << 20);
     }
 
     #[test]
@@ -319,7 +346,7 @@ mod tests {
             assert!(matches!(refused, Err(Error::Option { name: "capacity", .. })), "{capacity}: {refused:?}");
         }
         let mode = OpenMode { read_only: false, mapped: false, ..OpenMode::default() };
-        let full = FileDisk::open(&path, mode).expect("opens").extended(1 << 60);
+        let full = FileDisk::open(&path, mode, look).expect("opens").extended(1 << 60);
         assert!(full.is_err_and(|e| std::io::Error::from(e).kind() == std::io::ErrorKind::StorageFull));
         assert_eq!(std::fs::read(&path).expect("read").len(), before.len(), "it is cut back");
         std::fs::write(dir.path().join("zeros"), vec![0; 1 << 20]).expect("written");

@@ -42,7 +42,7 @@
 //! | `strandlog_stalls_total` | counter | times that a submit waited for the queue or for the cleaner |
 //! | `strandlog_replicas` | gauge | replicas that exist |
 //! | `strandlog_held_truncations` | gauge | replicas whose truncation waits for their state machine |
-//! | `strandlog_capacity_bytes` | gauge | size of the file |
+//! | `strandlog_capacity_bytes` | gauge | size of the log |
 //! | `strandlog_free_bytes` | gauge | in free chunks, reserved ones among them |
 //! | `strandlog_reserved_bytes` | gauge | free, but held back for what is in the journal |
 //! | `strandlog_used_bytes` | gauge | in chunks that hold pieces |
@@ -105,7 +105,7 @@ from_stats! { log:
     stalls counter "strandlog_stalls_total" Count "times that a submit waited" = |s| s.stalls;
     replicas gauge "strandlog_replicas" Count "replicas that exist" = |s| s.replicas;
     held gauge "strandlog_held_truncations" Count "replicas whose truncation waits" = |s| s.held_truncations;
-    capacity gauge "strandlog_capacity_bytes" Bytes "size of the file" = |s| s.capacity;
+    capacity gauge "strandlog_capacity_bytes" Bytes "size of the log" = |s| s.capacity;
     free gauge "strandlog_free_bytes" Bytes "in free chunks" = |s| s.free_chunks.saturating_mul(s.chunk_size);
     reserved gauge "strandlog_reserved_bytes" Bytes "free, but held back" = |s| s.reserved_chunks.saturating_mul(s.chunk_size);
     used gauge "strandlog_used_bytes" Bytes "in chunks that hold pieces" = |s| s.used_chunks.saturating_mul(s.chunk_size);

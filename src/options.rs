@@ -396,6 +396,12 @@ pub(crate) fn journal_floor(slabs: u64) -> u64 {
     (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64)
 }
 
+/// Size of a log whose last slab ends at `end`, in a file of so many bytes: all of it, but for a segment and more behind that, which no superblock
+/// names. A growth that was interrupted leaves such a file.
+pub(crate) fn capacity_in(file_bytes: u64, end: u64, segment: u64) -> u64 {
+    if file_bytes.saturating_sub(end) < segment { file_bytes } else { end }
+}
+
 /// Of a new file: its segments, behind the superblocks.
 fn least_capacity(segment: u64) -> u64 {
     POOL_OFFSET + MIN_SEGMENTS * segment

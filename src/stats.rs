@@ -100,8 +100,10 @@ pub struct Stats {
     pub durable_lsn: u64,
     /// Replicas that exist.
     pub replicas: u64,
-    /// Size of the file.
+    /// Size of the log, as its superblock has it: of the file, unless that is longer by a segment or more.
     pub capacity: u64,
+    /// Size of the file. Where it is more than `capacity`, growing it was interrupted: [`grow`](crate::grow()) goes on.
+    pub file_bytes: u64,
     /// Bytes a chunk.
     pub chunk_size: u64,
     /// Bytes a journal segment.
@@ -150,7 +152,7 @@ impl Stats {
         figures!(self:
             batches, entries, user_bytes, frames, journal_bytes, placed_bytes, settled_bytes, settled_entries, carried_bytes,
             carried_entries, segments_cleaned, stalls, recovery_micros, recovered_frames, lost_frames, dropped_frames,
-            damaged_entries, unnamed_losses, opened_by_snapshot, durable_lsn, replicas, capacity, chunk_size, segment_size, chunks, free_chunks,
+            damaged_entries, unnamed_losses, opened_by_snapshot, durable_lsn, replicas, capacity, file_bytes, chunk_size, segment_size, chunks, free_chunks,
             used_chunks, pinned_chunks, reserved_chunks, journal_segments, free_segments, journal_cap_segments,
             carried_class_bytes, carried_class_limit, held_truncations, recent_bytes, queued_bytes,
         )

@@ -336,7 +336,7 @@ impl Options {
             mapped: self.read_mode == ReadMode::Mapped,
             without_io_uring: !self.io_uring,
         };
-        let disk = match FileDisk::open(path, mode) {
+        let disk = match FileDisk::open(path, mode, look) {
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && self.create && !self.read_only =>
             {
@@ -361,7 +361,7 @@ impl Options {
         self.progress = report;
         let Err(taken @ OpenError::Exists { .. }) = created else { return Ok(created) };
         // Somebody was faster: it is theirs, or a name that leads nowhere.
-        let theirs = FileDisk::open(path, mode);
+        let theirs = FileDisk::open(path, mode, look);
         let nowhere =
             matches!(&theirs, Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound);
         Ok(if nowhere { Err(taken) } else { theirs })
@@ -401,16 +401,7 @@ impl Options {
     }
 
     fn open_found(mut self, disk: Arc<dyn Disk>) -> Result<Wal> {
-        let superblock = match recovery::read_superblock(&*disk, self.read_only)? {
-            Found::Log(superblock) => *superblock,
-            Found::Blank => {
-                return Err(Error::Corrupt {
-                    what: "blank superblocks",
-                    offset: 0,
-                    hint: "this is no strandlog file; remove it, and it will be created",
-                });
-            }
-        };
+        let superblock = recovery::superblock_of_log(&*disk, self.read_only)?;
         let mut report = self.progress.take();
         let mut progress = |p| {
             if let Some(f) = report.as_mut() {
@@ -457,13 +448,22 @@ impl Wal {
     }
 }
 
+/// Whether the file is a log. **Before anything is written to it**: it may be somebody else's, who writes to it now.
+pub(crate) fn look(disk: &dyn Disk) -> std::io::Result<()> {
+    recovery::superblock_of_log(disk, true).map(drop).map_err(std::io::Error::other)
+}
+
 pub(crate) fn open_error(path: &Path, error: OpenError) -> Error {
     match error {
         OpenError::Locked { path } => Error::Locked { path },
         OpenError::Mapping { path, source } => {
             Error::io(format!("mapping {} (ReadMode::Copied reads it without)", path.display()), source)
         }
-        OpenError::Io { context, source, .. } => Error::io(format!("{context} {}", path.display()), source),
+        OpenError::Io { context, source, .. } => match source.downcast() {
+            // What was seen when the file was looked at.
+            Ok(error) => error,
+            Err(source) => Error::io(format!("{context} {}", path.display()), source),
+        },
         other => Error::io(format!("opening {}", path.display()), other.into()),
     }
 }

@@ -342,7 +342,11 @@ fn what_the_system_holds_of_the_file_is_forgotten_before_it_is_read_and_its_name
         let calls: Vec<&str> = text.lines().filter_map(|l| Some(l.split_once(' ')?.1.trim_start())).collect();
         // The probe's scratch lies behind the superblocks, and holds nothing.
         let scratch = |c: &str| c.contains(", 32768) = ");
-        let read = calls.iter().position(|c| c.starts_with("pread64(") && !scratch(c)).expect("it is read");
+        // Before the probe writes it is only asked whether it is a log.
+        let probed = calls.iter().position(|c| c.starts_with("pwritev2(")).expect("it is probed");
+        assert!(calls[..probed].iter().filter(|c| c.starts_with("pread64(") && !scratch(c)).count() == 2, "{text}");
+        let read =
+            calls[probed..].iter().position(|c| c.starts_with("pread64(") && !scratch(c)).expect("it is read") + probed;
         let forgotten = calls.iter().position(|c| c.contains("POSIX_FADV_DONTNEED")).expect("it is forgotten");
         assert!(forgotten < read && calls[..forgotten].last().is_some_and(|c| c.starts_with("fdatasync(")), "{text}");
         // Nor does it know whether its creator lived to make the name durable.

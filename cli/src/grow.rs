@@ -20,11 +20,16 @@ pub fn run(args: &Grow, out: &mut Output) -> Result<()> {
     let path = args.path.display().to_string();
     if out.is_json() {
         out.json(&json!({
-            "grown": path, "from": grown.from, "to": grown.to, "usable_from": grown.usable_from, "usable_to": grown.usable_to,
+            "grown": path, "from": grown.from, "to": grown.to, "file_from": grown.file_from,
+            "usable_from": grown.usable_from, "usable_to": grown.usable_to,
         }))?;
         return Ok(());
     }
     let done = out.styled(Style::Good, "grown");
     out.line(format_args!("{done} {path}: from {} to {}", human(grown.from), human(grown.to)))?;
+    if grown.file_from > grown.from {
+        let had = human(grown.file_from);
+        out.line(format_args!("  the file had {had}: an earlier growth was interrupted"))?;
+    }
     Ok(())
 }

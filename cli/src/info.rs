@@ -74,7 +74,7 @@ fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
     out.fact("identity", hex(&wal.uuid()))?;
     out.fact(
         "file",
-        format_args!("{}, chunks of {}, segments of {}", human(s.capacity), human(s.chunk_size), human(s.segment_size)),
+        format_args!("{}, chunks of {}, segments of {}", file_size(s), human(s.chunk_size), human(s.segment_size)),
     )?;
     out.fact(
         "journal",
@@ -111,6 +111,16 @@ fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
         format_args!("in {:.1} ms, {} frames", s.recovery_micros as f64 / 1000.0, count(s.recovered_frames)),
     )?;
     damage(wal, s, out)
+}
+
+/// How long the file is, and how much of that the log has.
+fn file_size(s: &Stats) -> String {
+    let file = human(s.file_bytes);
+    if s.file_bytes > s.capacity {
+        let used = human(s.capacity);
+        return format!("{file}, of which {used} in use: growing was interrupted; `strandlog grow` again");
+    }
+    file
 }
 
 fn damage(wal: &Wal, s: &Stats, out: &mut Output) -> Result<()> {
@@ -178,6 +188,7 @@ fn as_json(wal: &Wal, s: &Stats, rows: &[Row], args: &Info) -> Value {
         "path": args.path.display().to_string(),
         "uuid": hex(&wal.uuid()),
         "capacity": s.capacity,
+        "file_bytes": s.file_bytes,
         "chunk_size": s.chunk_size,
         "segment_size": s.segment_size,
         "journal": {

@@ -43,3 +43,20 @@ fn what_is_no_log_is_named() {
         assert!(std::fs::read(&path).unwrap() == bytes);
     }
 }
+
+#[test]
+fn a_growth_that_was_interrupted_is_told_and_the_next_one_says_the_true_sizes() {
+    let (_dir, path) = filled();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(64 << 20).unwrap();
+    let json = strandlog(&["info", str(&path), "--json"]).json();
+    let used = json["capacity"].as_u64().unwrap();
+    assert!(used <= 4 << 20 && used > 3 << 20, "{json}");
+    assert_eq!(json["file_bytes"], 64 << 20);
+    assert_eq!(strandlog(&["map", str(&path), "--json"]).json()["capacity"], used);
+    let ran = strandlog(&["info", str(&path)]);
+    assert!(ran.out.contains("64 MiB, of which ") && ran.out.contains("growing was interrupted"), "{}", ran.out);
+    let ran = strandlog(&["grow", str(&path), "--capacity", "12M"]);
+    assert!(ran.out.contains(" to 12 MiB") && ran.out.contains("the file had 64 MiB"), "{ran:?}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 12 << 20);
+    assert_eq!(strandlog(&["verify", str(&path)]).code, 0);
+}

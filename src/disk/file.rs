@@ -51,14 +51,22 @@ pub struct FileDisk {
 impl FileDisk {
     /// Opens and locks an existing file, and measures how its writes become durable fastest.
     ///
+    /// That writes to it. So `look` is shown the file before, locked and to be read only, and says whether it is one of the caller's: somebody
+    /// else's may be written by its owner at this very moment, and bytes that are written back would take the place of newer ones. Where the
+    /// file is opened to be read only, `look` is not asked.
+    ///
     /// The caller checks that the file is as long as its own header says before it relies on the
     /// mapping: a page past the end of the file is a signal, not an error.
     ///
     /// # Errors
     /// [`OpenError::Locked`] at once when anybody else has the file open, except that those that
     /// only read share it; [`OpenError::Unsupported`] when the sync method asked for does not work
-    /// there (with [`SyncMethod::Auto`] another is taken); otherwise what the system says.
-    pub fn open(path: impl AsRef<Path>, mode: OpenMode) -> Result<Self, OpenError> {
+    /// there (with [`SyncMethod::Auto`] another is taken); what `look` says, in an [`OpenError::Io`]; otherwise what the system says.
+    pub fn open(
+        path: impl AsRef<Path>,
+        mode: OpenMode,
+        look: impl FnOnce(&dyn Disk) -> io::Result<()>,
+    ) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let access = if mode.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         // Not to wait for the other end, should the path be that of a pipe.
@@ -69,16 +77,36 @@ impl FileDisk {
             return Err(OpenError::NotAFile { path: path.into() });
         }
         let mut handles = Handles::lock(file, path, mode.read_only)?;
-        if !mode.read_only {
-            handles.open_again(CWD, path).map_err(failed("opening", path))?;
-        }
+        let mut hole_bytes = 0;
         // Again, now that nobody else makes it longer.
         let stat = fs::fstat(handles.buffered()).map_err(|errno| failed("examining", path)(errno.into()))?;
-        if !mode.read_only {
-            sync_name(path)?;
-        }
         let len = u64::try_from(stat.st_size).unwrap_or(0);
-        Self::assemble(path, handles, len, mode)
+        if !mode.read_only {
+            let seen = Self::unwritten(path, handles, len);
+            look(&seen).map_err(failed("opening", path))?;
+            handles = seen.handles;
+            handles.open_again(CWD, path).map_err(failed("opening", path))?;
+            sync_name(path)?;
+            hole_bytes = handles.hole_bytes(len).map_err(failed("examining", path))?;
+        }
+        let mut disk = Self::assemble(path, handles, len, mode)?;
+        disk.info.hole_bytes = hole_bytes;
+        if hole_bytes > 0 {
+            let path = path.display();
+            tracing::warn!(
+                target: "strandlog", %path, len, hole_bytes,
+                "the file has holes, which take space on the device when they are written: where that is full, commits fail. Close the log \
+                 and copy it with `cp --sparse=never`"
+            );
+        }
+        Ok(disk)
+    }
+
+    /// The file as it is before it is known whose it is.
+    fn unwritten(path: &Path, handles: Handles, len: u64) -> Self {
+        let info = DiskInfo { read_only: true, ..DiskInfo::unprobed(SyncMethod::Auto) };
+        let writable = AtomicBool::new(false);
+        Self { path: path.into(), handles, len, info, map: None, view: Mutex::new(None), writable }
     }
 
     /// Makes a disk of a locked file.
@@ -107,7 +135,7 @@ impl FileDisk {
             false => None,
         };
         let map = view.as_ref().map(|view| Arc::new(Map::new(view)));
-        let info = DiskInfo { method, direct, io_uring, read_only: mode.read_only, probe };
+        let info = DiskInfo { method, direct, io_uring, read_only: mode.read_only, hole_bytes: 0, probe };
         tracing::debug!(target: "strandlog", path = %path.display(), len, %info, "opened");
         let writable = AtomicBool::new(!mode.read_only);
         Ok(Self { path: path.into(), handles, len, info, map, view: Mutex::new(view), writable })
@@ -132,6 +160,23 @@ impl FileDisk {
             return Err(failed("extending", &self.path)(error));
         }
         (self.map, self.view) = (None, Mutex::new(None));
+        self.len = len;
+        Ok(self)
+    }
+
+    /// The same file, shorter: what is behind is nobody's. Not mapped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn shortened(mut self, len: u64) -> Result<Self, OpenError> {
+        if self.info.read_only || len > self.len || !len.is_multiple_of(super::BLOCK as u64) {
+            return Err(failed("shortening", &self.path)(io::ErrorKind::InvalidInput.into()));
+        }
+        // Nothing is mapped that the file no longer has.
+        (self.map, self.view) = (None, Mutex::new(None));
+        let file = self.handles.buffered();
+        let shorter = fs::ftruncate(file, len).map_err(io::Error::from).and_then(|()| sync(file));
+        shorter.map_err(failed("shortening", &self.path))?;
         self.len = len;
         Ok(self)
     }
@@ -227,6 +272,10 @@ impl Disk for FileDisk {
 
     fn check_size(&self) -> io::Result<()> {
         self.handles.check_size(self.len)
+    }
+
+    fn check_name(&self) -> io::Result<()> {
+        self.handles.check_name()
     }
 
     fn map(&self) -> Option<Arc<Map>> {

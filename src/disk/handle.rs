@@ -5,7 +5,7 @@ use super::map::{DEPTH, Outcomes, Ring, View};
 use super::{AlignedBuf, BLOCK, OpenError, SyncMethod, Writer, create::Temporary};
 use parking_lot::Mutex;
 use rustix::{
-    fd::{AsFd, OwnedFd},
+    fd::{AsFd, AsRawFd, OwnedFd},
     fs::{self, Mode, OFlags},
     io::{Errno, ReadWriteFlags, pread, pwritev2, retry_on_intr},
 };
@@ -25,6 +25,9 @@ const WRITERS: usize = 2;
 pub(super) struct Handles {
     /// A name to remove when these are dropped, while a file is being created.
     pub(super) temporary: Option<Temporary>,
+    /// Whether it had a name when it was locked. A file that was opened without one is not to be found by anybody anyway, and some file systems
+    /// do not count names.
+    named: bool,
     /// Until it is given up.
     lock: Mutex<Option<Arc<Lock>>>,
     /// The mapping, the lock, and reads of any alignment; the writes too, unless they are direct.
@@ -50,7 +53,8 @@ impl Handles {
         // Whoever reads says how much, and asks for more with `prefetch`. What the system reads ahead by itself may be
         // megabytes, in front of which commits would wait. A hint: that it was refused is nobody's concern.
         let _ = fs::fadvise(&buffered, 0, None, fs::Advice::Random);
-        Ok(Self { temporary: None, lock, buffered, direct: None, apart: None, rings: Rings::default() })
+        let named = names(&buffered).map_err(failed("examining", path))? > 0;
+        Ok(Self { temporary: None, named, lock, buffered, direct: None, apart: None, rings: Rings::default() })
     }
 
     /// Opens the file once more, past the page cache, where that is supported; and once for each of those who sync apart.
@@ -169,6 +173,31 @@ impl Handles {
         }
         let what = format!("the file was cut to {now} of {len} bytes while it was in use");
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
+    }
+
+    /// About how many bytes of the file have no place on the device yet; 0 where that is next to nothing.
+    pub(super) fn hole_bytes(&self, len: u64) -> io::Result<u64> {
+        let held = u64::try_from(fs::fstat(&self.buffered)?.st_blocks).unwrap_or(0).saturating_mul(512);
+        let lacks = len.saturating_sub(held);
+        if lacks <= len / 64 {
+            return Ok(0);
+        }
+        // Fewer blocks, and no hole: the file system compresses.
+        let whole = fs::seek(&self.buffered, fs::SeekFrom::Hole(0)).is_ok_and(|at| at >= len);
+        Ok(if whole { 0 } else { lacks })
+    }
+
+    /// Whether the file still has a name, if it had one.
+    pub(super) fn check_name(&self) -> io::Result<()> {
+        if !self.named || names(&self.buffered)? > 0 {
+            return Ok(());
+        }
+        let (process, file) = (std::process::id(), self.buffered.as_raw_fd());
+        let what = format!(
+            "the file was removed while it was in use, or another was put in its place: it has no name any more. What is acknowledged is lost \
+             when this process ends or lets go of the log, unless it is copied before: cp /proc/{process}/fd/{file} NEW"
+        );
+        Err(io::Error::new(io::ErrorKind::NotFound, what))
     }
 
     /// Writes whole blocks, without making them durable.
@@ -364,6 +393,12 @@ fn is_unsupported(errno: i32) -> bool {
 
 fn is_aligned(offset: u64, len: usize) -> bool {
     offset.is_multiple_of(BLOCK as u64) && len.is_multiple_of(BLOCK)
+}
+
+/// How many names a file has. (The type of the field is not the same on all systems.)
+#[allow(clippy::useless_conversion)]
+fn names(file: impl AsFd) -> io::Result<u64> {
+    Ok(fs::fstat(file)?.st_nlink.into())
 }
 
 /// Whether two descriptors are of one file.

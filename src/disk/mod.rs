@@ -153,6 +153,15 @@ pub trait Disk: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Whether the disk is still to be found by whoever opens it next: a file can be removed behind our back, and then goes with the last who
+    /// has it open. Costs one system call.
+    ///
+    /// # Errors
+    /// `NotFound`, with what to do, where it had a name when it was opened and has none now; otherwise what the device says.
+    fn check_name(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// A read-only view of the whole disk, if it has one.
     fn map(&self) -> Option<Arc<Map>>;
 

@@ -2,7 +2,8 @@
 //!
 //! The answer differs by device, file system and kernel, so it is measured, with a few writes of one
 //! block, in the scratch area of the file's header. The probe writes back the bytes that it found: a
-//! file that turns out not to be ours has not been harmed, and neither has one whose power is cut.
+//! power cut harms nothing. Whoever opens a file has looked whether it is a log before: in somebody
+//! else's, these bytes may have changed meanwhile.
 
 use super::{
     AlignedBuf, BLOCK, ProbeMicros, SyncMethod,

@@ -23,6 +23,10 @@ fn directory() -> TempDir {
     tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir_in(".")).unwrap()
 }
 
+fn open(path: impl AsRef<Path>, mode: OpenMode) -> Result<FileDisk, OpenError> {
+    FileDisk::open(path, mode, |_| Ok(()))
+}
+
 fn create(path: &Path, sync: SyncMethod) -> FileDisk {
     FileDisk::create(path, LEN, mode(sync), &mut |_, _| {}, |_| Ok(())).unwrap()
 }
@@ -55,7 +59,7 @@ fn for_each_method(mut check: impl FnMut(&Path, SyncMethod)) {
 #[test]
 fn every_method_writes_reads_and_maps_the_same_bytes() {
     for_each_method(|path, method| {
-        let disk = FileDisk::open(path, mode(method)).unwrap();
+        let disk = open(path, mode(method)).unwrap();
         let map = disk.map().unwrap();
         assert_eq!((disk.len(), map.len()), (LEN, LEN));
         // Bring the old pages into the cache, so that a write past it has something to invalidate.
@@ -82,7 +86,7 @@ fn every_method_writes_reads_and_maps_the_same_bytes() {
 fn many_at_once_are_as_one_after_the_other() {
     for_each_method(|path, method| {
         for without_io_uring in [false, true] {
-            let disk = FileDisk::open(path, OpenMode { without_io_uring, ..mode(method) }).unwrap();
+            let disk = open(path, OpenMode { without_io_uring, ..mode(method) }).unwrap();
             // More than are at the device at once, of all lengths, not in order.
             let place = |i: u64| (i * 7 % 20) * 8 * BLOCK as u64;
             let bufs: Vec<AlignedBuf> = (0..20).map(|i| filled(i + 1, (usize::from(i) % 5 + 1) * BLOCK)).collect();
@@ -154,7 +158,7 @@ fn what_was_not_done_at_once_is_done_and_what_failed_is_told() {
 #[test]
 fn what_was_asked_for_or_found_best_is_said() {
     for_each_method(|path, method| {
-        let disk = FileDisk::open(path, mode(method)).unwrap();
+        let disk = open(path, mode(method)).unwrap();
         let info = disk.info();
         let figures = [info.probe.direct_dsync, info.probe.rwf_dsync, info.probe.fdatasync];
         assert_eq!(info.direct, info.method == SyncMethod::DirectDsync);
@@ -169,13 +173,34 @@ fn what_was_asked_for_or_found_best_is_said() {
     });
 }
 
+/// Whoever looks at a file sees all of it, locked, and cannot write; what is refused was not written to by anybody.
 #[test]
-fn the_probe_leaves_the_bytes_of_a_foreign_file_as_they_were() {
+fn a_file_is_looked_at_before_anything_is_written() {
     let dir = directory();
     let path = dir.path().join("somebody's letters");
+    fs::write(&path, vec![7; LEN as usize]).unwrap();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+    let refused = FileDisk::open(&path, mode(SyncMethod::Auto), |disk| {
+        let mut bytes = vec![0; LEN as usize];
+        disk.read_at(0, &mut bytes).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 7));
+        assert_eq!(disk.write_at(0, &filled(1, BLOCK)).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert!(matches!(open(&path, READ_ONLY), Err(OpenError::Locked { .. })));
+        Err(io::Error::other("not mine"))
+    });
+    assert!(matches!(refused, Err(OpenError::Io { source, .. }) if source.to_string() == "not mine"));
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), long_ago);
+    open(&path, mode(SyncMethod::Auto)).unwrap();
+}
+
+#[test]
+fn the_probe_leaves_the_bytes_of_a_file_as_they_were() {
+    let dir = directory();
+    let path = dir.path().join("letters");
     let bytes: Vec<u8> = (0..200_003u32).map(|i| (i % 251) as u8).collect();
     fs::write(&path, &bytes).unwrap();
-    let disk = FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+    let disk = open(&path, mode(SyncMethod::Auto)).unwrap();
     assert!(disk.info().probe.fdatasync.is_some());
     drop(disk);
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -187,7 +212,7 @@ fn a_file_too_short_to_probe_is_opened_all_the_same() {
     let path = dir.path().join("short");
     for len in [0, 5000] {
         fs::write(&path, vec![1; len]).unwrap();
-        let disk = FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+        let disk = open(&path, mode(SyncMethod::Auto)).unwrap();
         assert_eq!((disk.len(), disk.is_empty()), (len as u64, len == 0));
         assert_eq!(disk.info().probe, ProbeMicros::default());
         assert_eq!(disk.map().unwrap().len(), len as u64);
@@ -198,7 +223,7 @@ fn a_file_too_short_to_probe_is_opened_all_the_same() {
 #[test]
 fn unaligned_and_outlying_ranges_are_refused_by_every_method() {
     for_each_method(|path, method| {
-        let disk = FileDisk::open(path, mode(method)).unwrap();
+        let disk = open(path, mode(method)).unwrap();
         let buf = filled(1, 2 * BLOCK);
         for (offset, part) in
             [(1, &buf[..BLOCK]), (0, &buf[..BLOCK - 1]), (0, &buf[1..=BLOCK]), (LEN - BLOCK as u64, &buf[..])]
@@ -221,13 +246,13 @@ fn a_second_open_fails_at_once_and_readers_share() {
         other => panic!("{other:?}"),
     };
     let disk = create(&path, SyncMethod::Auto);
-    locked(FileDisk::open(&path, mode(SyncMethod::Auto)));
-    locked(FileDisk::open(&path, READ_ONLY));
+    locked(open(&path, mode(SyncMethod::Auto)));
+    locked(open(&path, READ_ONLY));
     drop(disk);
-    let readers = [(); 2].map(|()| FileDisk::open(&path, READ_ONLY).unwrap());
-    locked(FileDisk::open(&path, mode(SyncMethod::Auto)));
+    let readers = [(); 2].map(|()| open(&path, READ_ONLY).unwrap());
+    locked(open(&path, mode(SyncMethod::Auto)));
     drop(readers);
-    FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+    open(&path, mode(SyncMethod::Auto)).unwrap();
 }
 
 /// Of a write that failed in the page cache the system tells once for each open file: each who syncs has one.
@@ -265,10 +290,10 @@ fn a_view_keeps_the_lock_and_a_mapping_that_nobody_reads_does_not() {
     disk.release();
     assert!(map.hold().is_none(), "nothing new is read where others may write");
     drop(disk);
-    assert!(matches!(FileDisk::open(&path, mode(SyncMethod::Auto)), Err(OpenError::Locked { .. })));
+    assert!(matches!(open(&path, mode(SyncMethod::Auto)), Err(OpenError::Locked { .. })));
     assert_eq!(view.slice(0, 1).unwrap(), [0]);
     drop(view);
-    FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+    open(&path, mode(SyncMethod::Auto)).unwrap();
     assert!(map.hold().is_none());
 }
 
@@ -280,7 +305,7 @@ fn a_released_disk_can_be_opened_by_another_and_takes_no_writes() {
     first.write_durable_at(0, &filled(1, BLOCK)).unwrap();
     first.release();
     first.release();
-    let second = FileDisk::open(&path, mode(SyncMethod::Auto)).unwrap();
+    let second = open(&path, mode(SyncMethod::Auto)).unwrap();
     for result in [first.write_at(0, &filled(2, BLOCK)), first.write_durable_at(0, &filled(2, BLOCK)), first.flush()] {
         assert_eq!(result.unwrap_err().kind(), ErrorKind::PermissionDenied);
     }
@@ -290,7 +315,7 @@ fn a_released_disk_can_be_opened_by_another_and_takes_no_writes() {
     // The lock is the second's now: what becomes of the first does not matter.
     first.release();
     drop(first);
-    assert!(matches!(FileDisk::open(&path, READ_ONLY), Err(OpenError::Locked { .. })));
+    assert!(matches!(open(&path, READ_ONLY), Err(OpenError::Locked { .. })));
     drop(second);
 }
 
@@ -303,7 +328,7 @@ fn a_read_only_open_writes_nothing() {
     permissions.set_readonly(true);
     fs::set_permissions(&path, permissions).unwrap();
     let before = fs::metadata(&path).unwrap().modified().unwrap();
-    let disk = FileDisk::open(&path, READ_ONLY).unwrap();
+    let disk = open(&path, READ_ONLY).unwrap();
     assert!(disk.info().read_only);
     assert_eq!(disk.info().probe, ProbeMicros::default());
     assert_eq!(disk.write_at(0, &filled(1, BLOCK)).unwrap_err().kind(), ErrorKind::PermissionDenied);
@@ -315,9 +340,9 @@ fn a_read_only_open_writes_nothing() {
 #[test]
 fn what_is_no_file_is_not_opened() {
     let dir = directory();
-    assert!(FileDisk::open(dir.path(), mode(SyncMethod::Auto)).is_err());
-    assert!(matches!(FileDisk::open(dir.path(), READ_ONLY), Err(OpenError::NotAFile { .. })));
-    match FileDisk::open(dir.path().join("missing"), READ_ONLY) {
+    assert!(open(dir.path(), mode(SyncMethod::Auto)).is_err());
+    assert!(matches!(open(dir.path(), READ_ONLY), Err(OpenError::NotAFile { .. })));
+    match open(dir.path().join("missing"), READ_ONLY) {
         Err(OpenError::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::NotFound),
         other => panic!("{other:?}"),
     }
@@ -339,7 +364,7 @@ fn a_created_file_is_zeroed_formatted_and_locked() {
     assert_eq!(heard, [1, 2, 3].map(|i| (i * LEN, len)).into_iter().chain([(len, len)]).collect::<Vec<_>>());
     assert_eq!(disk.path(), path);
     assert_eq!(names(&dir), std::slice::from_ref(&path));
-    assert!(matches!(FileDisk::open(&path, READ_ONLY), Err(OpenError::Locked { .. })));
+    assert!(matches!(open(&path, READ_ONLY), Err(OpenError::Locked { .. })));
     disk.write_durable_at(LEN, &filled(8, BLOCK)).unwrap();
     let bytes = fs::read(&path).unwrap();
     let (lead, mark) = (&bytes[..BLOCK], &bytes[LEN as usize..LEN as usize + BLOCK]);
@@ -440,7 +465,7 @@ fn a_file_in_memory_is_a_disk_as_well() {
 #[test]
 fn writers_and_readers_of_different_ranges_do_not_disturb_each_other() {
     for_each_method(|path, method| {
-        let disk = FileDisk::open(path, mode(method)).unwrap();
+        let disk = open(path, mode(method)).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..4u8 {
                 let disk = &disk;

@@ -1,4 +1,4 @@
-//! The cleaner thread: frees segments when asked, seals the log when nothing happens, and notices a file cut behind our back.
+//! The cleaner thread: frees segments when asked, seals the log when nothing happens, and notices a file cut or removed behind our back.
 
 use std::time::Duration;
 
@@ -25,8 +25,9 @@ impl Engine {
                 let relief = cleaner.relief.take();
                 (std::mem::take(&mut cleaner.wanted), relief)
             };
-            if let Err(error) = self.disk.check_size() {
-                // Written on, it would be a file with holes, and a mapping that kills whoever reads it.
+            // Written on, a file that was cut would have holes, and a mapping that kills whoever reads it; of one that was removed nothing is
+            // left when the process ends, and the next opening begins an empty log in its place.
+            if let Err(error) = self.disk.check_size().and_then(|()| self.disk.check_name()) {
                 self.poison(format!("looking after the file: {error}"), None);
                 return;
             }

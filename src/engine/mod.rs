@@ -95,6 +95,11 @@ impl Geometry {
         }
     }
 
+    /// Where the last slab ends.
+    pub fn end(&self) -> u64 {
+        crate::format::POOL_OFFSET + u64::from(self.pool_blocks) * crate::format::BLOCK_BYTES
+    }
+
     /// Chunks that appends leave for one large value.
     pub fn value_reserve(&self) -> u64 {
         let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
@@ -280,7 +285,8 @@ impl Engine {
         let mut stats = crate::stats::Stats::default();
         self.counters.fill(&mut stats);
         stats.durable_lsn = self.durable();
-        stats.capacity = self.disk.len();
+        stats.file_bytes = self.disk.len();
+        stats.capacity = crate::options::capacity_in(stats.file_bytes, self.geo.end(), self.geo.segment_bytes);
         stats.chunk_size = u64::from(self.geo.chunk_bytes);
         stats.segment_size = self.geo.segment_bytes;
         stats.recent_bytes = self.recent.bytes();

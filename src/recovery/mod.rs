@@ -64,6 +64,18 @@ pub(crate) enum Found {
     Log(Box<Superblock>),
 }
 
+/// As [`read_superblock`], of a disk that must be a log.
+pub(crate) fn superblock_of_log(disk: &dyn Disk, read_only: bool) -> Result<Superblock> {
+    match read_superblock(disk, read_only)? {
+        Found::Log(superblock) => Ok(*superblock),
+        Found::Blank => Err(Error::Corrupt {
+            what: "blank superblocks",
+            offset: 0,
+            hint: "this is no strandlog file; one is created where there is no file at all",
+        }),
+    }
+}
+
 /// Reads both superblocks and takes the newer valid one; the other is repaired unless nothing may be written.
 ///
 /// A snapshot is named by both, or by none: where the copies differ, it is forgotten in both. A copy that cannot be read is as good as a rotten

@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 34] = [
+const TARGETS: [&str; 35] = [
     "lib",
     "smoke",
     "in_flight",
@@ -61,6 +61,7 @@ const TARGETS: [&str; 34] = [
     "resize",
     "snapshot",
     "faults",
+    "files",
     "scrub",
     "applied",
     "events",

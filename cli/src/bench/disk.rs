@@ -133,6 +133,10 @@ impl Disk for NotedDisk {
         self.inner.check_size()
     }
 
+    fn check_name(&self) -> io::Result<()> {
+        self.inner.check_name()
+    }
+
     fn map(&self) -> Option<Arc<Map>> {
         self.inner.map()
     }

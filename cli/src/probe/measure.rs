@@ -82,7 +82,7 @@ pub fn measure(dir: &Path, bytes: u64, time: Duration, stop: &Interrupt, bar: &P
     drop(disk);
     let mut methods = Vec::new();
     for method in METHODS {
-        match FileDisk::open(file.path(), mode(method)) {
+        match FileDisk::open(file.path(), mode(method), |_| Ok(())) {
             Ok(_) => methods.push(Measured {
                 method,
                 alone: vec![Figure::new(); SIZES.len()],
@@ -105,7 +105,7 @@ pub fn measure(dir: &Path, bytes: u64, time: Duration, stop: &Interrupt, bar: &P
             if stop.came() {
                 return Err(Failure::Request("interrupted: too little was measured to say anything".into()));
             }
-            let disk = FileDisk::open(file.path(), mode(measured.method)).map_err(failed)?;
+            let disk = FileDisk::open(file.path(), mode(measured.method), |_| Ok(())).map_err(failed)?;
             turn(&disk, measured, slice, &cursor)
                 .map_err(|e| Failure::Request(format!("writing {}: {e}", file.path().display())))?;
             bar.inc(1);

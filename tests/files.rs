@@ -1,0 +1,144 @@
+//! Files that are not as a log leaves them: somebody else's, removed, cut, grown halfway, with holes.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use strandlog::disk::{Disk, FileDisk, OpenMode};
+use strandlog::{Batch, Error, Wal, grow};
+use tempfile::TempDir;
+
+/// On a real file system, for a file of this name.
+fn place() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let path = dir.path().join("test.log");
+    (dir, path)
+}
+
+/// Bytes, and when they were written last.
+fn state(path: &Path) -> (Vec<u8>, SystemTime) {
+    let written = fs::metadata(path).and_then(|m| m.modified()).expect("there");
+    (fs::read(path).expect("read"), written)
+}
+
+/// Even the bytes that it holds must not be written back: they may be older than what its owner writes meanwhile.
+#[test]
+fn nothing_is_written_to_a_file_that_is_no_log() {
+    let (_dir, path) = place();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let mut longer = vec![0; 1 << 20];
+    longer[100_000] = 1;
+    for bytes in [vec![7; 1 << 20], vec![0; 1 << 20], longer, vec![7; 40_000]] {
+        fs::write(&path, &bytes).expect("written");
+        File::options().write(true).open(&path).and_then(|f| f.set_modified(long_ago)).expect("dated");
+        let before = state(&path);
+        let refused = [Wal::options().open(&path).map(drop), grow(&path, 64 << 20, |_| ()).map(drop)];
+        for refused in refused {
+            assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+        }
+        let strange = |_: &dyn Disk| Err(std::io::Error::other("strange"));
+        FileDisk::open(&path, OpenMode::default(), strange).expect_err("refused");
+        assert!(state(&path) == before, "it was written to");
+    }
+}
+
+/// Commits until the log ends, and says why it does. The housekeeper looks ten times a second.
+fn commit_until_it_ends(wal: &Wal) -> String {
+    for _ in 0..10_000 {
+        let next = wal.replica(1).last_index() + 1;
+        match wal.commit(Batch::new().append(1, &[(next, 1, b"more")])) {
+            Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+            Err(Error::Poisoned { cause }) => return cause.to_string(),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    panic!("it goes on and on");
+}
+
+/// Nobody finds it again: what is acknowledged would be gone with the process, and who opens the name begins an empty log.
+#[test]
+fn a_log_whose_file_was_removed_ends_and_says_how_to_save_it() {
+    for replaced in [false, true] {
+        let (dir, path) = place();
+        let options = || Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+        let wal = options().open(&path).expect("created");
+        // It is still the log's.
+        let moved = dir.path().join("moved.log");
+        fs::rename(&path, &moved).expect("renamed");
+        fs::hard_link(&moved, dir.path().join("second.log")).expect("a second name");
+        fs::remove_file(&moved).expect("one of two");
+        wal.commit(Batch::new().append(1, &[(1, 1, b"kept")])).expect("it has a name");
+        // At rest it is looked at, and sealed.
+        let begun = wal.stats().frames;
+        while wal.stats().frames == begun {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        wal.check().expect("renamed, it goes on");
+        if replaced {
+            fs::write(&moved, b"another")
+                .and_then(|()| fs::rename(&moved, dir.path().join("second.log")))
+                .expect("replaced");
+        } else {
+            fs::remove_file(dir.path().join("second.log")).expect("removed");
+        }
+        let cause = commit_until_it_ends(&wal);
+        assert!(cause.contains("has no name any more"), "{cause}");
+        assert_eq!(wal.replica(1).entry(1).expect("still there").data, b"kept"[..]);
+        // As the error says.
+        let last = wal.replica(1).last_index();
+        let from = cause.split("cp ").nth(1).and_then(|rest| rest.strip_suffix(" NEW")).expect("how to copy it");
+        let copy = dir.path().join("copy.log");
+        fs::copy(from, &copy).expect("copied");
+        let saved = options().open(&copy).expect("the copy opens");
+        let durable = saved.replica(1).last_index();
+        assert!(durable == last || durable + 1 == last, "{durable} of {last}");
+        assert!(saved.verify(|_| ()).expect("verified").is_clean());
+    }
+}
+
+/// A copy that leaves out what is zero: the device may have no room for that when it is written.
+#[test]
+fn a_copy_with_holes_opens_and_says_what_it_lacks() {
+    let (dir, path) = place();
+    let wal = Wal::options().capacity(8 << 20).open(&path).expect("created");
+    let holes = |wal: &Wal| wal.stats().disk.expect("a disk").hole_bytes;
+    assert_eq!(holes(&wal), 0);
+    wal.commit(Batch::new().append(1, &[(1, 1, b"kept")])).expect("room");
+    wal.close().expect("closed");
+    drop(wal);
+    let wal = Wal::options().open(&path).expect("opens");
+    assert_eq!(holes(&wal), 0, "all of it was written");
+    wal.close().expect("closed");
+    drop(wal);
+    let (bytes, sparse) = (fs::read(&path).expect("read"), dir.path().join("sparse.log"));
+    let file = File::create(&sparse).expect("created");
+    file.set_len(bytes.len() as u64).expect("a hole");
+    for (at, block) in (0..).step_by(4096).zip(bytes.chunks(4096)) {
+        if block.iter().any(|&byte| byte != 0) {
+            file.write_all_at(block, at).expect("written");
+        }
+    }
+    file.sync_all().expect("durable");
+    if fs::metadata(&sparse).expect("there").blocks() * 512 > 6 << 20 {
+        return; // No holes on this file system.
+    }
+    let wal = Wal::options().open(&sparse).expect("opens");
+    assert!(holes(&wal) > 6 << 20, "{}", holes(&wal));
+    assert_eq!(wal.replica(1).entry(1).expect("kept").data, b"kept"[..]);
+}
+
+/// As long as growing came before it was killed: no superblock names what is behind the old end.
+#[test]
+fn a_file_that_is_longer_than_its_log_is_no_capacity() {
+    let (_dir, path) = place();
+    let options = || Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+    options().open(&path).expect("created").close().expect("closed");
+    File::options().write(true).open(&path).and_then(|f| f.set_len(64 << 20)).expect("longer");
+    let wal = options().open(&path).expect("opens");
+    assert_eq!((wal.stats().capacity, wal.stats().file_bytes), (4 << 20, 64 << 20));
+    drop(wal);
+    let grown = grow(&path, 8 << 20, |_| ()).expect("grown");
+    assert_eq!((grown.from, grown.file_from, grown.to), (4 << 20, 64 << 20, 8 << 20));
+    assert_eq!(fs::metadata(&path).expect("there").len(), 8 << 20);
+}
