@@ -1,6 +1,7 @@
 //! Batches: what a caller wants done, atomically, to any number of replicas.
 
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 
 use crate::charge;
 use crate::disk::{AlignedBuf, BLOCK};
@@ -94,6 +95,11 @@ pub struct Batch {
     pub(crate) lazy: bool,
     /// What contradicts itself: the replica, and why. None of it is among the operations.
     bad: Vec<(u64, &'static str)>,
+    /// Bytes of operations that a removal ended: they are in the arena and the buffers still.
+    ended_bytes: u64,
+    /// The replicas that the first so many operations name. Only a batch that removes one looks.
+    named: FxHashSet<u64>,
+    looked: usize,
 }
 
 impl Batch {
@@ -185,8 +191,37 @@ impl Batch {
     }
 
     /// Forgets the replica: entries, keyed state and all. If it is written again later, nothing of this life shows.
+    ///
+    /// What the batch asked of it before is ended by this, and no longer looked at: an entry that is too large does not matter any more. What
+    /// contradicts itself stays refused, until it is [withdrawn](Self::withdraw). What comes behind it begins a new life.
     pub fn remove(&mut self, replica: u64) -> &mut Self {
+        // Not looked for among all operations: many may be removed of which the batch says nothing else.
+        self.named.extend(self.ops.iter().skip(self.looked).map(|op| op.replica));
+        if self.named.contains(&replica) {
+            self.end(replica);
+        }
+        self.looked = self.ops.len();
         self.push(replica, What::Remove)
+    }
+
+    /// Nothing that was asked of the replica is done. Its bytes stay where they are, uncounted: a batch may end thousands.
+    fn end(&mut self, replica: u64) {
+        let Self { ops, metas, charged, ended_bytes, .. } = self;
+        ops.retain(|op| {
+            if op.replica != replica {
+                return true;
+            }
+            *charged -= charge::at_most(op.what, metas);
+            *ended_bytes += match op.what {
+                What::Append { from, to, .. } => {
+                    metas.get(from..to).unwrap_or(&[]).iter().map(|meta| u64::from(meta.len)).sum()
+                }
+                What::Put { key, value } => (key.len + value.len) as u64,
+                What::Delete { key } => key.len as u64,
+                _ => 0,
+            };
+            false
+        });
     }
 
     /// Marks the batch lazy: it causes no sync, but rides with the next one. For updates that may be lost, such as the commit index. For
@@ -263,6 +298,9 @@ impl Batch {
         self.charged = 0;
         self.lazy = false;
         self.bad.clear();
+        self.ended_bytes = 0;
+        self.named.clear();
+        self.looked = 0;
     }
 
     /// Whether the batch asks for nothing.
@@ -306,7 +344,7 @@ impl Batch {
 
     /// Payloads, keys and values.
     pub(crate) fn bytes(&self) -> u64 {
-        self.arena.len() as u64 + self.bulk_bytes
+        (self.arena.len() as u64 + self.bulk_bytes).saturating_sub(self.ended_bytes)
     }
 
     fn copy(&mut self, data: &[u8]) -> (usize, u32) {
@@ -379,6 +417,22 @@ mod tests {
         assert_eq!((batch.bytes(), batch.arena.len(), batch.bulk.len(), batch.metas.len()), (bytes, arena, 0, 1));
         batch.withdraw(2).withdraw(3);
         assert!(batch.check().is_ok());
+    }
+
+    #[test]
+    fn what_a_removal_ended_does_not_count() {
+        let mut batch = Batch::new();
+        batch.append(1, &[(1, 1, vec![1; 100]), (2, 1, vec![1; BULKY])]).put(2, b"key", b"value");
+        let (bytes, charged) = (batch.bytes(), batch.log_bytes());
+        batch.put(3, b"k", b"v").delete(3, b"k").append(3, &[(1, 1, vec![3; 7]), (2, 1, vec![3; BULKY])]).remove(3);
+        assert_eq!(batch.bytes(), bytes);
+        assert_eq!(batch.log_bytes(), charged + charge::at_most(What::Remove, &[]));
+        batch.remove(4).remove(3).remove(1);
+        assert_eq!((batch.bytes(), batch.ops.len()), (8, 4));
+        batch.withdraw(1).append(1, &[(1, 1, b"a")]).remove(1);
+        assert_eq!((batch.bytes(), batch.ops.len()), (8, 4));
+        batch.clear();
+        assert_eq!((batch.bytes(), batch.log_bytes()), (0, 0));
     }
 
     #[test]

@@ -784,3 +784,52 @@ fn a_verification_of_a_log_that_failed_accuses_nothing_that_was_never_written() 
         assert!(report.is_clean(), "{placement:?}: {report:?}");
     }
 }
+
+/// What is in a batch happens in the order in which it was asked for: a removal ends what came before it, and what comes behind it begins anew.
+#[test]
+fn a_batch_that_changes_a_replica_and_then_removes_it_removes_it() {
+    let disk = formatted(Placement::Auto);
+    let wal = open(small(Placement::Auto), &disk);
+    let whole = |n: u8| [(1, 1, vec![n; 100]), (2, 1, vec![n; 36_000])];
+    wal.commit(Batch::new().append(1, &whole(1)).put(1, b"k", b"old").append(2, &whole(2))).expect("committed");
+    let mut batch = Batch::new();
+    // One that exists, ones that do not, one that begins anew and one that goes again; and what happens to another meanwhile.
+    batch.append(1, &[(3, 1, b"more")]).put(1, b"k", b"new").append(3, &whole(3)).append(2, &[(3, 1, b"stays")]);
+    batch.install_snapshot(4, 7, 1).durable_applied(1, 3).remove(1).remove(3).remove(4).put(2, b"k", b"stays");
+    batch.append(5, &whole(5)).remove(5).append(5, &whole(6)).put(5, b"k", b"five");
+    batch.append(6, &whole(7)).remove(6).append(6, &whole(8)).remove(6).truncate_prefix(2, 2);
+    assert_eq!((batch.value(1, b"k"), batch.value(2, b"k")), (None, Some(&b"stays"[..])));
+    wal.commit(&mut batch).expect("in this order");
+    let holds = |wal: &Wal| {
+        assert_eq!(wal.replicas(), [2, 5]);
+        assert_eq!((wal.replica(2).bounds(), wal.replica(5).bounds()), ((2, 3), (1, 2)));
+        assert_eq!(wal.replica(2).entry(3).expect("held").data, b"stays"[..]);
+        assert_eq!(wal.replica(5).entry(2).expect("held").data, vec![6; 36_000]);
+        let value = |replica| wal.replica(replica).get(b"k").expect("read");
+        assert_eq!((value(2), value(5)), (Some(b"stays"[..].into()), Some(b"five"[..].into())));
+        assert_sound(wal, "whole");
+    };
+    holds(&wal);
+    drop(wal);
+    holds(&open(small(Placement::Auto), &Arc::new(disk.restart())));
+}
+
+/// Nor does what went count for what stays; and what was refused stays refused.
+#[test]
+fn what_a_removal_ends_takes_no_room_and_absolves_of_nothing() {
+    let wal = open(small(Placement::Auto), &formatted(Placement::Auto));
+    let (mut alone, mut batch) = (Batch::new(), Batch::new());
+    for replica in 0..100 {
+        alone.remove(replica);
+        batch.append(replica, &[(1, 1, vec![7; 700])]).put(replica, b"k", &[7; 100]);
+    }
+    assert!(batch.log_bytes() > wal.max_batch_bytes());
+    for replica in 0..100 {
+        batch.remove(replica);
+    }
+    assert_eq!(batch.log_bytes(), alone.log_bytes());
+    wal.commit(&mut batch).expect("it fits");
+    batch.append(1, &[(1, 1, b"a"), (3, 1, b"b")]).remove(1);
+    let refused = wal.commit(&mut batch);
+    assert!(matches!(refused, Err(Error::Contradiction { replica: 1, .. })), "{refused:?}");
+}

@@ -395,6 +395,7 @@ impl Engine {
                 t.changed = true;
             }
             What::Remove => {
+                // No batch asks for that: see `Batch::remove`. What is charged here counts on it.
                 if t.changed {
                     return Err(Error::Contradiction { replica, why: "changed and removed in one batch" });
                 }

@@ -132,7 +132,6 @@ impl Model {
             exists: bool,
             first: u64,
             last: u64,
-            changed: bool,
         }
         for op in ops {
             // What a batch can know of itself is refused first.
@@ -148,12 +147,22 @@ impl Model {
                 }
             }
         }
+        let removed: BTreeMap<u64, usize> = ops
+            .iter()
+            .enumerate()
+            .filter(|(_, op)| matches!(op, Op::Remove { .. }))
+            .map(|(i, op)| (op.replica(), i))
+            .collect();
         let mut at: BTreeMap<u64, At> = BTreeMap::new();
-        for op in ops {
+        for (i, op) in ops.iter().enumerate() {
             let replica = op.replica();
+            // What a removal ends is not looked at.
+            if removed.get(&replica).is_some_and(|&end| i < end) {
+                continue;
+            }
             let a = at.entry(replica).or_insert_with(|| match self.reps.get(&replica) {
-                Some(r) => At { exists: true, first: r.first, last: r.last(), changed: false },
-                None => At { exists: false, first: 1, last: 0, changed: false },
+                Some(r) => At { exists: true, first: r.first, last: r.last() },
+                None => At { exists: false, first: 1, last: 0 },
             });
             let create = |a: &mut At| {
                 if !a.exists {
@@ -171,13 +180,9 @@ impl Model {
                         return Err(Refusal::Gap { replica, index: first, expected: a.last + 1 });
                     }
                     a.last = last;
-                    a.changed = true;
                 }
-                Op::Put { .. } => {
-                    create(a);
-                    a.changed = true;
-                }
-                Op::Delete { .. } => a.changed = true,
+                Op::Put { .. } => create(a),
+                Op::Delete { .. } => {}
                 Op::Truncate { first, .. } => {
                     if !a.exists {
                         if *first <= 1 {
@@ -189,7 +194,6 @@ impl Model {
                         return Err(Refusal::Contradiction { replica });
                     }
                     a.first = a.first.max(*first);
-                    a.changed = true;
                 }
                 Op::Cut { from, .. } => {
                     if !a.exists {
@@ -199,21 +203,14 @@ impl Model {
                         return Err(Refusal::Compacted { replica, index: *from, first_index: a.first });
                     }
                     a.last = a.last.min(from - 1);
-                    a.changed = true;
                 }
                 Op::Reset { index, .. } => {
                     if *index == u64::MAX {
                         return Err(Refusal::Contradiction { replica });
                     }
                     (a.exists, a.first, a.last) = (true, index + 1, *index);
-                    a.changed = true;
                 }
-                Op::Remove { .. } => {
-                    if a.changed {
-                        return Err(Refusal::Contradiction { replica });
-                    }
-                    a.exists = false;
-                }
+                Op::Remove { .. } => a.exists = false,
             }
         }
         Ok(())

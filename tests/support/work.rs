@@ -85,8 +85,7 @@ impl Work {
         for _ in 0..n {
             let replica = *self.shape.replicas.choose(&mut self.rng).expect("replicas");
             let before = state.get(&replica).or_else(|| model.reps.get(&replica)).cloned();
-            let fresh = !state.contains_key(&replica) && !ops.iter().any(|op: &Op| op.replica() == replica);
-            let Some(op) = self.op(replica, before.as_ref(), fresh) else { continue };
+            let Some(op) = self.op(replica, before.as_ref()) else { continue };
             let mut scratch = Model::default();
             scratch.reps.extend(before.map(|r| (replica, r)));
             scratch.apply(std::slice::from_ref(&op));
@@ -100,7 +99,7 @@ impl Work {
         ops
     }
 
-    fn op(&mut self, replica: u64, before: Option<&Rep>, fresh: bool) -> Option<Op> {
+    fn op(&mut self, replica: u64, before: Option<&Rep>) -> Option<Op> {
         let kind = self.rng.random_range(0..100);
         let (first, last) = before.map_or((1, 0), |r| (r.first, r.last()));
         Some(match kind {
@@ -148,7 +147,7 @@ impl Work {
                 let least = first.max(last.saturating_sub(reach));
                 Op::Cut { replica, from: self.rng.random_range(least..=last.saturating_add(2)) }
             }
-            96 if fresh && before.is_some() => Op::Remove { replica },
+            96 if before.is_some() => Op::Remove { replica },
             _ => return None,
         })
     }
