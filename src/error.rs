@@ -140,6 +140,16 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The file is shorter than its log: its end was cut off. A salvage reads what is left, and takes the rest for lost.
+    #[error(
+        "the file is cut: it has {file_bytes} bytes, and its log {log_bytes}; salvage it (`strandlog salvage`, RecoveryMode::Salvage), or a copy that was extended (`truncate -s {log_bytes} COPY`), or restore it from another store"
+    )]
+    Cut {
+        /// Bytes that the file has.
+        file_bytes: u64,
+        /// Bytes that its superblock says it has at least.
+        log_bytes: u64,
+    },
     /// The file needs something that this version does not know.
     #[error("the file needs {feature}, which this version of strandlog does not know; use a newer one")]
     Unsupported {

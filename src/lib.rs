@@ -63,6 +63,6 @@ pub use publish::Publisher;
 pub use replica::Replica;
 pub use salvage::{SalvageProgress, SalvageReport};
 pub use scrub::{Scrubbed, ScrubbedJournal};
-pub use stats::Stats;
+pub use stats::{CutFile, Stats};
 pub use verify::{VerifyProgress, VerifyReport};
 pub use wal::Wal;

@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::record::OP_BYTES;
 use crate::replica::Replica;
+use crate::stats::CutFile;
 use crate::wal::Wal;
 
 /// How far a salvage has come.
@@ -35,12 +36,18 @@ pub struct SalvageReport {
     pub dropped_frames: u64,
     /// Replicas may be missing that nobody can name.
     pub unnamed: bool,
+    /// What the file lost, where it was cut.
+    pub cut: Option<CutFile>,
 }
 
 impl SalvageReport {
     /// Whether nothing at all was lost.
     pub fn is_whole(&self) -> bool {
-        self.damage.is_empty() && self.lost_frames == 0 && self.dropped_frames == 0 && !self.unnamed
+        self.cut.is_none()
+            && self.damage.is_empty()
+            && self.lost_frames == 0
+            && self.dropped_frames == 0
+            && !self.unnamed
     }
 }
 
@@ -133,6 +140,7 @@ impl Wal {
             lost_frames: stats.lost_frames,
             dropped_frames: stats.dropped_frames,
             unnamed: stats.unnamed_losses > 0,
+            cut: self.engine.lost_end(),
             ..SalvageReport::default()
         };
         for &id in &ids {

@@ -102,7 +102,8 @@ pub struct Stats {
     pub replicas: u64,
     /// Size of the log, as its superblock has it: of the file, unless that is longer by a segment or more.
     pub capacity: u64,
-    /// Size of the file. Where it is more than `capacity`, growing it was interrupted: [`grow`](crate::grow()) goes on.
+    /// Size of the file. Where it is more than `capacity`, growing it was interrupted: [`grow`](crate::grow()) goes on. Where it is less, the
+    /// file was cut, which only a salvage opens.
     pub file_bytes: u64,
     /// Bytes a chunk.
     pub chunk_size: u64,
@@ -140,6 +141,21 @@ pub struct Stats {
     pub device_micros: Histogram,
     /// How writes are made durable, and what the probe found.
     pub disk: Option<DiskInfo>,
+}
+
+/// A file that lost its end: what lay there is read as zeros, and so as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutFile {
+    /// Bytes that the file has.
+    pub file_bytes: u64,
+    /// Bytes that its log had.
+    pub log_bytes: u64,
+}
+
+impl std::fmt::Display for CutFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the file is cut: it has {} bytes of {}, and the rest is lost", self.file_bytes, self.log_bytes)
+    }
 }
 
 macro_rules! figures {

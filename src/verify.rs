@@ -5,6 +5,7 @@ use crate::engine::{Checked, Engine};
 use crate::error::{Damage, Error, Lost, Result};
 use crate::index::{Cell, Value};
 use crate::space::count_pieces;
+use crate::stats::CutFile;
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct VerifyReport {
     /// Rot outside of entries and values: a copy of the superblock (also one whose last write was lost, where the log is written to), the header
     /// of a piece. Costs no data.
     pub structure: Vec<String>,
+    /// What the file lost, where it was cut: what lay there is damage, where anything did.
+    pub cut: Option<CutFile>,
     /// Chunks that are not in exactly one place. Empty unless strandlog itself is wrong.
     pub accounting: Vec<String>,
 }
@@ -45,8 +48,8 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// Whether everything is as it should be.
     pub fn is_clean(&self) -> bool {
-        let Self { damage, rotten_frames, structure, accounting, .. } = self;
-        damage.is_empty() && *rotten_frames == 0 && structure.is_empty() && accounting.is_empty()
+        let Self { damage, rotten_frames, structure, cut, accounting, .. } = self;
+        cut.is_none() && damage.is_empty() && *rotten_frames == 0 && structure.is_empty() && accounting.is_empty()
     }
 }
 
@@ -57,7 +60,7 @@ impl Engine {
         if !self.read_only && self.seq.lock().stopped.is_none() {
             self.sync()?;
         }
-        let mut report = VerifyReport::default();
+        let mut report = VerifyReport { cut: self.lost_end(), ..VerifyReport::default() };
         let mut cells = self.registry.all();
         cells.retain(|c| c.lock().exists);
         cells.sort_unstable_by_key(|c| c.id);

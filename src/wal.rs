@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::batch::Batch;
-use crate::disk::{Disk, FileDisk, OpenError, OpenMode};
+use crate::disk::{CutDisk, Disk, FileDisk, OpenError, OpenMode};
 use crate::engine::{Ending, Engine, HANDS, Mode, Submitted, Telling, telling};
 use crate::error::{Damage, Error, Result};
 use crate::events::Events;
 use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
-use crate::options::{Options, Progress, ReadMode};
+use crate::options::{Options, Progress, ReadMode, RecoveryMode};
 use crate::pending::{Pending, SubmitFuture, SubmitWithFuture, Waits};
 use crate::recovery::{self, Found, Recovered};
 use crate::replica::Replica;
@@ -324,7 +324,7 @@ impl Options {
     /// Creation is atomic: the file appears under its name whole, or not at all.
     ///
     /// # Errors
-    /// [`Error::Option`], [`Error::Locked`], [`Error::Corrupt`], [`Error::Unsupported`], [`Error::Io`]; [`Error::Damaged`] with
+    /// [`Error::Option`], [`Error::Locked`], [`Error::Corrupt`], [`Error::Cut`], [`Error::Unsupported`], [`Error::Io`]; [`Error::Damaged`] with
     /// [`RecoveryMode::Strict`](crate::RecoveryMode::Strict).
     pub fn open(mut self, path: impl AsRef<Path>) -> Result<Wal> {
         self.check()?;
@@ -400,8 +400,18 @@ impl Options {
         self.open_found(disk)
     }
 
-    fn open_found(mut self, disk: Arc<dyn Disk>) -> Result<Wal> {
-        let superblock = recovery::superblock_of_log(&*disk, self.read_only)?;
+    fn open_found(mut self, mut disk: Arc<dyn Disk>) -> Result<Wal> {
+        let superblock = match recovery::superblock_of_log(&*disk, self.read_only) {
+            // Of a file of which next to nothing is left, no memory is taken for what it says that it was.
+            Err(Error::Cut { file_bytes, log_bytes })
+                if self.run.recovery == RecoveryMode::Salvage && log_bytes / MOST_CUT <= file_bytes =>
+            {
+                tracing::error!(target: "strandlog", file_bytes, log_bytes, "the file is cut: its end is taken for lost");
+                disk = Arc::new(CutDisk::new(disk, log_bytes));
+                recovery::superblock_of_log(&*disk, true)?
+            }
+            read => read?,
+        };
         let mut report = self.progress.take();
         let mut progress = |p| {
             if let Some(f) = report.as_mut() {
@@ -447,6 +457,9 @@ impl Wal {
         Ok(())
     }
 }
+
+/// A file that was cut is salvaged where so large a part of it is left.
+const MOST_CUT: u64 = 64;
 
 /// Whether the file is a log. **Before anything is written to it**: it may be somebody else's, who writes to it now.
 pub(crate) fn look(disk: &dyn Disk) -> std::io::Result<()> {

@@ -142,3 +142,50 @@ fn a_file_that_is_longer_than_its_log_is_no_capacity() {
     assert_eq!((grown.from, grown.file_from, grown.to), (4 << 20, 64 << 20, 8 << 20));
     assert_eq!(fs::metadata(&path).expect("there").len(), 8 << 20);
 }
+
+/// Whoever opens it for writing is told what it lacks; a salvage takes what lay there for lost, and says so.
+#[test]
+fn of_a_file_that_was_cut_what_is_left_is_saved() {
+    let (dir, path) = place();
+    // Its journal stays where it is: at the front.
+    let options = || {
+        let options = Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+        options.direct_threshold(8 << 10).journal_cap(6 * (64 << 10))
+    };
+    let wal = options().open(&path).expect("created");
+    let large = |index: u64| vec![index as u8; 30_000];
+    for index in 1..=80 {
+        wal.commit(Batch::new().append(1, &[(index, 1, large(index))]).append(2, &[(index, 1, b"small")]))
+            .expect("room");
+    }
+    wal.close().expect("closed");
+    drop(wal);
+    let whole = fs::read(&path).expect("read");
+    // The chains fill from the front: behind the first cut there is nothing, behind the second some of replica 1.
+    for (left, all) in [(4 << 20) - (64 << 10), 2 << 20].into_iter().zip([true, false]) {
+        fs::write(&path, &whole[..left]).expect("cut");
+        let (file_bytes, log_bytes) = (left as u64, 4 << 20);
+        for refused in [options().open(&path), options().read_only(true).open(&path)] {
+            let refused = refused.expect_err("cut");
+            assert!(matches!(refused, Error::Cut { file_bytes: f, log_bytes: l } if (f, l) == (file_bytes, log_bytes)));
+            assert!(refused.to_string().contains("truncate -s 4194304"), "{refused}");
+        }
+        let from = Wal::options().recovery_mode(strandlog::RecoveryMode::Salvage).open(&path).expect("opens");
+        let stats = from.stats();
+        assert_eq!((stats.capacity, stats.file_bytes, stats.unnamed_losses), (log_bytes, file_bytes, 0));
+        let verified = from.verify(|_| ()).expect("verified");
+        assert!(verified.cut.is_some_and(|cut| (cut.file_bytes, cut.log_bytes) == (file_bytes, log_bytes)));
+        assert!(!verified.is_clean() && verified.damage.is_empty() == all, "{verified:?}");
+        let to = options().open(dir.path().join(format!("saved{left}.log"))).expect("created");
+        let report = from.salvage_into(&to, |_| ()).expect("salvaged");
+        assert!(report.cut == verified.cut && !report.is_whole() && report.damage.is_empty() == all, "{report:?}");
+        for index in 1..=80 {
+            assert_eq!(to.replica(2).entry(index).expect("in the journal").data, b"small"[..]);
+            match to.replica(1).entry(index) {
+                Ok(entry) => assert_eq!(entry.data, large(index)),
+                Err(error) => assert!(!all && matches!(error, Error::Damaged(_)), "{index}: {error}"),
+            }
+        }
+        assert_eq!(fs::read(&path).expect("read"), whole[..left], "it was written to");
+    }
+}

@@ -32,10 +32,10 @@ impl Row {
 
 /// Shows the log.
 pub fn run(args: &Info, out: &mut Output) -> Result<()> {
-    let wal = open::read_only(&args.path, out.is_json())?;
+    let (wal, refusal) = open::even_if_cut(&args.path, out.is_json())?;
     let stats = wal.stats();
     let rows = rows(&wal);
-    if stats.lost_frames > 0 || !wal.damage().is_empty() {
+    if refusal.is_some() || stats.lost_frames > 0 || !wal.damage().is_empty() {
         out.not_all_is_well();
     }
     if out.is_json() {
@@ -119,6 +119,9 @@ fn file_size(s: &Stats) -> String {
     if s.file_bytes > s.capacity {
         let used = human(s.capacity);
         return format!("{file}, of which {used} in use: growing was interrupted; `strandlog grow` again");
+    }
+    if s.file_bytes < s.capacity {
+        return format!("{file} of {}: it is CUT, and the rest is lost", human(s.capacity));
     }
     file
 }

@@ -24,7 +24,18 @@ pub fn as_far_as_possible(path: &Path, mode: RecoveryMode, quiet: bool) -> Resul
 pub fn even_if_refused(path: &Path, quiet: bool) -> Result<(Wal, Option<Error>)> {
     no_directory(path)?;
     match attempt(path, RecoveryMode::TolerateTornTail, quiet) {
-        Err(refusal @ Error::Corrupt { .. }) => {
+        Err(refusal @ (Error::Corrupt { .. } | Error::Cut { .. })) => {
+            as_far_as_possible(path, RecoveryMode::Salvage, quiet).map(|wal| (wal, Some(refusal)))
+        }
+        opened => opened.map(|wal| (wal, None)).map_err(|error| failure(path, error)),
+    }
+}
+
+/// As [`read_only`]; of a file that was cut, as far as a salvage goes, and with the refusal.
+pub fn even_if_cut(path: &Path, quiet: bool) -> Result<(Wal, Option<Error>)> {
+    no_directory(path)?;
+    match attempt(path, RecoveryMode::TolerateTornTail, quiet) {
+        Err(refusal @ Error::Cut { .. }) => {
             as_far_as_possible(path, RecoveryMode::Salvage, quiet).map(|wal| (wal, Some(refusal)))
         }
         opened => opened.map(|wal| (wal, None)).map_err(|error| failure(path, error)),
@@ -64,7 +75,9 @@ fn failure(path: &Path, error: Error) -> Failure {
 /// Names the file where the error does not.
 pub fn named(path: &Path, error: Error) -> Failure {
     match error {
-        Error::Corrupt { .. } | Error::Unsupported { .. } => Failure::Request(format!("{}: {error}", path.display())),
+        Error::Corrupt { .. } | Error::Cut { .. } | Error::Unsupported { .. } => {
+            Failure::Request(format!("{}: {error}", path.display()))
+        }
         other => other.into(),
     }
 }

@@ -49,6 +49,7 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
             "lost_frames": report.lost_frames,
             "dropped_frames": report.dropped_frames,
             "unnamed": report.unnamed,
+            "cut": report.cut.map(verify::cut_as_json),
             "damage": report.damage.iter().map(verify::as_json).collect::<Vec<_>>(),
         }))
     } else {
@@ -89,6 +90,9 @@ fn show(args: &Salvage, report: &SalvageReport, out: &mut Output) -> Result<()> 
         human(report.bytes),
         args.to.display()
     ))?;
+    if let Some(cut) = report.cut {
+        out.line(format_args!("  {cut}"))?;
+    }
     for damage in &report.damage {
         out.line(format_args!("  {damage}"))?;
     }

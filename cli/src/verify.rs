@@ -1,7 +1,7 @@
 //! `strandlog verify`
 
 use serde_json::{Value, json};
-use strandlog::{Damage, Lost, VerifyReport};
+use strandlog::{CutFile, Damage, Lost, VerifyReport};
 
 use crate::args::Verify;
 use crate::failure::Result;
@@ -64,6 +64,7 @@ impl Verified {
             "unnamed": self.unnamed,
             "damage": report.damage.iter().map(as_json).collect::<Vec<_>>(),
             "structure": report.structure,
+            "cut": report.cut.map(cut_as_json),
             "accounting": report.accounting,
         })
     }
@@ -103,6 +104,11 @@ impl Verified {
         }
         Ok(())
     }
+}
+
+/// A file that was cut, for machines.
+pub fn cut_as_json(cut: CutFile) -> Value {
+    json!({ "file_bytes": cut.file_bytes, "log_bytes": cut.log_bytes })
 }
 
 /// Damage, for machines.

@@ -106,3 +106,21 @@ fn a_log_that_cannot_be_opened_says_what_to_do_and_is_saved_by_it() {
     assert!(wal.replica(3).entry(1).is_err() && wal.replica(4).entry(1).is_err(), "lost, and not made up");
     wal.commit(Batch::new().append(1, &[(3, 1, b"it goes on")])).unwrap();
 }
+
+#[test]
+fn of_a_file_that_was_cut_both_sizes_are_told_and_what_is_left_is_saved() {
+    let (dir, path) = filled();
+    let len = std::fs::metadata(&path).unwrap().len();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(len - (256 << 10)).unwrap();
+    let saved = dir.path().join("saved.log");
+    for command in [vec!["info", str(&path)], vec!["verify", str(&path)], vec!["salvage", str(&path), str(&saved)]] {
+        let ran = strandlog(&command);
+        assert!(ran.code == 1 && ran.out.to_lowercase().contains("is cut"), "{ran:?}");
+    }
+    let json = strandlog(&["verify", str(&path), "--json"]).json();
+    assert_eq!(json["cut"]["file_bytes"], len - (256 << 10));
+    assert_eq!(strandlog(&["info", str(&path), "--json"]).json()["file_bytes"], len - (256 << 10));
+    assert_eq!(strandlog(&["verify", str(&saved)]).code, 0);
+    let ran = strandlog(&["grow", str(&path), "--capacity", "12M"]);
+    assert!(ran.code == 2 && ran.err.contains("salvage"), "{ran:?}");
+}

@@ -21,6 +21,7 @@ use std::{fmt, io, sync::Arc};
 mod aligned;
 mod bounds;
 mod create;
+mod cut;
 mod error;
 mod file;
 mod handle;
@@ -35,7 +36,6 @@ mod spare;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::map::View;
 pub use self::{
     aligned::AlignedBuf,
     error::OpenError,
@@ -43,6 +43,7 @@ pub use self::{
     info::{DiskInfo, ProbeMicros, SyncMethod},
     map::{Advice, Map},
 };
+pub(crate) use self::{cut::CutDisk, map::View};
 
 /// The unit of every write: offset, length, and the address of the buffer are multiples of it.
 ///
@@ -68,6 +69,11 @@ pub enum Writer {
 pub trait Disk: Send + Sync + fmt::Debug {
     /// The size in bytes. It never changes.
     fn len(&self) -> u64;
+
+    /// How many of them are there: fewer only where a log is salvaged whose file was cut. What is lost reads as zeros.
+    fn held(&self) -> u64 {
+        self.len()
+    }
 
     /// Whether the disk has no bytes at all.
     fn is_empty(&self) -> bool {

@@ -285,8 +285,8 @@ impl Engine {
         let mut stats = crate::stats::Stats::default();
         self.counters.fill(&mut stats);
         stats.durable_lsn = self.durable();
-        stats.file_bytes = self.disk.len();
-        stats.capacity = crate::options::capacity_in(stats.file_bytes, self.geo.end(), self.geo.segment_bytes);
+        stats.file_bytes = self.disk.held();
+        stats.capacity = crate::options::capacity_in(self.disk.len(), self.geo.end(), self.geo.segment_bytes);
         stats.chunk_size = u64::from(self.geo.chunk_bytes);
         stats.segment_size = self.geo.segment_bytes;
         stats.recent_bytes = self.recent.bytes();
@@ -318,6 +318,12 @@ impl Engine {
 
     pub fn writable(&self) -> Result<()> {
         if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// What the file lost, where it was cut.
+    pub fn lost_end(&self) -> Option<crate::stats::CutFile> {
+        let (file_bytes, log_bytes) = (self.disk.held(), self.disk.len());
+        (file_bytes < log_bytes).then_some(crate::stats::CutFile { file_bytes, log_bytes })
     }
 
     /// Wakes the cleaner.

@@ -128,6 +128,11 @@ pub enum SuperblockError {
     Blank,
     /// Not a strandlog superblock, or its checksum or a field is wrong.
     Invalid(&'static str),
+    /// The file is shorter than this says.
+    Cut {
+        /// Where the last slab ends.
+        log_bytes: u64,
+    },
     /// A newer format.
     Version(u32),
     /// Feature bits that this library does not know.
@@ -260,7 +265,7 @@ impl Superblock {
         }
         let end = u64::from(self.slab_count) * u64::from(self.segment_bytes) + POOL_OFFSET;
         if end > file_bytes {
-            return Err(Invalid("the file is shorter than its superblock says"));
+            return Err(SuperblockError::Cut { log_bytes: end });
         }
         // Blocks, and so chunks, are counted in 32 bits.
         if u64::from(self.slab_count) * u64::from(self.segment_bytes) / BLOCK_BYTES > u64::from(u32::MAX) {
@@ -344,10 +349,7 @@ mod tests {
 
     #[test]
     fn a_short_file_and_bad_geometry_are_refused_by_name() {
-        assert_eq!(
-            Superblock::decode(&sample().encode(), LEN - 1),
-            Err(SuperblockError::Invalid("the file is shorter than its superblock says"))
-        );
+        assert_eq!(Superblock::decode(&sample().encode(), LEN - 1), Err(SuperblockError::Cut { log_bytes: LEN }));
         let twice = Superblock { journal_slabs: vec![1, 2, 3, 3], ..sample() };
         assert_eq!(Superblock::decode(&twice.encode(), LEN), Err(SuperblockError::Invalid("journal slab list")));
         assert_eq!(Superblock::decode(&vec![0; SUPERBLOCK_BYTES], LEN), Err(SuperblockError::Blank));

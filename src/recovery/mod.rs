@@ -120,6 +120,13 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         if errors.iter().all(|e| *e == SuperblockError::Blank) {
             return Ok(Found::Blank);
         }
+        // Where one is whole but for the file's length, that is what ails it.
+        let cut = errors
+            .iter()
+            .filter_map(|e| if let SuperblockError::Cut { log_bytes } = e { Some(*log_bytes) } else { None });
+        if let Some(log_bytes) = cut.max() {
+            return Err(Error::Cut { file_bytes: disk.held(), log_bytes });
+        }
         let first = errors.into_iter().find(|e| *e != SuperblockError::Blank);
         return Err(superblock_error(first.unwrap_or(SuperblockError::Blank)));
     };
@@ -174,6 +181,7 @@ fn superblock_error(error: SuperblockError) -> Error {
             offset: 0,
             hint: "both superblocks are bad (or this is no strandlog file): nothing in it can be checked without them; restore the file from another store",
         },
+        SuperblockError::Cut { log_bytes } => Error::Cut { file_bytes: 0, log_bytes },
         SuperblockError::Blank => {
             Error::Corrupt { what: "blank superblock", offset: 0, hint: "this is no strandlog file" }
         }
@@ -351,7 +359,10 @@ fn from_journal(
     counters.recovered_frames.set(walk.accepted.len() as u64);
     counters.lost_frames.set(walk.lost);
     counters.dropped_frames.set(walk.dropped);
-    counters.unnamed_losses.set(replayed.unnamed.into());
+    // Where the journal lost a segment with the file's end, it may be the newest, of which no other frame tells.
+    let slab_end = |&slab: &u32| superblock.slab_offset(slab).saturating_add(superblock.segment_bytes.into());
+    let journal_cut = superblock.journal_slabs.iter().map(slab_end).max().is_some_and(|end| end > disk.held());
+    counters.unnamed_losses.set((replayed.unnamed || journal_cut).into());
     if mode == RecoveryMode::Strict && walk.dropped > 0 {
         return Err(Error::Corrupt {
             what: "the last frame is cut off or rotten",
