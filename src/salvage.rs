@@ -132,7 +132,8 @@ impl Wal {
     ///
     /// # Errors
     /// [`Error::Contradiction`] where `to` holds a replica already; what [`Wal::commit`] and reading say of `to`, [`Error::Full`] among it where
-    /// it is too small; [`Error::Damaged`] where the two do not compare. What cannot be read of this one is lost.
+    /// it is too small (give it an eighth more than this one has: a copy asks for the room of entries before they are moved to where
+    /// they take least); [`Error::Damaged`] where the two do not compare. What cannot be read of this one is lost.
     pub fn salvage_into(&self, to: &Wal, mut progress: impl FnMut(SalvageProgress)) -> Result<SalvageReport> {
         let ids = self.replicas();
         let stats = self.stats();
@@ -316,6 +317,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::Placement;
+    use crate::RecoveryMode;
     use crate::disk::sim::SimDisk;
     use crate::index::Place;
     use crate::sync::Arc;
@@ -582,5 +584,28 @@ mod tests {
         assert_eq!(to.replica(1).bounds(), (u64::MAX, u64::MAX));
         assert!(matches!(to.replica(1).entry(u64::MAX), Err(Error::Damaged(_))) && to.damage().contains(&state));
         assert_eq!(to.replica(2).entry(1).expect("salvaged").data, b"another"[..]);
+    }
+
+    /// What is written at once weighs more than what was settled bit by bit: its like does not hold the copy, an eighth more does.
+    #[test]
+    fn a_full_log_is_salvaged_into_one_that_is_an_eighth_larger() {
+        let options = || Wal::options().background(false);
+        let disk = Arc::new(SimDisk::new(64 << 20));
+        let wal = options().open_disk(disk.clone()).expect("formatted");
+        let mut last = 0;
+        loop {
+            match wal.commit(Batch::new().append(1, &[(last + 1, 1, vec![last as u8; 5000])])) {
+                Ok(_) => last += 1,
+                Err(Error::Full(_)) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        wal.close().expect("closed");
+        drop(wal);
+        let from = options().read_only(true).recovery_mode(RecoveryMode::Salvage);
+        let from = from.open_disk(Arc::new(disk.restart())).expect("opened");
+        let to = options().open_disk(Arc::new(SimDisk::new(72 << 20))).expect("formatted");
+        let report = from.salvage_into(&to, |_| ()).expect("salvaged");
+        assert_eq!((report.is_whole(), report.entries), (true, last));
     }
 }

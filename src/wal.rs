@@ -197,6 +197,11 @@ impl Wal {
         self.engine.seq.lock().stopped.clone().map_or(Ok(()), Err)
     }
 
+    /// Size of the file.
+    pub fn capacity(&self) -> u64 {
+        self.engine.disk.len()
+    }
+
     /// The largest entry that it takes: [`Options::max_entry_bytes`]. A larger one has its whole batch refused.
     pub fn max_entry_bytes(&self) -> u64 {
         self.engine.run.max_entry_bytes.into()

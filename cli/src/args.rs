@@ -220,6 +220,9 @@ pub struct Salvage {
     pub from: PathBuf,
     /// The log to create; it must not exist.
     pub to: PathBuf,
+    /// Size of the log that is created. An eighth more than the old one's if not given: a copy of a log that is full takes a little more.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub capacity: Option<u64>,
 }
 
 /// What to watch.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use strandlog::{RecoveryMode, SalvageReport, Wal};
+use strandlog::{Error, RecoveryMode, SalvageReport, Wal};
 
 use crate::args::Salvage;
 use crate::failure::{Failure, Result};
@@ -17,14 +17,24 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
     let from = open::as_far_as_possible(&args.from, RecoveryMode::Salvage, out.is_json())?;
     // Under another name until it is whole: half a copy must not be taken for a log.
     let unfinished = save::unfinished(&args.to, ".salvaging", "a salvage")?;
-    let to = fresh(&from, &unfinished, out)?;
+    // A copy pays for its room before it is moved to where it takes least: one of a full log does not fit its like.
+    let capacity = args.capacity.unwrap_or_else(|| with_spare(from.stats().capacity));
+    let to = fresh(&from, capacity, &unfinished, out)?;
     let bar = progress::replicas("salvaging", out.is_json());
     let report = from.salvage_into(&to, |p| {
         bar.set_length(p.total);
         bar.set_position(p.replicas);
     });
     bar.finish_and_clear();
-    let published = report.map_err(Failure::from).and_then(|report| {
+    let no_room = |error| match error {
+        Error::Full(_) => Failure::Request(format!(
+            "what can be saved does not fit a log of {}: give {} more room: --capacity",
+            human(capacity),
+            args.to.display()
+        )),
+        other => other.into(),
+    };
+    let published = report.map_err(no_room).and_then(|report| {
         to.close()?;
         // A link does not replace what came meanwhile; a rename would.
         let named = std::fs::hard_link(&unfinished, &args.to);
@@ -57,17 +67,22 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
     }
 }
 
+/// An eighth more.
+fn with_spare(capacity: u64) -> u64 {
+    capacity.saturating_add(capacity / 8)
+}
+
 /// A log of the same geometry.
-fn fresh(from: &Wal, path: &Path, out: &Output) -> Result<Wal> {
+fn fresh(from: &Wal, capacity: u64, path: &Path, out: &Output) -> Result<Wal> {
     let stats = from.stats();
     let bar = progress::bytes("creating", out.is_json());
     let shown = bar.clone();
     let segment = stats.segment_size;
     let options = Wal::options()
-        .capacity(stats.capacity)
+        .capacity(capacity)
         .chunk_size(u32::try_from(stats.chunk_size).unwrap_or(u32::MAX))
         .segment_size(u32::try_from(segment).unwrap_or(u32::MAX))
-        .journal_cap((stats.journal_cap_segments * segment).min(stats.capacity))
+        .journal_cap((stats.journal_cap_segments * segment).min(capacity))
         .progress(move |p| {
             shown.set_length(p.total);
             shown.set_position(p.done);

@@ -124,3 +124,30 @@ fn of_a_file_that_was_cut_both_sizes_are_told_and_what_is_left_is_saved() {
     let ran = strandlog(&["grow", str(&path), "--capacity", "12M"]);
     assert!(ran.code == 2 && ran.err.contains("salvage"), "{ran:?}");
 }
+
+/// The copy asks for more room than what it copies took in the end.
+#[test]
+fn a_full_log_is_copied_and_one_that_is_too_small_is_told_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, to) = (dir.path().join("full"), dir.path().join("saved"));
+    let wal = Wal::options().capacity(64 << 20).open(&path).unwrap();
+    let mut last = 0;
+    loop {
+        let entries: Vec<_> = (last + 1..=last + 10).map(|i| (i, 1, vec![i as u8; 5000])).collect();
+        match wal.commit(Batch::new().append(1, &entries)) {
+            Ok(_) => last += 10,
+            Err(Error::Full(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    wal.close().unwrap();
+    drop(wal);
+    let ran = strandlog(&["salvage", str(&path), str(&to), "--capacity", "48M"]);
+    assert!(ran.code == 2 && ran.err.contains("48 MiB") && ran.err.contains("--capacity"), "{ran:?}");
+    assert!(!ran.err.contains("truncate"), "of a log that nobody has open: {ran:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+    let ran = strandlog(&["salvage", str(&path), str(&to)]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(std::fs::metadata(&to).unwrap().len(), 72 << 20);
+    assert_eq!(Wal::options().open(&to).unwrap().replica(1).bounds(), (1, last));
+}

@@ -63,8 +63,9 @@ impl PersistQueue {
     /// # Errors
     ///
     /// The round is untouched and may be submitted again, and takes no Ready first. After
-    /// [`strandlog::Error::Full`] that makes sense once other batches have [compacted](crate::GroupStorage::compact), which they do only as far
-    /// as the log itself goes, and not by what waits in this round; or when a group was [removed](Self::remove), also of this round. What the
+    /// [`strandlog::Error::Full`] that makes sense once other batches have written a [checkpoint](crate::GroupStorage::checkpoint) of the groups
+    /// that hold most and [compacted](crate::GroupStorage::compact) them (compacting alone goes only as far as the checkpoint in the log, and
+    /// not by what waits in this round); or when a group was [removed](Self::remove), also of this round. What the
     /// log refuses of one group by name goes with it ([`forget`](Self::forget)). Any other error is for good.
     pub fn submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
         let lsn = self.write(round, true);

@@ -49,6 +49,16 @@ pub(crate) struct Limits {
     pub value: u64,
 }
 
+impl Limits {
+    fn of(wal: &Wal) -> Self {
+        Self { entry: wal.max_entry_bytes().min(wal.capacity() / SHARE), value: wal.max_value_bytes() }
+    }
+}
+
+/// An entry takes no more of the log's capacity than one part in so many: so much is left of the smallest log there is, beside its journal and
+/// what is kept for a large value. A larger one the log might never hold, and a round with it would be refused for good, with all its groups.
+const SHARE: u64 = 8;
+
 impl GroupStorage {
     /// Opens `group` as the log holds it: blank when it does not.
     ///
@@ -82,7 +92,7 @@ impl GroupStorage {
             in_log: applied,
             put: applied,
             changes: Changes::unseen(first.max(applied.saturating_add(1))..last.saturating_add(1)),
-            limits: Limits { entry: wal.max_entry_bytes(), value: wal.max_value_bytes() },
+            limits: Limits::of(wal),
             source: None,
             fetching: None,
             replica,

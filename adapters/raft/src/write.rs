@@ -28,8 +28,8 @@ impl GroupStorage {
     ///
     /// # Errors
     ///
-    /// Nothing was written. [`Error::NotContinuous`]; [`Error::TooLarge`] for an entry beyond
-    /// [`Wal::max_entry_bytes`](strandlog::Wal::max_entry_bytes).
+    /// Nothing was written. [`Error::NotContinuous`]; [`Error::TooLarge`] for an entry that a proposal of
+    /// [`max_proposal_bytes`](Self::max_proposal_bytes) does not become.
     pub fn append(&mut self, batch: &mut Batch, entries: &[Entry]) -> Result<()> {
         let (first, last) = self.replica.bounds();
         let encoded = self.encode_behind(entries, first, last)?;
@@ -79,7 +79,9 @@ impl GroupStorage {
     }
 
     /// The most that data and context of a proposal may have together. A larger one is to be refused where it is proposed: in the Ready that
-    /// brings its entry it is too late ([`Error::TooLarge`]), for raft counts on it already. The other replicas' logs should have no lower limit.
+    /// brings its entry it is too late ([`Error::TooLarge`]), for raft counts on it already. The other replicas' logs should have no lower limit: it
+    /// is that of [`Wal::max_entry_bytes`](strandlog::Wal::max_entry_bytes), or an eighth of the log's capacity if that is less, which fits a log
+    /// that is otherwise empty.
     pub fn max_proposal_bytes(&self) -> u64 {
         self.limits.entry.saturating_sub(entry::OVERHEAD as u64)
     }

@@ -2,7 +2,7 @@
 
 use raft::{Config, RawNode, StateRole};
 use slog::{Discard, Logger, o};
-use strandlog::Wal;
+use strandlog::{Batch, Wal};
 use strandlog_raft::{Checkpoint, GroupStorage, Round};
 
 use crate::Result;
@@ -85,5 +85,14 @@ impl Group {
         round.checkpoint(storage, checkpoint)?;
         round.compact(storage, index.saturating_sub(retain))?;
         Ok(())
+    }
+
+    /// The state machine's copy and a compaction up to it, in a batch of their own. Answers the first index kept.
+    pub fn let_go(&mut self, batch: &mut Batch) -> Result<u64> {
+        let Machine { index, term, .. } = self.machine;
+        let storage = self.node.mut_store();
+        let (conf_state, data) = (storage.conf_state().clone(), self.machine.encode());
+        storage.checkpoint(batch, Checkpoint { index, term, conf_state: &conf_state, data: &data })?;
+        Ok(storage.compact(batch, index.saturating_add(1))?)
     }
 }

@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use raft::StateRole;
-use strandlog_raft::{FetchQueue, PersistQueue, Round, Written};
+use strandlog::Batch;
+use strandlog_raft::{Error, FetchQueue, PersistQueue, Round, Written};
 
 use crate::board::Board;
 use crate::group::{CHECKPOINT_EVERY, Group};
@@ -228,16 +229,39 @@ impl Poller {
     }
 
     fn submit(&mut self) -> Result<()> {
-        let Setup { queue, groups, network, .. } = &mut self.setup;
-        let outbox = &mut self.outbox;
-        queue.submit(&mut self.round, |Written { group: id, ready, messages }| {
-            let group = &mut groups[network.slot(id)];
-            group.node.advance_append_async(ready);
-            group.applied();
-            // A leader's, which need not wait.
-            outbox.add(id, messages);
-        })?;
-        self.reopen()
+        loop {
+            let Setup { queue, groups, network, .. } = &mut self.setup;
+            let outbox = &mut self.outbox;
+            let outcome = queue.submit(&mut self.round, |Written { group: id, ready, messages }| {
+                let group = &mut groups[network.slot(id)];
+                group.node.advance_append_async(ready);
+                group.applied();
+                // A leader's, which need not wait.
+                outbox.add(id, messages);
+            });
+            match outcome {
+                // The same round again.
+                Err(Error::Log(strandlog::Error::Full(_))) if self.make_room()? => {}
+                outcome => {
+                    outcome?;
+                    return self.reopen();
+                }
+            }
+        }
+    }
+
+    /// The log is full, and the round waits with the checkpoints in it: they come in batches of their own. Whether anything was let go.
+    fn make_room(&mut self) -> Result<bool> {
+        let Setup { store, groups, queue, .. } = &mut self.setup;
+        eprintln!("store {store}: the log is full");
+        let mut made = false;
+        for group in groups.iter_mut().filter(|group| group.snapshot.is_none()) {
+            let (first, mut batch) = (group.node.store().replica().first_index(), Batch::new());
+            if group.let_go(&mut batch)? > first {
+                made |= queue.wal().commit(&mut batch).is_ok();
+            }
+        }
+        Ok(made)
     }
 
     /// Groups whose Ready was refused go on from what the log has of them. A new node takes that for durable: so it must be.
