@@ -115,7 +115,7 @@ fn what_is_durable_is_not_told_as_lost_where_the_log_ends_meanwhile() {
     let waits = thread::spawn(move || answer.send(first.wait()));
     let early = answers.recv_timeout(A_MOMENT).ok();
     drop(pool);
-    let answer = early.map_or_else(|| answers.recv_timeout(LIMIT).expect("answered"), |answer| answer);
+    let answer = early.unwrap_or_else(|| answers.recv_timeout(LIMIT).expect("answered"));
     waits.join().expect("no panic").expect("heard");
     leads.join().expect("no panic").expect("durable");
     ends.join().expect("no panic");
@@ -156,7 +156,7 @@ fn a_disk_that_panics_poisons_the_log() {
         let log = Arc::clone(&wal);
         thread::spawn(move || {
             let first = log.commit(Batch::new().append(2, &[(1, 1, vec![7; len])]));
-            tell.send((first.map(drop), log.commit(put(b"m")).map(drop), log.close()))
+            let _ = tell.send((first.map(drop), log.commit(put(b"m")).map(drop), log.close()));
         });
         let told = told.recv_timeout(LIMIT);
         std::mem::forget(wal);
