@@ -178,6 +178,7 @@ fn operation(rng: &mut StdRng, wal: &Wal, models: &mut Models, salt: u64, what: 
                 (m.applied, m.held) = (None, None);
             }
             batch.install_snapshot(id, index, salt);
+            (m.applied, m.held) = (m.applied.map(|applied| applied.min(index)), None);
             (m.first, m.last, m.prev_term) = (index + 1, index, Some(if index == 0 { 0 } else { salt }));
             m.entries.clear();
         }
