@@ -324,6 +324,7 @@ mod tests {
         let wal = options(OLD).open(&path).expect("opens");
         let (stats, used) = (wal.stats(), usable(&wal) + POOL_OFFSET);
         assert_eq!((stats.capacity, stats.file_bytes), (used, 2 * NEW));
+        assert_eq!(wal.capacity(), used, "the same wherever it is asked");
         drop(wal);
         let grown = grow(&path, NEW, |p| assert!(p.done <= p.total && p.total < NEW)).expect("grown");
         assert_eq!((grown.from, grown.file_from, grown.to), (used, 2 * NEW, NEW));

@@ -197,9 +197,9 @@ impl Wal {
         self.engine.seq.lock().stopped.clone().map_or(Ok(()), Err)
     }
 
-    /// Size of the file.
+    /// Size of the log: [`Stats::capacity`](crate::Stats::capacity), without the rest of them.
     pub fn capacity(&self) -> u64 {
-        self.engine.disk.len()
+        self.engine.capacity()
     }
 
     /// The largest entry that it takes: [`Options::max_entry_bytes`]. A larger one has its whole batch refused.

@@ -281,12 +281,17 @@ impl Engine {
         crate::space::small_weight(self.geo.chunk_bytes, self.geo.segment_bytes, self.run.carry_percent)
     }
 
+    /// Size of the log, which the file may exceed.
+    pub fn capacity(&self) -> u64 {
+        crate::options::capacity_in(self.disk.len(), self.geo.end(), self.geo.segment_bytes)
+    }
+
     pub fn stats(&self) -> crate::stats::Stats {
         let mut stats = crate::stats::Stats::default();
         self.counters.fill(&mut stats);
         stats.durable_lsn = self.durable();
         stats.file_bytes = self.disk.held();
-        stats.capacity = crate::options::capacity_in(self.disk.len(), self.geo.end(), self.geo.segment_bytes);
+        stats.capacity = self.capacity();
         stats.chunk_size = u64::from(self.geo.chunk_bytes);
         stats.segment_size = self.geo.segment_bytes;
         stats.recent_bytes = self.recent.bytes();
