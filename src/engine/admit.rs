@@ -4,125 +4,15 @@ use super::Engine;
 use super::anew::Anew;
 use super::plan::Plan;
 use super::relief::Lack;
+use super::touched::Touched;
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY, reaches};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::record::CORE_BYTES;
-use crate::index::{Cell, Cells, INLINE_VALUE_BYTES, IdMap, Registry, ReplicaState, Value, value_cost, weight};
+use crate::index::{Cells, INLINE_VALUE_BYTES, IdMap, Registry, Value, value_cost, weight};
 use crate::journal::Class;
 use crate::operation::What;
-use crate::space::{Accounts, Charge, Demand};
-use crate::sync::Arc;
-
-/// A replica named by the batch, as it will stand after the operations looked at so far.
-#[derive(Debug)]
-pub(super) struct Touched {
-    pub cell: Arc<Cell>,
-    exists: bool,
-    first: u64,
-    last: u64,
-    /// Something else than its creation was asked for: removing it now would contradict that.
-    changed: bool,
-    /// What it had is forgotten, and what waited for its state machine.
-    removed: bool,
-    /// Only what waited for its state machine is.
-    reset: bool,
-    /// Its keyed state may miss an update.
-    suspect: bool,
-    /// It begins a new life before the batch says anything of it.
-    pub anew: Option<Anew>,
-    charge: Charge,
-    demand: Demand,
-    grows: bool,
-    /// Lives that the batch may begin.
-    lives: u64,
-    /// The last entry lies in the journal.
-    adjoins: bool,
-    /// What it truncates, as far as that may be [given back](Engine::give_back_truncated).
-    truncated: Option<u64>,
-    /// The latest report of the batch.
-    report: Option<u64>,
-    /// None of the entries that it has now is counted any more.
-    replaced: bool,
-    /// Admitted as one whose entries are not carried.
-    pub in_chunks: bool,
-}
-
-impl Touched {
-    fn new(cell: Arc<Cell>) -> Self {
-        Self {
-            cell,
-            exists: false,
-            first: 1,
-            last: 0,
-            changed: false,
-            removed: false,
-            reset: false,
-            suspect: false,
-            anew: None,
-            charge: Charge::default(),
-            demand: Demand::default(),
-            grows: false,
-            lives: 0,
-            adjoins: false,
-            truncated: None,
-            report: None,
-            replaced: false,
-            in_chunks: false,
-        }
-    }
-
-    /// As it stands now.
-    fn look(&mut self) {
-        let s = self.cell.lock();
-        (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
-        (self.suspect, self.anew) = (s.state_suspect, None);
-        self.demand = demand(&s);
-        self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
-        (self.changed, self.removed, self.reset) = (false, false, false);
-        (self.grows, self.in_chunks, self.lives) = (false, false, 0);
-        (self.truncated, self.report, self.replaced) = (None, None, false);
-    }
-
-    /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes
-    /// is counted.
-    fn cut(&mut self) {
-        self.adjoins &= self.demand.pledged.is_none();
-    }
-
-    /// From this index on entries are kept.
-    fn truncate(&mut self, first: u64) {
-        self.first = self.first.max(first);
-        if self.first > self.last {
-            self.cut();
-        }
-    }
-
-    fn create(&mut self) {
-        if !self.exists {
-            (self.exists, self.first, self.last) = (true, 1, 0);
-            self.demand.meta_bytes += 64;
-            self.grows = true;
-            self.lives += 1;
-        }
-    }
-}
-
-/// What a replica's state asks of the accounts.
-pub(crate) fn demand(state: &ReplicaState) -> Demand {
-    let meta_bytes = state.meta_bytes();
-    if let Some(pledge) = &state.pledge {
-        return Demand { meta_bytes, pledged: Some(pledge.held), ..pledge.fresh };
-    }
-    Demand {
-        weight: state.places.weight(),
-        journal_bytes: state.places.journal_bytes(),
-        meta_bytes,
-        term_runs: state.terms.len() as u64,
-        spans: state.places.spans().len() as u64,
-        pledged: None,
-    }
-}
+use crate::space::{Accounts, Demand};
 
 /// The replicas of one batch. Used again and again by a thread, so that steady use allocates nothing.
 #[derive(Debug, Default)]
@@ -482,6 +372,8 @@ mod tests {
     use super::*;
     use crate::Wal;
     use crate::disk::sim::SimDisk;
+    use crate::space::Charge;
+    use crate::sync::Arc;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     /// In any order, repeated or not, across the bounds between searching and hashing.

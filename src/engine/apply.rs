@@ -3,8 +3,9 @@
 //! The order in which this happens is the order of the log.
 
 use super::Engine;
-use super::admit::{Admission, Touched, demand};
+use super::admit::Admission;
 use super::plan::Plan;
+use super::touched::{Touched, demand};
 use crate::batch::Batch;
 use crate::chain::Packed;
 use crate::format::EntryId;

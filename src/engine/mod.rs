@@ -32,12 +32,12 @@ mod seal;
 mod submit;
 mod syncs;
 mod telling;
+mod touched;
 mod vain;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool as StdAtomicBool, AtomicU64 as StdAtomicU64};
 
-pub(crate) use admit::demand;
 pub(crate) use commit::parts;
 pub(crate) use ending::Ending;
 pub(crate) use hands::HANDS;
@@ -45,6 +45,7 @@ pub(crate) use oldest::Oldest;
 pub(crate) use read::Checked;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
+pub(crate) use touched::demand;
 
 use self::full::Holders;
 use self::hands::Hands;

@@ -1,0 +1,116 @@
+//! A replica while a batch that names it is admitted: as it stands, and as it will.
+
+use super::anew::Anew;
+use crate::index::{Cell, ReplicaState};
+use crate::space::{Charge, Demand};
+use crate::sync::Arc;
+
+/// A replica named by the batch, as it will stand after the operations looked at so far.
+#[derive(Debug)]
+pub(super) struct Touched {
+    pub cell: Arc<Cell>,
+    pub exists: bool,
+    pub first: u64,
+    pub last: u64,
+    /// Something else than its creation was asked for: removing it now would contradict that.
+    pub changed: bool,
+    /// What it had is forgotten, and what waited for its state machine.
+    pub removed: bool,
+    /// Only what waited for its state machine is.
+    pub reset: bool,
+    /// Its keyed state may miss an update.
+    pub suspect: bool,
+    /// It begins a new life before the batch says anything of it.
+    pub anew: Option<Anew>,
+    pub charge: Charge,
+    pub demand: Demand,
+    pub grows: bool,
+    /// Lives that the batch may begin.
+    pub lives: u64,
+    /// The last entry lies in the journal.
+    pub adjoins: bool,
+    /// What it truncates, as far as that may be given back (`Engine::give_back_truncated`).
+    pub truncated: Option<u64>,
+    /// The latest report of the batch.
+    pub report: Option<u64>,
+    /// None of the entries that it has now is counted any more.
+    pub replaced: bool,
+    /// Admitted as one whose entries are not carried.
+    pub in_chunks: bool,
+}
+
+impl Touched {
+    pub fn new(cell: Arc<Cell>) -> Self {
+        Self {
+            cell,
+            exists: false,
+            first: 1,
+            last: 0,
+            changed: false,
+            removed: false,
+            reset: false,
+            suspect: false,
+            anew: None,
+            charge: Charge::default(),
+            demand: Demand::default(),
+            grows: false,
+            lives: 0,
+            adjoins: false,
+            truncated: None,
+            report: None,
+            replaced: false,
+            in_chunks: false,
+        }
+    }
+
+    /// As it stands now.
+    pub fn look(&mut self) {
+        let s = self.cell.lock();
+        (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
+        (self.suspect, self.anew) = (s.state_suspect, None);
+        self.demand = demand(&s);
+        self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
+        (self.changed, self.removed, self.reset) = (false, false, false);
+        (self.grows, self.in_chunks, self.lives) = (false, false, 0);
+        (self.truncated, self.report, self.replaced) = (None, None, false);
+    }
+
+    /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes
+    /// is counted.
+    pub fn cut(&mut self) {
+        self.adjoins &= self.demand.pledged.is_none();
+    }
+
+    /// From this index on entries are kept.
+    pub fn truncate(&mut self, first: u64) {
+        self.first = self.first.max(first);
+        if self.first > self.last {
+            self.cut();
+        }
+    }
+
+    pub fn create(&mut self) {
+        if !self.exists {
+            (self.exists, self.first, self.last) = (true, 1, 0);
+            self.demand.meta_bytes += 64;
+            self.grows = true;
+            self.lives += 1;
+        }
+    }
+}
+
+/// What a replica's state asks of the accounts.
+pub(crate) fn demand(state: &ReplicaState) -> Demand {
+    let meta_bytes = state.meta_bytes();
+    if let Some(pledge) = &state.pledge {
+        return Demand { meta_bytes, pledged: Some(pledge.held), ..pledge.fresh };
+    }
+    Demand {
+        weight: state.places.weight(),
+        journal_bytes: state.places.journal_bytes(),
+        meta_bytes,
+        term_runs: state.terms.len() as u64,
+        spans: state.places.spans().len() as u64,
+        pledged: None,
+    }
+}
