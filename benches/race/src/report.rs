@@ -57,15 +57,18 @@ impl RowRuns {
         self.stores.iter().find(|s| s.store == name)
     }
 
-    /// The better of raft-engine's two set-ups by this figure, and how many times better strandlog is: the median of the rounds'
-    /// ratios, and their least and greatest.
-    pub fn ratio(&self, figure: &str) -> Option<(f64, f64, f64)> {
-        let us = self.store("strandlog")?;
+    /// The better of raft-engine's two set-ups by this figure.
+    pub fn better_peer(&self, figure: &str) -> Option<&StoreRuns> {
         let sign = if more_is_better(figure) { 1.0 } else { -1.0 };
         let peers = self.stores.iter().filter(|s| s.store.starts_with("raft-engine"));
-        let best = peers.filter(|s| s.median(figure).is_some()).max_by(|a, b| {
+        peers.filter(|s| s.median(figure).is_some()).max_by(|a, b| {
             (sign * a.median(figure).unwrap_or(0.0)).total_cmp(&(sign * b.median(figure).unwrap_or(0.0)))
-        })?;
+        })
+    }
+
+    /// How many times better strandlog is than that: the median of the rounds' ratios, and their least and greatest.
+    pub fn ratio(&self, figure: &str) -> Option<(f64, f64, f64)> {
+        let (us, best) = (self.store("strandlog")?, self.better_peer(figure)?);
         let each = us.rounds.iter().zip(&best.rounds).filter_map(|(a, b)| {
             let (a, b) = (a.get(figure)?, b.get(figure)?);
             Some(if more_is_better(figure) { a / b } else { b / a })

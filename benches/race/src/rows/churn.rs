@@ -35,6 +35,14 @@ impl Churn {
             Self::Long => "long".into(),
         }
     }
+
+    pub fn title(self) -> String {
+        match self {
+            Self::Threads(n) => format!("{n} threads"),
+            Self::Batches => "batches of 512 entries".into(),
+            Self::Long => "32 threads, 20 GiB".into(),
+        }
+    }
 }
 
 /// Entries a replica gets at a time.

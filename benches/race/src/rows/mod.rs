@@ -185,6 +185,14 @@ fn size_of(bytes: usize) -> String {
     }
 }
 
+fn words(bytes: usize) -> String {
+    match bytes {
+        b if b % (1 << 20) == 0 => format!("{} MiB", b >> 20),
+        b if b % (1 << 10) == 0 => format!("{} KiB", b >> 10),
+        b => format!("{b} B"),
+    }
+}
+
 /// The rows of names and of groups.
 pub fn select(names: &[String]) -> Vec<Row> {
     let known = |name: &str| find(name).unwrap_or_else(|| panic!("no such row: {name}; --list shows them"));
@@ -233,6 +241,27 @@ impl Row {
             Row::Replicas(n) => format!("replicas-{n}"),
             #[cfg(feature = "rocksdb")]
             Row::Beside(bytes) => format!("beside-{}", size_of(*bytes)),
+        }
+    }
+
+    /// The row in words, for a picture.
+    pub fn title(&self) -> String {
+        let threads = |n: &u64| if *n == 1 { "1 thread".into() } else { format!("{n} threads") };
+        match self {
+            Row::Threads { threads: n, bytes } => format!("append, {}, {}", threads(n), words(*bytes)),
+            Row::Window(n) => format!("append, 1 thread, {n} outstanding"),
+            Row::Batch { replicas, threads: n } => format!("batches of {replicas} replicas, {}", threads(n)),
+            Row::Churn(churn) => format!("live tails, {}", churn.title()),
+            Row::Keep => "append, never truncated".into(),
+            Row::Slow => "beside slow followers".into(),
+            Row::State { threads: n, replicas: 1 } => format!("hard states, {}", threads(n)),
+            Row::State { replicas, .. } => format!("hard states, batches of {replicas}"),
+            Row::Read => "scan of whole logs, warm".into(),
+            Row::Open(open) => format!("open {}", open.title()),
+            Row::Full => "append, 95 % full".into(),
+            Row::Replicas(n) => format!("append, {n} replicas, 16 threads"),
+            #[cfg(feature = "rocksdb")]
+            Row::Beside(bytes) => format!("beside a state machine, {}", words(*bytes)),
         }
     }
 

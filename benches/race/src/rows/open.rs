@@ -37,6 +37,16 @@ impl Open {
             Self::Idle1m => "idle-1m",
         }
     }
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Unclean => "after a kill",
+            Self::Clean => "after a close",
+            Self::Large => "after 16 GiB of 64 KiB entries",
+            Self::Idle100k => "100,000 idle replicas",
+            Self::Idle1m => "1,000,000 idle replicas",
+        }
+    }
 }
 
 pub fn open(ctx: &Context, what: Open) -> Figures {
