@@ -271,19 +271,28 @@ fn the_old_log_keeps_what_no_report_has_let_go() {
     assert_sound(dual.new_log(), "at the end");
 }
 
-/// As in strandlog: the state machine was made anew, and lacks what it had reported.
+/// As in strandlog: the state machine was made anew, and lacks what it had reported. Also where only the old log heard of it.
 #[test]
 fn a_snapshot_below_a_report_lets_the_old_log_keep_what_is_behind_it() {
-    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
-    let mut dual = open(&old, &disk);
-    let mut batch = Batch::new();
-    dual.commit(batch.append(9, &entries(1..=10)).durable_applied(9, 10)).expect("written to both");
-    batch.install_snapshot(9, 5, 1).append(9, &entries(6..=10)).truncate_prefix(9, 9);
-    dual.commit(&mut batch).expect("written to both");
-    assert_eq!(dual.bounds(9).expect("readable"), Some((6, 10)));
-    assert_eq!(dual.reapply_from(9).expect("readable"), 6);
-    assert_eq!(dual.new_log().replica(9).bounds(), (6, 10));
-    assert_sound(dual.new_log(), "at the end");
+    for half in [false, true] {
+        let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+        let mut dual = open(&old, &disk);
+        let mut batch = Batch::new();
+        dual.commit(batch.append(9, &entries(1..=10)).durable_applied(9, 10)).expect("written to both");
+        batch.install_snapshot(9, 5, 1).append(9, &entries(6..=10)).truncate_prefix(9, 9);
+        if half {
+            old.fail(Fails::After);
+            assert!(matches!(dual.commit(&mut batch), Err(MigrateError::Old(_))));
+            drop(dual);
+            dual = open(&old, &Arc::new(disk.crash_lost_all()));
+        } else {
+            dual.commit(&mut batch).expect("written to both");
+            assert_eq!(dual.reapply_from(9).expect("readable"), 6);
+            assert_eq!(dual.new_log().replica(9).bounds(), (6, 10));
+        }
+        assert_eq!(dual.bounds(9).expect("readable"), Some((6, 10)), "only the old log: {half}");
+        assert_sound(dual.new_log(), "at the end");
+    }
 }
 
 /// What waits is of one life.
