@@ -189,3 +189,38 @@ fn of_a_file_that_was_cut_what_is_left_is_saved() {
         assert_eq!(fs::read(&path).expect("read"), whole[..left], "it was written to");
     }
 }
+
+/// The newest frame brings a vote, and a large entry beside it that lay in what was cut. It was acknowledged: that the entry reads as zeros is no
+/// sign of a torn write.
+#[test]
+fn of_a_cut_file_no_older_vote_is_told_as_sound() {
+    let (dir, path) = place();
+    let options = || {
+        let options = Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+        options.direct_threshold(8 << 10).journal_cap(6 * (64 << 10)).background(false)
+    };
+    let wal = options().open(&path).expect("created");
+    let cut = dir.path().join("cut.log");
+    let mut lost = 0;
+    for vote in 1..=90_u64 {
+        let mut batch = Batch::new();
+        batch.append(1, &[(vote, 1, vec![vote as u8; 30_000])]).put(2, b"vote", &vote.to_le_bytes());
+        wal.commit(&mut batch).expect("room");
+        let whole = fs::read(&path).expect("read");
+        for left in [2 << 20, 5 << 19, 3 << 20] {
+            fs::write(&cut, &whole[..left]).expect("cut");
+            let from = Wal::options().recovery_mode(strandlog::RecoveryMode::Salvage).open(&cut).expect("opens");
+            let told = from.replica(2).get(b"vote").expect("readable").expect("put");
+            assert_eq!(told, vote.to_le_bytes()[..], "cut to {left}");
+            assert_eq!(from.stats().unnamed_losses, 0, "its journal is whole");
+            match from.replica(1).entry(vote) {
+                Ok(entry) => assert_eq!(entry.data, vec![vote as u8; 30_000]),
+                Err(error) => {
+                    assert!(matches!(error, Error::Damaged(_)), "{error}");
+                    lost += 1;
+                }
+            }
+        }
+    }
+    assert!(lost > 50, "{lost}");
+}

@@ -337,6 +337,7 @@ fn from_journal(
         scan = &second;
         walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
     }
+    let look_unread = look.met_unread();
     let replayed = replay::replay(geo, scan, &walk, mode)?;
     if replayed.unnamed && mode != RecoveryMode::Salvage {
         return Err(Error::Corrupt {
@@ -362,7 +363,9 @@ fn from_journal(
     // Where the journal lost a segment with the file's end, it may be the newest, of which no other frame tells.
     let slab_end = |&slab: &u32| superblock.slab_offset(slab).saturating_add(superblock.segment_bytes.into());
     let journal_cut = superblock.journal_slabs.iter().map(slab_end).max().is_some_and(|end| end > disk.held());
-    counters.unnamed_losses.set((replayed.unnamed || journal_cut).into());
+    // And so may a block that cannot be read.
+    let unread = look_unread || walk.may_go_on_unread(scan, geo.segment_bytes);
+    counters.unnamed_losses.set((replayed.unnamed || journal_cut || unread).into());
     if mode == RecoveryMode::Strict && walk.dropped > 0 {
         return Err(Error::Corrupt {
             what: "the last frame is cut off or rotten",

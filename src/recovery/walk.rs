@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
+
 use super::decide::{Condition, Decision, decide};
 use super::scan::{Found, Scan};
 use crate::chain::verify_piece;
@@ -60,6 +62,18 @@ impl Walk<'_> {
     pub fn said_by_dropped(&self, durable: u64) -> Option<u64> {
         let kept = self.accepted.iter().map(|a| a.header.watermark).max().unwrap_or(0).max(durable);
         Some(self.watermark).filter(|&watermark| watermark > kept)
+    }
+
+    /// Whether a frame that counts may lie where a salvage could not read: where the log seems to end or behind it, and where a segment would
+    /// begin. What is missing between frames that count is counted as lost; other segments than those from the tail on hold nothing, as long as
+    /// the first block of their slab does not say otherwise.
+    pub fn may_go_on_unread(&self, scan: &Scan, segment: u64) -> bool {
+        let seqs: FxHashMap<u32, u64> = scan.slabs.iter().map(|s| (s.slab, s.seq)).collect();
+        let end = self.accepted.last().map_or(0, |a| a.header.end());
+        scan.unread.iter().any(|&(slab, at)| match seqs.get(&slab) {
+            Some(&seq) if seq >= self.tail_seq => seq.saturating_mul(segment).saturating_add(at) >= end,
+            _ => at == 0,
+        })
     }
 
     /// Where in the file the log ends.
@@ -234,15 +248,25 @@ fn placed_blocks(geo: &Geometry, table: &[u8]) -> u64 {
 }
 
 /// Whether everything the frame brings is whole: each payload, their digest, each piece placed beside it. A salvage goes on where they
-/// cannot be read: then they are not.
+/// cannot be read: the table is whole, and what it says is newer than all before it. A cut of the power leaves nothing that the device cannot
+/// read, so the frame may have been acknowledged; what it brings is damage when it is read, as below the watermark.
 fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8], mode: RecoveryMode) -> Result<bool> {
     match payload_is_whole(disk, geo, frame, table) {
         Err(error) if mode == RecoveryMode::Salvage => {
-            tracing::warn!(target: "strandlog", %error, "counts as torn");
-            Ok(false)
+            tracing::warn!(target: "strandlog", %error, "what a frame brings cannot be read");
+            Ok(true)
         }
         holds => holds,
     }
+}
+
+/// As [`verify_piece`]. What lay in the end that a file has lost cannot be read: that it reads as zeros is no sign of a torn write.
+fn piece_is_whole(disk: &dyn Disk, geo: &Geometry, replica: u64, piece: &PieceDesc, pins: &Arc<Pins>) -> Result<bool> {
+    let io = |e| Error::io(format!("reading a piece of replica {replica}"), e);
+    if piece.extents.iter().any(|e| e.offset().saturating_add(e.bytes()) > disk.held()) {
+        return Err(io(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    verify_piece(disk, geo.seed, replica, piece, pins).map_err(io)
 }
 
 fn payload_is_whole(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -> Result<bool> {
@@ -275,16 +299,14 @@ fn payload_is_whole(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]
             }
             Body::Placed(pieces) => {
                 for piece in &pieces {
-                    if !verify_piece(disk, geo.seed, record.replica, piece, &pins).map_err(io)? {
+                    if !piece_is_whole(disk, geo, record.replica, piece, &pins)? {
                         return Ok(false);
                     }
                 }
             }
             // Chunks are not reused before a durable watermark covers what freed them: every piece named here must hold. What is carried is
             // older than the frame, and may have rotted since.
-            Body::PutOut { piece, .. }
-                if !verify_piece(disk, geo.seed, record.replica, &piece, &pins).map_err(io)? =>
-            {
+            Body::PutOut { piece, .. } if !piece_is_whole(disk, geo, record.replica, &piece, &pins)? => {
                 return Ok(false);
             }
             _ => {}
