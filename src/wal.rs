@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::batch::Batch;
 use crate::disk::{CutDisk, Disk, FileDisk, OpenError, OpenMode};
 use crate::engine::{Ending, Engine, HANDS, Mode, Submitted, Telling, telling};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, Result, is_worth_a_salvage};
 use crate::events::Events;
 use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
@@ -407,9 +407,8 @@ impl Options {
 
     fn open_found(mut self, mut disk: Arc<dyn Disk>) -> Result<Wal> {
         let superblock = match recovery::superblock_of_log(&*disk, self.read_only) {
-            // Of a file of which next to nothing is left, no memory is taken for what it says that it was.
             Err(Error::Cut { file_bytes, log_bytes })
-                if self.run.recovery == RecoveryMode::Salvage && log_bytes / MOST_CUT <= file_bytes =>
+                if self.run.recovery == RecoveryMode::Salvage && is_worth_a_salvage(file_bytes, log_bytes) =>
             {
                 tracing::error!(target: "strandlog", file_bytes, log_bytes, "the file is cut: its end is taken for lost");
                 disk = Arc::new(CutDisk::new(disk, log_bytes));
@@ -462,9 +461,6 @@ impl Wal {
         Ok(())
     }
 }
-
-/// A file that was cut is salvaged where so large a part of it is left.
-const MOST_CUT: u64 = 64;
 
 /// Whether the file is a log. **Before anything is written to it**: it may be somebody else's, who writes to it now.
 pub(crate) fn look(disk: &dyn Disk) -> std::io::Result<()> {

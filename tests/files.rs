@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use strandlog::disk::{Disk, FileDisk, OpenMode};
+use strandlog::format::POOL_OFFSET;
 use strandlog::{Batch, Error, Wal, grow};
 use tempfile::TempDir;
 
@@ -168,7 +169,8 @@ fn of_a_file_that_was_cut_what_is_left_is_saved() {
         for refused in [options().open(&path), options().read_only(true).open(&path)] {
             let refused = refused.expect_err("cut");
             assert!(matches!(refused, Error::Cut { file_bytes: f, log_bytes: l } if (f, l) == (file_bytes, log_bytes)));
-            assert!(refused.to_string().contains("truncate -s 4194304"), "{refused}");
+            let said = refused.to_string();
+            assert!(said.contains("salvage it as it is") && !said.contains("truncate"), "{said}");
         }
         let from = Wal::options().recovery_mode(strandlog::RecoveryMode::Salvage).open(&path).expect("opens");
         let stats = from.stats();
@@ -223,4 +225,41 @@ fn of_a_cut_file_no_older_vote_is_told_as_sound() {
         }
     }
     assert!(lost > 50, "{lost}");
+}
+
+/// Made as long as it was, a file that lost its journal's end opens as if nothing had been there: no error may send anybody that way.
+#[test]
+fn a_file_that_was_cut_is_advised_what_does_not_hide_the_loss() {
+    let (dir, path) = place();
+    let options = || Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+    drop(options().open(&path).expect("created"));
+    grow(&path, 8 << 20, |_| ()).expect("grown");
+    let wal = options().open(&path).expect("opens");
+    let whole = || fs::read(&path).expect("read");
+    let (front, cut) = (POOL_OFFSET as usize, dir.path().join("cut.log"));
+    let mut behind = 0;
+    for vote in 1..=60_u64 {
+        wal.commit(Batch::new().put(1, b"vote", &vote.to_le_bytes()).put(100 + vote, b"pad", &[7; 3000]))
+            .expect("room");
+        wal.commit(Batch::new().remove(100 + vote)).expect("room");
+        for left in [6 << 20, front] {
+            fs::write(&cut, &whole()[..left]).expect("cut");
+            let salvage = || Wal::options().recovery_mode(strandlog::RecoveryMode::Salvage).open(&cut);
+            for refused in [options().open(&cut), salvage()].into_iter().flat_map(Result::err) {
+                let said = refused.to_string();
+                assert!(
+                    matches!(refused, Error::Cut { .. }) && !said.contains("truncate") && !said.contains("extend"),
+                    "{said}"
+                );
+                assert_eq!(said.contains("nothing can be salvaged"), left == front, "{said}");
+            }
+            let Ok(from) = salvage() else { continue };
+            let told = from.replica(1).get(b"vote").ok().flatten();
+            if told.as_deref() != Some(&vote.to_le_bytes()[..]) {
+                behind += 1;
+                assert_eq!(from.stats().unnamed_losses, 1, "of {vote} it tells {told:?}");
+            }
+        }
+    }
+    assert!(behind > 0, "its journal never lay behind the cut");
 }
