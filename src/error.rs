@@ -109,13 +109,24 @@ pub enum Error {
         /// The bound.
         limit: u64,
     },
-    /// A write or a sync failed, or the file was cut or removed while it was in use. Nothing after it is acknowledged; reads are still served. Of a
-    /// file that was removed the cause says how to copy it: do that before the log is dropped, and open the copy.
+    /// A write or a sync failed, or a thread of the log's. Nothing after it is acknowledged; reads are still served. What was acknowledged is in the
+    /// file: opening it anew is right, once the device was looked at.
     #[error(
         "the log is poisoned: {cause}; everything acknowledged is in its file, nothing unacknowledged is promised: open it anew"
     )]
     Poisoned {
         /// The first failure.
+        cause: Arc<str>,
+    },
+    /// The file was cut, removed or replaced while it was in use: as [`Error::Poisoned`], and told wherever that may be, but **opening it anew is
+    /// wrong**. What was acknowledged is no longer under its name, where an opening would begin an empty log (but for
+    /// [`create(false)`](crate::Options::create)), and replicas that have forgotten their votes would vote once more. Of a file that was removed the cause
+    /// says how to copy it: do that before the log is dropped, and open the copy. One that was cut is salvaged.
+    #[error(
+        "the log has lost its file: {cause}; nothing more is acknowledged, and its name may lead to an empty log, or to less than was acknowledged: do not open that anew"
+    )]
+    FileLost {
+        /// What became of it, and what to do.
         cause: Arc<str>,
     },
     /// The log was closed or dropped.

@@ -50,7 +50,7 @@ fn commit_until_it_ends(wal: &Wal) -> String {
         let next = wal.replica(1).last_index() + 1;
         match wal.commit(Batch::new().append(1, &[(next, 1, b"more")])) {
             Ok(_) => std::thread::sleep(Duration::from_millis(5)),
-            Err(Error::Poisoned { cause }) => return cause.to_string(),
+            Err(Error::FileLost { cause }) => return cause.to_string(),
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -85,6 +85,8 @@ fn a_log_whose_file_was_removed_ends_and_says_how_to_save_it() {
         }
         let cause = commit_until_it_ends(&wal);
         assert!(cause.contains("has no name any more"), "{cause}");
+        let said = wal.check().expect_err("it has ended").to_string();
+        assert!(said.contains(&cause) && said.ends_with("do not open that anew"), "{said}");
         assert_eq!(wal.replica(1).entry(1).expect("still there").data, b"kept"[..]);
         // As the error says.
         let last = wal.replica(1).last_index();
