@@ -149,7 +149,7 @@ fn a_segment_that_begins_where_none_was_seen_is_noticed() {
     // Where nothing counts at all it is looked for in every slab.
     let journal = journal();
     let walk = Walk { last_seq: None, ..ended_at(0, 0) };
-    let unseen = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new(), unread: Vec::new() };
+    let unseen = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
     assert!(Look::new(&journal.disk, &journal.sb, &unseen, &walk, DEFAULT).shows_more().expect("readable"));
     assert!(!Look::new(&journal.disk, &journal.sb, &journal.scan(), &walk, DEFAULT).shows_more().expect("readable"));
 }

@@ -329,15 +329,20 @@ fn from_journal(
     let first = scan::scan(disk, superblock, mode, progress)?;
     let mut scan = &first;
     let mut walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
-    let look = again::Look::new(disk, superblock, scan, &walk, mode);
+    let mut look = again::Look::new(disk, superblock, scan, &walk, mode);
     let hidden = look.hides_more()?;
     if hidden || look.shows_more()? {
         tracing::warn!(hidden, end = walk.end, "the end of the journal did not show at first: it is read again");
         second = scan::scan_to(disk, superblock, mode, hidden.then_some(walk.end), progress)?;
         scan = &second;
         walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
+        if mode == RecoveryMode::Salvage {
+            // Whether what lies behind the end can be read: it is another one now.
+            look = again::Look::new(disk, superblock, scan, &walk, mode);
+            look.shows_more()?;
+        }
     }
-    let look_unread = look.met_unread();
+    let unread = look.met_unread();
     let replayed = replay::replay(geo, scan, &walk, mode)?;
     if replayed.unnamed && mode != RecoveryMode::Salvage {
         return Err(Error::Corrupt {
@@ -363,8 +368,7 @@ fn from_journal(
     // Where the journal lost a segment with the file's end, it may be the newest, of which no other frame tells.
     let slab_end = |&slab: &u32| superblock.slab_offset(slab).saturating_add(superblock.segment_bytes.into());
     let journal_cut = superblock.journal_slabs.iter().map(slab_end).max().is_some_and(|end| end > disk.held());
-    // And so may a block that cannot be read.
-    let unread = look_unread || walk.may_go_on_unread(scan, geo.segment_bytes);
+    // So it may be where the log would go on, if that cannot be read.
     counters.unnamed_losses.set((replayed.unnamed || journal_cut || unread).into());
     if mode == RecoveryMode::Strict && walk.dropped > 0 {
         return Err(Error::Corrupt {

@@ -52,8 +52,6 @@ pub(super) struct Scan {
     pub max_session: u64,
     /// Segments that two slabs claim: a salvage believes neither.
     pub disbelieved: Vec<u64>,
-    /// Blocks that a salvage could not read, and took for empty: the slab, and how far into it.
-    pub unread: Vec<(u32, u64)>,
 }
 
 impl Scan {
@@ -76,15 +74,13 @@ struct Window<'a> {
     step: usize,
     /// What cannot be read counts as empty.
     salvages: bool,
-    /// Where that was so.
-    unread: Vec<u64>,
 }
 
 impl<'a> Window<'a> {
     /// `bytes`: those of the last slab, to be used again.
     fn new(disk: &'a dyn Disk, (offset, len): (u64, usize), bytes: &'a mut AlignedBuf, salvages: bool) -> Self {
         bytes.clear();
-        Self { disk, offset, len, bytes, start: 0, step: LEAST_WINDOW, salvages, unread: Vec::new() }
+        Self { disk, offset, len, bytes, start: 0, step: LEAST_WINDOW, salvages }
     }
 
     /// The bytes of a range of the slab.
@@ -108,14 +104,13 @@ impl<'a> Window<'a> {
         found.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the slab"))
     }
 
-    /// Reads the window block by block: where a block cannot be read no frame is found, and it is noted that there may be one.
+    /// Reads the window block by block: where a block cannot be read there is no frame. Whether the newest may be there, the second look tells.
     fn read_what_can_be(&mut self) {
         let start = self.offset + self.start as u64;
         for (at, block) in (0_u64..).step_by(BLOCK).zip(self.bytes.as_mut_slice().chunks_mut(BLOCK)) {
             if let Err(error) = self.disk.read_at(start + at, block) {
                 tracing::warn!(target: "strandlog", offset = start + at, %error, "a block of the journal cannot be read");
                 block.fill(0);
-                self.unread.push(self.start as u64 + at);
             }
         }
     }
@@ -182,7 +177,7 @@ fn scan_once(
     (end, glance): (Option<u64>, bool),
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Scan, u64)> {
-    let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new(), unread: Vec::new() };
+    let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
     let segment = u64::from(sb.segment_bytes);
     let total = sb.journal_slabs.len() as u64 * segment;
     let mut done = 0;
@@ -205,7 +200,6 @@ fn scan_once(
     }
     while !wanted.is_empty() {
         scan.slabs.retain(|s| !wanted.contains(&s.slab));
-        scan.unread.retain(|(slab, _)| !wanted.contains(slab));
         each_slab(disk, sb, &wanted, &Part::All { known: &known, salvages }, &mut |slab, looked| {
             let mut looked = looked.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
             if read.contains(&slab) {
@@ -219,7 +213,6 @@ fn scan_once(
             if looked.frames.iter().all(|f| f.header.lsn / segment < tail) {
                 looked.frames.retain(|f| f.header.lsn.is_multiple_of(segment));
             }
-            scan.unread.extend(looked.unread.iter().map(|&at| (slab, at)));
             scan.take(slab, looked.frames, segment)
         })?;
         scan.slabs.sort_by_key(|s| (s.seq, s.slab));
@@ -319,8 +312,6 @@ struct Looked {
     frames: Vec<Found>,
     /// The lowest segment number of a frame of more than a block that was stepped over.
     over: Option<u64>,
-    /// Where in the slab nothing could be read.
-    unread: Vec<u64>,
 }
 
 /// It, or why the slab could not be read.
@@ -424,6 +415,5 @@ fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, part: &Part<'_>, buf: &mu
         }
         at += step;
     }
-    looked.unread = slab.unread;
     Ok(looked)
 }

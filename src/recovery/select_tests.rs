@@ -204,13 +204,7 @@ fn wanted(read: &[(u32, Frame)], firsts: &[(u32, Frame)]) -> Vec<u32> {
         seq: frame.header.lsn / SEGMENT,
         frames: vec![frame.clone()],
     };
-    let scan = Scan {
-        slabs: read.iter().map(slab).collect(),
-        max_seq: 9,
-        max_session: 1,
-        disbelieved: Vec::new(),
-        unread: Vec::new(),
-    };
+    let scan = Scan { slabs: read.iter().map(slab).collect(), max_seq: 9, max_session: 1, disbelieved: Vec::new() };
     more(&sb, &scan, &read.iter().map(|r| r.0).collect(), &firsts.iter().cloned().collect::<FxHashMap<_, _>>())
 }
 
@@ -286,7 +280,7 @@ fn where_nothing_counts_twice_as_many_slabs_are_read_each_time() {
         Frame { header: FrameHeader { lsn, session: 1, ..FrameHeader::default() }, offset: 0, table: None }
     };
     let firsts: FxHashMap<u32, Frame> = (0..SLABS).map(|slab| (slab, frame(slab))).collect();
-    let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new(), unread: Vec::new() };
+    let mut scan = Scan { slabs: Vec::new(), max_seq: 0, max_session: 0, disbelieved: Vec::new() };
     let (mut read, mut asked) = (HashSet::new(), Vec::new());
     loop {
         let wanted = more(&sb, &scan, &read, &firsts);

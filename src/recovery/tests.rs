@@ -90,7 +90,7 @@ impl Log {
     }
 
     fn try_replay(&self) -> Result<Replayed> {
-        let scan = Scan { slabs: Vec::new(), max_seq: 1, max_session: 1, disbelieved: Vec::new(), unread: Vec::new() };
+        let scan = Scan { slabs: Vec::new(), max_seq: 1, max_session: 1, disbelieved: Vec::new() };
         let accepted = self.frames.iter().enumerate().map(|(n, (before, table))| Accepted {
             header: FrameHeader {
                 lsn: SEGMENT + n as u64 * 8192,
@@ -565,7 +565,6 @@ fn segments_from_the_tail_to_the_last_frame_are_alive_and_all_others_free() {
         max_seq: 7,
         max_session: 1,
         disbelieved: vec![],
-        unread: vec![],
     };
     let walk = Walk {
         accepted: Vec::new(),

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
-
 use super::decide::{Condition, Decision, decide};
 use super::scan::{Found, Scan};
 use crate::chain::verify_piece;
@@ -62,18 +60,6 @@ impl Walk<'_> {
     pub fn said_by_dropped(&self, durable: u64) -> Option<u64> {
         let kept = self.accepted.iter().map(|a| a.header.watermark).max().unwrap_or(0).max(durable);
         Some(self.watermark).filter(|&watermark| watermark > kept)
-    }
-
-    /// Whether a frame that counts may lie where a salvage could not read: where the log seems to end or behind it, and where a segment would
-    /// begin. What is missing between frames that count is counted as lost; other segments than those from the tail on hold nothing, as long as
-    /// the first block of their slab does not say otherwise.
-    pub fn may_go_on_unread(&self, scan: &Scan, segment: u64) -> bool {
-        let seqs: FxHashMap<u32, u64> = scan.slabs.iter().map(|s| (s.slab, s.seq)).collect();
-        let end = self.accepted.last().map_or(0, |a| a.header.end());
-        scan.unread.iter().any(|&(slab, at)| match seqs.get(&slab) {
-            Some(&seq) if seq >= self.tail_seq => seq.saturating_mul(segment).saturating_add(at) >= end,
-            _ => at == 0,
-        })
     }
 
     /// Where in the file the log ends.

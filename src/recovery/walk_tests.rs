@@ -141,7 +141,7 @@ impl Journal {
             }
             slabs.last_mut().expect("pushed").frames.push(frame.clone());
         }
-        Scan { slabs, max_seq: TAIL + 1, max_session: 1, disbelieved: self.disbelieved.clone(), unread: vec![] }
+        Scan { slabs, max_seq: TAIL + 1, max_session: 1, disbelieved: self.disbelieved.clone() }
     }
 
     fn try_walk<T>(&self, mode: RecoveryMode, look: impl FnOnce(&Walk<'_>) -> T) -> Result<T> {
@@ -571,7 +571,6 @@ fn neither_sessions_nor_unreadable_frames_are_compared_with_all_others() {
         max_seq: TAIL,
         max_session: MANY,
         disbelieved: Vec::new(),
-        unread: Vec::new(),
     };
     assert_eq!(existing(&scan).len() as u64, MANY);
     let walk = walk(&SimDisk::new(CAPACITY), &Geometry::new(&superblock()), &scan, 0, RecoveryMode::Salvage);
@@ -586,7 +585,7 @@ fn a_frame_is_void_where_any_later_session_cut_at_it_or_before() {
     };
     let frames = vec![frame(0, 1, 0), frame(1, 1, 0), frame(2, 2, lsn(2)), frame(3, 3, lsn(1)), frame(4, 4, lsn(4))];
     let slabs = vec![SlabScan { slab: 0, seq: TAIL, frames }];
-    let scan = Scan { slabs, max_seq: TAIL, max_session: 4, disbelieved: Vec::new(), unread: Vec::new() };
+    let scan = Scan { slabs, max_seq: TAIL, max_session: 4, disbelieved: Vec::new() };
     let left: Vec<u64> = existing(&scan).iter().map(|f| f.offset).collect();
     assert_eq!(left, [0, 3, 4], "the third session cut two sessions off, and the last cut nothing more");
 }
