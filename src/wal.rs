@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::batch::Batch;
+use crate::caught::caught;
 use crate::disk::{CutDisk, Disk, FileDisk, OpenError, OpenMode};
 use crate::engine::{Ending, Engine, HANDS, Mode, Submitted, Telling, telling};
 use crate::error::{Damage, Error, Result, is_worth_a_salvage};
@@ -454,11 +455,22 @@ impl Wal {
         }
     }
 
-    fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
+    pub(crate) fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
         let engine = Arc::clone(&self.engine);
-        let thread = thread::spawn(name, move || telling(Telling::Own, || body(&engine)));
+        let thread = thread::spawn(name, move || telling(Telling::Own, || run(&engine, body)));
         self.threads.lock().push(thread.map_err(|e| Error::io("starting a thread", e))?);
         Ok(())
+    }
+}
+
+/// Runs a thread of the log's. One that panics, as where the disk does, leaves behind what only it does: whoever waits for that would wait for ever.
+fn run(engine: &Engine, body: fn(&Engine)) {
+    // By a panic a model says that it does not hold.
+    if cfg!(any(loom, shuttle)) {
+        return body(engine);
+    }
+    if caught(|| body(engine)).is_none() {
+        engine.poison("a thread of the log panicked".into(), None);
     }
 }
 
