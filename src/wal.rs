@@ -298,11 +298,11 @@ impl Wal {
     /// meanwhile, again and again, only costs the next opening that time.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] when the last writes failed; [`Error::Busy`] in a callback, a sink or a listener, which the log's end would wait for:
-    /// nothing is ended then.
+    /// [`Error::Poisoned`] when the last writes failed; [`Error::FileLost`] when the file was cut, or has no name any more; [`Error::Busy`] in a
+    /// callback, a sink or a listener, which the log's end would wait for: nothing is ended then.
     pub fn close(&self) -> Result<()> {
         self.engine.may_end()?;
-        let outcome = if self.engine.read_only { Ok(()) } else { self.engine.seal_for_good() };
+        let outcome = if self.engine.read_only { Ok(()) } else { self.engine.end_well() };
         self.stop().finish();
         match outcome {
             Err(Error::Closed) => Ok(()),

@@ -265,3 +265,31 @@ fn a_file_that_was_cut_is_advised_what_does_not_hide_the_loss() {
     }
     assert!(behind > 0, "its journal never lay behind the cut");
 }
+
+/// Between two looks of the housekeeper, or without one: whoever hears that all is well finds nothing under the name.
+#[test]
+fn a_log_whose_file_was_removed_or_cut_is_not_closed_well() {
+    for removed in [true, false] {
+        let (_dir, path) = place();
+        let options = Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10).background(false);
+        let wal = options.open(&path).expect("created");
+        wal.commit(Batch::new().put(1, b"vote", b"me")).expect("room");
+        if removed {
+            fs::remove_file(&path).expect("removed");
+        } else {
+            File::options().write(true).open(&path).and_then(|f| f.set_len(2 << 20)).expect("cut");
+        }
+        for time in ["first", "second"] {
+            let closed = wal.close();
+            assert!(matches!(closed, Err(Error::FileLost { .. })), "the {time} time: {closed:?}");
+        }
+        assert!(removed || fs::metadata(&path).expect("there").len() == 2 << 20, "it was written to");
+        assert_eq!(wal.replica(1).get(b"vote").expect("readable").expect("put"), b"me"[..]);
+    }
+    // What is removed once it is closed is nobody's loss.
+    let (_dir, path) = place();
+    let wal = Wal::options().capacity(4 << 20).open(&path).expect("created");
+    wal.close().expect("closed");
+    fs::remove_file(&path).expect("removed");
+    wal.close().expect("closed twice is well");
+}
