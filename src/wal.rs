@@ -362,8 +362,8 @@ impl Options {
             }
         };
         let len = self.capacity / crate::format::BLOCK_BYTES * crate::format::BLOCK_BYTES;
-        let created =
-            FileDisk::create(path, len, mode, &mut progress, |disk| recovery::write_superblocks(disk, &blank));
+        let init = |disk: &dyn Disk| recovery::write_superblocks(disk, &blank);
+        let created = FileDisk::create_beside(path, len, mode, &mut progress, init, &recovery::holds_a_log);
         self.progress = report;
         let Err(taken @ OpenError::Exists { .. }) = created else { return Ok(created) };
         // Somebody was faster: it is theirs, or a name that leads nowhere.

@@ -293,3 +293,30 @@ fn a_log_whose_file_was_removed_or_cut_is_not_closed_well() {
     fs::remove_file(&path).expect("removed");
     wal.close().expect("closed twice is well");
 }
+
+/// It has the name that the creation of another takes meanwhile: what a creation that was killed leaves there is removed, and nothing else.
+#[test]
+fn creating_a_log_removes_no_other_log() {
+    let (dir, path) = place();
+    let options = || Wal::options().capacity(1 << 20).chunk_size(4096).segment_size(64 << 10);
+    let other = dir.path().join("test.log.creating");
+    let wal = options().open(&other).expect("created");
+    wal.commit(Batch::new().put(1, b"vote", b"me")).expect("room");
+    for cut in [false, true] {
+        if cut {
+            File::options().write(true).open(&other).and_then(|f| f.set_len(512 << 10)).expect("cut");
+        } else {
+            wal.close().expect("closed");
+        }
+        let (before, created) = (fs::read(&other).expect("there"), options().open(&path));
+        let refused = created.expect_err("the name is taken").to_string();
+        assert!(refused.contains("test.log.creating exists"), "{refused}");
+        assert!(!path.exists() && fs::read(&other).expect("still there") == before);
+    }
+    drop(wal);
+    // Formatted, and killed before it had its name.
+    fs::remove_file(&other).expect("removed");
+    drop(options().open(&other).expect("created"));
+    options().open(&path).expect("created").close().expect("closed");
+    assert!(!other.exists());
+}

@@ -172,6 +172,18 @@ pub(crate) fn formatting_was_cut(disk: &dyn Disk, sb: &Superblock) -> bool {
         && sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab), BLOCK))
 }
 
+/// Whether there is a log on a disk that somebody has written to: more than a creation leaves that was cut off before it was named. What cannot
+/// be told may be one.
+pub(crate) fn holds_a_log(disk: &dyn Disk) -> bool {
+    let mut block = vec![0; BLOCK];
+    let mut is_blank = |at| disk.read_at(at, &mut block).is_ok_and(|()| block.iter().all(|&byte| byte == 0));
+    match read_superblock(disk, true) {
+        Ok(Found::Log(sb)) => !sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab))),
+        Ok(Found::Blank) | Err(Error::Corrupt { .. }) => false,
+        Err(_) => true,
+    }
+}
+
 fn superblock_error(error: SuperblockError) -> Error {
     match error {
         SuperblockError::Version(v) => Error::Unsupported { feature: format!("format version {v}") },
