@@ -109,13 +109,24 @@ pub enum Error {
         /// The bound.
         limit: u64,
     },
-    /// A write or a sync failed, or the file was cut or removed while it was in use. Nothing after it is acknowledged; reads are still served. Of a
-    /// file that was removed the cause says how to copy it: do that before the log is dropped, and open the copy.
+    /// A write or a sync failed, or a thread of the log's. Nothing after it is acknowledged; reads are still served. What was acknowledged is in the
+    /// file: opening it anew is right, once the device was looked at.
     #[error(
         "the log is poisoned: {cause}; everything acknowledged is in its file, nothing unacknowledged is promised: open it anew"
     )]
     Poisoned {
         /// The first failure.
+        cause: Arc<str>,
+    },
+    /// The file was cut, removed or replaced while it was in use: as [`Error::Poisoned`], and told wherever that may be, but **opening it anew is
+    /// wrong**. What was acknowledged is no longer under its name, where an opening would begin an empty log (but for
+    /// [`create(false)`](crate::Options::create)), and replicas that have forgotten their votes would vote once more. Of a file that was removed the cause
+    /// says how to copy it: do that before the log is dropped, and open the copy. One that was cut is salvaged.
+    #[error(
+        "the log has lost its file: {cause}; nothing more is acknowledged, and its name may lead to an empty log, or to less than was acknowledged: do not open that anew"
+    )]
+    FileLost {
+        /// What became of it, and what to do.
         cause: Arc<str>,
     },
     /// The log was closed or dropped.
@@ -140,10 +151,9 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
-    /// The file is shorter than its log: its end was cut off. A salvage reads what is left, and takes the rest for lost.
-    #[error(
-        "the file is cut: it has {file_bytes} bytes, and its log {log_bytes}; salvage it (`strandlog salvage`, RecoveryMode::Salvage), or a copy that was extended (`truncate -s {log_bytes} COPY`), or restore it from another store"
-    )]
+    /// The file is shorter than its log: its end was cut off. A salvage reads what is left, and takes the rest for lost; not where less than a 64th is
+    /// left. To make it as long again helps nobody: of what lay there nothing tells any more that it is missing.
+    #[error("the file is cut: it has {file_bytes} bytes, and its log {log_bytes}; {}", cut_advice(*file_bytes, *log_bytes))]
     Cut {
         /// Bytes that the file has.
         file_bytes: u64,
@@ -177,6 +187,23 @@ pub enum Error {
     /// The log was opened read-only.
     #[error("the log was opened read-only")]
     ReadOnly,
+}
+
+/// A file that was cut is salvaged where so large a part of it is left.
+const MOST_CUT: u64 = 64;
+
+/// Whether so much of a file that was cut is left that a salvage opens it: of one of which next to nothing is no memory is taken for what it says
+/// that it was.
+pub(crate) fn is_worth_a_salvage(file_bytes: u64, log_bytes: u64) -> bool {
+    log_bytes / MOST_CUT <= file_bytes
+}
+
+fn cut_advice(file_bytes: u64, log_bytes: u64) -> &'static str {
+    if is_worth_a_salvage(file_bytes, log_bytes) {
+        "salvage it as it is (`strandlog salvage`, RecoveryMode::Salvage), or restore it from another store; made longer again it would not say what it lost"
+    } else {
+        "so little is left that nothing can be salvaged: rebuild its replicas from their peers, as new members"
+    }
 }
 
 impl Error {

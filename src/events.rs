@@ -65,7 +65,7 @@ pub enum Event {
     /// Damage was found: at the opening, by the cleaner, or by a scrub. [`Lost::State`](crate::Lost::State) found by a scrub is a large keyed value
     /// that rotted: it alone, until it is put again; see [`Scrubbed::damage`](crate::Scrubbed::damage).
     Damaged(Damage),
-    /// A write or a sync failed: nothing after it is acknowledged. Told of each that fails, when two were in flight.
+    /// A write or a sync failed, or the file was cut or removed: nothing after it is acknowledged. Told of each that fails, when two were in flight.
     Poisoned {
         /// What failed.
         cause: Arc<str>,

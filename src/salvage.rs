@@ -34,7 +34,7 @@ pub struct SalvageReport {
     pub lost_frames: u64,
     /// Frames at the end that were not believed.
     pub dropped_frames: u64,
-    /// Replicas may be missing that nobody can name.
+    /// Replicas may be missing, or older than they were, that nobody can name.
     pub unnamed: bool,
     /// What the file lost, where it was cut.
     pub cut: Option<CutFile>,

@@ -92,7 +92,8 @@ pub struct Stats {
     /// Entries that the cleaner or a scrub found damaged since the opening. All damage known: [`Wal::damage`](crate::Wal::damage).
     pub damaged_entries: u64,
     /// Not 0 only after an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage): frames are lost of which nobody can say who
-    /// was in them, so replicas may be missing without being named.
+    /// was in them, or may be: what lies where the newest would lie cannot be read. So replicas may be missing, or older than they were, without being
+    /// named.
     pub unnamed_losses: u64,
     /// 1 where the opening took the index as the last close had left it, and read no frames; else 0.
     pub opened_by_snapshot: u64,

@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::batch::Batch;
+use crate::caught::caught;
 use crate::disk::{CutDisk, Disk, FileDisk, OpenError, OpenMode};
 use crate::engine::{Ending, Engine, HANDS, Mode, Submitted, Telling, telling};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, Result, is_worth_a_salvage};
 use crate::events::Events;
 use crate::journal::{Sink, Whom};
 use crate::lsn::Lsn;
@@ -297,11 +298,11 @@ impl Wal {
     /// meanwhile, again and again, only costs the next opening that time.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] when the last writes failed; [`Error::Busy`] in a callback, a sink or a listener, which the log's end would wait for:
-    /// nothing is ended then.
+    /// [`Error::Poisoned`] when the last writes failed; [`Error::FileLost`] when the file was cut, or has no name any more; [`Error::Busy`] in a
+    /// callback, a sink or a listener, which the log's end would wait for: nothing is ended then.
     pub fn close(&self) -> Result<()> {
         self.engine.may_end()?;
-        let outcome = if self.engine.read_only { Ok(()) } else { self.engine.seal_for_good() };
+        let outcome = if self.engine.read_only { Ok(()) } else { self.engine.end_well() };
         self.stop().finish();
         match outcome {
             Err(Error::Closed) => Ok(()),
@@ -361,8 +362,8 @@ impl Options {
             }
         };
         let len = self.capacity / crate::format::BLOCK_BYTES * crate::format::BLOCK_BYTES;
-        let created =
-            FileDisk::create(path, len, mode, &mut progress, |disk| recovery::write_superblocks(disk, &blank));
+        let init = |disk: &dyn Disk| recovery::write_superblocks(disk, &blank);
+        let created = FileDisk::create_beside(path, len, mode, &mut progress, init, &recovery::holds_a_log);
         self.progress = report;
         let Err(taken @ OpenError::Exists { .. }) = created else { return Ok(created) };
         // Somebody was faster: it is theirs, or a name that leads nowhere.
@@ -407,9 +408,8 @@ impl Options {
 
     fn open_found(mut self, mut disk: Arc<dyn Disk>) -> Result<Wal> {
         let superblock = match recovery::superblock_of_log(&*disk, self.read_only) {
-            // Of a file of which next to nothing is left, no memory is taken for what it says that it was.
             Err(Error::Cut { file_bytes, log_bytes })
-                if self.run.recovery == RecoveryMode::Salvage && log_bytes / MOST_CUT <= file_bytes =>
+                if self.run.recovery == RecoveryMode::Salvage && is_worth_a_salvage(file_bytes, log_bytes) =>
             {
                 tracing::error!(target: "strandlog", file_bytes, log_bytes, "the file is cut: its end is taken for lost");
                 disk = Arc::new(CutDisk::new(disk, log_bytes));
@@ -455,16 +455,24 @@ impl Wal {
         }
     }
 
-    fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
+    pub(crate) fn start(&self, name: &str, body: fn(&Engine)) -> Result<()> {
         let engine = Arc::clone(&self.engine);
-        let thread = thread::spawn(name, move || telling(Telling::Own, || body(&engine)));
+        let thread = thread::spawn(name, move || telling(Telling::Own, || run(&engine, body)));
         self.threads.lock().push(thread.map_err(|e| Error::io("starting a thread", e))?);
         Ok(())
     }
 }
 
-/// A file that was cut is salvaged where so large a part of it is left.
-const MOST_CUT: u64 = 64;
+/// Runs a thread of the log's. One that panics, as where the disk does, leaves behind what only it does: whoever waits for that would wait for ever.
+fn run(engine: &Engine, body: fn(&Engine)) {
+    // By a panic a model says that it does not hold.
+    if cfg!(any(loom, shuttle)) {
+        return body(engine);
+    }
+    if caught(|| body(engine)).is_none() {
+        engine.poison("a thread of the log panicked".into(), None);
+    }
+}
 
 /// Whether the file is a log. **Before anything is written to it**: it may be somebody else's, who writes to it now.
 pub(crate) fn look(disk: &dyn Disk) -> std::io::Result<()> {

@@ -664,12 +664,14 @@ fn a_file_cut_behind_our_back_is_noticed_and_ends_all_writing() {
         batch.append(1, &[(wal.replica(1).last_index() + 1, 1, b"more")]);
         match wal.commit(&mut batch) {
             Ok(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
-            Err(Error::Poisoned { cause }) => break cause,
+            Err(Error::FileLost { cause }) => break cause,
             Err(other) => panic!("{other:?}"),
         }
     };
     assert!(cause.contains("cut to 1048576 of"), "{cause}");
-    assert!(matches!(wal.check(), Err(Error::Poisoned { .. })));
+    let said = wal.check().expect_err("also told whoever has nothing to write");
+    assert!(matches!(said, Error::FileLost { .. }), "{said:?}");
+    assert!(!said.to_string().contains("everything acknowledged is in its file"), "{said}");
     assert_eq!(wal.replica(1).entry(1).expect("in memory").data, b"kept"[..]);
     drop(wal);
     let again = options().open(&path);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use strandlog::disk::{Disk, FileDisk, OpenMode};
+use strandlog::format::POOL_OFFSET;
 use strandlog::{Batch, Error, Wal, grow};
 use tempfile::TempDir;
 
@@ -49,7 +50,7 @@ fn commit_until_it_ends(wal: &Wal) -> String {
         let next = wal.replica(1).last_index() + 1;
         match wal.commit(Batch::new().append(1, &[(next, 1, b"more")])) {
             Ok(_) => std::thread::sleep(Duration::from_millis(5)),
-            Err(Error::Poisoned { cause }) => return cause.to_string(),
+            Err(Error::FileLost { cause }) => return cause.to_string(),
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -84,6 +85,8 @@ fn a_log_whose_file_was_removed_ends_and_says_how_to_save_it() {
         }
         let cause = commit_until_it_ends(&wal);
         assert!(cause.contains("has no name any more"), "{cause}");
+        let said = wal.check().expect_err("it has ended").to_string();
+        assert!(said.contains(&cause) && said.ends_with("do not open that anew"), "{said}");
         assert_eq!(wal.replica(1).entry(1).expect("still there").data, b"kept"[..]);
         // As the error says.
         let last = wal.replica(1).last_index();
@@ -168,7 +171,8 @@ fn of_a_file_that_was_cut_what_is_left_is_saved() {
         for refused in [options().open(&path), options().read_only(true).open(&path)] {
             let refused = refused.expect_err("cut");
             assert!(matches!(refused, Error::Cut { file_bytes: f, log_bytes: l } if (f, l) == (file_bytes, log_bytes)));
-            assert!(refused.to_string().contains("truncate -s 4194304"), "{refused}");
+            let said = refused.to_string();
+            assert!(said.contains("salvage it as it is") && !said.contains("truncate"), "{said}");
         }
         let from = Wal::options().recovery_mode(strandlog::RecoveryMode::Salvage).open(&path).expect("opens");
         let stats = from.stats();
@@ -188,4 +192,131 @@ fn of_a_file_that_was_cut_what_is_left_is_saved() {
         }
         assert_eq!(fs::read(&path).expect("read"), whole[..left], "it was written to");
     }
+}
+
+/// The newest frame brings a vote, and a large entry beside it that lay in what was cut. It was acknowledged: that the entry reads as zeros is no
+/// sign of a torn write.
+#[test]
+fn of_a_cut_file_no_older_vote_is_told_as_sound() {
+    let (dir, path) = place();
+    let options = || {
+        let options = Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+        options.direct_threshold(8 << 10).journal_cap(6 * (64 << 10)).background(false)
+    };
+    let wal = options().open(&path).expect("created");
+    let cut = dir.path().join("cut.log");
+    let mut lost = 0;
+    for vote in 1..=90_u64 {
+        let mut batch = Batch::new();
+        batch.append(1, &[(vote, 1, vec![vote as u8; 30_000])]).put(2, b"vote", &vote.to_le_bytes());
+        wal.commit(&mut batch).expect("room");
+        let whole = fs::read(&path).expect("read");
+        for left in [2 << 20, 5 << 19, 3 << 20] {
+            fs::write(&cut, &whole[..left]).expect("cut");
+            let from = Wal::options().recovery_mode(strandlog::RecoveryMode::Salvage).open(&cut).expect("opens");
+            let told = from.replica(2).get(b"vote").expect("readable").expect("put");
+            assert_eq!(told, vote.to_le_bytes()[..], "cut to {left}");
+            assert_eq!(from.stats().unnamed_losses, 0, "its journal is whole");
+            match from.replica(1).entry(vote) {
+                Ok(entry) => assert_eq!(entry.data, vec![vote as u8; 30_000]),
+                Err(error) => {
+                    assert!(matches!(error, Error::Damaged(_)), "{error}");
+                    lost += 1;
+                }
+            }
+        }
+    }
+    assert!(lost > 50, "{lost}");
+}
+
+/// Made as long as it was, a file that lost its journal's end opens as if nothing had been there: no error may send anybody that way.
+#[test]
+fn a_file_that_was_cut_is_advised_what_does_not_hide_the_loss() {
+    let (dir, path) = place();
+    let options = || Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+    drop(options().open(&path).expect("created"));
+    grow(&path, 8 << 20, |_| ()).expect("grown");
+    let wal = options().open(&path).expect("opens");
+    let whole = || fs::read(&path).expect("read");
+    let (front, cut) = (POOL_OFFSET as usize, dir.path().join("cut.log"));
+    let mut behind = 0;
+    for vote in 1..=60_u64 {
+        wal.commit(Batch::new().put(1, b"vote", &vote.to_le_bytes()).put(100 + vote, b"pad", &[7; 3000]))
+            .expect("room");
+        wal.commit(Batch::new().remove(100 + vote)).expect("room");
+        for left in [6 << 20, front] {
+            fs::write(&cut, &whole()[..left]).expect("cut");
+            let salvage = || Wal::options().recovery_mode(strandlog::RecoveryMode::Salvage).open(&cut);
+            for refused in [options().open(&cut), salvage()].into_iter().flat_map(Result::err) {
+                let said = refused.to_string();
+                assert!(
+                    matches!(refused, Error::Cut { .. }) && !said.contains("truncate") && !said.contains("extend"),
+                    "{said}"
+                );
+                assert_eq!(said.contains("nothing can be salvaged"), left == front, "{said}");
+            }
+            let Ok(from) = salvage() else { continue };
+            let told = from.replica(1).get(b"vote").ok().flatten();
+            if told.as_deref() != Some(&vote.to_le_bytes()[..]) {
+                behind += 1;
+                assert_eq!(from.stats().unnamed_losses, 1, "of {vote} it tells {told:?}");
+            }
+        }
+    }
+    assert!(behind > 0, "its journal never lay behind the cut");
+}
+
+/// Between two looks of the housekeeper, or without one: whoever hears that all is well finds nothing under the name.
+#[test]
+fn a_log_whose_file_was_removed_or_cut_is_not_closed_well() {
+    for removed in [true, false] {
+        let (_dir, path) = place();
+        let options = Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10).background(false);
+        let wal = options.open(&path).expect("created");
+        wal.commit(Batch::new().put(1, b"vote", b"me")).expect("room");
+        if removed {
+            fs::remove_file(&path).expect("removed");
+        } else {
+            File::options().write(true).open(&path).and_then(|f| f.set_len(2 << 20)).expect("cut");
+        }
+        for time in ["first", "second"] {
+            let closed = wal.close();
+            assert!(matches!(closed, Err(Error::FileLost { .. })), "the {time} time: {closed:?}");
+        }
+        assert!(removed || fs::metadata(&path).expect("there").len() == 2 << 20, "it was written to");
+        assert_eq!(wal.replica(1).get(b"vote").expect("readable").expect("put"), b"me"[..]);
+    }
+    // What is removed once it is closed is nobody's loss.
+    let (_dir, path) = place();
+    let wal = Wal::options().capacity(4 << 20).open(&path).expect("created");
+    wal.close().expect("closed");
+    fs::remove_file(&path).expect("removed");
+    wal.close().expect("closed twice is well");
+}
+
+/// It has the name that the creation of another takes meanwhile: what a creation that was killed leaves there is removed, and nothing else.
+#[test]
+fn creating_a_log_removes_no_other_log() {
+    let (dir, path) = place();
+    let options = || Wal::options().capacity(1 << 20).chunk_size(4096).segment_size(64 << 10);
+    let other = dir.path().join("test.log.creating");
+    let wal = options().open(&other).expect("created");
+    wal.commit(Batch::new().put(1, b"vote", b"me")).expect("room");
+    for cut in [false, true] {
+        if cut {
+            File::options().write(true).open(&other).and_then(|f| f.set_len(512 << 10)).expect("cut");
+        } else {
+            wal.close().expect("closed");
+        }
+        let (before, created) = (fs::read(&other).expect("there"), options().open(&path));
+        let refused = created.expect_err("the name is taken").to_string();
+        assert!(refused.contains("test.log.creating exists"), "{refused}");
+        assert!(!path.exists() && fs::read(&other).expect("still there") == before);
+    }
+    drop(wal);
+    // Formatted, and killed before it had its name.
+    fs::remove_file(&other).expect("removed");
+    drop(options().open(&other).expect("created"));
+    options().open(&path).expect("created").close().expect("closed");
+    assert!(!other.exists());
 }

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use strandlog::disk::Disk;
-use strandlog::disk::sim::SimDisk;
+use strandlog::disk::sim::{EIO, SimDisk};
 use strandlog::format::frame::FrameHeader;
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use strandlog::format::{BLOCK_BYTES, POOL_OFFSET};
@@ -418,5 +418,70 @@ fn a_log_whose_sessions_are_used_up_is_refused_before_anything_is_written() {
                 assert!(disk.kept_image() == image);
             }
         }
+    }
+}
+
+/// A log of replica 2's votes, 1 to 3, each with a large entry of replica 1's placed beside it or none, killed; and where on the disk what one
+/// looks for lies, in whole blocks.
+fn votes(beside: bool, look_for: impl Fn(&[u8]) -> bool) -> (SimDisk, u64) {
+    let disk = Arc::new(SimDisk::new(2 << 20));
+    let wal = support::open(small(Placement::Auto).direct_threshold(8 << 10), &disk);
+    for vote in 1..=3_u8 {
+        let mut batch = Batch::new();
+        if beside {
+            batch.append(1, &[(vote.into(), 1, [0xA0 + vote; 30_000])]);
+        }
+        batch.put(2, b"vote", format!("vote is {vote}").as_bytes());
+        wal.commit(batch).expect("acknowledged");
+    }
+    let mut image = vec![0; 2 << 20];
+    disk.read_at(0, &mut image).expect("read");
+    let at = image.chunks(BLOCK_BYTES as usize).position(look_for).expect("there") as u64 * BLOCK_BYTES;
+    (disk.restart(), at)
+}
+
+/// Refused by default, and salvaged: of the copy nobody may say that it is whole, nor that an older vote is the newest.
+fn no_older_vote_is_told_as_sound(killed: SimDisk, known: bool) {
+    let killed = Arc::new(killed);
+    let refused = small(Placement::Auto).open_disk(Arc::clone(&killed) as Arc<dyn Disk>);
+    assert!(matches!(refused, Err(Error::Io { .. })), "{:?}", refused.err());
+    let from = small(Placement::Auto).recovery_mode(RecoveryMode::Salvage).open_disk(killed).expect("opens");
+    let to = support::open(small(Placement::Auto), &Arc::new(SimDisk::new(4 << 20)));
+    let report = from.salvage_into(&to, |_| ()).expect("salvaged");
+    let vote = to.replica(2).get(b"vote").expect("readable").expect("put");
+    assert!(!report.is_whole() && report.unnamed != known, "{report:?}");
+    assert_eq!(vote, if known { &b"vote is 3"[..] } else { b"vote is 2" });
+}
+
+/// One fault under the newest frame of a log that was killed: it looks as if nothing had been written there.
+#[test]
+fn where_the_newest_frame_is_on_a_bad_sector_a_salvage_tells_no_older_vote_as_sound() {
+    let (killed, at) = votes(false, |block| block.windows(9).any(|w| w == b"vote is 3"));
+    killed.fail_reads(at..at + 512, EIO);
+    no_older_vote_is_told_as_sound(killed, false);
+}
+
+/// A cut of the power leaves nothing that cannot be read: the frame is no torn one, and who is in it is known.
+#[test]
+fn where_what_the_newest_frame_placed_is_on_a_bad_sector_a_salvage_tells_its_vote_and_what_is_lost() {
+    let (killed, at) = votes(true, |block| block.iter().all(|&byte| byte == 0xA3));
+    killed.fail_reads(at..at + 512, EIO);
+    no_older_vote_is_told_as_sound(killed, true);
+}
+
+/// Also where the device took nothing: a frame that was cut off while it was written is no loss, and nobody is called hurt.
+#[test]
+fn a_salvage_of_a_killed_log_whose_last_frame_is_torn_misses_nobody() {
+    for beside in [false, true] {
+        let (killed, at) = votes(beside, |block| match beside {
+            true => block.iter().all(|&byte| byte == 0xA3),
+            false => block.windows(9).any(|w| w == b"vote is 3"),
+        });
+        killed.poke(at, &[0; 512]);
+        let from = small(Placement::Auto).recovery_mode(RecoveryMode::Salvage).open_disk(Arc::new(killed));
+        let from = from.expect("opens");
+        let stats = from.stats();
+        assert_eq!((stats.unnamed_losses, stats.lost_frames, from.damage()), (0, 0, vec![]), "{beside}");
+        assert_eq!(from.replica(2).get(b"vote").expect("whole").expect("put"), &b"vote is 2"[..]);
     }
 }

@@ -20,11 +20,12 @@ pub fn as_far_as_possible(path: &Path, mode: RecoveryMode, quiet: bool) -> Resul
     attempt(path, mode, quiet).map_err(|error| failure(path, error))
 }
 
-/// As [`read_only`]; where that is refused because of damage, as far as a salvage goes, and with the refusal.
+/// As [`read_only`]; where that is refused because of damage, or of what cannot be read, as far as a salvage goes, and with the refusal. A file that is
+/// not there, or may not be read, a salvage refuses as well, and says why.
 pub fn even_if_refused(path: &Path, quiet: bool) -> Result<(Wal, Option<Error>)> {
     no_directory(path)?;
     match attempt(path, RecoveryMode::TolerateTornTail, quiet) {
-        Err(refusal @ (Error::Corrupt { .. } | Error::Cut { .. })) => {
+        Err(refusal @ (Error::Corrupt { .. } | Error::Cut { .. } | Error::Io { .. })) => {
             as_far_as_possible(path, RecoveryMode::Salvage, quiet).map(|wal| (wal, Some(refusal)))
         }
         opened => opened.map(|wal| (wal, None)).map_err(|error| failure(path, error)),

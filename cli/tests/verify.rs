@@ -89,3 +89,35 @@ fn what_a_log_that_does_not_open_still_holds_is_told() {
     assert!(json["entries"].as_u64().unwrap() >= 2, "{json}");
     assert_eq!(std::fs::read(&path).unwrap(), before, "what is refused is not touched");
 }
+
+/// The device says that it cannot read a block of the journal: why it does not open, and what stands all the same. Where `strace` is missing or may
+/// not trace, the test passes.
+#[test]
+fn what_a_log_that_cannot_be_read_everywhere_still_holds_is_told() {
+    let (_dir, path) = filled();
+    let traced = |options: &[&str]| {
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-P", str(&path)]).args(options);
+        strace.args([env!("CARGO_BIN_EXE_strandlog"), "verify", str(&path)]).output()
+    };
+    if !traced(&["-e", "trace=none"]).is_ok_and(|ran| ran.status.success()) {
+        println!("skipped: no strace, or it may not trace here");
+        return;
+    }
+    let mut refused = 0;
+    for nth in 1..=12 {
+        let inject = format!("inject=pread64:error=EIO:when={nth}");
+        let ran = traced(&["-e", "trace=pread64", "-e", &inject]).expect("it starts");
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        let opening = format!("{out}{err}").contains("reading journal slab");
+        if opening {
+            refused += 1;
+            assert_eq!(ran.status.code(), Some(1), "{nth}: {out}{err}");
+            assert!(
+                out.starts_with("DAMAGED") && out.contains("it does not open: reading journal slab"),
+                "{nth}: {out}{err}"
+            );
+        }
+    }
+    assert!(refused > 0, "no reading of the journal among them");
+}

@@ -2,7 +2,7 @@
 //!
 //! It is written under a temporary name beside its own, zeroed, formatted and synced, and only then
 //! renamed, never over a file that is there. A process that fails removes the temporary file; one that
-//! is killed leaves it, unlocked, and the next creation removes it.
+//! is killed leaves it, unlocked, and the next creation removes it, unless it is somebody's log.
 
 use super::{
     BLOCK, Disk, FileDisk, OpenError, OpenMode,
@@ -37,7 +37,19 @@ impl FileDisk {
         progress: &mut dyn FnMut(u64, u64),
         init: impl FnOnce(&dyn Disk) -> io::Result<()>,
     ) -> Result<Self, OpenError> {
-        let path = path.as_ref();
+        Self::create_beside(path.as_ref(), len, mode, progress, init, &|_| false)
+    }
+
+    /// As [`FileDisk::create`]. Where there is a file of the temporary name that nobody writes to, it is asked for whether it is `somebodys` own: such a
+    /// one is not removed, and its name is taken.
+    pub(crate) fn create_beside(
+        path: &Path,
+        len: u64,
+        mode: OpenMode,
+        progress: &mut dyn FnMut(u64, u64),
+        init: impl FnOnce(&dyn Disk) -> io::Result<()>,
+        somebodys: &dyn Fn(&dyn Disk) -> bool,
+    ) -> Result<Self, OpenError> {
         let fail = |context| failed(context, path);
         if !len.is_multiple_of(BLOCK as u64) || mode.read_only {
             return Err(fail("creating")(io::ErrorKind::InvalidInput.into()));
@@ -46,7 +58,7 @@ impl FileDisk {
         if place.is_taken().map_err(fail("examining"))? {
             return Err(OpenError::Exists { path: path.into() });
         }
-        let mut handles = place.open_temporary(path)?;
+        let mut handles = place.open_temporary(path, somebodys)?;
         reserve(handles.buffered(), 0, len).map_err(fail("reserving the space of"))?;
         handles.open_again(&place.dir, &place.temporary).map_err(fail("creating"))?;
         write_zeros(&mut handles, len, progress).map_err(fail("zeroing"))?;
@@ -99,10 +111,10 @@ impl Place {
     ///
     /// Its name is always the same, so that what a killed process left is found and removed; the lock
     /// tells that from the file of a process that is still at it.
-    fn open_temporary(&self, path: &Path) -> Result<Handles, OpenError> {
+    fn open_temporary(&self, path: &Path, somebodys: &dyn Fn(&dyn Disk) -> bool) -> Result<Handles, OpenError> {
         let locked = || OpenError::Locked { path: path.into() };
         let Some(file) = self.open(OFlags::CREATE | OFlags::EXCL, path)? else {
-            self.remove_stale(path)?;
+            self.remove_stale(path, somebodys)?;
             // One that is there again belongs to a process that lives.
             let file = self.open(OFlags::CREATE | OFlags::EXCL, path)?.ok_or_else(locked)?;
             return self.lock_temporary(file, path)?.ok_or_else(locked);
@@ -111,10 +123,17 @@ impl Place {
     }
 
     /// Removes what a dead process left, and never truncates it: where a name is given by linking, a
-    /// process that died between the link and the removal left a second name of a finished file.
-    fn remove_stale(&self, path: &Path) -> Result<(), OpenError> {
-        if let Some(file) = self.open(OFlags::empty(), path)? {
-            drop(self.lock_temporary(file, path)?);
+    /// process that died between the link and the removal left a second name of a finished file. One that
+    /// has no other name, and is somebody's, stays.
+    fn remove_stale(&self, path: &Path, somebodys: &dyn Fn(&dyn Disk) -> bool) -> Result<(), OpenError> {
+        let fail = |error| failed("examining", path)(error);
+        let Some(file) = self.open(OFlags::empty(), path)? else { return Ok(()) };
+        let Some(handles) = self.lock_temporary(file, path)? else { return Ok(()) };
+        let stat = fs::fstat(handles.buffered()).map_err(|errno| fail(errno.into()))?;
+        let mut found = FileDisk::unwritten(path, handles, u64::try_from(stat.st_size).unwrap_or(0));
+        if stat.st_nlink == 1 && somebodys(&found) {
+            found.handles.temporary.take().into_iter().for_each(Temporary::keep);
+            return Err(OpenError::Exists { path: path.with_file_name(&self.temporary) });
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::{
     probe,
 };
 use parking_lot::Mutex;
+use rustix::fd::OwnedFd;
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::{
@@ -103,7 +104,7 @@ impl FileDisk {
     }
 
     /// The file as it is before it is known whose it is.
-    fn unwritten(path: &Path, handles: Handles, len: u64) -> Self {
+    pub(super) fn unwritten(path: &Path, handles: Handles, len: u64) -> Self {
         let info = DiskInfo { read_only: true, ..DiskInfo::unprobed(SyncMethod::Auto) };
         let writable = AtomicBool::new(false);
         Self { path: path.into(), handles, len, info, map: None, view: Mutex::new(None), writable }
@@ -199,18 +200,27 @@ impl FileDisk {
 /// Makes the file's name durable: whoever created it may have been killed before that, and what is acknowledged from now on would go with
 /// the name.
 fn sync_name(path: &Path) -> Result<(), OpenError> {
-    let fail = |error| failed("syncing the directory of", path)(error);
-    let real = path.canonicalize().map_err(fail)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match fs::open(real.parent().unwrap_or(Path::new("/")), flags, Mode::empty()) {
-        Ok(dir) => sync(&dir).map_err(fail),
+    let fail = |errno: Errno| failed("syncing the directory of", path)(errno.into());
+    match open_directory(path) {
+        Ok(dir) => sync(&dir).map_err(failed("syncing the directory of", path)),
         Err(Errno::ACCESS) => {
             let path = path.display();
             tracing::warn!(target: "strandlog", %path, "the directory may not be read: the file's name is not made durable");
             Ok(())
         }
-        Err(errno) => Err(fail(errno.into())),
+        Err(errno) => Err(fail(errno)),
     }
+}
+
+/// The directory in which the file's name is. A path is followed to where it leads only where the name itself does: along the way there may be
+/// directories that may not be entered, and a relative path need not pass them.
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let real = match fs::readlink(path, Vec::new()) {
+        Ok(_) => path.canonicalize().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?,
+        Err(_) => path.into(),
+    };
+    let parent = real.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 impl Disk for FileDisk {
@@ -302,5 +312,45 @@ impl fmt::Debug for FileDisk {
             .field("len", &self.len)
             .field("info", &self.info)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::AtFlags;
+
+    /// So deep that nobody can say where it is from the root on: as where a directory on the way may not be entered, which does not keep root out.
+    #[test]
+    fn a_file_is_opened_by_a_path_that_does_not_pass_the_root() {
+        let top = tempfile::tempdir().unwrap();
+        let name = "d".repeat(250);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let mut dir = fs::open(top.path(), flags, Mode::empty()).unwrap();
+        for _ in 0..20 {
+            fs::mkdirat(&dir, &name, Mode::from_raw_mode(0o700)).unwrap();
+            dir = fs::openat(&dir, &name, flags, Mode::empty()).unwrap();
+        }
+        let path = PathBuf::from(format!("/proc/self/fd/{}/wal", std::os::fd::AsRawFd::as_raw_fd(&dir)));
+        let create = |path: &Path| FileDisk::create(path, 1 << 20, OpenMode::default(), &mut |_, _| {}, |_| Ok(()));
+        drop(create(&path).unwrap());
+        assert!(path.canonicalize().is_err(), "it can be said where it is");
+        drop(FileDisk::open(&path, OpenMode::default(), |_| Ok(())).unwrap());
+        fs::unlinkat(&dir, "wal", AtFlags::empty()).unwrap();
+    }
+
+    /// Else the directory of the link would be synced, and not that of the name.
+    #[test]
+    fn the_directory_of_a_file_is_where_a_link_leads() {
+        let top = tempfile::tempdir().unwrap();
+        let path = |name: &str| top.path().join(name);
+        std::fs::create_dir(path("of the log")).unwrap();
+        std::fs::write(path("of the log/wal"), "").unwrap();
+        std::os::unix::fs::symlink("of the log/wal", path("link")).unwrap();
+        let of = |dir: &OwnedFd| fs::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino)).unwrap();
+        let expected = of(&fs::open(path("of the log"), OFlags::RDONLY, Mode::empty()).unwrap());
+        for name in ["link", "of the log/wal"] {
+            assert_eq!(of(&open_directory(&path(name)).unwrap()), expected, "{name}");
+        }
     }
 }

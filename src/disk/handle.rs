@@ -171,7 +171,9 @@ impl Handles {
         if now >= len {
             return Ok(());
         }
-        let what = format!("the file was cut to {now} of {len} bytes while it was in use");
+        let what = format!(
+            "the file was cut to {now} of {len} bytes while it was in use: salvage what is left of it (`strandlog salvage`)"
+        );
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
     }
 

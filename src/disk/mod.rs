@@ -160,7 +160,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     }
 
     /// Whether the disk is still to be found by whoever opens it next: a file can be removed behind our back, and then goes with the last who
-    /// has it open. Costs one system call.
+    /// has it open. Costs one system call. A file with a second name (a hard link, as some backups make them) is still to be found by that: nobody
+    /// is told when the first is removed, or given to another file.
     ///
     /// # Errors
     /// `NotFound`, with what to do, where it had a name when it was opened and has none now; otherwise what the device says.

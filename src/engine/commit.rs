@@ -1,6 +1,7 @@
 //! Committing: frames go to the disk, a few at a time, and only then is anybody told, in the order of the log.
 
 use std::cell::Cell as ThreadCell;
+use std::io;
 use std::sync::atomic::Ordering as StdOrdering;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use super::submit::{TELLING, Telling, Told};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
 use crate::caught::by_disk;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::format::piece::Extent;
@@ -193,6 +195,21 @@ impl Engine {
         let cause: std::sync::Arc<str> = cause.into();
         self.stop(&Error::Poisoned { cause: std::sync::Arc::clone(&cause) }, frame);
         self.events.tell(|| Event::Poisoned { cause });
+    }
+
+    /// Asks the disk for its file, and ends the log where that was cut or removed behind its back: whoever is told so must not open it anew.
+    pub(crate) fn look_after_file(&self, look: impl FnOnce(&dyn Disk) -> io::Result<()>) -> Result<()> {
+        let Err(error) = by_disk(|| look(&*self.disk)) else { return Ok(()) };
+        let cause: std::sync::Arc<str> = format!("looking after the file: {error}").into();
+        tracing::error!(target: "strandlog", %cause, "the log is poisoned");
+        let told = std::sync::Arc::clone(&cause);
+        let why = match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => Error::FileLost { cause },
+            _ => Error::Poisoned { cause },
+        };
+        self.stop(&why, None);
+        self.events.tell(|| Event::Poisoned { cause: told });
+        Err(why)
     }
 
     /// Ends all writing; the first reason stands. What was not acknowledged is told that reason: a frame that failed, those behind

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::disk::sim::SimDisk;
 use crate::journal::Class;
 use crate::sync::Arc;
-use crate::{Batch, Error, Event, Listener, Options, Wal};
+use crate::{Batch, Error, Event, Listener, Options, Placement, Wal};
 
 /// For what would never happen at all.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -164,4 +164,32 @@ fn a_disk_that_panics_poisons_the_log() {
         let well = matches!(&told, Ok((first, next, _)) if poisoned(first) && poisoned(next));
         assert!(well, "{len} bytes: {told:?}");
     }
+}
+
+/// Nobody else frees segments: whoever waits for one is told.
+#[test]
+fn a_disk_that_panics_where_the_cleaner_reads_leaves_nobody_waiting() {
+    let disk = disk();
+    let wal = options().placement(Placement::Journal).recent_bytes(1 << 20).open_disk(disk.clone()).expect("formatted");
+    let wal = Arc::new(wal);
+    disk.on_read(|_, _| panic!("as planned: a bug of the disk's"));
+    let (tell, told) = mpsc::channel();
+    let log = Arc::clone(&wal);
+    thread::spawn(move || {
+        let append = |i: u64| log.commit(Batch::new().append(i % 40 + 1, &[(i / 40 + 1, 1, vec![7; 2000])]));
+        let _ = tell.send((0..).find_map(|i| append(i).err()));
+    });
+    let told = told.recv_timeout(LIMIT);
+    std::mem::forget(wal);
+    assert!(matches!(told, Ok(Some(Error::Poisoned { .. }))), "{told:?}");
+}
+
+/// Wherever it was: what it left behind nobody does.
+#[test]
+fn a_thread_of_the_log_that_panics_poisons_it() {
+    let wal = options().background(false).open_disk(disk()).expect("formatted");
+    wal.start("strandlog-test", |_| panic!("as planned: a bug of ours")).expect("started");
+    until("poisoned", || wal.check().is_err());
+    assert!(matches!(wal.check(), Err(Error::Poisoned { ref cause }) if cause.contains("panicked")));
+    assert!(matches!(wal.commit(put(b"k")), Err(Error::Poisoned { .. })));
 }

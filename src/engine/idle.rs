@@ -27,8 +27,7 @@ impl Engine {
             };
             // Written on, a file that was cut would have holes, and a mapping that kills whoever reads it; of one that was removed nothing is
             // left when the process ends, and the next opening begins an empty log in its place.
-            if let Err(error) = self.disk.check_size().and_then(|()| self.disk.check_name()) {
-                self.poison(format!("looking after the file: {error}"), None);
+            if self.look_after_file(|disk| disk.check_size().and_then(|()| disk.check_name())).is_err() {
                 return;
             }
             if wanted || relief.is_some() {

@@ -90,9 +90,21 @@ impl Engine {
         }
     }
 
-    /// At close: as [`Engine::seal_everything`]; the superblock says how far the log reached, and where its index lies. How far without the
+    /// At close: as [`Engine::seal_for_good`], in a file that is still the log's. Written to, one that was cut would be as long as it was, and have
+    /// holes; of one that was removed nothing is left when this is done, so it is asked for last.
+    pub(crate) fn end_well(&self) -> Result<()> {
+        if matches!(self.seq.lock().stopped, Some(Error::Closed)) {
+            return Err(Error::Closed);
+        }
+        self.look_after_file(|disk| disk.check_size())?;
+        self.seal_for_good()?;
+        // A failure is what is told from then on, as there.
+        self.look_after_file(|disk| disk.check_name()).inspect_err(|why| self.seq.lock().stopped = Some(why.clone()))
+    }
+
+    /// As [`Engine::seal_everything`]; the superblock says how far the log reached, and where its index lies. How far without the
     /// seal itself: it brings nothing, and its rot must not look like a loss.
-    pub(crate) fn seal_for_good(&self) -> Result<()> {
+    fn seal_for_good(&self) -> Result<()> {
         let _tell_after_the_locks = self.hold();
         // Nothing moves any more, and whoever closes the log as well waits until this is done.
         let _still = self.cleaning.lock();

@@ -177,12 +177,14 @@ impl Superblock {
         out
     }
 
-    /// Whether this is what a cut leaves of the very first write of a copy, over zeros: its front or its end did not arrive. Every later write finds
-    /// something in both places, and leaves something, whatever part of it is lost.
+    /// Whether this is what a cut leaves of the very first write of a copy, over zeros: a sector in which it has something did not arrive. Every later
+    /// write finds something in all of them, and leaves something, whatever part of it is lost; but for what it adds to the list of slabs.
     pub fn is_begun(bytes: &[u8]) -> bool {
-        let nothing = |part: Option<&[u8]>| part.is_some_and(|part| part.iter().all(|&b| b == 0));
+        let nothing = |part: &[u8]| part.iter().all(|&b| b == 0);
+        let listed = bytes.get(FIXED_BYTES - 4..).and_then(|count| Reader::new(count).u32()).unwrap_or(0) as usize;
+        let filled = FIXED_BYTES + 4 * listed.min(MAX_JOURNAL_SLABS);
         let end = bytes.len().checked_sub(SECTOR_BYTES).and_then(|at| bytes.get(at..));
-        nothing(bytes.get(..SECTOR_BYTES)) || nothing(end)
+        bytes.get(..filled).is_some_and(|part| part.chunks(SECTOR_BYTES).any(nothing)) || end.is_some_and(nothing)
     }
 
     /// Decodes one copy and checks every field against the others and against the file's length.

@@ -39,6 +39,8 @@ pub(super) struct Look<'a> {
     last_seq: Option<u64>,
     /// What cannot be read is not there.
     salvages: bool,
+    /// Something could not.
+    unread: AtomicBool,
 }
 
 impl<'a> Look<'a> {
@@ -46,7 +48,8 @@ impl<'a> Look<'a> {
     pub fn new(disk: &'a dyn Disk, sb: &'a Superblock, scan: &'a Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Self {
         let seen = scan.slabs.iter().map(|s| (s.slab, s)).collect();
         let salvages = mode == RecoveryMode::Salvage;
-        Self { disk, sb, scan, seen, end: walk.end, tail_seq: walk.tail_seq, last_seq: walk.last_seq, salvages }
+        let (end, tail_seq, last_seq) = (walk.end, walk.tail_seq, walk.last_seq);
+        Self { disk, sb, scan, seen, end, tail_seq, last_seq, salvages, unread: AtomicBool::new(false) }
     }
 
     /// Whether there is a frame behind the end that the scan did not see.
@@ -78,11 +81,19 @@ impl<'a> Look<'a> {
         Ok(false)
     }
 
+    /// Whether a salvage could not read what it looked at: a frame that counts may be there.
+    pub fn met_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
     /// Reads from so far into the slab. `false`: it cannot be read, and nobody counts on it.
     fn read(&self, slab: u32, at: u64, buf: &mut [u8]) -> io::Result<bool> {
         match self.disk.read_at(self.sb.slab_offset(slab).saturating_add(at), buf) {
             Ok(()) => Ok(true),
-            Err(_) if self.salvages => Ok(false),
+            Err(_) if self.salvages => {
+                self.unread.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }

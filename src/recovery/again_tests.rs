@@ -245,11 +245,15 @@ fn what_cannot_be_read_hides_nothing_else_from_a_salvage() {
     let front = journal.offset(SLABS[2], 0);
     journal.disk.fail_reads(front..front + 1, EIO);
     let walk = ended_at(ENDS_AT, LAST);
-    let more =
-        || Look::new(&journal.disk, &journal.sb, &scan, &walk, RecoveryMode::Salvage).shows_more().expect("a salvage");
-    assert!(!more());
+    let more = || {
+        let look = Look::new(&journal.disk, &journal.sb, &scan, &walk, RecoveryMode::Salvage);
+        (look.shows_more().expect("a salvage"), look.met_unread())
+    };
+    assert_eq!(more(), (false, true), "nothing was seen, and something may be there");
     journal.put(SLABS[3], LAST + 1, Frame::small(0));
-    assert!(more());
+    assert_eq!(more(), (true, true));
+    journal.disk.heal_reads();
+    assert_eq!(more(), (true, false));
 }
 
 /// The log went on where it had been cut off, over a frame that was longer, and the first write there was lost.

@@ -416,6 +416,24 @@ fn a_salvage_opens_whichever_block_of_the_journal_cannot_be_read() {
     }
 }
 
+/// What cannot be read is called lost without a name where it may be the newest there is: where the log goes on, and where a segment would begin.
+/// What lies between whole frames the next one names, and in a segment that was given up nothing lies.
+#[test]
+fn what_a_salvage_cannot_read_is_unnamed_only_where_the_log_may_go_on() {
+    let disk = log();
+    let all = frames(&disk);
+    let (first, last) = (&all[0], &all[all.len() - 1]);
+    let slab = |n: u64| POOL_OFFSET + (n << 16);
+    let unnamed = [last.0, last.1, slab(1), slab(3)].map(|at| (at, 1));
+    let named = [first.0, all[1].0, all[all.len() - 2].0, slab(1) + 4096, slab(3) + (60 << 10)].map(|at| (at, 0));
+    for (at, expected) in unnamed.into_iter().chain(named) {
+        let disk = disk.restart();
+        disk.fail_reads(at..at + 512, EIO);
+        let wal = open(&disk, options().recovery_mode(RecoveryMode::Salvage)).unwrap_or_else(|e| panic!("{at}: {e}"));
+        assert_eq!(wal.stats().unnamed_losses, expected, "{at}");
+    }
+}
+
 /// Each byte of a list may be one more replica. A longer one than any writer lists is no list.
 #[test]
 fn a_list_of_participants_makes_no_more_replicas_than_a_writer_lists() {

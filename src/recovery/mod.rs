@@ -172,6 +172,18 @@ pub(crate) fn formatting_was_cut(disk: &dyn Disk, sb: &Superblock) -> bool {
         && sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab), BLOCK))
 }
 
+/// Whether there is a log on a disk that somebody has written to: more than a creation leaves that was cut off before it was named. What cannot
+/// be told may be one.
+pub(crate) fn holds_a_log(disk: &dyn Disk) -> bool {
+    let mut block = vec![0; BLOCK];
+    let mut is_blank = |at| disk.read_at(at, &mut block).is_ok_and(|()| block.iter().all(|&byte| byte == 0));
+    match read_superblock(disk, true) {
+        Ok(Found::Log(sb)) => !sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab))),
+        Ok(Found::Blank) | Err(Error::Corrupt { .. }) => false,
+        Err(_) => true,
+    }
+}
+
 fn superblock_error(error: SuperblockError) -> Error {
     match error {
         SuperblockError::Version(v) => Error::Unsupported { feature: format!("format version {v}") },
@@ -329,14 +341,20 @@ fn from_journal(
     let first = scan::scan(disk, superblock, mode, progress)?;
     let mut scan = &first;
     let mut walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
-    let look = again::Look::new(disk, superblock, scan, &walk, mode);
+    let mut look = again::Look::new(disk, superblock, scan, &walk, mode);
     let hidden = look.hides_more()?;
     if hidden || look.shows_more()? {
         tracing::warn!(hidden, end = walk.end, "the end of the journal did not show at first: it is read again");
         second = scan::scan_to(disk, superblock, mode, hidden.then_some(walk.end), progress)?;
         scan = &second;
         walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
+        if mode == RecoveryMode::Salvage {
+            // Whether what lies behind the end can be read: it is another one now.
+            look = again::Look::new(disk, superblock, scan, &walk, mode);
+            look.shows_more()?;
+        }
     }
+    let unread = look.met_unread();
     let replayed = replay::replay(geo, scan, &walk, mode)?;
     if replayed.unnamed && mode != RecoveryMode::Salvage {
         return Err(Error::Corrupt {
@@ -362,7 +380,8 @@ fn from_journal(
     // Where the journal lost a segment with the file's end, it may be the newest, of which no other frame tells.
     let slab_end = |&slab: &u32| superblock.slab_offset(slab).saturating_add(superblock.segment_bytes.into());
     let journal_cut = superblock.journal_slabs.iter().map(slab_end).max().is_some_and(|end| end > disk.held());
-    counters.unnamed_losses.set((replayed.unnamed || journal_cut).into());
+    // So it may be where the log would go on, if that cannot be read.
+    counters.unnamed_losses.set((replayed.unnamed || journal_cut || unread).into());
     if mode == RecoveryMode::Strict && walk.dropped > 0 {
         return Err(Error::Corrupt {
             what: "the last frame is cut off or rotten",

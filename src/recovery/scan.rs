@@ -104,7 +104,7 @@ impl<'a> Window<'a> {
         found.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the slab"))
     }
 
-    /// Reads the window block by block: where a block cannot be read there is no frame.
+    /// Reads the window block by block: where a block cannot be read there is no frame. Whether the newest may be there, the second look tells.
     fn read_what_can_be(&mut self) {
         let start = self.offset + self.start as u64;
         for (at, block) in (0_u64..).step_by(BLOCK).zip(self.bytes.as_mut_slice().chunks_mut(BLOCK)) {

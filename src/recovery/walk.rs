@@ -234,15 +234,25 @@ fn placed_blocks(geo: &Geometry, table: &[u8]) -> u64 {
 }
 
 /// Whether everything the frame brings is whole: each payload, their digest, each piece placed beside it. A salvage goes on where they
-/// cannot be read: then they are not.
+/// cannot be read: the table is whole, and what it says is newer than all before it. A cut of the power leaves nothing that the device cannot
+/// read, so the frame may have been acknowledged; what it brings is damage when it is read, as below the watermark.
 fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8], mode: RecoveryMode) -> Result<bool> {
     match payload_is_whole(disk, geo, frame, table) {
         Err(error) if mode == RecoveryMode::Salvage => {
-            tracing::warn!(target: "strandlog", %error, "counts as torn");
-            Ok(false)
+            tracing::warn!(target: "strandlog", %error, "what a frame brings cannot be read");
+            Ok(true)
         }
         holds => holds,
     }
+}
+
+/// As [`verify_piece`]. What lay in the end that a file has lost cannot be read: that it reads as zeros is no sign of a torn write.
+fn piece_is_whole(disk: &dyn Disk, geo: &Geometry, replica: u64, piece: &PieceDesc, pins: &Arc<Pins>) -> Result<bool> {
+    let io = |e| Error::io(format!("reading a piece of replica {replica}"), e);
+    if piece.extents.iter().any(|e| e.offset().saturating_add(e.bytes()) > disk.held()) {
+        return Err(io(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    verify_piece(disk, geo.seed, replica, piece, pins).map_err(io)
 }
 
 fn payload_is_whole(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]) -> Result<bool> {
@@ -275,16 +285,14 @@ fn payload_is_whole(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]
             }
             Body::Placed(pieces) => {
                 for piece in &pieces {
-                    if !verify_piece(disk, geo.seed, record.replica, piece, &pins).map_err(io)? {
+                    if !piece_is_whole(disk, geo, record.replica, piece, &pins)? {
                         return Ok(false);
                     }
                 }
             }
             // Chunks are not reused before a durable watermark covers what freed them: every piece named here must hold. What is carried is
             // older than the frame, and may have rotted since.
-            Body::PutOut { piece, .. }
-                if !verify_piece(disk, geo.seed, record.replica, &piece, &pins).map_err(io)? =>
-            {
+            Body::PutOut { piece, .. } if !piece_is_whole(disk, geo, record.replica, &piece, &pins)? => {
                 return Ok(false);
             }
             _ => {}
