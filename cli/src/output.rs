@@ -113,6 +113,12 @@ impl Write for Output {
     }
 }
 
+/// Tells people what does not belong among the output.
+pub fn say(what: Arguments<'_>) {
+    // Nobody may be there to hear it.
+    let _ = writeln!(io::stderr(), "strandlog: {what}");
+}
+
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;

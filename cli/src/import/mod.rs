@@ -1,17 +1,19 @@
 //! `strandlog import`: another log, or an export, into a strandlog file.
 
 mod copy;
+#[cfg(feature = "raft-engine")]
+mod files;
 mod jsonl;
 #[cfg(feature = "raft-engine")]
 mod raft_engine;
 
 use serde_json::json;
-use strandlog::Wal;
+use strandlog::{Stats, Wal};
 
 use crate::args::{Import, Source};
 use crate::failure::{Failure, Result};
 use crate::item::{Item, Shape};
-use crate::output::{Output, Style};
+use crate::output::{Output, Style, say};
 use crate::size::{count, human};
 use crate::{open, progress};
 use copy::{Copied, Copier};
