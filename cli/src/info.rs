@@ -90,11 +90,12 @@ fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
     out.fact(
         "chains",
         format_args!(
-            "{} of {} chunks in use ({}), {} more held back for what is in the journal",
+            "{} of {} chunks in use ({}), {} more held back for what is in the journal, {} for a large value",
             count(used),
             count(s.chunks),
             percent(used, s.chunks),
-            count(s.reserved_chunks),
+            count(s.reserved_chunks - s.reserved_for_values),
+            count(s.reserved_for_values),
         ),
     )?;
     let metadata = percent(s.carried_class_bytes, s.carried_class_limit);
@@ -199,7 +200,7 @@ fn as_json(wal: &Wal, s: &Stats, rows: &[Row], args: &Info) -> Value {
         },
         "chunks": {
             "total": s.chunks, "free": s.free_chunks, "used": s.used_chunks, "pinned": s.pinned_chunks,
-            "reserved": s.reserved_chunks,
+            "reserved": s.reserved_chunks, "reserved_for_values": s.reserved_for_values,
         },
         "metadata": { "bytes": s.carried_class_bytes, "limit": s.carried_class_limit },
         "replicas": s.replicas,
