@@ -349,19 +349,20 @@ fn what_only_the_old_log_took_is_said_to_be_there() {
 /// Whatever of it the old log has by then: it is given as it was, and comes to the same.
 #[test]
 fn a_batch_that_failed_may_be_given_again() {
-    let leader = |range: std::ops::RangeInclusive<u64>, term: u64| -> Vec<(u64, u64, Bytes)> {
+    type Fill = fn(&mut Batch);
+    fn e(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<(u64, u64, Bytes)> {
         range.map(|i| (i, term, payload(1, i, term, 50))).collect()
-    };
-    let batches: [(&str, fn(&mut Batch, &dyn Fn(std::ops::RangeInclusive<u64>, u64) -> Vec<(u64, u64, Bytes)>)); 6] = [
-        ("overwritten further down", |b, e| _ = b.append(1, &e(11..=12, 1)).append(1, &e(9..=9, 2))),
-        ("cut further down", |b, e| {
+    }
+    let batches: [(&str, Fill); 6] = [
+        ("overwritten further down", |b| _ = b.append(1, &e(11..=12, 1)).append(1, &e(9..=9, 2))),
+        ("cut further down", |b| {
             _ = b.append(1, &e(11..=12, 1)).put(1, b"k", b"1").truncate_suffix(1, 7).put(1, b"k", b"2")
         }),
-        ("truncated behind what it appends", |b, e| _ = b.append(1, &e(11..=14, 1)).truncate_prefix(1, 14)),
-        ("a snapshot behind what it appends", |b, e| {
+        ("truncated behind what it appends", |b| _ = b.append(1, &e(11..=14, 1)).truncate_prefix(1, 14)),
+        ("a snapshot behind what it appends", |b| {
             _ = b.append(1, &e(11..=14, 1)).install_snapshot(1, 30, 2).append(1, &e(31..=32, 2))
         }),
-        ("in three rounds", |b, e| {
+        ("in three rounds", |b| {
             _ = b
                 .durable_applied(1, 5)
                 .append(1, &e(11..=15, 1))
@@ -369,7 +370,7 @@ fn a_batch_that_failed_may_be_given_again() {
                 .append(1, &e(6..=6, 3))
                 .append(1, &e(7..=7, 3))
         }),
-        ("begun anew", |b, e| _ = b.remove(1).append(1, &e(1..=5, 1)).append(1, &e(3..=3, 2))),
+        ("begun anew", |b| _ = b.remove(1).append(1, &e(1..=5, 1)).append(1, &e(3..=3, 2))),
     ];
     for (what, fill) in batches {
         for (fails, switched) in [(Fails::Before, false), (Fails::After, false), (Fails::After, true)] {
@@ -380,7 +381,7 @@ fn a_batch_that_failed_may_be_given_again() {
                     let mut dual = open(&old, &disk);
                     let mut batch = Batch::new();
                     dual.commit(batch.put(1, b"k", b"v").append(2, &[(11, 1, "new")])).expect("written to both");
-                    fill(&mut batch, &leader);
+                    fill(&mut batch);
                     batch.append(2, &[(12, 1, "a"), (13, 1, "a")]).append(2, &[(12, 2, "b")]).durable_applied(2, 12);
                     if switched {
                         // What is read back of it does not agree: nothing but the switch fails.
