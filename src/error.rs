@@ -215,11 +215,12 @@ impl Error {
 /// Why an append found no room, and what would make some.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FullReport {
-    /// Bytes the batch would need.
+    /// Bytes the batch would need: as it was counted, in whole chunks, where chunks are lacking; what it has, where the bound on metadata was met.
     pub needed: u64,
     /// Bytes in free chunks.
     pub free: u64,
-    /// Of these, bytes held back so that what is in the journal can be moved into chains.
+    /// Of these, bytes held back so that what is in the journal can be moved into chains, and a large value written anew. A batch that lacks chunks
+    /// needs more than the rest.
     pub reserved: u64,
     /// Bytes in chunks that are dead but pinned by a reader, or whose truncation is not durable yet.
     pub pending: u64,

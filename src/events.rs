@@ -133,7 +133,7 @@ pub enum SlowReason {
 pub struct Space {
     /// In free chunks.
     pub free: u64,
-    /// Of these, held back for what is in the journal.
+    /// Of these, held back for what is in the journal, and for a large value that is written anew.
     pub reserved: u64,
 }
 
@@ -349,6 +349,7 @@ impl Engine {
     fn watch_space(&self) {
         let reserved = { self.seq.lock().accounts.reserved() };
         let free = { self.pool.lock().free() };
+        let reserved = reserved + self.kept_for_values(reserved, free);
         let (usable, bound) = (free.saturating_sub(reserved), u64::from(self.geo.chunks) / LOW_PART);
         let low = self.events.low.load(Ordering::Relaxed);
         let now = if low { usable < bound * ENOUGH_PERCENT / 100 } else { usable < bound };

@@ -107,7 +107,7 @@ from_stats! { log:
     held gauge "strandlog_held_truncations" Count "replicas whose truncation waits" = |s| s.held_truncations;
     capacity gauge "strandlog_capacity_bytes" Bytes "size of the log" = |s| s.capacity;
     free gauge "strandlog_free_bytes" Bytes "in free chunks" = |s| s.free_chunks.saturating_mul(s.chunk_size);
-    reserved gauge "strandlog_reserved_bytes" Bytes "free, but held back" = |s| s.reserved_chunks.saturating_mul(s.chunk_size);
+    reserved gauge "strandlog_reserved_bytes" Bytes "free, but held back from appends" = |s| s.reserved_chunks.saturating_mul(s.chunk_size);
     used gauge "strandlog_used_bytes" Bytes "in chunks that hold pieces" = |s| s.used_chunks.saturating_mul(s.chunk_size);
     pinned gauge "strandlog_pinned_bytes" Bytes "free but for a reader's pin" = |s| s.pinned_chunks.saturating_mul(s.chunk_size);
     journal gauge "strandlog_journal_bytes" Bytes "size of the journal" = |s| s.journal_segments.saturating_mul(s.segment_size);

@@ -118,8 +118,12 @@ pub struct Stats {
     pub used_chunks: u64,
     /// Chunks that are free but for a reader's pin.
     pub pinned_chunks: u64,
-    /// Free chunks that are held back for what is in the journal.
+    /// Free chunks that appends cannot have: those held back for what is in the journal, and `reserved_for_values`. Where `free_chunks` is no more
+    /// than that, appends are refused ([`Error::Full`](crate::Error::Full)).
     pub reserved_chunks: u64,
+    /// Of `reserved_chunks`, those that are left for a large keyed value that is written anew: what the largest takes, a thirty-second of the
+    /// log at most.
+    pub reserved_for_values: u64,
     /// Segments of the journal.
     pub journal_segments: u64,
     /// Of these, segments that are free.
@@ -170,7 +174,7 @@ impl Stats {
             batches, entries, user_bytes, frames, journal_bytes, placed_bytes, settled_bytes, settled_entries, carried_bytes,
             carried_entries, segments_cleaned, stalls, recovery_micros, recovered_frames, lost_frames, dropped_frames,
             damaged_entries, unnamed_losses, opened_by_snapshot, durable_lsn, replicas, capacity, file_bytes, chunk_size, segment_size, chunks, free_chunks,
-            used_chunks, pinned_chunks, reserved_chunks, journal_segments, free_segments, journal_cap_segments,
+            used_chunks, pinned_chunks, reserved_chunks, reserved_for_values, journal_segments, free_segments, journal_cap_segments,
             carried_class_bytes, carried_class_limit, held_truncations, recent_bytes, queued_bytes,
         )
     }

@@ -244,8 +244,7 @@ fn narrow() -> Options {
 fn is_cleaned_when_full(again: Option<Options>, quarters: u64) {
     let disk = Arc::new(SimDisk::new(256 * (64 << 10) + (64 << 10)));
     let mut wal = narrow().open_disk(disk.clone()).expect("formatted");
-    // Beside the 128 chunks that are kept for a large value.
-    let spare = |wal: &Wal| wal.stats().free_chunks.saturating_sub(wal.stats().reserved_chunks + 128);
+    let spare = |wal: &Wal| wal.stats().free_chunks.saturating_sub(wal.stats().reserved_chunks);
     let mut last = 0;
     while spare(&wal) > 100 {
         last += 1;
@@ -315,4 +314,40 @@ fn a_full_log_goes_on_being_cleaned_when_it_was_opened_again() {
 #[test]
 fn a_full_log_goes_on_being_cleaned_when_less_is_carried_than_before() {
     is_cleaned_when_full(Some(narrow().carry_fraction(1)), 2);
+}
+
+/// Who watches `free_chunks - reserved_chunks` sees it coming, and what the error says is why it was refused: also the chunks that appends leave
+/// for a large value are none that they could have.
+#[test]
+fn a_full_log_has_nothing_free_that_is_not_reserved() {
+    for (capacity, len) in [(16 << 20, 3000), (16 << 20, 200_000), (2 << 20, 100)] {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(capacity))).expect("formatted");
+        let fresh = wal.stats();
+        assert_eq!(fresh.reserved_chunks, fresh.reserved_for_values, "{fresh:#?}");
+        assert!((1..=capacity / 4096 / 32).contains(&fresh.reserved_for_values), "{fresh:#?}");
+        let report = 'full: loop {
+            for replica in 1..=64 {
+                let next = wal.replica(replica).last_index() + 1;
+                match wal.commit(Batch::new().append(replica, &[(next, 1, vec![7; len])])) {
+                    Ok(_) => {}
+                    Err(Error::Full(report)) => break 'full report,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        };
+        let stats = wal.stats();
+        assert!(stats.free_chunks >= stats.reserved_chunks, "{stats:#?}");
+        let unreserved = (stats.free_chunks - stats.reserved_chunks) * stats.chunk_size;
+        // No more than what would not have been enough.
+        assert!(
+            unreserved < len as u64 + 3 * stats.chunk_size,
+            "{unreserved} bytes are free and not reserved: {report}"
+        );
+        assert_eq!(
+            (report.free, report.reserved),
+            (stats.free_chunks * stats.chunk_size, stats.reserved_chunks * stats.chunk_size)
+        );
+        assert!(report.metadata || report.needed > report.free - report.reserved, "{report}");
+    }
 }

@@ -166,7 +166,7 @@ fn a_failure_of_either_side_leaves_the_old_log_the_truth() {
         // Strandlog fails: durable in the old log all the same.
         disk.fail_at(disk.events(), Fault::Error(EIO));
         batch.append(1, &[(13, 2, b"there")]).delete(1, b"k");
-        assert!(matches!(dual.commit(&mut batch), Err(MigrateError::New(_))));
+        assert!(matches!(dual.commit(&mut batch), Err(MigrateError::OldAlone(_))));
         assert_eq!(dual.bounds(1).expect("readable"), Some((4, 13)));
         drop(dual);
         let disk = Arc::new(disk.crash_lost_all());
@@ -349,7 +349,11 @@ fn keyed_state_beyond_one_batch_moves_in_parts() {
         let outcome = dual.commit(batch.append(1, &[(11, 1, b"new")]));
         let whole = outcome.is_ok();
         assert!(
-            whole || matches!(outcome, Err(MigrateError::New(Error::Poisoned { .. }))),
+            whole
+                || matches!(
+                    outcome,
+                    Err(MigrateError::New(Error::Poisoned { .. }) | MigrateError::OldAlone(Error::Poisoned { .. }))
+                ),
             "cut at {cut}: {outcome:?}"
         );
         drop(dual);
@@ -451,7 +455,7 @@ fn migrate(seed: u64) -> (u64, u64) {
         }
         let outcome = dual.commit(&mut batch);
         old.fail(Fails::Never);
-        if crash || matches!(outcome, Err(MigrateError::New(_))) {
+        if crash || matches!(outcome, Err(MigrateError::New(_) | MigrateError::OldAlone(_))) {
             drop(dual);
             disk = Arc::new(disk.crash_seeded(seed ^ step));
             dual = open(&old, &disk);

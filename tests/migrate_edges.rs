@@ -89,7 +89,9 @@ fn full(by: u64) -> (Old, Arc<SimDisk>, DualWrite<Old>) {
     let mut dual = open(&old, &disk);
     let mut batch = Batch::new();
     dual.commit(batch.append(1, &[(11, 1, payload(1, 11, 1, 3000))])).expect("written to both");
-    let refused = |outcome: &Result<(), MigrateError>| matches!(outcome, Err(MigrateError::New(Error::Full(_))));
+    let refused = |outcome: &Result<(), MigrateError>| {
+        matches!(outcome, Err(MigrateError::New(Error::Full(_)) | MigrateError::OldAlone(Error::Full(_))))
+    };
     let fill = |dual: &mut DualWrite<Old>, replica: u64, len: usize| {
         for index in dual.bounds(replica).expect("readable").expect("there").1 + 1.. {
             let mut batch = Batch::new();
@@ -152,7 +154,7 @@ fn a_full_strandlog_stops_no_truncation_of_who_has_no_copy() {
     let (old, _disk, mut dual) = full(2);
     let mut batch = Batch::new();
     let refused = dual.commit(batch.append(3, &[(11, 1, vec![7; 3000])]));
-    assert!(matches!(refused, Err(MigrateError::New(Error::Full(_)))), "{refused:?}");
+    assert!(matches!(refused, Err(MigrateError::OldAlone(Error::Full(_)))), "{refused:?}");
     batch.clear();
     dual.commit(batch.truncate_prefix(3, 8)).expect("truncated");
     assert_eq!(old.rep(3).expect("there").bounds().0, 8);
@@ -324,4 +326,106 @@ fn entries_are_read_up_to_the_last_index_that_there_is() {
         let read = dual.entries(9, first, u64::MAX).expect("readable");
         assert_eq!(read.first().map(|e| e.index), Some(first), "at least one");
     }
+}
+
+/// Nothing was changed in strandlog: that is not all that there is to say where the old log has it.
+#[test]
+fn what_only_the_old_log_took_is_said_to_be_there() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(13 * (64 << 10))));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &[(11, 1, payload(1, 11, 1, 3000))])).expect("written to both");
+    let mut index = 11;
+    let error = loop {
+        index += 1;
+        if let Err(error) = dual.commit(batch.append(1, &[(index, 1, payload(1, index, 1, 3000))])) {
+            break error;
+        }
+    };
+    assert!(matches!(error, MigrateError::OldAlone(Error::Full(_))), "{error}");
+    assert!(error.to_string().ends_with("the old log, which is written first, has its part of the batch"), "{error}");
+    assert_eq!((dual.stage(1), dual.bounds(1).expect("readable")), (Stage::Mirrored, Some((4, index))));
+    // Given again it is refused before the old log is written: the copy is begun anew behind what that holds, and takes it there.
+    batch.clear();
+    dual.commit(batch.append(1, &[(index + 1, 1, "on")])).expect("begun anew");
+    // One that neither log takes is in neither.
+    let before = old.world();
+    let gap = dual.commit(batch.append(1, &[(index + 9, 1, "a gap")]));
+    assert!(matches!(gap, Err(MigrateError::New(Error::Gap { .. }))), "{gap:?}");
+    assert_eq!(old.world(), before);
+}
+
+/// Whatever of it the old log has by then: it is given as it was, and comes to the same.
+#[test]
+fn a_batch_that_failed_may_be_given_again() {
+    type Fill = fn(&mut Batch);
+    fn e(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<(u64, u64, Bytes)> {
+        range.map(|i| (i, term, payload(1, i, term, 50))).collect()
+    }
+    let batches: [(&str, Fill); 6] = [
+        ("overwritten further down", |b| _ = b.append(1, &e(11..=12, 1)).append(1, &e(9..=9, 2))),
+        ("cut further down", |b| {
+            _ = b.append(1, &e(11..=12, 1)).put(1, b"k", b"1").truncate_suffix(1, 7).put(1, b"k", b"2")
+        }),
+        ("truncated behind what it appends", |b| _ = b.append(1, &e(11..=14, 1)).truncate_prefix(1, 14)),
+        ("a snapshot behind what it appends", |b| {
+            _ = b.append(1, &e(11..=14, 1)).install_snapshot(1, 30, 2).append(1, &e(31..=32, 2))
+        }),
+        ("in three rounds", |b| {
+            _ = b
+                .durable_applied(1, 5)
+                .append(1, &e(11..=15, 1))
+                .append(1, &e(8..=12, 2))
+                .append(1, &e(6..=6, 3))
+                .append(1, &e(7..=7, 3))
+        }),
+        ("begun anew", |b| _ = b.remove(1).append(1, &e(1..=5, 1)).append(1, &e(3..=3, 2))),
+    ];
+    for (what, fill) in batches {
+        for (fails, switched) in [(Fails::Before, false), (Fails::After, false), (Fails::After, true)] {
+            let when = format!("{what}, {fails:?}, switched {switched}");
+            let write =
+                |fail: bool| {
+                    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+                    let mut dual = open(&old, &disk);
+                    let mut batch = Batch::new();
+                    dual.commit(batch.put(1, b"k", b"v").append(2, &[(11, 1, "new")])).expect("written to both");
+                    fill(&mut batch);
+                    batch.append(2, &[(12, 1, "a"), (13, 1, "a")]).append(2, &[(12, 2, "b")]).durable_applied(2, 12);
+                    if switched {
+                        // What is read back of it does not agree: nothing but the switch fails.
+                        batch.truncate_prefix(2, 12);
+                    }
+                    if fail {
+                        old.fail(if switched { Fails::Later } else { fails });
+                        dual.commit(&mut batch).expect_err(&when);
+                        assert!(!batch.is_empty(), "{when}: as it was");
+                    }
+                    dual.commit(&mut batch).unwrap_or_else(|e| panic!("{when}: {e}"));
+                    let read = |id| {
+                        let reported = dual.new_log().replica(id).durable_applied().expect("sound");
+                        (dual.bounds(id).expect("readable"), dual.get(id, b"k").expect("readable"), reported)
+                    };
+                    let stands = [read(1), read(2)];
+                    assert!(
+                        [1, 2].into_iter().all(|id| dual.stage(id) != Stage::Mirrored
+                            || dual.differences_of(id).expect("readable").is_empty()),
+                        "{when}"
+                    );
+                    assert_eq!(dual.new_log().replica(2).durable_applied().expect("sound"), Some(12), "{when}");
+                    assert_sound(dual.new_log(), &when);
+                    stands
+                };
+            assert_eq!(write(true), write(false), "{when}");
+        }
+    }
+    // Another batch is no such one, wherever it begins.
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    old.fail(Fails::Before);
+    dual.commit(batch.append(1, &[(11, 1, "a")])).expect_err("the old log failed");
+    batch.clear();
+    let gap = dual.commit(batch.append(1, &[(13, 1, "a")]).append(1, &[(11, 2, "b")]));
+    assert!(matches!(gap, Err(MigrateError::New(Error::Gap { .. }))), "{gap:?}");
 }

@@ -174,9 +174,12 @@ pub struct Import {
     pub source: PathBuf,
     /// The log: created if it is not there.
     pub path: PathBuf,
-    /// Size of a log that is created. As large as the one that was exported, or as needed, if not given.
+    /// Size of a log that is created. An eighth more than the one's that was exported, or as needed, if not given.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub capacity: Option<u64>,
+    /// For raft-engine: its `spill-dir`, if it has one. The main directory does not tell of it, and what lies there may be the newest.
+    #[arg(long, value_name = "DIR")]
+    pub spill_dir: Option<PathBuf>,
     /// For raft-engine: the field of an entry's message that holds its index.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub index_field: u32,

@@ -1,8 +1,7 @@
 //! `strandlog export`
 
-use std::fmt::Arguments;
 use std::fs::File;
-use std::io::{BufWriter, Write, stderr};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use serde_json::json;
@@ -11,7 +10,7 @@ use strandlog::{Damage, Error, Lost, Replica, Wal};
 use crate::args::Export;
 use crate::failure::{Failure, Result};
 use crate::item::{FORMAT, Sums, encoded};
-use crate::output::{Output, Style};
+use crate::output::{Output, Style, say};
 use crate::size::count;
 use crate::{open, progress, save};
 
@@ -69,12 +68,6 @@ pub fn run(args: &Export, out: &mut Output) -> Result<()> {
         out.line(format_args!("  {lost} things could not be read: the lines with `lost` name them"))?;
     }
     Ok(())
-}
-
-/// Tells people what does not belong among the lines.
-fn say(what: Arguments<'_>) {
-    // Nobody may be there to hear it.
-    let _ = writeln!(stderr(), "strandlog: {what}");
 }
 
 /// Under another name until it is whole: half an export must not be taken for one.

@@ -5,7 +5,7 @@ use strandlog::{Stats, Wal};
 
 use crate::args::Info;
 use crate::failure::Result;
-use crate::output::{Output, Style, hex};
+use crate::output::{Output, Style, hex, holes};
 use crate::size::{count, human};
 use crate::{open, overview};
 
@@ -76,6 +76,10 @@ fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
         "file",
         format_args!("{}, chunks of {}, segments of {}", file_size(s), human(s.chunk_size), human(s.segment_size)),
     )?;
+    if let Some(holes) = holes(hole_bytes(s)) {
+        let holes = out.styled(Style::Bad, holes);
+        out.fact("holes", holes)?;
+    }
     out.fact(
         "journal",
         format_args!(
@@ -90,11 +94,12 @@ fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
     out.fact(
         "chains",
         format_args!(
-            "{} of {} chunks in use ({}), {} more held back for what is in the journal",
+            "{} of {} chunks in use ({}), {} more held back for what is in the journal, {} for a large value",
             count(used),
             count(s.chunks),
             percent(used, s.chunks),
-            count(s.reserved_chunks),
+            count(s.reserved_chunks - s.reserved_for_values),
+            count(s.reserved_for_values),
         ),
     )?;
     let metadata = percent(s.carried_class_bytes, s.carried_class_limit);
@@ -111,6 +116,10 @@ fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
         format_args!("in {:.1} ms, {} frames", s.recovery_micros as f64 / 1000.0, count(s.recovered_frames)),
     )?;
     damage(wal, s, out)
+}
+
+fn hole_bytes(s: &Stats) -> u64 {
+    s.disk.map_or(0, |disk| disk.hole_bytes)
 }
 
 /// How long the file is, and how much of that the log has.
@@ -192,6 +201,7 @@ fn as_json(wal: &Wal, s: &Stats, rows: &[Row], args: &Info) -> Value {
         "uuid": hex(&wal.uuid()),
         "capacity": s.capacity,
         "file_bytes": s.file_bytes,
+        "hole_bytes": hole_bytes(s),
         "chunk_size": s.chunk_size,
         "segment_size": s.segment_size,
         "journal": {
@@ -199,7 +209,7 @@ fn as_json(wal: &Wal, s: &Stats, rows: &[Row], args: &Info) -> Value {
         },
         "chunks": {
             "total": s.chunks, "free": s.free_chunks, "used": s.used_chunks, "pinned": s.pinned_chunks,
-            "reserved": s.reserved_chunks,
+            "reserved": s.reserved_chunks, "reserved_for_values": s.reserved_for_values,
         },
         "metadata": { "bytes": s.carried_class_bytes, "limit": s.carried_class_limit },
         "replicas": s.replicas,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::failure::Result;
+use crate::size::human;
 
 /// How something looks, where colours are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,23 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+/// Tells people what does not belong among the output.
+pub fn say(what: Arguments<'_>) {
+    // Nobody may be there to hear it.
+    let _ = writeln!(io::stderr(), "strandlog: {what}");
+}
+
+/// What it means that so much of a log has no place on the device; nothing to say where that is nothing.
+pub fn holes(bytes: u64) -> Option<String> {
+    (bytes > 0).then(|| {
+        format!(
+            "{} of the file are holes, which take space when they are written, and fail commits where there is none: copy it with `cp --sparse=never` \
+             before it is used",
+            human(bytes)
+        )
+    })
 }
 
 /// Bytes in hexadecimal.

@@ -8,7 +8,7 @@ use strandlog::{Error, RecoveryMode, SalvageReport, Wal};
 use crate::args::Salvage;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Style};
-use crate::size::{count, human};
+use crate::size::{count, human, with_spare};
 use crate::{open, progress, save, verify};
 
 /// Copies what can still be proved into a fresh log; says what was lost.
@@ -65,11 +65,6 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
     } else {
         show(args, &report, out)
     }
-}
-
-/// An eighth more.
-fn with_spare(capacity: u64) -> u64 {
-    capacity.saturating_add(capacity / 8)
 }
 
 /// A log of the same geometry.

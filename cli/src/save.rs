@@ -21,14 +21,37 @@ pub fn check(path: &Path, force: bool) -> Result<()> {
 /// Writes a file, in the place of one that is there only by `force`.
 pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     refuse_log(path)?;
-    let mut options = OpenOptions::new();
-    options.write(true);
-    // It may have come since it was checked: asked for and made in one step.
-    let options = if force { options.create(true).truncate(true) } else { options.create_new(true) };
-    let written = options.open(path).and_then(|mut file| file.write_all(bytes));
-    written.map_err(|e| match e.kind() {
+    let failed = |e: io::Error| match e.kind() {
         ErrorKind::AlreadyExists => exists(path, UNLESS_FORCED),
         _ => Failure::Request(format!("writing {}: {e}", path.display())),
+    };
+    match path.metadata() {
+        Ok(found) if force && found.is_file() => {
+            // What a link leads to is replaced, not the link; and only by what is whole.
+            let path = path.canonicalize().map_err(failed)?;
+            let new = unfinished(&path, ".writing", "a picture or a report")?;
+            create(&new, bytes).map_err(failed)?;
+            // Who may read it is as before, if the file system knows of that.
+            let _ = std::fs::set_permissions(&new, found.permissions());
+            std::fs::rename(&new, &path).map_err(|e| {
+                let _ = std::fs::remove_file(&new);
+                failed(e)
+            })
+        }
+        // A device, a pipe: written into as it is.
+        Ok(_) if force => {
+            OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(bytes)).map_err(failed)
+        }
+        _ => create(path, bytes).map_err(failed),
+    }
+}
+
+/// Writes a file that is not there, whole or not at all. It may have come since it was looked for: that is asked, and it is made, in one step.
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes).inspect_err(|_| {
+        // Ours, and half of it is no use.
+        let _ = std::fs::remove_file(path);
     })
 }
 

@@ -30,6 +30,11 @@ pub fn parse32(text: &str) -> Result<u32, String> {
     u32::try_from(parse(text)?).map_err(|_| format!("`{text}` is too much here: it must be below 4G"))
 }
 
+/// An eighth more: a copy of a log pays for its room before it is moved to where it takes least, so one of a full log does not fit its like.
+pub fn with_spare(capacity: u64) -> u64 {
+    capacity.saturating_add(capacity / 8)
+}
+
 /// Writes a size so that it is read at a glance.
 pub fn human(bytes: u64) -> String {
     let mut unit = 0;

@@ -5,7 +5,7 @@ use strandlog::{CutFile, Damage, Lost, VerifyReport};
 
 use crate::args::Verify;
 use crate::failure::Result;
-use crate::output::{Output, Style};
+use crate::output::{Output, Style, holes};
 use crate::size::{count, human};
 use crate::{open, progress};
 
@@ -29,6 +29,7 @@ pub fn run(args: &Verify, out: &mut Output) -> Result<()> {
         refused,
         lost_frames: stats.lost_frames,
         unnamed: stats.unnamed_losses > 0,
+        hole_bytes: stats.disk.map_or(0, |disk| disk.hole_bytes),
         report,
     };
     if !verified.ok {
@@ -46,6 +47,8 @@ struct Verified {
     lost_frames: u64,
     /// Replicas may be missing that nobody can name.
     unnamed: bool,
+    /// No damage, but it may fail when it is written to.
+    hole_bytes: u64,
     report: VerifyReport,
 }
 
@@ -62,6 +65,7 @@ impl Verified {
             "lost_frames": self.lost_frames,
             "rotten_frames": report.rotten_frames,
             "unnamed": self.unnamed,
+            "hole_bytes": self.hole_bytes,
             "damage": report.damage.iter().map(as_json).collect::<Vec<_>>(),
             "structure": report.structure,
             "cut": report.cut.map(cut_as_json),
@@ -92,6 +96,9 @@ impl Verified {
         // Those that the opening missed are among them.
         if report.rotten_frames > self.lost_frames {
             out.line(format_args!("  {} frames of the journal rotted", report.rotten_frames))?;
+        }
+        if let Some(holes) = holes(self.hole_bytes) {
+            out.line(format_args!("  {holes}"))?;
         }
         for damage in &report.damage {
             out.line(format_args!("  {damage}"))?;

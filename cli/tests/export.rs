@@ -46,7 +46,7 @@ fn what_was_exported_and_imported_is_the_same() {
         (&true.into(), &43.into(), &0.into())
     );
     assert_eq!(dumped(&copy), dumped(&path));
-    assert_eq!(std::fs::metadata(&copy).unwrap().len(), 4 << 20, "of the same shape");
+    assert_eq!(std::fs::metadata(&copy).unwrap().len(), (4 << 20) / 8 * 9, "of the same shape, and an eighth larger");
     // Once more: it is all there.
     let again = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy), "--json"]).json();
     assert_eq!(again["entries_there_already"], json["entries"]);
@@ -332,8 +332,9 @@ fn an_import_that_was_cut_among_the_keys_of_a_replica_goes_on() {
     let (dir, path) = place();
     let wal = Wal::options().capacity(16 << 20).open(&path).unwrap();
     let mut batch = Batch::new();
+    // Each of them fills a batch of an import.
     for key in 0..4 {
-        batch.put(1, &[key], &[key; 100 << 10]);
+        batch.put(1, &[key], &[key; 126 << 10]);
     }
     wal.commit(batch.append(1, &[(1, 1, payload(1, 1))])).unwrap();
     wal.close().unwrap();
@@ -397,4 +398,83 @@ fn a_log_that_cannot_be_mapped_says_what_to_do() {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(ran.status.code(), Some(2), "{said}");
+}
+
+/// `cat one two`, or a line that was added: what is not read would be lost without a word.
+#[test]
+fn what_stands_behind_the_end_of_an_export_is_refused() {
+    let (dir, path) = filled();
+    let lines = strandlog(&["export", str(&path)]).out;
+    let both = dir.path().join("both");
+    for (what, behind) in
+        [("another export", lines.as_str()), ("text", "something\n"), ("half a line", "x"), ("a blank", "\n")]
+    {
+        std::fs::write(&both, format!("{lines}{behind}")).unwrap();
+        let ran = strandlog(&["import", "--from", "jsonl", str(&both), str(&dir.path().join(what))]);
+        assert!(ran.code == 2 && ran.err.contains("behind the end"), "{what}: {ran:?}");
+    }
+}
+
+/// A log keeps its size: the next import, with another, would be given none of it.
+#[test]
+fn an_import_that_wrote_nothing_leaves_nothing() {
+    let (dir, path) = filled();
+    let lines = strandlog(&["export", str(&path)]).out;
+    let (wrong, copy) = (dir.path().join("wrong"), dir.path().join("copy"));
+    let upto = |n: usize| lines.lines().take(n).map(|line| format!("{line}\n")).collect::<String>();
+    // At the first item, and behind some that are not written yet.
+    for good in [1, 4] {
+        std::fs::write(&wrong, upto(good) + "no line\n").unwrap();
+        let ran = strandlog(&["import", "--from", "jsonl", str(&wrong), str(&copy)]);
+        assert!(ran.code == 2 && ran.err.contains("nothing was written"), "{good}: {ran:?}");
+        assert!(!copy.exists(), "{good}: {} bytes", copy.metadata().unwrap().len());
+    }
+    // One that was there before is somebody's.
+    assert_eq!(strandlog(&["create", str(&copy), "--capacity", "16M"]).code, 0);
+    let ran = strandlog(&["import", "--from", "jsonl", str(&wrong), str(&copy)]);
+    assert!(ran.code == 2 && ran.err.contains("nothing was written"), "{ran:?}");
+    assert_eq!(copy.metadata().unwrap().len(), 16 << 20);
+    // And keeps its size, which is said where another was asked for.
+    std::fs::write(&wrong, &lines).unwrap();
+    let ran = strandlog(&["import", "--from", "jsonl", str(&wrong), str(&copy), "--capacity", "32M"]);
+    assert!(ran.code == 0 && ran.err.contains("--capacity") && ran.err.contains("16 MiB"), "{ran:?}");
+    let ran = strandlog(&["import", "--from", "jsonl", str(&wrong), str(&copy), "--capacity", "16M"]);
+    assert!(ran.code == 0 && ran.err.is_empty(), "{ran:?}");
+}
+
+/// A copy pays for its room before it is moved to where it takes least: one of a full log does not fit its like.
+#[test]
+fn what_a_full_log_held_fits_the_log_that_an_import_makes() {
+    let (dir, path) = place();
+    let wal = Wal::options().capacity(64 << 20).open(&path).unwrap();
+    // Of entries that fill a little more than half of what they are given, and are many.
+    let mut refused = 0;
+    for turn in 0_u64.. {
+        let id = 1 + turn % 64;
+        let next = wal.replica(id).last_index() + 1;
+        let entries: Vec<_> = (next..next + 4).map(|i| (i, 1, vec![i as u8; 3000])).collect();
+        match wal.commit(Batch::new().append(id, &entries)) {
+            Ok(_) => refused = 0,
+            Err(strandlog::Error::Full(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        if refused == 64 {
+            break;
+        }
+    }
+    let entries: u64 = (1..=64).map(|id| wal.replica(id).last_index()).sum();
+    wal.close().unwrap();
+    drop(wal);
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
+    let import = |to: &str, more: &[&str]| {
+        let all = ["import", "--from", "jsonl", str(&lines), to];
+        strandlog(&[&all[..], more].concat())
+    };
+    let ran = import(str(&dir.path().join("like")), &["--capacity", "64M"]);
+    assert!(ran.code == 2 && ran.err.contains("is full") && ran.err.contains("--capacity"), "{ran:?}");
+    let ran = import(str(&copy), &[]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let wal = Wal::options().read_only(true).open(&copy).unwrap();
+    assert_eq!((1..=64).map(|id| wal.replica(id).last_index()).sum::<u64>(), entries);
 }

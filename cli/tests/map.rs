@@ -130,3 +130,44 @@ fn no_output_is_written_into_a_log() {
     assert!(tool.args(["export", str(&path)]).stdout(lines).status().unwrap().success());
     assert!(std::fs::read_to_string(dir.path().join("lines")).unwrap().starts_with("{\"strandlog\":1"));
 }
+
+/// What a drawing could not be written into is what it was, and no half of one is left.
+#[test]
+fn a_picture_that_finds_no_room_takes_nothing_away() {
+    let (dir, path) = filled();
+    let picture = dir.path().join("map.svg");
+    // Files of no more than a kilobyte: what is longer is refused as where the device is full.
+    let draw = |force: &str| {
+        let tool = env!("CARGO_BIN_EXE_strandlog");
+        let limited = r#"trap '' XFSZ; ulimit -f 1; exec "$0" map "$1" --svg "$2" $3"#;
+        let ran = Command::new("sh").args(["-c", limited, tool, str(&path), str(&picture), force]).output().unwrap();
+        assert_eq!(ran.status.code(), Some(2), "{ran:?}");
+        assert!(String::from_utf8(ran.stderr).unwrap().contains("writing"));
+    };
+    let names = || std::fs::read_dir(dir.path()).unwrap().count();
+    let before = names();
+    draw("");
+    assert!(!picture.exists(), "{:?}", std::fs::read_to_string(&picture));
+    draw("--force");
+    assert_eq!(names(), before, "nothing is left of it");
+    std::fs::write(&picture, "of yesterday").unwrap();
+    draw("--force");
+    assert_eq!(std::fs::read_to_string(&picture).unwrap(), "of yesterday");
+    assert_eq!(names(), before + 1, "nothing is left of it");
+}
+
+/// A link is followed, and what is no file at all is written into: neither is replaced by a file of its name.
+#[test]
+fn a_picture_is_forced_into_what_its_name_leads_to() {
+    let (dir, path) = filled();
+    let (link, real) = (dir.path().join("link.svg"), dir.path().join("real.svg"));
+    std::fs::write(&real, "of yesterday").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    assert_eq!(strandlog(&["map", str(&path), "--svg", str(&link), "--force"]).code, 0);
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    assert!(std::fs::read_to_string(&real).unwrap().ends_with("</svg>"));
+    let device = dir.path().join("device.svg");
+    std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+    assert_eq!(strandlog(&["map", str(&path), "--svg", str(&device), "--force"]).code, 0);
+    assert!(!device.metadata().unwrap().is_file());
+}

@@ -9,7 +9,7 @@ use std::path::Path;
 use protobuf::Message;
 use protobuf::descriptor::UninterpretedOption;
 use protobuf::well_known_types::{Field, Field_Cardinality};
-use raft_engine::{Command, Config, Engine, LogBatch, MessageExt};
+use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
 use strandlog::Wal;
 use support::{place, str, strandlog};
 
@@ -133,4 +133,107 @@ fn what_is_no_engine_is_left_alone() {
     assert!(ran.code == 2 && ran.err.contains("holds no files"), "{ran:?}");
     assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
     assert!(!path.exists());
+}
+
+/// An engine of one group, whose entries have term 1, in many small files; `spill` is its spill-dir.
+fn of_many_files(dir: &Path, spill: Option<&Path>, indexes: std::ops::RangeInclusive<u64>) {
+    let config = Config {
+        dir: str(dir).into(),
+        spill_dir: spill.map(|spill| str(spill).into()),
+        target_file_size: ReadableSize::kb(16),
+        ..Config::default()
+    };
+    let engine = Engine::open(config).unwrap();
+    let end = *indexes.end();
+    for i in indexes {
+        let mut batch = LogBatch::default();
+        // Of no two letters that follow each other twice: it does not compress.
+        let data: String = (0..300_u64).map(|n| char::from(b'!' + (((n + 1) * (n + i)) % 90) as u8)).collect();
+        batch.add_entries::<LikeRaft>(1, &[like_raft(i, 1, &data)]).unwrap();
+        batch.put(1, b"hard state".to_vec(), format!("vote {i}").into_bytes()).unwrap();
+        engine.write(&mut batch, true).unwrap();
+    }
+    assert_eq!(engine.last_index(1), Some(end));
+}
+
+/// Its files of entries, the oldest first.
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut logs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
+    logs.retain(|p| p.extension().is_some_and(|e| e == "raftlog"));
+    logs.sort();
+    logs
+}
+
+/// An engine whose dir is full writes into its spill-dir: there lies the newest of it, votes and all.
+#[test]
+fn what_lies_in_the_spill_dir_arrives_and_is_not_left_out_without_a_word() {
+    let (dir, path) = place();
+    let (source, spill) = (dir.path().join("engine"), dir.path().join("spill"));
+    std::fs::create_dir(&spill).unwrap();
+    of_many_files(&source, Some(&spill), 1..=300);
+    // As if there had been no room for it in the other.
+    let last = files(&source).pop().unwrap();
+    std::fs::rename(&last, spill.join(last.file_name().unwrap())).unwrap();
+    let import = |path: &Path, more: &[&str]| {
+        let all = ["import", "--from", "raft-engine", str(&source), str(path), "--capacity", "32M"];
+        strandlog(&[&all[..], more].concat())
+    };
+    // The dir alone does not tell that there is another.
+    let ran = import(&dir.path().join("half.log"), &[]);
+    assert!(ran.err.contains("--spill-dir"), "{ran:?}");
+    let ran = import(&path, &["--spill-dir", str(&spill)]);
+    assert!(ran.code == 0 && ran.err.is_empty(), "{ran:?}");
+    let wal = Wal::options().read_only(true).open(&path).unwrap();
+    assert_eq!(wal.replica(1).last_index(), 300);
+    assert_eq!(wal.replica(1).get(b"hard state").unwrap().unwrap(), b"vote 300"[..]);
+    drop(wal);
+    // A name that is no spill-dir's is a slip, and raft-engine would make the one that is not there.
+    let (missing, other) = (dir.path().join("missing"), dir.path().join("other"));
+    std::fs::create_dir(&other).unwrap();
+    for wrong in [&missing, &other] {
+        let ran = import(&dir.path().join("wrong.log"), &["--spill-dir", str(wrong)]);
+        assert!(ran.code == 2 && ran.err.contains(str(wrong)), "{ran:?}");
+    }
+    assert!(!missing.exists());
+}
+
+/// raft-engine passes over all that lies before a file that is missing, in silence.
+#[test]
+fn an_engine_of_which_a_file_is_missing_is_refused() {
+    let (dir, path) = place();
+    let (source, spill) = (dir.path().join("engine"), dir.path().join("spill"));
+    of_many_files(&source, None, 1..=300);
+    let all = files(&source);
+    assert!(all.len() > 2, "{all:?}");
+    std::fs::create_dir(&spill).unwrap();
+    let missing = &all[1];
+    let elsewhere = spill.join(missing.file_name().unwrap());
+    std::fs::rename(missing, &elsewhere).unwrap();
+    let import = ["import", "--from", "raft-engine", str(&source), str(&path), "--capacity", "32M"];
+    let ran = strandlog(&import);
+    let name = missing.file_name().unwrap().to_str().unwrap();
+    assert!(ran.code == 2 && ran.err.contains(name) && ran.err.contains("--spill-dir"), "{ran:?}");
+    assert!(!path.exists());
+    // One that is there twice is as bad: nobody knows which counts.
+    std::fs::copy(&elsewhere, missing).unwrap();
+    let ran = strandlog(&[&import[..], &["--spill-dir", str(&spill)]].concat());
+    assert!(ran.code == 2 && ran.err.contains(name), "{ran:?}");
+    std::fs::remove_file(missing).unwrap();
+    let ran = strandlog(&[&import[..], &["--spill-dir", str(&spill)]].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(Wal::options().read_only(true).open(&path).unwrap().replica(1).bounds(), (1, 300));
+}
+
+/// No entry has term 0: it is not in a field that is not there, nor in one of text; and what is the index is no term.
+#[test]
+fn a_term_that_is_not_where_it_is_said_to_be_is_refused() {
+    let (dir, path) = place();
+    let source = dir.path().join("engine");
+    of_many_files(&source, None, 1..=3);
+    for field in ["3", "9", "4"] {
+        let from = ["import", "--from", "raft-engine", str(&source), str(&path), "--capacity", "32M"];
+        let ran = strandlog(&[&from[..], &["--term-field", field]].concat());
+        assert!(ran.code == 2 && ran.err.contains("--term-field"), "--term-field {field}: {ran:?}");
+        assert!(!path.exists(), "--term-field {field}: {ran:?}");
+    }
 }

@@ -121,3 +121,28 @@ fn what_a_log_that_cannot_be_read_everywhere_still_holds_is_told() {
     }
     assert!(refused > 0, "no reading of the journal among them");
 }
+
+/// A copy that leaves out what is zero is sound, and may fail when it is written to: who looks before it is used is told.
+#[test]
+fn a_copy_with_holes_is_told_by_who_looks_into_it() {
+    let (dir, path) = filled();
+    let (bytes, sparse) = (std::fs::read(&path).unwrap(), dir.path().join("sparse.log"));
+    let file = std::fs::File::create(&sparse).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (at, block) in (0..).step_by(4096).zip(bytes.chunks(4096)) {
+        if block.iter().any(|&byte| byte != 0) {
+            std::os::unix::fs::FileExt::write_all_at(&file, block, at).unwrap();
+        }
+    }
+    file.sync_all().unwrap();
+    if std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512 > 3 << 20 {
+        return; // No holes on this file system.
+    }
+    for command in ["verify", "info"] {
+        let ran = strandlog(&[command, str(&sparse)]);
+        assert!(ran.code == 0 && ran.out.contains("cp --sparse=never"), "{command}: {ran:?}");
+        let holes = |path| strandlog(&[command, str(path), "--json"]).json()["hole_bytes"].as_u64().unwrap();
+        assert!(holes(&sparse) > 3 << 20, "{command}: {}", holes(&sparse));
+        assert_eq!(holes(&path), 0, "{command}");
+    }
+}

@@ -78,7 +78,6 @@ impl FileDisk {
             return Err(OpenError::NotAFile { path: path.into() });
         }
         let mut handles = Handles::lock(file, path, mode.read_only)?;
-        let mut hole_bytes = 0;
         // Again, now that nobody else makes it longer.
         let stat = fs::fstat(handles.buffered()).map_err(|errno| failed("examining", path)(errno.into()))?;
         let len = u64::try_from(stat.st_size).unwrap_or(0);
@@ -88,9 +87,10 @@ impl FileDisk {
             handles = seen.handles;
             handles.open_again(CWD, path).map_err(failed("opening", path))?;
             sync_name(path)?;
-            hole_bytes = handles.hole_bytes(len).map_err(failed("examining", path))?;
         }
-        let mut disk = Self::assemble(path, handles, len, mode)?;
+        // Also of one that is only read: whoever looks into a copy is to know before it is used.
+        let hole_bytes = handles.hole_bytes(len).map_err(failed("examining", path))?;
+        let mut disk = Self::assemble(path, handles, len, mode).map_err(|error| for_holes(error, hole_bytes))?;
         disk.info.hole_bytes = hole_bytes;
         if hole_bytes > 0 {
             let path = path.display();
@@ -312,6 +312,20 @@ impl fmt::Debug for FileDisk {
             .field("len", &self.len)
             .field("info", &self.info)
             .finish_non_exhaustive()
+    }
+}
+
+/// Where there is no room for what no log ever takes anew: says why it is taken.
+pub(super) fn for_holes(error: OpenError, hole_bytes: u64) -> OpenError {
+    match error {
+        OpenError::Io { context, path, source } if hole_bytes > 0 && source.kind() == io::ErrorKind::StorageFull => {
+            let what = format!(
+                "{source}; {hole_bytes} bytes of the file are holes, which take space when they are written: make a copy with `cp --sparse=never` \
+                 where there is room for all of it"
+            );
+            OpenError::Io { context, path, source: io::Error::new(io::ErrorKind::StorageFull, what) }
+        }
+        other => other,
     }
 }
 

@@ -483,3 +483,15 @@ fn writers_and_readers_of_different_ranges_do_not_disturb_each_other() {
         });
     });
 }
+
+/// The log takes no space anew: who is told that there is none left must hear what takes it.
+#[test]
+fn where_holes_find_no_room_that_is_said() {
+    let full =
+        || OpenError::Io { context: "probing", path: "log".into(), source: io::Error::from_raw_os_error(sim::ENOSPC) };
+    let said = |error: OpenError| (error.to_string().contains("cp --sparse=never"), io::Error::from(error).kind());
+    assert_eq!(said(super::file::for_holes(full(), 4096)), (true, ErrorKind::StorageFull));
+    assert_eq!(said(super::file::for_holes(full(), 0)), (false, ErrorKind::StorageFull));
+    let other = OpenError::Io { context: "probing", path: "log".into(), source: ErrorKind::PermissionDenied.into() };
+    assert_eq!(said(super::file::for_holes(other, 4096)), (false, ErrorKind::PermissionDenied));
+}

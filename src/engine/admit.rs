@@ -129,6 +129,8 @@ impl Admission {
 /// Why there is no room.
 pub(super) struct NoRoom {
     pub lack: Lack,
+    /// Chunks of these that the batch would not take: they stay free for a large value.
+    pub kept: u64,
     /// There may be once the journal has grown.
     pub grow: bool,
 }
@@ -348,20 +350,20 @@ impl Engine {
             let new = after.price(charge, t.demand, free);
             t.in_chunks = new.chunks > 0;
             if new.chunks > 0 && t.demand.pledged.is_none() && after.is_small(t.demand) && may_grow() {
-                return Err(NoRoom { lack: Lack::Chunks(0), grow: true });
+                return Err(NoRoom { lack: Lack::Chunks(0), kept: 0, grow: true });
             }
             after.settle(&mut charge, new);
         }
         if after.carried() > after.budget() && after.carried() > accounts.carried() {
             let lack = Lack::Carried(after.carried() - accounts.carried());
-            return Err(NoRoom { lack, grow: may_grow() });
+            return Err(NoRoom { lack, kept: 0, grow: may_grow() });
         }
         let takes_chunks = adm.append_chunks > 0 || after.reserved() > accounts.reserved();
         let held_back = if takes_chunks || adm.class == Class::Grow { self.value_reserve } else { 0 };
         let needed = after.reserved() + adm.append_chunks + adm.value_chunks + held_back;
         if (takes_chunks || adm.value_chunks > 0) && needed > self.pool.lock().free() {
             let lack = Lack::Chunks(needed.saturating_sub(accounts.reserved()));
-            return Err(NoRoom { lack, grow: false });
+            return Err(NoRoom { lack, kept: held_back, grow: false });
         }
         Ok(())
     }
@@ -471,8 +473,7 @@ mod tests {
                 Ok(_) => admitted += 1,
                 Err(_) => refused += 1,
             }
-            let stats = wal.stats();
-            let (reserved, free) = (stats.reserved_chunks, wal.engine.pool.lock().free());
+            let (reserved, free) = (wal.engine.seq.lock().accounts.reserved(), wal.engine.pool.lock().free());
             assert!(reserved + wal.engine.value_reserve <= free, "{spare}: {reserved} reserved of {free}");
         }
         assert!(admitted > 100 && refused > 100, "{admitted} admitted, {refused} refused");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::admit::NoRoom;
 use super::plan::Plan;
+use super::relief::Lack;
 use crate::error::{Error, FullReport};
 use crate::events::Event;
 
@@ -48,18 +49,23 @@ impl Engine {
             (pool.free() * chunk, pool.pending() * chunk)
         };
         let reserved = self.seq.lock().accounts.reserved() * chunk;
+        let reserved = reserved + self.kept_for_values(reserved / chunk, free / chunk) * chunk;
+        // As it was counted: entries in the journal take more when they are moved than they have, and chunks are taken whole.
+        let needed = match why.lack {
+            Lack::Chunks(chunks) => chunks.saturating_sub(why.kept) * chunk,
+            Lack::Carried(_) => plan.bytes(),
+        };
         // Who comes meanwhile waits for what this one finds, rather than looking, too.
         let holders = self.holders.lock().known_or(|| self.who_holds_most());
-        let report = Box::new(FullReport {
-            needed: plan.bytes(),
-            free,
-            reserved,
-            pending,
-            metadata: why.lack.is_metadata(),
-            holders,
-        });
+        let report =
+            Box::new(FullReport { needed, free, reserved, pending, metadata: why.lack.is_metadata(), holders });
         self.events.tell(|| Event::Full(report.clone()));
         Error::Full(report)
+    }
+
+    /// Chunks that appends leave for a large value, as far as they are there: beside those that are reserved, of so many free ones.
+    pub(crate) fn kept_for_values(&self, reserved: u64, free: u64) -> u64 {
+        self.value_reserve.min(free.saturating_sub(reserved))
     }
 
     fn who_holds_most(&self) -> Vec<(u64, u64)> {

@@ -315,6 +315,8 @@ impl Engine {
             stats.pinned_chunks = pool.pinned();
             stats.chunks = stats.free_chunks + stats.used_chunks + stats.pinned_chunks;
         }
+        stats.reserved_for_values = self.kept_for_values(stats.reserved_chunks, stats.free_chunks);
+        stats.reserved_chunks += stats.reserved_for_values;
         stats.commit_micros = self.events.commit_micros.get();
         stats.device_micros = self.events.device_micros.get();
         stats.held_truncations = self.held.len();

@@ -17,6 +17,7 @@
 //! than the reports go, either. Apply again from [`DualWrite::reapply_from`]: until the switch the copy may begin later than the old log, and
 //! [`Replica::reapply_from`](crate::Replica::reapply_from) knows of no more than the copy.
 
+mod again;
 mod compare;
 mod old;
 mod reports;
@@ -50,10 +51,14 @@ pub enum MigrateError {
     /// The old log failed. What was to be written may be in it; strandlog is made to agree before it is written again.
     #[error("the old log: {0}")]
     Old(#[source] OldError),
-    /// Strandlog failed, or has no room. For replicas that are not switched it may be durable in the old log; not where strandlog would refuse
-    /// it whatever room there is (a gap, an entry or a value beyond its limits).
+    /// Strandlog failed, or has no room, or would refuse this whatever room there is (a gap, an entry or a value beyond its limits). Nothing of a
+    /// batch was written to the old log by this attempt.
     #[error("strandlog: {0}")]
     New(#[from] Error),
+    /// Strandlog failed, or has no room, where the old log had written its part of the batch already: that is durable there. Given again, the batch
+    /// comes to the same.
+    #[error("strandlog: {0}; but the old log, which is written first, has its part of the batch")]
+    OldAlone(#[source] Error),
     /// Strandlog holds a replica of this id that does not come from this migration, and the old log holds one, too.
     #[error("replica {replica} is in both logs, and this migration did not put it there; is this the right file?")]
     Collision {
@@ -109,7 +114,19 @@ pub struct DualWrite<O> {
     leftover: BTreeSet<u64>,
     /// Truncations of mirrored replicas that wait for a report: the index that was to be the first.
     waiting: BTreeMap<u64, u64>,
+    /// Replicas of batches that failed when the old log might have them already, and by what such a batch is known.
+    unfinished: BTreeMap<u64, u64>,
     differences: Vec<Difference>,
+}
+
+impl MigrateError {
+    /// Where the old log has been written.
+    fn behind_old(self) -> Self {
+        match self {
+            Self::New(error) => Self::OldAlone(error),
+            other => other,
+        }
+    }
 }
 
 impl<O: OldLog> DualWrite<O> {
@@ -119,8 +136,8 @@ impl<O: OldLog> DualWrite<O> {
     /// [`MigrateError::Collision`] where strandlog holds replicas of its own; what either log says.
     pub fn open(old: O, new: Wal) -> Result<Self, MigrateError> {
         let (stages, doubtful, leftover) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        let (waiting, differences) = (BTreeMap::new(), Vec::new());
-        let mut this = Self { old, new, stages, doubtful, leftover, waiting, differences };
+        let (waiting, unfinished, differences) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut this = Self { old, new, stages, doubtful, leftover, waiting, unfinished, differences };
         for id in this.new.replicas() {
             let in_old = this.old.bounds(id).map_err(MigrateError::Old)?.is_some();
             match this.new.replica(id).migration() {

@@ -6,16 +6,34 @@ use super::reports::Reported;
 use super::{Change, DualWrite, MIRRORED, MigrateError, OldLog, Stage, refused};
 use crate::applied::MOVING_KEY;
 use crate::batch::Batch;
-use crate::operation::What;
+use crate::operation::{Op, What};
 
 impl<O: OldLog> DualWrite<O> {
     /// Writes the batch to the old log for replicas that are not switched, then to strandlog for all; durable in both on return. The
     /// batch is then empty again. What only drops entries and keys of a replica that strandlog has no place for goes to the old log alone.
     ///
     /// # Errors
-    /// [`MigrateError`]; the batch is as it was. It may be durable in the old log alone, or in part, as after any failed commit.
+    /// [`MigrateError`]; the batch is as it was. It may be durable in the old log alone, or in part, as after any failed commit. Given again, before
+    /// another is given for the same replicas, it comes to the same as if it had not failed; what it lacks and what it has is found out. A
+    /// truncation of it that was to wait for a report may have to be asked for again. After an opening nobody remembers it: read
+    /// [`bounds`](DualWrite::bounds), and build a batch from what is there. So does who gives another: one that appends behind what the failed one
+    /// cut, or below what it truncated, is refused ([`Error::Gap`](crate::Error::Gap), [`Error::Compacted`](crate::Error::Compacted)).
     pub fn commit(&mut self, batch: &mut Batch) -> Result<(), MigrateError> {
         batch.check()?;
+        let rest = self.rest_of(batch)?;
+        let mut in_old = false;
+        let written = self.write(rest.as_ref().unwrap_or(batch), &mut in_old);
+        if written.is_ok() {
+            batch.ops.iter().for_each(|op| _ = self.unfinished.remove(&op.replica));
+            batch.clear();
+        } else if in_old {
+            self.is_unfinished(batch);
+        }
+        written
+    }
+
+    /// Says, too, whether it came so far that the old log may have it.
+    fn write(&mut self, batch: &Batch, in_old: &mut bool) -> Result<(), MigrateError> {
         let asked = Asked::of(batch);
         let mut left_out = BTreeSet::new();
         for (&id, asked) in &asked {
@@ -34,8 +52,10 @@ impl<O: OldLog> DualWrite<O> {
         self.doubtful.extend(&unswitched);
         self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
         self.end_lives(&begun)?;
-        let waiting = self.write_old(batch, &unswitched)?;
-        self.new.commit(&mut copy)?;
+        *in_old = true;
+        let (waiting, has_written) = self.write_old(batch, &unswitched)?;
+        let behind_old = |error: MigrateError| if has_written { error.behind_old() } else { error };
+        self.new.commit(&mut copy).map_err(|error| behind_old(error.into()))?;
         self.doubtful.retain(|id| !unswitched.contains(id) || left_out.contains(id));
         // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
         for op in batch.ops.iter().filter(|op| matches!(op.what, What::Remove | What::Reset { .. })) {
@@ -58,11 +78,9 @@ impl<O: OldLog> DualWrite<O> {
                 _ => false,
             };
             if moves && self.stage(id) == Stage::Mirrored && !self.doubtful.contains(&id) {
-                self.let_go(id)?;
-                self.try_switch(id)?;
+                self.let_go(id).and_then(|()| self.try_switch(id)).map_err(behind_old)?;
             }
         }
-        batch.clear();
         Ok(())
     }
 
@@ -103,8 +121,12 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    /// Answers which truncations wait for a report, and what index was to be the first.
-    fn write_old(&mut self, batch: &Batch, unswitched: &BTreeSet<u64>) -> Result<BTreeMap<u64, u64>, MigrateError> {
+    /// Answers which truncations wait for a report, and what index was to be the first; and whether there was anything to write.
+    fn write_old(
+        &mut self,
+        batch: &Batch,
+        unswitched: &BTreeSet<u64>,
+    ) -> Result<(BTreeMap<u64, u64>, bool), MigrateError> {
         let mut reported: BTreeMap<u64, Reported> = BTreeMap::new();
         let mut waiting: BTreeMap<u64, u64> = BTreeMap::new();
         let runs: Vec<Vec<(u64, u64, &[u8])>> = batch.ops.iter().map(|op| entries_of(batch, op.what)).collect();
@@ -136,10 +158,11 @@ impl<O: OldLog> DualWrite<O> {
                 What::Applied { .. } => continue,
             });
         }
-        if !changes.is_empty() {
+        let writes = !changes.is_empty();
+        if writes {
             self.old.write(&changes).map_err(MigrateError::Old)?;
         }
-        Ok(waiting)
+        Ok((waiting, writes))
     }
 
     /// The batch as strandlog takes it. A mirror may begin in the middle of a log: an overwrite from before moves its beginning.
@@ -173,28 +196,20 @@ impl<O: OldLog> DualWrite<O> {
                     let term = self.old.term(id, before).map_err(MigrateError::Old)?;
                     copy.install_snapshot(id, before, term);
                     *first_held = from;
+                    // A cut leaves nothing behind that.
                     copy.append(id, &entries_of(batch, op.what));
+                    continue;
                 }
-                What::Append { .. } => drop(copy.append(id, &entries_of(batch, op.what))),
-                What::Cut { from } => drop(copy.truncate_suffix(id, from)),
-                What::Put { key, value } => drop(copy.put(id, batch.bytes_of(key), batch.bytes_of(value))),
-                What::Delete { key } => drop(copy.delete(id, batch.bytes_of(key))),
-                What::Truncate { first } => {
-                    copy.truncate_prefix(id, first);
-                    *first_held = first.max(*first_held);
-                }
-                What::Reset { index, term } => {
-                    copy.install_snapshot(id, index, term);
-                    *first_held = index.saturating_add(1);
-                }
+                What::Truncate { first } => *first_held = first.max(*first_held),
+                What::Reset { index, .. } => *first_held = index.saturating_add(1),
                 What::Remove => {
-                    copy.remove(id);
                     *first_held = 1;
                     nowhere.insert(id);
                     begun.remove(&id);
                 }
-                What::Applied { index } => drop(copy.durable_applied(id, index)),
+                _ => {}
             }
+            add_again(&mut copy, batch, op);
         }
         begun.retain(|id| unswitched.contains(id));
         // The mark has gone with the life before, if there was one.
@@ -227,7 +242,22 @@ impl Asked {
     }
 }
 
-fn entries_of(batch: &Batch, what: What) -> Vec<(u64, u64, &[u8])> {
+/// Adds what another batch asks for.
+pub(super) fn add_again(to: &mut Batch, batch: &Batch, op: &Op) {
+    let id = op.replica;
+    match op.what {
+        What::Append { .. } => to.append(id, &entries_of(batch, op.what)),
+        What::Cut { from } => to.truncate_suffix(id, from),
+        What::Put { key, value } => to.put(id, batch.bytes_of(key), batch.bytes_of(value)),
+        What::Delete { key } => to.delete(id, batch.bytes_of(key)),
+        What::Truncate { first } => to.truncate_prefix(id, first),
+        What::Reset { index, term } => to.install_snapshot(id, index, term),
+        What::Remove => to.remove(id),
+        What::Applied { index } => to.durable_applied(id, index),
+    };
+}
+
+pub(super) fn entries_of(batch: &Batch, what: What) -> Vec<(u64, u64, &[u8])> {
     let What::Append { first, from, to } = what else { return Vec::new() };
     let metas = batch.metas.get(from..to).unwrap_or(&[]);
     metas.iter().zip(first..).map(|(m, index)| (index, m.term, batch.payload(m))).collect()

@@ -8,7 +8,8 @@ use strandlog::{Batch, Bytes, Error, Lost, Replica, Wal};
 use crate::failure::{Failure, Result};
 use crate::item::{Digest, Head, Item, Sums};
 
-/// What one batch takes in the journal, at most. Less where segments are small.
+/// What one batch takes in the journal, at most. Where segments are small, half of what surely fits, as in a salvage: each batch of a replica
+/// begins a chunk, and of less than that a full log would not fit one that is an eighth larger.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Operations in one batch, at most.
 const BATCH_ITEMS: usize = 4096;
@@ -59,7 +60,7 @@ struct Now {
 
 impl<'a> Copier<'a> {
     pub fn new(wal: &'a Wal) -> Self {
-        let most_bytes = BATCH_BYTES.min(wal.stats().segment_size / 4);
+        let most_bytes = BATCH_BYTES.min(wal.max_batch_bytes() / 2);
         Self {
             wal,
             batch: Batch::new(),
@@ -231,9 +232,9 @@ impl<'a> Copier<'a> {
                 self.has_written |= some;
                 Ok(())
             }
-            Err(error @ Error::Full(_)) => {
-                Err(Failure::Request(format!("{error}\ngive the log more room (strandlog grow) and import again")))
-            }
+            Err(error @ Error::Full(_)) => Err(Failure::Request(format!(
+                "{error}\ngive the log more room (strandlog grow, or --capacity for one that is not there yet) and import again"
+            ))),
             Err(error) => Err(error.into()),
         }
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::Items;
 use crate::failure::{Failure, Result};
 use crate::item::{Item, Line, Shape, Sums, parse};
+use crate::size::with_spare;
 
 /// The longest line: the largest entry as base64, and something around it.
 const LONGEST_LINE: u64 = strandlog::MAX_ENTRY_BYTES as u64 / 3 * 4 + (64 << 10);
@@ -48,12 +49,22 @@ impl Lines {
         Failure::Request(format!("{}, line {}: {why}", self.name, self.number))
     }
 
-    fn line(&mut self) -> Result<Option<Line>> {
+    /// Two exports, one behind the other, or a line that somebody added: to leave that out would lose it without a word.
+    fn nothing_more(&mut self) -> Result<()> {
+        if self.read_line()? { Err(self.wrong("something stands behind the end of the export")) } else { Ok(()) }
+    }
+
+    /// Answers whether there was one.
+    fn read_line(&mut self) -> Result<bool> {
         self.line.clear();
         self.number += 1;
         let read = (&mut self.input).take(LONGEST_LINE).read_until(b'\n', &mut self.line);
         self.read += read.map_err(|e| Failure::Request(format!("reading {}: {e}", self.name)))? as u64;
-        if self.line.is_empty() {
+        Ok(!self.line.is_empty())
+    }
+
+    fn line(&mut self) -> Result<Option<Line>> {
+        if !self.read_line()? {
             return Ok(None);
         }
         if self.line.len() as u64 == LONGEST_LINE {
@@ -65,7 +76,7 @@ impl Lines {
 
 impl Items for Lines {
     fn shape(&self) -> Shape {
-        self.shape
+        Shape { capacity: with_spare(self.shape.capacity), ..self.shape }
     }
 
     fn next(&mut self) -> Result<Option<Item>> {
@@ -78,7 +89,7 @@ impl Items for Lines {
                 }
                 Ok(Some(item))
             }
-            Some(Line::End(sums)) if sums == self.seen => Ok(None),
+            Some(Line::End(sums)) if sums == self.seen => self.nothing_more().map(|()| None),
             Some(Line::End(_)) => Err(self.wrong("lines are missing before this one")),
             Some(Line::Lost(what)) => Err(self.wrong(&format!(
                 "{what} could not be exported; `strandlog salvage` copies such a log, and marks what is lost"

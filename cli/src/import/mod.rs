@@ -1,17 +1,19 @@
 //! `strandlog import`: another log, or an export, into a strandlog file.
 
 mod copy;
+#[cfg(feature = "raft-engine")]
+mod files;
 mod jsonl;
 #[cfg(feature = "raft-engine")]
 mod raft_engine;
 
 use serde_json::json;
-use strandlog::Wal;
+use strandlog::{Stats, Wal};
 
 use crate::args::{Import, Source};
 use crate::failure::{Failure, Result};
 use crate::item::{Item, Shape};
-use crate::output::{Output, Style};
+use crate::output::{Output, Style, say};
 use crate::size::{count, human};
 use crate::{open, progress};
 use copy::{Copied, Copier};
@@ -40,12 +42,24 @@ pub fn run(args: &Import, out: &mut Output) -> Result<()> {
             return Err(Failure::Request(why.into()));
         }
     };
+    // Also where a link of that name leads nowhere: the name is somebody's.
+    let was_there = args.path.symlink_metadata().is_ok();
     let wal = target(args, items.shape(), out)?;
+    if was_there {
+        tell_size(args, &wal.stats());
+    }
     let bar = progress::bytes("importing", out.is_json());
     let mut copier = Copier::new(&wal);
     let copied = copy(&mut *items, &mut copier, &bar);
     bar.finish_and_clear();
-    let copied = copied.map_err(|failure| cut_short(&failure, copier.has_written()))?;
+    let copied = copied.map_err(|failure| {
+        let has_written = copier.has_written();
+        if !has_written && !was_there {
+            // It has its size for good, whatever the next import asks for. While it is ours still.
+            let _ = std::fs::remove_file(&args.path);
+        }
+        cut_short(&failure, has_written)
+    })?;
     wal.close()?;
     drop(wal);
     let different = verify(args, &copied, out)?;
@@ -93,6 +107,20 @@ fn target(args: &Import, shape: Shape, out: &Output) -> Result<Wal> {
     let wal = options.open(&args.path);
     bar.finish_and_clear();
     wal.map_err(|error| open::named(&args.path, error))
+}
+
+/// A log that is there keeps its size.
+fn tell_size(args: &Import, stats: &Stats) {
+    // Less than a segment is rounding.
+    let other = args.capacity.filter(|asked| asked.abs_diff(stats.capacity) >= stats.segment_size);
+    if let Some(asked) = other {
+        say(format_args!(
+            "{} is there, with {}: --capacity {} is for a log that is created; `strandlog grow` makes one longer",
+            args.path.display(),
+            human(stats.capacity),
+            human(asked)
+        ));
+    }
 }
 
 /// Reads everything back, from the disk, and compares it with what was given; answers the replicas that differ.

@@ -12,10 +12,11 @@ use protobuf::wire_format::WireType;
 use protobuf::{Clear, CodedInputStream, CodedOutputStream, Message, ProtobufResult, UnknownFields};
 use raft_engine::{Config, Engine, MessageExt, RecoveryMode};
 
-use super::Items;
+use super::{Items, files};
 use crate::args::Import;
 use crate::failure::{Failure, Result};
 use crate::item::{Head, Item, Shape};
+use crate::output::say;
 
 /// A log must hold what the engine holds, its tails twice for a moment, and a journal.
 const ROOM: u64 = 3;
@@ -119,20 +120,24 @@ pub struct Groups {
 impl Groups {
     /// Opens the engine as its owner would, who must not have it open.
     pub fn open(args: &Import) -> Result<Self> {
-        // It would be made where there is none.
-        let logs = std::fs::read_dir(&args.source)
-            .map_err(|e| Failure::Request(format!("opening {}: {e}", args.source.display())))?;
-        let has_logs = logs.flatten().any(|f| f.path().extension().is_some_and(|e| e == "raftlog" || e == "rewrite"));
-        if !has_logs {
-            return Err(Failure::Request(format!("{} holds no files of raft-engine", args.source.display())));
+        if args.index_field == args.term_field {
+            let why = "--index-field and --term-field are one field: index and term of an entry are in two";
+            return Err(Failure::Request(why.into()));
         }
+        files::all_there(&args.source, args.spill_dir.as_deref())?;
         let config = Config {
             dir: args.source.to_string_lossy().into_owned(),
+            spill_dir: args.spill_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned()),
             recovery_mode: RecoveryMode::TolerateTailCorruption,
             ..Config::default()
         };
         let failed = |e| Failure::Request(format!("opening {} with raft-engine: {e}", args.source.display()));
         let engine = Engine::open(config).map_err(failed)?;
+        if args.spill_dir.is_none() {
+            say(format_args!(
+                "no --spill-dir was named: where the engine has a `spill-dir`, what lies there, which may be its newest, is not imported"
+            ));
+        }
         let mut ids = engine.raft_groups();
         ids.sort_unstable();
         let used = engine.get_used_size() as u64;
@@ -151,6 +156,11 @@ impl Groups {
             return Err(failed(&format!(
                 "field {field} of its message says {own}: --index-field and --term-field say where they are"
             )));
+        }
+        // No entry of a raft has it.
+        if term == 0 {
+            let [_, field] = self.fields;
+            return Err(failed(&format!("field {field} of its message holds no term: --term-field says where it is")));
         }
         Ok((term, message.bytes))
     }
