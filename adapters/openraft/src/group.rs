@@ -24,6 +24,8 @@ pub(crate) struct Group {
     cuts: AtomicU64,
     /// All that openraft keeps beside the entries has its place: see [`Group::keep_room`].
     has_room: AtomicBool,
+    /// Whether a vote was saved since the group was opened.
+    has_voted: AtomicBool,
 }
 
 /// A batch whose callback will say that it is durable.
@@ -41,7 +43,13 @@ impl Group {
         if let Some(damage) = replica.damage().into_iter().find(counts) {
             return Err(Error::Damaged { group: id, what: damage.to_string() });
         }
-        Ok(Self { wal, replica, cuts: AtomicU64::new(0), has_room: AtomicBool::new(false) })
+        Ok(Self {
+            wal,
+            replica,
+            cuts: AtomicU64::new(0),
+            has_room: AtomicBool::new(false),
+            has_voted: AtomicBool::new(false),
+        })
     }
 
     pub fn id(&self) -> u64 {
@@ -201,6 +209,19 @@ impl Group {
         Ok(self.replica.get(PURGED)?.is_some_and(|bytes| !codec::is_nothing(&bytes)))
     }
 
+    /// Whether the vote is of this opening, and not what the one before left. To be asked before the vote is read.
+    #[cfg(feature = "v010")]
+    pub fn has_voted(&self) -> bool {
+        self.has_voted.load(Ordering::Acquire)
+    }
+
+    /// Saves a vote; durable on return.
+    pub async fn vote<T: Serialize>(&self, vote: &T) -> Result<()> {
+        self.put(VOTE, "a vote", vote).await?;
+        self.has_voted.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Asks for the room of a vote, a committed log id and a purge point when the group's first batch does, as it may be refused then:
     /// later a full log would refuse the very purge that makes room in it. `key`: what the batch brings of them itself, if it is no append.
     fn keep_room(&self, batch: &mut Batch, key: Option<&[u8]>) -> Result<()> {
@@ -226,7 +247,7 @@ impl Group {
     }
 
     /// Sets a value; durable on return.
-    pub async fn put<T: Serialize>(&self, key: &'static [u8], what: &'static str, value: &T) -> Result<()> {
+    async fn put<T: Serialize>(&self, key: &'static [u8], what: &'static str, value: &T) -> Result<()> {
         let mut batch = Batch::new();
         self.keep_room(&mut batch, Some(key))?;
         batch.put(self.id(), key, &self.encode(what, value)?);

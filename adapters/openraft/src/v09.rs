@@ -36,7 +36,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn save_vote(&mut self, vote: &Vote<NodeId<C>>) -> Stored<C, ()> {
-        let saved = self.group.put(VOTE, "a vote", vote).await;
+        let saved = self.group.vote(vote).await;
         saved.map_err(|error| StorageIOError::write_vote(AnyError::new(&error)).into())
     }
 

@@ -5,6 +5,7 @@
 mod appending;
 mod failing;
 mod full_log;
+mod leader_restore;
 mod machine;
 mod many_groups;
 mod power_cut;
