@@ -14,7 +14,7 @@ use strandlog::{Batch, Damage, Entry, Lost, Lsn, Replica, Wal};
 
 use crate::codec;
 use crate::encoded::Encoded;
-use crate::{COMMITTED, Error, PURGED, Result, VOTE};
+use crate::{COMMITTED, Error, PURGED, Result, VOTE, slot};
 
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -26,6 +26,16 @@ pub(crate) struct Group {
     has_room: AtomicBool,
     /// Whether a vote was saved since the group was opened.
     has_voted: AtomicBool,
+}
+
+/// How far a purge goes now.
+pub(crate) enum Purge {
+    /// To where openraft says.
+    AsAsked,
+    /// To this entry, the last that the state machine was reported to hold durably.
+    To(Bytes),
+    /// Nowhere.
+    Nothing,
 }
 
 /// A batch whose callback will say that it is durable.
@@ -181,6 +191,40 @@ impl Group {
         let mut batch = Batch::new();
         batch.truncate_suffix(self.id(), end.saturating_add(1));
         Ok(Some(batch))
+    }
+
+    /// What the state machine was not reported to hold durably stays, if it reports at all. Not by the log's own waiting: it would let the
+    /// entries go behind the next report, and the purge point, which openraft goes by, would not be where the log begins.
+    pub fn may_purge(&self, index: u64) -> Result<Purge> {
+        let (first, last) = self.replica.bounds();
+        let Some(applied) = self.replica.durable_applied()? else { return Ok(Purge::AsAsked) };
+        // Beyond the end it is a snapshot's, and the state machine holds that.
+        if slot(index) <= applied || slot(index) > last {
+            return Ok(Purge::AsAsked);
+        }
+        if applied < first {
+            return Ok(Purge::Nothing);
+        }
+        match self.replica.entry(applied) {
+            Ok(entry) => Ok(Purge::To(entry.data)),
+            // Whose entry it is stands in it alone. A later report is of another.
+            Err(strandlog::Error::Damaged(_)) => Ok(Purge::Nothing),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The state machine holds everything up to `index` durably.
+    pub fn report(&self, index: u64) -> Result<()> {
+        Ok(self.wal.durable_applied(self.id(), slot(index))?)
+    }
+
+    /// The same, or that it holds nothing yet, also of a group that is new. Nobody else writes meanwhile.
+    pub fn report_first(&self, index: Option<u64>) -> Result<()> {
+        let mut batch = Batch::new();
+        self.keep_room(&mut batch, None)?;
+        batch.durable_applied(self.id(), index.map_or(0, slot)).lazy();
+        drop(self.wal.submit(batch)?);
+        Ok(())
     }
 
     /// Forgets the entries up to `index`, and remembers `log_id` as the point. Costs no sync: it rides with the next one.

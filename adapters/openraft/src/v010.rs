@@ -16,7 +16,7 @@ use openraft::{OptionalSend, RaftTypeConfig};
 use strandlog::Entry;
 
 use crate::encoded::Encoded;
-use crate::group::{Group, plain};
+use crate::group::{Group, Purge, plain};
 pub use crate::store::{LogReader, LogStore};
 use crate::{COMMITTED, Error, PURGED, READ_BYTES, Result, VOTE};
 
@@ -70,6 +70,11 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn purge(&mut self, log_id: LogIdOf<C>) -> io::Result<()> {
+        let log_id = match self.group.may_purge(log_id.index)? {
+            Purge::AsAsked => log_id,
+            Purge::To(entry) => self.group.decode::<EntryOf<C>>("an entry", &entry)?.log_id(),
+            Purge::Nothing => return Ok(()),
+        };
         let term = term_of::<C>(&log_id.leader_id);
         Ok(self.group.purge(log_id.index, term, &log_id).await?)
     }
