@@ -64,7 +64,7 @@ impl GroupStorage {
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] when the log lost something of this group, [`Error::Decode`] when its state is not
+    /// [`Error::Damaged`] when the log lost something of this group, or cannot read an entry behind the applied index; [`Error::Decode`] when its state is not
     /// this crate's, [`Error::Inconsistent`] when it contradicts itself. In each case the replica must not
     /// take part: what it promised may be gone.
     pub fn open(wal: &Wal, group: u64) -> Result<Self> {
@@ -84,7 +84,7 @@ impl GroupStorage {
             .transpose()?
             .map_or(0, |applied| applied.index);
         let (first, last) = replica.bounds();
-        let storage = GroupStorage {
+        let mut storage = GroupStorage {
             hard_state: hard_state.clone().unwrap_or_default(),
             conf_state: conf_state.unwrap_or_default(),
             applied,
@@ -98,6 +98,7 @@ impl GroupStorage {
             replica,
         };
         storage.check(hard_state.is_some())?;
+        storage.read_unapplied()?;
         Ok(storage)
     }
 
@@ -117,6 +118,18 @@ impl GroupStorage {
             return Ok(());
         };
         Err(Error::Inconsistent { group: self.group(), what })
+    }
+
+    /// Reads what raft will: all behind the applied index, which is also where the configuration may change. raft panics where a reading fails, in
+    /// the middle of its work, and takes the other groups of its thread along; and the log writes nothing down of what a reading met, so it
+    /// would do so after each opening.
+    fn read_unapplied(&mut self) -> Result<()> {
+        match self.changes.first(&self.replica, self.replica.last_index()) {
+            Err(Error::Log(strandlog::Error::Damaged(damage))) => {
+                Err(Error::Damaged { group: self.group(), what: damage.to_string() })
+            }
+            read => read.map(drop),
+        }
     }
 
     /// Snapshots come from `source` from now on, not from checkpoints in the log; and the bytes of those that are installed go to the state
