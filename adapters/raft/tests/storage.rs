@@ -61,6 +61,10 @@ fn a_term_that_a_truncation_over_damage_left_unknown_is_compacted() {
     let mut storage = storage(&wal, 5);
     let rotten = Entry { data: b"find me ".repeat(100).into(), ..entry(6, 6) };
     commit(&wal, |batch| storage.append(batch, &[rotten, entry(7, 7)])).unwrap();
+    // Applied, so that the opening does not read it.
+    let members = conf_state(&[1, 2, 3]);
+    let checkpoint = Checkpoint { index: 7, term: 7, conf_state: &members, data: b"" };
+    commit(&wal, |batch| storage.checkpoint(batch, checkpoint)).unwrap();
     wal.close().unwrap();
     drop((wal, storage));
     let disk = Arc::new(disk.restart());
