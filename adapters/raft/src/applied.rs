@@ -16,7 +16,9 @@ pub struct Checkpoint<'a> {
     pub index: u64,
     /// Term of that entry.
     pub term: u64,
-    /// Configuration as of that entry.
+    /// Configuration as of that entry: what [`RawNode::apply_conf_change`](raft::RawNode::apply_conf_change) answered last, or the snapshot
+    /// that was installed since has. [`GroupStorage::conf_state`] is that of the last checkpoint: with it changes that were applied since
+    /// would be forgotten, and the entries that made them compacted away.
     pub conf_state: &'a ConfState,
     /// The state machine's bytes; empty when it lives elsewhere.
     pub data: &'a [u8],
@@ -119,6 +121,7 @@ impl GroupStorage {
     pub(crate) fn put_in_batch(&mut self, index: u64) {
         self.changes.pass(self.applied, index);
         (self.applied, self.told, self.put) = (index, false, index);
+        self.wanted.set(false);
         self.in_log = self.in_log.min(index);
         self.hard_state.commit = self.hard_state.commit.max(index);
     }
