@@ -138,7 +138,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The bytes asked for are damaged; other replicas are not affected.
+    /// The bytes asked for are damaged; other replicas are not affected. What it takes to heal the replica: see [the guide](crate::guide#damage).
     #[error("{0}")]
     Damaged(Damage),
     /// The file cannot be opened as it is.
@@ -269,7 +269,8 @@ pub enum Lost {
         /// Last index.
         last: u64,
     },
-    /// Keyed state that may miss an update: the replica must not vote before it is reset or removed.
+    /// Keyed state that may miss an update, a vote among it: the replica must not take part before it was taken out of its group and removed, to
+    /// come back as a new member. See [the guide](crate::guide#damage).
     State,
 }
 
@@ -278,12 +279,12 @@ impl fmt::Display for Damage {
         match self.lost {
             Lost::Entries { first, last } => write!(
                 f,
-                "replica {}: entries {first}..={last} are damaged; fetch them from another replica (install_snapshot or remove heals)",
+                "replica {}: entries {first}..={last} are damaged; rebuild it as a new member of its group (take it out of the configuration, then remove it here)",
                 self.replica
             ),
             Lost::State => write!(
                 f,
-                "replica {}: its keyed state may miss an update; it must not vote until install_snapshot or remove",
+                "replica {}: its keyed state may miss an update; it must not vote: rebuild it as a new member of its group (take it out of the configuration, then remove it here)",
                 self.replica
             ),
         }

@@ -37,8 +37,8 @@ pub enum Error {
         source: CodecError,
     },
 
-    /// The log knows that it lost something of this group, which therefore must neither vote nor acknowledge. Remove the replica and let
-    /// it come back as a new member.
+    /// The log knows that it lost something of this group, which therefore must neither vote nor acknowledge. Take the node out of the group's
+    /// membership, wait until that is committed, remove the replica, and let it come back as a new member: README, "A damaged group".
     #[error("group {group} is damaged: {what}")]
     Damaged {
         /// The group.

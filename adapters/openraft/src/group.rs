@@ -14,7 +14,7 @@ use strandlog::{Batch, Damage, Entry, Lost, Lsn, Replica, Wal};
 
 use crate::codec;
 use crate::encoded::Encoded;
-use crate::{COMMITTED, Error, PURGED, Result, VOTE};
+use crate::{COMMITTED, Error, PURGED, Result, VOTE, slot};
 
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -24,6 +24,18 @@ pub(crate) struct Group {
     cuts: AtomicU64,
     /// All that openraft keeps beside the entries has its place: see [`Group::keep_room`].
     has_room: AtomicBool,
+    /// Whether a vote was saved since the group was opened.
+    has_voted: AtomicBool,
+}
+
+/// How far a purge goes now.
+pub(crate) enum Purge {
+    /// To where openraft says.
+    AsAsked,
+    /// To this entry, the last that the state machine was reported to hold durably.
+    To(Bytes),
+    /// Nowhere.
+    Nothing,
 }
 
 /// A batch whose callback will say that it is durable.
@@ -41,7 +53,13 @@ impl Group {
         if let Some(damage) = replica.damage().into_iter().find(counts) {
             return Err(Error::Damaged { group: id, what: damage.to_string() });
         }
-        Ok(Self { wal, replica, cuts: AtomicU64::new(0), has_room: AtomicBool::new(false) })
+        Ok(Self {
+            wal,
+            replica,
+            cuts: AtomicU64::new(0),
+            has_room: AtomicBool::new(false),
+            has_voted: AtomicBool::new(false),
+        })
     }
 
     pub fn id(&self) -> u64 {
@@ -175,6 +193,40 @@ impl Group {
         Ok(Some(batch))
     }
 
+    /// What the state machine was not reported to hold durably stays, if it reports at all. Not by the log's own waiting: it would let the
+    /// entries go behind the next report, and the purge point, which openraft goes by, would not be where the log begins.
+    pub fn may_purge(&self, index: u64) -> Result<Purge> {
+        let (first, last) = self.replica.bounds();
+        let Some(applied) = self.replica.durable_applied()? else { return Ok(Purge::AsAsked) };
+        // Beyond the end it is a snapshot's, and the state machine holds that.
+        if slot(index) <= applied || slot(index) > last {
+            return Ok(Purge::AsAsked);
+        }
+        if applied < first {
+            return Ok(Purge::Nothing);
+        }
+        match self.replica.entry(applied) {
+            Ok(entry) => Ok(Purge::To(entry.data)),
+            // Whose entry it is stands in it alone. A later report is of another.
+            Err(strandlog::Error::Damaged(_)) => Ok(Purge::Nothing),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The state machine holds everything up to `index` durably.
+    pub fn report(&self, index: u64) -> Result<()> {
+        Ok(self.wal.durable_applied(self.id(), slot(index))?)
+    }
+
+    /// The same, or that it holds nothing yet, also of a group that is new. Nobody else writes meanwhile.
+    pub fn report_first(&self, index: Option<u64>) -> Result<()> {
+        let mut batch = Batch::new();
+        self.keep_room(&mut batch, None)?;
+        batch.durable_applied(self.id(), index.map_or(0, slot)).lazy();
+        drop(self.wal.submit(batch)?);
+        Ok(())
+    }
+
     /// Forgets the entries up to `index`, and remembers `log_id` as the point. Costs no sync: it rides with the next one.
     pub async fn purge<L: Serialize>(&self, index: u64, term: u64, log_id: &L) -> Result<()> {
         let held = self.held();
@@ -199,6 +251,19 @@ impl Group {
     /// Whether the log begins where it was purged.
     fn was_purged(&self) -> Result<bool> {
         Ok(self.replica.get(PURGED)?.is_some_and(|bytes| !codec::is_nothing(&bytes)))
+    }
+
+    /// Whether the vote is of this opening, and not what the one before left. To be asked before the vote is read.
+    #[cfg(feature = "v010")]
+    pub fn has_voted(&self) -> bool {
+        self.has_voted.load(Ordering::Acquire)
+    }
+
+    /// Saves a vote; durable on return.
+    pub async fn vote<T: Serialize>(&self, vote: &T) -> Result<()> {
+        self.put(VOTE, "a vote", vote).await?;
+        self.has_voted.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Asks for the room of a vote, a committed log id and a purge point when the group's first batch does, as it may be refused then:
@@ -226,7 +291,7 @@ impl Group {
     }
 
     /// Sets a value; durable on return.
-    pub async fn put<T: Serialize>(&self, key: &'static [u8], what: &'static str, value: &T) -> Result<()> {
+    async fn put<T: Serialize>(&self, key: &'static [u8], what: &'static str, value: &T) -> Result<()> {
         let mut batch = Batch::new();
         self.keep_room(&mut batch, Some(key))?;
         batch.put(self.id(), key, &self.encode(what, value)?);

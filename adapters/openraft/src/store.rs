@@ -44,6 +44,31 @@ impl<C> LogStore<C> {
     pub fn reader(&self) -> LogReader<C> {
         LogReader { group: Arc::clone(&self.group), types: PhantomData }
     }
+
+    /// The state machine holds everything up to openraft's `index` durably; `None`: nothing yet. To be called once after each opening, before
+    /// openraft has this store; later reports come from a [reader](Self::reader).
+    ///
+    /// From the first report on the log can be the state machine's only write-ahead log
+    /// ([`Wal::durable_applied`](strandlog::Wal::durable_applied)): a purge goes no further than was reported, so that after a crash
+    /// openraft can apply again what the state machine lacks. A group which the log does not know yet is created with it. Costs no sync.
+    ///
+    /// # Errors
+    ///
+    /// What the log refuses.
+    pub fn durable_applied(&mut self, index: Option<u64>) -> Result<()> {
+        self.group.report_first(index)
+    }
+}
+
+impl<C> LogReader<C> {
+    /// The state machine holds everything up to openraft's `index` durably: see [`LogStore::durable_applied`]. Costs no sync.
+    ///
+    /// # Errors
+    ///
+    /// What the log refuses.
+    pub fn durable_applied(&self, index: u64) -> Result<()> {
+        self.group.report(index)
+    }
 }
 
 impl<C> Clone for LogReader<C> {

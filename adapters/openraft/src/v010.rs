@@ -11,12 +11,12 @@ use futures_util::{Stream, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::type_config::alias::{CommittedLeaderIdOf, EntryOf, LogIdOf, VoteOf};
-use openraft::vote::{RaftTerm, leader_id_adv, leader_id_std};
+use openraft::vote::{RaftTerm, RaftVote, leader_id_adv, leader_id_std};
 use openraft::{OptionalSend, RaftTypeConfig};
 use strandlog::Entry;
 
 use crate::encoded::Encoded;
-use crate::group::{Group, plain};
+use crate::group::{Group, Purge, plain};
 pub use crate::store::{LogReader, LogStore};
 use crate::{COMMITTED, Error, PURGED, READ_BYTES, Result, VOTE};
 
@@ -37,7 +37,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn save_vote(&mut self, vote: &VoteOf<C>) -> io::Result<()> {
-        Ok(self.group.put(VOTE, "a vote", vote).await?)
+        Ok(self.group.vote(vote).await?)
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf<C>>) -> io::Result<()> {
@@ -70,6 +70,11 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn purge(&mut self, log_id: LogIdOf<C>) -> io::Result<()> {
+        let log_id = match self.group.may_purge(log_id.index)? {
+            Purge::AsAsked => log_id,
+            Purge::To(entry) => self.group.decode::<EntryOf<C>>("an entry", &entry)?.log_id(),
+            Purge::Nothing => return Ok(()),
+        };
         let term = term_of::<C>(&log_id.leader_id);
         Ok(self.group.purge(log_id.index, term, &log_id).await?)
     }
@@ -92,8 +97,18 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         Ok(self.group.decode_all(&self.group.read(&plain(&range))?)?)
     }
 
+    /// What the opening found is handed out as not committed until a vote is saved: no node comes back as the leader that it was.
+    ///
+    /// openraft sends a leader's entries when they are submitted. A crash may take from its log what the others have, and by default
+    /// (`Config::enable_leader_restore`) it would go on as the leader of the same term, and give their log ids to other entries. Term and
+    /// node of the vote stay, so nobody votes twice; a follower saves its leader's vote as committed when it hears from it.
     async fn read_vote(&mut self) -> io::Result<Option<VoteOf<C>>> {
-        Ok(self.group.get(VOTE)?)
+        let has_voted = self.group.has_voted();
+        let vote: Option<VoteOf<C>> = self.group.get(VOTE)?;
+        Ok(vote.map(|vote| match has_voted || !vote.is_committed() {
+            true => vote,
+            false => VoteOf::<C>::from_leader_id(vote.leader_id().clone(), false),
+        }))
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<C::Entry>> {

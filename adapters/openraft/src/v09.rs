@@ -9,7 +9,7 @@ use openraft_09::{
 };
 
 use crate::encoded::Encoded;
-use crate::group::plain;
+use crate::group::{Purge, plain};
 pub use crate::store::{LogReader, LogStore};
 use crate::{COMMITTED, Error, PURGED, READ_BYTES, VOTE};
 
@@ -36,7 +36,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn save_vote(&mut self, vote: &Vote<NodeId<C>>) -> Stored<C, ()> {
-        let saved = self.group.put(VOTE, "a vote", vote).await;
+        let saved = self.group.vote(vote).await;
         saved.map_err(|error| StorageIOError::write_vote(AnyError::new(&error)).into())
     }
 
@@ -74,6 +74,14 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn purge(&mut self, log_id: LogId<NodeId<C>>) -> Stored<C, ()> {
+        let log_id = match self.group.may_purge(log_id.index).map_err(writing::<C>)? {
+            Purge::AsAsked => log_id,
+            Purge::To(bytes) => {
+                let entry: C::Entry = self.group.decode("an entry", &bytes).map_err(reading::<C>)?;
+                entry.get_log_id().clone()
+            }
+            Purge::Nothing => return Ok(()),
+        };
         self.group.purge(log_id.index, log_id.leader_id.term, &log_id).await.map_err(writing::<C>)
     }
 }

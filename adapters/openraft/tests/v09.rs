@@ -166,6 +166,20 @@ async fn what_was_promised_survives_a_power_cut() {
 }
 
 #[tokio::test]
+async fn a_purge_goes_no_further_than_the_state_machine_was_reported_to_hold() {
+    let wal = open(&Arc::new(SimDisk::new(8 << 20)));
+    let mut store = store(&wal, 1);
+    store.durable_applied(None).unwrap();
+    store.blocking_append((0..10).map(|i| blank_ent::<Types>(3, 9, i))).await.unwrap();
+    store.purge(log_id(3, 9, 7)).await.unwrap();
+    assert_eq!(store.get_log_state().await.unwrap().last_purged_log_id, None);
+    store.reader().durable_applied(4).unwrap();
+    store.purge(log_id(3, 9, 7)).await.unwrap();
+    assert_eq!(store.get_log_state().await.unwrap().last_purged_log_id, Some(log_id(3, 9, 4)));
+    assert_eq!(store.try_get_log_entries(..).await.unwrap().len(), 5);
+}
+
+#[tokio::test]
 async fn a_failed_disk_is_told_to_whoever_waits() {
     let disk = Arc::new(SimDisk::new(8 << 20));
     let wal = open(&disk);

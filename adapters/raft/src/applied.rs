@@ -16,22 +16,25 @@ pub struct Checkpoint<'a> {
     pub index: u64,
     /// Term of that entry.
     pub term: u64,
-    /// Configuration as of that entry.
+    /// Configuration as of that entry: what [`RawNode::apply_conf_change`](raft::RawNode::apply_conf_change) answered last, or the snapshot
+    /// that was installed since has. [`GroupStorage::conf_state`] is that of the last checkpoint: with it changes that were applied since
+    /// would be forgotten, and the entries that made them compacted away.
     pub conf_state: &'a ConfState,
     /// The state machine's bytes; empty when it lives elsewhere.
     pub data: &'a [u8],
 }
 
 impl GroupStorage {
-    /// A state machine outside the log holds everything up to `index` durably. Never goes back.
+    /// A state machine outside the log holds everything up to entry `index`, of `term`, durably. Never goes back.
     ///
     /// # Errors
     ///
-    /// [`Error::Inconsistent`] when the log ends before `index` (it lost what the state machine has), or
-    /// starts beyond it (the state machine lost what was compacted); and when the configuration changed on the way from
+    /// [`Error::Inconsistent`] when the log ends before `index` (it lost what the state machine has, or a snapshot was not told to it: see
+    /// [`adopt`](Self::adopt)), starts beyond it (the state machine lost what was compacted), or has another entry there, of another term
+    /// (again `adopt`); and when the configuration changed on the way from
     /// [`applied`](Self::applied) to `index`, or may have, in entries that are gone: the log does not
     /// know to what, so [`set_applied_with`](Self::set_applied_with) must tell it.
-    pub fn set_applied(&mut self, index: u64) -> Result<()> {
+    pub fn set_applied(&mut self, index: u64, term: u64) -> Result<()> {
         let (group, applied) = (self.group(), self.applied);
         let inconsistent = |what| Err(Error::Inconsistent { group, what });
         if let Some(gone) = self.gone() {
@@ -39,7 +42,7 @@ impl GroupStorage {
                 "{gone} and may have changed the configuration of applied index {applied}: set_applied_with must say to what"
             ));
         }
-        self.check_applied(index)?;
+        self.check_applied(index, term)?;
         if let Some(change) = self.changes.first(&self.replica, index)? {
             return inconsistent(format!(
                 "entry {change} changes the configuration of applied index {applied}: set_applied_with must say to what"
@@ -55,8 +58,8 @@ impl GroupStorage {
     /// # Errors
     ///
     /// As [`set_applied`](Self::set_applied), but for changes of the configuration; [`Error::TooLarge`] for one that no value holds.
-    pub fn set_applied_with(&mut self, index: u64, conf_state: &ConfState) -> Result<()> {
-        self.check_applied(index)?;
+    pub fn set_applied_with(&mut self, index: u64, term: u64, conf_state: &ConfState) -> Result<()> {
+        self.check_applied(index, term)?;
         self.encode_conf_state(index, conf_state)?;
         if index >= self.applied && *conf_state != self.conf_state {
             self.conf_state = conf_state.clone();
@@ -71,11 +74,62 @@ impl GroupStorage {
         (first > next).then(|| format!("entries {next} to {} are gone", first - 1))
     }
 
-    fn check_applied(&self, index: u64) -> Result<()> {
+    /// The state machine outside the log installed a snapshot of entry `index`, of `term`, and the log may not know: a snapshot is made durable there
+    /// *before* its batch is submitted, and a crash came between. To be called at an opening, before the group is driven, and the batch be
+    /// committed, before raft has it; in place of [`set_applied_with`](Self::set_applied_with), as which it does where the log has that entry.
+    ///
+    /// Else the log's entries go, as raft drops them for that snapshot. The replica promised nothing by them: they end before `index`,
+    /// or are of a leader that was overruled.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written. As [`set_applied_with`](Self::set_applied_with), where the log begins behind `index`; [`Error::Inconsistent`] also where it
+    /// has another entry there and knows it for committed: then the file is of another group, or of another life of this one.
+    pub fn adopt(&mut self, batch: &mut Batch, index: u64, term: u64, conf_state: &ConfState) -> Result<()> {
         let (first, last) = self.replica.bounds();
+        if index.saturating_add(1) < first || (index <= last && self.other_term(index, term)?.is_none()) {
+            return self.set_applied_with(index, term, conf_state);
+        }
+        let committed = self.hard_state.commit.max(self.applied);
+        if index <= committed || index == u64::MAX {
+            let what = format!(
+                "a snapshot at {index} of term {term} is not of this log, which is committed up to {committed}"
+            );
+            return Err(Error::Inconsistent { group: self.group(), what });
+        }
+        let configuration = self.encode_conf_state(index, conf_state)?;
+        let mut hard_state = self.hard_state.clone();
+        if hard_state.term < term {
+            (hard_state.term, hard_state.vote) = (term, 0);
+        }
+        self.replace(
+            batch,
+            (index, term),
+            hard_state,
+            conf_state,
+            (&configuration, &state::encode_applied_elsewhere(index)),
+        );
+        Ok(())
+    }
+
+    /// The term that the log has of an entry, if it is another. One that a truncation over damage left unknown is no other.
+    fn other_term(&self, index: u64, term: u64) -> Result<Option<u64>> {
+        match self.replica.term(index) {
+            Ok(held) => Ok(Some(held).filter(|&held| held != term)),
+            Err(strandlog::Error::Damaged(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn check_applied(&self, index: u64, term: u64) -> Result<()> {
+        let (group, (first, last)) = (self.group(), self.replica.bounds());
         if index > last || index.saturating_add(1) < first {
             let what = format!("the state machine is at {index}, the log is [{first}, {last}]");
-            return Err(Error::Inconsistent { group: self.group(), what });
+            return Err(Error::Inconsistent { group, what });
+        }
+        if let Some(held) = self.other_term(index, term)? {
+            let what = format!("the state machine is at {index} of term {term}, the log has that entry of term {held}");
+            return Err(Error::Inconsistent { group, what });
         }
         Ok(())
     }
@@ -119,6 +173,7 @@ impl GroupStorage {
     pub(crate) fn put_in_batch(&mut self, index: u64) {
         self.changes.pass(self.applied, index);
         (self.applied, self.told, self.put) = (index, false, index);
+        self.wanted.set(false);
         self.in_log = self.in_log.min(index);
         self.hard_state.commit = self.hard_state.commit.max(index);
     }

@@ -1,7 +1,7 @@
 //! Where a group's log changes its configuration, behind the applied index.
 //!
 //! Raft applies such entries by itself, and the log's configuration stays that of the applied index: whoever moves that index past a
-//! change must say what came of it. Entries written here are looked at as they come, those that an opening found when they are asked for.
+//! change must say what came of it. Entries written here are looked at as they come, those that an opening found at the opening.
 
 use std::ops::Range;
 

@@ -25,7 +25,8 @@ pub enum Error {
     },
 
     /// The log knows that it lost something of this group, which therefore must neither vote nor
-    /// acknowledge. Remove the replica and let it come back as a new member, or install a snapshot.
+    /// acknowledge. Take it out of the group's configuration, wait until that is committed, remove the replica,
+    /// and let it come back as a new member: README, "A damaged group".
     #[error("group {group} is damaged: {what}")]
     Damaged {
         /// The group.

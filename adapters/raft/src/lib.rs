@@ -30,7 +30,7 @@
 //!
 //! Ticks, a network, and the state machine. A state machine small enough (1 MiB, or half a segment of the log if that is
 //! less) can live in the log as a [`Checkpoint`]; a larger one keeps its own files, names the index it holds *durably* by
-//! [`GroupStorage::set_applied`], and supplies a [`SnapshotSource`]: then the log takes of a snapshot from a peer the index alone.
+//! [`GroupStorage::set_applied`] ([`GroupStorage::adopt`] at an opening), and supplies a [`SnapshotSource`]: then the log takes of a snapshot from a peer the index alone.
 
 mod applied;
 mod changes;

@@ -1,5 +1,6 @@
 //! One group's part of the log, as raft reads it.
 
+use std::cell::Cell;
 use std::fmt;
 
 use bytes::Bytes;
@@ -40,6 +41,8 @@ pub struct GroupStorage {
     pub(crate) limits: Limits,
     pub(crate) fetching: Option<Fetching>,
     pub(crate) source: Option<Box<dyn SnapshotSource>>,
+    /// raft asked for a snapshot, and the newest checkpoint was none that helps.
+    pub(crate) wanted: Cell<bool>,
 }
 
 /// What the log refuses if it is larger, and with it the batch that it is in.
@@ -64,7 +67,7 @@ impl GroupStorage {
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] when the log lost something of this group, [`Error::Decode`] when its state is not
+    /// [`Error::Damaged`] when the log lost something of this group, or cannot read an entry behind the applied index; [`Error::Decode`] when its state is not
     /// this crate's, [`Error::Inconsistent`] when it contradicts itself. In each case the replica must not
     /// take part: what it promised may be gone.
     pub fn open(wal: &Wal, group: u64) -> Result<Self> {
@@ -84,7 +87,7 @@ impl GroupStorage {
             .transpose()?
             .map_or(0, |applied| applied.index);
         let (first, last) = replica.bounds();
-        let storage = GroupStorage {
+        let mut storage = GroupStorage {
             hard_state: hard_state.clone().unwrap_or_default(),
             conf_state: conf_state.unwrap_or_default(),
             applied,
@@ -95,9 +98,11 @@ impl GroupStorage {
             limits: Limits::of(wal),
             source: None,
             fetching: None,
+            wanted: Cell::new(false),
             replica,
         };
         storage.check(hard_state.is_some())?;
+        storage.read_unapplied()?;
         Ok(storage)
     }
 
@@ -117,6 +122,18 @@ impl GroupStorage {
             return Ok(());
         };
         Err(Error::Inconsistent { group: self.group(), what })
+    }
+
+    /// Reads what raft will: all behind the applied index, which is also where the configuration may change. raft panics where a reading fails, in
+    /// the middle of its work, and takes the other groups of its thread along; and the log writes nothing down of what a reading met, so it
+    /// would do so after each opening.
+    fn read_unapplied(&mut self) -> Result<()> {
+        match self.changes.first(&self.replica, self.replica.last_index()) {
+            Err(Error::Log(strandlog::Error::Damaged(damage))) => {
+                Err(Error::Damaged { group: self.group(), what: damage.to_string() })
+            }
+            read => read.map(drop),
+        }
     }
 
     /// Snapshots come from `source` from now on, not from checkpoints in the log; and the bytes of those that are installed go to the state
@@ -141,7 +158,8 @@ impl GroupStorage {
         &self.hard_state
     }
 
-    /// Configuration as last written, which is that of the applied index.
+    /// Configuration as last written, which is that of [`applied`](Self::applied): not what raft has applied since, and nothing to
+    /// make the next checkpoint with.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf_state
     }
@@ -175,22 +193,42 @@ impl GroupStorage {
         read_entries(&self.replica, low, high, max_size)
     }
 
-    fn checkpoint_snapshot(&self, request_index: u64) -> raft::Result<Snapshot> {
+    /// Whether raft asked for a snapshot since the last checkpoint, and the newest one does not help: it is older than what was asked for, or its
+    /// configuration does not name the replica that needs it, which joined later and would ignore it. raft asks again, and in a group in which
+    /// nobody writes it does so for ever: a poller that finds this set checkpoints the group, however little was applied. Never where snapshots
+    /// come from a [source](Self::with_snapshots).
+    pub fn wants_checkpoint(&self) -> bool {
+        self.wanted.get()
+    }
+
+    fn checkpoint_snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         // Index 0 is no snapshot at all to raft, and one older than it asked for does not help it.
-        let unavailable = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
+        let unavailable = || {
+            self.wanted.set(true);
+            raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)
+        };
         let Some(Applied { index, machine: Some((term, data)) }) = self.read_applied()? else {
-            return Err(unavailable);
+            return Err(unavailable());
         };
         if index == 0 || index < request_index {
-            return Err(unavailable);
+            return Err(unavailable());
         }
         // The one kept here may be of a later index; in the log the two are always written together.
         let Some(conf_state) = written_conf_state(&self.replica)? else {
             let what = format!("a checkpoint at {index} without a configuration");
             return Err(Error::Inconsistent { group: self.group(), what }.into());
         };
+        // Nor is one taken by whom it does not name.
+        if !names(&conf_state, to) {
+            return Err(unavailable());
+        }
         Ok(snapshot_of(index, term, &conf_state, data))
     }
+}
+
+fn names(conf_state: &ConfState, id: u64) -> bool {
+    let ConfState { voters, learners, voters_outgoing, learners_next, .. } = conf_state;
+    [voters, learners, voters_outgoing, learners_next].into_iter().any(|ids| ids.contains(&id))
 }
 
 /// The configuration of the applied index that the log holds.
@@ -280,7 +318,7 @@ impl Storage for GroupStorage {
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         match &self.source {
             Some(source) => source.snapshot(self.group(), request_index, to),
-            None => self.checkpoint_snapshot(request_index),
+            None => self.checkpoint_snapshot(request_index, to),
         }
     }
 }

@@ -109,7 +109,7 @@ impl GroupStorage {
     /// Replaces the log by a snapshot: entries, configuration, applied position and hard state, at once.
     ///
     /// `hard_state` is the one that came with it, when one did. Where the state machine lives outside
-    /// the log, it must hold the snapshot durably *before* the batch is submitted. Where snapshots come from a
+    /// the log, it must hold the snapshot durably *before* the batch is submitted; [`adopt`](Self::adopt) goes on from a crash between the two. Where snapshots come from a
     /// [source](Self::with_snapshots) that is where it lives, and the log takes the index alone; elsewhere it takes the bytes, as a checkpoint.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl GroupStorage {
         hard_state: Option<&HardState>,
     ) -> Result<()> {
         let metadata = snapshot.get_metadata();
-        let (group, index, term) = (self.group(), metadata.index, metadata.term);
+        let (index, term) = (metadata.index, metadata.term);
         self.bounds_behind(snapshot)?;
         let applied = match &self.source {
             Some(_) => state::encode_applied_elsewhere(index),
@@ -133,20 +133,33 @@ impl GroupStorage {
         self.check_value("a snapshot", index, applied.len())?;
         let conf_state = metadata.get_conf_state();
         let configuration = self.encode_conf_state(index, conf_state)?;
-        batch.install_snapshot(group, index, term);
         let mut hard_state = hard_state.unwrap_or(&self.hard_state).clone();
         hard_state.term = hard_state.term.max(term);
+        self.replace(batch, (index, term), hard_state, conf_state, (&configuration, &applied));
+        Ok(())
+    }
+
+    /// The log begins behind entry `at`, with these; nothing of it stays. The configuration and the applied position come encoded.
+    pub(crate) fn replace(
+        &mut self,
+        batch: &mut Batch,
+        at: (u64, u64),
+        mut hard_state: HardState,
+        conf_state: &ConfState,
+        encoded: (&[u8], &[u8]),
+    ) {
+        let (group, (index, term)) = (self.group(), at);
+        batch.install_snapshot(group, index, term);
         hard_state.commit = hard_state.commit.max(index);
         self.set_hard_state(batch, &hard_state);
-        batch.put(group, CONF_STATE, &configuration);
-        batch.put(group, APPLIED, &applied);
+        batch.put(group, CONF_STATE, encoded.0);
+        batch.put(group, APPLIED, encoded.1);
         self.conf_state = conf_state.clone();
         self.put_in_batch(index);
         self.changes.cut(0);
         if let Some(fetching) = &self.fetching {
             fetching.let_go();
         }
-        Ok(())
     }
 
     /// First and last index of the log which the snapshot leaves.

@@ -98,15 +98,15 @@ fn a_state_machine_elsewhere_is_believed() {
     let mut group = at_100(&wal);
     let mut waits = Batch::new();
     group.set_hard_state(&mut waits, &hard_state(3, 1, 135));
-    group.set_applied(132).unwrap();
+    group.set_applied(132, 2).unwrap();
     assert_eq!(commit(&wal, |batch| group.compact(batch, 120)).unwrap(), 120);
     assert_eq!(commit(&wal, |batch| group.compact(batch, 140)).unwrap(), 133);
     let (_wal, mut found) = reopened(&disk);
     assert_eq!((found.first_index(), found.applied()), (Ok(133), 132));
     assert_eq!(found.hard_state(), &hard_state(3, 1, 132));
-    found.set_applied(132).unwrap();
+    found.set_applied(132, 2).unwrap();
     // Where a checkpoint waits, the log may not begin behind it when it comes.
-    group.set_applied(135).unwrap();
+    group.set_applied(135, 2).unwrap();
     put(&mut group, &mut waits, 140);
     assert_eq!(commit(&wal, |batch| group.compact(batch, 141)).unwrap(), 133);
     let early = conf_state(&[1]);
@@ -121,7 +121,7 @@ fn what_a_state_machine_says_does_not_overtake_a_checkpoint_that_waits() {
     let mut group = at_100(&wal);
     let mut waits = Batch::new();
     put(&mut group, &mut waits, 120);
-    group.set_applied(132).unwrap();
+    group.set_applied(132, 2).unwrap();
     assert_eq!(commit(&wal, |batch| group.compact(batch, 133)).unwrap(), 101);
     wal.commit(&mut waits).unwrap();
     assert_eq!(commit(&wal, |batch| group.compact(batch, 133)).unwrap(), 133);
@@ -139,33 +139,33 @@ fn an_applied_index_passes_no_change_of_the_configuration_that_was_written_since
         range.map(|i| if changes.contains(&i) { change(i, 2) } else { entry(i, 2) }).collect()
     };
     commit(&wal, |batch| group.append(batch, &entries(2..=60, &[30, 55]))).unwrap();
-    group.set_applied(29).unwrap();
-    let refused = group.set_applied(50);
+    group.set_applied(29, 2).unwrap();
+    let refused = group.set_applied(50, 2);
     assert!(matches!(&refused, Err(Error::Inconsistent { what, .. }) if what.contains("entry 30")), "{refused:?}");
     assert_eq!(group.applied(), 29);
     let changed = conf_state(&[1, 2, 3, 4]);
-    group.set_applied_with(40, &changed).unwrap();
-    group.set_applied(54).unwrap();
-    assert!(group.set_applied(55).is_err());
+    group.set_applied_with(40, 2, &changed).unwrap();
+    group.set_applied(54, 2).unwrap();
+    assert!(group.set_applied(55, 2).is_err());
     // Overwritten, cut off, written anew.
     commit(&wal, |batch| group.append(batch, &entries(55..=70, &[65]))).unwrap();
-    group.set_applied(64).unwrap();
-    assert!(group.set_applied(65).is_err());
+    group.set_applied(64, 2).unwrap();
+    assert!(group.set_applied(65, 2).is_err());
     commit(&wal, |batch| group.cut(batch, 65)).unwrap();
     commit(&wal, |batch| group.append(batch, &entries(65..=80, &[75]))).unwrap();
-    group.set_applied(70).unwrap();
+    group.set_applied(70, 2).unwrap();
     assert_eq!(commit(&wal, |batch| group.compact(batch, 71)).unwrap(), 71);
     let (_wal, mut found) = reopened(&disk);
     assert_eq!((found.applied(), found.conf_state()), (70, &changed));
     // Found in the log, where a part was overwritten before anybody looked.
-    assert!(found.set_applied(80).is_err());
+    assert!(found.set_applied(80, 2).is_err());
     let mut batch = Batch::new();
     found.append(&mut batch, &entries(78..=79, &[79])).unwrap();
-    found.set_applied(74).unwrap();
-    assert!(found.set_applied(77).is_err());
-    found.set_applied_with(76, &changed).unwrap();
-    found.set_applied(78).unwrap();
-    assert!(found.set_applied(79).is_err());
+    found.set_applied(74, 2).unwrap();
+    assert!(found.set_applied(77, 2).is_err());
+    found.set_applied_with(76, 2, &changed).unwrap();
+    found.set_applied(78, 2).unwrap();
+    assert!(found.set_applied(79, 2).is_err());
 }
 
 /// A checkpoint that goes back has the changes behind it before it again.
@@ -174,9 +174,9 @@ fn a_change_that_was_passed_counts_again_for_an_older_checkpoint() {
     let wal = open(&disk());
     let mut group = bootstrapped(&wal, GROUP);
     commit(&wal, |batch| group.append(batch, &[entry(2, 2), change(3, 2), entry(4, 2)])).unwrap();
-    group.set_applied_with(4, &conf_state(&[1, 2])).unwrap();
+    group.set_applied_with(4, 2, &conf_state(&[1, 2])).unwrap();
     commit(&wal, |batch| put(&mut group, batch, 2));
-    assert!(group.set_applied(4).is_err());
+    assert!(group.set_applied(4, 2).is_err());
     assert_eq!(group.applied(), 2);
 }
 
@@ -198,7 +198,7 @@ fn a_snapshot_has_the_configuration_of_its_index_and_none_that_waits() {
     wal.commit(&mut waits).unwrap();
     assert_eq!(of(&group), (9, changed.clone()));
     // Nor what a state machine elsewhere says of a later index.
-    group.set_applied_with(10, &before).unwrap();
+    group.set_applied_with(10, 2, &before).unwrap();
     assert_eq!(of(&group), (9, changed));
     assert_eq!(group.conf_state(), &before);
 }

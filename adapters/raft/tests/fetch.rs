@@ -179,7 +179,7 @@ fn what_was_overwritten_or_compacted_while_it_was_read_is_not_handed_out() {
 
     assert_eq!(later(&storage, 2, 5, None), waiting());
     let mut all = bench.fetched();
-    storage.set_applied(4).unwrap();
+    storage.set_applied(4, 9).unwrap();
     commit(&bench.wal, |batch| storage.compact(batch, 4)).unwrap();
     let _ = storage.accept(all.remove(0));
     assert_eq!(later(&storage, 2, 5, None), Err(RaftError::Store(StorageError::Compacted)));

@@ -45,7 +45,7 @@ fn a_full_log_takes_checkpoints_that_let_go_of_entries() {
             for group in &mut groups {
                 let mut batch = Batch::new();
                 if elsewhere {
-                    group.set_applied(last).unwrap();
+                    group.set_applied(last, 1).unwrap();
                 } else {
                     let checkpoint =
                         Checkpoint { index: last, term: 1, conf_state: &conf_state, data: b"state, longer" };

@@ -71,7 +71,7 @@ fn checkpoints_and_compactions_of_many_groups_come_in_rounds_that_fit() {
 fn compactions_alone_come_in_rounds_that_fit() {
     let mut store = Store::new(large(), 3000);
     store.each(|_, round, group| {
-        group.set_applied(9).unwrap();
+        group.set_applied(9, 1).unwrap();
         round.compact(group, 9).unwrap();
     });
     assert_eq!(store.firsts(), vec![9; 3000]);

@@ -61,6 +61,10 @@ fn a_term_that_a_truncation_over_damage_left_unknown_is_compacted() {
     let mut storage = storage(&wal, 5);
     let rotten = Entry { data: b"find me ".repeat(100).into(), ..entry(6, 6) };
     commit(&wal, |batch| storage.append(batch, &[rotten, entry(7, 7)])).unwrap();
+    // Applied, so that the opening does not read it.
+    let members = conf_state(&[1, 2, 3]);
+    let checkpoint = Checkpoint { index: 7, term: 7, conf_state: &members, data: b"" };
+    commit(&wal, |batch| storage.checkpoint(batch, checkpoint)).unwrap();
     wal.close().unwrap();
     drop((wal, storage));
     let disk = Arc::new(disk.restart());
@@ -111,7 +115,7 @@ fn first_and_last_index_follow_appending_and_compacting() {
     assert_eq!((storage.first_index(), storage.last_index()), (Ok(3), Ok(5)));
     commit(&wal, |batch| storage.append(batch, &[entry(6, 5)])).unwrap();
     assert_eq!(storage.last_index(), Ok(6));
-    storage.set_applied(6).unwrap();
+    storage.set_applied(6, 5).unwrap();
     commit(&wal, |batch| storage.compact(batch, 4)).unwrap();
     assert_eq!((storage.first_index(), storage.last_index()), (Ok(4), Ok(6)));
 }
@@ -121,7 +125,7 @@ fn compact() {
     for (to, first, term, length) in [(2, 3, 3, 3), (3, 3, 3, 3), (4, 4, 4, 2), (5, 5, 5, 1)] {
         let wal = open(&disk());
         let mut storage = storage(&wal, 5);
-        storage.set_applied(5).unwrap();
+        storage.set_applied(5, 5).unwrap();
         assert_eq!(commit(&wal, |batch| storage.compact(batch, to)).unwrap(), first, "to {to}");
         assert_eq!(storage.first_index(), Ok(first));
         assert_eq!(read(&storage, first, 6, None).unwrap()[0].term, term);
@@ -145,8 +149,8 @@ fn compaction_stops_at_what_the_state_machine_holds_durably() {
         assert_eq!(storage.compact(batch, 100).unwrap(), 7);
     });
     assert_eq!((storage.first_index(), storage.last_index()), (Ok(7), Ok(9)));
-    assert!(matches!(storage.set_applied(10), Err(Error::Inconsistent { .. })), "the log ends at 9");
-    assert!(matches!(storage.set_applied(5), Err(Error::Inconsistent { .. })), "the log starts at 7");
+    assert!(matches!(storage.set_applied(10, 10), Err(Error::Inconsistent { .. })), "the log ends at 9");
+    assert!(matches!(storage.set_applied(5, 5), Err(Error::Inconsistent { .. })), "the log starts at 7");
 }
 
 /// The lazily written commit index was lost, and the state machine is further.
@@ -157,7 +161,7 @@ fn what_a_state_machine_says_is_committed_is_written_before_the_log_begins_behin
         let wal = open(&disk);
         let mut group = storage(&wal, 9);
         commit(&wal, |batch| group.set_hard_state(batch, &hard_state(9, 1, 4)));
-        group.set_applied(9).unwrap();
+        group.set_applied(9, 9).unwrap();
         commit(&wal, |batch| {
             if compacts {
                 assert_eq!(group.compact(batch, 9).unwrap(), 9);
@@ -192,14 +196,14 @@ fn a_state_machine_beyond_a_change_of_the_configuration_must_tell_it() {
     drop((group, wal));
     let wal = open(&disk);
     let mut group = GroupStorage::open(&wal, GROUP).unwrap();
-    let refused = group.set_applied(6);
+    let refused = group.set_applied(6, 6);
     assert!(matches!(&refused, Err(Error::Inconsistent { what, .. }) if what.contains("entry 5")), "{refused:?}");
-    assert!(group.set_applied(5).is_err() && group.applied() == 2, "nothing has changed");
+    assert!(group.set_applied(5, 5).is_err() && group.applied() == 2, "nothing has changed");
     let changed = conf_state(&[1, 2, 3, 4]);
-    group.set_applied_with(6, &changed).unwrap();
+    group.set_applied_with(6, 6, &changed).unwrap();
     assert_eq!((group.applied(), group.initial_state().unwrap().conf_state), (6, changed.clone()));
     // From now on raft tells of changes, and the log need not be looked at.
-    group.set_applied(6).unwrap();
+    group.set_applied(6, 6).unwrap();
     commit(&wal, |batch| group.checkpoint(batch, Checkpoint { index: 6, term: 6, conf_state: &changed, data: b"" }))
         .unwrap();
     let disk = std::sync::Arc::new(disk.crash_lost_all());
@@ -207,7 +211,7 @@ fn a_state_machine_beyond_a_change_of_the_configuration_must_tell_it() {
     let wal = open(&disk);
     let mut group = GroupStorage::open(&wal, GROUP).unwrap();
     assert_eq!((group.applied(), group.conf_state()), (6, &changed));
-    group.set_applied(6).unwrap();
+    group.set_applied(6, 6).unwrap();
 }
 
 /// The entry that said so goes: whoever opens the log next cannot know.
@@ -218,7 +222,7 @@ fn a_compaction_writes_the_configuration_that_only_the_dropped_entries_told() {
         let wal = open(&disk);
         let mut group = with_a_change(&wal);
         let changed = conf_state(&[1, 2, 3, 4]);
-        group.set_applied_with(6, &changed).unwrap();
+        group.set_applied_with(6, 6, &changed).unwrap();
         assert_eq!(commit(&wal, |batch| group.compact(batch, first_kept)).unwrap(), first_kept);
         let disk = std::sync::Arc::new(disk.crash_lost_all());
         drop((group, wal));
@@ -229,7 +233,7 @@ fn a_compaction_writes_the_configuration_that_only_the_dropped_entries_told() {
         assert_eq!(group.checkpoint_data().unwrap(), None);
         let unavailable = RaftError::Store(StorageError::SnapshotTemporarilyUnavailable);
         assert_eq!(group.snapshot(0, 2).unwrap_err(), unavailable);
-        group.set_applied(6).unwrap();
+        group.set_applied(6, 6).unwrap();
         assert_eq!(group.initial_state().unwrap().conf_state, changed);
     }
 }
@@ -239,14 +243,14 @@ fn a_compaction_without_a_change_of_the_configuration_has_nothing_told_again() {
     let disk = disk();
     let wal = open(&disk);
     let mut group = with_a_change(&wal);
-    group.set_applied(4).unwrap();
+    group.set_applied(4, 4).unwrap();
     assert_eq!(commit(&wal, |batch| group.compact(batch, 5)).unwrap(), 5);
     let disk = std::sync::Arc::new(disk.crash_lost_all());
     drop((group, wal));
     let wal = open(&disk);
     let mut group = GroupStorage::open(&wal, GROUP).unwrap();
     assert_eq!((group.first_index(), group.applied()), (Ok(5), 4));
-    group.set_applied(4).unwrap();
+    group.set_applied(4, 4).unwrap();
     // Nor is one after a snapshot: it brings what it begins with.
     let installed = snapshot(9, 9);
     commit(&wal, |batch| group.install_snapshot(batch, &installed, None)).unwrap();
@@ -255,7 +259,7 @@ fn a_compaction_without_a_change_of_the_configuration_has_nothing_told_again() {
     let wal = open(&disk);
     let mut group = GroupStorage::open(&wal, GROUP).unwrap();
     assert_eq!(group.first_index(), Ok(10));
-    group.set_applied(9).unwrap();
+    group.set_applied(9, 9).unwrap();
 }
 
 /// As a log was compacted by whoever did not write the configuration.
@@ -273,14 +277,14 @@ fn a_log_that_begins_behind_its_configuration_must_be_told_it() {
     let wal = open(&disk);
     let mut group = GroupStorage::open(&wal, GROUP).unwrap();
     let gone = |what: &str| what.contains("entries 3 to 6");
-    let refused = group.set_applied(6);
+    let refused = group.set_applied(6, 6);
     assert!(matches!(&refused, Err(Error::Inconsistent { what, .. }) if gone(what)), "{refused:?}");
     // Raft would panic: it finds nothing to apply behind index 2.
     let started = group.initial_state();
     assert!(started.as_ref().is_err_and(|error| gone(&error.to_string())), "{started:?}");
     let changed = conf_state(&[1, 2, 3, 4]);
-    group.set_applied_with(6, &changed).unwrap();
-    group.set_applied(6).unwrap();
+    group.set_applied_with(6, 6, &changed).unwrap();
+    group.set_applied(6, 6).unwrap();
     assert_eq!(group.initial_state().unwrap().conf_state, changed);
 }
 
@@ -445,7 +449,7 @@ fn agrees_with_mem_storage() {
             // MemStorage forgets where it is when it is compacted to nothing.
             6..8 if last > first => {
                 let to = first + below(last - first);
-                ours.set_applied(last).unwrap();
+                ours.set_applied(last, ours.term(last).unwrap()).unwrap();
                 commit(&wal, |batch| ours.compact(batch, to)).unwrap();
                 theirs.wl().compact(to).unwrap();
             }

@@ -52,7 +52,7 @@ fn nor_does_a_compaction_that_writes_what_a_state_machine_said() {
     let mut group = at_20(&wal);
     let (mut first, mut second) = (Batch::new(), Batch::new());
     group.set_hard_state(&mut first, &hard_state(5, 3, 10));
-    group.set_applied(10).unwrap();
+    group.set_applied(10, 2).unwrap();
     assert_eq!(group.compact(&mut second, 11).unwrap(), 11);
     wal.commit(&mut first).unwrap();
     wal.commit(&mut second).unwrap();

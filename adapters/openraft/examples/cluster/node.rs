@@ -133,6 +133,8 @@ fn config(heartbeat: u64) -> io::Result<Config> {
         election_timeout_min: heartbeat * 2,
         election_timeout_max: heartbeat * 3,
         enable_pre_vote: Some(true),
+        // A leader's entries are with the others before they are durable here: killed, it must not resume its term.
+        enable_leader_restore: Some(false),
         install_snapshot_timeout: PATIENCE.as_millis() as u64,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(50),
         max_in_snapshot_log_to_keep: 20,

@@ -27,6 +27,13 @@ pub struct Machine {
     snapshot: Arc<Mutex<Option<Kept>>>,
 }
 
+impl Machine {
+    /// As if it had applied so far.
+    pub fn at(&mut self, applied: LogIdOf<Types>) {
+        self.contents.lock().unwrap().applied = Some(applied);
+    }
+}
+
 impl RaftSnapshotBuilder<Types> for Machine {
     type SnapshotData = Contents;
 

@@ -5,8 +5,10 @@
 mod appending;
 mod failing;
 mod full_log;
+mod leader_restore;
 mod machine;
 mod many_groups;
+mod only_wal;
 mod power_cut;
 mod reopen;
 mod scribe;

@@ -7,7 +7,7 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use strandlog::Wal;
 use strandlog_openraft::{Error, PURGED, VOTE};
 
-use crate::support::{Held, Store, append, entry, held, indexes, log_id, options, store, vote};
+use crate::support::{Held, Store, Vote, append, entry, held, indexes, log_id, options, store, vote};
 
 fn open_file(path: &Path) -> Arc<Wal> {
     Arc::new(options().capacity(8 << 20).open(path).unwrap())
@@ -72,6 +72,31 @@ async fn vote_entries_purge_point_and_committed_are_there_again() {
     let (_, _, held_then) = same_after_reopening(&path, wal, group).await;
     assert_eq!(indexes(&held_then.entries), [101, 102]);
     assert_eq!(held_then.vote, Some(vote(3, 2)), "through all of it");
+}
+
+#[tokio::test]
+async fn who_led_before_an_opening_does_not_lead_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("raft.log");
+    let wal = open_file(&path);
+    let mut group = store(&wal, 7);
+    let committed = Vote::new_committed(3, 2);
+    group.save_vote(&committed).await.unwrap();
+    assert_eq!(group.reader().read_vote().await.unwrap(), Some(committed), "whoever leads reads that it does");
+    drop((group, wal));
+
+    // The term and whose vote it is stay: nobody votes twice.
+    let wal = open_file(&path);
+    let mut group = store(&wal, 7);
+    for _ in 0..2 {
+        assert_eq!(group.reader().read_vote().await.unwrap(), Some(vote(3, 2)));
+    }
+    // What is said behind the opening is said as it is: a follower hears from the same leader again, or there is another one.
+    for told in [committed, vote(4, 1), Vote::new_committed(4, 1)] {
+        let reader = group.reader();
+        group.save_vote(&told).await.unwrap();
+        assert_eq!(reader.clone().read_vote().await.unwrap(), Some(told));
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! One replica of one group: raft's node, and the state machine it feeds.
 
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Snapshot};
 use raft::{Config, RawNode, StateRole};
 use slog::{Discard, Logger, o};
 use strandlog::{Batch, Wal};
@@ -18,6 +20,8 @@ const ELECTION_TICKS: usize = 10;
 pub struct Group {
     pub node: RawNode<GroupStorage>,
     pub machine: Machine,
+    /// As of what the machine has applied: the storage's is that of the last checkpoint.
+    pub conf_state: ConfState,
     /// Number of the Ready that installed a snapshot, until it is durable.
     pub snapshot: Option<u64>,
     /// Has, or may have, a Ready: listed to be looked at.
@@ -30,6 +34,7 @@ impl Group {
         let storage = GroupStorage::open(wal, group)?;
         let data = storage.checkpoint_data()?.ok_or("a group without a checkpoint")?;
         let machine = Machine::decode(&data)?;
+        let conf_state = storage.conf_state().clone();
         let config = Config {
             id: store,
             applied: storage.applied(),
@@ -45,7 +50,7 @@ impl Group {
             ..Config::default()
         };
         let node = RawNode::new(&config, storage, &Logger::root(Discard, o!()))?;
-        Ok(Group { node, machine, snapshot: None, listed: false })
+        Ok(Group { node, machine, conf_state, snapshot: None, listed: false })
     }
 
     pub fn is_leader(&self) -> bool {
@@ -55,6 +60,29 @@ impl Group {
     /// While a snapshot is not durable yet its entries cannot be applied, and raft cannot campaign.
     pub fn tick(&mut self) -> bool {
         self.snapshot.is_none() && self.node.tick()
+    }
+
+    /// A snapshot takes the machine's place.
+    pub fn install(&mut self, snapshot: &Snapshot, ready: u64) -> Result<()> {
+        self.machine = Machine::decode(&snapshot.data)?;
+        self.conf_state = snapshot.get_metadata().get_conf_state().clone();
+        self.snapshot = Some(ready);
+        Ok(())
+    }
+
+    /// Applies the next entry. Returns the proposal's id when it is one. (Nobody here proposes a change of the configuration, but a store
+    /// that did would have to keep what came of it.)
+    pub fn apply(&mut self, entry: &Entry) -> Result<Option<u64>> {
+        match entry.get_entry_type() {
+            EntryType::EntryNormal => {}
+            EntryType::EntryConfChange => {
+                self.conf_state = self.node.apply_conf_change(&ConfChange::parse_from_bytes(&entry.data)?)?;
+            }
+            EntryType::EntryConfChangeV2 => {
+                self.conf_state = self.node.apply_conf_change(&ConfChangeV2::parse_from_bytes(&entry.data)?)?;
+            }
+        }
+        self.machine.apply(entry)
     }
 
     /// Tells raft how far the state machine is.
@@ -77,11 +105,11 @@ impl Group {
     pub fn checkpoint(&mut self, round: &mut Round, every: u64, retain: u64) -> Result<()> {
         let Machine { index, term, .. } = self.machine;
         let storage = self.node.mut_store();
-        if index < storage.applied() + every {
+        if index < storage.applied() + every && !storage.wants_checkpoint() {
             return Ok(());
         }
-        let (conf_state, data) = (storage.conf_state().clone(), self.machine.encode());
-        let checkpoint = Checkpoint { index, term, conf_state: &conf_state, data: &data };
+        let data = self.machine.encode();
+        let checkpoint = Checkpoint { index, term, conf_state: &self.conf_state, data: &data };
         round.checkpoint(storage, checkpoint)?;
         round.compact(storage, index.saturating_sub(retain))?;
         Ok(())
@@ -91,8 +119,8 @@ impl Group {
     pub fn let_go(&mut self, batch: &mut Batch) -> Result<u64> {
         let Machine { index, term, .. } = self.machine;
         let storage = self.node.mut_store();
-        let (conf_state, data) = (storage.conf_state().clone(), self.machine.encode());
-        storage.checkpoint(batch, Checkpoint { index, term, conf_state: &conf_state, data: &data })?;
+        let data = self.machine.encode();
+        storage.checkpoint(batch, Checkpoint { index, term, conf_state: &self.conf_state, data: &data })?;
         Ok(storage.compact(batch, index.saturating_add(1))?)
     }
 }

@@ -15,7 +15,6 @@ use strandlog_raft::{Error, FetchQueue, PersistQueue, Round, Written};
 
 use crate::board::Board;
 use crate::group::{CHECKPOINT_EVERY, Group};
-use crate::machine::Machine;
 use crate::net::{Inbound, Network, Outcome, Proposal};
 use crate::outbox::Outbox;
 use crate::{Result, STORES};
@@ -201,8 +200,7 @@ impl Poller {
             board.set_leader(id, store, soft.raft_state == StateRole::Leader);
         }
         if !ready.snapshot().is_empty() {
-            group.machine = Machine::decode(&ready.snapshot().data)?;
-            group.snapshot = Some(ready.number());
+            group.install(ready.snapshot(), ready.number())?;
             board.totals(store).snapshots.fetch_add(1, Ordering::Relaxed);
         }
         let committed = ready.take_committed_entries();
@@ -215,7 +213,7 @@ impl Poller {
         }
         board.totals(store).applied.fetch_add(committed.len() as u64, Ordering::Relaxed);
         for entry in committed {
-            if let Some(proposal) = group.machine.apply(&entry)?
+            if let Some(proposal) = group.apply(&entry)?
                 && self.proposed.remove(&proposal)
             {
                 self.answers.push(Outcome::Applied(proposal));
