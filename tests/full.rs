@@ -358,25 +358,38 @@ fn nearly_full(options: Options, values: u8) -> (Arc<SimDisk>, Wal) {
 }
 
 /// Whatever is asked for first: a vote of the same length, a truncation, a removal.
+const FIRST: [&str; 3] = ["vote", "truncation", "removal"];
+
+fn first(what: &str, wal: &Wal) -> Batch {
+    let mut batch = Batch::new();
+    match what {
+        "vote" => batch.put(VALUE_OWNER, b"vote", &[2; 40]),
+        "truncation" => batch.truncate_prefix(LARGE, wal.replica(LARGE).last_index() + 1),
+        _ => batch.remove(LARGE),
+    };
+    batch
+}
+
+/// A log that was opened is drained. Whoever would wait for ever is told that the disk failed.
+fn drains(wal: &Wal, disk: &SimDisk, what: &str) {
+    let opened = wal.stats();
+    disk.fail_at(disk.events() + FOR_EVER, Fault::Error(EIO));
+    let outcome = wal.commit(first(what, wal));
+    assert!(outcome.is_ok(), "{what}: {outcome:?}: {opened:#?}, {:#?}", wal.stats());
+    for round in 0..200 {
+        wal.commit(Batch::new().put(VALUE_OWNER, b"vote", &[round; 40])).expect("it does not grow");
+    }
+    assert!(wal.stats().reserved_chunks <= wal.stats().free_chunks, "{:#?}", wal.stats());
+    wal.commit(Batch::new().remove(LARGE)).expect("it frees");
+    wal.commit(Batch::new().append(LARGE, &[(1, 1, [5; 3000])])).expect("there is room again");
+}
+
 fn goes_on(options: fn() -> Options, crashed: impl Fn() -> SimDisk) {
-    let first: [&dyn Fn(&Wal) -> Batch; 3] = [
-        &|_| std::mem::take(Batch::new().put(VALUE_OWNER, b"vote", &[2; 40])),
-        &|wal| std::mem::take(Batch::new().truncate_prefix(LARGE, wal.replica(LARGE).last_index() + 1)),
-        &|_| std::mem::take(Batch::new().remove(LARGE)),
-    ];
-    for (nth, first) in first.iter().enumerate() {
+    for what in FIRST {
         let disk = Arc::new(crashed());
         let wal = options().open_disk(disk.clone()).expect("opened");
-        let opened = wal.stats();
-        assert!(opened.reserved_chunks <= opened.free_chunks, "what is promised is not there: {opened:#?}");
-        disk.fail_at(disk.events() + FOR_EVER, Fault::Error(EIO));
-        let outcome = wal.commit(first(&wal));
-        assert!(outcome.is_ok(), "{nth}: {outcome:?}: {opened:#?}, {:#?}", wal.stats());
-        for round in 0..200 {
-            wal.commit(Batch::new().put(VALUE_OWNER, b"vote", &[round; 40])).expect("it does not grow");
-        }
-        wal.commit(Batch::new().remove(LARGE)).expect("it frees");
-        wal.commit(Batch::new().append(LARGE, &[(1, 1, [5; 3000])])).expect("there is room again");
+        assert_space(&wal, "opened");
+        drains(&wal, &disk, what);
         assert_sound(&wal, "drained");
     }
 }
@@ -410,4 +423,41 @@ fn a_log_whose_large_value_was_put_twice_goes_on_when_it_is_opened_again() {
         wal.sync().expect("written");
         disk.crash_lost_all()
     });
+}
+
+/// Damage parts runs, which nobody was asked for: the chunks that are kept for large values pay for it, and are spent here. What finds none is
+/// carried, far beyond what a journal should carry.
+#[test]
+fn a_log_that_has_lost_frames_and_lacks_chunks_goes_on_when_it_is_opened_again() {
+    const SEGMENT: usize = 64 << 10;
+    let (disk, wal) = nearly_full(narrow(), 21);
+    for key in 0.. {
+        match wal.try_submit(Batch::new().put(VALUE_OWNER, &[key], &[8; 30_000])) {
+            Ok(_) => _ = wal.sync().expect("written"),
+            Err(Error::Full(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    drop(wal);
+    let image = disk.crash_lost_all().kept_image();
+    // Of its entries, in the midst of segments.
+    let in_the_midst = |at: &usize| (2 * 4096..14 * 4096).contains(&(at % SEGMENT));
+    let is_frame = |at: &usize| image[*at..].starts_with(b"SFRM");
+    let of_large = |at: &usize| image[*at..*at + 4096].windows(300).any(|bytes| bytes == [4; 300]);
+    let frames: Vec<usize> =
+        (0..image.len()).step_by(4096).filter(|at| in_the_midst(at) && is_frame(at) && of_large(at)).collect();
+    let mut carried_beyond = 0;
+    for (nth, what) in (2..9).flat_map(|nth| FIRST.map(|what| (nth, what))) {
+        for options in [narrow(), narrow().background(true)] {
+            let disk = Arc::new(SimDisk::from_image(image.clone()));
+            frames.iter().step_by(nth).for_each(|&at| disk.poke(at as u64, &[0xee; 4096]));
+            let wal = options.open_disk(disk.clone()).expect("opened");
+            let opened = wal.stats();
+            assert!(opened.reserved_chunks <= opened.free_chunks && !wal.damage().is_empty(), "{opened:#?}");
+            carried_beyond += u64::from(opened.carried_class_bytes > opened.carried_class_limit);
+            drains(&wal, &disk, what);
+            assert_space(&wal, "drained");
+        }
+    }
+    assert!(carried_beyond > 20, "{carried_beyond} of 42");
 }

@@ -47,6 +47,8 @@ pub(crate) struct Held {
     pub chunks: u64,
     /// Upper bound on the pieces that they become: each has a descriptor, which is carried.
     pub pieces: u64,
+    /// Where there are no chunks for what stays: what these and that take in the journal. It goes on being carried, and so is what comes.
+    pub carried: u64,
 }
 
 /// What a replica holds while some of its entries are being settled: whatever callers do to it meanwhile, the chunks for that stay its own.
@@ -85,7 +87,7 @@ impl Demand {
             return Held::default();
         }
         let ends = self.spans.saturating_sub(1) + self.term_runs / MAX_TERM_RUNS as u64;
-        Held { chunks, pieces: chunks * PIECES_PER_CHUNK + ends }
+        Held { chunks, pieces: chunks * PIECES_PER_CHUNK + ends, carried: 0 }
     }
 
     /// What of them it takes, in bytes.
@@ -307,6 +309,11 @@ impl Accounts {
     /// What `demand` is charged where nothing is carried but metadata.
     pub fn price_in_chunks(&self, demand: Demand) -> Charge {
         let (pledged, own) = (demand.pledged.unwrap_or_default(), demand.held(self.sizes.chunk));
+        if pledged.carried > 0 {
+            let journal = pledged.carried + demand.journal_bytes;
+            let carried = demand.meta_bytes + pledged.pieces * PieceDesc::TYPICAL_BYTES + journal;
+            return Charge { chunks: pledged.chunks, carried };
+        }
         let pieces = pledged.pieces + own.pieces;
         Charge { chunks: pledged.chunks + own.chunks, carried: demand.meta_bytes + pieces * PieceDesc::TYPICAL_BYTES }
     }
@@ -471,7 +478,7 @@ mod tests {
             let demand = Demand { meta_bytes: 10, pledged: Some(pledge.held), ..pledge.fresh };
             accounts.price(Charge::default(), demand, 2).chunks
         };
-        let mut pledge = Pledge::new(Held { chunks: 3, pieces: 6 }, Demand::default(), None);
+        let mut pledge = Pledge::new(Held { chunks: 3, pieces: 6, carried: 0 }, Demand::default(), None);
         assert_eq!(chunks(&pledge), 3);
         (pledge.fresh.weight, pledge.fresh.journal_bytes) = (1, 25);
         assert_eq!(chunks(&pledge), 4, "small as it is");
