@@ -57,7 +57,8 @@ impl Engine {
         if !matches!(fate, Fate::Carry) {
             tail = state.places.take_tail();
             let kept = self.pool.lock().keep(tail);
-            let stays = if matches!(fate, Fate::Settle) { rest } else { Demand::default() };
+            let terms = Demand { term_runs: rest.term_runs, ..Demand::default() };
+            let stays = if matches!(fate, Fate::Settle) { rest } else { terms };
             state.pledge = Some(Box::new(Pledge::new(held, stays, kept)));
             self.recharge(&mut s, &mut state);
         }
@@ -569,6 +570,50 @@ mod tests {
         assert!(engine.settle(vec![moving], &mut group).expect("settled"));
         let (reserved, free) = (engine.seq.lock().accounts.reserved(), engine.pool.lock().free());
         assert!(reserved <= free, "{reserved} are reserved, {free} are free");
+    }
+
+    /// Terms of what was settled are the replica's still: once that is over, what came meanwhile pays for all of them.
+    #[test]
+    fn terms_of_what_was_settled_are_held_for_what_came_meanwhile() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let options = options.journal_cap(16 * (64 << 10)).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        // Each of a term of its own.
+        for i in 1..=4800 {
+            wal.submit(Batch::new().append(1, &[(i, i, [1; 30])])).map(drop).expect("room");
+        }
+        // Some segments behind them.
+        for i in 1..=40 {
+            wal.commit(Batch::new().append(2, &[(i, 1, [2; 6000])]).truncate_prefix(2, i)).expect("room");
+        }
+        let engine = &wal.engine;
+        let cell = engine.registry.get(1).expect("there");
+        let mut group = {
+            let s = engine.seq.lock();
+            Group::new(s.segments.live.iter().take(s.segments.live.len() - 1), &engine.geo)
+        };
+        let (moving, _) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
+        assert_eq!(moving.entries.len(), 4800, "nothing stays");
+        // Others hold all that this does not ask for.
+        let (mut others, mut spare) = (Charge::default(), 0);
+        loop {
+            let mut s = engine.seq.lock();
+            s.accounts.settle(&mut others, Charge::default());
+            let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+            s.accounts.settle(&mut others, Charge { chunks: all - spare, carried: 0 });
+            drop(s);
+            match wal.try_submit(Batch::new().append(1, &[(4801, 4801, [3; 3000])])) {
+                Ok(_) => break,
+                Err(crate::Error::Full(_)) => spare += 1,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let balance = || (engine.seq.lock().accounts.reserved() + engine.value_reserve, engine.pool.lock().free());
+        let before = balance();
+        assert!(before.0 <= before.1, "{before:?}");
+        assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+        let after = balance();
+        assert!(after.0 <= after.1, "reserved and kept {}, free {}: {spare} were asked for", after.0, after.1);
     }
 
     /// What comes goes on from what is settled, and is a run of its own when that is gone.

@@ -4,6 +4,8 @@
 //! head where it is not. A segment is superseded when everything submitted up to the end of its scan is durable: its
 //! moves, and whatever else made its content dead. It is free when a durable frame has named a tail beyond it.
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod accounts_tests;
 mod carry;
 #[cfg(all(test, loom))]
 mod clip_loom;
