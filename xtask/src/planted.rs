@@ -64,6 +64,7 @@ const TARGETS: [&str; 35] = [
     "files",
     "scrub",
     "applied",
+    "mixes",
     "events",
     "migrate",
     "migrate_edges",
