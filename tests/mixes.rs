@@ -49,6 +49,12 @@ fn batch(ops: &Ops) -> Batch {
     batch
 }
 
+/// What a removal ends is not looked at, and need not make sense.
+fn not_ended(ops: &Ops) -> impl Iterator<Item = &(u64, Op)> {
+    let ends = |i: usize, id: u64| ops[i + 1..].iter().any(|(other, op)| *other == id && matches!(op, Op::Remove));
+    ops.iter().enumerate().filter(move |(i, (id, _))| !ends(*i, *id)).map(|(_, op)| op)
+}
+
 /// A replica: what it holds, what its state machine reported, and the truncation that waits for that, which no crash leaves.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Life {
@@ -88,11 +94,7 @@ impl World {
         /// First and last index, if it exists; and whether it is the life that it was.
         struct At(Option<(u64, u64)>, bool);
         let mut at: BTreeMap<u64, At> = BTreeMap::new();
-        for (i, (id, op)) in ops.iter().enumerate() {
-            // What a removal ends is not looked at.
-            if ops[i + 1..].iter().any(|(other, op)| other == id && matches!(op, Op::Remove)) {
-                continue;
-            }
+        for (id, op) in not_ended(ops) {
             let life = self.0.get(id);
             let At(bounds, same) =
                 at.entry(*id).or_insert_with(|| At(life.map(|l| (l.rep.first, l.rep.last())), life.is_some()));
@@ -132,7 +134,7 @@ impl World {
     }
 
     fn apply(&mut self, ops: &Ops) {
-        for (id, op) in ops {
+        for (id, op) in not_ended(ops) {
             if matches!(op, Op::Append(_) | Op::Put(..) | Op::Reset(..)) {
                 self.0.entry(*id).or_default();
             }
