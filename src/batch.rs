@@ -1,12 +1,12 @@
 //! Batches: what a caller wants done, atomically, to any number of replicas.
 
 use bytes::Bytes;
-use rustc_hash::FxHashSet;
 
 use crate::charge;
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
 use crate::format::crc;
+use crate::index::IdSet;
 use crate::operation::{Meta, Op, Span, What};
 use crate::sync::Arc;
 
@@ -70,6 +70,8 @@ impl<E: AsEntry + ?Sized> AsEntry for &E {
 
 /// Entries from this size on are copied once only, into a buffer of their own that is written to the disk as it is.
 const BULKY: usize = 32 << 10;
+/// So much of what removals ended stays in a batch: what it copies to be rid of more, it was given.
+const KEPT_BYTES: u64 = 64 << 10;
 /// So much is checksummed and then copied while the processor still has it.
 const STEP: usize = 16 << 10;
 
@@ -98,7 +100,7 @@ pub struct Batch {
     /// Bytes of operations that a removal ended: they are in the arena and the buffers still.
     ended_bytes: u64,
     /// The replicas that the first so many operations name. Only a batch that removes one looks.
-    named: FxHashSet<u64>,
+    named: Option<IdSet>,
     looked: usize,
 }
 
@@ -197,15 +199,17 @@ impl Batch {
     /// contradicts itself stays refused, until it is [withdrawn](Self::withdraw). What comes behind it begins a new life.
     pub fn remove(&mut self, replica: u64) -> &mut Self {
         // Not looked for among all operations: many may be removed of which the batch says nothing else.
-        self.named.extend(self.ops.iter().skip(self.looked).map(|op| op.replica));
-        if self.named.contains(&replica) {
+        let named = self.named.get_or_insert_default();
+        named.extend(self.ops.iter().skip(self.looked).map(|op| op.replica));
+        if named.contains(&replica) {
             self.end(replica);
         }
         self.looked = self.ops.len();
         self.push(replica, What::Remove)
     }
 
-    /// Nothing that was asked of the replica is done. Its bytes stay where they are, uncounted: a batch may end thousands.
+    /// Nothing that was asked of the replica is done. Its bytes stay where they are, uncounted, until they are more than those that count: a batch
+    /// may end thousands.
     fn end(&mut self, replica: u64) {
         let Self { ops, metas, charged, ended_bytes, .. } = self;
         ops.retain(|op| {
@@ -223,6 +227,11 @@ impl Batch {
             };
             false
         });
+        if self.ended_bytes > KEPT_BYTES && self.ended_bytes > self.bytes() {
+            let named = self.named.take();
+            self.keep(|_| true);
+            self.named = named;
+        }
     }
 
     /// Marks the batch lazy: it causes no sync, but rides with the next one. For updates that may be lost, such as the commit index. For
@@ -237,13 +246,17 @@ impl Batch {
     /// refused for one: [`Error::EntryTooLarge`](crate::Error::EntryTooLarge) and its like name it.
     pub fn withdraw(&mut self, replica: u64) -> &mut Self {
         self.bad.retain(|&(of, _)| of != replica);
-        if self.ops.iter().all(|op| op.replica != replica) {
-            return self;
+        if self.ops.iter().any(|op| op.replica == replica) {
+            self.keep(|of| of != replica);
         }
-        // Built anew: what goes must not count against the limits of what stays.
+        self
+    }
+
+    /// Built anew of what is asked of these: what goes must not count against the limits of what stays.
+    fn keep(&mut self, stays: impl Fn(u64) -> bool) {
         let kept = Self { lazy: self.lazy, bad: std::mem::take(&mut self.bad), ..Self::default() };
         let old = std::mem::replace(self, kept);
-        for op in old.ops.iter().filter(|op| op.replica != replica) {
+        for op in old.ops.iter().filter(|op| stays(op.replica)) {
             let what = match op.what {
                 What::Append { first, from, to } => {
                     let begin = self.metas.len();
@@ -259,7 +272,6 @@ impl Batch {
             };
             self.push(op.replica, what);
         }
-        self
     }
 
     /// Takes over an entry of another batch.
@@ -300,7 +312,7 @@ impl Batch {
         self.lazy = false;
         self.bad.clear();
         self.ended_bytes = 0;
-        self.named.clear();
+        self.named.iter_mut().for_each(IdSet::clear);
         self.looked = 0;
     }
 
@@ -434,6 +446,27 @@ mod tests {
         assert_eq!((batch.bytes(), batch.ops.len()), (8, 4));
         batch.clear();
         assert_eq!((batch.bytes(), batch.log_bytes()), (0, 0));
+    }
+
+    /// However often replicas are written and removed again: nobody counts those bytes, so nobody would know when to submit it.
+    #[test]
+    fn a_batch_does_not_grow_by_what_removals_ended() {
+        let mut batch = Batch::new();
+        batch.append(1, &[(1, 1, vec![1; 30_000]), (2, 1, vec![1; BULKY])]).put(1, b"key", b"value");
+        for round in 0..1000 {
+            for replica in 2..5 {
+                batch.append(replica, &[(1, 1, vec![2; 3000]), (2, 1, vec![2; BULKY])]).put(replica, b"k", &[3; 100]);
+            }
+            (2..5).for_each(|replica| _ = batch.remove(replica));
+            let held = batch.arena.len() as u64 + batch.bulk_bytes;
+            assert!(held < 4 * (KEPT_BYTES + batch.bytes()), "round {round}: {held}");
+        }
+        assert_eq!((batch.ops.len(), batch.value(1, b"key")), (5, Some(&b"value"[..])));
+        let payloads: Vec<_> = batch.metas.iter().filter(|meta| batch.payload(meta)[0] == 1).collect();
+        assert_eq!(payloads.iter().map(|meta| meta.len as usize).collect::<Vec<_>>(), [30_000, BULKY]);
+        // It knows still whom it names.
+        batch.remove(1).remove(4);
+        assert_eq!((batch.ops.len(), batch.bytes()), (4, 0));
     }
 
     #[test]

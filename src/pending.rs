@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::batch::Batch;
-use crate::engine::{Engine, Mode, Relieved, Submitted};
+use crate::engine::{Engine, Mode, Patience, Relieved, Submitted};
 use crate::error::{Error, Result};
-use crate::journal::{Seat, Whom};
+use crate::journal::{Class, Seat, Whom};
 use crate::lsn::Lsn;
 use crate::sync::Arc;
 
@@ -97,6 +97,8 @@ pub(crate) struct Waits {
     relief: Option<u64>,
     /// How often the cleaner had failed when the batch first had to wait.
     failures: Option<u64>,
+    /// What it has seen of the cleaner since.
+    patience: Option<Patience>,
     seat: Seat,
 }
 
@@ -170,16 +172,20 @@ fn poll_submit(
     let mut registered = false;
     loop {
         let outcome = waits.relief.map_or(Relieved::NotYet, |request| engine.relieved(request));
-        let relieved = outcome == Relieved::Hopeless;
+        // Where the cleaner has gone around in vain, again and again, there is no other relief.
+        let over = waits.patience.is_some_and(|p| p.is_over(engine, &engine.seq.lock(), Class::Grow));
+        let relieved = outcome == Relieved::Hopeless || over;
         // Where others have taken what was made, it is asked for again.
         if outcome == Relieved::Made {
             waits.relief = None;
         }
         // Without threads nobody else would ever make room.
-        let mode = if background { Mode::Async { relieved, failures: waits.failures } } else { Mode::Block };
+        let Waits { failures, patience, .. } = *waits;
+        let mode = if background { Mode::Async { relieved, failures, patience } } else { Mode::Block };
         match engine.submit_told(batch, mode, whom, false) {
             Err(Error::Busy { .. }) => {
                 waits.failures.get_or_insert_with(|| engine.cleaner.lock().failed.0);
+                waits.patience = Some(Patience::go_on(patience, engine, &engine.seq.lock()));
             }
             Err(Error::Full(report)) if background && !relieved => {
                 waits.relief.get_or_insert_with(|| engine.ask_for_relief(&report));

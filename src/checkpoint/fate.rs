@@ -6,7 +6,7 @@ use super::resize::KEPT_EIGHTHS;
 use crate::engine::{Engine, demand};
 use crate::format::BLOCK_BYTES;
 use crate::format::piece::PieceDesc;
-use crate::index::{Cell, ReplicaState, weight};
+use crate::index::{Cell, ReplicaState, journal_bytes, weight};
 use crate::journal::Sequencer;
 use crate::space::{Demand, Held, Pledge};
 use crate::sync::Arc;
@@ -40,7 +40,8 @@ impl Engine {
             if part.weight == 0 {
                 return None;
             }
-            if part.weight < self.small_weight() && !(much && state.charge.chunks > 0) {
+            let sooner = much && state.charge.chunks > 0 || self.lacks_chunks(&state);
+            if part.weight < self.small_weight() && !sooner {
                 return Some((self.seen(&cell, &state, group, false), Fate::Carry));
             }
         }
@@ -56,7 +57,8 @@ impl Engine {
         if !matches!(fate, Fate::Carry) {
             tail = state.places.take_tail();
             let kept = self.pool.lock().keep(tail);
-            let stays = if matches!(fate, Fate::Settle) { rest } else { Demand::default() };
+            let terms = Demand { term_runs: rest.term_runs, ..Demand::default() };
+            let stays = if matches!(fate, Fate::Settle) { rest } else { terms };
             state.pledge = Some(Box::new(Pledge::new(held, stays, kept)));
             self.recharge(&mut s, &mut state);
         }
@@ -80,6 +82,7 @@ impl Engine {
         let in_parts = Held {
             chunks: (taken + rest.chunks(chunk)).max(at_once.chunks),
             pieces: (part.held(chunk).pieces + rest.held(chunk).pieces).max(at_once.pieces),
+            carried: 0,
         };
         let unreserved = free.saturating_sub(s.accounts.reserved() + self.value_reserve);
         let (carried, budget) = (s.accounts.carried(), s.accounts.budget());
@@ -96,14 +99,35 @@ impl Engine {
         } else if at_once.chunks > 0 && (worth_chunks || anyway) {
             // In parts it may take more than what it holds; at once it does not.
             (Fate::SettleAll, at_once)
+        } else if self.lacks_chunks(state) {
+            let over = carried > budget;
+            // Where the cleaner may not get around what is carried, large values are the lesser need.
+            let spare = if over { free.saturating_sub(s.accounts.reserved()) } else { unreserved };
+            let (all, journal) = (demand(state).held(chunk), state.places.journal_bytes());
+            let some = Held { chunks: taken, carried: journal, ..part.held(chunk) };
+            // Less is carried behind it, whatever becomes of it.
+            let gains = |held: Held, bytes| held.chunks <= spare && held.pieces * PieceDesc::TYPICAL_BYTES < bytes;
+            if (worth_chunks || much || over) && gains(all, journal) {
+                (Fate::SettleAll, all)
+            } else if (worth_chunks || (much || over) && !is_crumb) && gains(some, part.journal_bytes) {
+                (Fate::Settle, some)
+            } else {
+                (Fate::Carry, Held::default())
+            }
         } else {
             (Fate::Carry, Held::default())
         }
     }
 
+    /// Whether the replica is one for which an opening found no chunks: it is carried, large as it is.
+    fn lacks_chunks(&self, state: &ReplicaState) -> bool {
+        state.charge.chunks == 0 && state.places.weight() >= self.small_weight()
+    }
+
     /// What the replica's entries in the group ask of chunks, and what those ask that stay.
     fn divided(&self, state: &ReplicaState, group: &Group) -> (Demand, Demand) {
         let term_runs = state.terms.len() as u64;
+        let mut going = 0;
         let (mut part, mut rest) =
             (Demand { term_runs, ..Demand::default() }, Demand { term_runs, ..Demand::default() });
         for span in state.places.spans().iter() {
@@ -113,7 +137,9 @@ impl Engine {
                 let goes = group.holds_entry(loc);
                 let begins = u64::from(before.replace(goes) != Some(goes));
                 if goes {
+                    going += 1;
                     part.weight += weight(loc.len(), self.geo.chunk_bytes);
+                    part.journal_bytes += journal_bytes(loc.len());
                     part.spans += begins;
                 } else {
                     rest.spans += begins;
@@ -122,13 +148,20 @@ impl Engine {
             rest.spans += u64::from(up_to.len() < span.locs().len() && before != Some(false));
         }
         rest.weight = state.places.weight() - part.weight;
+        part.term_runs = term_runs.min(going);
         (part, rest)
     }
 
     /// What was pledged is given back, as far as it was not taken.
     pub(super) fn redeem(&self, s: &mut Sequencer, state: &mut ReplicaState) {
-        if let Some(kept) = state.pledge.take().and_then(|pledge| pledge.kept) {
+        let pledge = state.pledge.take();
+        if let Some(kept) = pledge.as_ref().and_then(|pledge| pledge.kept) {
             self.pool.lock().give_back(&[kept], &self.pins);
+        }
+        if pledge.is_some_and(|pledge| pledge.held.carried > 0) {
+            // As before, and with what came meanwhile. Nobody was asked for chunks for that.
+            let carried = s.accounts.price_carried(demand(state));
+            s.accounts.settle(&mut state.charge, carried);
         }
         self.recharge(s, state);
     }
@@ -189,6 +222,87 @@ mod tests {
         assert!(matches!(alive_in(1, held, Some(bytes)), (n, Fate::Settle, h) if n == part && h == (held, bytes)));
         assert!(matches!(alive_in(1, held, Some(bytes - 1)), (60, Fate::SettleAll, (0, 0))), "no room for these");
         assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
+    }
+
+    /// One that an opening found no chunks for is carried: of it is settled what finds some, and the rest goes on being carried. Where more is
+    /// carried than may be, what is kept for large values is taken, too.
+    #[test]
+    fn of_what_lacks_chunks_as_much_is_settled_as_finds_some() {
+        for over in [true, false] {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+            let options = options.journal_cap(40 * (64 << 10)).background(false);
+            let wal = options.open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+            let engine = &wal.engine;
+            while !over && wal.stats().carried_class_limit < 400_000 {
+                engine.grow_for_carried(wal.stats().carried_class_limit).expect("grown");
+            }
+            for i in 1..=60 {
+                wal.commit(Batch::new().append(1, &[(i, i, [1; 3000])])).expect("room");
+            }
+            let cell = engine.registry.get(1).expect("there");
+            let carried = {
+                let (mut s, mut state) = (engine.seq.lock(), cell.lock());
+                let carried = s.accounts.price_carried(demand(&state));
+                s.accounts.settle(&mut state.charge, carried);
+                engine.recharge(&mut s, &mut state);
+                assert_eq!((state.charge, s.accounts.carried() > s.accounts.budget()), (carried, over));
+                carried
+            };
+            let group = || Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
+            let kept = if over { 0 } else { engine.value_reserve };
+            // As if others held all but so many chunks.
+            let mut others = Charge::default();
+            let mut alive_in = |spare: u64| {
+                {
+                    let mut s = engine.seq.lock();
+                    s.accounts.settle(&mut others, Charge::default());
+                    let chunks = engine.pool.lock().free() - s.accounts.reserved() - kept - spare;
+                    s.accounts.settle(&mut others, Charge { chunks, carried: 0 });
+                }
+                engine.alive_in(&group(), Arc::clone(&cell), 0).expect("alive")
+            };
+            let give_back = |moving: &Moving| {
+                let (mut s, mut state) = (engine.seq.lock(), cell.lock());
+                state.places.set_tail(moving.tail);
+                engine.redeem(&mut s, &mut state);
+                state.charge
+            };
+            let (all, part) = {
+                let state = cell.lock();
+                let (part, _) = engine.divided(&state, &group());
+                (demand(&state).chunks(4096), part)
+            };
+            let some = part.chunks(4096);
+            assert!(some < all / 2 && part.term_runs < 25, "{some} of {all}: {part:?}");
+            let (moving, fate) = alive_in(all);
+            assert!(matches!(fate, Fate::SettleAll) && moving.entries.len() == 60, "there is room for all of it");
+            assert_eq!(cell.lock().charge.chunks, all);
+            engine.redeem(&mut engine.seq.lock(), &mut cell.lock());
+            engine.seq.lock().accounts.settle(&mut cell.lock().charge, carried);
+            for spare in [all - 1, some] {
+                let (moving, fate) = alive_in(spare);
+                assert!(matches!(fate, Fate::Settle) && moving.entries.len() < 30, "{spare} of {some}");
+                let pieces = part.held(4096).pieces * PieceDesc::TYPICAL_BYTES;
+                let during = Charge { chunks: some, carried: carried.carried + pieces };
+                assert_eq!(cell.lock().charge, during, "it still lies there, and so does what stays");
+                assert_eq!(give_back(&moving), carried, "nothing came of it");
+            }
+            for spare in [0, some - 1] {
+                let (_, fate) = alive_in(spare);
+                assert!(matches!(fate, Fate::Carry) && cell.lock().pledge.is_none(), "{spare} of {some}");
+            }
+            // What comes meanwhile is carried, where there is room for that.
+            let (moving, _) = alive_in(some);
+            let comes = wal.try_submit(Batch::new().append(1, &[(61, 60, [2; 500])]));
+            assert_eq!(comes.is_ok(), !over, "{comes:?}");
+            assert_eq!(engine.seq.lock().accounts.reserved() + kept, engine.pool.lock().free());
+            assert!(engine.settle(vec![moving], &mut group()).expect("settled"));
+            let (s, state) = (engine.seq.lock(), cell.lock());
+            let now = demand(&state);
+            assert_eq!((state.charge, now.pledged), (s.accounts.price_carried(now), None));
+            assert!(now.weight > 0 && state.charge.carried < carried.carried);
+            assert!(s.accounts.reserved() + kept <= engine.pool.lock().free());
+        }
     }
 
     /// Where much is carried already, what is not worth a chunk is settled, too: that, and not all that the replica has in a journal which
@@ -456,6 +570,50 @@ mod tests {
         assert!(engine.settle(vec![moving], &mut group).expect("settled"));
         let (reserved, free) = (engine.seq.lock().accounts.reserved(), engine.pool.lock().free());
         assert!(reserved <= free, "{reserved} are reserved, {free} are free");
+    }
+
+    /// Terms of what was settled are the replica's still: once that is over, what came meanwhile pays for all of them.
+    #[test]
+    fn terms_of_what_was_settled_are_held_for_what_came_meanwhile() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
+        let options = options.journal_cap(16 * (64 << 10)).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+        // Each of a term of its own.
+        for i in 1..=4800 {
+            wal.submit(Batch::new().append(1, &[(i, i, [1; 30])])).map(drop).expect("room");
+        }
+        // Some segments behind them.
+        for i in 1..=40 {
+            wal.commit(Batch::new().append(2, &[(i, 1, [2; 6000])]).truncate_prefix(2, i)).expect("room");
+        }
+        let engine = &wal.engine;
+        let cell = engine.registry.get(1).expect("there");
+        let mut group = {
+            let s = engine.seq.lock();
+            Group::new(s.segments.live.iter().take(s.segments.live.len() - 1), &engine.geo)
+        };
+        let (moving, _) = engine.alive_in(&group, Arc::clone(&cell), 0).expect("alive");
+        assert_eq!(moving.entries.len(), 4800, "nothing stays");
+        // Others hold all that this does not ask for.
+        let (mut others, mut spare) = (Charge::default(), 0);
+        loop {
+            let mut s = engine.seq.lock();
+            s.accounts.settle(&mut others, Charge::default());
+            let all = engine.pool.lock().free() - engine.value_reserve - s.accounts.reserved();
+            s.accounts.settle(&mut others, Charge { chunks: all - spare, carried: 0 });
+            drop(s);
+            match wal.try_submit(Batch::new().append(1, &[(4801, 4801, [3; 3000])])) {
+                Ok(_) => break,
+                Err(crate::Error::Full(_)) => spare += 1,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let balance = || (engine.seq.lock().accounts.reserved() + engine.value_reserve, engine.pool.lock().free());
+        let before = balance();
+        assert!(before.0 <= before.1, "{before:?}");
+        assert!(engine.settle(vec![moving], &mut group).expect("settled"));
+        let after = balance();
+        assert!(after.0 <= after.1, "reserved and kept {}, free {}: {spare} were asked for", after.0, after.1);
     }
 
     /// What comes goes on from what is settled, and is a run of its own when that is gone.

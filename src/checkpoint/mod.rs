@@ -4,6 +4,8 @@
 //! head where it is not. A segment is superseded when everything submitted up to the end of its scan is durable: its
 //! moves, and whatever else made its content dead. It is free when a durable frame has named a tail beyond it.
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod accounts_tests;
 mod carry;
 #[cfg(all(test, loom))]
 mod clip_loom;
@@ -16,7 +18,7 @@ mod settle;
 
 use group::Group;
 
-use crate::engine::{Engine, Oldest};
+use crate::engine::{Engine, Oldest, Patience};
 use crate::error::{Error, Result};
 use crate::journal::{Class, Sequencer};
 
@@ -31,9 +33,11 @@ impl Engine {
         }
         let last = { self.seq.lock().segments.current() };
         // Once around at most: what one turn does not free, another does not.
-        self.clean_while(|s| {
+        let freed = self.clean_while(|s| {
             s.segments.free.len() + s.segments.leaving.len() <= s.low_water() && s.segments.tail() <= last
-        })
+        })?;
+        self.cleaner.lock().turns += 1;
+        Ok(freed)
     }
 
     /// Frees every segment but the one being written.
@@ -47,7 +51,7 @@ impl Engine {
 
     /// Frees every segment up to this one, and first leaves it, if it is being written. `false`: there is no room for that.
     pub(crate) fn clean_through(&self, seq: u64) -> Result<bool> {
-        let mut freed = None;
+        let (mut freed, mut patience) = (None, None);
         loop {
             {
                 let mut s = self.seq.lock();
@@ -57,9 +61,11 @@ impl Engine {
                 if s.segments.current() > seq || s.leave_segment(Class::Keep, &self.segment_map) {
                     break;
                 }
-            }
-            if freed == Some(0) {
-                return Ok(false);
+                let waits = Patience::go_on(patience, self, &s);
+                if freed == Some(0) || waits.is_over(self, &s, Class::Keep) {
+                    return Ok(false);
+                }
+                patience = Some(waits);
             }
             freed = Some(self.clean_some()?);
         }

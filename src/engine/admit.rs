@@ -9,7 +9,7 @@ use crate::applied::{APPLIED_BYTES, APPLIED_KEY, reaches};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::record::CORE_BYTES;
-use crate::index::{Cells, INLINE_VALUE_BYTES, IdMap, Registry, Value, value_cost, weight};
+use crate::index::{Cells, INLINE_VALUE_BYTES, IdMap, Registry, Value, journal_bytes, value_cost, weight};
 use crate::journal::Class;
 use crate::operation::What;
 use crate::space::{Accounts, Demand};
@@ -192,7 +192,7 @@ impl Engine {
                     let mut term = None;
                     for meta in batch.metas.get(from..to).unwrap_or(&[]) {
                         t.demand.weight += weight(meta.len, self.geo.chunk_bytes);
-                        t.demand.journal_bytes += u64::from(meta.len) + 24;
+                        t.demand.journal_bytes += journal_bytes(meta.len);
                         if term != Some(meta.term) {
                             term = Some(meta.term);
                             t.demand.term_runs += 1;

@@ -56,6 +56,7 @@ impl Engine {
         }
         s.open.batches += 1;
         s.open.user_batches += 1;
+        s.accepted += 1;
         s.open.entries += plan.entries;
         s.open.user_bytes += plan.user_bytes;
         self.unlink(s, freed);

@@ -2,7 +2,7 @@
 //! at the next opening, too.
 
 use super::relief::Lack;
-use super::{Engine, Sequencer};
+use super::{Engine, Patience, Sequencer};
 use crate::error::{Error, Result};
 use crate::format::record::MOST_CORE_BYTES;
 use crate::index::Cell;
@@ -25,7 +25,7 @@ impl Engine {
     /// Of this one, durably. Where there is no room, it is made: of whoever asks for this nothing else may tell of the loss.
     pub(crate) fn record_damage_of(&self, cell: &Cell) -> Result<()> {
         self.may_wait()?;
-        let mut cleaned = None;
+        let (mut cleaned, mut patience) = (None, None);
         loop {
             {
                 let mut s = self.seq.lock();
@@ -35,9 +35,11 @@ impl Engine {
                 if self.write_damage(&mut s, cell) {
                     break;
                 }
-            }
-            if cleaned == Some(0) {
-                return Err(Error::Full(Lack::Carried(MOST_CORE_BYTES).report(self.geo.chunk_bytes)));
+                let waits = Patience::go_on(patience, self, &s);
+                if cleaned == Some(0) || waits.is_over(self, &s, Class::Keep) {
+                    return Err(Error::Full(Lack::Carried(MOST_CORE_BYTES).report(self.geo.chunk_bytes)));
+                }
+                patience = Some(waits);
             }
             cleaned = Some(self.clean_some()?);
         }

@@ -19,6 +19,7 @@ mod hands;
 mod hands_loom;
 mod idle;
 mod oldest;
+mod patience;
 #[cfg(all(test, not(loom)))]
 mod pin_tests;
 mod plan;
@@ -42,6 +43,7 @@ pub(crate) use commit::parts;
 pub(crate) use ending::Ending;
 pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
+pub(crate) use patience::Patience;
 pub(crate) use read::Checked;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
@@ -123,6 +125,8 @@ pub(crate) struct CleanerState {
     pub wanted: bool,
     /// How often it failed, and the last time why.
     pub failed: (u64, Option<Error>),
+    /// How often it went as far as somebody needed, or once around.
+    pub turns: u64,
     /// Somebody waits for room of any kind.
     pub relief: Relief,
     pub stop: bool,

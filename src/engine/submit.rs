@@ -3,14 +3,15 @@
 use std::cell::Cell as ThreadCell;
 use std::time::Instant;
 
-use super::admit::Admission;
+use super::admit::{Admission, NoRoom};
+use super::patience::{Patience, lets_go};
 use super::plan::Plan;
 use super::relief::Lack;
 use super::{Ending, Engine};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::events::Waits;
-use crate::journal::{SealedFrame, Sequencer, Standing, Ticket, Whom, wake_all};
+use crate::journal::{Class, SealedFrame, Sequencer, Standing, Ticket, Whom, wake_all};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, MutexGuard, thread_local};
 
@@ -61,8 +62,9 @@ pub(crate) enum Mode {
     /// Say `Busy`.
     Try,
     /// Say `Busy`, and be told when to ask again. Before it was `relieved` ([`Engine::ask_for_relief`]), `Full` is no last word, and
-    /// nobody is told of it. Where only the cleaner makes room, and failed since it had failed so often, its error is the last word.
-    Async { relieved: bool, failures: Option<u64> },
+    /// nobody is told of it. Where only the cleaner makes room, and failed since it had failed so often, its error is the last word; and
+    /// where it gained nothing for so long, that the log is full.
+    Async { relieved: bool, failures: Option<u64>, patience: Option<Patience> },
 }
 
 /// Where the batch went.
@@ -76,8 +78,6 @@ pub(crate) struct Submitted {
     pub taken: Option<Box<SealedFrame>>,
 }
 
-/// Rounds of cleaning that free nothing before a waiting append is told that the log is full.
-const FRUITLESS_CLEANINGS: u32 = 3;
 /// How often room may be found made, nobody having taken any, without being enough.
 const UNMOVED_RELIEFS: u32 = 3;
 
@@ -180,7 +180,7 @@ impl Engine {
         self.plan(batch, plan)?;
         adm.resolve(&self.registry, batch);
         let (mut hopeless, mut stood, mut unmoved) = (false, 0, 0);
-        let mut fruitless = 0;
+        let (mut patience, mut last_resort) = (None, false);
         let mut waits = Waits::default();
         let mut s = self.seq.lock();
         loop {
@@ -238,22 +238,32 @@ impl Engine {
                 continue;
             }
             let table = plan.table + adm.creating();
-            if !s.make_room(plan.payload, table, adm.class, &self.segment_map) {
+            let class = if last_resort { Class::Clean } else { adm.class };
+            if !s.make_room(plan.payload, table, class, &self.segment_map) {
                 // What was closed to make room is ready to go.
                 self.wake_writer(&s);
+                let waited = match mode {
+                    Mode::Block => Some(Patience::go_on(patience, self, &s)),
+                    Mode::Async { patience, .. } => patience,
+                    Mode::Try => None,
+                };
+                if waited.is_some_and(|waited| waited.is_over(self, &s, class)) {
+                    // Whoever lets go of something is the only one who can help the cleaner, and gets of what is kept for it.
+                    if !last_resort && adm.class == Class::Keep && lets_go(batch) {
+                        last_resort = true;
+                        continue;
+                    }
+                    drop(s);
+                    return Err(self.full(plan, NoRoom { lack: Lack::Carried(0), kept: 0, grow: false }));
+                }
                 if mode != Mode::Block {
                     self.ask_cleaner(mode)?;
                     return Err(Error::Busy { queued: waiting, limit });
                 }
-                let before = self.counters.segments_cleaned.get();
+                patience = waited;
                 let asked = Instant::now();
                 s = self.wait_for_cleaner(s)?;
                 waits.cleaner += asked.elapsed();
-                fruitless = if self.counters.segments_cleaned.get() == before { fruitless + 1 } else { 0 };
-                if fruitless > FRUITLESS_CLEANINGS && !self.run.background {
-                    drop(s);
-                    return Err(self.full(plan, super::admit::NoRoom { lack: Lack::Carried(0), kept: 0, grow: false }));
-                }
                 continue;
             }
             self.apply(&mut s, batch, plan, adm);
@@ -343,7 +353,7 @@ impl Engine {
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
-mod tests {
+pub(super) mod tests {
     use super::Arc;
     use crate::disk::sim::SimDisk;
     use crate::{Batch, Error, Wal};
@@ -477,7 +487,7 @@ mod tests {
         }
     }
 
-    fn block_on<F: Future>(future: F) -> F::Output {
+    pub(in crate::engine) fn block_on<F: Future>(future: F) -> F::Output {
         struct Unpark(std::thread::Thread);
         impl std::task::Wake for Unpark {
             fn wake(self: Arc<Self>) {

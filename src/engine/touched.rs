@@ -111,6 +111,7 @@ pub(crate) fn demand(state: &ReplicaState) -> Demand {
         meta_bytes,
         term_runs: state.terms.len() as u64,
         spans: state.places.spans().len() as u64,
+        settled_terms: 0,
         pledged: None,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! As cheap as a hash can be, one multiplication, and nobody can choose ids that meet: a caller's client may, and so may whoever made a file look
 //! like a log. What they are multiplied by is odd, and drawn anew by each process: of any two ids the uppermost bits then agree about as seldom as if
-//! they had been drawn. Something that is only added before a multiplication by a known number would not do: ids that meet would meet elsewhere.
+//! they had been drawn. Both halves of the product count: of ids that are multiples of a large power of two the lower one ends in zeros, whatever the
+//! factor. Something that is only added before a multiplication by a known number would not do: ids that meet would meet elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher};
@@ -53,7 +54,8 @@ pub(crate) struct Product {
 
 impl Hasher for Product {
     fn write_u64(&mut self, id: u64) {
-        self.product = (self.product ^ id).wrapping_mul(self.factor);
+        let product = u128::from(self.product ^ id) * u128::from(self.factor);
+        self.product = (product >> 64) as u64 ^ product as u64;
     }
 
     /// Nothing but ids is asked for.
@@ -61,9 +63,8 @@ impl Hasher for Product {
         bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
     }
 
-    /// Maps look at the lowest bits first, and the uppermost are the good ones.
     fn finish(&self) -> u64 {
-        self.product.rotate_left(26)
+        self.product
     }
 }
 
@@ -98,6 +99,22 @@ mod tests {
         // And ids as they are usually given do not, either.
         let met = fullest(&(0..40_000).collect::<Vec<_>>(), &HashIds::default());
         assert!(met < 4000, "{met}");
+    }
+
+    /// Whatever the factor: the lowest bits of its products with these are zeros. Nor may they meet in the uppermost bits, which maps look at, too.
+    #[test]
+    fn ids_that_are_multiples_of_a_power_of_two_do_not_meet_either() {
+        for shift in 0..=51 {
+            let ids: Vec<u64> = (0..8192).map(|k: u64| k << shift).collect();
+            let (mut low, mut high): (HashMap<u64, u64>, HashMap<u64, u64>) = Default::default();
+            for hash in ids.iter().map(|id| HashIds::default().hash_one(id)) {
+                *low.entry(hash % (1 << 14)).or_default() += 1;
+                *high.entry(hash >> 57).or_default() += 1;
+            }
+            let met = |places: HashMap<u64, u64>| places.into_values().max().unwrap_or(0);
+            let met = (met(low), met(high));
+            assert!(met.0 < 800 && met.1 < 4096, "{met:?} of 8192, shifted by {shift}");
+        }
     }
 
     #[test]

@@ -51,14 +51,14 @@ struct Resident {
 impl Resident {
     fn add(&mut self, loc: Loc, chunk: u32) {
         self.weight += weight(loc.len(), chunk);
-        self.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
+        self.bytes += journal_bytes(loc.len());
     }
 
     /// These are no longer held.
     fn let_go(&mut self, locs: &[Loc], chunk: u32) {
         for loc in locs {
             self.weight -= weight(loc.len(), chunk);
-            self.bytes -= u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            self.bytes -= journal_bytes(loc.len());
         }
     }
 }
@@ -75,6 +75,11 @@ static NO_PIECES: VecDeque<ChainPiece> = VecDeque::new();
 
 /// What an entry takes in the journal besides its payload: checksum, length, its share of a record.
 const JOURNAL_OVERHEAD: u64 = 24;
+
+/// What an entry takes in the journal.
+pub(crate) fn journal_bytes(len: u32) -> u64 {
+    u64::from(len) + JOURNAL_OVERHEAD
+}
 
 /// Upper bound on the chunk space that an entry takes once packed by next-fit: see DESIGN.md, "Accounts".
 ///
@@ -202,7 +207,7 @@ impl Places {
                 (len, each) = (Some(loc.len()), weight(loc.len(), chunk));
             }
             self.resident.weight += each;
-            self.resident.bytes += u64::from(loc.len()) + JOURNAL_OVERHEAD;
+            self.resident.bytes += journal_bytes(loc.len());
             push(span, loc);
         }
         if span.locs().is_empty() {

@@ -48,6 +48,8 @@ pub(crate) struct Sequencer {
     pub line: Line,
     /// Tasks that wait for room.
     pub room_tasks: Tasks,
+    /// Batches of callers that found their place.
+    pub accepted: u64,
     /// The segment in which the cleaner was last nudged: once each is enough.
     pub nudged: u64,
     /// Grows with every frame taken: tells the idle watch whether anything happened.
@@ -108,6 +110,7 @@ impl Sequencer {
             writer_idle: true,
             line: Line::default(),
             room_tasks: Tasks::default(),
+            accepted: 0,
             nudged: 0,
             frames_taken: 0,
             spare: Lists::default(),

@@ -238,8 +238,8 @@ pub(crate) fn recover(
     let Standing { registry, cells, mut segments, .. } = standing;
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
     let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
-    let chunks = standing.pool.free().saturating_sub(geo.value_reserve());
-    account::charge(&mut accounts, &cells, (segments.free.len(), chunks));
+    // All that are free: what was promised may take of those, too, that new appends leave for a large value.
+    account::charge(&mut accounts, &cells, (segments.free.len(), standing.pool.free()));
     let (replicas, damage) = (cells.len() as u64, cells.iter().flat_map(|cell| cell.lock().damage(cell.id)).collect());
     drop(cells);
     let hurt: Vec<Arc<Cell>> = standing.hurt.into_iter().filter_map(|id| registry.get(id)).collect();

@@ -35,6 +35,8 @@ pub(crate) struct Demand {
     pub meta_bytes: u64,
     /// Changes of term: each may cost a piece of its own in thirty-two.
     pub term_runs: u64,
+    /// Those of what is being settled, where nothing stays: the replica's still, once that is over, and parting what came then.
+    pub settled_terms: u64,
     /// Runs of indexes that lie in the journal: each begins a piece.
     pub spans: u64,
     /// What its [`Pledge`] holds, if there is one: the rest of the demand is what came since.
@@ -47,6 +49,8 @@ pub(crate) struct Held {
     pub chunks: u64,
     /// Upper bound on the pieces that they become: each has a descriptor, which is carried.
     pub pieces: u64,
+    /// Where there are no chunks for what stays: what these and that take in the journal. It goes on being carried, and so is what comes.
+    pub carried: u64,
 }
 
 /// What a replica holds while some of its entries are being settled: whatever callers do to it meanwhile, the chunks for that stay its own.
@@ -63,11 +67,12 @@ pub(crate) struct Pledge {
 }
 
 impl Pledge {
-    /// `stays`: what the replica has in the journal beside that.
+    /// `stays`: what the replica has in the journal beside that, and all of its terms.
     pub fn new(held: Held, stays: Demand, kept: Option<Extent>) -> Self {
         // What comes need not adjoin what stays, though it adjoins what goes: then it is a run more, and pays for it.
         let spans = if stays.weight > 0 { 2 } else { 1 };
-        Self { held, fresh: Demand { spans, ..Demand::default() }, kept, cut: u64::MAX }
+        let settled_terms = if stays.weight > 0 { 0 } else { stays.term_runs };
+        Self { held, fresh: Demand { spans, settled_terms, ..Demand::default() }, kept, cut: u64::MAX }
     }
 }
 
@@ -84,8 +89,8 @@ impl Demand {
         if chunks == 0 {
             return Held::default();
         }
-        let ends = self.spans.saturating_sub(1) + self.term_runs / MAX_TERM_RUNS as u64;
-        Held { chunks, pieces: chunks * PIECES_PER_CHUNK + ends }
+        let ends = self.spans.saturating_sub(1) + self.terms() / MAX_TERM_RUNS as u64;
+        Held { chunks, pieces: chunks * PIECES_PER_CHUNK + ends, carried: 0 }
     }
 
     /// What of them it takes, in bytes.
@@ -95,7 +100,12 @@ impl Demand {
             // journal pays for all of those.
             return if self.pledged.is_some() { self.term_runs * WEIGHT_PER_TERM } else { 0 };
         }
-        self.weight + self.spans.saturating_sub(1) * WEIGHT_PER_END + self.term_runs * WEIGHT_PER_TERM
+        self.weight + self.spans.saturating_sub(1) * WEIGHT_PER_END + self.terms() * WEIGHT_PER_TERM
+    }
+
+    /// Those that part what lies in the journal, where something does.
+    fn terms(&self) -> u64 {
+        self.term_runs + self.settled_terms
     }
 }
 
@@ -307,6 +317,11 @@ impl Accounts {
     /// What `demand` is charged where nothing is carried but metadata.
     pub fn price_in_chunks(&self, demand: Demand) -> Charge {
         let (pledged, own) = (demand.pledged.unwrap_or_default(), demand.held(self.sizes.chunk));
+        if pledged.carried > 0 {
+            let journal = pledged.carried + demand.journal_bytes;
+            let carried = demand.meta_bytes + pledged.pieces * PieceDesc::TYPICAL_BYTES + journal;
+            return Charge { chunks: pledged.chunks, carried };
+        }
         let pieces = pledged.pieces + own.pieces;
         Charge { chunks: pledged.chunks + own.chunks, carried: demand.meta_bytes + pieces * PieceDesc::TYPICAL_BYTES }
     }
@@ -356,7 +371,8 @@ mod tests {
     #[test]
     fn small_replicas_are_carried_until_the_budget_is_spent_and_then_reserve() {
         let mut accounts = accounts(1300, 12);
-        let demand = Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1, spans: 1, pledged: None };
+        let demand =
+            Demand { weight: 500, journal_bytes: 400, meta_bytes: 50, term_runs: 1, spans: 1, ..Demand::default() };
         let (mut a, mut b, mut c) = Default::default();
         for charge in [&mut a, &mut b] {
             let new = accounts.price(*charge, demand, 2);
@@ -378,7 +394,8 @@ mod tests {
     fn what_a_demand_is_charged() {
         let accounts = accounts(1000, 50);
         let price = |weight, term_runs| {
-            let demand = Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs, spans: 1, pledged: None };
+            let demand =
+                Demand { weight, journal_bytes: 100, meta_bytes: 10, term_runs, spans: 1, ..Demand::default() };
             let charge = accounts.price(Charge::default(), demand, 2);
             (charge.chunks, charge.carried)
         };
@@ -402,7 +419,8 @@ mod tests {
             (held.chunks, held.pieces)
         };
         assert_eq!([ends(1, 31), ends(1, 32), ends(5, 0), ends(5, 64)], [(1, 2), (1, 3), (1, 6), (1, 8)]);
-        let demand = Demand { weight: 0, journal_bytes: 0, meta_bytes: 10, term_runs: 1, spans: 0, pledged: None };
+        let demand =
+            Demand { weight: 0, journal_bytes: 0, meta_bytes: 10, term_runs: 1, spans: 0, ..Demand::default() };
         let nothing = accounts.price(Charge::default(), demand, 2);
         assert_eq!(nothing, Charge { chunks: 0, carried: 10 });
     }
@@ -471,7 +489,7 @@ mod tests {
             let demand = Demand { meta_bytes: 10, pledged: Some(pledge.held), ..pledge.fresh };
             accounts.price(Charge::default(), demand, 2).chunks
         };
-        let mut pledge = Pledge::new(Held { chunks: 3, pieces: 6 }, Demand::default(), None);
+        let mut pledge = Pledge::new(Held { chunks: 3, pieces: 6, carried: 0 }, Demand::default(), None);
         assert_eq!(chunks(&pledge), 3);
         (pledge.fresh.weight, pledge.fresh.journal_bytes) = (1, 25);
         assert_eq!(chunks(&pledge), 4, "small as it is");

@@ -50,7 +50,7 @@ struct Bug {
 }
 
 /// From quick to slow; the first red one ends the search.
-const TARGETS: [&str; 35] = [
+const TARGETS: [&str; 36] = [
     "lib",
     "smoke",
     "in_flight",
@@ -64,6 +64,7 @@ const TARGETS: [&str; 35] = [
     "files",
     "scrub",
     "applied",
+    "mixes",
     "events",
     "migrate",
     "migrate_edges",
