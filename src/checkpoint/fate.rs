@@ -103,17 +103,32 @@ impl Engine {
             let over = carried > budget;
             // Where the cleaner may not get around what is carried, large values are the lesser need.
             let spare = if over { free.saturating_sub(s.accounts.reserved()) } else { unreserved };
-            let (all, journal) = (demand(state).held(chunk), state.places.journal_bytes());
-            let some = Held { chunks: taken, carried: journal, ..part.held(chunk) };
-            // Less is carried behind it, whatever becomes of it.
-            let gains = |held: Held, bytes| held.chunks <= spare && held.pieces * PieceDesc::TYPICAL_BYTES < bytes;
-            if (worth_chunks || much || over) && gains(all, journal) {
-                (Fate::SettleAll, all)
-            } else if (worth_chunks || (much || over) && !is_crumb) && gains(some, part.journal_bytes) {
-                (Fate::Settle, some)
-            } else {
-                (Fate::Carry, Held::default())
-            }
+            self.fate_without_chunks(state, part, (taken, spare), much || over)
+        } else {
+            (Fate::Carry, Held::default())
+        }
+    }
+
+    /// Of one for which an opening found no chunks: what finds some of the `spare` ones is settled, the rest goes on being carried. `pressed`: it is
+    /// settled also where that is not worth a chunk.
+    fn fate_without_chunks(
+        &self,
+        state: &ReplicaState,
+        part: Demand,
+        (taken, spare): (u64, u64),
+        pressed: bool,
+    ) -> (Fate, Held) {
+        let chunk = self.geo.chunk_bytes.into();
+        let worth_chunks = part.weight >= self.small_weight();
+        let is_crumb = part.weight < self.small_weight() / CRUMB_SHARE;
+        let (all, journal) = (demand(state).held(chunk), state.places.journal_bytes());
+        let some = Held { chunks: taken, carried: journal, ..part.held(chunk) };
+        // Less is carried behind it, whatever becomes of it.
+        let gains = |held: Held, bytes| held.chunks <= spare && held.pieces * PieceDesc::TYPICAL_BYTES < bytes;
+        if (worth_chunks || pressed) && gains(all, journal) {
+            (Fate::SettleAll, all)
+        } else if (worth_chunks || pressed && !is_crumb) && gains(some, part.journal_bytes) {
+            (Fate::Settle, some)
         } else {
             (Fate::Carry, Held::default())
         }
