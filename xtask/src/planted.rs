@@ -1,6 +1,6 @@
 //! Planted bugs: each must turn a test red, or the tests prove less than they claim.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,7 +49,14 @@ struct Bug {
     put: String,
 }
 
-/// From quick to slow; the first red one ends the search.
+impl Bug {
+    /// The package that it is planted in, unless that is the library.
+    fn package(&self) -> Option<&'static str> {
+        PACKAGES.into_iter().find(|(dir, _)| self.file.starts_with(dir)).map(|(_, package)| package)
+    }
+}
+
+/// Of the library, from quick to slow; the first red one ends the search.
 const TARGETS: [&str; 36] = [
     "lib",
     "smoke",
@@ -88,6 +95,9 @@ const TARGETS: [&str; 36] = [
     "system_faults",
     LOOM,
 ];
+/// Where packages beside the library live. A bug there is looked for by all tests of its package, and by no others.
+const PACKAGES: [(&str, &str); 3] =
+    [("adapters/raft/", "strandlog-raft"), ("adapters/openraft/", "strandlog-openraft"), ("cli/", "strandlog-cli")];
 /// The first of the slow ones.
 const SLOW: &str = "small_worlds";
 /// Seeds of each test there.
@@ -119,7 +129,9 @@ pub fn run(args: &Args) -> io::Result<bool> {
     };
     let bugs: Vec<&Bug> = all.iter().filter(chosen).collect();
     let dir = root.join(&args.dir);
-    let suite = Suite::new(&root, &dir, args)?;
+    let packages: BTreeSet<_> = bugs.iter().filter_map(|bug| bug.package()).collect();
+    let library = bugs.iter().any(|bug| bug.package().is_none());
+    let suite = Suite::new(&root, &dir, args, library, &packages)?;
     let mut broken = false;
     for (i, bug) in bugs.iter().enumerate() {
         let started = Instant::now();
@@ -135,7 +147,7 @@ pub fn run(args: &Args) -> io::Result<bool> {
         results = read_results(&root.join(RESULTS));
         match killer {
             Ok(Some(test)) => drop(results.insert(bug.name.clone(), test)),
-            Ok(None) if suite.targets.len() == TARGETS.len() => {
+            Ok(None) if bug.package().is_some() || suite.targets.len() == TARGETS.len() => {
                 drop(results.insert(bug.name.clone(), NOBODY.to_owned()))
             }
             _ => drop(results.remove(&bug.name)),
@@ -227,11 +239,12 @@ struct Suite {
 }
 
 impl Suite {
-    fn new(root: &Path, dir: &Path, args: &Args) -> io::Result<Self> {
+    fn new(root: &Path, dir: &Path, args: &Args, library: bool, packages: &BTreeSet<&'static str>) -> io::Result<Self> {
         let targets: Vec<_> = TARGETS.into_iter().take_while(|t| !(args.first || args.quick && *t == SLOW)).collect();
         let mut this = Self { tree: dir.join("tree"), targets, limits: BTreeMap::new() };
         copy(root, &this.tree)?;
-        for target in this.targets.clone().into_iter().filter(|_| !args.no_baseline) {
+        let own = this.targets.clone().into_iter().filter(|_| library);
+        for target in own.chain(packages.iter().copied()).filter(|_| !args.no_baseline) {
             this.build(target)?;
             let started = Instant::now();
             if let Some(red) = this.test(target, 10 * LIMIT)? {
@@ -254,8 +267,9 @@ impl Suite {
     }
 
     fn hunt(&self, bug: &Bug) -> io::Result<Option<String>> {
-        let first = TARGETS.into_iter().find(|t| Some(*t) == bug.first.as_deref());
-        let rest = self.targets.iter().copied().filter(|t| Some(*t) != first);
+        let package = bug.package();
+        let first = package.or_else(|| TARGETS.into_iter().find(|t| Some(*t) == bug.first.as_deref()));
+        let rest = self.targets.iter().copied().filter(|t| Some(*t) != first && package.is_none());
         for target in first.into_iter().chain(rest) {
             self.build(target)?;
             let limit = self.limits.get(target).copied().unwrap_or(LIMIT);
@@ -293,9 +307,12 @@ impl Suite {
 
     fn cargo(&self, target: &str) -> Command {
         let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--quiet", "--package", "strandlog"]).current_dir(&self.tree);
+        let package = PACKAGES.into_iter().map(|(_, package)| package).find(|package| *package == target);
+        cargo.args(["test", "--quiet", "--package", package.unwrap_or("strandlog")]).current_dir(&self.tree);
         cargo.env("CARGO_TARGET_DIR", self.tree.join("../target")).env_remove("RUSTFLAGS");
         match target {
+            // One red file of tests is enough, and the examples in the documentation are none.
+            _ if package.is_some() => cargo.args(["--all-features", "--tests"]),
             LOOM => {
                 cargo.args(["--lib", "--release"]).env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", "2");
                 cargo.env("CARGO_TARGET_DIR", self.tree.join("../loom"))
@@ -369,8 +386,13 @@ mod tests {
         check(&root, &bugs).unwrap();
         for bug in &bugs {
             assert_ne!(bug.find, bug.put, "{}", bug.name);
-            let known = bug.first.as_deref().is_none_or(|first| TARGETS.contains(&first));
+            let known = match (bug.package(), bug.first.as_deref()) {
+                (None, first) => first.is_none_or(|first| TARGETS.contains(&first)),
+                (Some(_), first) => first.is_none(),
+            };
             assert!(known, "{}: no such target", bug.name);
+            let library = bug.file.starts_with("src/");
+            assert!(library != bug.package().is_some(), "{}: nobody looks for what is in {}", bug.name, bug.file);
         }
     }
 
