@@ -247,8 +247,8 @@ impl Engine {
                 t.last = t.last.min(from - 1);
                 t.changed = true;
             }
-            // Ignored where there is no replica: it creates none.
-            What::Applied { .. } if !t.exists => {}
+            // Where there is no replica it creates none: ignored, unless something else of this batch does.
+            What::Applied { index } if !t.exists => t.born_with = t.born_with.max(Some(index)),
             What::Applied { index } => {
                 let (now, first) = {
                     let state = t.cell.lock();
