@@ -226,24 +226,29 @@ pub struct FullReport {
     pub pending: u64,
     /// Whether the bound on metadata and small replicas was met, rather than the bound on chunks.
     pub metadata: bool,
-    /// The replicas that hold most, or did a moment ago, and how many bytes: truncate or remove these first.
+    /// The replicas that hold most, or did a moment ago, and how many bytes, entries and keyed state together: truncate or remove these first. Where
+    /// the bound on metadata was met, those of which most counts for that: keys, terms, and all entries of a small replica.
     pub holders: Vec<(u64, u64)>,
 }
 
 impl fmt::Display for FullReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the log is full{}: the batch needs {} bytes, {} are free of which {} are reserved, {} await a reader or a sync; truncate the replicas that hold most:",
-            if self.metadata { " of metadata and small replicas" } else { "" },
-            self.needed,
-            self.free,
-            self.reserved,
-            self.pending
-        )?;
+        if self.metadata {
+            f.write_str("the log is full of metadata and small replicas: truncate or remove the replicas that hold most, or delete keys:")?;
+        } else {
+            let Self { needed, free, reserved, pending, .. } = self;
+            write!(
+                f,
+                "the log is full: the batch needs {needed} bytes, {free} are free of which {reserved} are reserved, {pending} await a reader or a sync; truncate or remove the replicas that hold most:"
+            )?;
+        }
         for (replica, bytes) in &self.holders {
             write!(f, " {replica} ({bytes} bytes)")?;
         }
+        if self.holders.is_empty() {
+            f.write_str(" nobody holds anything")?;
+        }
+        f.write_str(", or grow the log (`strandlog grow`)")?;
         write!(f, "; nothing was changed")
     }
 }

@@ -66,6 +66,15 @@ pub struct ReplicaUsage {
     pub pieces: u64,
     /// How many keys of keyed state.
     pub keys: u64,
+    /// Bytes of keyed state in the journal: keys, the values that lie there, and where the large ones lie.
+    pub key_bytes: u64,
+}
+
+impl ReplicaUsage {
+    /// All that it takes.
+    pub(crate) fn bytes(self) -> u64 {
+        self.journal_bytes + self.chain_bytes + self.key_bytes
+    }
 }
 
 impl Wal {
@@ -90,21 +99,24 @@ impl Wal {
 impl Replica {
     /// What the replica takes, and where.
     pub fn usage(&self) -> ReplicaUsage {
-        let Some(cell) = self.cell() else { return ReplicaUsage::default() };
-        let state = cell.lock();
-        let values = state.keys.iter().filter_map(|e| match &e.value {
-            Value::Out(piece) => Some(&piece.desc),
-            Value::Inline(_) => None,
-        });
-        let pieces: Vec<u64> =
-            state.places.chain().iter().map(|p| &p.desc).chain(values).map(|d| u64::from(d.bytes)).collect();
-        ReplicaUsage {
-            journal_bytes: state.places.journal_bytes(),
-            chain_bytes: pieces.iter().sum(),
-            pieces: pieces.len() as u64,
-            keys: state.keys.len() as u64,
-        }
+        self.cell().map_or_else(ReplicaUsage::default, |cell| usage(&cell.lock()))
     }
+}
+
+/// What a replica takes that stands so.
+pub(crate) fn usage(state: &ReplicaState) -> ReplicaUsage {
+    let mut usage = ReplicaUsage {
+        journal_bytes: state.places.journal_bytes(),
+        keys: state.keys.len() as u64,
+        key_bytes: state.keys.bytes(),
+        ..ReplicaUsage::default()
+    };
+    let values = state.keys.iter().filter_map(|entry| entry.value.piece());
+    for piece in state.places.chain().iter().chain(values) {
+        usage.pieces += 1;
+        usage.chain_bytes += u64::from(piece.desc.bytes);
+    }
+    usage
 }
 
 impl Engine {

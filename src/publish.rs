@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::inspect::usage;
 use crate::wal::Wal;
 
 /// The layout of the file. A reader that knows another one says so.
@@ -170,9 +171,9 @@ fn look(engine: &Engine) -> (Vec<Holder>, u64) {
             continue;
         }
         damaged += u64::from(state.state_suspect || !state.damaged.is_empty());
-        let chain = state.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum();
-        let (first, last, journal) = (state.first, state.last, state.places.journal_bytes());
-        holders.push(Holder { replica: cell.id, first, last, journal, chain });
+        let (first, last, usage) = (state.first, state.last, usage(&state));
+        let journal = usage.journal_bytes + usage.key_bytes;
+        holders.push(Holder { replica: cell.id, first, last, journal, chain: usage.chain_bytes });
     }
     let most = |h: &Holder| (std::cmp::Reverse(h.journal + h.chain), h.replica);
     if holders.len() > HOLDERS {

@@ -158,3 +158,27 @@ fn forge_the_past(disk: &SimDisk, session: u64) -> usize {
     });
     forged.count()
 }
+
+/// Where an entry lies is remembered by fewer bits than there are in a number of the log. A frame of no past claimed one so far ahead that what
+/// was appended from there on seemed to lie before what was there.
+#[test]
+fn a_number_so_far_ahead_that_places_would_meet_is_no_number_to_go_on_from() {
+    let disk = disk();
+    let wal = open(&disk, options()).unwrap();
+    wal.commit(Batch::new().append(1, &[(1, 1, vec![7; 1000])])).unwrap();
+    drop(wal);
+    let image = disk.kept_image();
+    let sb = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).unwrap();
+    let at = |slab: u32| sb.slab_offset(slab) as usize;
+    let used = *sb.journal_slabs.iter().find(|&&slab| image[at(slab)] != 0).unwrap();
+    let unused = *sb.journal_slabs.iter().rev().find(|&&slab| image[at(slab)] == 0).unwrap();
+    let first = FrameHeader::decode(sb.seed(), 0, SEGMENT, &image[at(used)..]).unwrap();
+    let mut forged = image[at(used)..][..first.bytes() as usize].to_vec();
+    FrameHeader { lsn: 1 << 40, ..first }.encode(sb.seed(), &mut forged);
+    disk.poke(at(unused) as u64, &forged);
+    let forged = Arc::new(disk.restart());
+    let error = open(&forged, options()).expect_err("nothing is appended there");
+    assert!(matches!(error, Error::Corrupt { what, .. } if what.contains("farther")), "{error}");
+    let wal = open(&forged, options().recovery_mode(strandlog::RecoveryMode::Salvage)).unwrap();
+    assert_eq!(wal.replica(1).entry(1).unwrap().data, vec![7; 1000]);
+}

@@ -134,9 +134,16 @@ impl World {
     }
 
     fn apply(&mut self, ops: &Ops) {
+        // Before there is a replica, in the batch that creates it.
+        let mut early: BTreeMap<u64, u64> = BTreeMap::new();
         for (id, op) in not_ended(ops) {
             if matches!(op, Op::Append(_) | Op::Put(..) | Op::Reset(..)) {
-                self.0.entry(*id).or_default();
+                self.0.entry(*id).or_insert_with(|| Life { applied: early.remove(id), ..Life::default() });
+            } else if let Op::Report(index) = op
+                && !self.0.contains_key(id)
+            {
+                let known = early.entry(*id).or_default();
+                *known = index.max(known).to_owned();
             }
             let Some(life) = self.0.get_mut(id) else { continue };
             match op {

@@ -481,3 +481,42 @@ fn of_a_batch_that_overflows_a_segment_the_runs_that_are_worth_chunks_go_into_th
     assert_contents(&wal, 0..40, 1000);
     assert_contents(&wal, 100..140, 100);
 }
+
+/// Who truncates or removes whom the error names must come away with room.
+#[test]
+fn a_log_full_of_keyed_state_names_who_holds_that() {
+    let log = || {
+        let disk = Arc::new(SimDisk::new(CAPACITY));
+        let wal = open(small(Placement::Auto), &disk);
+        wal.commit(Batch::new().append(1, &[(1, 1, [7; 20])])).expect("room");
+        wal
+    };
+    // Large values take chunks, small ones are carried.
+    for (len, keys, metadata) in [(20_000, 1, false), (100, 40, true)] {
+        let wal = log();
+        let refused = (2_u64..).find_map(|replica| {
+            let mut batch = Batch::new();
+            let keys = if replica == 5 { 2 * keys } else { keys };
+            (0..keys).for_each(|key: u32| _ = batch.put(replica, &key.to_le_bytes(), &vec![7; len]));
+            match wal.commit(&mut batch) {
+                Ok(_) => None,
+                Err(Error::Full(report)) => Some(report),
+                Err(error) => panic!("{error}"),
+            }
+        });
+        let report = refused.expect("it is full");
+        assert_eq!(report.metadata, metadata, "{report:?}");
+        let (most, bytes) = report.holders[0];
+        assert_eq!(most, 5, "{report:?}");
+        assert!(bytes > 2 * u64::from(keys) * len as u64 && report.holders.len() > 3, "{report:?}");
+        let usage = wal.replica(5).usage();
+        assert!(
+            usage.key_bytes + usage.chain_bytes > 2 * u64::from(keys) * len as u64 && usage.keys == 2 * u64::from(keys),
+            "{usage:?}"
+        );
+        wal.commit(Batch::new().remove(most)).expect("a removal");
+        wal.commit(Batch::new().put(1, b"key", &vec![7; len])).expect("there is room again");
+    }
+    let report = strandlog::FullReport::default().to_string();
+    assert!(report.contains("nobody") && report.contains("strandlog grow"), "{report}");
+}

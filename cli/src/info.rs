@@ -63,7 +63,8 @@ fn rows(wal: &Wal) -> Vec<Row> {
         let damaged = !replica.damage().is_empty();
         // Of its users, as everywhere else: the log has some of its own beside them.
         let keys = replica.keys().len() as u64;
-        Row { id, first, last, journal: usage.journal_bytes, chain: usage.chain_bytes, keys, damaged }
+        let journal = usage.journal_bytes + usage.key_bytes;
+        Row { id, first, last, journal, chain: usage.chain_bytes, keys, damaged }
     };
     let mut rows: Vec<Row> = wal.replicas().into_iter().map(row).collect();
     rows.sort_by_key(|r| (std::cmp::Reverse(r.bytes()), r.id));

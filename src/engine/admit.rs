@@ -247,8 +247,8 @@ impl Engine {
                 t.last = t.last.min(from - 1);
                 t.changed = true;
             }
-            // Ignored where there is no replica: it creates none.
-            What::Applied { .. } if !t.exists => {}
+            // Where there is no replica it creates none: ignored, unless something else of this batch does.
+            What::Applied { index } if !t.exists => t.born_with = t.born_with.max(Some(index)),
             What::Applied { index } => {
                 let (now, first) = {
                     let state = t.cell.lock();
@@ -498,6 +498,36 @@ mod tests {
         let outcome = put(&log(500), 4000);
         assert!(matches!(outcome, Err(Error::Full(_))), "a thousand bytes more where there are 500: {outcome:?}");
         put(&log(1500), 4000).expect("where there are 1,500");
+    }
+
+    /// Before what creates the replica or behind it: it takes the same.
+    #[test]
+    fn a_report_in_the_batch_that_creates_a_replica_is_asked_for_wherever_it_stands() {
+        let put = |wal: &Wal, first: bool| {
+            let mut batch = Batch::new();
+            if first {
+                wal.commit(batch.durable_applied(2, 0).put(2, b"key", &[7; 100]))
+            } else {
+                wal.commit(batch.put(2, b"key", &[7; 100]).durable_applied(2, 0))
+            }
+        };
+        let log = |spare: u64| {
+            // It does not grow.
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(6 * (64 << 10));
+            let wal = options.background(false).open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+            let mut s = wal.engine.seq.lock();
+            let carried = s.accounts.budget() - s.accounts.carried() - spare;
+            s.accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried });
+            drop(s);
+            wal
+        };
+        let least = |first: bool| (0..1000).find(|&spare| put(&log(spare), first).is_ok()).expect("room");
+        let behind = least(false);
+        assert_eq!(least(true), behind);
+        let wal = log(behind);
+        put(&wal, true).expect("room");
+        let s = wal.engine.seq.lock();
+        assert!(s.accounts.carried() <= s.accounts.budget(), "{} carried", s.accounts.carried());
     }
 
     /// A purge that notes its point, a checkpoint and its compaction: refused, nobody could let go of anything. No more than goes counts.

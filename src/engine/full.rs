@@ -8,6 +8,8 @@ use super::plan::Plan;
 use super::relief::Lack;
 use crate::error::{Error, FullReport};
 use crate::events::Event;
+use crate::index::ReplicaState;
+use crate::inspect::usage;
 
 /// So many are told.
 const TOLD: usize = 5;
@@ -15,15 +17,21 @@ const TOLD: usize = 5;
 /// second must not look at all that it holds for each.
 const TOLD_AGAIN: u32 = 20;
 
-/// Who held most when that was last looked for.
+/// Who held most when that was last looked for: of the log's space, and of what is carried.
 #[derive(Debug, Default)]
 pub(crate) struct Holders {
+    space: Known,
+    carried: Known,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     /// Replicas, and their bytes.
     all: Vec<(u64, u64)>,
     good_until: Option<Instant>,
 }
 
-impl Holders {
+impl Known {
     /// As they are known, or as they are found by this.
     fn known_or(&mut self, find: impl FnOnce() -> Vec<(u64, u64)>) -> Vec<(u64, u64)> {
         let begun = Instant::now();
@@ -56,9 +64,13 @@ impl Engine {
             Lack::Carried(_) => plan.bytes(),
         };
         // Who comes meanwhile waits for what this one finds, rather than looking, too.
-        let holders = self.holders.lock().known_or(|| self.who_holds_most());
-        let report =
-            Box::new(FullReport { needed, free, reserved, pending, metadata: why.lack.is_metadata(), holders });
+        let metadata = why.lack.is_metadata();
+        let holders = {
+            let mut holders = self.holders.lock();
+            let known = if metadata { &mut holders.carried } else { &mut holders.space };
+            known.known_or(|| self.who_holds_most(if metadata { |s| s.charge.carried } else { |s| usage(s).bytes() }))
+        };
+        let report = Box::new(FullReport { needed, free, reserved, pending, metadata, holders });
         self.events.tell(|| Event::Full(report.clone()));
         Error::Full(report)
     }
@@ -68,18 +80,10 @@ impl Engine {
         self.value_reserve.min(free.saturating_sub(reserved))
     }
 
-    fn who_holds_most(&self) -> Vec<(u64, u64)> {
-        let mut holders: Vec<(u64, u64)> = self
-            .registry
-            .all()
-            .iter()
-            .map(|cell| {
-                let s = cell.lock();
-                let chain: u64 = s.places.chain().iter().map(|p| u64::from(p.desc.bytes)).sum();
-                (cell.id, s.places.journal_bytes() + chain)
-            })
-            .filter(|&(_, bytes)| bytes > 0)
-            .collect();
+    fn who_holds_most(&self, bytes: fn(&ReplicaState) -> u64) -> Vec<(u64, u64)> {
+        let all = self.registry.all();
+        let mut holders: Vec<(u64, u64)> =
+            all.iter().map(|cell| (cell.id, bytes(&cell.lock()))).filter(|&(_, bytes)| bytes > 0).collect();
         holders.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
         holders.truncate(TOLD);
         holders
@@ -92,9 +96,9 @@ mod tests {
 
     #[test]
     fn who_holds_most_is_looked_for_anew_when_what_was_found_is_old() {
-        let mut holders = Holders::default();
+        let mut holders = Known::default();
         let mut looked = 0;
-        let mut tell = |holders: &mut Holders, bytes, takes| {
+        let mut tell = |holders: &mut Known, bytes, takes| {
             let told = holders.known_or(|| {
                 looked += 1;
                 std::thread::sleep(takes);
@@ -104,7 +108,7 @@ mod tests {
         };
         let long = Duration::from_millis(20);
         assert_eq!(tell(&mut holders, 10, long), (vec![(1, 10)], 1));
-        assert!(Holders::kept(long) > 2 * long, "for a multiple of that");
+        assert!(Known::kept(long) > 2 * long, "for a multiple of that");
         // However slow this machine is just now.
         holders.good_until = Instant::now().checked_add(Duration::from_secs(3600));
         for _ in 0..1000 {

@@ -1,7 +1,8 @@
 //! A replica while a batch that names it is admitted: as it stands, and as it will.
 
 use super::anew::Anew;
-use crate::index::{Cell, ReplicaState};
+use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
+use crate::index::{Cell, ReplicaState, value_cost};
 use crate::space::{Charge, Demand};
 use crate::sync::Arc;
 
@@ -33,6 +34,8 @@ pub(super) struct Touched {
     pub truncated: Option<u64>,
     /// The latest report of the batch.
     pub report: Option<u64>,
+    /// What was reported before it exists, in the batch that creates it: it counts from then on.
+    pub born_with: Option<u64>,
     /// None of the entries that it has now is counted any more.
     pub replaced: bool,
     /// Admitted as one whose entries are not carried.
@@ -58,6 +61,7 @@ impl Touched {
             adjoins: false,
             truncated: None,
             report: None,
+            born_with: None,
             replaced: false,
             in_chunks: false,
         }
@@ -72,7 +76,7 @@ impl Touched {
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
         (self.changed, self.removed, self.reset) = (false, false, false);
         (self.grows, self.in_chunks, self.lives) = (false, false, 0);
-        (self.truncated, self.report, self.replaced) = (None, None, false);
+        (self.truncated, self.report, self.born_with, self.replaced) = (None, None, None, false);
     }
 
     /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes
@@ -95,6 +99,10 @@ impl Touched {
             self.demand.meta_bytes += 64;
             self.grows = true;
             self.lives += 1;
+            if self.born_with.is_some() {
+                self.report = self.report.max(self.born_with);
+                self.demand.meta_bytes += value_cost(APPLIED_KEY, APPLIED_BYTES);
+            }
         }
     }
 }

@@ -11,9 +11,15 @@ const LSN_MASK: u64 = (1 << LSN_BITS) - 1;
 /// The largest entry whose length fits; larger ones are always placed directly.
 pub(crate) const MAX_INLINE_ENTRY: u32 = (1 << LEN_BITS) - 1;
 
+/// So far apart two entries may lie: of two that lie farther apart nobody could tell which is behind the other.
+const SPAN: u64 = LSN_MASK / 2;
+/// So far behind the tail a log may go on after an opening: all slabs are filled before the tail moves at the latest.
+pub(crate) const MAX_JOURNAL_LEAP: u64 = SPAN / 2;
+const _: () = assert!(MAX_JOURNAL_LEAP + crate::format::superblock::MAX_JOURNAL_SLABS as u64 * (64 << 20) < SPAN);
+
 // The longest journal (every slab that fits a superblock, of the largest size) must be unambiguous, and so must be which of two in it
 // lies behind the other.
-const _: () = assert!(crate::format::superblock::MAX_JOURNAL_SLABS as u64 * (64 << 20) < LSN_MASK / 2);
+const _: () = assert!(crate::format::superblock::MAX_JOURNAL_SLABS as u64 * (64 << 20) < SPAN);
 
 /// The low bits of the LSN at which `crc | payload` begins, and the payload's length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +52,7 @@ impl Loc {
 
     /// Whether it lies behind another of the same journal.
     pub fn follows(self, other: Self) -> bool {
-        self.behind(other.0 >> LEN_BITS) <= LSN_MASK / 2
+        self.behind(other.0 >> LEN_BITS) <= SPAN
     }
 }
 

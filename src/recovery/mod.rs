@@ -50,7 +50,7 @@ use crate::format::frame::FrameHeader;
 use crate::format::superblock::{
     LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock, SuperblockError,
 };
-use crate::index::{Cell, Registry};
+use crate::index::{Cell, MAX_JOURNAL_LEAP, Registry};
 use crate::journal::{Class, LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
 use crate::options::{Progress, RecoveryMode, RunOptions};
 use crate::snapshot;
@@ -416,6 +416,16 @@ fn from_journal(
     }
     let live = live_segments(scan, &walk, replayed.participants);
     let (mut segments, map) = segments(superblock, leaving_segments(scan, &walk), live, scan.max_seq + 1);
+    // A salvage appends nothing.
+    if mode != RecoveryMode::Salvage
+        && segments.next_seq.saturating_sub(segments.tail()).saturating_mul(geo.segment_bytes) > MAX_JOURNAL_LEAP
+    {
+        return Err(Error::Corrupt {
+            what: "a frame whose number is farther from what is alive than a journal reaches",
+            offset: POOL_OFFSET,
+            hint: "its checksum holds, so it was made to look like this: salvage the log",
+        });
+    }
     segments.lost_tail = walk.last_seq.map(|_| walk.tail_seq).filter(|&tail| tail < segments.tail());
     Ok(Standing {
         registry: replayed.registry,

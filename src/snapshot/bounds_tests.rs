@@ -14,7 +14,7 @@ use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::MAX_DAMAGE_RANGES;
 use crate::format::superblock::{Snapshot, Superblock};
 use crate::format::varint;
-use crate::index::{ChainPiece, Loc, ReplicaState};
+use crate::index::{ChainPiece, Loc, MAX_JOURNAL_LEAP, ReplicaState};
 use crate::options::Options;
 use smallvec::smallvec;
 
@@ -67,8 +67,12 @@ fn a_head_is_read_back_and_refused_where_it_contradicts_its_superblock_or_itself
     assert!(!read(&|h| h.session -= 1), "an earlier session than its last frame's");
     assert!(read(&|h| h.session = LAST_SESSION) && !read(&|h| h.session = LAST_SESSION + 1));
     assert!(!read(&|h| h.next_seq = LIVE[2]), "a number that was given");
-    let last = LAST_LSN / SEGMENT;
-    assert!(read(&|h| h.next_seq = last) && !read(&|h| h.next_seq = last + 1));
+    let leap = LIVE[0] + MAX_JOURNAL_LEAP / SEGMENT;
+    assert!(
+        read(&|h| h.next_seq = leap) && !read(&|h| h.next_seq = leap + 1),
+        "what comes next is far from what is alive"
+    );
+    assert!(!read(&|h| h.next_seq = LAST_LSN / SEGMENT + 1));
     assert!(!read(&|h| h.segments[1].1 = h.segments[0].1), "one slab twice");
     assert!(
         !read(&|h| h.segments[1].1 = *superblock().journal_slabs.iter().max().expect("some") + 1),

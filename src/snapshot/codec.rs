@@ -13,6 +13,7 @@ use crate::engine::Geometry;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION, Participants, participant_bytes};
 use crate::format::superblock::Superblock;
 use crate::format::{Reader, Seed, varint};
+use crate::index::MAX_JOURNAL_LEAP;
 
 const MAGIC: u32 = 0x5041_4e53; // "SNAP"
 /// How the lengths of a run are said, in the low bits of its count: all as the last one before it, all as one that follows, or each.
@@ -84,7 +85,8 @@ impl Head {
         let ends = segments.last()?.0 == last.lsn / geo.segment_bytes && segments.first()?.0 == last.tail_seq;
         let numbers = (last.session..=LAST_SESSION).contains(&session)
             && next_seq > last.lsn / geo.segment_bytes
-            && next_seq.checked_mul(geo.segment_bytes)? <= LAST_LSN;
+            && next_seq.checked_mul(geo.segment_bytes)? <= LAST_LSN
+            && next_seq.saturating_sub(last.tail_seq).checked_mul(geo.segment_bytes)? <= MAX_JOURNAL_LEAP;
         // A log that was durable beyond its last frame has lost some: to go on from here would hide it until the next crash.
         let sound = last.lsn == lsn && numbers && ends && sb.durable <= last.end();
         let replicas = r.varint()?;

@@ -120,6 +120,17 @@ impl fmt::Debug for Rep {
     }
 }
 
+/// Where each replica is removed last.
+fn removed(ops: &[Op]) -> BTreeMap<u64, usize> {
+    let removals = ops.iter().enumerate().filter(|(_, op)| matches!(op, Op::Remove { .. }));
+    removals.map(|(i, op)| (op.replica(), i)).collect()
+}
+
+/// What a removal ends is not looked at: it need not make sense.
+fn ends(removed: &BTreeMap<u64, usize>, i: usize, replica: u64) -> bool {
+    removed.get(&replica).is_some_and(|&end| i < end)
+}
+
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Model {
     pub reps: BTreeMap<u64, Rep>,
@@ -147,17 +158,11 @@ impl Model {
                 }
             }
         }
-        let removed: BTreeMap<u64, usize> = ops
-            .iter()
-            .enumerate()
-            .filter(|(_, op)| matches!(op, Op::Remove { .. }))
-            .map(|(i, op)| (op.replica(), i))
-            .collect();
+        let removed = removed(ops);
         let mut at: BTreeMap<u64, At> = BTreeMap::new();
         for (i, op) in ops.iter().enumerate() {
             let replica = op.replica();
-            // What a removal ends is not looked at.
-            if removed.get(&replica).is_some_and(|&end| i < end) {
+            if ends(&removed, i, replica) {
                 continue;
             }
             let a = at.entry(replica).or_insert_with(|| match self.reps.get(&replica) {
@@ -218,8 +223,12 @@ impl Model {
 
     /// Applies a batch that was predicted to be accepted.
     pub fn apply(&mut self, ops: &[Op]) {
-        for op in ops {
+        let removed = removed(ops);
+        for (i, op) in ops.iter().enumerate() {
             let replica = op.replica();
+            if ends(&removed, i, replica) {
+                continue;
+            }
             match op {
                 Op::Append { entries, .. } => {
                     let Some(&(first, ..)) = entries.first() else { continue };
