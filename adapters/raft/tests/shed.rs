@@ -271,3 +271,14 @@ fn a_round_waits_for_the_sync_that_any_of_its_groups_needs() {
         assert!(poller.hear().contains(&acknowledged(1, 2)), "forgets: {forgets}");
     }
 }
+
+/// A round of nothing that raft relies on asks for no sync, and is waited for by who flushes.
+#[test]
+fn what_was_flushed_survives_a_power_cut_also_where_no_round_asked_for_a_sync() {
+    let mut poller = Poller::new(false);
+    poller.round.put(0, b"own", b"state").unwrap();
+    poller.submit().unwrap();
+    poller.queue.flush().unwrap();
+    let wal = poller.after_a_cut();
+    assert_eq!(wal.replica(0).get(b"own").unwrap().unwrap(), &b"state"[..]);
+}
