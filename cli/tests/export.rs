@@ -134,12 +134,35 @@ fn a_log_that_holds_something_else_is_not_mixed_with_an_import() {
     assert!(ran.code == 2 && ran.err.contains("replica 2 is there with 501..=500"), "{ran:?}");
 }
 
+/// It went on behind what is given, or it began behind an entry of another term: no import of this left it so.
+#[test]
+fn a_log_that_is_beyond_what_is_given_or_began_elsewhere_is_refused() {
+    let (dir, path) = filled();
+    let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
+    let beyond: Vec<_> = (1..=6).map(|i| (i, 1 + i / 5, payload(1, i))).collect();
+    let (mut went_on, mut elsewhere) = (Batch::new(), Batch::new());
+    went_on.append(1, &beyond);
+    elsewhere.install_snapshot(3, 100, 8);
+    let others = [("replica 1 is there with 1..=6", went_on), ("replica 3 is there with 101..=100", elsewhere)];
+    for (why, batch) in others {
+        let wal = Wal::options().capacity(4 << 20).open(&copy).unwrap();
+        wal.commit(batch).unwrap();
+        wal.close().unwrap();
+        drop(wal);
+        let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy)]);
+        assert!(ran.code == 2 && ran.err.contains(why), "{why}: {ran:?}");
+        std::fs::remove_file(&copy).unwrap();
+    }
+}
+
 #[test]
 fn nonsense_is_refused_by_line() {
     let (dir, path) = filled();
     let lines = strandlog(&["export", str(&path)]).out;
     let (bad, copy) = (dir.path().join("bad"), dir.path().join("copy"));
     let second = lines.lines().nth(1).unwrap();
+    let third = &lines[lines.find(r#"{"replica":3"#).unwrap()..lines.find(r#"{"end""#).unwrap()];
     for (text, why) in [
         (String::new(), "line 1"),
         ("{}\n".into(), "line 1"),
@@ -147,6 +170,7 @@ fn nonsense_is_refused_by_line() {
         (lines.replace(second, &format!("{second}\n{second}")), "ends before entry 5"),
         (lines.replace(r#""replica":3,"key""#, r#""replica":8,"key""#), "replica 8"),
         (lines.replace(r#""entries":25"#, r#""entries":26"#), "lines are missing"),
+        (lines.replace(third, &format!("{third}{third}")), "replica 3 comes twice"),
         (format!("{}\n{lines}", lines.lines().next().unwrap()), "line 2: a second export"),
     ] {
         std::fs::write(&bad, text).unwrap();

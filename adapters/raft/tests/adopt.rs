@@ -93,3 +93,18 @@ fn a_file_that_contradicts_what_is_committed_is_refused() {
     }
     assert!(batch.is_empty() && group.applied() == 100);
 }
+
+/// The leader of the term that it is in sent the snapshot. In that term it has voted, and must not do so again.
+#[test]
+fn a_file_of_the_term_that_the_log_is_in_takes_no_vote_back() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut group = follower(&wal);
+    commit(&wal, |batch| group.set_hard_state(batch, &hard_state(3, 2, 110)));
+    drop(group);
+    let (wal, mut group) = reopened(&disk);
+    commit(&wal, |batch| group.adopt(batch, 150, 3, &conf_state(&[1, 2, 3]))).unwrap();
+    for group in [group, GroupStorage::open(&wal, GROUP).unwrap()] {
+        assert_eq!(group.hard_state(), &hard_state(3, 2, 150));
+    }
+}

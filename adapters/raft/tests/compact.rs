@@ -168,16 +168,61 @@ fn an_applied_index_passes_no_change_of_the_configuration_that_was_written_since
     assert!(found.set_applied(79, 2).is_err());
 }
 
-/// A checkpoint that goes back has the changes behind it before it again.
+/// A checkpoint that goes back has the changes behind it before it again, also one right where the state machine was.
 #[test]
 fn a_change_that_was_passed_counts_again_for_an_older_checkpoint() {
-    let wal = open(&disk());
+    for passed in [3, 4] {
+        let wal = open(&disk());
+        let mut group = bootstrapped(&wal, GROUP);
+        commit(&wal, |batch| group.append(batch, &[entry(2, 2), change(3, 2), entry(4, 2)])).unwrap();
+        group.set_applied_with(passed, 2, &conf_state(&[1, 2])).unwrap();
+        commit(&wal, |batch| put(&mut group, batch, 2));
+        for again in 3..=passed {
+            assert!(group.set_applied(again, 2).is_err(), "{again} of {passed}");
+        }
+        assert_eq!(group.applied(), 2);
+    }
+}
+
+/// raft writes a change in one of two ways.
+#[test]
+fn a_change_of_the_second_kind_is_one_too() {
+    let disk = disk();
+    let wal = open(&disk);
     let mut group = bootstrapped(&wal, GROUP);
-    commit(&wal, |batch| group.append(batch, &[entry(2, 2), change(3, 2), entry(4, 2)])).unwrap();
-    group.set_applied_with(4, 2, &conf_state(&[1, 2])).unwrap();
-    commit(&wal, |batch| put(&mut group, batch, 2));
-    assert!(group.set_applied(4, 2).is_err());
-    assert_eq!(group.applied(), 2);
+    let joint = Entry { entry_type: EntryType::EntryConfChangeV2, ..entry(3, 2) };
+    commit(&wal, |batch| group.append(batch, &[entry(2, 2), joint, entry(4, 2)])).unwrap();
+    assert!(group.set_applied(4, 2).is_err(), "as it was written");
+    let (_wal, mut found) = reopened(&disk);
+    assert!(found.set_applied(4, 2).is_err(), "as an opening finds it");
+}
+
+/// A report that is late, or a file that is old: what the log let go of by the newer one stays said.
+#[test]
+fn what_a_state_machine_says_of_less_than_is_known_changes_nothing() {
+    let wal = open(&disk());
+    let mut group = at_100(&wal);
+    let changed = conf_state(&[1, 2, 3, 4]);
+    group.set_applied_with(132, 2, &changed).unwrap();
+    group.set_applied(120, 2).unwrap();
+    assert_eq!(group.applied(), 132);
+    group.set_applied_with(120, 2, &conf_state(&[1])).unwrap();
+    assert_eq!((group.applied(), group.conf_state()), (132, &changed));
+    assert_eq!(commit(&wal, |batch| group.compact(batch, 133)).unwrap(), 133);
+}
+
+/// The hard state of the Ready that the round holds is in the batch only: raft was told that it is committed.
+#[test]
+fn a_checkpoint_takes_back_no_commit_index_of_its_own_batch() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut group = at_100(&wal);
+    commit(&wal, |batch| {
+        group.set_hard_state(batch, &hard_state(3, 1, 135));
+        put(&mut group, batch, 130);
+    });
+    let (_wal, found) = reopened(&disk);
+    assert_eq!((found.hard_state(), found.applied()), (&hard_state(3, 1, 135), 130));
 }
 
 /// Index, term and bytes come from the log, and the configuration is what was written there beside them.

@@ -246,3 +246,39 @@ fn a_group_is_removed_whatever_it_has_in_the_round() {
         assert_eq!(storage.hard_state(), &hard_state(2, 0, 10));
     }
 }
+
+/// A heartbeat's commit index needs none, and comes last; or it is taken out again. The entries of the other group are waited for all the same.
+#[test]
+fn a_round_waits_for_the_sync_that_any_of_its_groups_needs() {
+    for forgets in [false, true] {
+        let mut poller = Poller::new(false);
+        poller.append(2, vec![entry(2, 2)]);
+        poller.persist(2).unwrap();
+        poller.submit().unwrap();
+        poller.queue.flush().unwrap();
+        poller.hear();
+        poller.append(1, vec![entry(2, 2)]);
+        poller.persist(1).unwrap();
+        poller.step(2, Message { commit: 2, ..message(MessageType::MsgHeartbeat, 2, 1, 2) });
+        poller.persist(2).unwrap();
+        if forgets {
+            poller.queue.forget(&mut poller.round, 2);
+        }
+        poller.submit().unwrap();
+        let early = poller.hear();
+        assert!(early.iter().all(|said| said.0 != 1), "forgets: {forgets}: {early:?}");
+        poller.queue.flush().unwrap();
+        assert!(poller.hear().contains(&acknowledged(1, 2)), "forgets: {forgets}");
+    }
+}
+
+/// A round of nothing that raft relies on asks for no sync, and is waited for by who flushes.
+#[test]
+fn what_was_flushed_survives_a_power_cut_also_where_no_round_asked_for_a_sync() {
+    let mut poller = Poller::new(false);
+    poller.round.put(0, b"own", b"state").unwrap();
+    poller.submit().unwrap();
+    poller.queue.flush().unwrap();
+    let wal = poller.after_a_cut();
+    assert_eq!(wal.replica(0).get(b"own").unwrap().unwrap(), &b"state"[..]);
+}

@@ -114,6 +114,9 @@ async fn a_group_that_purged_what_rotted_is_opened() {
     let mut group = store(&wal, 1);
     wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())).unwrap();
     assert!(matches!(LogStore::<Types>::new(Arc::clone(&wal), 1), Err(Error::Damaged { .. })));
+    // As long as it is an entry, and be it the first one.
+    group.purge(log_id(1, 2)).await.unwrap();
+    assert!(matches!(LogStore::<Types>::new(Arc::clone(&wal), 1), Err(Error::Damaged { .. })));
     group.purge(log_id(1, 3)).await.unwrap();
     append(&mut group, 1, 5..6).await;
     wal.close().unwrap();

@@ -39,6 +39,11 @@ async fn what_the_state_machine_lacks_after_a_crash_is_applied_again() {
     group.purge(log_id(1, 79)).await.unwrap();
     let then = held(&mut group).await;
     assert_eq!((then.purged, indexes(&then.entries)), (Some(log_id(1, 49)), (50..100).collect()));
+    // Also where the snapshot is of the last entry, and right behind what was reported.
+    for asked in [99, 50] {
+        group.purge(log_id(1, asked)).await.unwrap();
+        assert_eq!(held(&mut group).await, then, "{asked}");
+    }
     append(&mut group, 1, 100..101).await;
     drop(group);
 

@@ -68,6 +68,7 @@ async fn vote_entries_purge_point_and_committed_are_there_again() {
     group.purge(log_id(9, 100)).await.unwrap();
     let (wal, mut group, held_then) = same_after_reopening(&path, wal, group).await;
     assert_eq!((held_then.purged, held_then.last), (Some(log_id(9, 100)), Some(log_id(9, 100))));
+    assert_eq!(wal.replica(7).term(101).unwrap(), 9, "also for those who look into the log");
     append(&mut group, 9, 101..103).await;
     let (_, _, held_then) = same_after_reopening(&path, wal, group).await;
     assert_eq!(indexes(&held_then.entries), [101, 102]);
@@ -97,6 +98,21 @@ async fn who_led_before_an_opening_does_not_lead_behind_it() {
         group.save_vote(&told).await.unwrap();
         assert_eq!(reader.clone().read_vote().await.unwrap(), Some(told));
     }
+}
+
+/// What is to be saved says nothing of the vote that is there.
+#[tokio::test]
+async fn nor_by_a_vote_that_could_not_be_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("raft.log");
+    let wal = open_file(&path);
+    store(&wal, 7).save_vote(&Vote::new_committed(3, 2)).await.unwrap();
+    drop(wal);
+    let wal = open_file(&path);
+    let mut group = store(&wal, 7);
+    wal.close().unwrap();
+    group.save_vote(&Vote::new_committed(3, 2)).await.unwrap_err();
+    assert_eq!(group.reader().read_vote().await.unwrap(), Some(vote(3, 2)));
 }
 
 #[tokio::test]

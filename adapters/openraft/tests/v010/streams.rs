@@ -49,6 +49,15 @@ async fn a_stream_is_not_of_two_leaders() {
     assert!(!whole, "it was cut off, and nothing was said");
 }
 
+/// An append over an old end cuts that off by itself, which is a cut like any other.
+#[tokio::test]
+async fn nor_is_it_where_an_append_takes_the_place_of_what_was_handed_out() {
+    let (got, whole) = streamed(async |group| append(group, 2, 2..8).await).await;
+    let old: Vec<LogId> = (0..10).map(|index| log_id(1, index)).collect();
+    assert!(old.starts_with(&log_ids(&got)), "{:?}", log_ids(&got));
+    assert!(!whole, "it was overwritten, and nothing was said");
+}
+
 #[tokio::test]
 async fn nor_does_it_end_as_if_a_log_that_was_cut_off_ended_there() {
     let (got, whole) = streamed(async |group| group.truncate_after(Some(log_id(1, 1))).await.unwrap()).await;
