@@ -191,6 +191,9 @@ fn a_second_opening_fails_at_once_until_the_first_has_ended() {
     drop(reader);
     let missing = Wal::options().create(false).open(dir.path().join("none"));
     assert!(matches!(missing, Err(Error::Io { .. })), "{missing:?}");
+    // Who says that a log is there is not to begin an empty one for want of a mount.
+    let said = missing.err().map_or(String::new(), |e| e.to_string());
+    assert!(said.contains("its device mounted") && said.contains("an empty log would begin here"), "{said}");
     assert!(!dir.path().join("none").exists());
 }
 
