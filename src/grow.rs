@@ -46,9 +46,14 @@ pub fn grow(path: impl AsRef<Path>, capacity: u64, mut progress: impl FnMut(Prog
     // After a kill -9 what is read may lie in a volatile cache, and what is written from here on relies on it.
     disk.flush().map_err(|e| Error::io("syncing before growing", e))?;
     let old = superblock_of_log(&disk, false)?;
-    let new = enlarged(&old, capacity)?;
     let file_from = disk.len();
     let from = capacity_in(file_from, end(&old), old.segment_bytes.into());
+    let new = enlarged(&old, capacity).map_err(|error| match error {
+        Error::Option { name, given, range } if capacity <= from => {
+            Error::Option { name, given, range: format!("{range}: the log has {from} bytes now") }
+        }
+        other => other,
+    })?;
     // Whole blocks, and above the old end by a segment at least.
     let to = capacity / BLOCK_BYTES * BLOCK_BYTES;
     let resized = if to < file_from { disk.shortened(to) } else { disk.extended(to) };
