@@ -356,8 +356,9 @@ impl Options {
 
     /// As [`open_error`]; and who says that a log is there is told what it means that none is.
     fn open_error(&self, path: &Path, error: OpenError) -> Error {
+        let to_be_there = !self.create && !self.read_only;
         match error {
-            OpenError::Io { context, source, .. } if !self.create && source.kind() == std::io::ErrorKind::NotFound => {
+            OpenError::Io { context, source, .. } if to_be_there && source.kind() == std::io::ErrorKind::NotFound => {
                 let what = format!(
                     "{context} {} (is the path right, and its device mounted? With `create(true)` an empty log would begin here)",
                     path.display()

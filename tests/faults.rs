@@ -261,7 +261,7 @@ fn one_bad_superblock_is_repaired_from_the_other_and_two_are_refused() {
     SUPERBLOCKS.iter().for_each(|&at| both.poke(at, &[0xEE; 512]));
     let error = small(Placement::Auto).open_disk(Arc::new(both)).expect_err("nothing to go by");
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
-    assert!(error.to_string().contains("restore"), "{error}");
+    assert!(error.to_string().contains("from their peers, as new members"), "{error}");
 }
 
 #[test]
