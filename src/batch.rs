@@ -171,7 +171,8 @@ impl Batch {
     }
 
     /// Drops the entry at `from_index` and every one behind it; the next index is then `from_index`. The suffix is not read, so one that
-    /// is damaged goes too, and with it that damage. Never refused on a full log. A suffix that is overwritten needs none of this: see
+    /// is damaged goes too, and with it that damage. Where raft did not ask for it, a suffix that is damaged is no less promised: to cut it off forgets
+    /// what was acknowledged. See [the guide](crate::guide#damage). Never refused on a full log. A suffix that is overwritten needs none of this: see
     /// [`Batch::append`].
     ///
     /// Beyond the last index there is nothing to drop, and nothing changes; of a replica that does not exist, too. Below the first index the

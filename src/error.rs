@@ -5,6 +5,20 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// What to do with a file that only a salvage opens. Another store's log holds another member's votes, and an older copy has forgotten the newest.
+macro_rules! salvage_it {
+    () => {
+        "salvage it (`strandlog salvage`); what that does not prove, rebuild from its peers, as new members. No other file will do: not another store's, nor an older copy"
+    };
+}
+/// What to do where nothing opens the file.
+macro_rules! rebuild_all {
+    () => {
+        "rebuild all its replicas from their peers, as new members; no other store's file and no older copy will do"
+    };
+}
+pub(crate) use {rebuild_all, salvage_it};
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -23,7 +37,9 @@ pub enum Error {
         expected: u64,
     },
     /// The index lies before the first that is kept.
-    #[error("replica {replica}: index {index} lies before the first that is kept, {first_index}; use a snapshot")]
+    #[error(
+        "replica {replica}: index {index} lies before the first that is kept, {first_index}: whoever needs it takes a snapshot, and an append leaves out what was truncated, the entries below {first_index}"
+    )]
     Compacted {
         /// The replica.
         replica: u64,
@@ -33,7 +49,7 @@ pub enum Error {
         first_index: u64,
     },
     /// The index lies behind the last.
-    #[error("replica {replica}: index {index} is beyond the last, {last_index}")]
+    #[error("replica {replica}: index {index} is beyond the last, {last_index}; ask for last_index first")]
     OutOfRange {
         /// The replica.
         replica: u64,
@@ -43,7 +59,7 @@ pub enum Error {
         last_index: u64,
     },
     /// The replica holds nothing: it was never written, or was removed.
-    #[error("replica {replica} does not exist; append to it, or install a snapshot, to create it")]
+    #[error("replica {replica} does not exist; an append, a put or a snapshot creates it")]
     UnknownReplica {
         /// The replica.
         replica: u64,
@@ -100,11 +116,9 @@ pub enum Error {
     /// `try_submit` would have had to wait, or to overtake who waits for room. Or a callback, or a listener on a thread of the log's own, waits for
     /// durability, which its own thread brings about: what it commits is not submitted then, what it waits for is on its way. Or it closes the
     /// log, whose end would wait for it: that stays open.
-    #[error(
-        "the queue is full ({queued} of {limit} bytes) or waits for the cleaner; wait for durability, or use submit; in a callback, submit and do not wait"
-    )]
+    #[error("{}", what_is_busy(*queued, *limit))]
     Busy {
-        /// Bytes in the queue.
+        /// Bytes in the queue. With none it is not the queue that is full.
         queued: u64,
         /// The bound.
         limit: u64,
@@ -112,7 +126,7 @@ pub enum Error {
     /// A write or a sync failed, or a thread of the log's. Nothing after it is acknowledged; reads are still served. What was acknowledged is in the
     /// file: opening it anew is right, once the device was looked at.
     #[error(
-        "the log is poisoned: {cause}; everything acknowledged is in its file, nothing unacknowledged is promised: open it anew"
+        "the log is poisoned: {cause}; everything acknowledged is in its file, nothing unacknowledged is promised: look at the device, then open it anew"
     )]
     Poisoned {
         /// The first failure.
@@ -130,7 +144,7 @@ pub enum Error {
         cause: Arc<str>,
     },
     /// The log was closed or dropped.
-    #[error("the log is closed; what was not acknowledged may be lost")]
+    #[error("the log is closed; what was not acknowledged may be lost: open it again")]
     Closed,
     /// Somebody else has the file open.
     #[error("{} is open in another process, or elsewhere in this one; close it there first, and let go of entries that were read of it", path.display())]
@@ -185,7 +199,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The log was opened read-only.
-    #[error("the log was opened read-only")]
+    #[error("the log was opened read-only; to write, open it without `read_only`, and not with RecoveryMode::Salvage")]
     ReadOnly,
 }
 
@@ -200,10 +214,21 @@ pub(crate) fn is_worth_a_salvage(file_bytes: u64, log_bytes: u64) -> bool {
 
 fn cut_advice(file_bytes: u64, log_bytes: u64) -> &'static str {
     if is_worth_a_salvage(file_bytes, log_bytes) {
-        "salvage it as it is (`strandlog salvage`, RecoveryMode::Salvage), or restore it from another store; made longer again it would not say what it lost"
+        "salvage it as it is (`strandlog salvage`, RecoveryMode::Salvage): made longer again it would not say what it lost. What that does not prove, rebuild from its peers, as new members; no other file will do: not another store's, nor an older copy"
     } else {
-        "so little is left that nothing can be salvaged: rebuild its replicas from their peers, as new members"
+        concat!("so little is left that nothing can be salvaged: ", rebuild_all!())
     }
+}
+
+/// Three may be told so: who finds the queue full, who asked not to wait for the cleaner, and a callback, whatever waits.
+fn what_is_busy(queued: u64, limit: u64) -> String {
+    let callback = "a callback may not wait, nor close the log: do that on another thread";
+    if queued == 0 {
+        return format!("{callback}; or the cleaner is at work: wait for durability, or use submit");
+    }
+    format!(
+        "the queue is full ({queued} of {limit} bytes), or the cleaner is at work: wait for durability, or use submit; {callback}"
+    )
 }
 
 impl Error {
@@ -253,7 +278,8 @@ impl fmt::Display for FullReport {
     }
 }
 
-/// What was lost, and whose.
+/// What was lost, and whose. Where it is said of the entry before the first that is held, nothing is lost but that one's term: see
+/// [`Lost::Entries`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The replica.
@@ -267,7 +293,8 @@ pub struct Damage {
 #[non_exhaustive]
 pub enum Lost {
     /// Entries that cannot be read, or that may be older than what was acknowledged. May name the one before the first held, too: a
-    /// truncation over damage left its term unknown, until the next truncation.
+    /// truncation over damage left its term unknown, until the next truncation. That replica lacks nothing else: it sends followers a snapshot where it
+    /// would tell that term.
     Entries {
         /// First index.
         first: u64,
@@ -284,7 +311,7 @@ impl fmt::Display for Damage {
         match self.lost {
             Lost::Entries { first, last } => write!(
                 f,
-                "replica {}: entries {first}..={last} are damaged; rebuild it as a new member of its group (take it out of the configuration, then remove it here)",
+                "replica {}: entries {first}..={last} are damaged; rebuild it as a new member of its group (take it out of the configuration, then remove it here). Where its log begins behind them, only the term before its first entry is unknown: send followers a snapshot",
                 self.replica
             ),
             Lost::State => write!(
@@ -293,5 +320,55 @@ impl fmt::Display for Damage {
                 self.replica
             ),
         }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Whoever reads an error at night is to know what to do next.
+    #[test]
+    fn every_error_says_what_to_do_next() {
+        let (replica, index) = (7, 5);
+        let full = Error::Busy { queued: 10, limit: 20 };
+        let in_a_callback = Error::Busy { queued: 0, limit: 20 };
+        for (error, next) in [
+            (Error::Compacted { replica, index, first_index: 9 }, "leaves out what was truncated, the entries below 9"),
+            (Error::Compacted { replica, index, first_index: 9 }, "takes a snapshot"),
+            (Error::OutOfRange { replica, index, last_index: 4 }, "ask for last_index"),
+            (Error::UnknownReplica { replica }, "an append, a put or a snapshot creates it"),
+            (full.clone(), "the queue is full (10 of 20 bytes)"),
+            (full, "do that on another thread"),
+            (in_a_callback.clone(), "nor close the log: do that on another thread"),
+            (Error::Poisoned { cause: "sync failed".into() }, "look at the device, then open it anew"),
+            (Error::Closed, "open it again"),
+            (Error::ReadOnly, "open it without `read_only`"),
+        ] {
+            assert!(error.to_string().contains(next), "{next}: {error}");
+        }
+        assert!(!in_a_callback.to_string().contains("full"), "of a queue in which nothing waits: {in_a_callback}");
+    }
+
+    /// A truncation that ends right behind a rotten entry leaves its term in doubt, and nothing else: that is told as damage of this very entry.
+    #[test]
+    fn damage_before_the_first_entry_is_not_told_as_if_entries_were_lost() {
+        let said = Damage { replica: 1, lost: Lost::Entries { first: 5, last: 5 } }.to_string();
+        assert!(said.contains("5..=5") && said.contains("new member"), "{said}");
+        assert!(said.contains("only the term before its first entry is unknown: send followers a snapshot"), "{said}");
+    }
+
+    /// Another store's log holds another member's votes, and an older copy none of the newest.
+    #[test]
+    fn who_holds_a_broken_file_is_sent_to_a_salvage_or_to_the_peers_and_to_no_other_file() {
+        let left = cut_advice(63, 64).to_owned() + salvage_it!();
+        assert_eq!(left.matches("not another store's, nor an older copy").count(), 2, "{left}");
+        assert_eq!(left.matches("`strandlog salvage`").count(), 2, "{left}");
+        let none = cut_advice(1, 1000).to_owned() + rebuild_all!();
+        assert_eq!(
+            none.matches("from their peers, as new members; no other store's file and no older copy").count(),
+            2
+        );
+        assert!(!none.contains("`strandlog salvage`"), "it opens nothing: {none}");
     }
 }

@@ -46,9 +46,14 @@ pub fn grow(path: impl AsRef<Path>, capacity: u64, mut progress: impl FnMut(Prog
     // After a kill -9 what is read may lie in a volatile cache, and what is written from here on relies on it.
     disk.flush().map_err(|e| Error::io("syncing before growing", e))?;
     let old = superblock_of_log(&disk, false)?;
-    let new = enlarged(&old, capacity)?;
     let file_from = disk.len();
     let from = capacity_in(file_from, end(&old), old.segment_bytes.into());
+    let new = enlarged(&old, capacity).map_err(|error| match error {
+        Error::Option { name, given, range } => {
+            Error::Option { name, given, range: format!("{range}: the log has {from} bytes now") }
+        }
+        other => other,
+    })?;
     // Whole blocks, and above the old end by a segment at least.
     let to = capacity / BLOCK_BYTES * BLOCK_BYTES;
     let resized = if to < file_from { disk.shortened(to) } else { disk.extended(to) };
@@ -347,7 +352,8 @@ mod tests {
         let before = std::fs::read(&path).expect("read");
         for capacity in [0, OLD, OLD + 4096, u64::MAX] {
             let refused = grow(&path, capacity, |_| ());
-            assert!(matches!(refused, Err(Error::Option { name: "capacity", .. })), "{capacity}: {refused:?}");
+            let Err(Error::Option { name: "capacity", range, .. }) = refused else { panic!("{capacity}: {refused:?}") };
+            assert!(range.ends_with(&format!("the log has {OLD} bytes now")), "{capacity}: {range}");
         }
         let mode = OpenMode { read_only: false, mapped: false, ..OpenMode::default() };
         let full = FileDisk::open(&path, mode, look).expect("opens").extended(1 << 60);

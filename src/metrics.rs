@@ -44,7 +44,7 @@
 //! | `strandlog_held_truncations` | gauge | replicas whose truncation waits for their state machine |
 //! | `strandlog_capacity_bytes` | gauge | size of the log |
 //! | `strandlog_free_bytes` | gauge | in free chunks, reserved ones among them |
-//! | `strandlog_reserved_bytes` | gauge | free, but held back for what is in the journal |
+//! | `strandlog_reserved_bytes` | gauge | free, but held back for what is in the journal, and for large values |
 //! | `strandlog_used_bytes` | gauge | in chunks that hold pieces |
 //! | `strandlog_pinned_bytes` | gauge | free but for a reader's pin |
 //! | `strandlog_journal_bytes` | gauge | size of the journal |

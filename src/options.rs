@@ -184,8 +184,8 @@ impl Options {
         self
     }
     /// The most bytes that the journal may grow to, and so what an opening has to read. Default an eighth of the
-    /// capacity, 512 MiB at least and 4 GiB at most, but never more than half. It owns a sixteenth of the capacity from the
-    /// beginning. To move less it grows to 256 MiB, or to 512 MiB where small replicas' entries would be moved before they die; further for want of
+    /// capacity, from 512 MiB to 4 GiB, at most half. Never less than what the journal owns from the beginning, a sixteenth of the file, 6 segments at
+    /// least: from 64 GiB on that is more than the default's 4 GiB. 4,000 segments at most, whatever is asked for. To move less it grows to 256 MiB, or to 512 MiB where small replicas' entries would be moved before they die; further for want of
     /// room alone.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Self {

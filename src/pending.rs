@@ -43,8 +43,8 @@ impl Pending {
     /// Blocks until the batch is durable.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] when a write or a sync failed, [`Error::Closed`] when the log was dropped first: the batch may or may
-    /// not be there after the next opening; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a thread of the log.
+    /// [`Error::Poisoned`] or [`Error::FileLost`] when a write or a sync failed or the file is gone, [`Error::Closed`] when the log was dropped first:
+    /// the batch may or may not be there after the next opening; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a thread of the log.
     pub fn wait(self) -> Result<Lsn> {
         self.engine.drive(&self.submitted.ticket)?;
         Ok(self.lsn())

@@ -55,8 +55,8 @@ impl Wal {
     /// A batch that is refused changes nothing: [`Error::Gap`], [`Error::Compacted`], [`Error::Contradiction`], [`Error::UnknownReplica`]
     /// (the prefix of one that does not exist), [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`], [`Error::Full`];
     /// [`Error::Io`] where the journal has no room, and cannot be cleaned because something alive in it cannot be read; [`Error::Busy`] in a
-    /// callback or a listener, where it would have to wait; [`Error::Poisoned`] and [`Error::Closed`] when the log takes no more, and
-    /// [`Error::ReadOnly`] when it takes none.
+    /// callback or a listener, where it would have to wait; [`Error::Poisoned`], [`Error::FileLost`] and [`Error::Closed`] when the log takes no more,
+    /// and [`Error::ReadOnly`] when it takes none.
     pub fn submit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Pending> {
         self.submit_as(batch.borrow_mut(), Mode::Block)
     }
@@ -152,7 +152,7 @@ impl Wal {
     /// Blocks until everything at or below `lsn` is durable.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out; [`Error::Busy`] where it would have to
+    /// [`Error::Poisoned`] or [`Error::FileLost`], [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out; [`Error::Busy`] where it would have to
     /// wait, in a callback or in a listener on a thread of the log.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         if self.durable_lsn() >= lsn {
@@ -181,7 +181,7 @@ impl Wal {
     /// Makes everything submitted so far durable, lazy batches among it.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`]; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a
+    /// [`Error::Poisoned`] or [`Error::FileLost`], [`Error::Closed`], [`Error::ReadOnly`]; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a
     /// thread of the log.
     pub fn sync(&self) -> Result<Lsn> {
         self.engine.writable()?;
@@ -192,7 +192,7 @@ impl Wal {
     /// not go on without a log: the failure may be that of another's write. Touches memory only.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
+    /// [`Error::Poisoned`] or [`Error::FileLost`], [`Error::Closed`], [`Error::ReadOnly`].
     pub fn check(&self) -> Result<()> {
         self.engine.writable()?;
         self.engine.seq.lock().stopped.clone().map_or(Ok(()), Err)
@@ -245,8 +245,8 @@ impl Wal {
     /// once, in memory. So it takes the longer the larger the file and the more it holds, but nothing is read from the device then.
     ///
     /// # Errors
-    /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`] or [`Error::Closed`] when
-    /// the log ends while something is looked at twice. Damage is no error here: it is in the report.
+    /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`], [`Error::FileLost`] or
+    /// [`Error::Closed`] when the log ends while something is looked at twice. Damage is no error here: it is in the report.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         self.engine.verify(progress)
     }
@@ -255,14 +255,14 @@ impl Wal {
     /// told of every replica and may end the scrub. Blocks the calling thread only: no lock is held while the disk is read.
     ///
     /// An entry that cannot be read any more is *quarantined*: recorded as that replica's damage, durably, so that reading answers with it
-    /// until [`Batch::install_snapshot`] or [`Batch::remove`] heals the replica. All others are untouched. A large keyed value that rotted is told
+    /// until the replica is healed, or the entry is overwritten, cut off or truncated. All others are untouched. A large keyed value that rotted is told
     /// by [`Scrubbed::damage`], and once by [`Event::Damaged`](crate::Event::Damaged), and is not recorded: the rest of the state is whole; put it again.
     ///
     /// Before that, both copies of the superblock are read, and the journal's frames, in which hard states, other small values and all metadata lie. Where
     /// one rotted, memory has it right: it is written anew, a frame by cleaning the journal up to there. The answer says so.
     ///
     /// # Errors
-    /// [`Error::Option`] for a rate of 0; [`Error::Closed`] or [`Error::Poisoned`] when the log ends meanwhile; [`Error::Full`] where what was
+    /// [`Error::Option`] for a rate of 0; [`Error::Closed`], [`Error::Poisoned`] or [`Error::FileLost`] when the log ends meanwhile; [`Error::Full`] where what was
     /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback, or in a listener on a thread of the
     /// log; what the device says.
     pub fn scrub(
@@ -283,7 +283,7 @@ impl Wal {
     /// Cleans every journal segment but the newest now, rather than when space is needed.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`], or what the device says when it is read; [`Error::Busy`] in a callback, or in a
+    /// [`Error::Poisoned`] or [`Error::FileLost`], [`Error::Closed`], [`Error::ReadOnly`], or what the device says when it is read; [`Error::Busy`] in a callback, or in a
     /// listener on a thread of the log.
     pub fn checkpoint(&self) -> Result<()> {
         self.engine.writable()?;
@@ -350,7 +350,23 @@ impl Options {
             }
             opened => opened,
         };
-        self.open_found(Arc::new(disk.map_err(|e| open_error(path, e))?))
+        let disk = disk.map_err(|e| self.open_error(path, e))?;
+        self.open_found(Arc::new(disk))
+    }
+
+    /// As [`open_error`]; and who says that a log is there is told what it means that none is.
+    fn open_error(&self, path: &Path, error: OpenError) -> Error {
+        let to_be_there = !self.create && !self.read_only;
+        match error {
+            OpenError::Io { context, source, .. } if to_be_there && source.kind() == std::io::ErrorKind::NotFound => {
+                let what = format!(
+                    "{context} {} (is the path right, and its device mounted? With `create(true)` an empty log would begin here)",
+                    path.display()
+                );
+                Error::io(what, source)
+            }
+            other => open_error(path, other),
+        }
     }
 
     fn create_file(&mut self, path: &Path, mode: OpenMode) -> Result<std::result::Result<FileDisk, OpenError>> {

@@ -21,10 +21,14 @@ pub struct Args {
 const EXIT_CODES: &str = "Exit codes: 0, all is well; 1, damage was found, or not everything could be saved, exported or imported as it was; \
 2, the request makes no sense, or could not be carried out.";
 
+/// Below the help of every command that takes a size.
+const SIZES: &str = "A SIZE is in bytes, or has a suffix: 64K, 4M, 1G, 2T.";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a log: all of the file is written now, so that no later write has to wait for an allocation.
+    #[command(after_help = SIZES)]
     Create(Create),
     /// Show what a log holds, and where its space went.
     Info(Info),
@@ -41,8 +45,10 @@ pub enum Command {
     /// Watch a log that another process has open, and that publishes its figures.
     Top(Top),
     /// Measure which way of making writes durable a device likes.
+    #[command(after_help = SIZES)]
     Probe(Probe),
     /// Measure the log on your own disk, under work that you choose.
+    #[command(after_help = SIZES)]
     Bench(Bench),
     /// Write everything that a log holds as JSON lines, for other programs and for `import`.
     ///
@@ -57,10 +63,13 @@ pub enum Command {
     ///
     /// A replica that is there with other keys, or another report of its state machine, than an earlier import of the same left is not
     /// written to, and called different: a vote that was cast meanwhile is not taken back. Exits with 1 then.
+    #[command(after_help = SIZES)]
     Import(Import),
     /// Make a log longer that nobody has open. What it holds is not touched.
+    #[command(after_help = SIZES)]
     Grow(Grow),
     /// Copy what can still be proved into a fresh log, also from one that does not open. Exits with 1, and names it, if anything is lost.
+    #[command(after_help = SIZES)]
     Salvage(Salvage),
     /// Write the completions for a shell.
     Completions(Completions),
@@ -68,7 +77,7 @@ pub enum Command {
     Man(Man),
 }
 
-/// Sizes are in bytes, or with a suffix: 64K, 4M, 1G, 2T.
+/// What to create.
 #[derive(Debug, ClapArgs)]
 pub struct Create {
     /// The file to create; it must not exist.
@@ -82,7 +91,8 @@ pub struct Create {
     /// Bytes a journal segment: a power of two. Chosen by capacity if not given.
     #[arg(long, value_name = "SIZE", value_parser = size::parse32)]
     pub segment_size: Option<u32>,
-    /// The most bytes that the journal may grow to, and so what an opening has to read.
+    /// The most bytes that the journal may grow to, and so what an opening has to read. An eighth of the capacity, from 512M to 4G, at most half, if not given;
+    /// never less than a sixteenth, nor more than 4,000 segments, whatever is asked for.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub journal_cap: Option<u64>,
 }
@@ -105,7 +115,7 @@ pub struct Map {
     /// Draw a picture into this file, for browsers and documents.
     #[arg(long, value_name = "OUT")]
     pub svg: Option<PathBuf>,
-    /// The same as PNG.
+    /// The same as PNG (a build with `--features png`).
     #[arg(long, value_name = "OUT")]
     pub png: Option<PathBuf>,
     /// Replace files of these names that are there, whatever they are, but for logs.
@@ -160,7 +170,7 @@ pub struct Export {
 pub enum Source {
     /// What `export` writes; `-` is standard input.
     Jsonl,
-    /// A directory of raft-engine that nobody has open. Each entry's message becomes its payload, byte for byte.
+    /// A directory of raft-engine that nobody has open (a build with `--features raft-engine`). Each entry's message becomes its payload, byte for byte.
     RaftEngine,
 }
 

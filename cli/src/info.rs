@@ -138,6 +138,10 @@ fn file_size(s: &Stats) -> String {
 
 fn damage(wal: &Wal, s: &Stats, out: &mut Output) -> Result<()> {
     let damage = wal.damage();
+    if damage.is_empty() && s.lost_frames == 0 && s.file_bytes < s.capacity {
+        let cut = out.styled(Style::Bad, "not looked for");
+        return out.fact("damage", format_args!("{cut}: the file is cut (verify reads what is left)"));
+    }
     if damage.is_empty() && s.lost_frames == 0 {
         let none = out.styled(Style::Good, "none known");
         return out.fact("damage", format_args!("{none} (verify reads everything)"));

@@ -26,6 +26,7 @@ fn a_log_in_use_and_one_that_is_larger_already_stay_as_they_are() {
     let (_dir, path) = filled();
     let ran = strandlog(&["grow", str(&path), "--capacity", "1M"]);
     assert!(ran.code == 2 && ran.err.contains("capacity"), "{ran:?}");
+    assert!(ran.err.contains("the log has 4194304 bytes now"), "{ran:?}");
     let wal = Wal::options().open(&path).unwrap();
     let ran = strandlog(&["grow", str(&path), "--capacity", "12M"]);
     assert!(ran.code == 2 && ran.err.contains("is open"), "{ran:?}");

@@ -116,6 +116,7 @@ fn of_a_file_that_was_cut_both_sizes_are_told_and_what_is_left_is_saved() {
     for command in [vec!["info", str(&path)], vec!["verify", str(&path)], vec!["salvage", str(&path), str(&saved)]] {
         let ran = strandlog(&command);
         assert!(ran.code == 1 && ran.out.to_lowercase().contains("is cut"), "{ran:?}");
+        assert!(!ran.out.contains("none known"), "half of it is not there: {ran:?}");
     }
     let json = strandlog(&["verify", str(&path), "--json"]).json();
     assert_eq!(json["cut"]["file_bytes"], len - (256 << 10));

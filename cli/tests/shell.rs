@@ -33,6 +33,18 @@ fn every_shell_completes_every_command() {
     assert_eq!(strandlog(&["completions", "tcsh"]).code, 2);
 }
 
+/// Also that a build lacks what another one has.
+#[test]
+fn the_help_says_how_a_size_is_written_and_which_build_can_do_what() {
+    for command in ["create", "probe", "bench", "import", "grow", "salvage"] {
+        for help in ["--help", "-h"] {
+            assert!(strandlog(&[command, help]).out.contains("64K, 4M, 1G, 2T"), "{command} {help}");
+        }
+    }
+    assert!(strandlog(&["map", "--help"]).out.contains("`--features png`"));
+    assert!(strandlog(&["import", "--help"]).out.contains("`--features raft-engine`"));
+}
+
 #[test]
 fn the_manual_names_every_command_and_the_exit_codes() {
     let (dir, _) = place();

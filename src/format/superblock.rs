@@ -8,7 +8,8 @@
 //! | last frame  | bytes | crc | n    | n x { block u32, blocks u32 } | 0 | crc u32 |      the snapshot, if there is one: n is not 0
 //! ```
 //! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes, at close, at the opening that follows
-//! a close or finds a torn end that alone said how far the log was durable, and when the file grows: A, sync, B, sync.
+//! a close or finds a torn end that alone said how far the log was durable, and when the file grows: A, sync, B, sync. And an
+//! opening or a scrub that finds a bad copy writes it anew.
 
 use super::crc;
 use super::frame::MAX_LSN;

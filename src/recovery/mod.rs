@@ -44,7 +44,7 @@ use std::time::Instant;
 
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::engine::{Engine, Geometry, Parts, among_ourselves};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, Result, rebuild_all, salvage_it};
 use crate::format::POOL_OFFSET;
 use crate::format::frame::FrameHeader;
 use crate::format::superblock::{
@@ -71,7 +71,7 @@ pub(crate) fn superblock_of_log(disk: &dyn Disk, read_only: bool) -> Result<Supe
         Found::Blank => Err(Error::Corrupt {
             what: "blank superblocks",
             offset: 0,
-            hint: "this is no strandlog file; one is created where there is no file at all",
+            hint: "this is no strandlog file. If a log was here, begin no empty one in its place: rebuild its replicas from their peers, as new members",
         }),
     }
 }
@@ -85,7 +85,7 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         return Err(Error::Corrupt {
             what: "a file shorter than any log",
             offset: disk.len(),
-            hint: "this is no strandlog file, or all but its beginning is lost",
+            hint: concat!("this is no strandlog file, or all but its beginning is lost: ", rebuild_all!()),
         });
     }
     let mut best: Option<Superblock> = None;
@@ -134,7 +134,7 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         return Err(Error::Corrupt {
             what: "a superblock whose number no log reaches",
             offset: 0,
-            hint: "its checksum holds, so it was made to look like this: restore the file from another store",
+            hint: concat!("its checksum holds, so it was made to look like this: ", rebuild_all!()),
         });
     }
     // Bad, or older: a cut between A and B. Left so, it would be the only one when the next change tears the other, and it
@@ -191,7 +191,10 @@ fn superblock_error(error: SuperblockError) -> Error {
         SuperblockError::Invalid(why) => Error::Corrupt {
             what: why,
             offset: 0,
-            hint: "both superblocks are bad (or this is no strandlog file): nothing in it can be checked without them; restore the file from another store",
+            hint: concat!(
+                "both superblocks are bad (or this is no strandlog file), and nothing in it can be checked without them: ",
+                rebuild_all!()
+            ),
         },
         SuperblockError::Cut { log_bytes } => Error::Cut { file_bytes: 0, log_bytes },
         SuperblockError::Blank => {
@@ -360,7 +363,7 @@ fn from_journal(
         return Err(Error::Corrupt {
             what: "neighbouring frames of the journal are lost: nobody can say which replicas were in them",
             offset: POOL_OFFSET,
-            hint: "to go on would forget such a replica silently: restore the file from another store, or salvage it",
+            hint: concat!("to go on would forget such a replica silently: ", salvage_it!()),
         });
     }
     tracing::debug!(
@@ -397,7 +400,7 @@ fn from_journal(
         return Err(Error::Corrupt {
             what: "pieces that take many times the space there is",
             offset: POOL_OFFSET,
-            hint: "every checksum holds, so the journal was made to look like this: restore the file from another store",
+            hint: concat!("every checksum holds, so the journal was made to look like this: ", rebuild_all!()),
         });
     }
     hurt.extend(account::claim_chunks(disk, geo, &mut pool, &cells, &pins));

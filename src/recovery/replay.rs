@@ -9,7 +9,7 @@ use super::replaying::{Marks, pass};
 use super::scan::Scan;
 use super::walk::{Accepted, Before, Walk};
 use crate::engine::Geometry;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, salvage_it};
 use crate::format::frame::{FRAME_HEADER_BYTES, Participants, participant_bytes};
 use crate::format::piece::Extents;
 use crate::format::record::{Body, Core, LEAST_RECORD_BYTES, Record, RecordError, Records, Step};
@@ -177,7 +177,10 @@ impl Replay<'_> {
         let corrupt = |what| Error::Corrupt {
             what,
             offset: scan.offset_of(header.lsn),
-            hint: "its checksum holds, so a newer or broken writer made it: open it with the version that wrote it, or salvage",
+            hint: concat!(
+                "its checksum holds, so a newer or broken writer made it: open it with the version that wrote it, or ",
+                salvage_it!()
+            ),
         };
         let mut reader = Reader::new(frame.table);
         let listed = Participants::decode(&mut reader, participant_bytes(self.geo.segment_bytes))

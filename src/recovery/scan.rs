@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::select;
 use super::walk::{Cuts, existing, tail_of};
 use crate::disk::{AlignedBuf, BLOCK, Disk};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, rebuild_all, salvage_it};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSION};
 use crate::format::superblock::Superblock;
 use crate::options::{Progress, RecoveryMode};
@@ -249,7 +249,7 @@ fn scan_once(
         return Err(Error::Corrupt {
             what: "two slabs claim to be the same journal segment",
             offset: sb.slab_offset(pair[1].slab),
-            hint: "a write went astray, or the file was copied while in use: restore it from another store, or salvage it",
+            hint: concat!("a write went astray, or the file was copied while in use: ", salvage_it!()),
         });
     }
     Ok((scan, past))
@@ -283,7 +283,7 @@ impl Scan {
             return Err(Error::Corrupt {
                 what: "a frame whose number no log reaches",
                 offset: beyond.offset,
-                hint: "its checksum holds, so it was made to look like this: restore the file from another store",
+                hint: concat!("its checksum holds, so it was made to look like this: ", rebuild_all!()),
             });
         }
         if let Some(seq) = seq {

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::format::POOL_OFFSET;
 use crate::format::piece::Extent;
 use crate::format::superblock::{LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock};
-use crate::options::Options;
+use crate::options::{Options, RecoveryMode};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 const SEGMENT: u64 = 64 << 10;
@@ -194,6 +194,21 @@ fn a_disk_whose_formatting_was_cut_is_formatted_anew() {
     let spoilt = with_superblocks([None, None]);
     spoilt.poke(SUPERBLOCK_OFFSETS[1], &vec![0; SUPERBLOCK_BYTES]);
     assert!(matches!(open(&spoilt, options()), Err(Error::Corrupt { .. })));
+}
+
+/// Neither a salvage nor another file helps then: the replicas come back from their peers. And where nothing is left, a log may have been: whoever
+/// begins an empty one in its place has forgotten all votes.
+#[test]
+fn who_has_no_superblock_left_is_sent_to_the_peers_and_to_no_other_file() {
+    let rotten = with_superblocks([None, None]);
+    let too_high = with_superblocks([Some(LAST_EPOCH + 1); 2]);
+    for (disk, blank) in [(rotten, false), (too_high, false), (SimDisk::new(CAPACITY), true)] {
+        let options = options().read_only(true).recovery_mode(RecoveryMode::Salvage);
+        let said = open(&disk, options).map(drop).expect_err("there is none").to_string();
+        assert!(said.contains("from their peers, as new members") && !said.contains("`strandlog salvage`"), "{said}");
+        assert_eq!(said.contains("begin no empty one"), blank, "{said}");
+        assert_eq!(said.contains("no other store's file and no older copy will do"), !blank, "{said}");
+    }
 }
 
 /// Of a large disk the list of the journal's slabs is longer than a sector: any of them may be what did not arrive.

@@ -7,7 +7,7 @@ use super::scan::{Found, Scan};
 use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::Geometry;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, salvage_it};
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants, participant_bytes};
 use crate::format::piece::PieceDesc;
 use crate::format::record::{Body, Records};
@@ -185,7 +185,7 @@ pub(super) fn walk<'a>(
                 return Err(Error::Corrupt {
                     what: "a frame that cannot be read, with more valid ones behind it than may be in flight",
                     offset: frame.offset,
-                    hint: "the device lost a write it had confirmed: restore the file from another store, or salvage it",
+                    hint: concat!("the device lost a write it had confirmed: ", salvage_it!()),
                 });
             }
         }
