@@ -99,6 +99,8 @@ pub struct Batch {
     bad: Vec<(u64, &'static str)>,
     /// Bytes of operations that a removal ended: they are in the arena and the buffers still.
     ended_bytes: u64,
+    /// And their entries.
+    ended_metas: usize,
     /// The replicas that the first so many operations name. Only a batch that removes one looks.
     named: Option<IdSet>,
     looked: usize,
@@ -212,7 +214,7 @@ impl Batch {
     /// Nothing that was asked of the replica is done. Its bytes stay where they are, uncounted, until they are more than those that count: a batch
     /// may end thousands.
     fn end(&mut self, replica: u64) {
-        let Self { ops, metas, charged, ended_bytes, .. } = self;
+        let Self { ops, metas, charged, ended_bytes, ended_metas, .. } = self;
         ops.retain(|op| {
             if op.replica != replica {
                 return true;
@@ -220,6 +222,7 @@ impl Batch {
             *charged -= charge::at_most(op.what, metas);
             *ended_bytes += match op.what {
                 What::Append { from, to, .. } => {
+                    *ended_metas += to - from;
                     metas.get(from..to).unwrap_or(&[]).iter().map(|meta| u64::from(meta.len)).sum()
                 }
                 What::Put { key, value } => (key.len + value.len) as u64,
@@ -228,7 +231,10 @@ impl Batch {
             };
             false
         });
-        if self.ended_bytes > KEPT_BYTES && self.ended_bytes > self.bytes() {
+        // What is said of an entry takes room where it has no payload, too.
+        let with = |bytes: u64, metas: usize| bytes + (metas * size_of::<Meta>()) as u64;
+        let ended = with(self.ended_bytes, self.ended_metas);
+        if ended > KEPT_BYTES && ended > with(self.bytes(), self.metas.len().saturating_sub(self.ended_metas)) {
             let named = self.named.take();
             self.keep(|_| true);
             self.named = named;
@@ -313,6 +319,7 @@ impl Batch {
         self.lazy = false;
         self.bad.clear();
         self.ended_bytes = 0;
+        self.ended_metas = 0;
         self.named.iter_mut().for_each(IdSet::clear);
         self.looked = 0;
     }
@@ -468,6 +475,19 @@ mod tests {
         // It knows still whom it names.
         batch.remove(1).remove(4);
         assert_eq!((batch.ops.len(), batch.bytes()), (4, 0));
+    }
+
+    /// What is said of each takes room, too.
+    #[test]
+    fn a_batch_does_not_grow_by_empty_entries_that_removals_ended() {
+        let mut batch = Batch::new();
+        for _ in 0..50_000 {
+            batch.append(1, &[(1_u64, 1_u64, Vec::<u8>::new()), (2, 1, Vec::new())]).remove(1);
+        }
+        let most = 2 * KEPT_BYTES as usize / size_of::<Meta>();
+        assert!(batch.metas.len() < most, "{} entries are kept of none", batch.metas.len());
+        batch.clear();
+        assert_eq!(batch.ended_metas, 0);
     }
 
     #[test]

@@ -9,6 +9,11 @@ pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).map_err(std::mem::forget).ok()
 }
 
+/// What the log says of itself. Whoever listens may panic, as one does that writes to what is closed: it was heard or not, and that is all.
+pub(crate) fn said(say: impl FnOnce()) {
+    let _ = caught(say);
+}
+
 /// What a disk answers. One that panics has failed: what it was to do may be done in part, or not at all.
 pub(crate) fn by_disk<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     // By a panic a model's own device says that the model does not hold.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::caught::caught;
+use crate::caught::{caught, said};
 use crate::engine::{Engine, without_waiting};
 use crate::error::{Damage, FullReport};
 use crate::histogram::Buckets;
@@ -295,7 +295,7 @@ impl Events {
         let pending = std::mem::take(&mut *self.pending.lock());
         for event in pending {
             if without_waiting(|| caught(|| listener.event(&event))).is_none() {
-                tracing::error!(target: "strandlog", ?event, "a listener panicked");
+                said(|| tracing::error!(target: "strandlog", ?event, "a listener panicked"));
             }
         }
     }
@@ -326,16 +326,18 @@ impl Engine {
         let is_slow = events.slow.is_some_and(|slow| u128::from(commit.micros()) > slow.as_micros());
         let slow = is_slow.then(|| {
             let reason = commit.reason();
-            tracing::warn!(
-                target: "strandlog",
-                lsn = commit.lsn.get(),
-                ?reason,
-                queued_micros = commit.queued_micros,
-                device_micros = commit.device_micros,
-                cleaner_micros = commit.cleaner_micros,
-                bytes = commit.device_bytes,
-                "a slow commit"
-            );
+            said(|| {
+                tracing::warn!(
+                    target: "strandlog",
+                    lsn = commit.lsn.get(),
+                    ?reason,
+                    queued_micros = commit.queued_micros,
+                    device_micros = commit.device_micros,
+                    cleaner_micros = commit.cleaner_micros,
+                    bytes = commit.device_bytes,
+                    "a slow commit"
+                )
+            });
             Event::SlowCommit { commit, reason }
         });
         if events.hears() {

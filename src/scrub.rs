@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use crate::caught::said;
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::events::Event;
@@ -215,7 +216,7 @@ impl Engine {
             untold
         };
         for _ in 0..untold {
-            tracing::error!(target: "strandlog", replica = cell.id, "a value is damaged");
+            said(|| tracing::error!(target: "strandlog", replica = cell.id, "a value is damaged"));
             self.events.tell(|| Event::Damaged(Damage { replica: cell.id, lost: Lost::State }));
         }
     }
@@ -228,7 +229,7 @@ impl Engine {
         state: &mut ReplicaState,
         index: u64,
     ) {
-        tracing::error!(target: "strandlog", replica = id, index, "an entry is damaged");
+        said(|| tracing::error!(target: "strandlog", replica = id, index, "an entry is damaged"));
         self.events.later(|| Event::Damaged(Damage { replica: id, lost: Lost::Entries { first: index, last: index } }));
         state.places.forget_journal(index, index, self.geo.chunk_bytes);
         state.add_damage(index, index);

@@ -1,5 +1,6 @@
 //! The superblock's two copies: one of them is whole at every moment.
 
+use crate::caught::said;
 use crate::disk::{AlignedBuf, Writer};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -32,7 +33,7 @@ impl Engine {
         let mut order = Vec::from(SUPERBLOCK_OFFSETS);
         let amiss = self.copies_amiss(Some(current));
         for Amiss { name, why, .. } in &amiss {
-            tracing::error!(target: "strandlog", name, why, "a superblock is bad: it is written first");
+            said(|| tracing::error!(target: "strandlog", name, why, "a superblock is bad: it is written first"));
         }
         order.sort_by_key(|offset| amiss.iter().position(|copy| copy.offset == *offset).unwrap_or(amiss.len()));
         next.epoch += 1;
@@ -59,7 +60,7 @@ impl Engine {
         }
         let amiss = self.copies_amiss((!self.read_only).then_some(&*current));
         for Amiss { name, offset, why, .. } in &amiss {
-            tracing::error!(target: "strandlog", name, why, "a superblock is bad");
+            said(|| tracing::error!(target: "strandlog", name, why, "a superblock is bad"));
             if !self.read_only {
                 self.write_copy(*offset, &AlignedBuf::from(current.encode().as_slice()))?;
             }

@@ -173,12 +173,15 @@ impl Engine {
         if let Some(kept) = pledge.as_ref().and_then(|pledge| pledge.kept) {
             self.pool.lock().give_back(&[kept], &self.pins);
         }
-        if pledge.is_some_and(|pledge| pledge.held.carried > 0) {
+        let demand = demand(state);
+        let price = match pledge.map(|pledge| pledge.held.carried) {
             // As before, and with what came meanwhile. Nobody was asked for chunks for that.
-            let carried = s.accounts.price_carried(demand(state));
-            s.accounts.settle(&mut state.charge, carried);
-        }
-        self.recharge(s, state);
+            Some(1..) => s.accounts.price_carried(demand),
+            // Also where all of them were taken: what was not linked has given them back under this lock.
+            Some(0) => s.price(state.charge, demand),
+            None => s.price_unasked(state.charge, demand),
+        };
+        s.accounts.settle(&mut state.charge, price);
     }
 }
 

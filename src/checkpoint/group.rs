@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 
+use crate::caught::said;
 use crate::disk::{AlignedBuf, Disk};
 use crate::engine::Geometry;
 use crate::format::frame::ENTRY_CRC_BYTES;
@@ -274,7 +275,7 @@ impl Segments {
         }
         let read = self.read_parts(disk, pace);
         if let Err(error) = &read {
-            tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner");
+            said(|| tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner"));
             self.hurt = true;
         }
         let now = if read.is_ok() { Window::Read } else { Window::Unread };
@@ -339,7 +340,7 @@ impl Segments {
         let (seq, range) = self.place(lsn, len);
         let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return };
         if let Err(error) = source.load(disk, &range, self.segment_bytes as usize) {
-            tracing::debug!(target: "strandlog", %error, "reading for the cleaner");
+            said(|| tracing::debug!(target: "strandlog", %error, "reading for the cleaner"));
             self.hurt = true;
         }
     }

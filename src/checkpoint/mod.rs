@@ -15,6 +15,8 @@ mod gather;
 mod group;
 mod resize;
 mod settle;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod unasked_tests;
 
 use group::Group;
 

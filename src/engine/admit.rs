@@ -4,7 +4,7 @@ use super::Engine;
 use super::anew::Anew;
 use super::plan::Plan;
 use super::relief::Lack;
-use super::touched::Touched;
+use super::touched::{InChunks, Touched};
 use crate::applied::{APPLIED_BYTES, APPLIED_KEY, reaches};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -348,7 +348,10 @@ impl Engine {
         for t in &mut adm.touched {
             let mut charge = t.charge;
             let new = after.price(charge, t.demand, free);
-            t.in_chunks = new.chunks > 0;
+            t.admitted = match new.chunks {
+                0 => Some(InChunks::No).filter(|_| t.demand.pledged.is_none()),
+                _ => Some(InChunks::Yes),
+            };
             if new.chunks > 0 && t.demand.pledged.is_none() && after.is_small(t.demand) && may_grow() {
                 return Err(NoRoom { lack: Lack::Chunks(0), kept: 0, grow: true });
             }

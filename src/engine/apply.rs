@@ -5,7 +5,7 @@
 use super::Engine;
 use super::admit::Admission;
 use super::plan::Plan;
-use super::touched::{Touched, demand};
+use super::touched::{InChunks, Touched, demand};
 use crate::batch::Batch;
 use crate::chain::Packed;
 use crate::format::EntryId;
@@ -58,11 +58,10 @@ impl Engine {
             }
         }
         if shrunk {
-            adm.touched.iter().filter(|t| t.in_chunks).for_each(|t| self.recharge(s, &mut t.cell.lock()));
+            adm.touched.iter().filter(|t| t.is_in_chunks()).for_each(|t| self.recharge(s, &mut t.cell.lock()));
         }
         s.open.batches += 1;
         s.open.user_batches += 1;
-        s.accepted += 1;
         s.open.entries += plan.entries;
         s.open.user_bytes += plan.user_bytes;
         self.unlink(s, freed);
@@ -101,19 +100,24 @@ impl Engine {
         }
     }
 
-    /// Brings the accounts up to where the replica stands.
+    /// Brings the accounts up to where the replica stands. **Chunks are promised to nobody by this who holds none**: nobody was asked for them.
     pub(crate) fn recharge(&self, s: &mut Sequencer, state: &mut ReplicaState) {
-        let new = s.price(state.charge, demand(state));
+        let new = s.price_unasked(state.charge, demand(state));
         s.accounts.settle(&mut state.charge, new);
     }
 
     /// Brings the accounts up to where the replica stands. One that was admitted with chunks keeps them until all of the batch have what
-    /// they were admitted with: what it is carried in may be what another counts on. Answers whether it is small now.
+    /// they were admitted with: what it is carried in may be what another counts on. One that was admitted as carried is carried, though it held
+    /// chunks. Answers whether it is small now.
     fn recharge_as_admitted(&self, s: &mut Sequencer, state: &mut ReplicaState, t: &Touched) -> bool {
         let demand = demand(state);
-        let now = if t.in_chunks { s.accounts.price_in_chunks(demand) } else { s.price(state.charge, demand) };
+        let now = match t.admitted {
+            Some(InChunks::Yes) => s.accounts.price_in_chunks(demand),
+            Some(InChunks::No) => s.accounts.price_carried(demand),
+            None => s.price_unasked(state.charge, demand),
+        };
         s.accounts.settle(&mut state.charge, now);
-        t.in_chunks && s.accounts.is_small(demand)
+        t.is_in_chunks() && s.accounts.is_small(demand)
     }
 
     /// Lists the replica as a participant of the open frame and of its segment, and counts its record.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::submit::{TELLING, Telling, Told};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
-use crate::caught::by_disk;
+use crate::caught::{by_disk, said};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::events::Event;
@@ -26,6 +26,21 @@ const CROWD: u64 = 4;
 const PIECES_KEPT: u64 = 4;
 /// How often the writer thread gives the processor away before it takes what is there: some microseconds in all.
 const YIELDS: u32 = 16;
+
+/// A frame that a thread has taken. Should that unwind, whoever waits for the frame is told so, and not left waiting for ever.
+pub(super) struct Carrying<'a> {
+    pub engine: &'a Engine,
+    /// `None`: it has come to its end.
+    pub lsn: Option<u64>,
+}
+
+impl Drop for Carrying<'_> {
+    fn drop(&mut self) {
+        let Some(lsn) = self.lsn else { return };
+        self.engine.seq.lock().in_flight.give_up(lsn);
+        self.engine.poison(format!("writing frame {lsn}: the thread that wrote it panicked"), None);
+    }
+}
 
 impl Engine {
     /// Writes the oldest waiting frame. `false`: there is none, or as many as may be are in flight.
@@ -45,11 +60,14 @@ impl Engine {
     /// Writes a frame that was taken, and completes what can be completed then.
     fn carry_out(&self, mut frame: Box<SealedFrame>) {
         let _tell_after_the_locks = self.hold();
+        let mut carrying = Carrying { engine: self, lsn: Some(frame.header.lsn) };
         let begun = Instant::now();
         let written = self.write(&frame);
         frame.times.device = begun.elapsed();
         if let Err(error) = written {
-            return self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame));
+            self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame));
+            carrying.lsn = None;
+            return;
         }
         // Those who are woken among them: they may run, or go, at once. Made before the lock, so that it goes after it.
         let _told = Told::begin(Telling::Callbacks);
@@ -60,6 +78,7 @@ impl Engine {
                 Landing::Next(frame) => {
                     let mut next = Some(frame);
                     while let Some(frame) = next {
+                        carrying.lsn = Some(frame.header.lsn);
                         next = self.complete(&mut completion, *frame);
                     }
                 }
@@ -67,6 +86,7 @@ impl Engine {
                 Landing::Doomed => self.room.notify_all(),
             }
         }
+        carrying.lsn = None;
         // A listener is told next, and may wait for the cleaner, who waits for what is left: this thread looks at that only behind it. Callbacks
         // and tasks wait for nothing.
         if self.events.hears() {
@@ -166,6 +186,7 @@ impl Engine {
             pinned
         });
         let (free, freed) = (segments.free.len() as u64, segments.free.len().saturating_sub(before) as u64);
+        s.is_stuck();
         if freed > 0 {
             self.events.later(|| Event::SegmentsFreed { segments: freed, free });
         }
@@ -209,8 +230,9 @@ impl Engine {
     }
 
     fn fail(&self, why: &Error, cause: std::sync::Arc<str>, frame: Option<Box<SealedFrame>>) {
-        tracing::error!(target: "strandlog", %cause, "the log is poisoned");
+        // Before it is said: who hears it may panic, and nobody would be told.
         self.stop(why, frame);
+        said(|| tracing::error!(target: "strandlog", %cause, "the log is poisoned"));
         self.events.tell(|| Event::Poisoned { cause });
     }
 

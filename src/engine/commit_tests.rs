@@ -1,11 +1,13 @@
 //! Who waits, and for whom, while frames are written and others are told of them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering as StdOrdering};
 use std::sync::{OnceLock, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::disk::sim::SimDisk;
+use super::commit::Carrying;
+use crate::disk::sim::{EIO, EventKind, Fault, SimDisk};
 use crate::journal::Class;
 use crate::sync::Arc;
 use crate::{Batch, Error, Event, Listener, Options, Placement, Wal};
@@ -192,4 +194,98 @@ fn a_thread_of_the_log_that_panics_poisons_it() {
     until("poisoned", || wal.check().is_err());
     assert!(matches!(wal.check(), Err(Error::Poisoned { ref cause }) if cause.contains("panicked")));
     assert!(matches!(wal.commit(put(b"k")), Err(Error::Poisoned { .. })));
+}
+
+/// It is the first who finds out; the other is no better off for having come while that was so.
+#[test]
+fn whoever_closes_beside_a_close_that_fails_is_told_so() {
+    let disk = disk();
+    let wal = options().background(false).open_disk(disk.clone()).expect("formatted");
+    wal.commit(put(b"k")).expect("room");
+    let ((tell, told), (go, held)) = (mpsc::channel(), mpsc::channel::<()>());
+    let held = std::sync::Mutex::new((tell, held));
+    disk.on_event(move |event| {
+        // The superblock that says that it was closed.
+        let superblock = event.offset < (32 << 10) && event.kind != EventKind::Flush;
+        superblock.then(|| {
+            let held = held.lock().expect("no panic");
+            let _ = (held.0.send(()), held.1.recv());
+            Fault::Error(EIO)
+        })
+    });
+    let outcomes = thread::scope(|scope| {
+        let first = scope.spawn(|| wal.close());
+        told.recv_timeout(LIMIT).expect("the superblock is written");
+        assert!(matches!(wal.engine.seq.lock().stopped, Some(Error::Closed)), "frozen");
+        let second = scope.spawn(|| wal.close());
+        thread::sleep(A_MOMENT);
+        drop(go);
+        [first, second].map(|closer| closer.join().expect("no panic"))
+    });
+    for outcome in outcomes.into_iter().chain([wal.close()]) {
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
+    }
+}
+
+/// As one that writes to what is closed.
+struct Panics;
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        panic!("as planned");
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn whoever_waits_is_told_that_the_log_failed_though_saying_so_panics() {
+    let disk = disk();
+    // Whoever waits still would keep it for ever.
+    let wal = std::mem::ManuallyDrop::new(options().background(false).open_disk(disk.clone()).expect("formatted"));
+    wal.commit(put(b"k")).expect("room");
+    disk.fail_at(disk.events(), Fault::Error(EIO));
+    let (tell, told) = mpsc::channel();
+    wal.submit_with(put(b"l"), move |_| panic!("as planned")).expect("room");
+    wal.submit_with(put(b"m"), move |outcome| tell.send(outcome).expect("heard")).expect("room");
+    let commit = AssertUnwindSafe(|| tracing::subscriber::with_default(Panics, || wal.commit(put(b"n"))));
+    let committed = catch_unwind(commit);
+    let heard = told.try_recv();
+    assert!(matches!(heard, Ok(Err(Error::Poisoned { .. }))), "{heard:?}");
+    assert!(matches!(committed, Ok(Err(Error::Poisoned { .. }))));
+    assert!(matches!(wal.close(), Err(Error::Poisoned { .. })));
+    drop(std::mem::ManuallyDrop::into_inner(wal));
+}
+
+/// Whatever it is that panicked: who waits for the frame, and who ends the log, does not wait for ever.
+#[test]
+fn a_frame_whose_writer_panicked_is_given_up() {
+    let wal = std::mem::ManuallyDrop::new(options().background(false).open_disk(disk()).expect("formatted"));
+    let engine = &wal.engine;
+    let pending = wal.submit(put(b"k")).expect("room");
+    let frame = {
+        let mut s = engine.seq.lock();
+        s.open.wanted = true;
+        s.take(engine.durable(), &engine.recent).expect("a frame")
+    };
+    let behind = wal.submit(put(b"l")).expect("room");
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let _tell_after_the_locks = engine.hold();
+        let _carrying = Carrying { engine, lsn: Some(frame.header.lsn) };
+        panic!("as planned");
+    }));
+    assert!(unwound.is_err() && engine.seq.lock().in_flight.is_empty());
+    for pending in [pending, behind] {
+        assert!(pending.is_done() && matches!(pending.wait(), Err(Error::Poisoned { .. })));
+    }
+    assert!(matches!(wal.close(), Err(Error::Poisoned { .. })));
+    drop(std::mem::ManuallyDrop::into_inner(wal));
 }

@@ -5,6 +5,7 @@ use std::io;
 
 use super::Engine;
 use super::submit::{TELLING, Telling};
+use crate::caught::said;
 use crate::error::Result;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Mutex, thread_local};
@@ -67,7 +68,7 @@ impl Ending {
             ending.into_iter().for_each(Self::finish);
         }));
         if let Err(error) = started {
-            tracing::warn!(target: "strandlog", %error, "starting a thread to end the log");
+            said(|| tracing::warn!(target: "strandlog", %error, "starting a thread to end the log"));
             // Where a thread that is ending itself has no such list any more, the file goes with the last who reads of it.
             let _ = LEFT.try_with(|l| {
                 let mut endings = l.take();

@@ -3,6 +3,9 @@
 //! That can be only where an opening had to let more be carried than the budget: see DESIGN.md, "Accounts".
 
 use super::Engine;
+use super::admit::Admission;
+use super::touched::Touched;
+use crate::applied::reaches;
 use crate::batch::Batch;
 use crate::journal::{Class, Sequencer};
 use crate::operation::What;
@@ -28,16 +31,40 @@ impl Patience {
 
     /// Whether the cleaner cannot gain what one of this class waits for. What readers still hold it has gained.
     pub fn is_over(self, engine: &Engine, s: &Sequencer, class: Class) -> bool {
-        let gained = s.segments.free.len() + s.segments.leaving.len() + s.segments.freeing.len();
         self.accepted == s.accepted
-            && gained <= s.leaves(class)
+            && s.gained() <= s.leaves(class)
             && engine.cleaner.lock().turns.saturating_sub(self.turns) >= TURNS
     }
 }
 
-/// Whether a batch that does not grow only lets go of something.
-pub(super) fn lets_go(batch: &Batch) -> bool {
-    !batch.ops.iter().any(|op| matches!(op.what, What::Append { .. } | What::Put { .. }))
+impl Engine {
+    /// Whether a batch that does not grow only lets go of something, and of something that is there: what changes nothing takes a segment's room all
+    /// the same.
+    pub(super) fn lets_go(&self, batch: &Batch, adm: &Admission) -> bool {
+        let brings = |what: &What| matches!(what, What::Append { .. } | What::Put { .. });
+        !batch.ops.iter().any(|op| brings(&op.what))
+            && batch.ops.iter().enumerate().any(|(i, op)| {
+                let touched = adm.slot(i).and_then(|slot| adm.touched.get(slot));
+                touched.is_some_and(|t| self.frees(batch, t, op.what))
+            })
+    }
+
+    fn frees(&self, batch: &Batch, t: &Touched, what: What) -> bool {
+        let state = t.cell.lock();
+        let holds_below = |first: u64| state.first < first && state.first <= state.last;
+        state.exists
+            && match what {
+                What::Append { .. } | What::Put { .. } => false,
+                What::Delete { key } => state.keys.get(batch.bytes_of(key)).is_some(),
+                // No more than reports let go.
+                What::Truncate { first } => holds_below(reaches(&state, first, t.report)),
+                What::Cut { from } => from <= state.last,
+                // What waited for it.
+                What::Applied { index } => self.first_behind_report(t.cell.id, &state, index).is_some_and(holds_below),
+                What::Reset { .. } => state.first <= state.last,
+                What::Remove => true,
+            }
+    }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -125,5 +152,111 @@ mod tests {
         assert!(!began.is_over(engine, &s, Class::Keep), "somebody had room");
         let anew = Patience::go_on(Some(began), engine, &s);
         assert!(anew != began && !anew.is_over(engine, &s, Class::Keep));
+    }
+
+    /// Four turns of the cleaner for each were minutes, and its writes wear the device out. Others are told as before.
+    #[test]
+    fn who_lets_go_again_and_again_waits_out_the_cleaner_once() {
+        for background in [false, true] {
+            let (wal, mut others) = stuck(background);
+            wal.commit(Batch::new().remove(1)).expect("a removal");
+            let cleaned = wal.stats().segments_cleaned;
+            let accepted = wal.engine.seq.lock().accepted;
+            for replica in 2..=250 {
+                wal.commit(Batch::new().remove(replica)).expect("a removal");
+            }
+            if !background {
+                let more = wal.stats().segments_cleaned - cleaned;
+                assert!(more < 250, "{more} segments were cleaned for 249 removals");
+            }
+            assert_eq!(wal.engine.seq.lock().accepted, accepted, "it is nothing that was gained");
+            let full = wal.commit(vote(1));
+            assert!(matches!(full, Err(Error::Full(_))), "threads: {background}: {full:?}");
+            // What only seems to let go of something gets nothing of what is kept for the cleaner.
+            for nothing in [
+                Batch::new().truncate_prefix(260, 1),
+                Batch::new().truncate_suffix(260, 3),
+                Batch::new().delete(260, b"no key"),
+                Batch::new().remove(1),
+                Batch::new().durable_applied(1, 1),
+            ] {
+                let told = wal.commit(&mut std::mem::take(nothing));
+                assert!(matches!(told, Err(Error::Full(_))), "threads: {background}: {told:?}");
+            }
+            // Once there is room, it is over.
+            wal.engine.seq.lock().accounts.settle(&mut others, Charge::default());
+            wal.commit(vote(2)).expect("room");
+            assert!(!wal.engine.seq.lock().stuck, "segments were gained");
+        }
+    }
+
+    /// As full as an opening may find a log, or fuller: more is carried than the budget, and the cleaner has its last two segments.
+    fn overfull() -> (Wal, u64) {
+        const SEGMENTS: u64 = 40;
+        let disk = Arc::new(SimDisk::new((SEGMENTS + 1) * (64 << 10)));
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.journal_cap(SEGMENTS * (64 << 10)).open_disk(disk.clone()).expect("formatted");
+        let (mut lowered, mut replicas) = (0, 0);
+        let stands = || {
+            let s = wal.engine.seq.lock();
+            (s.segments.free.len(), s.segments.free.len() + s.segments.live.len())
+        };
+        loop {
+            let (free, owns) = stands();
+            let grown = owns as u64 >= SEGMENTS - 2;
+            if grown && free <= crate::journal::CLEANER_SEGMENTS {
+                break;
+            }
+            // As if nothing was carried: nobody is refused.
+            let budget = {
+                let mut s = wal.engine.seq.lock();
+                let carried = s.accounts.carried();
+                lowered += carried;
+                s.accounts.settle(&mut Charge { chunks: 0, carried }, Charge::default());
+                s.accounts.budget()
+            };
+            if !grown {
+                wal.engine.grow_for_carried(budget).expect("grown");
+                assert!(stands().1 > owns, "it grows up to its cap: {owns}");
+                continue;
+            }
+            let mut batch = Batch::new();
+            for _ in 0..60 {
+                replicas += 1;
+                batch.append(replicas, &[(1, 1, [7; 200])]);
+            }
+            match wal.try_submit(batch) {
+                Ok(_) => drop(wal.sync().expect("written")),
+                Err(why) => {
+                    assert!(matches!(why, Error::Busy { .. } | Error::Full(_)), "{why}");
+                    break;
+                }
+            }
+        }
+        wal.engine.seq.lock().accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried: lowered });
+        disk.fail_at(disk.events() + 50 * FOR_EVER, Fault::Error(EIO));
+        (wal, replicas)
+    }
+
+    /// One after the other, each in a frame of its own: the cleaner, who has to make room for these, never runs out of it.
+    #[test]
+    fn thousands_let_go_of_an_overfull_log_and_the_cleaner_goes_round() {
+        let (wal, replicas) = overfull();
+        {
+            let s = wal.engine.seq.lock();
+            assert!(s.accounts.carried() > s.accounts.budget() && replicas > 2000, "{replicas} replicas");
+        }
+        let cleaned = wal.stats().segments_cleaned;
+        for replica in 1..=replicas {
+            wal.commit(Batch::new().remove(replica)).unwrap_or_else(|why| panic!("replica {replica}: {why}"));
+        }
+        let more = wal.stats().segments_cleaned - cleaned;
+        println!("{more} segments were cleaned for {replicas} removals");
+        assert!(more < 4 * replicas, "{more} segments were cleaned for {replicas} removals");
+        let newest = wal.engine.seq.lock().segments.current();
+        assert!(wal.engine.clean_through(newest).expect("no failure"), "it goes round");
+        wal.commit(vote(1)).expect("room");
+        wal.commit(Batch::new().append(1, &[(1, 1, [7; 200])])).expect("room");
+        assert!(wal.verify(|_| ()).expect("read").is_clean());
     }
 }

@@ -94,20 +94,22 @@ impl Engine {
     /// holes; of one that was removed nothing is left when this is done, so it is asked for last.
     pub(crate) fn end_well(&self) -> Result<()> {
         if matches!(self.seq.lock().stopped, Some(Error::Closed)) {
-            return Err(Error::Closed);
+            // Whoever does that just now may find that it fails, and says so under this lock.
+            drop(self.cleaning.lock());
+            return Err(self.seq.lock().stopped.clone().unwrap_or(Error::Closed));
         }
         self.look_after_file(|disk| disk.check_size())?;
+        let _tell_after_the_locks = self.hold();
+        // Nothing moves any more, and whoever closes the log as well waits until this is done.
+        let _still = self.cleaning.lock();
         self.seal_for_good()?;
         // A failure is what is told from then on, as there.
         self.look_after_file(|disk| disk.check_name()).inspect_err(|why| self.seq.lock().stopped = Some(why.clone()))
     }
 
     /// As [`Engine::seal_everything`]; the superblock says how far the log reached, and where its index lies. How far without the
-    /// seal itself: it brings nothing, and its rot must not look like a loss.
+    /// seal itself: it brings nothing, and its rot must not look like a loss. The cleaner's lock is held.
     fn seal_for_good(&self) -> Result<()> {
-        let _tell_after_the_locks = self.hold();
-        // Nothing moves any more, and whoever closes the log as well waits until this is done.
-        let _still = self.cleaning.lock();
         for _ in 0..FREEZES {
             let durable = self.sync()?;
             self.seal_everything()?;

@@ -4,7 +4,7 @@ use std::cell::Cell as ThreadCell;
 use std::time::Instant;
 
 use super::admit::{Admission, NoRoom};
-use super::patience::{Patience, lets_go};
+use super::patience::Patience;
 use super::plan::Plan;
 use super::relief::Lack;
 use super::{Ending, Engine};
@@ -238,7 +238,11 @@ impl Engine {
                 continue;
             }
             let table = plan.table + adm.creating();
-            let class = if last_resort { Class::Clean } else { adm.class };
+            let class = match adm.class {
+                Class::Keep if last_resort => Class::Clean,
+                Class::Keep if s.is_stuck() && self.lets_go(batch, adm) => Class::LetGo,
+                class => class,
+            };
             if !s.make_room(plan.payload, table, class, &self.segment_map) {
                 // What was closed to make room is ready to go.
                 self.wake_writer(&s);
@@ -248,9 +252,11 @@ impl Engine {
                     Mode::Try => None,
                 };
                 if waited.is_some_and(|waited| waited.is_over(self, &s, class)) {
+                    s.stuck |= s.gained() <= s.leaves(Class::Keep);
                     // Whoever lets go of something is the only one who can help the cleaner, and gets of what is kept for it.
-                    if !last_resort && adm.class == Class::Keep && lets_go(batch) {
-                        last_resort = true;
+                    if !last_resort && adm.class == Class::Keep && self.lets_go(batch, adm) {
+                        // At first of what the cleaner can do without for a while.
+                        last_resort = class == Class::LetGo || !s.is_stuck();
                         continue;
                     }
                     drop(s);
@@ -267,6 +273,8 @@ impl Engine {
                 continue;
             }
             self.apply(&mut s, batch, plan, adm);
+            // What only the cleaner may take was not gained, and nobody else waits the longer for it.
+            s.accepted += u64::from(class == adm.class);
             s.open.times.joined(waits);
             return Ok(self.submitted(&mut s, batch.lazy, whom.take(), lead));
         }

@@ -38,8 +38,15 @@ pub(super) struct Touched {
     pub born_with: Option<u64>,
     /// None of the entries that it has now is counted any more.
     pub replaced: bool,
-    /// Admitted as one whose entries are not carried.
-    pub in_chunks: bool,
+    /// Whether it was admitted as one whose entries are carried; `None` where that was not asked, or some of them are being settled.
+    pub admitted: Option<InChunks>,
+}
+
+/// Whether a replica holds chunks for its entries. No: they are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InChunks {
+    Yes,
+    No,
 }
 
 impl Touched {
@@ -63,7 +70,7 @@ impl Touched {
             report: None,
             born_with: None,
             replaced: false,
-            in_chunks: false,
+            admitted: None,
         }
     }
 
@@ -75,8 +82,13 @@ impl Touched {
         self.demand = demand(&s);
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
         (self.changed, self.removed, self.reset) = (false, false, false);
-        (self.grows, self.in_chunks, self.lives) = (false, false, 0);
+        (self.grows, self.admitted, self.lives) = (false, None, 0);
         (self.truncated, self.report, self.born_with, self.replaced) = (None, None, None, false);
+    }
+
+    /// Admitted as one whose entries are not carried.
+    pub fn is_in_chunks(&self) -> bool {
+        self.admitted == Some(InChunks::Yes)
     }
 
     /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes

@@ -114,7 +114,20 @@ impl Flights {
 
     /// The frame failed, and with it all behind it. Those before it may still succeed.
     pub fn fail(&mut self, frame: SealedFrame) {
-        let (lsn, ended) = (frame.header.lsn, &mut self.ended);
+        self.fail_at(frame.header.lsn);
+        self.ended.push(frame.into());
+    }
+
+    /// As [`Flights::fail`], where nothing is left of the frame but who waits for it.
+    pub fn give_up(&mut self, lsn: u64) {
+        let Some(flight) = self.queue.iter().find(|flight| flight.lsn == lsn) else { return };
+        let (ticket, notices) = (Arc::clone(&flight.ticket), Notices::default());
+        self.ended.push(Ended { lsn, ticket, notices });
+        self.fail_at(lsn);
+    }
+
+    fn fail_at(&mut self, lsn: u64) {
+        let ended = &mut self.ended;
         self.queue.retain_mut(|flight| {
             if flight.lsn <= lsn {
                 return flight.lsn < lsn;
@@ -127,7 +140,6 @@ impl Flights {
                 State::Flying | State::Doomed => true,
             }
         });
-        ended.push(frame.into());
     }
 
     /// The frame will not be taken any more.

@@ -37,6 +37,8 @@ pub(crate) enum Class {
     Grow,
     /// Truncation, removal, and state that does not grow.
     Keep,
+    /// What only lets go of something, where the cleaner gains nothing: see [`Sequencer::is_stuck`].
+    LetGo,
     /// The cleaner's moves.
     Clean,
 }

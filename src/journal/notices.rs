@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::caught::caught;
+use crate::caught::{caught, said};
 use crate::error::Result;
 use crate::lsn::Lsn;
 
@@ -65,7 +65,7 @@ impl Notices {
                 }
             };
             if ran.is_none() {
-                tracing::error!(target: "strandlog", %lsn, "a completion callback panicked");
+                said(|| tracing::error!(target: "strandlog", %lsn, "a completion callback panicked"));
             }
         }
     }

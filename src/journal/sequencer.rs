@@ -50,6 +50,8 @@ pub(crate) struct Sequencer {
     pub room_tasks: Tasks,
     /// Batches of callers that found their place.
     pub accepted: u64,
+    /// See [`Sequencer::is_stuck`].
+    pub stuck: bool,
     /// The segment in which the cleaner was last nudged: once each is enough.
     pub nudged: u64,
     /// Grows with every frame taken: tells the idle watch whether anything happened.
@@ -111,6 +113,7 @@ impl Sequencer {
             line: Line::default(),
             room_tasks: Tasks::default(),
             accepted: 0,
+            stuck: false,
             nudged: 0,
             frames_taken: 0,
             spare: Lists::default(),
@@ -192,8 +195,20 @@ impl Sequencer {
         match class {
             Class::Grow => self.reserved() + self.headroom(),
             Class::Keep => super::CLEANER_SEGMENTS + self.accounts.cleaning(),
+            Class::LetGo => super::CLEANER_SEGMENTS,
             Class::Clean => 0,
         }
+    }
+
+    /// Segments that are free, or will be when what names another tail is durable and readers have let go.
+    pub fn gained(&self) -> usize {
+        self.segments.free.len() + self.segments.leaving.len() + self.segments.freeing.len()
+    }
+
+    /// Whether somebody's patience has ended, and nothing was gained since. Who can help is not made to wait as long once more.
+    pub fn is_stuck(&mut self) -> bool {
+        self.stuck = self.stuck && self.gained() <= self.leaves(Class::Keep);
+        self.stuck
     }
 
     /// Segments that are free when there is room for a batch of this class, at least: one may be opened for it.
@@ -204,6 +219,11 @@ impl Sequencer {
     /// What a replica is charged as the journal stands.
     pub fn price(&self, now: Charge, demand: Demand) -> Charge {
         self.accounts.price(now, demand, self.segments.free.len())
+    }
+
+    /// And where nobody was asked for chunks.
+    pub fn price_unasked(&self, now: Charge, demand: Demand) -> Charge {
+        self.accounts.price_unasked(now, demand, self.segments.free.len())
     }
 
     /// Free segments without which the log could not go on.

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use crate::caught::caught;
+use crate::caught::{caught, said};
 
 /// Tasks that wait for one thing, each with its newest waker.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Tasks {
 pub(crate) fn wake_all(wakers: Vec<Option<Waker>>) {
     for waker in wakers.into_iter().flatten() {
         if caught(|| waker.wake()).is_none() {
-            tracing::error!(target: "strandlog", "a waker panicked");
+            said(|| tracing::error!(target: "strandlog", "a waker panicked"));
         }
     }
 }

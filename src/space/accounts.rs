@@ -309,6 +309,15 @@ impl Accounts {
         self.price_in_chunks(demand)
     }
 
+    /// As [`Accounts::price`], where nobody was asked: who holds no chunks takes none, whatever became of what it is carried in. Only metadata
+    /// grows unasked, by a few bytes (a value in more extents, a range of damage): those are carried.
+    pub fn price_unasked(&self, now: Charge, demand: Demand, free: usize) -> Charge {
+        if now.chunks == 0 && demand.pledged.is_none() {
+            return self.price_carried(demand);
+        }
+        self.price(now, demand, free)
+    }
+
     /// What `demand` is charged where all of it is carried.
     pub fn price_carried(&self, demand: Demand) -> Charge {
         Charge { chunks: 0, carried: demand.meta_bytes + demand.journal_bytes }
