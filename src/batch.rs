@@ -167,7 +167,8 @@ impl Batch {
     /// Drops every entry below `first_kept`, at most `last_index + 1`. Costs no sync of its own. A `first_kept` that is
     /// already reached changes nothing. Over a damaged entry the term before `first_kept` is unknown ([`Replica::term`](crate::Replica::term)), until
     /// the next truncation. Entries that the state machine is not [reported](crate::Wal::durable_applied) to hold
-    /// durably wait, if it reports at all.
+    /// durably wait, if it reports at all. What the same batch appends or cuts below `first_kept` behind this is refused ([`Error::Compacted`]),
+    /// also where the truncation waits and the first index is a lower one still.
     pub fn truncate_prefix(&mut self, replica: u64, first_kept: u64) -> &mut Self {
         self.push(replica, What::Truncate { first: first_kept })
     }
@@ -188,7 +189,7 @@ impl Batch {
     }
 
     /// A snapshot at `index` and `term` was installed: every entry goes, the next index is `index + 1`, and
-    /// `term(index)` answers `term`. Keyed state stays, but what was [reported](crate::Wal::durable_applied) beyond `index` is taken back to it, and
+    /// `term(index)` answers `term` (but for index 0, before which no log has an entry: its term is always 0). Keyed state stays, but what was [reported](crate::Wal::durable_applied) beyond `index` is taken back to it, and
     /// truncations that wait for a report wait no more. Creates the replica, and heals a damaged one: where its state was suspect, what the
     /// same batch puts, before it or behind it, is believed again, and nothing else of it. When that is right in a raft group: see
     /// [the guide](crate::guide#damage).

@@ -110,7 +110,8 @@ pub enum Error {
         /// So many surely fit: [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), or 1 GiB.
         limit: u64,
     },
-    /// No room: nothing was changed. Truncation, removal and state that does not grow still succeed.
+    /// No room: nothing was changed. Truncation, removal and state that does not grow still succeed; of values over 4 KiB one at a time, once what
+    /// was written before is durable: see [the guide](crate::guide#a-full-log).
     #[error("{0}")]
     Full(Box<FullReport>),
     /// `try_submit` would have had to wait, or to overtake who waits for room. Or a callback, or a listener on a thread of the log's own, waits for

@@ -121,8 +121,8 @@ pub struct Stats {
     /// Free chunks that appends cannot have: those held back for what is in the journal, and `reserved_for_values`. Where `free_chunks` is no more
     /// than that, appends are refused ([`Error::Full`](crate::Error::Full)).
     pub reserved_chunks: u64,
-    /// Of `reserved_chunks`, those that are left for a large keyed value that is written anew: what the largest takes, a thirty-second of the
-    /// log at most.
+    /// Of `reserved_chunks`, those that are left for a large keyed value that is written anew: what the largest takes, or, where that is
+    /// more, a thirty-second of the log, 1 MiB at most.
     pub reserved_for_values: u64,
     /// Segments of the journal.
     pub journal_segments: u64,

@@ -37,7 +37,8 @@ pub struct VerifyReport {
     /// header rotted no other is looked for in its segment, and where it is the first one there, nor is any before it.
     pub rotten_frames: u64,
     /// Rot outside of entries and values: a copy of the superblock (also one whose last write was lost, where the log is written to), the header
-    /// of a piece. Costs no data.
+    /// of a piece. Costs no data. One bad copy of the superblock is also what a power cut leaves in which it was written: the log opens with the
+    /// other, and the next opening for writing, or a [scrub](crate::Wal::scrub), writes it anew.
     pub structure: Vec<String>,
     /// What the file lost, where it was cut: what lay there is damage, where anything did.
     pub cut: Option<CutFile>,
@@ -46,12 +47,16 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether everything is as it should be.
+    /// Whether everything is as it should be. Not where a power cut left one bad copy of the superblock, which costs nothing: see
+    /// [`structure`](Self::structure).
     pub fn is_clean(&self) -> bool {
         let Self { damage, rotten_frames, structure, cut, accounting, .. } = self;
         cut.is_none() && damage.is_empty() && *rotten_frames == 0 && structure.is_empty() && accounting.is_empty()
     }
 }
+
+/// What to make of one bad copy.
+const ONE_COPY: &str = ": rot, or what a power cut leaves in which it was written; the log opens with the other, and its next opening for writing, or a scrub, writes it anew";
 
 impl Engine {
     pub(crate) fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
@@ -158,8 +163,10 @@ impl Engine {
         // To whoever only reads, an older one is what a power cut between the two leaves; the next opening brings it up to date. So it may be
         // what the end of the log left.
         let known = !self.read_only && self.seq.lock().stopped.is_none();
-        for copy in self.copies_amiss(known.then_some(&*current)) {
-            report.structure.push(format!("superblock {} is bad ({})", copy.name, copy.why));
+        let amiss = self.copies_amiss(known.then_some(&*current));
+        for copy in &amiss {
+            let alone = if amiss.len() == 1 { ONE_COPY } else { "" };
+            report.structure.push(format!("superblock {} is bad ({}){alone}", copy.name, copy.why));
         }
     }
 
@@ -256,6 +263,7 @@ mod tests {
             let report = wal.verify(|_| ()).expect("verified");
             let [told] = report.structure.as_slice() else { panic!("{report:?}") };
             assert!(told.starts_with(&format!("superblock {name} is bad")) && report.entries == 1, "{report:?}");
+            assert!(told.ends_with("writes it anew"), "what to make of it: {told}");
             disk.heal_reads();
         }
     }

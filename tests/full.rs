@@ -358,20 +358,18 @@ const FOR_EVER: u64 = 30_000;
 const LARGE: u64 = 100;
 const VALUE_OWNER: u64 = 5000;
 
-/// Chunks that nobody reserved, beside the 128 that are kept for a large value.
+/// Chunks that nobody reserved, beside those that are kept for a large value.
 fn spare(wal: &Wal) -> u64 {
     let s = wal.stats();
     s.free_chunks.saturating_sub(s.reserved_chunks)
 }
 
-/// One replica has most of the journal, and reserves nearly all chunks that are left, beside so many large values.
-fn nearly_full(options: Options, values: u8) -> (Arc<SimDisk>, Wal) {
+/// One replica has most of the journal, and reserves nearly all chunks that are left, beside a large value of so many bytes.
+fn nearly_full(options: Options, value: usize) -> (Arc<SimDisk>, Wal) {
     let disk = Arc::new(SimDisk::new(256 * (64 << 10) + (64 << 10)));
     let wal = options.open_disk(disk.clone()).expect("formatted");
     wal.commit(Batch::new().put(VALUE_OWNER, b"vote", &[1; 40])).expect("room");
-    for key in 0..values {
-        wal.commit(Batch::new().put(VALUE_OWNER, &[key], &[9; 8000])).expect("room");
-    }
+    wal.commit(Batch::new().put(VALUE_OWNER, &[0], &vec![9; value])).expect("room");
     let mut last = 0;
     while spare(&wal) > 170 {
         last += 1;
@@ -429,12 +427,14 @@ fn goes_on(options: fn() -> Options, crashed: impl Fn() -> SimDisk) {
     }
 }
 
-/// The larger one takes of the chunks that are kept for it, and whoever was promised the others finds them.
+/// The larger one finds its chunks where entries are settled for it, and leaves those that are kept for one of the same length; whoever was promised
+/// the others finds them.
 #[test]
 fn a_log_whose_large_value_has_grown_goes_on_when_it_is_opened_again() {
     let grown = |options: Options| {
-        let (disk, wal) = nearly_full(options, 1);
-        wal.commit(Batch::new().put(VALUE_OWNER, &[0], &[8; 30_000])).expect("it is kept for that");
+        let (disk, wal) = nearly_full(options, 8000);
+        wal.commit(Batch::new().put(VALUE_OWNER, &[0], &[8; 30_000])).expect("there is room once entries are settled");
+        wal.commit(Batch::new().put(VALUE_OWNER, &[0], &[7; 30_000])).expect("it is kept for that");
         wal.commit(Batch::new().put(VALUE_OWNER, b"vote", &[3; 40])).expect("alive it goes on");
         (disk, wal)
     };
@@ -451,7 +451,7 @@ fn a_log_whose_large_value_has_grown_goes_on_when_it_is_opened_again() {
 #[test]
 fn a_log_whose_large_value_was_put_twice_goes_on_when_it_is_opened_again() {
     goes_on(narrow, || {
-        let (disk, wal) = nearly_full(narrow(), 1);
+        let (disk, wal) = nearly_full(narrow(), 8000);
         for byte in [7, 8] {
             drop(wal.submit(Batch::new().put(VALUE_OWNER, &[0], &[byte; 8000])).expect("it is kept for that"));
         }
@@ -460,19 +460,16 @@ fn a_log_whose_large_value_was_put_twice_goes_on_when_it_is_opened_again() {
     });
 }
 
-/// Damage parts runs, which nobody was asked for: the chunks that are kept for large values pay for it, and are spent here. What finds none is
-/// carried, far beyond what a journal should carry.
+/// Damage parts runs, which nobody was asked for: the chunks that are kept for large values pay for it, and are spent here: a value was put again and again
+/// in the last frame. What finds none is carried, far beyond what a journal should carry.
 #[test]
 fn a_log_that_has_lost_frames_and_lacks_chunks_goes_on_when_it_is_opened_again() {
     const SEGMENT: usize = 64 << 10;
-    let (disk, wal) = nearly_full(narrow(), 21);
-    for key in 0.. {
-        match wal.try_submit(Batch::new().put(VALUE_OWNER, &[key], &[8; 30_000])) {
-            Ok(_) => _ = wal.sync().expect("written"),
-            Err(Error::Full(_)) => break,
-            Err(error) => panic!("{error}"),
-        }
+    let (disk, wal) = nearly_full(narrow(), 30_000);
+    for byte in 0..16 {
+        drop(wal.submit(Batch::new().put(VALUE_OWNER, &[0], &[byte; 30_000])).expect("it is kept for that"));
     }
+    wal.sync().expect("written");
     drop(wal);
     let image = disk.crash_lost_all().kept_image();
     // Of its entries, in the midst of segments.

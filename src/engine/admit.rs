@@ -9,7 +9,7 @@ use crate::applied::{APPLIED_BYTES, APPLIED_KEY, reaches};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::record::CORE_BYTES;
-use crate::index::{Cells, INLINE_VALUE_BYTES, IdMap, Registry, Value, journal_bytes, value_cost, weight};
+use crate::index::{Cells, IdMap, Registry, Value, journal_bytes, value_cost, weight};
 use crate::journal::Class;
 use crate::operation::What;
 use crate::space::{Accounts, Demand};
@@ -147,7 +147,7 @@ impl Engine {
             let is_append = matches!(op.what, What::Append { .. });
             *(if is_append { &mut adm.append_chunks } else { &mut adm.value_chunks }) += direct;
             let Some(t) = adm.slots.get(i).and_then(|&slot| adm.touched.get_mut(slot)) else { continue };
-            self.validate_op(batch, plan, i, op.replica, t, direct > 0)?;
+            self.validate_op(batch, plan, i, op.replica, t, direct)?;
         }
         let grows = adm.touched.iter().any(|t| t.grows);
         adm.class = if grows { Class::Grow } else { Class::Keep };
@@ -162,7 +162,7 @@ impl Engine {
         i: usize,
         replica: u64,
         t: &mut Touched,
-        direct: bool,
+        direct: u64,
     ) -> Result<()> {
         let Some(op) = batch.ops.get(i) else { return Ok(()) };
         match op.what {
@@ -179,7 +179,7 @@ impl Engine {
                 }
                 // Consecutive indexes exist: the last of them does not overflow, one beyond it may.
                 t.last = first + ((to - from) as u64 - 1);
-                if direct {
+                if direct > 0 {
                     t.adjoins = false;
                     for piece in plan.pieces_of(i).unwrap_or(&[]) {
                         t.demand.meta_bytes += crate::format::piece::PieceDesc::TYPICAL_BYTES;
@@ -206,19 +206,23 @@ impl Engine {
             What::Put { key, value } => {
                 t.create();
                 let key = batch.bytes_of(key);
-                let (now, was_out) = {
+                let (now, held) = {
                     let state = t.cell.lock();
                     match state.keys.get(key).filter(|_| !t.removed) {
                         // As a new one of its length, which may cost a little more than that one does: else it would seem to grow.
-                        Some(Value::Out(piece)) => (value_cost(key, piece.desc.payload_bytes()), true),
-                        Some(Value::Inline(_)) => (state.keys.cost(key), false),
-                        None => (0, false),
+                        Some(Value::Out(piece)) => (
+                            value_cost(key, piece.desc.payload_bytes()),
+                            piece.desc.blocks().div_ceil(self.geo.blocks_per_chunk.into()),
+                        ),
+                        Some(Value::Inline(_)) => (state.keys.cost(key), 0),
+                        None => (0, 0),
                     }
                 };
                 let new = value_cost(key, value.len);
                 t.demand.meta_bytes += new.saturating_sub(now);
-                // A large value in the place of another is what chunks are kept for, whichever is larger.
-                t.grows |= new > now && !(was_out && value.len > INLINE_VALUE_BYTES);
+                // Chunks are kept for a large value in the place of one that takes as many. One that takes more grows as entries do: of what is
+                // kept it would keep what the next one needs, for ever.
+                t.grows |= if direct > 0 { direct > held } else { new > now };
                 t.changed = true;
             }
             What::Delete { .. } => t.changed = true,

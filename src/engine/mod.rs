@@ -59,6 +59,7 @@ use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::format::Seed;
 use crate::format::frame::MAX_IN_FLIGHT;
+use crate::format::piece::is_bare;
 use crate::format::superblock::Superblock;
 use crate::index::Registry;
 use crate::journal::{Recent, SegmentMap, Sequencer};
@@ -103,10 +104,17 @@ impl Geometry {
         crate::format::POOL_OFFSET + u64::from(self.pool_blocks) * crate::format::BLOCK_BYTES
     }
 
-    /// Chunks that appends leave for one large value.
+    /// The largest keyed value.
+    pub fn max_value(&self) -> u64 {
+        u64::from(crate::options::MAX_VALUE_BYTES).min(self.segment_bytes / 2)
+    }
+
+    /// Chunks that all that grows leaves for one large value: the largest, in a log of any size.
     pub fn value_reserve(&self) -> u64 {
-        let value = u64::from(crate::options::MAX_VALUE_BYTES) + 128;
-        value.div_ceil(self.chunk_bytes.into()).min(u64::from(self.chunks) / 32)
+        let (chunk, most) = (u64::from(self.chunk_bytes), u64::from(crate::options::MAX_VALUE_BYTES) + 128);
+        let largest = self.max_value();
+        let needed = if is_bare(largest as usize, self.chunk_bytes) { largest.div_ceil(chunk) } else { 1 };
+        most.div_ceil(chunk).min(u64::from(self.chunks) / 32).max(needed)
     }
 }
 
@@ -278,7 +286,7 @@ impl Engine {
 
     /// The largest keyed value.
     pub fn max_value(&self) -> u64 {
-        u64::from(crate::options::MAX_VALUE_BYTES).min(self.geo.segment_bytes / 2)
+        self.geo.max_value()
     }
 
     /// A replica of at least this weight in the journal is settled rather than carried.

@@ -171,9 +171,9 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
     verify_piece(disk, geo.seed, id, &desc, pins).unwrap_or(false)
 }
 
-/// Charges every replica, where so many segments and chunks are free. Never refuses: a log over its budget opens, and takes no appends
+/// Charges every replica, where so many segments and chunks are free, of which so many are `kept` for a large value. Never refuses: a log over its budget opens, and takes no appends
 /// until it is drained.
-pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, chunks): (usize, u64)) {
+pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, chunks): (usize, u64), kept: u64) {
     // Whether a small replica found no room and reserved chunks instead.
     let price = |accounts: &mut Accounts, cell: &Cell| {
         let mut state = cell.lock();
@@ -203,12 +203,29 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, ch
     // one whose turn comes when there is none left ends all cleaning. It is carried, whatever its size.
     let (small, large): (Vec<_>, Vec<_>) =
         order.iter().map(|&(_, cell)| cell).partition(|cell| accounts.is_small(demand(&cell.lock())));
+    // The large ones first, then the smallest: who is carried takes no chunk.
+    let mut in_chunks = Vec::new();
     for cell in large.into_iter().rev().chain(small) {
         let mut state = cell.lock();
         let demand = demand(&state);
         let price = accounts.price(state.charge, demand, segments);
+        if price.chunks > 0 && accounts.is_small(demand) {
+            in_chunks.push(cell);
+            continue;
+        }
         let is_there = price.chunks == 0 || accounts.reserved() + price.chunks <= chunks;
         accounts.settle(&mut state.charge, if is_there { price } else { accounts.price_carried(demand) });
+    }
+    // Nor do the others take those that are kept for a large value, as long as they can be carried: keys may have taken the room since in
+    // which they were. The largest first, which the budget has the least room for.
+    for cell in in_chunks.into_iter().rev() {
+        let mut state = cell.lock();
+        let demand = demand(&state);
+        let (settled, carried) = (accounts.price_in_chunks(demand), accounts.price_carried(demand));
+        let others = accounts.carried() - state.charge.carried;
+        let left = if others + carried.carried <= accounts.budget() { kept } else { 0 };
+        let is_there = accounts.reserved() + settled.chunks + left <= chunks;
+        accounts.settle(&mut state.charge, if is_there { settled } else { carried });
     }
     // Who became small where little was free has kept its chunks until now: carried, it could stop the cleaner. Which they were nobody
     // knows any more, so the largest are settled: they take the fewest chunks.

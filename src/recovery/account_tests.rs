@@ -210,14 +210,14 @@ fn everybody_is_charged_the_small_ones_first() {
     // Three quarters of it are for those that are carried: the small two fit, and the larger one beside them does not.
     let budget = |all: u64| Accounts::new(16 << 10, SEGMENT, 50, (6, 6)).with_budget(all.div_ceil(3) * 4);
     let mut accounts = budget(meta + small + large - 3);
-    with_cells(&mut states, |cells| charge(&mut accounts, cells, (2, 4)));
+    with_cells(&mut states, |cells| charge(&mut accounts, cells, (2, 4), 0));
     let chunks: Vec<u64> = (1..=4).map(|id| states[&id].charge.chunks).collect();
     assert_eq!((chunks, accounts.reserved()), (vec![0, 0, 1, 0], 1));
     assert_eq!(accounts.carried(), states.values().map(|s| s.charge.carried).sum::<u64>());
     assert!((1..=4).all(|id| states[&id].charge.carried >= states[&id].meta_bytes()));
     let mut roomy = budget(meta + small + large);
     states.values_mut().for_each(|s| s.charge = Default::default());
-    with_cells(&mut states, |cells| charge(&mut roomy, cells, (2, 4)));
+    with_cells(&mut states, |cells| charge(&mut roomy, cells, (2, 4), 0));
     assert_eq!((roomy.reserved(), roomy.carried()), (0, meta + small + large), "all of them are carried");
 }
 
@@ -234,7 +234,7 @@ fn what_the_cleaner_has_no_segments_for_is_charged_chunks_as_far_as_there_are_an
     let mut charged = |free, chunks| {
         states.values_mut().for_each(|s| s.charge = Default::default());
         let mut accounts = Accounts::new(64 << 10, 64 << 10, 50, (400, 400));
-        with_cells(&mut states, |cells| charge(&mut accounts, cells, (free, chunks)));
+        with_cells(&mut states, |cells| charge(&mut accounts, cells, (free, chunks), 0));
         assert_eq!(accounts.carried(), states.values().map(|s| s.charge.carried).sum::<u64>());
         let smallest = states.values().filter(|s| s.charge.chunks > 0).map(|s| s.last).min();
         let largest = states.values().filter(|s| s.charge.chunks == 0).map(|s| s.last).max();

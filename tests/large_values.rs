@@ -1,0 +1,229 @@
+//! A full log: a large value is written anew beside the old one, in chunks that are kept for that. Whatever grows leaves them.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use strandlog::disk::sim::SimDisk;
+use strandlog::{Batch, Error, Options, Placement, Wal};
+
+use support::{assert_sound, assert_space, for_each, payload, seeds, tally};
+
+/// A value beyond this lies in chunks.
+const LARGE: usize = 4096;
+/// Before a value that fits a chunk: the header of its piece.
+const HEADER: usize = 72;
+/// Whoever has values; the others have entries.
+const OWNERS: u64 = 3;
+const OTHERS: u64 = 6;
+
+/// A log of so many segments.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    chunk: u32,
+    segment: u32,
+    segments: u64,
+}
+
+impl Size {
+    fn options(self) -> Options {
+        let journal = 6 * u64::from(self.segment);
+        let options = Wal::options().chunk_size(self.chunk).segment_size(self.segment).journal_cap(journal);
+        options.direct_threshold(8 << 10).recent_bytes(1 << 20).background(false)
+    }
+
+    fn disk(self) -> SimDisk {
+        SimDisk::new((64 << 10) + self.segments * u64::from(self.segment))
+    }
+
+    /// Chunks that a value takes.
+    fn chunks(self, len: usize) -> usize {
+        let chunk = self.chunk as usize;
+        match len {
+            ..=LARGE => 0,
+            _ if len + HEADER <= chunk => 1,
+            _ => len.div_ceil(chunk),
+        }
+    }
+
+    /// A length about the bounds of chunks, the largest, or any.
+    fn length(self, rng: &mut StdRng, most: usize) -> usize {
+        let chunk = self.chunk as usize;
+        let around = |at: usize, rng: &mut StdRng| (at + rng.random_range(0..3)).saturating_sub(1);
+        match rng.random_range(0..6) {
+            0 => most - rng.random_range(0..3),
+            1 => around(rng.random_range(1..=most.div_ceil(chunk)) * chunk, rng),
+            2 => around(rng.random_range(1..=most.div_ceil(chunk)) * chunk - HEADER, rng),
+            3 => around(LARGE, rng),
+            _ => rng.random_range(0..=most),
+        }
+        .min(most)
+    }
+
+    /// One that takes no more chunks than one of so many bytes, and is no longer where neither takes any. One in chunks stays in chunks.
+    fn no_larger(self, rng: &mut StdRng, than: usize) -> usize {
+        let (shortest, longest) = match self.chunks(than) {
+            0 => (0, than),
+            1 => (LARGE + 1, (self.chunk as usize - HEADER).max(than)),
+            n => (LARGE + 1, n * self.chunk as usize),
+        };
+        match rng.random_range(0..3) {
+            0 => than,
+            1 => longest,
+            _ => rng.random_range(shortest..=longest),
+        }
+    }
+}
+
+type Values = BTreeMap<(u64, u8), Vec<u8>>;
+
+/// One life of a log, and the values in it.
+struct Life {
+    size: Size,
+    disk: Arc<SimDisk>,
+    wal: Wal,
+    most: usize,
+    values: Values,
+    salt: u64,
+    rng: StdRng,
+    what: String,
+    written: u64,
+    grown: u64,
+    refused: u64,
+}
+
+impl Life {
+    fn begin(size: Size, seed: u64, placement: Placement) -> Self {
+        let disk = Arc::new(size.disk());
+        let wal = size.options().placement(placement).open_disk(disk.clone()).expect("formatted");
+        let most = wal.max_value_bytes() as usize;
+        let (values, rng, what) = (Values::new(), StdRng::seed_from_u64(seed), format!("seed {seed}, {size:?}"));
+        Self { size, disk, wal, most, values, salt: 0, rng, what, written: 0, grown: 0, refused: 0 }
+    }
+
+    fn put(&mut self, at: (u64, u8), len: usize) -> Result<(), Error> {
+        self.salt += 1;
+        let value = payload(at.0, self.salt, at.1.into(), len).to_vec();
+        self.wal.commit(Batch::new().put(at.0, &[at.1], &value))?;
+        self.values.insert(at, value);
+        Ok(())
+    }
+
+    /// Entries large and small, and keys, until not one more gets in.
+    fn fill(&mut self) {
+        for len in [20_000, 3000, 300, 1] {
+            let mut refused = 0;
+            while refused < OTHERS {
+                let replica = 100 + self.rng.random_range(0..OTHERS);
+                let next = self.wal.replica(replica).last_index() + 1;
+                match self.wal.commit(Batch::new().append(replica, &[(next, 1, payload(replica, next, 1, len))])) {
+                    Ok(_) => refused = 0,
+                    Err(Error::Full(_)) => refused += 1,
+                    Err(error) => panic!("{}: {error}", self.what),
+                }
+            }
+        }
+    }
+
+    /// What grows may be refused, and must leave what is kept for what does not.
+    fn grow(&mut self) {
+        let at = (self.rng.random_range(0..OWNERS), self.rng.random_range(0..4));
+        let len = self.size.length(&mut self.rng, self.most);
+        match self.put(at, len) {
+            Ok(()) => self.grown += 1,
+            Err(Error::Full(_)) => self.refused += 1,
+            Err(error) => panic!("{}: {error}", self.what),
+        }
+    }
+
+    /// Each value, one after the other, in the place of itself.
+    fn write_anew(&mut self) {
+        let all: Vec<((u64, u8), usize)> = self.values.iter().map(|(&at, value)| (at, value.len())).collect();
+        for (at, was) in all {
+            let len = self.size.no_larger(&mut self.rng, was).min(self.most);
+            match self.put(at, len) {
+                Ok(()) => {}
+                // A longer one in the same chunks may have a longer record: ten bytes a block.
+                Err(Error::Full(report)) if len > was && report.metadata => {}
+                Err(error) => {
+                    panic!("{}, {at:?} of {len} in the place of {was}: {error}: {:?}", self.what, self.wal.stats())
+                }
+            }
+            self.written += 1;
+        }
+    }
+
+    fn check(&self) {
+        for (&(replica, key), value) in &self.values {
+            let found = self.wal.replica(replica).get(&[key]).expect("readable");
+            assert!(found.is_some_and(|found| found == value.as_slice()), "{}: {replica} {key}", self.what);
+        }
+        assert_space(&self.wal, &self.what);
+    }
+
+    /// The power fails, or the log is closed.
+    fn again(mut self, placement: Placement) -> Self {
+        self.check();
+        let disk = match self.rng.random_range(0..3) {
+            0 => {
+                self.wal.close().expect("closed");
+                self.disk.restart()
+            }
+            1 => self.disk.crash_lost_all(),
+            _ => self.disk.crash_seeded(self.rng.random()),
+        };
+        self.disk = Arc::new(disk);
+        self.wal = self.size.options().placement(placement).open_disk(self.disk.clone()).expect("opened");
+        self.check();
+        self
+    }
+}
+
+/// Logs of as few segments as there may be, and of more; chunks of a block, of a segment, and between.
+fn sizes() -> Vec<Size> {
+    let (small, large) = (64 << 10, 1 << 20);
+    let of = |chunk, segment, segments| Size { chunk, segment, segments };
+    let mut all: Vec<Size> = [8, 9, 12, 15, 16, 40]
+        .into_iter()
+        .flat_map(|n| [of(4096, small, n), of(16 << 10, small, n), of(small, small, n)])
+        .collect();
+    all.extend([of(64 << 10, large, 8), of(4096, 256 << 10, 10), of(512 << 10, 4 << 20, 8)]);
+    all
+}
+
+#[test]
+fn a_full_log_takes_a_large_value_in_the_place_of_one_that_takes_as_many_chunks() {
+    let lives: Vec<(u64, Size)> =
+        seeds(0, 8).into_iter().flat_map(|seed| sizes().into_iter().map(move |s| (seed, s))).collect();
+    let counts = std::sync::Mutex::new([0; 3]);
+    for_each(&lives, |(seed, size)| {
+        let placement = support::PLACEMENTS[(seed % 3) as usize];
+        let mut life = Life::begin(size, seed, placement);
+        for _ in 0..20 {
+            life.grow();
+        }
+        for _ in 0..3 {
+            life.fill();
+            for _ in 0..4 {
+                life.write_anew();
+                for _ in 0..5 {
+                    life.grow();
+                }
+            }
+            life.write_anew();
+            life = life.again(placement);
+            life.write_anew();
+        }
+        assert_sound(&life.wal, &life.what);
+        let mut counts = counts.lock().expect("no panic");
+        for (sum, n) in counts.iter_mut().zip([life.written, life.grown, life.refused]) {
+            *sum += n;
+        }
+    });
+    let [written, grown, refused] = *counts.lock().expect("no panic");
+    tally(&[("written_anew", written), ("grown", grown), ("refused", refused)]);
+    assert!(written > 0 && grown > 0 && refused > 0);
+}
