@@ -250,6 +250,9 @@ impl Group {
 
     /// The same, or that it holds nothing yet, also of a group that is new. Nobody else writes meanwhile.
     pub fn report_first(&self, index: Option<u64>) -> Result<()> {
+        if let Some(applied) = index.filter(|_| !self.replica.exists()) {
+            return Err(Error::Lost { group: self.id(), applied });
+        }
         let mut batch = Batch::new();
         self.keep_room(&mut batch, None)?;
         batch.durable_applied(self.id(), index.map_or(0, slot)).lazy();
