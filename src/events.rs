@@ -65,9 +65,16 @@ pub enum Event {
     /// Damage was found: at the opening, by the cleaner, or by a scrub. [`Lost::State`](crate::Lost::State) found by a scrub is a large keyed value
     /// that rotted: it alone, until it is put again; see [`Scrubbed::damage`](crate::Scrubbed::damage).
     Damaged(Damage),
-    /// A write or a sync failed, or the file was cut or removed: nothing after it is acknowledged. Told of each that fails, when two were in flight.
+    /// A write or a sync failed: nothing after it is acknowledged. Told of each that fails, when two were in flight. Opening the log anew is right
+    /// ([`Error::Poisoned`](crate::Error::Poisoned)).
     Poisoned {
         /// What failed.
+        cause: Arc<str>,
+    },
+    /// The file was cut, removed or replaced: nothing more is acknowledged, and opening the log anew is **wrong**
+    /// ([`Error::FileLost`](crate::Error::FileLost)).
+    FileLost {
+        /// What became of it, and what to do.
         cause: Arc<str>,
     },
     /// The log was opened.

@@ -27,7 +27,8 @@
 //! | `strandlog_slow_commits_total` | counter | slow commits, label `reason`: `device`, `queue`, `cleaner`; as it happens |
 //! | `strandlog_refused_full_total` | counter | batches refused because the log was full; as it happens |
 //! | `strandlog_damage_total` | counter | pieces of damage found; as it happens |
-//! | `strandlog_poisoned` | gauge | 1 after a write or sync has failed; as it happens |
+//! | `strandlog_poisoned` | gauge | 1 after a write or sync has failed, or the file was lost; as it happens |
+//! | `strandlog_file_lost` | gauge | 1 after the file was cut, removed or replaced: a log that must not be opened anew; as it happens |
 //! | `strandlog_space_low` | gauge | 1 while space is low; as it happens |
 //! | `strandlog_recovery_seconds` | gauge | how long the opening took; as it happens |
 //! | `strandlog_batches_total` | counter | batches made durable |
@@ -128,6 +129,7 @@ pub struct Metrics {
     full: Counter,
     damage: Counter,
     poisoned: Gauge,
+    file_lost: Gauge,
     space_low: Gauge,
     recovery: Gauge,
     figures: Figures,
@@ -150,7 +152,8 @@ impl Metrics {
         describe_counter!("strandlog_slow_commits_total", Unit::Count, "slow commits");
         describe_counter!("strandlog_refused_full_total", Unit::Count, "batches refused because the log was full");
         describe_counter!("strandlog_damage_total", Unit::Count, "pieces of damage found");
-        describe_gauge!("strandlog_poisoned", Unit::Count, "1 after a write or sync has failed");
+        describe_gauge!("strandlog_poisoned", Unit::Count, "1 after a write or sync has failed, or the file was lost");
+        describe_gauge!("strandlog_file_lost", Unit::Count, "1 after the file was cut, removed or replaced");
         describe_gauge!("strandlog_space_low", Unit::Count, "1 while space is low");
         describe_gauge!("strandlog_recovery_seconds", Unit::Seconds, "how long the opening took");
         let slow =
@@ -163,6 +166,7 @@ impl Metrics {
             full: counter!("strandlog_refused_full_total", "log" => label()),
             damage: counter!("strandlog_damage_total", "log" => label()),
             poisoned: gauge!("strandlog_poisoned", "log" => label()),
+            file_lost: gauge!("strandlog_file_lost", "log" => label()),
             space_low: gauge!("strandlog_space_low", "log" => label()),
             recovery: gauge!("strandlog_recovery_seconds", "log" => label()),
             figures: Figures::new(log),
@@ -197,9 +201,14 @@ impl Listener for Metrics {
             Event::Full(_) => self.full.increment(1),
             Event::Damaged(_) => self.damage.increment(1),
             Event::Poisoned { .. } => self.poisoned.set(1.0),
+            Event::FileLost { .. } => {
+                self.poisoned.set(1.0);
+                self.file_lost.set(1.0);
+            }
             Event::Recovered(found) => {
                 self.recovery.set(found.micros as f64 / MICROS);
                 self.poisoned.set(0.0);
+                self.file_lost.set(0.0);
                 self.space_low.set(0.0);
             }
             Event::SegmentsFreed { .. } | Event::JournalGrown { .. } | Event::JournalShrunk { .. } => {}

@@ -124,6 +124,31 @@ fn the_life_of_the_journal_is_told_outside_of_every_lock() {
     assert!(heard.take().iter().any(|e| matches!(e, Event::SpaceRecovered(s) if s.free > s.reserved)));
 }
 
+/// Who hears of a failed write may open the log anew; who hears of this must not.
+#[test]
+fn a_lost_file_is_told_as_that() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, heard) = (dir.path().join("log"), Arc::new(Heard::default()));
+    let options = Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
+    let wal = options.listener(Arc::clone(&heard) as Arc<dyn Listener>).open(&path).expect("created");
+    std::fs::remove_file(&path).expect("removed");
+    // The housekeeper looks ten times a second.
+    while wal.check().is_ok() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for told in [wal.check(), wal.sync().map(drop)] {
+        assert!(matches!(told, Err(Error::FileLost { .. })), "{told:?}");
+    }
+    // The other ends it, too: else it would be waited for in vain.
+    let is_lost = |event: &Event| matches!(event, Event::FileLost { .. } | Event::Poisoned { .. });
+    let mut events = Vec::new();
+    while !events.iter().any(is_lost) {
+        events.extend(heard.take());
+        std::thread::yield_now();
+    }
+    assert!(!events.iter().any(|event| matches!(event, Event::Poisoned { .. })), "{events:?}");
+}
+
 #[test]
 fn a_failed_write_and_what_an_opening_finds_are_told() {
     let (disk, heard) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Heard::default()));

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use strandlog::format::superblock::{MAGIC, SUPERBLOCK_OFFSETS};
+use strandlog::format::superblock::{MAGIC, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 
 use crate::failure::{Failure, Result};
 
@@ -15,12 +15,15 @@ const UNLESS_FORCED: &str = "--force replaces it";
 /// Refuses what [`save`] would refuse, before the work is done.
 pub fn check(path: &Path, force: bool) -> Result<()> {
     refuse_log(path)?;
-    if force { Ok(()) } else { refuse_existing(path, UNLESS_FORCED) }
+    if force { refuse_nowhere(path) } else { refuse_existing(path, UNLESS_FORCED) }
 }
 
 /// Writes a file, in the place of one that is there only by `force`.
 pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     refuse_log(path)?;
+    if force {
+        refuse_nowhere(path)?;
+    }
     let failed = |e: io::Error| match e.kind() {
         ErrorKind::AlreadyExists => exists(path, UNLESS_FORCED),
         _ => Failure::Request(format!("writing {}: {e}", path.display())),
@@ -53,6 +56,18 @@ fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
         // Ours, and half of it is no use.
         let _ = std::fs::remove_file(path);
     })
+}
+
+/// Refuses a link that leads nowhere, which `force` can neither follow nor replace.
+fn refuse_nowhere(path: &Path) -> Result<()> {
+    let leads_nowhere = path.metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    if leads_nowhere && path.symlink_metadata().is_ok() {
+        let path = path.display();
+        return Err(Failure::Request(format!(
+            "{path} is a link that leads nowhere; remove it first: --force replaces what a link leads to"
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a log, by whichever name: whether it is the one that is looked into or another, no output is worth it.
@@ -98,6 +113,33 @@ fn is_log(path: &Path) -> io::Result<bool> {
     Ok(begins(a)? || begins(b)?)
 }
 
+/// Whether the file is the log of that id. Somebody may have it open.
+pub fn is_log_of(path: &Path, uuid: [u8; 16]) -> bool {
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let Ok((len, file)) = opened else { return false };
+    SUPERBLOCK_OFFSETS.into_iter().any(|offset| {
+        let mut block = [0; SUPERBLOCK_BYTES];
+        file.read_exact_at(&mut block, offset).is_ok()
+            && Superblock::decode(&block, len).is_ok_and(|superblock| superblock.uuid == uuid)
+    })
+}
+
+/// Gives a file that is whole its name, unless that is taken: where it was given, nothing is left of the other name.
+pub fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, unfinished, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // Where the file system has no such rename: a link replaces nothing either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            std::fs::hard_link(unfinished, path)?;
+            let _ = std::fs::remove_file(unfinished);
+            Ok(())
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Refuses a name that is taken, and says why that matters.
 pub fn refuse_existing(path: &Path, why: &str) -> Result<()> {
     // Also a link that leads nowhere: the name is taken.
@@ -120,4 +162,24 @@ pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
 
 fn exists(path: &Path, why: &str) -> Failure {
     Failure::Request(format!("{} exists already; {why}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_given_to_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name| dir.path().join(name);
+        std::fs::write(path("ours"), "ours").unwrap();
+        std::fs::write(path("name"), "theirs").unwrap();
+        publish(&path("ours"), &path("name")).unwrap_err();
+        assert_eq!(std::fs::read(path("name")).unwrap(), b"theirs");
+        assert_eq!(std::fs::read(path("ours")).unwrap(), b"ours");
+        std::fs::remove_file(path("name")).unwrap();
+        publish(&path("ours"), &path("name")).unwrap();
+        assert_eq!(std::fs::read(path("name")).unwrap(), b"ours");
+        assert!(!path("ours").exists());
+    }
 }

@@ -2,6 +2,9 @@
 
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
+/// The largest capacity that a log can be created with.
+const LARGEST_LOG: u64 = 8 << 40;
+
 /// Reads a size: a number, and then nothing, `K`, `M`, `G` or `T` (also as `KiB`, in either case).
 ///
 /// # Errors
@@ -31,8 +34,9 @@ pub fn parse32(text: &str) -> Result<u32, String> {
 }
 
 /// An eighth more: a copy of a log pays for its room before it is moved to where it takes least, so one of a full log does not fit its like.
+/// But no more than any log has.
 pub fn with_spare(capacity: u64) -> u64 {
-    capacity.saturating_add(capacity / 8)
+    capacity.saturating_add(capacity / 8).min(LARGEST_LOG.max(capacity))
 }
 
 /// Writes a size so that it is read at a glance.
@@ -77,6 +81,17 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse32("4G").is_err());
+    }
+
+    #[test]
+    fn a_copy_of_a_log_at_the_bound_is_asked_for_no_more_than_that() {
+        assert_eq!(with_spare(64 << 20), 72 << 20);
+        assert_eq!(with_spare(LARGEST_LOG - (1 << 30)), LARGEST_LOG);
+        assert_eq!(with_spare(LARGEST_LOG), LARGEST_LOG);
+        let dir = tempfile::tempdir().unwrap();
+        let opened = |capacity| strandlog::Wal::options().capacity(capacity).open(dir.path().join("missing/log"));
+        assert!(!matches!(opened(LARGEST_LOG), Err(strandlog::Error::Option { .. }) | Ok(_)));
+        assert!(matches!(opened(LARGEST_LOG + 1), Err(strandlog::Error::Option { .. })));
     }
 
     #[test]

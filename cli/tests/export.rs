@@ -439,6 +439,33 @@ fn what_stands_behind_the_end_of_an_export_is_refused() {
     }
 }
 
+/// While it was under way somebody has put another log in the place of the new one.
+#[test]
+fn an_import_that_failed_removes_no_log_but_its_own() {
+    let (dir, path) = filled();
+    let lines = strandlog(&["export", str(&path)]).out;
+    let (begin, copy) = (lines.split_inclusive('\n').next().unwrap(), dir.path().join("copy"));
+    let mut import = Command::new(env!("CARGO_BIN_EXE_strandlog"))
+        .args(["import", "--from", "jsonl", "-", str(&copy)])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = import.stdin.take().unwrap();
+    input.write_all(begin.as_bytes()).unwrap();
+    while !copy.exists() {
+        std::thread::yield_now();
+    }
+    let before = std::fs::read(&path).unwrap();
+    std::fs::rename(&path, &copy).unwrap();
+    input.write_all(b"no line\n").unwrap();
+    drop(input);
+    let ran = import.wait_with_output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(ran.status.code() == Some(2) && said.contains("nothing was written"), "{said}");
+    assert!(std::fs::read(&copy).unwrap() == before, "it is as it was");
+}
+
 /// A log keeps its size: the next import, with another, would be given none of it.
 #[test]
 fn an_import_that_wrote_nothing_leaves_nothing() {

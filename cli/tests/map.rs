@@ -171,3 +171,14 @@ fn a_picture_is_forced_into_what_its_name_leads_to() {
     assert_eq!(strandlog(&["map", str(&path), "--svg", str(&device), "--force"]).code, 0);
     assert!(!device.metadata().unwrap().is_file());
 }
+
+/// What is said to help has to.
+#[test]
+fn a_link_that_leads_nowhere_is_named_as_that_where_force_is_given() {
+    let (dir, path) = filled();
+    let link = dir.path().join("link.svg");
+    std::os::unix::fs::symlink(dir.path().join("nowhere"), &link).unwrap();
+    let ran = strandlog(&["map", str(&path), "--svg", str(&link), "--force"]);
+    assert!(ran.code == 2 && ran.err.contains("leads nowhere; remove it first"), "{ran:?}");
+    assert!(link.symlink_metadata().unwrap().is_symlink() && !dir.path().join("nowhere").exists());
+}

@@ -212,28 +212,30 @@ impl Engine {
 
     /// Something could not be made durable: nothing more is written or acknowledged, and everybody who waits is told why.
     pub(crate) fn poison(&self, cause: String, frame: Option<Box<SealedFrame>>) {
-        let cause = cause.into();
-        self.fail(&Error::Poisoned { cause: std::sync::Arc::clone(&cause) }, cause, frame);
+        self.fail(&Error::Poisoned { cause: cause.into() }, frame);
     }
 
     /// Asks the disk for its file, and ends the log where that was cut or removed behind its back: whoever is told so must not open it anew.
     pub(crate) fn look_after_file(&self, look: impl FnOnce(&dyn Disk) -> io::Result<()>) -> Result<()> {
         let Err(error) = by_disk(|| look(&*self.disk)) else { return Ok(()) };
-        let told: std::sync::Arc<str> = format!("looking after the file: {error}").into();
-        let cause = std::sync::Arc::clone(&told);
+        let cause = format!("looking after the file: {error}").into();
         let why = match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => Error::FileLost { cause },
             _ => Error::Poisoned { cause },
         };
-        self.fail(&why, told, None);
+        self.fail(&why, None);
         Err(why)
     }
 
-    fn fail(&self, why: &Error, cause: std::sync::Arc<str>, frame: Option<Box<SealedFrame>>) {
+    fn fail(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
         // Before it is said: who hears it may panic, and nobody would be told.
         self.stop(why, frame);
-        said(|| tracing::error!(target: "strandlog", %cause, "the log is poisoned"));
-        self.events.tell(|| Event::Poisoned { cause });
+        said(|| tracing::error!(target: "strandlog", "{why}"));
+        self.events.tell(|| match why.clone() {
+            Error::FileLost { cause } => Event::FileLost { cause },
+            Error::Poisoned { cause } => Event::Poisoned { cause },
+            other => Event::Poisoned { cause: other.to_string().into() },
+        });
     }
 
     /// Ends all writing; the first reason stands. What was not acknowledged is told that reason: a frame that failed, those behind

@@ -47,6 +47,18 @@ pub enum Error {
         what: String,
     },
 
+    /// The state machine holds something of a group that the log does not know: the log was lost or replaced, and votes and acknowledged entries with
+    /// it. Rebuild the node as a new member: README, "A damaged group".
+    #[error(
+        "group {group}: the state machine is at {applied}, and the log knows nothing of the group: it was lost or replaced; rebuild it as a new member"
+    )]
+    Lost {
+        /// The group.
+        group: u64,
+        /// What the state machine holds, by openraft's index.
+        applied: u64,
+    },
+
     /// An append would leave a hole, or rewrite what was purged; or a truncation would cut off what was purged.
     #[error("group {group}: index {index} does not continue the log, which holds {first}..{next}")]
     NotContinuous {

@@ -5,6 +5,7 @@
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_channel::oneshot;
@@ -26,16 +27,31 @@ pub(crate) struct Group {
     has_room: AtomicBool,
     /// Whether a vote was saved since the group was opened.
     has_voted: AtomicBool,
+    /// The first index that a purge which waits leaves; 0: none waits. Nothing before it is shown.
+    shown_from: AtomicU64,
+    /// That purge. Only the group's [`LogStore`](crate::LogStore) writes it.
+    waiting: Mutex<Option<Waiting>>,
 }
 
 /// How far a purge goes now.
 pub(crate) enum Purge {
     /// To where openraft says.
     AsAsked,
+    /// The same, but nobody reported that the state machine holds it: by openraft's word alone.
+    Unreported,
     /// To this entry, the last that the state machine was reported to hold durably.
     To(Bytes),
     /// Nowhere.
     Nothing,
+}
+
+/// A purge that is to be carried out before the next append.
+#[derive(Clone, Debug)]
+struct Waiting {
+    index: u64,
+    term: u64,
+    /// The purge point as the log will hold it.
+    point: Vec<u8>,
 }
 
 /// A batch whose callback will say that it is durable.
@@ -59,6 +75,8 @@ impl Group {
             cuts: AtomicU64::new(0),
             has_room: AtomicBool::new(false),
             has_voted: AtomicBool::new(false),
+            shown_from: AtomicU64::new(0),
+            waiting: Mutex::new(None),
         })
     }
 
@@ -66,8 +84,16 @@ impl Group {
         self.replica.id()
     }
 
-    /// The indexes of the entries it holds.
+    /// The indexes of the entries it holds, as openraft is to know it: without what a purge that waits takes.
     pub fn held(&self) -> Range<u64> {
+        // First, as a purge is over only when the log has it.
+        let from = self.shown_from.load(Ordering::Acquire);
+        let stored = self.stored();
+        stored.start.max(from)..stored.end.max(from)
+    }
+
+    /// The indexes of the entries that the log has.
+    fn stored(&self) -> Range<u64> {
         let (first, last) = self.replica.bounds();
         first.saturating_sub(1)..last
     }
@@ -138,6 +164,7 @@ impl Group {
         entries: Encoded,
         done: impl FnOnce(strandlog::Result<Lsn>) + Send + 'static,
     ) -> Result<()> {
+        self.purge_what_waits().await?;
         let held = self.held();
         let mut slots = entries.slots();
         let mut batch = Batch::new();
@@ -197,10 +224,13 @@ impl Group {
     /// entries go behind the next report, and the purge point, which openraft goes by, would not be where the log begins.
     pub fn may_purge(&self, index: u64) -> Result<Purge> {
         let (first, last) = self.replica.bounds();
-        let Some(applied) = self.replica.durable_applied()? else { return Ok(Purge::AsAsked) };
-        // Beyond the end it is a snapshot's, and the state machine holds that.
-        if slot(index) <= applied || slot(index) > last {
+        let Some(applied) = self.replica.durable_applied()? else { return Ok(Purge::Unreported) };
+        if slot(index) <= applied {
             return Ok(Purge::AsAsked);
+        }
+        // Beyond the end it is a snapshot's.
+        if slot(index) > last {
+            return Ok(Purge::Unreported);
         }
         if applied < first {
             return Ok(Purge::Nothing);
@@ -220,6 +250,9 @@ impl Group {
 
     /// The same, or that it holds nothing yet, also of a group that is new. Nobody else writes meanwhile.
     pub fn report_first(&self, index: Option<u64>) -> Result<()> {
+        if let Some(applied) = index.filter(|_| !self.replica.exists()) {
+            return Err(Error::Lost { group: self.id(), applied });
+        }
         let mut batch = Batch::new();
         self.keep_room(&mut batch, None)?;
         batch.durable_applied(self.id(), index.map_or(0, slot)).lazy();
@@ -229,23 +262,68 @@ impl Group {
 
     /// Forgets the entries up to `index`, and remembers `log_id` as the point. Costs no sync: it rides with the next one.
     pub async fn purge<L: Serialize>(&self, index: u64, term: u64, log_id: &L) -> Result<()> {
-        let held = self.held();
-        let Some(next) = index.checked_add(1).filter(|next| next.checked_add(1).is_some()) else {
-            return Err(self.not_continuous(index));
-        };
-        if next < held.start {
+        self.purge_to(index, term, &self.encode("purge point", log_id)?).await
+    }
+
+    async fn purge_to(&self, index: u64, term: u64, point: &[u8]) -> Result<()> {
+        let stored = self.stored();
+        let next = self.behind(index)?;
+        if next >= stored.start {
+            let mut batch = Batch::new();
+            if next <= stored.end {
+                batch.truncate_prefix(self.id(), next + 1);
+            } else {
+                batch.install_snapshot(self.id(), next, term);
+            }
+            self.keep_room(&mut batch, Some(PURGED))?;
+            batch.put(self.id(), PURGED, point).lazy();
+            drop(self.wal.submit_async(batch).await?);
+        }
+        let mut waiting = self.waiting();
+        if waiting.as_ref().is_some_and(|waiting| waiting.index <= index) {
+            *waiting = None;
+            self.shown_from.store(0, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// As [`purge`](Self::purge), when the next entries come. Until then openraft is shown what it will find; the log keeps what it has, for
+    /// a crash before the state machine has it.
+    #[cfg(feature = "v09")]
+    pub fn purge_later<L: Serialize>(&self, index: u64, term: u64, log_id: &L) -> Result<()> {
+        let next = self.behind(index)?;
+        if next < self.held().start {
             return Ok(());
         }
-        let mut batch = Batch::new();
-        if next <= held.end {
-            batch.truncate_prefix(self.id(), next + 1);
-        } else {
-            batch.install_snapshot(self.id(), next, term);
-        }
-        self.keep_room(&mut batch, Some(PURGED))?;
-        batch.put(self.id(), PURGED, &self.encode("purge point", log_id)?).lazy();
-        drop(self.wal.submit_async(batch).await?);
+        let point = self.encode("purge point", log_id)?;
+        *self.waiting() = Some(Waiting { index, term, point });
+        self.shown_from.store(next, Ordering::Release);
         Ok(())
+    }
+
+    /// By itself, not in the append's batch: a full log would refuse it together with that.
+    async fn purge_what_waits(&self) -> Result<()> {
+        // It waits on until the log has it.
+        let waiting = self.waiting().clone();
+        let Some(Waiting { index, term, point }) = waiting else { return Ok(()) };
+        self.purge_to(index, term, &point).await
+    }
+
+    /// The log id up to which the log was purged, or will be by a purge that waits.
+    pub fn purge_point<L: DeserializeOwned>(&self) -> Result<Option<L>> {
+        match &*self.waiting() {
+            Some(waiting) => self.decode_state(&waiting.point),
+            None => self.get(PURGED),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index behind one that is purged, of which there is a slot.
+    fn behind(&self, index: u64) -> Result<u64> {
+        index.checked_add(1).filter(|next| next.checked_add(1).is_some()).ok_or_else(|| self.not_continuous(index))
     }
 
     /// Whether the log begins where it was purged.
@@ -334,7 +412,11 @@ impl Group {
 
     pub fn get<T: DeserializeOwned>(&self, key: &'static [u8]) -> Result<Option<T>> {
         let Some(bytes) = self.replica.get(key)? else { return Ok(None) };
-        codec::decode_state(&bytes).map_err(|source| Error::Decode { group: self.id(), what: "state", source })
+        self.decode_state(&bytes)
+    }
+
+    fn decode_state<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<Option<T>> {
+        codec::decode_state(bytes).map_err(|source| Error::Decode { group: self.id(), what: "state", source })
     }
 
     pub fn encode<T: Serialize>(&self, what: &'static str, value: &T) -> Result<Vec<u8>> {

@@ -50,11 +50,12 @@ impl<C> LogStore<C> {
     ///
     /// From the first report on the log can be the state machine's only write-ahead log
     /// ([`Wal::durable_applied`](strandlog::Wal::durable_applied)): a purge goes no further than was reported, so that after a crash
-    /// openraft can apply again what the state machine lacks. A group which the log does not know yet is created with it. Costs no sync.
+    /// openraft can apply again what the state machine lacks. A group which the log does not know yet is created with it, if
+    /// the state machine holds nothing. Costs no sync.
     ///
     /// # Errors
     ///
-    /// What the log refuses.
+    /// [`Error::Lost`](crate::Error::Lost) for an index of a group which the log does not know: it lost more than that. What the log refuses.
     pub fn durable_applied(&mut self, index: Option<u64>) -> Result<()> {
         self.group.report_first(index)
     }

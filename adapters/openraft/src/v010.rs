@@ -18,13 +18,13 @@ use strandlog::Entry;
 use crate::encoded::Encoded;
 use crate::group::{Group, Purge, plain};
 pub use crate::store::{LogReader, LogStore};
-use crate::{COMMITTED, Error, PURGED, READ_BYTES, Result, VOTE};
+use crate::{COMMITTED, Error, READ_BYTES, Result, VOTE};
 
 impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     type LogReader = LogReader<C>;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<C>> {
-        let last_purged_log_id: Option<LogIdOf<C>> = self.group.get(PURGED)?;
+        let last_purged_log_id: Option<LogIdOf<C>> = self.group.purge_point()?;
         let last_log_id = match self.group.last()? {
             Some(bytes) => Some(self.group.decode::<EntryOf<C>>("an entry", &bytes)?.log_id()),
             None => last_purged_log_id.clone(),
@@ -71,7 +71,8 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
 
     async fn purge(&mut self, log_id: LogIdOf<C>) -> io::Result<()> {
         let log_id = match self.group.may_purge(log_id.index)? {
-            Purge::AsAsked => log_id,
+            // It waits itself until a snapshot is installed.
+            Purge::AsAsked | Purge::Unreported => log_id,
             Purge::To(entry) => self.group.decode::<EntryOf<C>>("an entry", &entry)?.log_id(),
             Purge::Nothing => return Ok(()),
         };

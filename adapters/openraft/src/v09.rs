@@ -11,7 +11,7 @@ use openraft_09::{
 use crate::encoded::Encoded;
 use crate::group::{Purge, plain};
 pub use crate::store::{LogReader, LogStore};
-use crate::{COMMITTED, Error, PURGED, READ_BYTES, VOTE};
+use crate::{COMMITTED, Error, READ_BYTES, VOTE};
 
 type NodeId<C> = <C as RaftTypeConfig>::NodeId;
 type Stored<C, T> = std::result::Result<T, StorageError<NodeId<C>>>;
@@ -20,7 +20,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     type LogReader = LogReader<C>;
 
     async fn get_log_state(&mut self) -> Stored<C, LogState<C>> {
-        let last_purged_log_id: Option<LogId<NodeId<C>>> = self.group.get(PURGED).map_err(reading::<C>)?;
+        let last_purged_log_id: Option<LogId<NodeId<C>>> = self.group.purge_point().map_err(reading::<C>)?;
         let last_log_id = match self.group.last().map_err(reading::<C>)? {
             Some(bytes) => {
                 let entry: C::Entry = self.group.decode("an entry", &bytes).map_err(reading::<C>)?;
@@ -73,9 +73,20 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         self.group.truncate(log_id.index).await.map_err(writing::<C>)
     }
 
+    /// What was not committed here by entries is a snapshot's, and openraft 0.9 purges for that when it has told the state machine to
+    /// install it (0.10: when that is done). Until then what the state machine lacks is in the log alone, so such a purge waits. The entries
+    /// behind it come when the leader has heard that the snapshot is installed.
     async fn purge(&mut self, log_id: LogId<NodeId<C>>) -> Stored<C, ()> {
         let log_id = match self.group.may_purge(log_id.index).map_err(writing::<C>)? {
             Purge::AsAsked => log_id,
+            Purge::Unreported => {
+                let committed = self.read_committed().await?;
+                if committed.is_none_or(|committed| committed.index < log_id.index) {
+                    let (index, term) = (log_id.index, log_id.leader_id.term);
+                    return self.group.purge_later(index, term, &log_id).map_err(writing::<C>);
+                }
+                log_id
+            }
             Purge::To(bytes) => {
                 let entry: C::Entry = self.group.decode("an entry", &bytes).map_err(reading::<C>)?;
                 entry.get_log_id().clone()

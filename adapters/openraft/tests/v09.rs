@@ -4,16 +4,23 @@
 #![cfg(feature = "v09")]
 #![allow(missing_docs)]
 
+use std::future::pending;
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use openraft_09::entry::RaftPayload;
-use openraft_09::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft_09::error::{InstallSnapshotError, RPCError, RaftError, Unreachable};
+use openraft_09::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft_09::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
+    VoteResponse,
+};
+use openraft_09::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine, StorageHelper};
 use openraft_09::testing::{StoreBuilder, Suite, blank_ent, log_id};
 use openraft_09::{
-    LogId, OptionalSend, RaftLogId, RaftLogReader, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError,
-    StoredMembership, Vote,
+    Config, EmptyNode, LogId, OptionalSend, Raft, RaftLogId, RaftLogReader, RaftSnapshotBuilder, Snapshot,
+    SnapshotMeta, StorageError, StoredMembership, Vote,
 };
 use strandlog::Wal;
 use strandlog::disk::Disk;
@@ -39,6 +46,8 @@ struct Contents {
     applied: Option<LogId<u64>>,
     members: Members,
     snapshot: Option<Meta>,
+    /// Writing the files of a snapshot that it installs takes longer than anybody here waits.
+    is_slow: bool,
 }
 
 impl RaftSnapshotBuilder<Types> for Machine {
@@ -87,6 +96,10 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &Meta, _: Box<Cursor<Vec<u8>>>) -> Stored<()> {
+        let is_slow = self.0.lock().unwrap().is_slow;
+        if is_slow {
+            pending::<()>().await;
+        }
         let mut contents = self.0.lock().unwrap();
         contents.applied = meta.last_log_id;
         contents.members = meta.last_membership.clone();
@@ -190,4 +203,156 @@ async fn a_failed_disk_is_told_to_whoever_waits() {
     assert!(failed.to_string().contains("poisoned"), "{failed}");
     assert!(store.save_vote(&Vote::new(2, 1)).await.is_err());
     assert_eq!(store.try_get_log_entries(..1).await.unwrap().len(), 1, "what is there can still be read");
+}
+
+/// A network in which nobody answers.
+struct Nobody;
+
+type NoAnswer<E = openraft_09::error::Infallible> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
+
+fn no_answer<E: std::error::Error>() -> NoAnswer<E> {
+    RPCError::Unreachable(Unreachable::new(&std::io::Error::other("nobody")))
+}
+
+impl RaftNetworkFactory<Types> for Nobody {
+    type Network = Nobody;
+
+    async fn new_client(&mut self, _: u64, _: &EmptyNode) -> Nobody {
+        Nobody
+    }
+}
+
+impl RaftNetwork<Types> for Nobody {
+    async fn append_entries(
+        &mut self,
+        _: AppendEntriesRequest<Types>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, NoAnswer> {
+        Err(no_answer())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _: InstallSnapshotRequest<Types>,
+        _: RPCOption,
+    ) -> Result<InstallSnapshotResponse<u64>, NoAnswer<InstallSnapshotError>> {
+        Err(no_answer())
+    }
+
+    async fn vote(&mut self, _: VoteRequest<u64>, _: RPCOption) -> Result<VoteResponse<u64>, NoAnswer> {
+        Err(no_answer())
+    }
+}
+
+/// openraft 0.9 purges for a snapshot when it has told the state machine to install it: at 149, beyond the log's end, or at 109, where the log
+/// has entries that are not committed here.
+#[tokio::test]
+async fn the_log_keeps_what_the_state_machine_lacks_until_a_snapshot_is_installed() {
+    for (reports, snapshot) in [(true, 149), (false, 149), (false, 109)] {
+        let disk = Arc::new(SimDisk::new(8 << 20));
+        let wal = open(&disk);
+        let mut group = store(&wal, 7);
+        let reader = group.reader();
+        if reports {
+            group.durable_applied(None).unwrap();
+        }
+        let machine = Machine::default();
+        machine.0.lock().unwrap().is_slow = true;
+        let config = Config { enable_tick: false, enable_elect: false, ..Config::default() };
+        let raft = Raft::new(1, Arc::new(config), Nobody, group, machine).await.unwrap();
+        let vote = Vote::new_committed(1, 2);
+        let entries = (0..120).map(|i| blank_ent::<Types>(1, 2, i)).collect();
+        let leader_commit = Some(log_id(1, 2, 99));
+        raft.append_entries(AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit }).await.unwrap();
+        raft.wait(None).applied_index(Some(99), "applied").await.unwrap();
+        // Where it reports, its files are behind.
+        let durable = if reports { 49 } else { 99 };
+        if reports {
+            reader.durable_applied(durable).unwrap();
+        }
+
+        let last_log_id = Some(log_id(1, 2, snapshot));
+        let meta = SnapshotMeta { last_log_id, last_membership: Members::default(), snapshot_id: "peer".into() };
+        let node = raft.clone();
+        let sent = Snapshot { meta, snapshot: Box::default() };
+        let installing = tokio::spawn(async move { node.install_full_snapshot(vote, sent).await.map(drop) });
+        raft.wait(None).metrics(|metrics| metrics.purged == last_log_id, "purged").await.unwrap();
+        assert!(!installing.is_finished());
+        // Another group's write makes durable what is lazy. Then the power goes.
+        store(&wal, 8).save_vote(&Vote::new(1, 1)).await.unwrap();
+        let wal = open(&Arc::new(disk.crash_lost_all()));
+        let mut group = store(&wal, 7);
+        if reports {
+            group.durable_applied(Some(durable)).unwrap();
+        }
+        let machine = Machine::default();
+        machine.0.lock().unwrap().applied = Some(log_id(1, 2, durable));
+        let state = StorageHelper::new(&mut group, &mut machine.clone()).get_initial_state().await;
+        assert!(state.is_ok(), "reports: {reports}, at {snapshot}: {}", state.map(drop).unwrap_err());
+        let log = group.get_log_state().await.unwrap();
+        assert_eq!((log.last_purged_log_id, log.last_log_id), (None, Some(log_id(1, 2, 119))), "{reports}, {snapshot}");
+        assert_eq!(machine.0.lock().unwrap().applied, Some(log_id(1, 2, 99)), "what it lacked is applied again");
+    }
+}
+
+/// What openraft sees of a group, and the slots that the log has of it.
+async fn seen(wal: &Wal, group: &mut Store) -> (Option<LogId<u64>>, Option<LogId<u64>>, Vec<u64>, (u64, u64)) {
+    let state = group.get_log_state().await.unwrap();
+    let entries = group.try_get_log_entries(..).await.unwrap();
+    let indexes = entries.iter().map(|entry| entry.log_id.index).collect();
+    (state.last_purged_log_id, state.last_log_id, indexes, wal.replica(1).bounds())
+}
+
+#[tokio::test]
+async fn a_purge_that_waits_is_shown_at_once_and_carried_out_before_the_next_append() {
+    let disk = Arc::new(SimDisk::new(8 << 20));
+    let wal = open(&disk);
+    let mut group = store(&wal, 1);
+    let at = |index| Some(log_id(3, 9, index));
+    group.blocking_append((0..10).map(|i| blank_ent::<Types>(3, 9, i))).await.unwrap();
+    group.save_committed(at(4)).await.unwrap();
+    // In the log, but not committed here.
+    group.purge(log_id(3, 9, 6)).await.unwrap();
+    assert_eq!(seen(&wal, &mut group).await, (at(6), at(9), vec![7, 8, 9], (1, 10)));
+    group.purge(log_id(3, 9, 3)).await.unwrap();
+    assert_eq!(seen(&wal, &mut group).await, (at(6), at(9), vec![7, 8, 9], (5, 10)), "below it, at once");
+    group.truncate(log_id(3, 9, 9)).await.unwrap();
+    assert_eq!(seen(&wal, &mut group).await, (at(6), at(8), vec![7, 8], (5, 9)));
+    assert!(group.truncate(log_id(3, 9, 5)).await.is_err(), "that is purged");
+    // Beyond the end, and again.
+    for index in [19, 29, 24] {
+        group.purge(log_id(3, 9, index)).await.unwrap();
+    }
+    assert_eq!(seen(&wal, &mut group).await, (at(29), at(29), vec![], (5, 9)));
+    group.truncate(log_id(3, 9, 30)).await.unwrap();
+    assert!(group.limited_get_log_entries(7, 9).await.unwrap().is_empty());
+    // A crash forgets it. openraft asks again when it finds the state machine ahead of the log.
+    group.save_vote(&Vote::new(3, 9)).await.unwrap();
+    let disk = Arc::new(disk.crash_lost_all());
+    let wal = open(&disk);
+    let mut group = store(&wal, 1);
+    assert_eq!(seen(&wal, &mut group).await, (at(3), at(8), vec![4, 5, 6, 7, 8], (5, 9)));
+    let machine = Machine::default();
+    machine.0.lock().unwrap().applied = at(29);
+    StorageHelper::new(&mut group, &mut machine.clone()).get_initial_state().await.unwrap();
+    assert_eq!(seen(&wal, &mut group).await, (at(29), at(29), vec![], (5, 9)));
+    group.blocking_append((30..32).map(|i| blank_ent::<Types>(4, 9, i))).await.unwrap();
+    let then = (at(29), Some(log_id(4, 9, 31)), vec![30, 31], (31, 32));
+    assert_eq!(seen(&wal, &mut group).await, then);
+    let wal = open(&Arc::new(disk.crash_lost_all()));
+    assert_eq!(seen(&wal, &mut store(&wal, 1)).await, then);
+}
+
+#[tokio::test]
+async fn a_purge_for_a_snapshot_that_was_reported_waits_for_nothing() {
+    let wal = open(&Arc::new(SimDisk::new(8 << 20)));
+    let mut group = store(&wal, 1);
+    group.durable_applied(None).unwrap();
+    group.blocking_append((0..10).map(|i| blank_ent::<Types>(3, 9, i))).await.unwrap();
+    let at = |index| Some(log_id(3, 9, index));
+    group.purge(log_id(3, 9, 19)).await.unwrap();
+    assert_eq!(seen(&wal, &mut group).await, (at(19), at(19), vec![], (1, 10)));
+    group.reader().durable_applied(19).unwrap();
+    group.purge(log_id(3, 9, 19)).await.unwrap();
+    assert_eq!(seen(&wal, &mut group).await, (at(19), at(19), vec![], (21, 20)));
 }

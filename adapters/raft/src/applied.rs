@@ -84,11 +84,21 @@ impl GroupStorage {
     /// # Errors
     ///
     /// Nothing was written. As [`set_applied_with`](Self::set_applied_with), where the log begins behind `index`; [`Error::Inconsistent`] also where it
-    /// has another entry there and knows it for committed: then the file is of another group, or of another life of this one.
+    /// has another entry there and knows it for committed: then the file is of another group, or of another life of this one. And where
+    /// the log has no hard state of the group at all: then the log was lost, or is not the one that was, and how this replica voted went
+    /// with it. An older copy of the log cannot be told from the right one.
     pub fn adopt(&mut self, batch: &mut Batch, index: u64, term: u64, conf_state: &ConfState) -> Result<()> {
         let (first, last) = self.replica.bounds();
         if index.saturating_add(1) < first || (index <= last && self.other_term(index, term)?.is_none()) {
             return self.set_applied_with(index, term, conf_state);
+        }
+        if self.replica.get(HARD_STATE)?.is_none() {
+            let what = format!(
+                "the state machine is at {index} of term {term}, and the log knows nothing of the group: it was lost or replaced, and with it \
+                 how this replica voted. Rebuild it as a new member; if it has never been anything else, drop the state machine's files and \
+                 start blank"
+            );
+            return Err(Error::Inconsistent { group: self.group(), what });
         }
         let committed = self.hard_state.commit.max(self.applied);
         if index <= committed || index == u64::MAX {

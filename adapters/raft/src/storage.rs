@@ -195,8 +195,9 @@ impl GroupStorage {
 
     /// Whether raft asked for a snapshot since the last checkpoint, and the newest one does not help: it is older than what was asked for, or its
     /// configuration does not name the replica that needs it, which joined later and would ignore it. raft asks again, and in a group in which
-    /// nobody writes it does so for ever: a poller that finds this set checkpoints the group, however little was applied. Never where snapshots
-    /// come from a [source](Self::with_snapshots).
+    /// nobody writes it does so for ever: a poller that finds this set checkpoints the group, however little was applied, if its state machine is
+    /// further than [`applied`](Self::applied) or has another configuration. (What was asked for may be of an entry that is not committed
+    /// yet: the same checkpoint once more does not help.) Never where snapshots come from a [source](Self::with_snapshots).
     pub fn wants_checkpoint(&self) -> bool {
         self.wanted.get()
     }

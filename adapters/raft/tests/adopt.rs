@@ -108,3 +108,23 @@ fn a_file_of_the_term_that_the_log_is_in_takes_no_vote_back() {
         assert_eq!(group.hard_state(), &hard_state(3, 2, 150));
     }
 }
+
+/// Its votes went with the log: a blank replica that adopts would vote twice in a term.
+#[test]
+fn a_file_beside_a_log_that_knows_nothing_of_the_group_is_refused() {
+    let wal = open(&disk());
+    let mut group = GroupStorage::open(&wal, GROUP).unwrap().with_snapshots(Files);
+    let mut batch = Batch::new();
+    let refused = group.adopt(&mut batch, 150, 3, &conf_state(&[1, 2, 3]));
+    assert!(
+        matches!(refused, Err(Error::Inconsistent { ref what, .. }) if what.contains("as a new member")),
+        "{refused:?}"
+    );
+    assert!(batch.is_empty() && group.applied() == 0);
+    // Whoever has voted is no stranger, though nothing else is there: its first snapshot was being installed.
+    commit(&wal, |batch| group.set_hard_state(batch, &hard_state(3, 2, 0)));
+    for mut group in [group, GroupStorage::open(&wal, GROUP).unwrap()] {
+        group.adopt(&mut batch, 150, 3, &conf_state(&[1, 2, 3])).unwrap();
+        assert_eq!((group.applied(), group.hard_state()), (150, &hard_state(3, 2, 150)));
+    }
+}

@@ -15,7 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::item::{Item, Shape};
 use crate::output::{Output, Style, say};
 use crate::size::{count, human};
-use crate::{open, progress};
+use crate::{open, progress, save};
 use copy::{Copied, Copier};
 
 /// Something that can be imported: heads, each followed by its keys and then its entries, replicas ascending or not.
@@ -54,8 +54,8 @@ pub fn run(args: &Import, out: &mut Output) -> Result<()> {
     bar.finish_and_clear();
     let copied = copied.map_err(|failure| {
         let has_written = copier.has_written();
-        if !has_written && !was_there {
-            // It has its size for good, whatever the next import asks for. While it is ours still.
+        if !has_written && !was_there && wal.replicas().is_empty() && save::is_log_of(&args.path, wal.uuid()) {
+            // It has its size for good, whatever the next import asks for. While it is ours still, and if the name is not another's by now.
             let _ = std::fs::remove_file(&args.path);
         }
         cut_short(&failure, has_written)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use openraft::StorageHelper;
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use strandlog::disk::sim::SimDisk;
+use strandlog_openraft::Error;
 
 use crate::machine::Machine;
 use crate::support::{Store, append, disk, held, indexes, log_id, open, store, vote};
@@ -81,6 +82,18 @@ async fn before_the_first_report_of_a_new_group_nothing_is_purged() {
     group.purge(log_id(1, 79)).await.unwrap();
     assert_eq!(group.get_log_state().await.unwrap().last_purged_log_id, Some(log_id(1, 9)));
     assert_eq!(group.reader().try_get_log_entries(..).await.unwrap().len(), 91);
+}
+
+/// Its votes went with the log: a blank node beside a state machine that is at 149 would vote twice in a term.
+#[tokio::test]
+async fn a_state_machine_that_holds_something_beside_a_blank_log_is_refused() {
+    let wal = open(&disk());
+    let mut group = store(&wal, GROUP);
+    let refused = group.durable_applied(Some(149));
+    assert!(matches!(refused, Err(Error::Lost { group: GROUP, applied: 149 })), "{refused:?}");
+    assert!(!wal.replica(GROUP).exists());
+    group.durable_applied(None).unwrap();
+    group.durable_applied(Some(149)).unwrap();
 }
 
 /// A snapshot beyond the log's end comes from a peer, and the state machine holds it before openraft purges.

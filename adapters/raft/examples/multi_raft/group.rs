@@ -105,7 +105,9 @@ impl Group {
     pub fn checkpoint(&mut self, round: &mut Round, every: u64, retain: u64) -> Result<()> {
         let Machine { index, term, .. } = self.machine;
         let storage = self.node.mut_store();
-        if index < storage.applied() + every && !storage.wants_checkpoint() {
+        // What raft asks for may be of an entry that is not applied yet: the same checkpoint again helps nobody.
+        let has_news = index > storage.applied() || self.conf_state != *storage.conf_state();
+        if index < storage.applied() + every && !(storage.wants_checkpoint() && has_news) {
             return Ok(());
         }
         let data = self.machine.encode();
