@@ -179,18 +179,10 @@ pub(crate) fn holds_a_log(disk: &dyn Disk) -> bool {
     let mut is_blank = |at| disk.read_at(at, &mut block).is_ok_and(|()| block.iter().all(|&byte| byte == 0));
     match read_superblock(disk, true) {
         Ok(Found::Log(sb)) => !sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab))),
-        Ok(Found::Blank) => false,
-        // Rotten, or not whole: a frame begins wherever a slab may, whatever their size.
-        Err(Error::Corrupt { .. }) => {
-            let mut slabs = (POOL_OFFSET..disk.len()).step_by(LEAST_SLAB).filter(|at| at + BLOCK as u64 <= disk.len());
-            !slabs.all(is_blank)
-        }
+        Ok(Found::Blank) | Err(Error::Corrupt { .. }) => false,
         Err(_) => true,
     }
 }
-
-/// No slab is smaller, and all are as large as so many of these, from [`POOL_OFFSET`] on.
-const LEAST_SLAB: usize = 64 << 10;
 
 fn superblock_error(error: SuperblockError) -> Error {
     match error {
