@@ -78,7 +78,7 @@ fn who_lacks_chunks_is_promised_none_when_its_chain_rots() {
 #[test]
 fn who_lacks_chunks_is_promised_none_for_a_value_in_more_extents() {
     let (_disk, wal) = lacking();
-    take_all_but(&wal, 3);
+    take_all_but(&wal, 3 + wal.engine.value_reserve);
     assert_carried(&wal, "before");
     wal.commit(Batch::new().put(1, b"value", &[2; 8200])).expect("three chunks are there");
     assert_carried(&wal, "with a longer value");
@@ -96,7 +96,7 @@ fn a_small_replica_is_promised_no_chunk_for_a_value_in_more_extents() {
         let carried = s.accounts.budget() - s.accounts.carried() - 100;
         s.accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried });
     }
-    take_all_but(&wal, 3);
+    take_all_but(&wal, 3 + wal.engine.value_reserve);
     wal.commit(Batch::new().put(1, b"value", &[2; 8200])).expect("three chunks are there");
     assert_carried(&wal, "with a longer value");
 }
