@@ -143,9 +143,9 @@ impl Engine {
 }
 
 impl Batch {
-    /// The state machine has made everything up to `index` durable: see [`Wal::durable_applied`]. In the batch that creates the replica it may stand
-    /// before or behind what does. Of a replica that does not exist then it is ignored (it was removed meanwhile), and so is one that says less
-    /// than an earlier one. [`Batch::install_snapshot`] takes back what was reported beyond it, also before it in the same batch.
+    /// The state machine has made everything up to `index` durable: see [`Wal::durable_applied`]. Of a replica that does not
+    /// exist it is ignored (it was removed meanwhile), unless a later operation of the batch creates it: then it counts as a report of 0, as it may be
+    /// a late one of the life before. One that says less than an earlier one is ignored, too. [`Batch::install_snapshot`] takes back what was reported beyond it, also before it in the same batch.
     pub fn durable_applied(&mut self, replica: u64, index: u64) -> &mut Self {
         self.report(replica, index)
     }
@@ -168,7 +168,8 @@ impl Wal {
     ///
     /// - once after each opening, before the first truncation; and sync the state machine's files before that: what a killed process
     ///   left may be in the kernel's cache alone;
-    /// - in the batch that creates a replica ([`Batch::durable_applied`], 0), wherever in it: a report of one that does not exist is ignored;
+    /// - in the batch that creates a replica ([`Batch::durable_applied`]; before what creates it it counts as 0): a report of one that does not exist is
+    ///   ignored;
     /// - again after a damaged replica was healed by [`Batch::install_snapshot`].
     ///
     /// Heal a replica whose state is [lost](Lost::State) before you truncate it: if damage took all its reports, nobody knows that there

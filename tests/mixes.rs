@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -135,15 +135,13 @@ impl World {
 
     fn apply(&mut self, ops: &Ops) {
         // Before there is a replica, in the batch that creates it.
-        let mut early: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut early: BTreeSet<u64> = BTreeSet::new();
         for (id, op) in not_ended(ops) {
             if matches!(op, Op::Append(_) | Op::Put(..) | Op::Reset(..)) {
-                self.0.entry(*id).or_insert_with(|| Life { applied: early.remove(id), ..Life::default() });
-            } else if let Op::Report(index) = op
-                && !self.0.contains_key(id)
-            {
-                let known = early.entry(*id).or_default();
-                *known = index.max(known).to_owned();
+                let reports = |early: &mut BTreeSet<u64>| early.remove(id).then_some(0);
+                self.0.entry(*id).or_insert_with(|| Life { applied: reports(&mut early), ..Life::default() });
+            } else if matches!(op, Op::Report(_)) && !self.0.contains_key(id) {
+                early.insert(*id);
             }
             let Some(life) = self.0.get_mut(id) else { continue };
             match op {

@@ -252,7 +252,7 @@ impl Engine {
                 t.changed = true;
             }
             // Where there is no replica it creates none: ignored, unless something else of this batch does.
-            What::Applied { index } if !t.exists => t.born_with = t.born_with.max(Some(index)),
+            What::Applied { .. } if !t.exists => t.reports_unborn = true,
             What::Applied { index } => {
                 let (now, first) = {
                     let state = t.cell.lock();

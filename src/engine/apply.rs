@@ -40,10 +40,8 @@ impl Engine {
                 let what = t.anew.map_or(op.what, |anew| anew.taken(i, op.what));
                 let existed = state.exists;
                 self.apply_op(s, batch, plan.pieces_of(i), what, &mut payload_at, &t.cell, &mut state, &mut freed);
-                if let Some(index) = t.born_with.filter(|_| !existed && state.exists) {
-                    // A snapshot takes back what was reported before it.
-                    let index = if let What::Reset { index: at, .. } = what { index.min(at) } else { index };
-                    self.apply_report(s, &t.cell, &mut state, index, &mut freed);
+                if t.reports_unborn && !existed && state.exists {
+                    self.apply_report(s, &t.cell, &mut state, 0, &mut freed);
                 }
             }
             if adm.grouped {

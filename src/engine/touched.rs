@@ -34,8 +34,9 @@ pub(super) struct Touched {
     pub truncated: Option<u64>,
     /// The latest report of the batch.
     pub report: Option<u64>,
-    /// What was reported before it exists, in the batch that creates it: it counts from then on.
-    pub born_with: Option<u64>,
+    /// Something was reported before it exists, in the batch that may create it. How much is of another life, if it is not nothing: what counts from
+    /// its birth on is that it reports.
+    pub reports_unborn: bool,
     /// None of the entries that it has now is counted any more.
     pub replaced: bool,
     /// Whether it was admitted as one whose entries are carried; `None` where that was not asked, or some of them are being settled.
@@ -68,7 +69,7 @@ impl Touched {
             adjoins: false,
             truncated: None,
             report: None,
-            born_with: None,
+            reports_unborn: false,
             replaced: false,
             admitted: None,
         }
@@ -83,7 +84,7 @@ impl Touched {
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
         (self.changed, self.removed, self.reset) = (false, false, false);
         (self.grows, self.admitted, self.lives) = (false, None, 0);
-        (self.truncated, self.report, self.born_with, self.replaced) = (None, None, None, false);
+        (self.truncated, self.report, self.reports_unborn, self.replaced) = (None, None, false, false);
     }
 
     /// Admitted as one whose entries are not carried.
@@ -111,8 +112,8 @@ impl Touched {
             self.demand.meta_bytes += 64;
             self.grows = true;
             self.lives += 1;
-            if self.born_with.is_some() {
-                self.report = self.report.max(self.born_with);
+            if self.reports_unborn {
+                self.report = self.report.max(Some(0));
                 self.demand.meta_bytes += value_cost(APPLIED_KEY, APPLIED_BYTES);
             }
         }

@@ -85,7 +85,7 @@ impl<O: OldLog> DualWrite<O> {
     }
 
     /// Has a copy stand where the batch needs one: begun, or made to agree. A replica that neither log has gets none: the batch itself begins
-    /// its life in both, if it does, and until then what is reported is ignored. It is of a life that is gone.
+    /// its life in both, if it does, and until then what is reported counts as 0 at most. It is of a life that is gone.
     fn prepare(&mut self, id: u64, asked: &Asked) -> Result<(), MigrateError> {
         let stage = self.stage(id);
         if stage == Stage::Switched {
