@@ -145,7 +145,8 @@ impl Engine {
 impl Batch {
     /// The state machine has made everything up to `index` durable: see [`Wal::durable_applied`]. Of a replica that does not
     /// exist it is ignored (it was removed meanwhile), unless a later operation of the batch creates it: then it counts as a report of 0, as it may be
-    /// a late one of the life before. One that says less than an earlier one is ignored, too. [`Batch::install_snapshot`] takes back what was reported beyond it, also before it in the same batch.
+    /// a late one of the life before. One that says less than an earlier one is ignored, too. [`Batch::install_snapshot`] takes back what was
+    /// reported beyond it, also before it in the same batch.
     pub fn durable_applied(&mut self, replica: u64, index: u64) -> &mut Self {
         self.report(replica, index)
     }

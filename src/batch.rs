@@ -189,8 +189,8 @@ impl Batch {
     }
 
     /// A snapshot at `index` and `term` was installed: every entry goes, the next index is `index + 1`, and
-    /// `term(index)` answers `term` (but for index 0, before which no log has an entry: its term is always 0). Keyed state stays, but what was [reported](crate::Wal::durable_applied) beyond `index` is taken back to it, and
-    /// truncations that wait for a report wait no more. Creates the replica, and heals a damaged one: where its state was suspect, what the
+    /// `term(index)` answers `term` (but for index 0, at which no log has an entry: its term is always 0). Keyed state stays, but what was
+    /// [reported](crate::Wal::durable_applied) beyond `index` is taken back to it, and truncations that wait for a report wait no more. Creates the replica, and heals a damaged one: where its state was suspect, what the
     /// same batch puts, before it or behind it, is believed again, and nothing else of it. When that is right in a raft group: see
     /// [the guide](crate::guide#damage).
     pub fn install_snapshot(&mut self, replica: u64, index: u64, term: u64) -> &mut Self {

@@ -310,11 +310,18 @@ pub enum Lost {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.lost {
-            Lost::Entries { first, last } => write!(
-                f,
-                "replica {}: entries {first}..={last} are damaged; rebuild it as a new member of its group (take it out of the configuration, then remove it here). Where its log begins behind them, only the term before its first entry is unknown: send followers a snapshot",
-                self.replica
-            ),
+            Lost::Entries { first, last } => {
+                write!(
+                    f,
+                    "replica {}: entries {first}..={last} are damaged; rebuild it as a new member of its group (take it out of the configuration, then remove it here)",
+                    self.replica
+                )?;
+                // By itself there may be one of which nothing is missed but the term.
+                if first == last {
+                    f.write_str(". Where its log begins behind that, only the term before its first entry is unknown: send followers a snapshot")?;
+                }
+                Ok(())
+            }
             Lost::State => write!(
                 f,
                 "replica {}: its keyed state may miss an update; it must not vote: rebuild it as a new member of its group (take it out of the configuration, then remove it here)",
@@ -357,6 +364,8 @@ mod tests {
         let said = Damage { replica: 1, lost: Lost::Entries { first: 5, last: 5 } }.to_string();
         assert!(said.contains("5..=5") && said.contains("new member"), "{said}");
         assert!(said.contains("only the term before its first entry is unknown: send followers a snapshot"), "{said}");
+        let several = Damage { replica: 1, lost: Lost::Entries { first: 5, last: 6 } }.to_string();
+        assert!(several.contains("5..=6") && !several.contains("only the term"), "entries are lost: {several}");
     }
 
     /// Another store's log holds another member's votes, and an older copy none of the newest.

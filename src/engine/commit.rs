@@ -186,7 +186,7 @@ impl Engine {
             pinned
         });
         let (free, freed) = (segments.free.len() as u64, segments.free.len().saturating_sub(before) as u64);
-        s.is_stuck();
+        s.note_gained();
         if freed > 0 {
             self.events.later(|| Event::SegmentsFreed { segments: freed, free });
         }

@@ -207,8 +207,13 @@ impl Sequencer {
 
     /// Whether somebody's patience has ended, and nothing was gained since. Who can help is not made to wait as long once more.
     pub fn is_stuck(&mut self) -> bool {
-        self.stuck = self.stuck && self.gained() <= self.leaves(Class::Keep);
+        self.note_gained();
         self.stuck
+    }
+
+    /// Once there is something, that is over, whoever takes it.
+    pub fn note_gained(&mut self) {
+        self.stuck = self.stuck && self.gained() <= self.leaves(Class::Keep);
     }
 
     /// Segments that are free when there is room for a batch of this class, at least: one may be opened for it.
