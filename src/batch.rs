@@ -390,7 +390,7 @@ impl Batch {
 
     /// A key of the log's own would contradict what the log says.
     fn check_own(&mut self, replica: u64, key: &[u8]) {
-        if crate::applied::is_own(key) {
+        if crate::index::is_own(key) {
             self.refuse(replica, "a key that begins with a zero byte and `sl.` is the log's own");
         }
     }

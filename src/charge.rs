@@ -1,13 +1,12 @@
 //! What the operations of a batch take of a frame, at most. A batch counts by it as it is filled (`Batch::log_bytes`), and the engine plans by it
 //! when the batch is submitted: were these two accounts, a batch that counts as small could be refused as too large.
 
-use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
 use crate::format::BLOCK_BYTES;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::{MAX_TERM_RUNS, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};
 use crate::format::record::{CORE_BYTES, RECORD_HEAD};
 use crate::format::varint;
-use crate::index::INLINE_VALUE_BYTES;
+use crate::index::{APPLIED_BYTES, APPLIED_KEY, INLINE_VALUE_BYTES};
 use crate::operation::{Meta, What};
 
 /// A run of one term in a descriptor: how many entries, and the term.

@@ -1,13 +1,13 @@
 //! Events: what embedders are told of the log while it runs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::caught::{caught, said};
 use crate::engine::{Engine, without_waiting};
 use crate::error::{Damage, FullReport};
 use crate::histogram::Buckets;
-use crate::journal::SealedFrame;
+use crate::journal::{SealedFrame, Times};
 use crate::lsn::Lsn;
 use crate::options::Options;
 use crate::sync::{Arc, Mutex, thread_local};
@@ -166,31 +166,6 @@ pub struct Recovery {
 const LOW_PART: u64 = 10;
 /// .. and is not low any more when this much of that is free, in percent: no flapping around the bound.
 const ENOUGH_PERCENT: u64 = 150;
-
-/// When a frame was begun, and how long it took until now.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Times {
-    /// When the first batch came for which somebody waits.
-    pub begun: Option<Instant>,
-    pub device: Duration,
-    /// The longest that one of its batches waited before it was in the frame: for the queue, and for the cleaner.
-    pub waits: Waits,
-}
-
-/// What a batch waited before it had its place.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Waits {
-    pub queue: Duration,
-    pub cleaner: Duration,
-}
-
-impl Times {
-    /// A batch is in the frame.
-    pub fn joined(&mut self, waits: Waits) {
-        self.waits.queue = self.waits.queue.max(waits.queue);
-        self.waits.cleaner = self.waits.cleaner.max(waits.cleaner);
-    }
-}
 
 /// The way to the listener. Without one nothing is gathered.
 #[derive(Default)]

@@ -7,28 +7,10 @@ use roaring::RoaringBitmap;
 use crate::engine::Engine;
 use crate::format::piece::{Extent, PieceDesc};
 use crate::format::superblock::Superblock;
-use crate::index::{ReplicaState, Value};
+use crate::index::{ReplicaState, ReplicaUsage, Value};
 use crate::replica::Replica;
-use crate::space::Pool;
+use crate::space::{ChunkUse, Pool};
 use crate::wal::Wal;
-
-/// What a chunk is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ChunkUse {
-    /// For nothing.
-    Free,
-    /// Part of a journal segment that holds something, or is being written.
-    Journal,
-    /// Part of a journal segment that may be written anew.
-    JournalFree,
-    /// In the chain of one replica.
-    Chain,
-    /// Dead, but a reader still holds it.
-    Pinned,
-    /// Free, but for the snapshot of the last close, which the next opening for writing makes use of.
-    Snapshot,
-}
 
 /// Neighbouring chunks of one use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,29 +36,6 @@ pub struct Stretch {
     pub live_bytes: u64,
 }
 
-/// What a replica takes, and where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReplicaUsage {
-    /// Bytes of its entries in the journal.
-    pub journal_bytes: u64,
-    /// Bytes of its pieces in chains, large keyed values among them.
-    pub chain_bytes: u64,
-    /// How many pieces.
-    pub pieces: u64,
-    /// How many keys of keyed state.
-    pub keys: u64,
-    /// Bytes of keyed state in the journal: keys, the values that lie there, and where the large ones lie.
-    pub key_bytes: u64,
-}
-
-impl ReplicaUsage {
-    /// All that it takes.
-    pub(crate) fn bytes(self) -> u64 {
-        self.journal_bytes + self.chain_bytes + self.key_bytes
-    }
-}
-
 impl Wal {
     /// The file's identity: part of every checksum in it.
     pub fn uuid(&self) -> [u8; 16] {
@@ -99,24 +58,8 @@ impl Wal {
 impl Replica {
     /// What the replica takes, and where.
     pub fn usage(&self) -> ReplicaUsage {
-        self.cell().map_or_else(ReplicaUsage::default, |cell| usage(&cell.lock()))
+        self.cell().map_or_else(ReplicaUsage::default, |cell| cell.lock().usage())
     }
-}
-
-/// What a replica takes that stands so.
-pub(crate) fn usage(state: &ReplicaState) -> ReplicaUsage {
-    let mut usage = ReplicaUsage {
-        journal_bytes: state.places.journal_bytes(),
-        keys: state.keys.len() as u64,
-        key_bytes: state.keys.bytes(),
-        ..ReplicaUsage::default()
-    };
-    let values = state.keys.iter().filter_map(|entry| entry.value.piece());
-    for piece in state.places.chain().iter().chain(values) {
-        usage.pieces += 1;
-        usage.chain_bytes += u64::from(piece.desc.bytes);
-    }
-    usage
 }
 
 impl Engine {

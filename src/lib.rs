@@ -51,7 +51,8 @@ pub use error::{Damage, Error, FullReport, Lost, Result};
 pub use events::{Commit, Event, Listener, Recovery, SlowReason, Space};
 pub use grow::{Grown, grow};
 pub use histogram::Histogram;
-pub use inspect::{ChunkUse, ReplicaUsage, SpaceRun, Stretch};
+pub use index::ReplicaUsage;
+pub use inspect::{SpaceRun, Stretch};
 pub use journal::Sink;
 pub use lsn::Lsn;
 pub use options::{
@@ -63,6 +64,7 @@ pub use publish::Publisher;
 pub use replica::Replica;
 pub use salvage::{SalvageProgress, SalvageReport};
 pub use scrub::{Scrubbed, ScrubbedJournal};
+pub use space::ChunkUse;
 pub use stats::{CutFile, Stats};
 pub use verify::{VerifyProgress, VerifyReport};
 pub use wal::Wal;

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::inspect::usage;
 use crate::wal::Wal;
 
 /// The layout of the file. A reader that knows another one says so.
@@ -171,7 +170,7 @@ fn look(engine: &Engine) -> (Vec<Holder>, u64) {
             continue;
         }
         damaged += u64::from(state.state_suspect || !state.damaged.is_empty());
-        let (first, last, usage) = (state.first, state.last, usage(&state));
+        let (first, last, usage) = (state.first, state.last, state.usage());
         let journal = usage.journal_bytes + usage.key_bytes;
         holders.push(Holder { replica: cell.id, first, last, journal, chain: usage.chain_bytes });
     }

@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::applied::is_own;
 use crate::batch::Entry;
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Result};
-use crate::index::Cell;
+use crate::index::{Cell, is_own};
 use crate::sync::Arc;
 
 /// Reads one replica. Reads see every submitted batch at once, durable or not, and wait for no disk write.

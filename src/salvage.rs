@@ -1,10 +1,10 @@
 //! Salvage: everything that can still be proved, copied into a fresh log that knows what is missing.
 
-use crate::applied::MOVING_KEY;
 use crate::batch::{AsEntry, Batch, Entry};
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::format::record::OP_BYTES;
+use crate::index::MOVING_KEY;
 use crate::replica::Replica;
 use crate::stats::CutFile;
 use crate::wal::Wal;

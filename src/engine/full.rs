@@ -9,7 +9,6 @@ use super::relief::Lack;
 use crate::error::{Error, FullReport};
 use crate::events::Event;
 use crate::index::ReplicaState;
-use crate::inspect::usage;
 
 /// So many are told.
 const TOLD: usize = 5;
@@ -68,7 +67,7 @@ impl Engine {
         let holders = {
             let mut holders = self.holders.lock();
             let known = if metadata { &mut holders.carried } else { &mut holders.space };
-            known.known_or(|| self.who_holds_most(if metadata { |s| s.charge.carried } else { |s| usage(s).bytes() }))
+            known.known_or(|| self.who_holds_most(if metadata { |s| s.charge.carried } else { |s| s.usage().bytes() }))
         };
         let report = Box::new(FullReport { needed, free, reserved, pending, metadata, holders });
         self.events.tell(|| Event::Full(report.clone()));

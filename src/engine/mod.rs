@@ -27,6 +27,7 @@ mod read;
 #[cfg(all(test, loom))]
 mod read_loom;
 mod relief;
+mod reports;
 #[cfg(all(test, loom))]
 pub(crate) mod rig_loom;
 mod seal;
@@ -52,8 +53,8 @@ pub(crate) use touched::demand;
 use self::full::Holders;
 use self::hands::Hands;
 use self::relief::Relief;
+use self::reports::Held;
 use self::syncs::Syncs;
-use crate::applied::Held;
 use crate::disk::{Disk, Map, SyncMethod};
 use crate::error::{Error, Result};
 use crate::events::Events;

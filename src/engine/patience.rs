@@ -5,7 +5,6 @@
 use super::Engine;
 use super::admit::Admission;
 use super::touched::Touched;
-use crate::applied::reaches;
 use crate::batch::Batch;
 use crate::journal::{Class, Sequencer};
 use crate::operation::What;
@@ -57,7 +56,7 @@ impl Engine {
                 What::Append { .. } | What::Put { .. } => false,
                 What::Delete { key } => state.keys.get(batch.bytes_of(key)).is_some(),
                 // No more than reports let go.
-                What::Truncate { first } => holds_below(reaches(&state, first, t.report)),
+                What::Truncate { first } => holds_below(state.reaches(first, t.report)),
                 What::Cut { from } => from <= state.last,
                 // What waited for it.
                 What::Applied { index } => self.first_behind_report(t.cell.id, &state, index).is_some_and(holds_below),

@@ -10,8 +10,7 @@ use super::relief::Lack;
 use super::{Ending, Engine};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::events::Waits;
-use crate::journal::{Class, SealedFrame, Sequencer, Standing, Ticket, Whom, wake_all};
+use crate::journal::{Class, SealedFrame, Sequencer, Standing, Ticket, Waits, Whom, wake_all};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, MutexGuard, thread_local};
 

@@ -1,8 +1,7 @@
 //! A replica while a batch that names it is admitted: as it stands, and as it will.
 
 use super::anew::Anew;
-use crate::applied::{APPLIED_BYTES, APPLIED_KEY};
-use crate::index::{Cell, ReplicaState, value_cost};
+use crate::index::{APPLIED_BYTES, APPLIED_KEY, Cell, ReplicaState, value_cost};
 use crate::space::{Charge, Demand};
 use crate::sync::Arc;
 

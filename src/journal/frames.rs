@@ -1,7 +1,6 @@
 //! The open frame: where submitted batches gather until a writer takes them.
 
 use crate::disk::AlignedBuf;
-use crate::events::Times;
 use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants};
 use crate::format::piece::Extents;
 use crate::format::{BLOCK_BYTES, Seed, crc, round_up_block};
@@ -10,6 +9,7 @@ use crate::sync::Arc;
 use super::notices::Notices;
 use super::recent::FrameMem;
 use super::ticket::Ticket;
+use super::times::Times;
 
 /// A payload that goes straight to its chain, beside the frame that describes it.
 #[derive(Debug)]

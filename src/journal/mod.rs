@@ -16,6 +16,7 @@ mod tasks;
 mod ticket;
 #[cfg(all(test, loom))]
 mod ticket_loom;
+mod times;
 
 pub(crate) use flights::{Flights, Landing};
 pub(crate) use frames::{Placed, SealedFrame};
@@ -28,6 +29,7 @@ pub(crate) use segments::{LiveSegment, SegmentMap, Segments};
 pub(crate) use sequencer::{Resume, Sequencer};
 pub(crate) use tasks::{Seat, wake_all};
 pub(crate) use ticket::Ticket;
+pub(crate) use times::{Times, Waits};
 
 /// Who asks for room in the journal: the less a class frees, the earlier it has to wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

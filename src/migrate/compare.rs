@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{COPY_BYTES, Difference, Differs, DualWrite, MIRRORED, MigrateError, OldLog, refused};
-use crate::applied::MOVING_KEY;
 use crate::batch::{Batch, Entry};
 use crate::error::Error;
+use crate::index::MOVING_KEY;
 
 impl<O: OldLog> DualWrite<O> {
     /// Where the logs do not agree about a mirrored replica, as far as strandlog's copy goes.

@@ -27,9 +27,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::applied::MOVING_KEY;
 use crate::batch::{Batch, Entry};
 use crate::error::Error;
+use crate::index::MOVING_KEY;
 use crate::replica::Replica;
 use crate::wal::Wal;
 

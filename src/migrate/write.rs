@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::reports::Reported;
 use super::{Change, DualWrite, MIRRORED, MigrateError, OldLog, Stage, refused};
-use crate::applied::MOVING_KEY;
 use crate::batch::Batch;
+use crate::index::MOVING_KEY;
 use crate::operation::{Op, What};
 
 impl<O: OldLog> DualWrite<O> {

@@ -1,6 +1,7 @@
 //! The chunks: which are free, who may not be disturbed, and what must be held back.
 
 mod accounts;
+mod chunk_use;
 mod pins;
 #[cfg(all(test, loom))]
 mod pins_loom;
@@ -9,5 +10,6 @@ mod pool;
 pub(crate) use accounts::{
     Accounts, CLEANER_SLABS, Charge, Demand, FULL_FRAME, Held, MOST_STEP, Pledge, RESERVED_SLABS, small_weight, step,
 };
+pub use chunk_use::ChunkUse;
 pub(crate) use pins::Pins;
 pub(crate) use pool::{Owners, Pool, Tail, count_pieces};

@@ -6,10 +6,10 @@ use std::ops::Range;
 use roaring::RoaringBitmap;
 use smallvec::smallvec;
 
+use super::chunk_use::ChunkUse;
 use super::pins::Pins;
 use crate::format::BLOCK_BYTES;
 use crate::format::piece::{Extent, Extents};
-use crate::inspect::ChunkUse;
 
 /// Where a replica's next small piece may go: behind its last one, in the same chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

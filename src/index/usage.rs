@@ -1,0 +1,44 @@
+//! What a replica takes, and where.
+
+use super::state::ReplicaState;
+
+/// What a replica takes, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaUsage {
+    /// Bytes of its entries in the journal.
+    pub journal_bytes: u64,
+    /// Bytes of its pieces in chains, large keyed values among them.
+    pub chain_bytes: u64,
+    /// How many pieces.
+    pub pieces: u64,
+    /// How many keys of keyed state.
+    pub keys: u64,
+    /// Bytes of keyed state in the journal: keys, the values that lie there, and where the large ones lie.
+    pub key_bytes: u64,
+}
+
+impl ReplicaUsage {
+    /// All that it takes.
+    pub(crate) fn bytes(self) -> u64 {
+        self.journal_bytes + self.chain_bytes + self.key_bytes
+    }
+}
+
+impl ReplicaState {
+    /// What it takes, and where.
+    pub fn usage(&self) -> ReplicaUsage {
+        let mut usage = ReplicaUsage {
+            journal_bytes: self.places.journal_bytes(),
+            keys: self.keys.len() as u64,
+            key_bytes: self.keys.bytes(),
+            ..ReplicaUsage::default()
+        };
+        let values = self.keys.iter().filter_map(|entry| entry.value.piece());
+        for piece in self.places.chain().iter().chain(values) {
+            usage.pieces += 1;
+            usage.chain_bytes += u64::from(piece.desc.bytes);
+        }
+        usage
+    }
+}
