@@ -101,9 +101,9 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// A batch beyond what one frame holds, where too little of it is long enough to be placed beside the journal; or of more than 1 GiB. Parts of
-    /// it of which none counts more [`Batch::log_bytes`](crate::Batch::log_bytes) than the limit are taken.
-    #[error("the batch has {bytes} bytes, and {limit} surely fit one; split it by its log_bytes, nothing was changed")]
+    /// The batch is larger than a frame, and too little of it consists of long runs and large values, which lie beside the journal; or it is larger than 1 GiB. Split it:
+    /// a part of at most `limit` [`Batch::log_bytes`](crate::Batch::log_bytes) is never refused so.
+    #[error("the batch has {bytes} bytes, and {limit} surely fit one: split it by its log_bytes; nothing was changed")]
     BatchTooLarge {
         /// Its [`log_bytes`](crate::Batch::log_bytes); where it is more than 1 GiB, the bytes of its payloads.
         bytes: u64,
@@ -114,9 +114,12 @@ pub enum Error {
     /// was written before is durable: see [the guide](crate::guide#a-full-log).
     #[error("{0}")]
     Full(Box<FullReport>),
-    /// `try_submit` would have had to wait, or to overtake who waits for room. Or a callback, or a listener on a thread of the log's own, waits for
-    /// durability, which its own thread brings about: what it commits is not submitted then, what it waits for is on its way. Or it closes the
-    /// log, whose end would wait for it: that stays open.
+    /// What was asked for would have to wait, and may not. One of:
+    ///
+    /// - `try_submit` found no room, or others who wait for room already. Nothing was submitted.
+    /// - A callback, or a listener on a thread of the log's own, would wait for durability, which that very thread brings about. What it wanted to commit was not
+    ///   submitted; a batch that it waited for is on its way.
+    /// - A callback, a sink or a listener closes the log, whose end would wait for it. The log stays open.
     #[error("{}", what_is_busy(*queued, *limit))]
     Busy {
         /// Bytes in the queue. With none it is not the queue that is full.
@@ -265,11 +268,12 @@ impl fmt::Display for FullReport {
             let Self { needed, free, reserved, pending, .. } = self;
             write!(
                 f,
-                "the log is full: the batch needs {needed} bytes, {free} are free of which {reserved} are reserved, {pending} await a reader or a sync; truncate or remove the replicas that hold most:"
+                "the log is full: the batch needs {needed} bytes; {free} are free, of which {reserved} are reserved for what is in the journal and for large values, and {pending} more wait for a reader or a sync; truncate or remove the replicas that hold most:"
             )?;
         }
-        for (replica, bytes) in &self.holders {
-            write!(f, " {replica} ({bytes} bytes)")?;
+        for (i, (replica, bytes)) in self.holders.iter().enumerate() {
+            let before = if i == 0 { "" } else { "," };
+            write!(f, "{before} {replica} ({bytes} bytes)")?;
         }
         if self.holders.is_empty() {
             f.write_str(" nobody holds anything")?;

@@ -1,3 +1,24 @@
+//! [guide]: crate::guide
+//! [capacity]: crate::guide#capacity-chunks-segments
+//! [full]: crate::guide#a-full-log
+//! [damage]: crate::guide#damage
+//! [damaged]: crate::guide#a-damaged-replica
+//! [limits]: crate::guide#limits
+//! [comparison]: crate::comparison
+//! [own_raft]: crate::cookbook::own_raft
+//! [examples]: https://github.com/strandlog/strandlog/tree/main/examples
+//! [only_wal]: https://github.com/strandlog/strandlog/tree/main/examples/only-wal
+//! [metrics_example]: https://github.com/strandlog/strandlog/blob/main/examples/metrics.rs
+//! [grafana]: https://github.com/strandlog/strandlog/blob/main/examples/grafana.json
+//! [raft-rs]: https://github.com/strandlog/strandlog/tree/main/adapters/raft
+//! [openraft]: https://github.com/strandlog/strandlog/tree/main/adapters/openraft
+//! [tool]: https://github.com/strandlog/strandlog/blob/main/docs/tool.md
+//! [design]: https://github.com/strandlog/strandlog/blob/main/DESIGN.md
+//! [numbers]: https://github.com/strandlog/strandlog/blob/main/docs/numbers.md
+//! [race]: https://raw.githubusercontent.com/strandlog/strandlog/main/docs/race.svg
+//! [race_txt]: https://github.com/strandlog/strandlog/blob/main/docs/race.txt
+#![doc = ""]
+// The front page. Of two definitions of a link the first counts: those above lead to the items here, the README's own to the files beside it.
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]

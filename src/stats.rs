@@ -53,7 +53,9 @@ counters!(
     opened_by_snapshot,
 );
 
-/// Figures about a log, all at one moment. Counters run from the opening.
+/// Figures about a log. Counters run from the opening.
+///
+/// They are gathered one group after the other while the log is in use, so two that belong together may be of moments a little apart: subtract them with `saturating_sub`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -76,14 +76,14 @@ impl Wal {
     }
 
     /// As [`Wal::submit`], but waits for room without blocking the thread. The batch goes with the future, refused or not: to try again, fill
-    /// another. Tasks let those go first who block for room; among themselves they have no order, so that a batch nearly as large as the queue
+    /// another. Threads that block for room go first. Among tasks there is no order, so that a batch nearly as large as the queue
     /// may wait for as long as smaller ones come.
     pub fn submit_async(&self, batch: Batch) -> SubmitFuture<'_> {
         SubmitFuture { engine: &self.engine, batch, waits: Waits::default() }
     }
 
-    /// As [`Wal::submit_with`], but waits for room without blocking the thread; resolves when the batch was accepted. Where that is
-    /// dropped before, or refused, nothing is submitted and `done` is not called; the batch is gone, as with [`Wal::submit_async`].
+    /// As [`Wal::submit_with`], but waits for room without blocking the thread; resolves when the batch is accepted, not when it is durable. If the future is
+    /// dropped before that, or the batch refused, nothing is submitted and `done` is not called; the batch is gone, as with [`Wal::submit_async`].
     pub fn submit_with_async(
         &self,
         batch: Batch,
@@ -97,11 +97,15 @@ impl Wal {
         }
     }
 
-    /// As [`Wal::submit`]; `done` is called once with the outcome, in order of LSN, durable or not, and one at a time: on the thread that wrote
-    /// the frame, or, where the log has ended or failed, of whoever ended it or was the last to write. It must be
-    /// short, and what it submits does not wait, nor may it wait for durability ([`Error::Busy`]). Who waits for a batch may be woken
-    /// before earlier callbacks of the same frame, or of others where the log has failed: what must come behind a callback is submitted with one, too. It may not close the log
-    /// ([`Error::Busy`]); it may drop the last `Wal`: the log is stopped then, and another thread gives the file up a little later.
+    /// As [`Wal::submit`], and calls `done` once with the outcome: `Ok` when the batch is durable, else why it never will be. Callbacks run one at a time, in the order of the
+    /// log.
+    ///
+    /// They run on the thread that wrote the frame; where the log has ended or failed, on that of whoever ended it or was the last to write. So `done` must be short. What it
+    /// submits does not wait for room, and it may neither wait for durability nor close the log: that is [`Error::Busy`]. It may drop the last `Wal`: the log is stopped then,
+    /// and another thread gives the file up a little later.
+    ///
+    /// A thread that waits for a batch may be woken before earlier callbacks of the same frame have run (of other frames, too, where the log has failed): what must come behind a callback is
+    /// submitted with one itself.
     ///
     /// # Errors
     /// As [`Wal::submit`]; `done` is then not called.
@@ -125,7 +129,8 @@ impl Wal {
         self.submit_telling(batch.borrow_mut(), Mode::Try, Whom::Caller(Box::new(done)))
     }
 
-    /// As [`Wal::submit_with`], but `sink` is told of `tag`: for many batches under way, without an allocation for each.
+    /// As [`Wal::submit_with`], but `sink` is told that the batch of this `tag` is durable, or why it never will be: for many batches under way, without an allocation for each. Tags are the
+    /// caller's; the log does not look at them.
     ///
     /// # Errors
     /// As [`Wal::submit`]; the sink then hears nothing of the tag.
@@ -214,9 +219,9 @@ impl Wal {
         self.engine.max_value()
     }
 
-    /// So many [`Batch::log_bytes`] surely fit a batch, whatever it asks for: beyond that it is [`Error::BatchTooLarge`], unless enough of it
-    /// finds its place beside the journal. It is what fits a segment of the journal: a round is better submitted at a quarter of it, as what does
-    /// not fit the rest of a segment leaves that empty.
+    /// A batch of at most so many [`Batch::log_bytes`] is never too large, whatever is in it. Beyond that it is refused ([`Error::BatchTooLarge`]), unless enough of it
+    /// is placed beside the journal: long runs of entries, and large values. It is what fits a segment of the journal. Better submit at a quarter of it: a batch that does
+    /// not fit the rest of a segment leaves that rest empty.
     pub fn max_batch_bytes(&self) -> u64 {
         self.engine.max_inline()
     }
@@ -234,15 +239,15 @@ impl Wal {
         ids
     }
 
-    /// Figures about the log.
+    /// Figures about the log. Touches memory only.
     pub fn stats(&self) -> Stats {
         self.engine.stats()
     }
 
-    /// Reads everything that is kept, the journal's frames and both superblocks among it, and compares it with its checksums; checks that every chunk is in exactly one place.
+    /// Reads everything that is kept, the journal's frames and both superblocks among it, and compares it with its checksums. Then checks that every chunk is in exactly one place.
     ///
-    /// That check comes last, and the log stands still for it: nothing is appended, committed or cleaned while every piece and every chunk is looked at
-    /// once, in memory. So it takes the longer the larger the file and the more it holds, but nothing is read from the device then.
+    /// For that last check the log stands still: nothing is appended, committed or cleaned while every piece and every chunk is looked at
+    /// once. It grows with the file and with what that holds, but is done in memory: nothing is read from the device meanwhile.
     ///
     /// # Errors
     /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`], [`Error::FileLost`] or
@@ -291,11 +296,10 @@ impl Wal {
     }
 
     /// Makes everything durable, seals the log and gives the file up. Reads still work, and are copies; a slice that was
-    /// taken of a chain before keeps the file until it is gone.
-    /// Closing twice is well.
+    /// taken of a chain before keeps the file until it is gone. Closing twice does no harm.
     ///
-    /// The index is left in the file, where there is room, so that the next opening need not read the journal. Whoever commits
-    /// meanwhile, again and again, only costs the next opening that time.
+    /// The index is left in the file, where there is room, so that the next opening need not read the journal. If commits keep coming
+    /// meanwhile it is not, and the next opening reads the journal.
     ///
     /// # Errors
     /// [`Error::Poisoned`] when the last writes failed; [`Error::FileLost`] when the file was cut, or has no name any more; [`Error::Busy`] in a

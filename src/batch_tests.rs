@@ -1,0 +1,102 @@
+//! Batches: what counts, what contradicts itself, what a removal ends.
+
+use super::*;
+
+/// Neither its memory nor its bytes count against what stays.
+#[test]
+fn nothing_of_a_run_that_is_refused_stays() {
+    let mut batch = Batch::new();
+    batch.append(1, &[(1, 1, vec![1; 100])]);
+    let (bytes, arena) = (batch.bytes(), batch.arena.len());
+    batch.append(2, &[(1, 1, vec![2; 100]), (2, 1, vec![2; BULKY]), (4, 1, vec![2; 100])]);
+    batch.append(3, &[(0, 1, vec![3; BULKY])]);
+    assert!(batch.check().is_err());
+    assert_eq!((batch.bytes(), batch.arena.len(), batch.bulk.len(), batch.metas.len()), (bytes, arena, 0, 1));
+    batch.withdraw(2).withdraw(3);
+    assert!(batch.check().is_ok());
+}
+
+#[test]
+fn what_a_removal_ended_does_not_count() {
+    let mut batch = Batch::new();
+    batch.append(1, &[(1, 1, vec![1; 100]), (2, 1, vec![1; BULKY])]).put(2, b"key", b"value");
+    let (bytes, charged) = (batch.bytes(), batch.log_bytes());
+    batch.put(3, b"k", b"v").delete(3, b"k").append(3, &[(1, 1, vec![3; 7]), (2, 1, vec![3; BULKY])]).remove(3);
+    assert_eq!(batch.bytes(), bytes);
+    assert_eq!(batch.log_bytes(), charged + charge::at_most(What::Remove, &[]));
+    batch.remove(4).remove(3).remove(1);
+    assert_eq!((batch.bytes(), batch.ops.len()), (8, 4));
+    batch.withdraw(1).append(1, &[(1, 1, b"a")]).remove(1);
+    assert_eq!((batch.bytes(), batch.ops.len()), (8, 4));
+    batch.clear();
+    assert_eq!((batch.bytes(), batch.log_bytes()), (0, 0));
+}
+
+/// However often replicas are written and removed again: nobody counts those bytes, so nobody would know when to submit it.
+#[test]
+fn a_batch_does_not_grow_by_what_removals_ended() {
+    let mut batch = Batch::new();
+    batch.append(1, &[(1, 1, vec![1; 30_000]), (2, 1, vec![1; BULKY])]).put(1, b"key", b"value");
+    for round in 0..1000 {
+        for replica in 2..5 {
+            batch.append(replica, &[(1, 1, vec![2; 3000]), (2, 1, vec![2; BULKY])]).put(replica, b"k", &[3; 100]);
+        }
+        (2..5).for_each(|replica| _ = batch.remove(replica));
+        let held = batch.arena.len() as u64 + batch.bulk_bytes;
+        assert!(held < 4 * (KEPT_BYTES + batch.bytes()), "round {round}: {held}");
+    }
+    assert_eq!((batch.ops.len(), batch.value(1, b"key")), (5, Some(&b"value"[..])));
+    let payloads: Vec<_> = batch.metas.iter().filter(|meta| batch.payload(meta)[0] == 1).collect();
+    assert_eq!(payloads.iter().map(|meta| meta.len as usize).collect::<Vec<_>>(), [30_000, BULKY]);
+    // It knows still whom it names.
+    batch.remove(1).remove(4);
+    assert_eq!((batch.ops.len(), batch.bytes()), (4, 0));
+}
+
+/// What is said of each takes room, too.
+#[test]
+fn a_batch_does_not_grow_by_empty_entries_that_removals_ended() {
+    let mut batch = Batch::new();
+    for _ in 0..50_000 {
+        batch.append(1, &[(1_u64, 1_u64, Vec::<u8>::new()), (2, 1, Vec::new())]).remove(1);
+    }
+    let most = 2 * KEPT_BYTES as usize / size_of::<Meta>();
+    assert!(batch.metas.len() < most, "{} entries are kept of none", batch.metas.len());
+    batch.clear();
+    assert_eq!(batch.ended_metas, 0);
+}
+
+#[test]
+fn a_batch_that_skips_an_index_is_refused_when_checked() {
+    let mut batch = Batch::new();
+    batch.append(1, &[(1, 1, b"a"), (3, 1, b"b")]);
+    assert!(matches!(batch.check(), Err(Error::Contradiction { replica: 1, .. })));
+    batch.clear();
+    assert!(batch.check().is_ok());
+    batch.append(1, &[(0, 1, b"a")]);
+    assert!(batch.check().is_err());
+}
+
+/// What was refused of another is in no batch, so it must stay refused.
+#[test]
+fn a_contradiction_goes_with_its_replica_and_leaves_the_others() {
+    let mut batch = Batch::new();
+    batch.append(1, &[(0, 1, b"a")]).append(2, &[(0, 1, b"b")]).lazy();
+    batch.withdraw(1);
+    assert!(matches!(batch.check(), Err(Error::Contradiction { replica: 2, .. })), "{:?}", batch.check());
+    batch.withdraw(2);
+    assert!(batch.check().is_ok() && batch.is_empty() && batch.lazy);
+}
+
+#[test]
+fn the_value_that_a_batch_leaves_is_the_last() {
+    let mut batch = Batch::new();
+    batch.put(1, b"k", b"1").put(1, b"other", b"2").put(2, b"k", b"3");
+    assert_eq!((batch.value(1, b"k"), batch.value(3, b"k"), batch.value(2, b"other")), (Some(&b"1"[..]), None, None));
+    batch.put(1, b"k", b"4").install_snapshot(1, 5, 1);
+    assert_eq!(batch.value(1, b"k"), Some(&b"4"[..]), "a snapshot leaves keyed state");
+    batch.delete(1, b"k");
+    assert_eq!((batch.value(1, b"k"), batch.value(1, b"other")), (None, Some(&b"2"[..])));
+    batch.remove(1).put(1, b"k", b"5");
+    assert_eq!((batch.value(1, b"k"), batch.value(1, b"other")), (Some(&b"5"[..]), None));
+}
