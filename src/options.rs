@@ -1,11 +1,14 @@
 //! Options: what can be chosen, the defaults, and the bounds that hold.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::disk::SyncMethod;
 use crate::error::{Error, Result};
+use crate::events::Listener;
 use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
 use crate::format::{BLOCK_BYTES, POOL_OFFSET};
+use crate::sync::Arc;
 
 /// Where an entry's payload is written first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,8 +80,8 @@ pub struct Options {
     pub(crate) create: bool,
     pub(crate) read_only: bool,
     pub(crate) progress: Option<ProgressFn>,
-    pub(crate) listener: Option<std::sync::Arc<dyn crate::events::Listener>>,
-    pub(crate) slow_commit: std::time::Duration,
+    pub(crate) listener: Option<Arc<dyn Listener>>,
+    pub(crate) slow_commit: Duration,
 }
 
 /// The options that hold while the log runs.
@@ -145,7 +148,7 @@ impl Default for Options {
             read_only: false,
             progress: None,
             listener: None,
-            slow_commit: std::time::Duration::from_secs(1),
+            slow_commit: Duration::from_secs(1),
         }
     }
 }
@@ -283,6 +286,21 @@ impl Options {
     #[must_use]
     pub fn progress(mut self, f: impl FnMut(Progress) + Send + 'static) -> Self {
         self.progress = Some(Box::new(f));
+        self
+    }
+
+    /// Who is told what happens to the log. Default: nobody, and then it costs one branch a frame.
+    #[must_use]
+    pub fn listener(mut self, listener: Arc<dyn Listener>) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// A commit slower than this is reported, with the reason: to the listener, and as a warning of `tracing`. Default 1 second;
+    /// zero reports every commit, [`Duration::MAX`] none.
+    #[must_use]
+    pub fn slow_commit(mut self, limit: Duration) -> Self {
+        self.slow_commit = limit;
         self
     }
 

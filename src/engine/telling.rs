@@ -4,9 +4,9 @@ use std::cell::Cell as ThreadCell;
 use std::sync::atomic::Ordering as StdOrdering;
 
 use super::Engine;
+use super::events::{Holding, is_holding};
 use super::submit::{TELLING, Telling, Told};
 use crate::error::Error;
-use crate::events::{Holding, is_holding};
 use crate::journal::wake_all;
 
 /// While this lives the thread tells nobody anything. Made before the locks, so that it goes after them.

@@ -1,6 +1,7 @@
 //! What a listener is told, and when.
 
 use super::*;
+use crate::events::SlowReason;
 
 #[derive(Default)]
 struct Heard(Mutex<Vec<Event>>);

@@ -1,0 +1,230 @@
+//! The way to the listener: what happened is noted under any lock, and told outside of all.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Engine, without_waiting};
+use crate::caught::{caught, said};
+use crate::error::Damage;
+use crate::events::{Commit, Event, Listener, Recovery, Space};
+use crate::histogram::Buckets;
+use crate::journal::{SealedFrame, Times};
+use crate::lsn::Lsn;
+use crate::sync::{Arc, Mutex, thread_local};
+
+/// Space is low when less than one part in so many is free ..
+const LOW_PART: u64 = 10;
+/// .. and is not low any more when this much of that is free, in percent: no flapping around the bound.
+const ENOUGH_PERCENT: u64 = 150;
+
+/// The way to the listener. Without one nothing is gathered.
+#[derive(Default)]
+pub(crate) struct Events {
+    listener: Option<Arc<dyn Listener>>,
+    slow: Option<Duration>,
+    /// What happened while locks were held.
+    pending: Mutex<Vec<Event>>,
+    low: AtomicBool,
+    pub commit_micros: Buckets,
+    pub device_micros: Buckets,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("listener", &self.listener.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Which of the process's logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogId(usize);
+
+/// Logs under whose locks a thread may be at once: a callback of one may work on another. Deeper down it takes any for one of them.
+const HELD: usize = 4;
+
+thread_local! {
+    /// Of which logs this thread may hold locks: nothing of these is told meanwhile.
+    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
+    #[allow(clippy::missing_const_for_thread_local)]
+    static HOLDING: std::cell::Cell<[Option<LogId>; HELD]> = std::cell::Cell::new([None; HELD]);
+}
+
+/// While this lives the thread tells nothing of the log.
+pub(crate) struct Holding(Option<LogId>);
+
+impl Holding {
+    pub fn begin(log: LogId) -> Self {
+        let mut holding = HOLDING.with(std::cell::Cell::get);
+        if is_among(log, &holding) {
+            return Self(None);
+        }
+        if let Some(free) = holding.iter_mut().find(|held| held.is_none()) {
+            *free = Some(log);
+        }
+        HOLDING.with(|h| h.set(holding));
+        Self(Some(log))
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            HOLDING.with(|h| h.set(h.get().map(|held| held.filter(|_| held != self.0))));
+        }
+    }
+}
+
+/// Whether this thread tells nothing of the log just now.
+pub(crate) fn is_holding(log: LogId) -> bool {
+    is_among(log, &HOLDING.with(std::cell::Cell::get))
+}
+
+fn is_among(log: LogId, holding: &[Option<LogId>; HELD]) -> bool {
+    holding.iter().all(Option::is_some) || holding.contains(&Some(log))
+}
+
+impl Events {
+    pub fn new(listener: Option<Arc<dyn Listener>>, slow: Option<Duration>) -> Self {
+        Self { listener, slow, ..Self::default() }
+    }
+
+    /// Which log's: it stays where it is for as long as anybody holds.
+    pub fn log(&self) -> LogId {
+        LogId(std::ptr::from_ref(self).addr())
+    }
+
+    /// Whether anybody is told.
+    pub fn hears(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    /// Notes what happened; it is told by whoever flushes next. May be called under any lock.
+    pub fn later(&self, event: impl FnOnce() -> Event) {
+        self.together(|| [event()]);
+    }
+
+    /// As [`Events::later`]; these are told by one thread, one behind the other.
+    fn together<E: IntoIterator<Item = Event>>(&self, events: impl FnOnce() -> E) {
+        if self.listener.is_some() {
+            self.pending.lock().extend(events());
+        }
+    }
+
+    /// Tells what happened, at once unless this thread holds locks.
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.listener.is_some() {
+            self.later(event);
+            self.flush();
+        }
+    }
+
+    /// Tells what was noted, unless this thread holds locks.
+    pub fn flush(&self) {
+        let Some(listener) = &self.listener else { return };
+        if is_holding(self.log()) {
+            return;
+        }
+        let pending = std::mem::take(&mut *self.pending.lock());
+        for event in pending {
+            if without_waiting(|| caught(|| listener.event(&event))).is_none() {
+                said(|| tracing::error!(target: "strandlog", ?event, "a listener panicked"));
+            }
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Engine {
+    /// A frame is durable: counts how long it took, and says so.
+    pub(crate) fn note_commit(&self, frame: &SealedFrame) {
+        let events = &self.events;
+        let Times { begun, device, waits } = frame.times;
+        let total = begun.map_or(device, |at| at.elapsed());
+        let commit = Commit {
+            lsn: Lsn(frame.header.end()),
+            batches: frame.user_batches,
+            entries: frame.entries,
+            user_bytes: frame.user_bytes,
+            device_bytes: frame.header.bytes() + frame.placed.iter().map(|p| p.buf.len() as u64).sum::<u64>(),
+            queued_micros: micros(total.saturating_sub(device) + waits.queue),
+            device_micros: micros(device),
+            cleaner_micros: micros(waits.cleaner),
+        };
+        events.commit_micros.record(commit.micros());
+        events.device_micros.record(commit.device_micros);
+        let is_slow = events.slow.is_some_and(|slow| u128::from(commit.micros()) > slow.as_micros());
+        let slow = is_slow.then(|| {
+            let reason = commit.reason();
+            said(|| {
+                tracing::warn!(
+                    target: "strandlog",
+                    lsn = commit.lsn.get(),
+                    ?reason,
+                    queued_micros = commit.queued_micros,
+                    device_micros = commit.device_micros,
+                    cleaner_micros = commit.cleaner_micros,
+                    bytes = commit.device_bytes,
+                    "a slow commit"
+                )
+            });
+            Event::SlowCommit { commit, reason }
+        });
+        if events.hears() {
+            // Between two steps another thread might take the first, and be overtaken while it tells it.
+            events.together(|| slow.into_iter().chain([Event::Committed(commit)]));
+            self.watch_space();
+        }
+    }
+
+    /// Says when space becomes low, and when it is not low any more.
+    fn watch_space(&self) {
+        let reserved = { self.seq.lock().accounts.reserved() };
+        let free = { self.pool.lock().free() };
+        let reserved = reserved + self.kept_for_values(reserved, free);
+        let (usable, bound) = (free.saturating_sub(reserved), u64::from(self.geo.chunks) / LOW_PART);
+        let low = self.events.low.load(Ordering::Relaxed);
+        let now = if low { usable < bound * ENOUGH_PERCENT / 100 } else { usable < bound };
+        if now != low && self.events.low.swap(now, Ordering::Relaxed) == low {
+            let chunk = u64::from(self.geo.chunk_bytes);
+            let space = Space { free: free * chunk, reserved: reserved * chunk };
+            self.events.later(|| if now { Event::SpaceLow(space) } else { Event::SpaceRecovered(space) });
+        }
+    }
+
+    /// Says what the opening found.
+    pub(crate) fn note_recovery(&self, replicas: u64, found: Vec<Damage>) {
+        let damage = found.len() as u64;
+        let _told_after_all = self.hold();
+        for lost in found {
+            tracing::error!(target: "strandlog", damage = %lost, "damage found at the opening");
+            self.events.later(|| Event::Damaged(lost));
+        }
+        let c = &self.counters;
+        let found = Recovery {
+            micros: c.recovery_micros.get(),
+            frames: c.recovered_frames.get(),
+            lost_frames: c.lost_frames.get(),
+            dropped_frames: c.dropped_frames.get(),
+            replicas,
+            damage,
+        };
+        tracing::info!(
+            target: "strandlog",
+            micros = found.micros,
+            frames = found.frames,
+            lost_frames = found.lost_frames,
+            dropped_frames = found.dropped_frames,
+            replicas = found.replicas,
+            damage,
+            "recovered"
+        );
+        self.events.tell(|| Event::Recovered(found));
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+#[path = "events_tests.rs"]
+mod tests;
