@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 /// Who uses whom, and a file in which it does.
 type Arrows = BTreeMap<String, BTreeMap<String, PathBuf>>;
 
-/// Rust files below, but for those that are nothing but tests and models.
+/// Rust files below, but for those that are nothing but tests, models and their rigs.
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
-        let is_test = name == "tests" || name.ends_with("_tests") || name.ends_with("_loom");
+        let is_test = ["tests", "rig"].contains(&&*name) || name.ends_with("_tests") || name.ends_with("_loom");
         if path.is_dir() {
             files(&path, found);
         } else if !is_test {
