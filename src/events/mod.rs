@@ -1,166 +1,24 @@
 //! Events: what embedders are told of the log while it runs.
 
+mod holding;
+mod kinds;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::caught::{caught, said};
 use crate::engine::{Engine, without_waiting};
-use crate::error::{Damage, FullReport};
+use crate::error::Damage;
 use crate::histogram::Buckets;
 use crate::journal::SealedFrame;
 use crate::lsn::Lsn;
 use crate::options::Options;
-use crate::sync::{Arc, Mutex, thread_local};
+use crate::sync::{Arc, Mutex};
 
-/// Is told what happens to the log: see [`Options::listener`].
-///
-/// Called on the threads that do the work, outside of every lock of the log, so it must be cheap: count, or pass the event on. Events
-/// of different frames may come on different threads, and out of order. What it submits does not wait
-/// ([`Error::Busy`](crate::Error::Busy)); it must not commit, and may not close the log, which is `Busy`, too. On a thread of the log's own, which
-/// may be the one to write what it would wait for, so is all else that waits: for durability, or for the cleaner
-/// ([`Wal::checkpoint`](crate::Wal::checkpoint), [`Wal::verify`](crate::Wal::verify), [`Wal::scrub`](crate::Wal::scrub)). The last
-/// [`Wal`](crate::Wal) may be dropped in it: another thread then gives the file up a little later. A panic in it is caught and logged.
-pub trait Listener: Send + Sync {
-    /// Something happened.
-    fn event(&self, event: &Event);
-}
-
-/// Something that happened to the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A frame became durable: a group commit, a move of the cleaner, or a seal.
-    Committed(Commit),
-    /// A commit took longer than [`Options::slow_commit`] allows. Told before its [`Event::Committed`].
-    SlowCommit {
-        /// How long what took.
-        commit: Commit,
-        /// What took longest.
-        reason: SlowReason,
-    },
-    /// Journal segments became free.
-    SegmentsFreed {
-        /// How many.
-        segments: u64,
-        /// How many are free now.
-        free: u64,
-    },
-    /// Less than a tenth of the chunks is free and not reserved: truncate, or appends are refused soon. Told once, until
-    /// [`Event::SpaceRecovered`].
-    SpaceLow(Space),
-    /// Space is not low any more.
-    SpaceRecovered(Space),
-    /// A batch was refused: the log is full.
-    Full(Box<FullReport>),
-    /// The journal took a slab from the chains.
-    JournalGrown {
-        /// Segments of the journal now.
-        segments: u64,
-    },
-    /// The journal gave a slab back to the chains.
-    JournalShrunk {
-        /// Segments of the journal now.
-        segments: u64,
-    },
-    /// Damage was found: at the opening, by the cleaner, or by a scrub. [`Lost::State`](crate::Lost::State) found by a scrub is a large keyed value
-    /// that rotted: it alone, until it is put again; see [`Scrubbed::damage`](crate::Scrubbed::damage).
-    Damaged(Damage),
-    /// A write or a sync failed: nothing after it is acknowledged. Told of each that fails, when two were in flight. Opening the log anew is right
-    /// ([`Error::Poisoned`](crate::Error::Poisoned)).
-    Poisoned {
-        /// What failed.
-        cause: Arc<str>,
-    },
-    /// The file was cut, removed or replaced: nothing more is acknowledged, and opening the log anew is **wrong**
-    /// ([`Error::FileLost`](crate::Error::FileLost)).
-    FileLost {
-        /// What became of it, and what to do.
-        cause: Arc<str>,
-    },
-    /// The log was opened.
-    Recovered(Recovery),
-}
-
-/// A frame that became durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Commit {
-    /// Everything at or below is durable.
-    pub lsn: Lsn,
-    /// Batches in it; 0 for a seal, and where the log only moved something.
-    pub batches: u64,
-    /// Entries in it.
-    pub entries: u64,
-    /// Bytes that callers gave.
-    pub user_bytes: u64,
-    /// Bytes that were written for it, payloads placed beside it among them.
-    pub device_bytes: u64,
-    /// From the first of its batches that somebody waits for until it was durable, less the time of the device, and what a batch waited for
-    /// room in the queue.
-    pub queued_micros: u64,
-    /// What its write and sync took.
-    pub device_micros: u64,
-    /// What one of its batches waited for the cleaner to free a segment, at most.
-    pub cleaner_micros: u64,
-}
-
-impl Commit {
-    /// What its slowest batch took, at most.
-    pub fn micros(&self) -> u64 {
-        self.queued_micros.saturating_add(self.device_micros).saturating_add(self.cleaner_micros)
-    }
-
-    fn reason(&self) -> SlowReason {
-        let (queue, device, cleaner) = (self.queued_micros, self.device_micros, self.cleaner_micros);
-        if cleaner > queue.max(device) {
-            SlowReason::Cleaner
-        } else if queue > device {
-            SlowReason::Queue
-        } else {
-            SlowReason::Device
-        }
-    }
-}
-
-/// What a slow commit spent most of its time with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SlowReason {
-    /// The device took its time for the write.
-    Device,
-    /// It waited for those before it: more is submitted than the device takes.
-    Queue,
-    /// No journal segment was free: the cleaner is behind, or has no room to clean.
-    Cleaner,
-}
-
-/// How much space there is, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Space {
-    /// In free chunks.
-    pub free: u64,
-    /// Of these, held back for what is in the journal, and for a large value that is written anew.
-    pub reserved: u64,
-}
-
-/// What an opening found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Recovery {
-    /// How long it took.
-    pub micros: u64,
-    /// Frames that were replayed.
-    pub frames: u64,
-    /// Frames that were durable and cannot be read.
-    pub lost_frames: u64,
-    /// Frames behind the end that were dropped: never acknowledged.
-    pub dropped_frames: u64,
-    /// Replicas that exist.
-    pub replicas: u64,
-    /// Pieces of damage, each of which is told by an [`Event::Damaged`], too.
-    pub damage: u64,
-}
+pub(crate) use holding::{Holding, LogId, is_holding};
+pub use kinds::{Commit, Event, Listener, Recovery, SlowReason, Space};
 
 /// Space is low when less than one part in so many is free ..
 const LOW_PART: u64 = 10;
@@ -208,54 +66,6 @@ impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").field("listener", &self.listener.is_some()).finish_non_exhaustive()
     }
-}
-
-/// Which of the process's logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LogId(usize);
-
-/// Logs under whose locks a thread may be at once: a callback of one may work on another. Deeper down it takes any for one of them.
-const HELD: usize = 4;
-
-thread_local! {
-    /// Of which logs this thread may hold locks: nothing of these is told meanwhile.
-    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
-    #[allow(clippy::missing_const_for_thread_local)]
-    static HOLDING: std::cell::Cell<[Option<LogId>; HELD]> = std::cell::Cell::new([None; HELD]);
-}
-
-/// While this lives the thread tells nothing of the log.
-pub(crate) struct Holding(Option<LogId>);
-
-impl Holding {
-    pub fn begin(log: LogId) -> Self {
-        let mut holding = HOLDING.with(std::cell::Cell::get);
-        if is_among(log, &holding) {
-            return Self(None);
-        }
-        if let Some(free) = holding.iter_mut().find(|held| held.is_none()) {
-            *free = Some(log);
-        }
-        HOLDING.with(|h| h.set(holding));
-        Self(Some(log))
-    }
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            HOLDING.with(|h| h.set(h.get().map(|held| held.filter(|_| held != self.0))));
-        }
-    }
-}
-
-/// Whether this thread tells nothing of the log just now.
-pub(crate) fn is_holding(log: LogId) -> bool {
-    is_among(log, &HOLDING.with(std::cell::Cell::get))
-}
-
-fn is_among(log: LogId, holding: &[Option<LogId>; HELD]) -> bool {
-    holding.iter().all(Option::is_some) || holding.contains(&Some(log))
 }
 
 impl Events {
@@ -415,7 +225,3 @@ impl Options {
         self
     }
 }
-
-#[cfg(all(test, not(any(loom, shuttle))))]
-#[path = "events_tests.rs"]
-mod tests;
