@@ -6,9 +6,9 @@ use crate::disk::{AlignedBuf, BLOCK, Disk, FileDisk, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
 use crate::format::{BLOCK_BYTES, POOL_OFFSET};
+use crate::open::{look, open_error};
 use crate::options::{MAX_CAPACITY, Progress, capacity_in, default_cap, has_default_cap, journal_floor, within};
 use crate::recovery::{superblock_of_log, write_superblocks};
-use crate::wal::{look, open_error};
 
 /// What a growth did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

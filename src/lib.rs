@@ -46,6 +46,7 @@ mod lsn;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod migrate;
+mod open;
 mod operation;
 mod options;
 mod pending;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::holding::{LogId, is_holding};
 use super::{Engine, without_waiting};
 use crate::caught::{caught, said};
 use crate::error::Damage;
@@ -10,7 +11,7 @@ use crate::events::{Commit, Event, Listener, Recovery, Space};
 use crate::histogram::Buckets;
 use crate::journal::{SealedFrame, Times};
 use crate::lsn::Lsn;
-use crate::sync::{Arc, Mutex, thread_local};
+use crate::sync::{Arc, Mutex};
 
 /// Space is low when less than one part in so many is free ..
 const LOW_PART: u64 = 10;
@@ -33,54 +34,6 @@ impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").field("listener", &self.listener.is_some()).finish_non_exhaustive()
     }
-}
-
-/// Which of the process's logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LogId(usize);
-
-/// Logs under whose locks a thread may be at once: a callback of one may work on another. Deeper down it takes any for one of them.
-const HELD: usize = 4;
-
-thread_local! {
-    /// Of which logs this thread may hold locks: nothing of these is told meanwhile.
-    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
-    #[allow(clippy::missing_const_for_thread_local)]
-    static HOLDING: std::cell::Cell<[Option<LogId>; HELD]> = std::cell::Cell::new([None; HELD]);
-}
-
-/// While this lives the thread tells nothing of the log.
-pub(crate) struct Holding(Option<LogId>);
-
-impl Holding {
-    pub fn begin(log: LogId) -> Self {
-        let mut holding = HOLDING.with(std::cell::Cell::get);
-        if is_among(log, &holding) {
-            return Self(None);
-        }
-        if let Some(free) = holding.iter_mut().find(|held| held.is_none()) {
-            *free = Some(log);
-        }
-        HOLDING.with(|h| h.set(holding));
-        Self(Some(log))
-    }
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            HOLDING.with(|h| h.set(h.get().map(|held| held.filter(|_| held != self.0))));
-        }
-    }
-}
-
-/// Whether this thread tells nothing of the log just now.
-pub(crate) fn is_holding(log: LogId) -> bool {
-    is_among(log, &HOLDING.with(std::cell::Cell::get))
-}
-
-fn is_among(log: LogId, holding: &[Option<LogId>; HELD]) -> bool {
-    holding.iter().all(Option::is_some) || holding.contains(&Some(log))
 }
 
 impl Events {

@@ -1,5 +1,6 @@
 //! What a listener is told, and when.
 
+use super::super::holding::Holding;
 use super::*;
 use crate::events::SlowReason;
 

@@ -18,6 +18,7 @@ mod gone;
 mod hands;
 #[cfg(all(test, loom))]
 mod hands_loom;
+mod holding;
 mod idle;
 mod oldest;
 mod patience;

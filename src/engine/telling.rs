@@ -4,7 +4,7 @@ use std::cell::Cell as ThreadCell;
 use std::sync::atomic::Ordering as StdOrdering;
 
 use super::Engine;
-use super::events::{Holding, is_holding};
+use super::holding::{Holding, is_holding};
 use super::submit::{TELLING, Telling, Told};
 use crate::error::Error;
 use crate::journal::wake_all;

@@ -13,12 +13,14 @@ mod spans;
 mod state;
 mod terms;
 mod usage;
+mod weight;
 
 pub(crate) use ids::{IdMap, IdSet};
 pub(crate) use keys::{INLINE_VALUE_BYTES, Value, value_cost};
 pub(crate) use loc::{Loc, MAX_INLINE_ENTRY, MAX_JOURNAL_LEAP};
 pub(crate) use own::{APPLIED_BYTES, APPLIED_KEY, MOVING_KEY, is_own};
-pub(crate) use places::{ChainPiece, Place, Places, journal_bytes, weight};
+pub(crate) use places::{ChainPiece, Place, Places};
 pub(crate) use registry::{Cell, Cells, Registry};
 pub(crate) use state::ReplicaState;
 pub use usage::ReplicaUsage;
+pub(crate) use weight::{journal_bytes, weight};

@@ -6,8 +6,9 @@ use super::loc::Loc;
 use super::room::Spare as _;
 use super::span::Span;
 use super::spans::Spans;
+use super::weight::{Resident, journal_bytes, weight};
 use crate::disk::AlignedBuf;
-use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc, is_bare};
+use crate::format::piece::{Extent, PieceDesc};
 use crate::space::Tail;
 use crate::sync::Arc;
 
@@ -39,30 +40,6 @@ pub(crate) struct Places {
     resident: Resident,
 }
 
-/// What the journal-resident entries come to.
-#[derive(Debug, Default)]
-struct Resident {
-    /// Upper bound on what they take when they are packed into chunks.
-    weight: u64,
-    /// What they take in the journal.
-    bytes: u64,
-}
-
-impl Resident {
-    fn add(&mut self, loc: Loc, chunk: u32) {
-        self.weight += weight(loc.len(), chunk);
-        self.bytes += journal_bytes(loc.len());
-    }
-
-    /// These are no longer held.
-    fn let_go(&mut self, locs: &[Loc], chunk: u32) {
-        for loc in locs {
-            self.weight -= weight(loc.len(), chunk);
-            self.bytes -= journal_bytes(loc.len());
-        }
-    }
-}
-
 /// What a replica has in chunks.
 #[derive(Debug, Default)]
 struct Chain {
@@ -72,28 +49,6 @@ struct Chain {
 
 /// The pieces of a replica that has none.
 static NO_PIECES: VecDeque<ChainPiece> = VecDeque::new();
-
-/// What an entry takes in the journal besides its payload: checksum, length, its share of a record.
-const JOURNAL_OVERHEAD: u64 = 24;
-
-/// What an entry takes in the journal.
-pub(crate) fn journal_bytes(len: u32) -> u64 {
-    u64::from(len) + JOURNAL_OVERHEAD
-}
-
-/// Upper bound on the chunk space that an entry takes once packed by next-fit: see DESIGN.md, "Accounts".
-///
-/// A chunk closed by a small entry is at least seven eighths full, so entries pay a fifth more than their own size (and with it the
-/// piece's header), but never more than a chunk; one closed by a large entry wastes less than that one takes, so large entries pay that,
-/// too. One that lies bare pays the chunks it fills, and the one that it closes.
-pub(crate) fn weight(len: u32, chunk_bytes: u32) -> u64 {
-    let (slot, chunk) = (u64::from(len) + PIECE_SLOT_BYTES as u64, u64::from(chunk_bytes));
-    if is_bare(len as usize, chunk_bytes) {
-        return u64::from(len).next_multiple_of(chunk) + chunk;
-    }
-    let own = (slot * 6 / 5 + 1).min(chunk);
-    if slot >= chunk / 8 { own + slot + PIECE_HEADER_BYTES as u64 } else { own }
-}
 
 impl Places {
     pub fn weight(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! Places: against a map, and where pieces and spans begin and end.
 
+use super::super::weight::JOURNAL_OVERHEAD;
 use super::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -1,0 +1,75 @@
+//! How large a journal is: what it begins with, what it may grow to, and for what.
+
+use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
+
+/// The journal grows to so much for the cleaner to find less alive: an opening looks at all of it.
+const CYCLE_BYTES: u64 = 256 << 20;
+/// And to so much while what it carries is more than [`CYCLES_CARRIED`] allows for: an opening takes twice as long at most.
+const LONG_CYCLE_BYTES: u64 = 2 * CYCLE_BYTES;
+/// A journal is to be so many times what it carries: entries of small replicas, which are carried, mostly die when their replica has written
+/// as many again, if they are not moved before. Measured: with three times hardly anything is gained, with seven little more.
+const CYCLES_CARRIED: u64 = 5;
+/// And to so much for what it carries: ten million idle replicas.
+const MOST_CARRYING: u64 = 4 << 30;
+const _: () = assert!(LONG_CYCLE_BYTES <= MOST_CARRYING, "the default cap lies between them");
+/// Segments of a new journal at least: the cleaner needs two, truncation one, appends some.
+pub(super) const MIN_FLOOR: u64 = 6;
+
+/// What of such a wish a file of so many slabs can fulfil: no less than its journal begins with.
+pub(super) fn possible_cap(slabs: u64, wish: u64) -> u64 {
+    let floor = journal_floor(slabs);
+    wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs.saturating_sub(1)).max(floor)
+}
+
+/// Slabs that the journal may grow to where nobody said otherwise: half a gibibyte, or what many idle replicas need.
+pub(crate) fn default_cap(slabs: u64, segment: u64) -> u64 {
+    let capacity = slabs * segment;
+    possible_cap(slabs, (capacity / 2).min((capacity / 8).clamp(LONG_CYCLE_BYTES, MOST_CARRYING)) / segment)
+}
+
+/// Whether nobody chose what the journal may grow to.
+pub(crate) fn has_default_cap(sb: &Superblock) -> bool {
+    u64::from(sb.journal_cap) == default_cap(sb.slab_count.into(), sb.segment_bytes.into())
+}
+
+/// Slabs that a journal may have but for want of room for what it carries: all of a cap that was chosen, and no more than opens quickly
+/// of the default.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cycle {
+    /// Whatever it carries.
+    pub least: u32,
+    most: u32,
+    segment: u64,
+}
+
+impl Cycle {
+    #[cfg(test)]
+    pub fn between(least: u32, most: u32, segment: u64) -> Self {
+        Self { least, most, segment }
+    }
+
+    pub fn new(sb: &Superblock) -> Self {
+        let segment = u64::from(sb.segment_bytes);
+        // At most the cap, which fits.
+        let slabs = |bytes: u64| ((bytes / segment).max(sb.journal_floor.into()) as u32).min(sb.journal_cap);
+        let (least, most) = if has_default_cap(sb) {
+            (slabs(CYCLE_BYTES), slabs(LONG_CYCLE_BYTES))
+        } else {
+            (sb.journal_cap, sb.journal_cap)
+        };
+        Self { least, most, segment }
+    }
+
+    /// While it carries so many bytes.
+    pub fn slabs(self, carried: u64) -> u32 {
+        let wish = carried.saturating_mul(CYCLES_CARRIED).div_ceil(self.segment);
+        // Below the clamp it fits.
+        wish.clamp(self.least.into(), self.most.into()) as u32
+    }
+}
+
+/// Slabs that the journal of a file of so many never gives up: one sixteenth. Its quarter then has room for the descriptors of a file
+/// full of small pieces.
+pub(crate) fn journal_floor(slabs: u64) -> u64 {
+    (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64)
+}
