@@ -1,11 +1,7 @@
 //! What went wrong, said once.
 
 use std::fmt;
-use std::io::{self, Write};
-
-use serde_json::json;
-
-use crate::output::Output;
+use std::io;
 
 /// Why the command could not do its work.
 #[derive(Debug)]
@@ -22,20 +18,6 @@ impl Failure {
     /// Whether the reader of the output went away: no failure of ours.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
-    }
-
-    /// Tells the user; as JSON where JSON was asked for.
-    ///
-    /// Behind everything that was written before: it must not come ahead of that, nor in the middle of a line.
-    pub fn report(&self, out: &mut Output) {
-        let told = out.is_json()
-            && out.finish().is_ok()
-            && out.json(&json!({ "error": self.to_string() })).and_then(|()| out.finish()).is_ok();
-        if !told {
-            // What is there goes out first, if it can. And if this cannot be told either, the exit code says it.
-            let _ = out.finish();
-            let _ = writeln!(io::stderr(), "strandlog: {self}");
-        }
     }
 }
 

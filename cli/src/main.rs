@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         // Whoever was reading has seen enough, and what was found until then counts. But half an export is none.
         Err(failure) if failure.is_broken_pipe() && !exports_to_output(&args.command) => out.exit_code(),
         Err(failure) => {
-            failure.report(&mut out);
+            out.failure(&failure);
             ExitCode::from(2)
         }
     }

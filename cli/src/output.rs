@@ -4,9 +4,9 @@ use std::fmt::{Arguments, Display};
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write, stdout};
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::size::human;
 
 /// How something looks, where colours are wanted.
@@ -96,6 +96,20 @@ impl Output {
             Style::Hue(hue) => return format!("\x1b[38;5;{hue}m{text}\x1b[0m"),
         };
         format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// Tells the user why the command could not do its work; as JSON where JSON was asked for.
+    ///
+    /// Behind everything that was written before: it must not come ahead of that, nor in the middle of a line.
+    pub fn failure(&mut self, failure: &Failure) {
+        let told = self.json
+            && self.finish().is_ok()
+            && self.json(&json!({ "error": failure.to_string() })).and_then(|()| self.finish()).is_ok();
+        if !told {
+            // What is there goes out first, if it can. And if this cannot be told either, the exit code says it.
+            let _ = self.finish();
+            say(format_args!("{failure}"));
+        }
     }
 
     /// Everything is out.
