@@ -231,14 +231,15 @@ fn a_full_log_takes_a_large_value_in_the_place_of_one_that_takes_as_many_chunks(
 /// Who was carried is large then, and finds no chunk but those that are kept.
 #[test]
 fn a_full_log_takes_a_large_value_also_when_less_is_carried_than_before() {
-    for (chunk, segments) in [(4096, 12), (4096, 40), (16 << 10, 16)] {
+    // More of them than are kept, or fewer.
+    for (chunk, segments, small) in [(4096, 12, 12), (4096, 40, 5), (16 << 10, 16, 12), (16 << 10, 16, 2)] {
         let size = Size { chunk, segment: 64 << 10, segments };
         let options = |carry| size.options().direct_threshold(4096).carry_fraction(carry);
         let disk = Arc::new(size.disk());
         let wal = options(100).open_disk(disk.clone()).expect("formatted");
         let most = wal.max_value_bytes() as usize;
         wal.commit(Batch::new().put(1, b"large", &payload(1, 0, 1, most)).put(2, b"vote", &[0; 40])).expect("room");
-        for replica in 100..112 {
+        for replica in 100..100 + small {
             wal.commit(Batch::new().append(replica, &[(1, 1, payload(replica, 1, 1, 1500))])).expect("room");
         }
         let reserved = |wal: &Wal| wal.stats().reserved_chunks - wal.stats().reserved_for_values;
@@ -260,7 +261,7 @@ fn a_full_log_takes_a_large_value_also_when_less_is_carried_than_before() {
         // They are settled as far as there are chunks, and all can be cleaned.
         wal.checkpoint().expect("cleaned");
         assert_sound(&wal, "cleaned");
-        for replica in 100..112 {
+        for replica in 100..100 + small {
             assert_eq!(wal.replica(replica).entry(1).expect("kept").data, payload(replica, 1, 1, 1500));
         }
         wal.commit(Batch::new().remove(200)).expect("a removal");
