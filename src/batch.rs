@@ -6,7 +6,7 @@ use crate::charge;
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
 use crate::format::crc;
-use crate::index::IdSet;
+use crate::index::IdMap;
 use crate::operation::{Meta, Op, Span, What};
 use crate::sync::Arc;
 
@@ -101,8 +101,8 @@ pub struct Batch {
     ended_bytes: u64,
     /// And their entries.
     ended_metas: usize,
-    /// The replicas that the first so many operations name. Only a batch that removes one looks.
-    named: Option<IdSet>,
+    /// How many of the first so many operations name each replica. Only a batch that removes one looks.
+    named: Option<IdMap<usize>>,
     looked: usize,
 }
 
@@ -204,22 +204,22 @@ impl Batch {
     pub fn remove(&mut self, replica: u64) -> &mut Self {
         // Not looked for among all operations: many may be removed of which the batch says nothing else.
         let named = self.named.get_or_insert_default();
-        named.extend(self.ops.iter().skip(self.looked).map(|op| op.replica));
-        if named.contains(&replica) {
-            self.end(replica);
+        self.ops.iter().skip(self.looked).for_each(|op| *named.entry(op.replica).or_default() += 1);
+        if let Some(times) = named.remove(&replica) {
+            self.end(replica, times);
         }
         self.looked = self.ops.len();
         self.push(replica, What::Remove)
     }
 
-    /// Nothing that was asked of the replica is done. Its bytes stay where they are, uncounted, until they are more than those that count: a batch
-    /// may end thousands.
-    fn end(&mut self, replica: u64) {
+    /// Nothing that was asked of the replica, so many times, is done. Its bytes stay where they are, uncounted, until they are more than those that
+    /// count: a batch may end thousands.
+    fn end(&mut self, replica: u64, times: usize) {
         let Self { ops, metas, charged, ended_bytes, ended_metas, .. } = self;
-        ops.retain(|op| {
-            if op.replica != replica {
-                return true;
-            }
+        // From the end: mostly it was asked for just before.
+        let named = ops.iter().enumerate().rev().filter(|(_, op)| op.replica == replica);
+        let first = named.take(times).last().map_or(ops.len(), |(at, _)| at);
+        for op in ops.extract_if(first.., |op| op.replica == replica) {
             *charged -= charge::at_most(op.what, metas);
             *ended_bytes += match op.what {
                 What::Append { from, to, .. } => {
@@ -230,8 +230,7 @@ impl Batch {
                 What::Delete { key } => key.len as u64,
                 _ => 0,
             };
-            false
-        });
+        }
         // What is said of an entry takes room where it has no payload, too.
         let with = |bytes: u64, metas: usize| bytes + (metas * size_of::<Meta>()) as u64;
         let ended = with(self.ended_bytes, self.ended_metas);
@@ -321,7 +320,7 @@ impl Batch {
         self.bad.clear();
         self.ended_bytes = 0;
         self.ended_metas = 0;
-        self.named.iter_mut().for_each(IdSet::clear);
+        self.named.iter_mut().for_each(IdMap::clear);
         self.looked = 0;
     }
 

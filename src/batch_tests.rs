@@ -66,6 +66,20 @@ fn a_batch_does_not_grow_by_empty_entries_that_removals_ended() {
     assert_eq!(batch.ended_metas, 0);
 }
 
+/// Where each is written and removed in its turn, none is looked for among all others, or it would not end.
+#[test]
+fn a_batch_ends_what_was_asked_of_hundreds_of_thousands() {
+    let mut batch = Batch::new();
+    for replica in 0..300_000_u64 {
+        batch.put(replica, b"k", b"v").remove(replica);
+    }
+    assert_eq!((batch.ops.len(), batch.bytes()), (300_000, 0));
+    // Also of one that was named long ago, and between others.
+    batch.put(7, b"k", b"v").put(8, b"k", b"v").delete(7, b"k").put(9, b"k", b"v").remove(7);
+    let asked: Vec<u64> = batch.ops.iter().skip(299_999).map(|op| op.replica).collect();
+    assert_eq!((asked, batch.ops.iter().filter(|op| op.replica == 7).count()), (vec![8, 9, 7], 1));
+}
+
 #[test]
 fn a_batch_that_skips_an_index_is_refused_when_checked() {
     let mut batch = Batch::new();

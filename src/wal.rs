@@ -56,7 +56,9 @@ impl Wal {
         self.submit_as(batch.borrow_mut(), Mode::Block)
     }
 
-    /// As [`Wal::submit`], but says [`Error::Busy`] instead of waiting.
+    /// As [`Wal::submit`], but says [`Error::Busy`] instead of waiting. Nor is anything done for it that takes time: [`Error::Full`] may be said where
+    /// [`Wal::submit`] would clean the journal and find room. Without threads ([`Options::background`](crate::Options::background)) nobody makes room
+    /// in the meantime but who waits.
     ///
     /// # Errors
     /// As [`Wal::submit`].
@@ -112,7 +114,7 @@ impl Wal {
         self.submit_telling(batch.borrow_mut(), Mode::Block, Whom::Caller(Box::new(done)))
     }
 
-    /// As [`Wal::submit_with`], but says [`Error::Busy`] instead of waiting.
+    /// As [`Wal::submit_with`], but says [`Error::Busy`] instead of waiting, and [`Error::Full`] as [`Wal::try_submit`] does.
     ///
     /// # Errors
     /// As [`Wal::submit`]; `done` is then not called.

@@ -227,3 +227,44 @@ fn a_full_log_takes_a_large_value_in_the_place_of_one_that_takes_as_many_chunks(
     tally(&[("written_anew", written), ("grown", grown), ("refused", refused)]);
     assert!(written > 0 && grown > 0 && refused > 0);
 }
+
+/// Who was carried is large then, and finds no chunk but those that are kept.
+#[test]
+fn a_full_log_takes_a_large_value_also_when_less_is_carried_than_before() {
+    // More of them than are kept, or fewer.
+    for (chunk, segments, small) in [(4096, 12, 12), (4096, 40, 5), (16 << 10, 16, 12), (16 << 10, 16, 2)] {
+        let size = Size { chunk, segment: 64 << 10, segments };
+        let options = |carry| size.options().direct_threshold(4096).carry_fraction(carry);
+        let disk = Arc::new(size.disk());
+        let wal = options(100).open_disk(disk.clone()).expect("formatted");
+        let most = wal.max_value_bytes() as usize;
+        wal.commit(Batch::new().put(1, b"large", &payload(1, 0, 1, most)).put(2, b"vote", &[0; 40])).expect("room");
+        for replica in 100..100 + small {
+            wal.commit(Batch::new().append(replica, &[(1, 1, payload(replica, 1, 1, 1500))])).expect("room");
+        }
+        let reserved = |wal: &Wal| wal.stats().reserved_chunks - wal.stats().reserved_for_values;
+        assert_eq!(reserved(&wal), 0, "they are carried");
+        let mut index = 1;
+        while wal.commit(Batch::new().append(200, &[(index, 1, payload(200, index, 1, chunk as usize))])).is_ok() {
+            index += 1;
+        }
+        wal.sync().expect("durable");
+        drop(wal);
+        let wal = options(1).open_disk(Arc::new(disk.crash_lost_all())).expect("opened");
+        for salt in 1..20 {
+            let value = payload(1, salt, 1, most);
+            wal.commit(Batch::new().put(1, b"large", &value)).unwrap_or_else(|e| panic!("{size:?}, {salt}: {e}"));
+            assert_eq!(wal.replica(1).get(b"large").expect("readable").as_deref(), Some(&value[..]));
+            wal.commit(Batch::new().put(2, b"vote", &[salt as u8; 40])).expect("room");
+        }
+        assert_sound(&wal, "less is carried");
+        // They are settled as far as there are chunks, and all can be cleaned.
+        wal.checkpoint().expect("cleaned");
+        assert_sound(&wal, "cleaned");
+        for replica in 100..100 + small {
+            assert_eq!(wal.replica(replica).entry(1).expect("kept").data, payload(replica, 1, 1, 1500));
+        }
+        wal.commit(Batch::new().remove(200)).expect("a removal");
+        wal.commit(Batch::new().append(100, &[(2, 1, payload(100, 2, 1, 1500))])).expect("room");
+    }
+}

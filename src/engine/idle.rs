@@ -12,7 +12,7 @@ const IDLE: Duration = Duration::from_millis(100);
 impl Engine {
     /// Runs until the log is stopped.
     pub(crate) fn run_cleaner(&self) {
-        let (mut seen, mut sealed) = (0, 0);
+        let mut seen = 0;
         loop {
             let (wanted, relief) = {
                 let mut cleaner = self.cleaner.lock();
@@ -48,18 +48,17 @@ impl Engine {
                 continue;
             }
             self.forget_those_gone();
-            let (taken, quiet) = {
+            let (taken, rests) = {
                 let s = self.seq.lock();
-                (s.frames_taken, s.in_flight.is_empty() && s.closed.is_empty() && !s.open.wanted)
+                let quiet = s.in_flight.is_empty() && s.closed.is_empty() && !s.open.wanted;
+                (s.frames_taken, quiet && !s.is_sealed)
             };
-            // A seal moves the watermark past the last frame: what rots in it is then damage, not a torn tail.
-            if quiet && taken == seen && taken != sealed {
+            // A seal moves the watermark past the last frame: what rots in it is then damage, not a torn tail. Where another frame came beside it, or
+            // there was no room for it, that is tried again.
+            if rests && taken == seen {
                 let _ = self.seal_everything();
-                sealed = self.seq.lock().frames_taken;
-                seen = sealed;
-            } else {
-                seen = taken;
             }
+            seen = taken;
         }
     }
 }
@@ -69,11 +68,12 @@ mod tests {
     use std::sync::mpsc::{self, Sender};
     use std::sync::{Arc, Mutex, Weak};
     use std::task::{Wake, Waker};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use crate::disk::sim::SimDisk;
-    use crate::journal::Seat;
-    use crate::{Error, Result, Wal};
+    use crate::engine::commit::Carrying;
+    use crate::journal::{Flights, Seat};
+    use crate::{Batch, Error, Result, Wal};
 
     /// A task that runs where it is woken, and waits there.
     struct Inline(Weak<Wal>, Mutex<Sender<Result<()>>>);
@@ -96,5 +96,65 @@ mod tests {
         wal.engine.want_segments();
         let refused = told.recv_timeout(Duration::from_secs(20)).expect("woken");
         assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed().as_secs() < 20, "never: {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// The newest frame is not the seal then.
+    #[test]
+    fn what_is_committed_while_a_seal_is_written_is_sealed_in_its_turn() {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(disk.clone()).expect("formatted");
+        let (tell, sealing) = mpsc::channel();
+        let (go, held) = mpsc::channel::<()>();
+        let (held, caller) = (Mutex::new(Some((tell, held))), std::thread::current().id());
+        // The first that is written by anybody else is the seal.
+        disk.on_event(move |_| {
+            let first = (std::thread::current().id() != caller).then(|| held.lock().expect("no panic").take());
+            if let Some((tell, held)) = first.flatten() {
+                tell.send(()).expect("heard");
+                let _ = held.recv();
+            }
+            None
+        });
+        wal.commit(Batch::new().put(1, b"large", &[7; 9000])).expect("room");
+        sealing.recv_timeout(Duration::from_secs(20)).expect("nothing happens");
+        let taken = || wal.engine.seq.lock().frames_taken;
+        let before = taken();
+        let removed = wal.submit(Batch::new().remove(1)).expect("room");
+        until("it is being written, too", || taken() > before);
+        drop(go);
+        removed.wait().expect("durable");
+        until("its space is free, as it is sealed", || wal.stats().used_chunks == 0);
+    }
+
+    /// Nor does a frame seal what is being written beside it.
+    #[test]
+    fn a_frame_that_says_nothing_seals_only_what_was_durable_when_it_was_taken() {
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+        let wal = options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted");
+        wal.commit(Batch::new().put(1, b"k", b"v")).expect("room");
+        let engine = &wal.engine;
+        let take = || {
+            let mut s = engine.seq.lock();
+            s.open.wanted = true;
+            let frame = s.take(engine.durable(), &engine.recent).expect("two may be in flight");
+            (s.is_sealed, Carrying { engine, lsn: Some(frame.header.lsn) })
+        };
+        let (sealed, seal) = take();
+        assert!(sealed);
+        drop(wal.submit(Batch::new().put(1, b"k", b"w")).expect("room"));
+        let (sealed, batch) = take();
+        assert!(!sealed, "it says something");
+        engine.seq.lock().in_flight = Flights::new(2);
+        let (sealed, beside) = take();
+        assert!(!sealed, "the one before it may be lost");
+        drop((seal, batch, beside));
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Sequencer {
     pub nudged: u64,
     /// Grows with every frame taken: tells the idle watch whether anything happened.
     pub frames_taken: u64,
+    /// The newest frame says that all before it is durable, and nothing else.
+    pub is_sealed: bool,
     /// What the last sealed frame left for the next one.
     spare: Lists,
     seed: Seed,
@@ -116,6 +118,8 @@ impl Sequencer {
             stuck: false,
             nudged: 0,
             frames_taken: 0,
+            // An opening leaves the log as it is.
+            is_sealed: true,
             spare: Lists::default(),
             seed,
             segment_bytes,
@@ -325,6 +329,7 @@ impl Sequencer {
             tail_seq: self.segments.named_tail(),
             following: self.segments.following(frame.lsn / self.segment_bytes),
         };
+        self.is_sealed = frame.batches == 0 && self.prev.is_none_or(|prev| prev.end() <= durable);
         let (sealed, spare) = frame.seal(self.seed, &before);
         self.spare = spare;
         self.prev = Some(sealed.header);

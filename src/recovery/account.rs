@@ -174,16 +174,19 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
 /// Charges every replica, where so many segments and chunks are free, of which so many are `kept` for a large value. Never refuses: a log over its budget opens, and takes no appends
 /// until it is drained.
 pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, chunks): (usize, u64), kept: u64) {
-    // Whether a small replica found no room and reserved chunks instead.
-    let price = |accounts: &mut Accounts, cell: &Cell| {
+    // Whether a small replica found no room and reserved chunks instead; and whether any did that may have held none.
+    let (mut refused, mut perhaps_new) = (false, false);
+    for cell in cells {
         let mut state = cell.lock();
         let demand = demand(&state);
         let price = accounts.price(state.charge, demand, segments);
         accounts.settle(&mut state.charge, price);
-        price.chunks > 0 && accounts.is_small(demand)
-    };
-    let refused = cells.iter().fold(false, |any, cell| price(accounts, cell) | any);
-    if !refused && accounts.has_room_for_small() && accounts.is_covered(segments) && accounts.reserved() <= chunks {
+        refused |= price.chunks > 0 && accounts.is_small(demand);
+        perhaps_new |= price.chunks > 0 && accounts.may_have_been_small(demand);
+    }
+    let left = if perhaps_new { kept } else { 0 };
+    let is_there = accounts.reserved() + left <= chunks;
+    if !refused && accounts.has_room_for_small() && accounts.is_covered(segments) && is_there {
         // Whatever the order: there was room on the way, too.
         return;
     }
@@ -200,16 +203,17 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, ch
     order.sort_by_key(|&(weight, _)| weight);
     // Who is settled in any case holds its chunks before anybody else has one, the largest first: they take the fewest. Then as many as
     // possible of the small ones are carried. Nobody is given a chunk that is not there: it would be taken from who is settled earlier, and
-    // one whose turn comes when there is none left ends all cleaning. It is carried, whatever its size.
+    // one whose turn comes when there is none left ends all cleaning. It is carried, whatever its size. Who is small where more is carried may
+    // have held none: it comes behind those that held some.
     let (small, large): (Vec<_>, Vec<_>) =
-        order.iter().map(|&(_, cell)| cell).partition(|cell| accounts.is_small(demand(&cell.lock())));
+        order.iter().map(|&(_, cell)| cell).partition(|cell| accounts.may_have_been_small(demand(&cell.lock())));
     // The large ones first, then the smallest: who is carried takes no chunk.
     let mut in_chunks = Vec::new();
     for cell in large.into_iter().rev().chain(small) {
         let mut state = cell.lock();
         let demand = demand(&state);
         let price = accounts.price(state.charge, demand, segments);
-        if price.chunks > 0 && accounts.is_small(demand) {
+        if price.chunks > 0 && accounts.may_have_been_small(demand) {
             in_chunks.push(cell);
             continue;
         }

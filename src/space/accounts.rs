@@ -136,6 +136,8 @@ struct Sizes {
     chunk: u64,
     /// Weight below which a replica is carried rather than settled.
     small: u64,
+    /// As that, whatever fraction is asked for.
+    most_small: u64,
     /// What of a segment that the cleaner fills is lost.
     waste: u64,
     /// For so many bytes carried the cleaner needs a segment more.
@@ -201,14 +203,14 @@ impl Sizes {
 impl Accounts {
     /// `slabs`: those that the journal owns, and those that it may own.
     pub fn new(chunk_bytes: u32, segment_bytes: u64, percent: u8, (slabs, cap): (u64, u64)) -> Self {
-        let small = small_weight(chunk_bytes, segment_bytes, percent);
+        let [small, most_small] = [percent, 100].map(|percent| small_weight(chunk_bytes, segment_bytes, percent));
         let step = step(segment_bytes).max(small).max(LARGEST_KEY);
         let frames = FRAMES + segment_bytes / FULL_FRAME;
         // No more than half, whatever the geometry: nothing is divided by nought.
         let waste = (step + frames * BLOCK_BYTES).min(segment_bytes / 2);
         // What is carried in three quarters of a segment, of which each takes so much more than it gives.
         let keeps_one = (segment_bytes - waste) * 3 * segment_bytes / (4 * waste);
-        let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, waste, keeps_one };
+        let sizes = Sizes { segment: segment_bytes, chunk: chunk_bytes.into(), small, most_small, waste, keeps_one };
         let budget = sizes.budget(slabs);
         let (let_go, taken) = Default::default();
         Self { reserved: 0, carried: 0, sizes, slabs, cap, budget, pressed: false, denied: None, let_go, taken }
@@ -343,6 +345,11 @@ impl Accounts {
     /// Whether a replica of this demand is carried where there is room for it.
     pub fn is_small(&self, demand: Demand) -> bool {
         demand.weight < self.sizes.small
+    }
+
+    /// Whether it is, or would be were more carried: it may have held no chunks before the opening.
+    pub fn may_have_been_small(&self, demand: Demand) -> bool {
+        demand.weight < self.sizes.most_small
     }
 
     /// Another budget than the journal's size gives.

@@ -57,7 +57,7 @@ impl Bug {
 }
 
 /// Of the library, from quick to slow; the first red one ends the search.
-const TARGETS: [&str; 37] = [
+const TARGETS: [&str; 38] = [
     "lib",
     "smoke",
     "in_flight",
@@ -86,6 +86,7 @@ const TARGETS: [&str; 37] = [
     "space",
     "full",
     "large_values",
+    "brim",
     "meddling",
     SHUTTLE,
     "small_worlds",

@@ -1,0 +1,630 @@
+//! Full to the brim, whatever the log is like: what must always be possible is, any time, and all of it comes back.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use strandlog::disk::sim::{EIO, Fault, SimDisk};
+use strandlog::{Batch, Error, Options, Wal};
+
+use support::model::{Model, Op, batch};
+use support::{PLACEMENTS, assert_sound, for_each, payload, seeds, tally};
+
+/// Whoever waits for ever is told that the disk failed.
+const FOR_EVER: u64 = 300_000;
+/// Or for what never comes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a log is like.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    chunk: u32,
+    segment: u32,
+    slabs: u64,
+    cap: u64,
+    background: bool,
+    replicas: u64,
+    /// One for all openings.
+    carry: Option<u8>,
+}
+
+impl Shape {
+    fn draw(rng: &mut StdRng) -> Self {
+        let segment = *pick(rng, &[64 << 10, 64 << 10, 64 << 10, 128 << 10, 256 << 10]);
+        let chunk = *pick(rng, &[4 << 10, 4 << 10, 8 << 10, 16 << 10, 64 << 10]);
+        let slabs = *pick(rng, &[8, 8, 9, 10, 12, 17, 40, 100]);
+        let cap = *pick(rng, &[6, 6, 7, 8, 16, 1000]) * u64::from(segment);
+        let background = rng.random_ratio(1, 5);
+        let replicas = *pick(rng, &[0, 1, 1, 2, 3, 7, 40, 300, 2000]);
+        let carry = rng.random_bool(0.5).then(|| *pick(rng, &[1, 10, 50, 100]));
+        Self { chunk, segment, slabs, cap, background, replicas, carry }
+    }
+
+    fn options(self, rng: &mut StdRng) -> Options {
+        let options = Wal::options().chunk_size(self.chunk).segment_size(self.segment).journal_cap(self.cap);
+        options
+            .carry_fraction(self.carry.unwrap_or_else(|| *pick(rng, &[1, 10, 50, 100])))
+            .direct_threshold(*pick(rng, &[4 << 10, 8 << 10, 64 << 10]))
+            .placement(*pick(rng, &PLACEMENTS))
+            .recent_bytes(1 << 20)
+            .background(self.background)
+    }
+}
+
+fn pick<'a, T>(rng: &mut StdRng, of: &'a [T]) -> &'a T {
+    &of[rng.random_range(0..of.len())]
+}
+
+/// A log, and what somebody wrote to it.
+struct World {
+    shape: Shape,
+    rng: StdRng,
+    disk: Arc<SimDisk>,
+    wal: Arc<Wal>,
+    /// Others write to the same log.
+    shared: bool,
+    /// Slices that readers hold, and what they are.
+    slices: Vec<(strandlog::Bytes, Vec<u8>)>,
+    model: Model,
+    /// What those who report hold durably.
+    applied: BTreeMap<u64, u64>,
+    salt: u64,
+    seed: u64,
+    told: Vec<String>,
+    /// Batches accepted and refused, and openings.
+    counts: [u64; 3],
+    next_id: u64,
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(outcome) => return outcome,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+impl World {
+    fn begin(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let shape = Shape::draw(&mut rng);
+        let disk = Arc::new(SimDisk::new((64 << 10) + shape.slabs * u64::from(shape.segment)));
+        let wal = shape.options(&mut rng).open_disk(disk.clone()).unwrap_or_else(|e| panic!("{shape:?}: {e}"));
+        Self::on(seed, shape, rng, disk, Arc::new(wal), 1)
+    }
+
+    fn on(seed: u64, shape: Shape, rng: StdRng, disk: Arc<SimDisk>, wal: Arc<Wal>, next_id: u64) -> Self {
+        Self {
+            shape,
+            rng,
+            disk,
+            wal,
+            shared: false,
+            slices: Vec::new(),
+            model: Model::default(),
+            applied: Default::default(),
+            salt: 0,
+            seed,
+            told: Vec::new(),
+            counts: [0; 3],
+            next_id,
+        }
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        let n = self.told.len().saturating_sub(30);
+        panic!("seed {}, {:?}: {why}\n{}\n{:#?}", self.seed, self.shape, self.told[n..].join("\n"), self.wal.stats())
+    }
+
+    /// Submits in some way. Of `must` nothing is refused.
+    fn submit(&mut self, ops: &[Op], reports: &[(u64, u64)], must: bool) -> bool {
+        if ops.is_empty() && reports.is_empty() {
+            return true;
+        }
+        let make = |ops: &[Op]| {
+            let mut all = Batch::new();
+            // Before: a truncation goes as far as they say.
+            reports.iter().for_each(|&(id, index)| _ = all.durable_applied(id, index));
+            let mut rest = batch(ops);
+            if reports.is_empty() {
+                return rest;
+            }
+            rest.clear();
+            for op in ops {
+                match op {
+                    Op::Append { replica, entries } => drop(all.append(*replica, entries)),
+                    Op::Put { replica, key, value } => drop(all.put(*replica, key, value)),
+                    Op::Delete { replica, key } => drop(all.delete(*replica, key)),
+                    Op::Truncate { replica, first } => drop(all.truncate_prefix(*replica, *first)),
+                    Op::Cut { replica, from } => drop(all.truncate_suffix(*replica, *from)),
+                    Op::Reset { replica, index, term } => drop(all.install_snapshot(*replica, *index, *term)),
+                    Op::Remove { replica } => drop(all.remove(*replica)),
+                };
+            }
+            all
+        };
+        if !self.shared {
+            self.disk.fail_at(self.disk.events() + FOR_EVER, Fault::Error(EIO));
+        }
+        let how = self.rng.random_range(0..10);
+        let outcome = match how {
+            0..=5 => self.wal.commit(make(ops)).map(drop),
+            6 => block_on(async { self.wal.submit_async(make(ops)).await }).map(drop),
+            7 => self.wal.submit(make(ops).lazy()).map(drop),
+            8 => self.wal.submit(make(ops)).map(drop),
+            _ => {
+                let begun = Instant::now();
+                loop {
+                    match self.wal.try_submit(make(ops)) {
+                        Err(Error::Busy { .. }) => {
+                            if begun.elapsed() > LIMIT {
+                                self.fail("busy for ever");
+                            }
+                            if !self.shape.background {
+                                break self.wal.commit(make(ops)).map(drop);
+                            }
+                            std::thread::yield_now();
+                        }
+                        // Nothing was cleaned for it.
+                        Err(Error::Full(_)) => break self.wal.commit(make(ops)).map(drop),
+                        other => break other.map(drop),
+                    }
+                }
+            }
+        };
+        let brief: Vec<String> = ops.iter().take(6).map(|op| format!("{op:?}").chars().take(90).collect()).collect();
+        self.told.push(format!(
+            "{} ops {brief:?}, reports {:?}, how {how}: {:?}",
+            ops.len(),
+            reports.iter().take(5).collect::<Vec<_>>(),
+            outcome.as_ref().err().map(|e| e.to_string().chars().take(300).collect::<String>())
+        ));
+        match outcome {
+            Ok(()) => {
+                self.model.apply(ops);
+                for &(id, index) in reports {
+                    let now = self.applied.entry(id).or_default();
+                    *now = index.max(*now);
+                }
+                for op in ops {
+                    match *op {
+                        Op::Remove { replica } => drop(self.applied.remove(&replica)),
+                        Op::Reset { replica, index, .. } => {
+                            if let Some(now) = self.applied.get_mut(&replica) {
+                                *now = index.min(*now);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                self.counts[0] += 1;
+                true
+            }
+            Err(Error::Full(_)) if !must => {
+                self.counts[1] += 1;
+                false
+            }
+            Err(e) => self.fail(&format!("must: {must}: {e}")),
+        }
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        self.model.reps.keys().copied().collect()
+    }
+
+    fn vote(&mut self, id: u64) -> Op {
+        self.salt += 1;
+        Op::Put { replica: id, key: b"vote".to_vec(), value: payload(id, self.salt, 7, 40) }
+    }
+
+    fn append(&mut self, id: u64, len: usize, n: u64) -> Op {
+        let next = self.model.reps.get(&id).map_or(1, |r| r.last() + 1);
+        self.salt += 1;
+        let term = self.salt / 50;
+        let same = self.rng.random_bool(0.8);
+        let entries = (0..n)
+            .map(|i| {
+                let term = if same { term } else { term + i };
+                (next + i, term, payload(id, next + i, self.salt, len))
+            })
+            .collect();
+        if !same {
+            self.salt += n * 50;
+        }
+        Op::Append { replica: id, entries }
+    }
+
+    fn create(&mut self) {
+        let mut left = self.shape.replicas;
+        while left > 0 {
+            let n = self.rng.random_range(1..=50.min(left));
+            left -= n;
+            let (mut ops, mut reports) = (Vec::new(), Vec::new());
+            for _ in 0..n {
+                let id = self.next_id;
+                self.next_id += 1;
+                ops.push(self.vote(id));
+                if self.rng.random_bool(0.3) {
+                    ops.push(Op::Put { replica: id, key: b"other".to_vec(), value: payload(id, 0, 8, 300) });
+                }
+                if self.rng.random_bool(0.1) {
+                    ops.push(self.append(id, 200, 1));
+                }
+                if id.is_multiple_of(3) {
+                    reports.push((id, 0));
+                }
+            }
+            if !self.submit(&ops, &reports, false) {
+                return;
+            }
+        }
+    }
+
+    /// Until nothing more gets in.
+    fn fill(&mut self) {
+        let lens: &[&[usize]] = &[&[30_000, 3000, 300, 1], &[300, 1], &[5000, 10], &[1], &[3000, 1]];
+        let lens = *pick(&mut self.rng, lens);
+        let few = self.rng.random_range(1..5);
+        for &len in lens {
+            let mut refused = 0;
+            while refused < 4 {
+                let ids = self.ids();
+                let fresh = ids.is_empty() || self.rng.random_ratio(1, 12);
+                let mut ops = Vec::new();
+                let count = if self.rng.random_bool(0.7) { 1 } else { self.rng.random_range(1..6) };
+                for _ in 0..count {
+                    if fresh {
+                        let id = self.next_id;
+                        self.next_id += 1;
+                        ops.push(self.vote(id));
+                        continue;
+                    }
+                    let id = if self.rng.random_bool(0.6) {
+                        ids[self.rng.random_range(0..ids.len().min(few))]
+                    } else {
+                        ids[self.rng.random_range(0..ids.len())]
+                    };
+                    if ops.iter().any(|op: &Op| op.replica() == id) {
+                        continue;
+                    }
+                    let n = if len <= 300 { self.rng.random_range(1..80) } else { self.rng.random_range(1..3) };
+                    let n = if len == 1 && refused > 2 { 1 } else { n };
+                    ops.push(match self.rng.random_range(0..20) {
+                        0 => Op::Put {
+                            replica: id,
+                            key: vec![9, self.rng.random_range(0..20)],
+                            value: payload(id, self.salt, 9, self.rng.random_range(0..400)),
+                        },
+                        1 if len > 300 => {
+                            let most = (self.wal.max_value_bytes() as usize).min(20_000);
+                            Op::Put { replica: id, key: b"large".to_vec(), value: payload(id, self.salt, 9, most) }
+                        }
+                        _ => self.append(id, len, n),
+                    });
+                }
+                if self.submit(&ops, &[], false) {
+                    refused = 0;
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+    }
+
+    /// Something that is never refused.
+    fn lets_go(&mut self, id: u64, ops: &mut Vec<Op>, reports: &mut Vec<(u64, u64)>) {
+        let Some(rep) = self.model.reps.get(&id) else { return };
+        let (first, last) = (rep.first, rep.last());
+        let held = rep.entries.len() as u64;
+        match self.rng.random_range(0..12) {
+            0..=3 => {
+                let to =
+                    if self.rng.random_bool(0.5) { last + 1 } else { first + self.rng.random_range(0..=held.min(5)) };
+                if let Some(&now) = self.applied.get(&id)
+                    && now + 1 < to
+                {
+                    reports.push((id, to - 1));
+                }
+                ops.push(Op::Truncate { replica: id, first: to });
+            }
+            4 => ops.push(Op::Cut { replica: id, from: self.rng.random_range(first..=last + 1) }),
+            5 => {
+                let keys: Vec<_> = rep.keys.keys().filter(|k| *k != b"vote").cloned().collect();
+                if !keys.is_empty() {
+                    ops.push(Op::Delete { replica: id, key: pick(&mut self.rng, &keys).clone() });
+                }
+            }
+            6 => ops.push(Op::Reset { replica: id, index: last + self.rng.random_range(0..3), term: 1 << 40 }),
+            7 => {
+                if let Some(&now) = self.applied.get(&id) {
+                    reports.push((id, now.max(last)));
+                }
+            }
+            8 if self.rng.random_bool(0.3) => {
+                ops.push(Op::Remove { replica: id });
+                return;
+            }
+            _ => {}
+        }
+        if self.rng.random_bool(0.7) && self.model.reps[&id].keys.contains_key(&b"vote"[..]) {
+            ops.push(self.vote(id));
+        }
+    }
+
+    /// A reader takes a slice, or lets go of some.
+    fn hold(&mut self, ids: &[u64]) {
+        if self.rng.random_ratio(1, 4) {
+            let id = *pick(&mut self.rng, ids);
+            let entries = &self.model.reps[&id].entries;
+            if let Some((&index, (_, data))) = entries.iter().nth(self.rng.random_range(0..=entries.len())) {
+                let found =
+                    self.wal.replica(id).entry(index).unwrap_or_else(|e| self.fail(&format!("{id} {index}: {e}")));
+                self.slices.push((found.data, data.to_vec()));
+            }
+        }
+        if self.rng.random_ratio(1, 10) {
+            self.let_go_of_slices();
+        }
+    }
+
+    fn let_go_of_slices(&mut self) {
+        assert!(self.slices.drain(..).all(|(slice, was)| slice == was), "seed {}: a slice has changed", self.seed);
+    }
+
+    fn round(&mut self) {
+        let steps = self.rng.random_range(1..60);
+        for _ in 0..steps {
+            let ids = self.ids();
+            if ids.is_empty() {
+                return;
+            }
+            self.hold(&ids);
+            let (mut ops, mut reports) = (Vec::new(), Vec::new());
+            match self.rng.random_range(0..20) {
+                0..=8 => {
+                    let n = *pick(&mut self.rng, &[1, 1, 1, 2, 5, 40, 150]);
+                    for _ in 0..n {
+                        let id = ids[self.rng.random_range(0..ids.len())];
+                        if ops.iter().all(|op: &Op| op.replica() != id) && reports.iter().all(|&(of, _)| of != id) {
+                            self.lets_go(id, &mut ops, &mut reports);
+                        }
+                    }
+                    self.submit(&ops, &reports, true);
+                }
+                9..=13 => {
+                    let n = *pick(&mut self.rng, &[1, 1, 10, 100, 300]);
+                    for _ in 0..n {
+                        let id = ids[self.rng.random_range(0..ids.len())];
+                        if self.model.reps[&id].keys.contains_key(&b"vote"[..])
+                            && ops.iter().all(|op: &Op| op.replica() != id)
+                        {
+                            ops.push(self.vote(id));
+                        }
+                    }
+                    self.submit(&ops, &[], true);
+                }
+                14..=16 => {
+                    let id = ids[self.rng.random_range(0..ids.len())];
+                    let len = *pick(&mut self.rng, &[1, 100, 3000]);
+                    let op = self.append(id, len, 1);
+                    self.submit(&[op], &[], false);
+                }
+                17 => {
+                    let id = self.next_id;
+                    self.next_id += 1;
+                    let op = self.vote(id);
+                    self.submit(&[op], &[], false);
+                }
+                18 => {
+                    if let Err(e) = self.wal.checkpoint() {
+                        self.fail(&format!("checkpoint: {e}"));
+                    }
+                    self.told.push("checkpoint".into());
+                }
+                _ => {
+                    // A large value of the same length.
+                    let of: Vec<u64> =
+                        ids.iter().copied().filter(|id| self.model.reps[id].keys.contains_key(&b"large"[..])).collect();
+                    if !of.is_empty() {
+                        let id = *pick(&mut self.rng, &of);
+                        let len = self.model.reps[&id].keys[&b"large"[..]].len();
+                        self.salt += 1;
+                        self.wal.sync().expect("durable");
+                        let op = Op::Put { replica: id, key: b"large".to_vec(), value: payload(id, self.salt, 9, len) };
+                        let stats = self.wal.stats();
+                        // Where an opening had to carry more, it may have promised what is kept for one.
+                        let must = !self.shared && stats.carried_class_bytes <= stats.carried_class_limit;
+                        self.submit(&[op], &[], must);
+                        self.wal.sync().expect("durable");
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(&mut self, when: &str) {
+        let report = self.wal.verify(|_| ()).unwrap_or_else(|e| self.fail(&format!("{when}: {e}")));
+        if !report.is_clean() {
+            self.fail(&format!("{when}: {report:?}"));
+        }
+        let found = Model::read(&self.wal).unwrap_or_else(|e| self.fail(&format!("{when}: {e}")));
+        if found != self.model {
+            self.fail(&format!("{when}: {}", self.model.difference(&found).chars().take(2000).collect::<String>()));
+        }
+        for (&id, &index) in &self.applied {
+            let found = self.wal.replica(id).durable_applied().unwrap_or_else(|e| self.fail(&format!("{e}")));
+            if found != Some(index) {
+                self.fail(&format!("{when}: replica {id} reports {found:?}, not {index}"));
+            }
+        }
+    }
+
+    fn again(&mut self) {
+        self.let_go_of_slices();
+        self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        let how = self.rng.random_range(0..3);
+        self.told.push(format!("opened again, {how}"));
+        if how == 0 {
+            self.wal.close().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        }
+        let disk = Arc::new(match self.rng.random_range(0..3) {
+            0 => self.disk.crash_lost_all(),
+            1 => self.disk.crash_kept_all(),
+            _ => self.disk.crash_seeded(self.rng.random()),
+        });
+        let options = self.shape.options(&mut self.rng);
+        match options.open_disk(disk.clone()) {
+            Ok(wal) => self.wal = Arc::new(wal),
+            Err(e) => self.fail(&format!("opening: {e}")),
+        }
+        self.disk = disk;
+        self.check("opened again");
+        self.counts[2] += 1;
+    }
+
+    fn end(&mut self) {
+        self.let_go_of_slices();
+        let ids = self.ids();
+        for some in ids.chunks(100) {
+            let ops: Vec<Op> = some.iter().map(|&replica| Op::Remove { replica }).collect();
+            self.submit(&ops, &[], true);
+        }
+        self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        if self.shape.background {
+            // By itself, as soon as nothing happens.
+            let begun = Instant::now();
+            while self.wal.stats().used_chunks > 0 {
+                if begun.elapsed() > LIMIT {
+                    self.fail("chunks are in use still");
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let id = self.next_id;
+        let op = self.vote(id);
+        self.submit(&[op], &[], true);
+        self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        self.submit(&[Op::Remove { replica: id }], &[], true);
+        self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        self.submit(&[Op::Remove { replica: id }], &[], true);
+        self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        let op = self.vote(id);
+        self.submit(&[op], &[], true);
+        self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        let s = self.wal.stats();
+        if s.used_chunks != 0 || s.pinned_chunks != 0 || s.reserved_chunks > s.reserved_for_values || s.replicas != 1 {
+            self.fail("something is left");
+        }
+        assert_sound(&self.wal, "empty");
+        // As good as new.
+        let op = self.append(id, 3000, 2);
+        self.submit(&[op], &[], true);
+    }
+}
+
+fn run(seed: u64) -> [u64; 3] {
+    let mut world = World::begin(seed);
+    world.create();
+    world.fill();
+    world.check("filled");
+    for _ in 0..world.rng.random_range(1..6) {
+        world.round();
+        if world.rng.random_bool(0.5) {
+            world.check("a round");
+        }
+        if world.rng.random_bool(0.6) {
+            world.again();
+        }
+        if world.rng.random_bool(0.3) {
+            world.fill();
+        }
+    }
+    if world.rng.random_bool(0.8) {
+        world.end();
+    }
+    world.counts
+}
+
+/// Several threads fill one log, each with replicas of its own; then all of it is one's.
+fn run_beside(seed: u64) -> [u64; 3] {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let shape = Shape { background: true, ..Shape::draw(&mut rng) };
+    let shape = Shape { replicas: shape.replicas.min(300), ..shape };
+    let disk = Arc::new(SimDisk::new((64 << 10) + shape.slabs * u64::from(shape.segment)));
+    let wal = Arc::new(shape.options(&mut rng).open_disk(disk.clone()).expect("formatted"));
+    disk.fail_at(20 * FOR_EVER, Fault::Error(EIO));
+    let (mut model, mut applied) = (Model::default(), BTreeMap::new());
+    let mut counts = [0; 3];
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (1..5_u64)
+            .map(|n| {
+                let (disk, wal) = (Arc::clone(&disk), Arc::clone(&wal));
+                scope.spawn(move || {
+                    let rng = StdRng::seed_from_u64(seed << 8 | n);
+                    let mut world = World::on(seed, shape, rng, disk, wal, n << 32);
+                    world.shared = true;
+                    world.create();
+                    for _ in 0..3 {
+                        world.fill();
+                        world.round();
+                    }
+                    world.let_go_of_slices();
+                    (world.model, world.applied, world.counts)
+                })
+            })
+            .collect();
+        for one in all {
+            let (of, reported, n) = one.join().expect("no panic");
+            model.reps.extend(of.reps);
+            applied.extend(reported);
+            (0..3).for_each(|i| counts[i] += n[i]);
+        }
+    });
+    let rng = StdRng::seed_from_u64(seed);
+    let mut world = World::on(seed, shape, rng, disk, wal, 1);
+    (world.model, world.applied) = (model, applied);
+    world.check("together");
+    world.again();
+    for _ in 0..2 {
+        world.round();
+        world.again();
+    }
+    world.end();
+    (0..3).for_each(|i| counts[i] += world.counts[i]);
+    counts
+}
+
+fn for_all(seeds: &[u64], run: fn(u64) -> [u64; 3]) {
+    let sums = Mutex::new([0_u64; 3]);
+    for_each(seeds, |seed| {
+        let counts = run(seed);
+        let mut sums = sums.lock().expect("no panic");
+        (0..3).for_each(|i| sums[i] += counts[i]);
+    });
+    let [accepted, refused, opened] = *sums.lock().expect("no panic");
+    tally(&[("accepted", accepted), ("refused", refused), ("opened", opened)]);
+    assert!(accepted > 0);
+}
+
+#[test]
+fn what_must_be_possible_is_on_a_full_log_of_any_shape() {
+    for_all(&seeds(0, 24), run);
+}
+
+#[test]
+fn what_must_be_possible_is_beside_others_who_fill_the_log() {
+    for_all(&seeds(0, 6), run_beside);
+}
