@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
+use crate::applied::is_own;
 use crate::engine::Engine;
 use crate::format::piece::{Extent, PieceDesc};
 use crate::format::superblock::Superblock;
@@ -64,9 +65,9 @@ pub struct ReplicaUsage {
     pub chain_bytes: u64,
     /// How many pieces.
     pub pieces: u64,
-    /// How many keys of keyed state.
+    /// How many keys of keyed state: those of [`Replica::keys`], not the log's own.
     pub keys: u64,
-    /// Bytes of keyed state in the journal: keys, the values that lie there, and where the large ones lie.
+    /// Bytes of keyed state in the journal: keys, the values that lie there, and where the large ones lie; of the log's own keys, too.
     pub key_bytes: u64,
 }
 
@@ -107,7 +108,7 @@ impl Replica {
 pub(crate) fn usage(state: &ReplicaState) -> ReplicaUsage {
     let mut usage = ReplicaUsage {
         journal_bytes: state.places.journal_bytes(),
-        keys: state.keys.len() as u64,
+        keys: state.keys.iter().filter(|entry| !is_own(&entry.key)).count() as u64,
         key_bytes: state.keys.bytes(),
         ..ReplicaUsage::default()
     };

@@ -205,7 +205,8 @@ impl Options {
         self
     }
     /// A replica that holds less than so many percent of a chunk in the journal is carried forward instead of being given
-    /// chunks of its own. 1 to 100, default 50.
+    /// chunks of its own. 1 to 100, default 50. Where the chunks of a nearly full log do not suffice for a smaller one than it was filled with, a
+    /// larger one holds until the next opening: what is kept for large values is not given to entries that are carried already.
     #[must_use]
     pub fn carry_fraction(mut self, percent: u8) -> Self {
         self.run.carry_percent = percent;

@@ -171,6 +171,39 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
     verify_piece(disk, geo.seed, id, &desc, pins).unwrap_or(false)
 }
 
+/// Charges every replica, and answers by which carry fraction: the one that was asked for, or a larger one, where by that too few chunks were left
+/// of those that are `kept` for a large value. A log that was filled with the larger one carries what would be given chunks by a smaller one.
+pub(super) fn charge_by_fraction(
+    accounts: impl Fn(u8) -> Accounts,
+    percent: u8,
+    cells: &[Arc<Cell>],
+    (segments, chunks): (usize, u64),
+    kept: u64,
+) -> (Accounts, u8) {
+    let charged = |percent| {
+        cells.iter().for_each(|cell| cell.lock().charge = Charge::default());
+        let mut accounts = accounts(percent);
+        charge(&mut accounts, cells, (segments, chunks), kept);
+        accounts
+    };
+    let is_left = |a: &Accounts| a.reserved() + kept <= chunks;
+    let is_sound = |a: &Accounts| a.carried() <= a.budget() && a.is_covered(segments);
+    let asked = charged(percent);
+    if is_left(&asked) {
+        return (asked, percent);
+    }
+    for larger in CARRY_PERCENTS.into_iter().filter(|larger| *larger > percent) {
+        let accounts = charged(larger);
+        if is_left(&accounts) && is_sound(&accounts) {
+            return (accounts, larger);
+        }
+    }
+    (charged(percent), percent)
+}
+
+/// The carry fractions that are tried where the one asked for leaves nothing for a large value.
+const CARRY_PERCENTS: [u8; 4] = [12, 25, 50, 100];
+
 /// Charges every replica, where so many segments and chunks are free, of which so many are `kept` for a large value. Never refuses: a log over its budget opens, and takes no appends
 /// until it is drained.
 pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, chunks): (usize, u64), kept: u64) {

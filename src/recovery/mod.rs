@@ -240,10 +240,12 @@ pub(crate) fn recover(
     };
     let Standing { registry, cells, mut segments, .. } = standing;
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
-    let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
+    let accounts = |percent| Accounts::new(geo.chunk_bytes, geo.segment_bytes, percent, slabs);
     // All that are free: what was promised may take of those, too, that are left for a large value.
     let free = (segments.free.len(), standing.pool.free());
-    account::charge(&mut accounts, &cells, free, geo.value_reserve());
+    let (accounts, carry_percent) =
+        account::charge_by_fraction(accounts, run.carry_percent, &cells, free, geo.value_reserve());
+    let run = RunOptions { carry_percent, ..run };
     let (replicas, damage) = (cells.len() as u64, cells.iter().flat_map(|cell| cell.lock().damage(cell.id)).collect());
     drop(cells);
     let hurt: Vec<Arc<Cell>> = standing.hurt.into_iter().filter_map(|id| registry.get(id)).collect();
