@@ -9,6 +9,7 @@ mod support;
 
 mod check;
 mod disk;
+mod kill;
 mod life;
 mod model;
 mod steps;
@@ -30,5 +31,19 @@ fn a_log_on_a_simulated_disk_keeps_what_the_documents_promise() {
             ("in_doubt", in_doubt),
             ("copies", copies),
         ]);
+    });
+}
+
+/// Not a test of its own: see `kill::lives`.
+#[test]
+fn kill_child() {
+    kill::child();
+}
+
+#[test]
+fn a_log_in_a_file_keeps_what_the_documents_promise_when_its_process_is_killed() {
+    for_each(&seeds(0, 2), |seed| {
+        let heard = kill::lives(seed, 7);
+        tally(&[("acknowledged", heard)]);
     });
 }

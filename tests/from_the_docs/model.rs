@@ -158,6 +158,10 @@ impl World {
         self.0.values().map(Rep::bytes).sum()
     }
 
+    pub fn of(&self, ids: impl Fn(u64) -> bool) -> Self {
+        Self(self.0.iter().filter(|(id, _)| ids(**id)).map(|(&id, rep)| (id, rep.clone())).collect())
+    }
+
     /// Where two of them differ, in a few words.
     pub fn difference(&self, other: &Self) -> String {
         let ids = self.0.keys().chain(other.0.keys()).collect::<BTreeSet<_>>();
