@@ -164,11 +164,11 @@ impl Batch {
         self.push(replica, What::Delete { key })
     }
 
-    /// Drops every entry below `first_kept`, at most `last_index + 1`. Costs no sync of its own. A `first_kept` that is
-    /// already reached changes nothing. Over a damaged entry the term before `first_kept` is unknown ([`Replica::term`](crate::Replica::term)), until
-    /// the next truncation. Entries that the state machine is not [reported](crate::Wal::durable_applied) to hold
-    /// durably wait, if it reports at all. What the same batch appends or cuts below `first_kept` behind this is refused ([`Error::Compacted`]),
-    /// also where the truncation waits and the first index is a lower one still.
+    /// Drops every entry below `first_kept`, at most `last_index + 1`: beyond that the batch is refused ([`Error::Contradiction`]). Costs no sync of
+    /// its own. A `first_kept` that is already reached changes nothing. Over a damaged entry the term before `first_kept` is unknown
+    /// ([`Replica::term`](crate::Replica::term)), until the next truncation. Entries that the state machine is not
+    /// [reported](crate::Wal::durable_applied) to hold durably wait, if it reports at all. What the same batch appends or cuts below `first_kept`
+    /// behind this is refused ([`Error::Compacted`]), also where the truncation waits and the first index is a lower one still.
     pub fn truncate_prefix(&mut self, replica: u64, first_kept: u64) -> &mut Self {
         self.push(replica, What::Truncate { first: first_kept })
     }

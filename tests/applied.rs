@@ -51,6 +51,19 @@ fn a_truncation_waits_for_the_state_machine_and_follows_it() {
     assert_sound(&wal, "at the end");
 }
 
+/// A snapshot is installed, and raft truncates to where the log begins now: behind what was reported, but there is nothing to wait for.
+#[test]
+fn a_truncation_to_where_the_log_begins_waits_for_nothing() {
+    let (_, wal) = log();
+    fill(&wal, 1, 20);
+    wal.durable_applied(1, 5).expect("taken");
+    wal.commit(Batch::new().install_snapshot(1, 30, 2).truncate_prefix(1, 31)).expect("committed");
+    assert_eq!((wal.stats().held_truncations, wal.replica(1).first_index()), (0, 31));
+    truncate(&wal, 1, 31);
+    assert_eq!(wal.stats().held_truncations, 0);
+    assert_eq!(wal.replica(1).usage().keys, wal.replica(1).keys().len() as u64, "a report is no key of the caller's");
+}
+
 #[test]
 fn a_replica_that_never_reports_is_truncated_as_asked() {
     let (_, wal) = log();

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use strandlog::disk::sim::SimDisk;
 use strandlog::{Batch, Error, Options, Placement, Wal};
 
-use support::{assert_sound, assert_space, for_each, payload, seeds, tally};
+use support::{assert_sound, assert_space, for_each, open, payload, seeds, tally};
 
 /// A value beyond this lies in chunks.
 const LARGE: usize = 4096;
@@ -266,5 +266,35 @@ fn a_full_log_takes_a_large_value_also_when_less_is_carried_than_before() {
         }
         wal.commit(Batch::new().remove(200)).expect("a removal");
         wal.commit(Batch::new().append(100, &[(2, 1, payload(100, 2, 1, 1500))])).expect("room");
+    }
+}
+
+/// What was carried in the journal may be no small part of a chunk any more when the log is opened again: it does not get those that are kept
+/// for a large value.
+#[test]
+fn a_full_log_that_is_opened_with_a_smaller_carry_fraction_still_takes_a_value_in_its_own_place() {
+    for percent in [1, 12] {
+        let disk = Arc::new(SimDisk::new(3 << 20));
+        let options = |percent| {
+            let options = Wal::options().chunk_size(16 << 10).segment_size(64 << 10).background(false);
+            options.carry_fraction(percent).recent_bytes(1 << 20)
+        };
+        let value = [7; 30_000];
+        let wal = open(options(100), &disk);
+        wal.commit(Batch::new().put(1, b"large", &value)).expect("there is room");
+        // Some of which each is carried, then what fills the chunks.
+        for id in 10..14 {
+            wal.commit(Batch::new().append(id, &[(1, 1, [0; 3000])])).expect("there is room");
+        }
+        let full = (1..).find_map(|i| wal.commit(Batch::new().append(2, &[(i, 1, [0; 9000])])).err());
+        assert!(matches!(full, Some(Error::Full(_))), "{full:?}");
+        let full = (1..).find_map(|i| wal.commit(Batch::new().append(3, &[(i, 1, [0; 5000])])).err());
+        assert!(matches!(full, Some(Error::Full(_))), "{full:?}");
+        drop(wal);
+        let disk = Arc::new(disk.crash_lost_all());
+        let wal = open(options(percent), &disk);
+        let s = wal.stats();
+        wal.commit(Batch::new().put(1, b"large", &value)).unwrap_or_else(|e| panic!("{percent} %: {e}: {s:?}"));
+        assert_sound(&wal, "at the end");
     }
 }

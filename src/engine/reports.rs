@@ -44,7 +44,8 @@ impl Engine {
         let Some(applied) = state.reported() else { return first };
         // A report that may be of another life is none to rely upon: then nothing goes before the replica is healed.
         let allowed = if state.state_suspect { state.first } else { applied.saturating_add(1) };
-        if first > allowed {
+        // What is reached already waits for nothing, whatever was reported: behind a snapshot, say.
+        if first > allowed.max(state.first) {
             self.held.hold(id, state.incarnation, first);
         }
         first.min(allowed)

@@ -1,5 +1,6 @@
 //! What a replica takes, and where.
 
+use super::own::is_own;
 use super::state::ReplicaState;
 
 /// What a replica takes, and where.
@@ -12,9 +13,9 @@ pub struct ReplicaUsage {
     pub chain_bytes: u64,
     /// How many pieces.
     pub pieces: u64,
-    /// How many keys of keyed state.
+    /// How many keys of keyed state: those of [`Replica::keys`](crate::Replica::keys), not the log's own.
     pub keys: u64,
-    /// Bytes of keyed state in the journal: keys, the values that lie there, and where the large ones lie.
+    /// Bytes of keyed state in the journal: keys, the values that lie there, and where the large ones lie; of the log's own keys, too.
     pub key_bytes: u64,
 }
 
@@ -30,7 +31,7 @@ impl ReplicaState {
     pub fn usage(&self) -> ReplicaUsage {
         let mut usage = ReplicaUsage {
             journal_bytes: self.places.journal_bytes(),
-            keys: self.keys.len() as u64,
+            keys: self.keys.iter().filter(|entry| !is_own(&entry.key)).count() as u64,
             key_bytes: self.keys.bytes(),
             ..ReplicaUsage::default()
         };

@@ -200,7 +200,8 @@ impl Options {
         self
     }
     /// A replica that holds less than so many percent of a chunk in the journal is carried forward instead of being given
-    /// chunks of its own. 1 to 100, default 50.
+    /// chunks of its own. 1 to 100, default 50. It may be another one at each opening: in a nearly full log that
+    /// was filled with another, nothing may grow until some is truncated.
     #[must_use]
     pub fn carry_fraction(mut self, percent: u8) -> Self {
         self.run.carry_percent = percent;
