@@ -81,7 +81,8 @@ impl Replica {
         }
     }
 
-    /// The entry at `index`. Zero-copy from a mapped chain, whose chunk stays pinned while the payload lives; otherwise a copy.
+    /// The entry at `index`. Zero-copy from a mapped chain, whose chunk stays pinned while the payload lives; else a copy, or a slice of memory that holds it (the buffer of a recent
+    /// frame or piece, which then stays while the payload lives).
     ///
     /// # Errors
     /// As [`Replica::term`]; [`Error::Damaged`] also when the bytes do not match their checksum, and [`Error::Io`] when they cannot be read. Nothing
@@ -90,8 +91,8 @@ impl Replica {
         self.engine.read_entry(&*self.known()?, index)
     }
 
-    /// Entries of `range`, at least one, until their payloads exceed `max_bytes`; they stood in the log together. Where entries are overwritten,
-    /// cut off or truncated while it reads, it answers what it has by then: ask again for the rest, which may be another log's.
+    /// Entries from the front of `range`, as many as fit `max_bytes` of payload, and one in any case; they stood in the log together. Where entries are overwritten,
+    /// cut off or truncated while it reads, it answers what it has by then: ask again for the rest, which may be of another history.
     ///
     /// # Errors
     /// As [`Replica::entry`], of the first of them. An empty range is `Ok` and empty; one that ends beyond the last index is

@@ -180,8 +180,10 @@ impl Options {
     }
     /// The most bytes that the journal may grow to, and so what an opening has to read. Default an eighth of the
     /// capacity, from 512 MiB to 4 GiB, at most half. Never less than what the journal owns from the beginning, a sixteenth of the file, 6 segments at
-    /// least: from 64 GiB on that is more than the default's 4 GiB. 4,000 segments at most, whatever is asked for. To move less it grows to 256 MiB, or to 512 MiB where small replicas' entries would be moved before they die; further for want of
-    /// room alone.
+    /// least: from 64 GiB on that is more than the default's 4 GiB. 4,000 segments at most, whatever is asked for.
+    ///
+    /// Within the default the journal grows to 256 MiB so as to move less, and to 512 MiB where small replicas' entries would be moved before they die; further for want of
+    /// room alone. Within a cap that was chosen it may take all of it to move less.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Self {
         self.journal_cap = Some(bytes);
@@ -199,9 +201,9 @@ impl Options {
         self.run.direct_threshold = bytes;
         self
     }
-    /// A replica that holds less than so many percent of a chunk in the journal is carried forward instead of being given
-    /// chunks of its own. 1 to 100, default 50. It may be another one at each opening: in a nearly full log that
-    /// was filled with another, nothing may grow until some is truncated.
+    /// A replica that holds less than so many percent of a chunk in the journal (or than a quarter of a segment, if that is less) is carried forward
+    /// instead of being given chunks of its own. 1 to 100, default 50. It may be another one at each opening: in a nearly full log that was filled
+    /// with another, nothing may grow until some is truncated.
     #[must_use]
     pub fn carry_fraction(mut self, percent: u8) -> Self {
         self.run.carry_percent = percent;
