@@ -505,13 +505,7 @@ impl World {
         self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
         if self.shape.background {
             // By itself, as soon as nothing happens.
-            let begun = Instant::now();
-            while self.wal.stats().used_chunks > 0 {
-                if begun.elapsed() > LIMIT {
-                    self.fail("chunks are in use still");
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            comes_back(&self.wal, &format!("seed {}, {:?}", self.seed, self.shape));
         }
         let id = self.next_id;
         let op = self.vote(id);
@@ -524,10 +518,8 @@ impl World {
         let op = self.vote(id);
         self.submit(&[op], &[], true);
         self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
-        let s = self.wal.stats();
-        if s.used_chunks != 0 || s.pinned_chunks != 0 || s.reserved_chunks > s.reserved_for_values || s.replicas != 1 {
-            self.fail("something is left");
-        }
+        comes_back(&self.wal, &format!("seed {}, {:?}", self.seed, self.shape));
+        assert_eq!(self.wal.stats().replicas, 1);
         assert_sound(&self.wal, "empty");
         // As good as new.
         let op = self.append(id, 3000, 2);
@@ -556,6 +548,19 @@ fn run(seed: u64) -> [u64; 3] {
         world.end();
     }
     world.counts
+}
+
+/// Nothing is taken or promised any more. A cleaner's thread may be about to give something back.
+fn comes_back(wal: &Wal, what: &str) {
+    let begun = Instant::now();
+    loop {
+        let s = wal.stats();
+        if s.used_chunks + s.pinned_chunks == 0 && s.reserved_chunks <= s.reserved_for_values {
+            return;
+        }
+        assert!(begun.elapsed() < LIMIT, "{what}: something is left: {s:#?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Several threads fill one log, each with replicas of its own; then all of it is one's.
@@ -607,6 +612,72 @@ fn run_beside(seed: u64) -> [u64; 3] {
     counts
 }
 
+/// A full log in which something rotted, before it was opened or since: what lets go of something is never refused, and all of it comes back.
+fn run_rotten(seed: u64) -> [u64; 3] {
+    let World { shape, mut rng, disk, wal, .. } = {
+        let mut world = World::begin(seed);
+        world.create();
+        world.fill();
+        world.let_go_of_slices();
+        world
+    };
+    wal.sync().expect("durable");
+    let (mut disk, mut counts) = (Arc::new(disk.crash_kept_all()), [0; 3]);
+    drop(wal);
+    let len = (64 << 10) + shape.slabs * u64::from(shape.segment);
+    let rots = |disk: &SimDisk, rng: &mut StdRng| disk.poke(rng.random_range(64 << 10..len) / 512 * 512, &[0xEE; 512]);
+    (0..*pick(&mut rng, &[1, 3, 20, 200])).for_each(|_| rots(&disk, &mut rng));
+    // Nobody can say who was in what is lost: that is refused.
+    let Ok(mut wal) = shape.options(&mut rng).open_disk(disk.clone()) else { return counts };
+    for salt in 0..300 {
+        let ids = wal.replicas();
+        if ids.is_empty() {
+            break;
+        }
+        let id = *pick(&mut rng, &ids);
+        let (first, last) = wal.replica(id).bounds();
+        let (mut batch, what) = (Batch::new(), rng.random_range(0..20));
+        match what {
+            0..=5 if wal.replica(id).keys().iter().any(|key| key == &b"vote"[..]) => {
+                _ = batch.put(id, b"vote", &payload(id, salt, 7, 40)).truncate_prefix(id, last + 1)
+            }
+            6..=8 => _ = batch.truncate_prefix(id, rng.random_range(first..=last + 1)),
+            9 => _ = batch.truncate_suffix(id, rng.random_range(first..=last + 1)),
+            10 => _ = batch.remove(id),
+            11 => _ = batch.install_snapshot(id, last + 1, 1 << 41),
+            12..=14 => _ = batch.append(id, &[(last + 1, 1 << 41, payload(id, salt, 1, 300))]),
+            15 => wal.checkpoint().unwrap_or_else(|e| panic!("seed {seed}, {shape:?}: {e}")),
+            16 => drop(wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())).expect("readable")),
+            17 => rots(&disk, &mut rng),
+            18 => {
+                wal.sync().expect("durable");
+                disk = Arc::new(disk.crash_lost_all());
+                wal = match shape.options(&mut rng).open_disk(disk.clone()) {
+                    Ok(wal) => wal,
+                    Err(_) => return counts,
+                };
+                counts[2] += 1;
+            }
+            _ => {}
+        }
+        disk.fail_at(disk.events() + FOR_EVER, Fault::Error(EIO));
+        match wal.commit(batch) {
+            Ok(_) => counts[0] += 1,
+            Err(Error::Full(_)) if (12..=14).contains(&what) => counts[1] += 1,
+            Err(e) => panic!("seed {seed}, {shape:?}, {what}: {e}: {:#?}", wal.stats()),
+        }
+    }
+    for id in wal.replicas() {
+        wal.commit(Batch::new().remove(id)).unwrap_or_else(|e| panic!("seed {seed}, {shape:?}: {e}"));
+    }
+    for byte in 0..4 {
+        wal.commit(Batch::new().put(1, b"vote", &[byte; 40])).unwrap_or_else(|e| panic!("seed {seed}, {shape:?}: {e}"));
+    }
+    comes_back(&wal, &format!("seed {seed}, {shape:?}"));
+    wal.commit(Batch::new().append(1, &[(1, 1, [7; 3000])])).unwrap_or_else(|e| panic!("seed {seed}, {shape:?}: {e}"));
+    counts
+}
+
 fn for_all(seeds: &[u64], run: fn(u64) -> [u64; 3]) {
     let sums = Mutex::new([0_u64; 3]);
     for_each(seeds, |seed| {
@@ -627,4 +698,9 @@ fn what_must_be_possible_is_on_a_full_log_of_any_shape() {
 #[test]
 fn what_must_be_possible_is_beside_others_who_fill_the_log() {
     for_all(&seeds(0, 6), run_beside);
+}
+
+#[test]
+fn what_lets_go_of_something_is_never_refused_where_a_full_log_rots() {
+    for_all(&seeds(0, 16), run_rotten);
 }
