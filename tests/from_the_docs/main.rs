@@ -12,6 +12,7 @@ mod disk;
 mod kill;
 mod life;
 mod model;
+mod moving;
 mod steps;
 mod told;
 
@@ -45,5 +46,13 @@ fn a_log_in_a_file_keeps_what_the_documents_promise_when_its_process_is_killed()
     for_each(&seeds(0, 2), |seed| {
         let heard = kill::lives(seed, 7);
         tally(&[("acknowledged", heard)]);
+    });
+}
+
+#[test]
+fn a_migration_keeps_what_the_documents_promise() {
+    for_each(&seeds(0, 30), |seed| {
+        let [again, batches, switched, cuts] = moving::run(seed, 20);
+        tally(&[("again", again), ("moved_batches", batches), ("switched", switched), ("cuts", cuts)]);
     });
 }

@@ -72,6 +72,7 @@ const TARGETS: [&str; 38] = [
     "scrub",
     "applied",
     "mixes",
+    "from_the_docs",
     "events",
     "migrate",
     "migrate_edges",
