@@ -23,12 +23,17 @@ pub fn run(args: &Dump, out: &mut Output) -> Result<()> {
     {
         return Err(Failure::Request(format!("--from {from} --to {to}: the range ends before it begins")));
     }
-    let wal = open::read_only(&args.path, out.is_json())?;
+    let (wal, refusal) = open::even_if_refused(&args.path, out.is_json())?;
+    if let Some(refusal) = &refusal {
+        out.not_all_is_well();
+        open::tell_refusal(&args.path, refusal);
+    }
     let ids = if args.replica.is_empty() { wal.replicas() } else { args.replica.clone() };
     for id in ids {
         let replica = wal.replica(id);
         if !replica.exists() {
-            return Err(Failure::Request(format!("there is no replica {id} in {}", args.path.display())));
+            let left = if refusal.is_some() { "what is left of " } else { "" };
+            return Err(Failure::Request(format!("there is no replica {id} in {left}{}", args.path.display())));
         }
         head(&replica, args, out)?;
         if args.entries || args.hex || args.from.is_some() || args.to.is_some() {
