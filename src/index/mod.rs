@@ -4,6 +4,7 @@ mod few;
 mod ids;
 mod keys;
 mod loc;
+mod pieces;
 mod places;
 mod registry;
 mod room;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::loc::Loc;
+use super::pieces::{Added, NO_PIECES, Pieces};
 use super::room::Spare as _;
 use super::span::Span;
 use super::spans::Spans;
@@ -66,12 +67,9 @@ impl Resident {
 /// What a replica has in chunks.
 #[derive(Debug, Default)]
 struct Chain {
-    pieces: VecDeque<ChainPiece>,
+    pieces: Pieces,
     tail: Option<Tail>,
 }
-
-/// The pieces of a replica that has none.
-static NO_PIECES: VecDeque<ChainPiece> = VecDeque::new();
 
 /// What an entry takes in the journal besides its payload: checksum, length, its share of a record.
 const JOURNAL_OVERHEAD: u64 = 24;
@@ -109,7 +107,7 @@ impl Places {
     }
 
     pub fn chain(&self) -> &VecDeque<ChainPiece> {
-        self.chain.as_deref().map_or(&NO_PIECES, |chain| &chain.pieces)
+        self.chain.as_deref().map_or(&NO_PIECES, |chain| chain.pieces.all())
     }
 
     /// Where the next small piece may go.
@@ -129,7 +127,7 @@ impl Places {
     }
 
     fn pieces_mut(&mut self) -> Option<&mut VecDeque<ChainPiece>> {
-        self.chain.as_deref_mut().map(|chain| &mut chain.pieces)
+        self.chain.as_deref_mut().map(|chain| chain.pieces.all_mut())
     }
 
     pub fn get(&self, index: u64) -> Option<Place<'_>> {
@@ -172,7 +170,7 @@ impl Places {
     /// Makes room for so many pieces: they are about to be added.
     pub fn reserve_pieces(&mut self, pieces: usize) {
         if pieces > 0 {
-            self.chain.get_or_insert_default().pieces.reserve_exact(pieces);
+            self.chain.get_or_insert_default().pieces.all_mut().reserve_exact(pieces);
         }
     }
 
@@ -226,20 +224,9 @@ impl Places {
             }
             self.spans.take(first);
         }
-        let Some(chain) = self.pieces_mut() else { return };
-        while let Some(piece) = chain.back_mut() {
-            if piece.desc.last() < from {
-                break;
-            }
-            if piece.desc.first < from {
-                // Shorter than its count, which fits: the cut lies inside the piece.
-                piece.desc.count = (from - piece.desc.first) as u32;
-                break;
-            }
-            freed.extend_from_slice(&piece.desc.extents);
-            chain.pop_back();
+        if let Some(chain) = self.chain.as_deref_mut() {
+            chain.pieces.cut_from(from, freed);
         }
-        chain.spare();
     }
 
     /// Weight and journal bytes of what lies in the journal below `first`.
@@ -258,13 +245,9 @@ impl Places {
             self.resident.let_go(span.locs().get(..n).unwrap_or(&[]), chunk);
             self.spans.drop_front(n);
         }
-        let Some(chain) = self.pieces_mut() else { return };
-        while chain.front().is_some_and(|p| p.desc.last() < first) {
-            if let Some(piece) = chain.pop_front() {
-                freed.extend_from_slice(&piece.desc.extents);
-            }
+        if let Some(chain) = self.chain.as_deref_mut() {
+            chain.pieces.drop_below(first, freed);
         }
-        chain.spare();
     }
 
     /// Forgets journal locations in `lo..=hi`, wherever they are; pieces stay.
@@ -298,14 +281,9 @@ impl Places {
     /// Entries of `lo..=hi` were moved within the journal: so what pieces hold from `lo` on was cut before, though the record that says so may
     /// be lost. What begins behind `hi` may be newer than that, and stays.
     pub fn forget_chain(&mut self, lo: u64, hi: u64) {
-        let Some(chain) = self.pieces_mut() else { return };
-        let from = chain.partition_point(|p| p.desc.first < lo);
-        if let Some(piece) = from.checked_sub(1).and_then(|i| chain.get_mut(i)) {
-            let left = u32::try_from(lo - piece.desc.first).unwrap_or(u32::MAX);
-            piece.desc.count = piece.desc.count.min(left);
+        if let Some(chain) = self.chain.as_deref_mut() {
+            chain.pieces.forget(lo, hi);
         }
-        let to = chain.partition_point(|p| p.desc.first <= hi);
-        chain.drain(from..to.max(from));
     }
 
     /// Points journal-resident entries elsewhere in the journal (carried), adding those that are not held yet.
@@ -331,10 +309,14 @@ impl Places {
             span.push(loc);
         }
         if let Some(next) = last.checked_add(1).and_then(|next| self.spans.take(next)) {
-            span.append(next);
+            if span.joins(&next) {
+                span.append(next);
+            } else {
+                self.spans.insert(next);
+            }
         }
         let before = first.checked_sub(1).and_then(|before| self.spans.up_to_mut(before));
-        match before.filter(|before| before.last().checked_add(1) == Some(first)) {
+        match before.filter(|before| before.last().checked_add(1) == Some(first) && before.joins(&span)) {
             Some(before) => before.append(span),
             None => self.spans.insert(span),
         }
@@ -343,24 +325,25 @@ impl Places {
     /// Adds a piece, or renews the one of the same id. Answers `false`, and changes nothing, where another piece overlaps.
     pub fn set_chain(&mut self, piece: ChainPiece, chunk: u32) -> bool {
         let (first, last) = (piece.desc.first, piece.desc.last());
-        // Many replicas have a single piece.
-        let chain = &mut self.chain.get_or_insert_default().pieces;
-        if chain.capacity() == 0 {
-            chain.reserve_exact(1);
+        let added = self.chain.get_or_insert_default().pieces.add(piece);
+        if added == Added::New {
+            self.forget_journal(first, last, chunk);
         }
-        let at = chain.partition_point(|p| p.desc.first < first);
-        if let Some(same) = chain.get_mut(at).filter(|p| p.desc.id == piece.desc.id) {
-            same.meta_seq = piece.meta_seq;
-            return true;
+        added != Added::Refused
+    }
+
+    /// As [`Places::set_chain`], of a log that is replayed: it may name many in any order. What is there is seen again when they are
+    /// [settled](Places::settle).
+    pub fn replay_chain(&mut self, piece: ChainPiece, chunk: u32) -> bool {
+        self.chain.get_or_insert_default().pieces.expect_anywhere(piece.desc.first);
+        self.set_chain(piece, chunk)
+    }
+
+    /// The log is replayed.
+    pub fn settle(&mut self) {
+        if let Some(chain) = self.chain.as_deref_mut() {
+            chain.pieces.settle();
         }
-        let before = at.checked_sub(1).and_then(|i| chain.get(i)).is_some_and(|p| p.desc.last() >= first);
-        let after = chain.get(at).is_some_and(|p| p.desc.first <= last);
-        if before || after {
-            return false;
-        }
-        chain.insert(at, piece);
-        self.forget_journal(first, last, chunk);
-        true
     }
 
     /// Keeps the pieces that `keep` says yes to; answers the ranges of the others.
@@ -380,6 +363,7 @@ impl Places {
 
     /// Forgets everything.
     pub fn clear(&mut self, freed: &mut Vec<Extent>) {
+        self.settle();
         for piece in self.chain() {
             freed.extend_from_slice(&piece.desc.extents);
         }
@@ -570,6 +554,99 @@ mod tests {
             }
             let one = places.spans().first().expect("one");
             assert_eq!((places.spans().len(), one.first(), one.last()), (1, 2, 2 * N));
+        }
+    }
+
+    /// The same: a log names the pieces last that were carried last, before and among the others.
+    #[test]
+    fn pieces_come_to_an_end_in_whatever_order_they_are_named() {
+        const N: u64 = 400_000;
+        let mut places = Places::default();
+        for i in (1..=N / 2).flat_map(|i| [i, N + 1 - i]) {
+            assert!(places.replay_chain(piece(i, 2 * i, 1), CHUNK));
+        }
+        // And go, from the midst on.
+        for i in (0..N / 4).flat_map(|i| [N / 2 - i, N / 2 + 1 + i]) {
+            places.forget_chain(2 * i, 2 * i);
+        }
+        places.settle();
+        let firsts = places.chain().iter().map(|p| p.desc.first / 2);
+        assert!(firsts.eq((1..=N / 4).chain(3 * N / 4 + 1..=N)), "{}", places.chain().len());
+    }
+
+    /// Of very many entries one is moved into a piece, and one more; or one is parted from the others and comes back, again and again.
+    #[test]
+    fn parting_a_span_moves_little_wherever_that_is() {
+        const N: u64 = 1_000_000;
+        let spans = || {
+            let mut places = Places::default();
+            places.push(1, (1..=N).map(|k| Loc::new(k, 7)), CHUNK);
+            places
+        };
+        let (mut parted, mut met) = (spans(), spans());
+        for i in (2..N).step_by(2) {
+            parted.forget_journal(i, i, CHUNK);
+        }
+        assert_eq!(
+            (parted.spans().len() as u64, parted.loc(2), parted.loc(N - 1)),
+            (N / 2, None, Some(Loc::new(N - 1, 7)))
+        );
+        for k in 0..N / 4 {
+            met.forget_journal(N / 2, N / 2, CHUNK);
+            met.set_journal(N / 2, [Loc::new(2 * N + k, 7)].into_iter(), CHUNK);
+        }
+        assert!((1..=N).all(|i| met.loc(i).is_some_and(|loc| (loc == Loc::new(i, 7)) != (i == N / 2))));
+        assert_eq!((met.holes(1, N), met.journal_bytes()), (vec![], N * journal_bytes(7)));
+    }
+
+    /// In a queue or in a tree, and whichever of them it is when.
+    #[test]
+    fn pieces_that_are_named_in_any_order_are_as_those_in_a_queue() {
+        for seed in 0..20 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let (mut replayed, mut queued) = (Places::default(), Places::default());
+            let (mut freed, mut also) = (Vec::new(), Vec::new());
+            for id in 1..3000 {
+                let i = rng.random_range(1..5000);
+                match rng.random_range(0..100) {
+                    0 => {
+                        replayed.cut_from(5500 - i / 5, CHUNK, &mut freed);
+                        queued.cut_from(5500 - i / 5, CHUNK, &mut also);
+                    }
+                    1 => {
+                        replayed.drop_below(i / 8, CHUNK, &mut freed);
+                        queued.drop_below(i / 8, CHUNK, &mut also);
+                    }
+                    2..5 => {
+                        replayed.forget_chain(i, i + 9);
+                        queued.forget_chain(i, i + 9);
+                        queued.settle();
+                    }
+                    5 => replayed.settle(),
+                    6 => {
+                        let again = queued.chain().get(i as usize % queued.chain().len().max(1)).cloned();
+                        for mut again in again.into_iter() {
+                            again.meta_seq = id;
+                            assert!(replayed.replay_chain(again.clone(), CHUNK) && queued.set_chain(again, CHUNK));
+                        }
+                    }
+                    _ => {
+                        let new = piece(id, i, rng.random_range(1..4));
+                        assert_eq!(
+                            replayed.replay_chain(new.clone(), CHUNK),
+                            queued.set_chain(new, CHUNK),
+                            "{seed} {id}"
+                        );
+                    }
+                }
+            }
+            replayed.settle();
+            let told = |places: &Places| {
+                let of = |p: &ChainPiece| (p.desc.id, p.desc.first, p.desc.count, p.meta_seq);
+                places.chain().iter().map(of).collect::<Vec<_>>()
+            };
+            assert!(told(&replayed).len() > 300, "{}", told(&replayed).len());
+            assert_eq!((told(&replayed), freed), (told(&queued), also), "seed {seed}");
         }
     }
 
