@@ -235,6 +235,7 @@ impl Replaying<'_> {
     /// Brings what was learnt together. `true`: damage was found that no CORE tells of.
     pub fn finish(&mut self, geo: &Geometry) -> bool {
         self.state.places.settle();
+        self.state.terms.settle();
         let mut gone = Vec::new();
         let mut hurt = false;
         if self.suspect_to.is_some() && !self.state.exists && !self.based {
