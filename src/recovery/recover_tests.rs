@@ -2,6 +2,7 @@
 
 use super::rig::*;
 use super::{Found, random_u32, read_superblock};
+use crate::Batch;
 use crate::disk::Disk;
 use crate::disk::sim::{EventKind, SimDisk};
 use crate::error::Error;
@@ -11,7 +12,6 @@ use crate::journal::RESERVED_SEGMENTS;
 use crate::options::{Options, RecoveryMode};
 use crate::space::Accounts;
 use crate::sync::{Arc, Mutex};
-use crate::{Batch, Placement};
 
 #[test]
 fn nothing_is_believed_before_it_was_flushed_and_nothing_is_flushed_by_who_may_only_read() {
@@ -91,32 +91,6 @@ fn a_snapshot_is_believed_by_the_next_who_writes_and_tolerates_a_torn_end_and_by
             assert_eq!(wal.replicas(), [1, 2, 3, 4, 5, 6]);
         }
     }
-}
-
-/// The journal goes round, and the pieces that are carried are named behind newer ones: before and among hundreds of others.
-#[test]
-fn of_many_pieces_those_named_last_are_found_among_the_others() {
-    const ENTRIES: u64 = 700;
-    let disk = Arc::new(SimDisk::new(16 << 20));
-    let options = || options().placement(Placement::Auto).direct_threshold(4096);
-    let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
-    for index in 1..=ENTRIES {
-        wal.commit(Batch::new().append(1, &[(index, 1 + index / 100, [index as u8; 4096])])).expect("room");
-        if index % 50 == 0 {
-            let oldest = wal.engine.seq.lock().segments.tail();
-            let mut one = wal.engine.cleaning.lock();
-            wal.engine.clean_oldest(oldest + 1, &mut one).expect("cleaned");
-        }
-    }
-    wal.commit(Batch::new().truncate_prefix(1, 7)).expect("room");
-    let wal = open(&disk.restart(), options()).expect("opened");
-    let replica = wal.replica(1);
-    assert_eq!((replica.bounds(), replica.usage().pieces), ((7, ENTRIES), ENTRIES - 6));
-    for index in 7..=ENTRIES {
-        let entry = replica.entry(index).expect("whole");
-        assert_eq!((entry.term, &entry.data[..]), (1 + index / 100, &[index as u8; 4096][..]));
-    }
-    assert!(wal.verify(|_| ()).expect("read").is_clean());
 }
 
 /// What is carried asks for more segments to be kept: crash after crash must not eat them.
