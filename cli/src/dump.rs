@@ -111,6 +111,16 @@ fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
                 lost(replica.id(), from, upto, out)?;
                 next = upto.checked_add(1);
             }
+            // A bad sector: it may be that of another that was read together with this one.
+            Err(Error::Io { .. }) => {
+                match replica.entry(from) {
+                    Ok(e) => entry(replica.id(), &e, args, out)?,
+                    Err(Error::Damaged(_)) => lost(replica.id(), from, from, out)?,
+                    Err(error @ Error::Io { .. }) => unread(replica.id(), from, &error, out)?,
+                    Err(error) => return Err(error.into()),
+                }
+                next = from.checked_add(1);
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -153,6 +163,15 @@ fn lost(id: u64, first: u64, last: u64, out: &mut Output) -> Result<()> {
         return out.json(&json!({ "replica": id, "damaged": { "first": first, "last": last } }));
     }
     let what = out.styled(Style::Bad, format_args!("{first:>12}..={last} damaged"));
+    out.line(format_args!("  {what}"))
+}
+
+fn unread(id: u64, index: u64, error: &Error, out: &mut Output) -> Result<()> {
+    out.not_all_is_well();
+    if out.is_json() {
+        return out.json(&json!({ "replica": id, "index": index, "unread": error.to_string() }));
+    }
+    let what = out.styled(Style::Bad, format_args!("{index:>12}  {error}"));
     out.line(format_args!("  {what}"))
 }
 

@@ -16,7 +16,8 @@ const FEW: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     queue: VecDeque<ChainPiece>,
-    /// By their first indexes, which nothing changes. Where it is there, the queue is empty.
+    /// By their first indexes, which nothing changes. Where it is there, the queue is empty. In a box: nearly always it is not there.
+    #[allow(clippy::box_collection)]
     tree: Option<Box<BTreeMap<u64, ChainPiece>>>,
 }
 
