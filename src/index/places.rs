@@ -288,6 +288,22 @@ impl Places {
 
     /// Points journal-resident entries elsewhere in the journal (carried), adding those that are not held yet.
     pub fn set_journal(&mut self, first: u64, locs: impl ExactSizeIterator<Item = Loc>, chunk: u32) {
+        self.set_journal_where(first, locs, chunk, |_, _| true);
+    }
+
+    /// As [`Places::set_journal`], of a log that is replayed: it may part long spans and have them meet, again and again. They are one again when
+    /// all is [settled](Places::settle).
+    pub fn replay_journal(&mut self, first: u64, locs: impl ExactSizeIterator<Item = Loc>, chunk: u32) {
+        self.set_journal_where(first, locs, chunk, Span::is_quickly_joined);
+    }
+
+    fn set_journal_where(
+        &mut self,
+        first: u64,
+        locs: impl ExactSizeIterator<Item = Loc>,
+        chunk: u32,
+        joins: impl Fn(&Span, &Span) -> bool,
+    ) {
         let n = locs.len() as u64;
         if n == 0 {
             return;
@@ -309,14 +325,14 @@ impl Places {
             span.push(loc);
         }
         if let Some(next) = last.checked_add(1).and_then(|next| self.spans.take(next)) {
-            if span.joins(&next) {
+            if joins(&span, &next) {
                 span.append(next);
             } else {
                 self.spans.insert(next);
             }
         }
         let before = first.checked_sub(1).and_then(|before| self.spans.up_to_mut(before));
-        match before.filter(|before| before.last().checked_add(1) == Some(first) && before.joins(&span)) {
+        match before.filter(|before| before.last().checked_add(1) == Some(first) && joins(before, &span)) {
             Some(before) => before.append(span),
             None => self.spans.insert(span),
         }
@@ -341,6 +357,7 @@ impl Places {
 
     /// The log is replayed.
     pub fn settle(&mut self) {
+        self.spans.join();
         if let Some(chain) = self.chain.as_deref_mut() {
             chain.pieces.settle();
         }
@@ -363,7 +380,7 @@ impl Places {
 
     /// Forgets everything.
     pub fn clear(&mut self, freed: &mut Vec<Extent>) {
-        self.settle();
+        self.pieces_mut();
         for piece in self.chain() {
             freed.extend_from_slice(&piece.desc.extents);
         }
@@ -593,8 +610,10 @@ mod tests {
         );
         for k in 0..N / 4 {
             met.forget_journal(N / 2, N / 2, CHUNK);
-            met.set_journal(N / 2, [Loc::new(2 * N + k, 7)].into_iter(), CHUNK);
+            met.replay_journal(N / 2, [Loc::new(2 * N + k, 7)].into_iter(), CHUNK);
         }
+        met.settle();
+        assert_eq!(met.spans().len(), 1, "in the end they are one: each more would be charged");
         assert!((1..=N).all(|i| met.loc(i).is_some_and(|loc| (loc == Loc::new(i, 7)) != (i == N / 2))));
         assert_eq!((met.holes(1, N), met.journal_bytes()), (vec![], N * journal_bytes(7)));
     }

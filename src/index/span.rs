@@ -136,8 +136,8 @@ impl Span {
         Some(tail)
     }
 
-    /// Whether it is worth the moving to append that one. Two that are long stay apart: a log may part them, and have them meet, again and again.
-    pub fn joins(&self, next: &Self) -> bool {
+    /// Whether little is moved to append that one.
+    pub fn is_quickly_joined(&self, next: &Self) -> bool {
         self.locs().len().min(next.locs().len()) <= MOST_MOVED
     }
 

@@ -97,7 +97,7 @@ impl Replaying<'_> {
                 locations(lens, lsn, locs)?;
                 self.state.places.forget_chain(first, last);
                 self.state.terms.set(first, last, term);
-                self.state.places.set_journal(first, locs.iter().copied(), chunk);
+                self.state.places.replay_journal(first, locs.iter().copied(), chunk);
                 self.seen_to(last);
             }
             Body::Placed(pieces) => {
