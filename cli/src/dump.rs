@@ -23,12 +23,17 @@ pub fn run(args: &Dump, out: &mut Output) -> Result<()> {
     {
         return Err(Failure::Request(format!("--from {from} --to {to}: the range ends before it begins")));
     }
-    let wal = open::read_only(&args.path, out.is_json())?;
+    let (wal, refusal) = open::even_if_refused(&args.path, out.is_json())?;
+    if let Some(refusal) = &refusal {
+        out.not_all_is_well();
+        open::tell_refusal(&args.path, refusal);
+    }
     let ids = if args.replica.is_empty() { wal.replicas() } else { args.replica.clone() };
     for id in ids {
         let replica = wal.replica(id);
         if !replica.exists() {
-            return Err(Failure::Request(format!("there is no replica {id} in {}", args.path.display())));
+            let left = if refusal.is_some() { "what is left of " } else { "" };
+            return Err(Failure::Request(format!("there is no replica {id} in {left}{}", args.path.display())));
         }
         head(&replica, args, out)?;
         if args.entries || args.hex || args.from.is_some() || args.to.is_some() {
@@ -106,6 +111,16 @@ fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
                 lost(replica.id(), from, upto, out)?;
                 next = upto.checked_add(1);
             }
+            // A bad sector: it may be that of another that was read together with this one.
+            Err(Error::Io { .. }) => {
+                match replica.entry(from) {
+                    Ok(e) => entry(replica.id(), &e, args, out)?,
+                    Err(Error::Damaged(_)) => lost(replica.id(), from, from, out)?,
+                    Err(error @ Error::Io { .. }) => unread(replica.id(), from, &error, out)?,
+                    Err(error) => return Err(error.into()),
+                }
+                next = from.checked_add(1);
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -148,6 +163,15 @@ fn lost(id: u64, first: u64, last: u64, out: &mut Output) -> Result<()> {
         return out.json(&json!({ "replica": id, "damaged": { "first": first, "last": last } }));
     }
     let what = out.styled(Style::Bad, format_args!("{first:>12}..={last} damaged"));
+    out.line(format_args!("  {what}"))
+}
+
+fn unread(id: u64, index: u64, error: &Error, out: &mut Output) -> Result<()> {
+    out.not_all_is_well();
+    if out.is_json() {
+        return out.json(&json!({ "replica": id, "index": index, "unread": error.to_string() }));
+    }
+    let what = out.styled(Style::Bad, format_args!("{index:>12}  {error}"));
     out.line(format_args!("  {what}"))
 }
 

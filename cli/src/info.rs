@@ -7,7 +7,7 @@ use crate::args::Info;
 use crate::failure::Result;
 use crate::output::{Output, Style, hex, holes};
 use crate::size::{count, human};
-use crate::{open, overview};
+use crate::{open, overview, verify};
 
 /// A replica, as it is listed.
 struct Row {
@@ -32,19 +32,26 @@ impl Row {
 
 /// Shows the log.
 pub fn run(args: &Info, out: &mut Output) -> Result<()> {
-    let (wal, refusal) = open::even_if_cut(&args.path, out.is_json())?;
+    let (wal, refusal) = open::even_if_refused(&args.path, out.is_json())?;
     let stats = wal.stats();
     let rows = rows(&wal);
     if refusal.is_some() || stats.lost_frames > 0 || !wal.damage().is_empty() {
         out.not_all_is_well();
     }
+    let refused = refusal.map(|error| error.to_string());
     if out.is_json() {
-        out.json(&as_json(&wal, &stats, &rows, args))?;
+        out.json(&as_json(&wal, &stats, &rows, refused.as_deref(), args))?;
         return Ok(());
     }
     let title = out.styled(Style::Bold, args.path.display());
     out.line(format_args!("{title}"))?;
+    if let Some(why) = &refused {
+        let why = out.styled(Style::Bad, format_args!("does not open: {why}"));
+        out.fact("REFUSED", why)?;
+        out.fact("", "what follows is what `strandlog salvage` would save")?;
+    }
     facts(&wal, &stats, &rows, out)?;
+    damage(&wal, &stats, refused.is_some(), out)?;
     let (cells, legend) = overview::draw(&wal.space_map(), out);
     out.line(format_args!(""))?;
     for row in cells {
@@ -115,8 +122,7 @@ fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
     out.fact(
         "opened",
         format_args!("in {:.1} ms, {} frames", s.recovery_micros as f64 / 1000.0, count(s.recovered_frames)),
-    )?;
-    damage(wal, s, out)
+    )
 }
 
 fn hole_bytes(s: &Stats) -> u64 {
@@ -136,11 +142,16 @@ fn file_size(s: &Stats) -> String {
     file
 }
 
-fn damage(wal: &Wal, s: &Stats, out: &mut Output) -> Result<()> {
+fn damage(wal: &Wal, s: &Stats, refused: bool, out: &mut Output) -> Result<()> {
     let damage = wal.damage();
-    if damage.is_empty() && s.lost_frames == 0 && s.file_bytes < s.capacity {
-        let cut = out.styled(Style::Bad, "not looked for");
-        return out.fact("damage", format_args!("{cut}: the file is cut (verify reads what is left)"));
+    if s.unnamed_losses > 0 {
+        let unnamed = out.styled(Style::Bad, verify::UNNAMED);
+        out.fact("lost", unnamed)?;
+    }
+    if damage.is_empty() && s.lost_frames == 0 && refused {
+        let why = if s.file_bytes < s.capacity { "the file is cut" } else { "the log does not open" };
+        let unseen = out.styled(Style::Bad, "not looked for");
+        return out.fact("damage", format_args!("{unseen}: {why} (verify reads what is left)"));
     }
     if damage.is_empty() && s.lost_frames == 0 {
         let none = out.styled(Style::Good, "none known");
@@ -188,7 +199,7 @@ fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "0%".into() } else { format!("{:.0}%", part as f64 * 100.0 / whole as f64) }
 }
 
-fn as_json(wal: &Wal, s: &Stats, rows: &[Row], args: &Info) -> Value {
+fn as_json(wal: &Wal, s: &Stats, rows: &[Row], refused: Option<&str>, args: &Info) -> Value {
     let space: Vec<Value> =
         wal.space_map().iter().map(|r| json!([format!("{:?}", r.used).to_lowercase(), r.chunks])).collect();
     let largest: Vec<Value> = rows
@@ -203,6 +214,8 @@ fn as_json(wal: &Wal, s: &Stats, rows: &[Row], args: &Info) -> Value {
         .collect();
     json!({
         "path": args.path.display().to_string(),
+        "refused": refused,
+        "cut": (s.file_bytes < s.capacity).then(|| json!({ "file_bytes": s.file_bytes, "log_bytes": s.capacity })),
         "uuid": hex(&wal.uuid()),
         "capacity": s.capacity,
         "file_bytes": s.file_bytes,
@@ -222,7 +235,7 @@ fn as_json(wal: &Wal, s: &Stats, rows: &[Row], args: &Info) -> Value {
         "durable_lsn": s.durable_lsn,
         "recovery": {
             "micros": s.recovery_micros, "frames": s.recovered_frames, "lost_frames": s.lost_frames,
-            "dropped_frames": s.dropped_frames,
+            "dropped_frames": s.dropped_frames, "unnamed": s.unnamed_losses > 0,
         },
         "damage": wal.damage().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "space": space,

@@ -5,6 +5,7 @@ use std::path::Path;
 use strandlog::{Error, ReadMode, RecoveryMode, Wal};
 
 use crate::failure::{Failure, Result};
+use crate::output::say;
 use crate::progress;
 
 /// Opens the log for reading only: nothing is written, not even a repair.
@@ -32,15 +33,12 @@ pub fn even_if_refused(path: &Path, quiet: bool) -> Result<(Wal, Option<Error>)>
     }
 }
 
-/// As [`read_only`]; of a file that was cut, as far as a salvage goes, and with the refusal.
-pub fn even_if_cut(path: &Path, quiet: bool) -> Result<(Wal, Option<Error>)> {
-    no_directory(path)?;
-    match attempt(path, RecoveryMode::TolerateTornTail, quiet) {
-        Err(refusal @ Error::Cut { .. }) => {
-            as_far_as_possible(path, RecoveryMode::Salvage, quiet).map(|wal| (wal, Some(refusal)))
-        }
-        opened => opened.map(|wal| (wal, None)).map_err(|error| failure(path, error)),
-    }
+/// Says, beside the output, that what is shown is only what stands.
+pub fn tell_refusal(path: &Path, refusal: &Error) {
+    say(format_args!(
+        "{} does not open: {refusal}\nwhat is shown is what `strandlog salvage` would save, and `strandlog verify` says what is lost",
+        path.display()
+    ));
 }
 
 fn no_directory(path: &Path) -> Result<()> {

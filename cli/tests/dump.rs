@@ -165,3 +165,32 @@ fn a_range_without_entries_says_what_there_is() {
     assert!(ran.code == 0 && ran.out.contains("no entry from 7 on, there is none"), "{ran:?}");
     assert!(!strandlog(&["dump", str(&path), "--entries"]).out.contains("no entry"), "nobody asked");
 }
+
+/// The device cannot read a sector: what lies there is said to be unread, and all else is shown. Where `strace` is missing or may not trace, the test
+/// passes.
+#[test]
+fn entries_that_cannot_be_read_are_named_and_the_others_follow() {
+    let (_dir, path) = filled();
+    let traced = |options: &[&str]| {
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-P", str(&path)]).args(options);
+        strace.args([env!("CARGO_BIN_EXE_strandlog"), "dump", "--entries", "--replica", "2", str(&path)]).output()
+    };
+    if !traced(&["-e", "trace=none"]).is_ok_and(|ran| ran.status.success()) {
+        println!("skipped: no strace, or it may not trace here");
+        return;
+    }
+    let mut unread = 0;
+    for nth in 1..=40 {
+        // Of many together, and of the first of them by itself.
+        let inject = format!("inject=pread64:error=EIO:when={nth}..{}", nth + 1);
+        let ran = traced(&["-e", "trace=pread64", "-e", &inject]).expect("it starts");
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        let entries = out.lines().filter(|line| line.contains("bytes  \"payload of replica 2")).count();
+        if out.lines().any(|line| line.contains("Input/output error") && !line.contains("does not open")) {
+            unread += 1;
+            assert!(ran.status.code() == Some(1) && entries == 19, "{nth}: {entries}: {out}{err}");
+        }
+    }
+    assert!(unread > 0, "no reading of an entry among them");
+}

@@ -27,18 +27,19 @@ const PIECES_KEPT: u64 = 4;
 /// How often the writer thread gives the processor away before it takes what is there: some microseconds in all.
 const YIELDS: u32 = 16;
 
-/// A frame that a thread has taken. Should that unwind, whoever waits for the frame is told so, and not left waiting for ever.
+/// A frame that a thread has taken. Should that unwind, whoever waits for the frame, or is to be called back, is told so, and not left waiting
+/// for ever.
 pub(super) struct Carrying<'a> {
     pub engine: &'a Engine,
-    /// `None`: it has come to its end.
-    pub lsn: Option<u64>,
+    /// `None`: it has come to its end, or is another's to complete.
+    pub frame: Option<Box<SealedFrame>>,
 }
 
 impl Drop for Carrying<'_> {
     fn drop(&mut self) {
-        let Some(lsn) = self.lsn else { return };
-        self.engine.seq.lock().in_flight.give_up(lsn);
-        self.engine.poison(format!("writing frame {lsn}: the thread that wrote it panicked"), None);
+        let Some(frame) = self.frame.take() else { return };
+        let lsn = frame.header.lsn;
+        self.engine.poison(format!("writing frame {lsn}: the thread that wrote it panicked"), Some(frame));
     }
 }
 
@@ -58,15 +59,15 @@ impl Engine {
     }
 
     /// Writes a frame that was taken, and completes what can be completed then.
-    fn carry_out(&self, mut frame: Box<SealedFrame>) {
+    fn carry_out(&self, frame: Box<SealedFrame>) {
         let _tell_after_the_locks = self.hold();
-        let mut carrying = Carrying { engine: self, lsn: Some(frame.header.lsn) };
+        let mut carrying = Carrying { engine: self, frame: Some(frame) };
         let begun = Instant::now();
-        let written = self.write(&frame);
+        let written = carrying.frame.as_deref().map_or(Ok(()), |frame| self.write(frame));
+        let Some(mut frame) = carrying.frame.take() else { return };
         frame.times.device = begun.elapsed();
         if let Err(error) = written {
             self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame));
-            carrying.lsn = None;
             return;
         }
         // Those who are woken among them: they may run, or go, at once. Made before the lock, so that it goes after it.
@@ -77,16 +78,15 @@ impl Engine {
             match landing {
                 Landing::Next(frame) => {
                     let mut next = Some(frame);
-                    while let Some(frame) = next {
-                        carrying.lsn = Some(frame.header.lsn);
-                        next = self.complete(&mut completion, *frame);
+                    while next.is_some() {
+                        carrying.frame = next;
+                        next = self.complete(&mut completion, &mut carrying.frame);
                     }
                 }
                 Landing::Waits => {}
                 Landing::Doomed => self.room.notify_all(),
             }
         }
-        carrying.lsn = None;
         // A listener is told next, and may wait for the cleaner, who waits for what is left: this thread looks at that only behind it. Callbacks
         // and tasks wait for nothing.
         if self.events.hears() {
@@ -129,8 +129,13 @@ impl Engine {
     }
 
     /// The frame and all before it are durable: the watermark moves first, then everybody who waits is told, in order. Answers
-    /// the next frame, if that was written before this one.
-    fn complete(&self, completion: &mut Completion, frame: SealedFrame) -> Option<Box<SealedFrame>> {
+    /// the next frame, if that was written before this one. The frame is taken when its waiters are told.
+    fn complete(
+        &self,
+        completion: &mut Completion,
+        carried: &mut Option<Box<SealedFrame>>,
+    ) -> Option<Box<SealedFrame>> {
+        let frame = carried.as_deref()?;
         let end = frame.header.end();
         self.durable.store(end, Ordering::Release);
         let (next, wakers) = {
@@ -163,7 +168,8 @@ impl Engine {
             completion.recent_pieces.push_back((placed.replica, placed.first, placed.piece, len));
             completion.recent_piece_bytes += len;
         }
-        self.note_commit(&frame);
+        self.note_commit(frame);
+        let frame = *carried.take()?;
         frame.ticket.complete(Ok(()));
         frame.notices.tell(&Ok(()));
         wake_all(wakers);

@@ -265,27 +265,35 @@ fn whoever_waits_is_told_that_the_log_failed_though_saying_so_panics() {
     drop(std::mem::ManuallyDrop::into_inner(wal));
 }
 
-/// Whatever it is that panicked: who waits for the frame, and who ends the log, does not wait for ever.
+/// Whatever it is that panicked: who waits for the frame, is to be called back, or ends the log, does not wait for ever.
 #[test]
 fn a_frame_whose_writer_panicked_is_given_up() {
     let wal = std::mem::ManuallyDrop::new(options().background(false).open_disk(disk()).expect("formatted"));
     let engine = &wal.engine;
     let pending = wal.submit(put(b"k")).expect("room");
+    let (tell, told) = mpsc::channel();
+    let hears = |n| {
+        let tell = tell.clone();
+        move |outcome: crate::Result<_>| tell.send((n, outcome.is_ok())).expect("heard")
+    };
+    wal.submit_with(put(b"j"), hears(1)).expect("room");
     let frame = {
         let mut s = engine.seq.lock();
         s.open.wanted = true;
         s.take(engine.durable(), &engine.recent).expect("a frame")
     };
     let behind = wal.submit(put(b"l")).expect("room");
+    wal.submit_with(put(b"m"), hears(2)).expect("room");
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         let _tell_after_the_locks = engine.hold();
-        let _carrying = Carrying { engine, lsn: Some(frame.header.lsn) };
+        let _carrying = Carrying { engine, frame: Some(frame) };
         panic!("as planned");
     }));
     assert!(unwound.is_err() && engine.seq.lock().in_flight.is_empty());
     for pending in [pending, behind] {
         assert!(pending.is_done() && matches!(pending.wait(), Err(Error::Poisoned { .. })));
     }
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [(1, false), (2, false)], "in the order of the log");
     assert!(matches!(wal.close(), Err(Error::Poisoned { .. })));
     drop(std::mem::ManuallyDrop::into_inner(wal));
 }

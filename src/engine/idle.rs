@@ -145,7 +145,7 @@ mod tests {
             let mut s = engine.seq.lock();
             s.open.wanted = true;
             let frame = s.take(engine.durable(), &engine.recent).expect("two may be in flight");
-            (s.is_sealed, Carrying { engine, lsn: Some(frame.header.lsn) })
+            (s.is_sealed, Carrying { engine, frame: Some(frame) })
         };
         let (sealed, seal) = take();
         assert!(sealed);

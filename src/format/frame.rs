@@ -155,6 +155,12 @@ impl FrameHeader {
         sound.then_some(this)
     }
 
+    /// Whether a header may begin here, of whichever file: more cannot be told without its seed.
+    pub fn looks_like_one(bytes: &[u8]) -> bool {
+        let mut r = Reader::new(bytes);
+        r.u32() == Some(MAGIC) && r.u32().is_some_and(|flying| (1..=MAX_IN_FLIGHT).contains(&flying))
+    }
+
     /// Length of the whole frame in bytes.
     pub fn bytes(&self) -> u64 {
         u64::from(self.blocks) * BLOCK_BYTES

@@ -5,6 +5,7 @@ mod ids;
 mod keys;
 mod loc;
 mod own;
+mod pieces;
 mod places;
 mod registry;
 mod room;

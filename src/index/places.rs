@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::loc::Loc;
+use super::pieces::{Added, NO_PIECES, Pieces};
 use super::room::Spare as _;
 use super::span::Span;
 use super::spans::Spans;
@@ -43,12 +44,9 @@ pub(crate) struct Places {
 /// What a replica has in chunks.
 #[derive(Debug, Default)]
 struct Chain {
-    pieces: VecDeque<ChainPiece>,
+    pieces: Pieces,
     tail: Option<Tail>,
 }
-
-/// The pieces of a replica that has none.
-static NO_PIECES: VecDeque<ChainPiece> = VecDeque::new();
 
 impl Places {
     pub fn weight(&self) -> u64 {
@@ -64,7 +62,7 @@ impl Places {
     }
 
     pub fn chain(&self) -> &VecDeque<ChainPiece> {
-        self.chain.as_deref().map_or(&NO_PIECES, |chain| &chain.pieces)
+        self.chain.as_deref().map_or(&NO_PIECES, |chain| chain.pieces.all())
     }
 
     /// Where the next small piece may go.
@@ -84,7 +82,7 @@ impl Places {
     }
 
     fn pieces_mut(&mut self) -> Option<&mut VecDeque<ChainPiece>> {
-        self.chain.as_deref_mut().map(|chain| &mut chain.pieces)
+        self.chain.as_deref_mut().map(|chain| chain.pieces.all_mut())
     }
 
     pub fn get(&self, index: u64) -> Option<Place<'_>> {
@@ -127,7 +125,7 @@ impl Places {
     /// Makes room for so many pieces: they are about to be added.
     pub fn reserve_pieces(&mut self, pieces: usize) {
         if pieces > 0 {
-            self.chain.get_or_insert_default().pieces.reserve_exact(pieces);
+            self.chain.get_or_insert_default().pieces.all_mut().reserve_exact(pieces);
         }
     }
 
@@ -181,20 +179,9 @@ impl Places {
             }
             self.spans.take(first);
         }
-        let Some(chain) = self.pieces_mut() else { return };
-        while let Some(piece) = chain.back_mut() {
-            if piece.desc.last() < from {
-                break;
-            }
-            if piece.desc.first < from {
-                // Shorter than its count, which fits: the cut lies inside the piece.
-                piece.desc.count = (from - piece.desc.first) as u32;
-                break;
-            }
-            freed.extend_from_slice(&piece.desc.extents);
-            chain.pop_back();
+        if let Some(chain) = self.chain.as_deref_mut() {
+            chain.pieces.cut_from(from, freed);
         }
-        chain.spare();
     }
 
     /// Weight and journal bytes of what lies in the journal below `first`.
@@ -213,13 +200,9 @@ impl Places {
             self.resident.let_go(span.locs().get(..n).unwrap_or(&[]), chunk);
             self.spans.drop_front(n);
         }
-        let Some(chain) = self.pieces_mut() else { return };
-        while chain.front().is_some_and(|p| p.desc.last() < first) {
-            if let Some(piece) = chain.pop_front() {
-                freed.extend_from_slice(&piece.desc.extents);
-            }
+        if let Some(chain) = self.chain.as_deref_mut() {
+            chain.pieces.drop_below(first, freed);
         }
-        chain.spare();
     }
 
     /// Forgets journal locations in `lo..=hi`, wherever they are; pieces stay.
@@ -253,18 +236,29 @@ impl Places {
     /// Entries of `lo..=hi` were moved within the journal: so what pieces hold from `lo` on was cut before, though the record that says so may
     /// be lost. What begins behind `hi` may be newer than that, and stays.
     pub fn forget_chain(&mut self, lo: u64, hi: u64) {
-        let Some(chain) = self.pieces_mut() else { return };
-        let from = chain.partition_point(|p| p.desc.first < lo);
-        if let Some(piece) = from.checked_sub(1).and_then(|i| chain.get_mut(i)) {
-            let left = u32::try_from(lo - piece.desc.first).unwrap_or(u32::MAX);
-            piece.desc.count = piece.desc.count.min(left);
+        if let Some(chain) = self.chain.as_deref_mut() {
+            chain.pieces.forget(lo, hi);
         }
-        let to = chain.partition_point(|p| p.desc.first <= hi);
-        chain.drain(from..to.max(from));
     }
 
     /// Points journal-resident entries elsewhere in the journal (carried), adding those that are not held yet.
     pub fn set_journal(&mut self, first: u64, locs: impl ExactSizeIterator<Item = Loc>, chunk: u32) {
+        self.set_journal_where(first, locs, chunk, |_, _| true);
+    }
+
+    /// As [`Places::set_journal`], of a log that is replayed: it may part long spans and have them meet, again and again. They are one again when
+    /// all is [settled](Places::settle).
+    pub fn replay_journal(&mut self, first: u64, locs: impl ExactSizeIterator<Item = Loc>, chunk: u32) {
+        self.set_journal_where(first, locs, chunk, Span::is_quickly_joined);
+    }
+
+    fn set_journal_where(
+        &mut self,
+        first: u64,
+        locs: impl ExactSizeIterator<Item = Loc>,
+        chunk: u32,
+        joins: impl Fn(&Span, &Span) -> bool,
+    ) {
         let n = locs.len() as u64;
         if n == 0 {
             return;
@@ -286,10 +280,14 @@ impl Places {
             span.push(loc);
         }
         if let Some(next) = last.checked_add(1).and_then(|next| self.spans.take(next)) {
-            span.append(next);
+            if joins(&span, &next) {
+                span.append(next);
+            } else {
+                self.spans.insert(next);
+            }
         }
         let before = first.checked_sub(1).and_then(|before| self.spans.up_to_mut(before));
-        match before.filter(|before| before.last().checked_add(1) == Some(first)) {
+        match before.filter(|before| before.last().checked_add(1) == Some(first) && joins(before, &span)) {
             Some(before) => before.append(span),
             None => self.spans.insert(span),
         }
@@ -298,24 +296,26 @@ impl Places {
     /// Adds a piece, or renews the one of the same id. Answers `false`, and changes nothing, where another piece overlaps.
     pub fn set_chain(&mut self, piece: ChainPiece, chunk: u32) -> bool {
         let (first, last) = (piece.desc.first, piece.desc.last());
-        // Many replicas have a single piece.
-        let chain = &mut self.chain.get_or_insert_default().pieces;
-        if chain.capacity() == 0 {
-            chain.reserve_exact(1);
+        let added = self.chain.get_or_insert_default().pieces.add(piece);
+        if added == Added::New {
+            self.forget_journal(first, last, chunk);
         }
-        let at = chain.partition_point(|p| p.desc.first < first);
-        if let Some(same) = chain.get_mut(at).filter(|p| p.desc.id == piece.desc.id) {
-            same.meta_seq = piece.meta_seq;
-            return true;
+        added != Added::Refused
+    }
+
+    /// As [`Places::set_chain`], of a log that is replayed: it may name many in any order. What is there is seen again when they are
+    /// [settled](Places::settle).
+    pub fn replay_chain(&mut self, piece: ChainPiece, chunk: u32) -> bool {
+        self.chain.get_or_insert_default().pieces.expect_anywhere(piece.desc.first);
+        self.set_chain(piece, chunk)
+    }
+
+    /// The log is replayed.
+    pub fn settle(&mut self) {
+        self.spans.join();
+        if let Some(chain) = self.chain.as_deref_mut() {
+            chain.pieces.settle();
         }
-        let before = at.checked_sub(1).and_then(|i| chain.get(i)).is_some_and(|p| p.desc.last() >= first);
-        let after = chain.get(at).is_some_and(|p| p.desc.first <= last);
-        if before || after {
-            return false;
-        }
-        chain.insert(at, piece);
-        self.forget_journal(first, last, chunk);
-        true
     }
 
     /// Keeps the pieces that `keep` says yes to; answers the ranges of the others.
@@ -335,6 +335,7 @@ impl Places {
 
     /// Forgets everything.
     pub fn clear(&mut self, freed: &mut Vec<Extent>) {
+        self.pieces_mut();
         for piece in self.chain() {
             freed.extend_from_slice(&piece.desc.extents);
         }

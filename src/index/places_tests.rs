@@ -158,6 +158,97 @@ fn spans_come_to_an_end_in_whatever_order_they_are_named() {
     }
 }
 
+/// The same: a log names the pieces last that were carried last, before and among the others.
+#[test]
+fn pieces_come_to_an_end_in_whatever_order_they_are_named() {
+    const N: u64 = 400_000;
+    let mut places = Places::default();
+    for i in (1..=N / 2).flat_map(|i| [i, N + 1 - i]) {
+        assert!(places.replay_chain(piece(i, 2 * i, 1), CHUNK));
+    }
+    // And go, from the midst on.
+    for i in (0..N / 4).flat_map(|i| [N / 2 - i, N / 2 + 1 + i]) {
+        places.forget_chain(2 * i, 2 * i);
+    }
+    places.settle();
+    let firsts = places.chain().iter().map(|p| p.desc.first / 2);
+    assert!(firsts.eq((1..=N / 4).chain(3 * N / 4 + 1..=N)), "{}", places.chain().len());
+}
+
+/// Of very many entries one is moved into a piece, and one more; or one is parted from the others and comes back, again and again.
+#[test]
+fn parting_a_span_moves_little_wherever_that_is() {
+    const N: u64 = 1_000_000;
+    let spans = || {
+        let mut places = Places::default();
+        places.push(1, (1..=N).map(|k| Loc::new(k, 7)), CHUNK);
+        places
+    };
+    let (mut parted, mut met) = (spans(), spans());
+    for i in (2..N).step_by(2) {
+        parted.forget_journal(i, i, CHUNK);
+    }
+    assert_eq!(
+        (parted.spans().len() as u64, parted.loc(2), parted.loc(N - 1)),
+        (N / 2, None, Some(Loc::new(N - 1, 7)))
+    );
+    for k in 0..N / 4 {
+        met.forget_journal(N / 2, N / 2, CHUNK);
+        met.replay_journal(N / 2, [Loc::new(2 * N + k, 7)].into_iter(), CHUNK);
+    }
+    met.settle();
+    assert_eq!(met.spans().len(), 1, "in the end they are one: each more would be charged");
+    assert!((1..=N).all(|i| met.loc(i).is_some_and(|loc| (loc == Loc::new(i, 7)) != (i == N / 2))));
+    assert_eq!((met.holes(1, N), met.journal_bytes()), (vec![], N * journal_bytes(7)));
+}
+
+/// In a queue or in a tree, and whichever of them it is when.
+#[test]
+fn pieces_that_are_named_in_any_order_are_as_those_in_a_queue() {
+    for seed in 0..20 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut replayed, mut queued) = (Places::default(), Places::default());
+        let (mut freed, mut also) = (Vec::new(), Vec::new());
+        for id in 1..3000 {
+            let i = rng.random_range(1..5000);
+            match rng.random_range(0..100) {
+                0 => {
+                    replayed.cut_from(5500 - i / 5, CHUNK, &mut freed);
+                    queued.cut_from(5500 - i / 5, CHUNK, &mut also);
+                }
+                1 => {
+                    replayed.drop_below(i / 8, CHUNK, &mut freed);
+                    queued.drop_below(i / 8, CHUNK, &mut also);
+                }
+                2..5 => {
+                    replayed.forget_chain(i, i + 9);
+                    queued.forget_chain(i, i + 9);
+                    queued.settle();
+                }
+                5 => replayed.settle(),
+                6 => {
+                    let again = queued.chain().get(i as usize % queued.chain().len().max(1)).cloned();
+                    for mut again in again.into_iter() {
+                        again.meta_seq = id;
+                        assert!(replayed.replay_chain(again.clone(), CHUNK) && queued.set_chain(again, CHUNK));
+                    }
+                }
+                _ => {
+                    let new = piece(id, i, rng.random_range(1..4));
+                    assert_eq!(replayed.replay_chain(new.clone(), CHUNK), queued.set_chain(new, CHUNK), "{seed} {id}");
+                }
+            }
+        }
+        replayed.settle();
+        let told = |places: &Places| {
+            let of = |p: &ChainPiece| (p.desc.id, p.desc.first, p.desc.count, p.meta_seq);
+            places.chain().iter().map(of).collect::<Vec<_>>()
+        };
+        assert!(told(&replayed).len() > 300, "{}", told(&replayed).len());
+        assert_eq!((told(&replayed), freed), (told(&queued), also), "seed {seed}");
+    }
+}
+
 #[test]
 fn what_was_moved_in_the_journal_is_in_no_piece() {
     let held = |lo, hi| {

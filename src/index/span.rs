@@ -9,6 +9,8 @@ use super::room::Spare as _;
 
 /// Room that is made in front: this part of what there is.
 const MORE_ROOM: usize = 4;
+/// So many are moved to make one of two.
+const MOST_MOVED: usize = 4096;
 
 /// Consecutive journal-resident entries: a queue, which keeps what has left at the front until that is as much as what is left.
 #[derive(Clone, Debug)]
@@ -119,11 +121,24 @@ impl Span {
     /// Takes those from the `n`th on, if there are any.
     pub fn split_off(&mut self, n: usize) -> Option<Self> {
         let rest = self.locs().get(n..).filter(|rest| !rest.is_empty())?;
+        if n < rest.len() {
+            // The shorter one is moved.
+            let (front, ordered) =
+                (SmallVec::from_slice(self.locs().get(..n)?), self.ordered.saturating_sub(rest.len()));
+            let mut tail = std::mem::replace(self, Self { first: self.first, buf: front, left: 0, ordered });
+            tail.drop_front(n);
+            return Some(tail);
+        }
         let ordered = self.ordered.min(rest.len());
         let tail =
             Self { first: self.first.saturating_add(n as u64), buf: SmallVec::from_slice(rest), left: 0, ordered };
         self.truncate(n);
         Some(tail)
+    }
+
+    /// Whether little is moved to append that one.
+    pub fn is_quickly_joined(&self, next: &Self) -> bool {
+        self.locs().len().min(next.locs().len()) <= MOST_MOVED
     }
 
     /// Appends the span that follows.

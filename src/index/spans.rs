@@ -144,6 +144,24 @@ impl Spans {
         };
     }
 
+    /// Makes one of those that follow each other.
+    pub fn join(&mut self) {
+        let follows = |one: &Span, next: &Span| one.last().checked_add(1) == Some(next.first());
+        let Self::More(all) = self else { return };
+        if !all.values().zip(all.values().skip(1)).any(|(one, next)| follows(one, next)) {
+            return;
+        }
+        let (mut joined, mut last) = (Self::None, None::<Span>);
+        for span in std::mem::take(&mut **all).into_values() {
+            match &mut last {
+                Some(last) if follows(last, &span) => last.append(span),
+                _ => last.replace(span).into_iter().for_each(|done| joined.insert(done)),
+            }
+        }
+        last.into_iter().for_each(|done| joined.insert(done));
+        *self = joined;
+    }
+
     /// Fewer than two take no memory.
     fn settle(&mut self) {
         if let Self::More(all) = self

@@ -118,14 +118,6 @@ impl Flights {
         self.ended.push(frame.into());
     }
 
-    /// As [`Flights::fail`], where nothing is left of the frame but who waits for it.
-    pub fn give_up(&mut self, lsn: u64) {
-        let Some(flight) = self.queue.iter().find(|flight| flight.lsn == lsn) else { return };
-        let (ticket, notices) = (Arc::clone(&flight.ticket), Notices::default());
-        self.ended.push(Ended { lsn, ticket, notices });
-        self.fail_at(lsn);
-    }
-
     fn fail_at(&mut self, lsn: u64) {
         let ended = &mut self.ended;
         self.queue.retain_mut(|flight| {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustc_hash::FxHashMap;
 
 use super::scan::{Found, MOST_TABLES, Scan, SlabScan};
+use super::select::Living;
 use super::walk::Walk;
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::{Error, Result};
@@ -33,13 +34,15 @@ pub(super) struct Look<'a> {
     scan: &'a Scan,
     /// What the scan saw in a slab.
     seen: FxHashMap<u32, &'a SlabScan>,
+    /// Where something newer than that may be.
+    living: Living,
     /// Where the log seems to end.
     end: u64,
     tail_seq: u64,
     last_seq: Option<u64>,
     /// What cannot be read is not there.
     salvages: bool,
-    /// Something could not.
+    /// Something could not in which the newest may lie.
     unread: AtomicBool,
 }
 
@@ -49,7 +52,8 @@ impl<'a> Look<'a> {
         let seen = scan.slabs.iter().map(|s| (s.slab, s)).collect();
         let salvages = mode == RecoveryMode::Salvage;
         let (end, tail_seq, last_seq) = (walk.end, walk.tail_seq, walk.last_seq);
-        Self { disk, sb, scan, seen, end, tail_seq, last_seq, salvages, unread: AtomicBool::new(false) }
+        let living = Living::of(sb, scan);
+        Self { disk, sb, scan, seen, living, end, tail_seq, last_seq, salvages, unread: AtomicBool::new(false) }
     }
 
     /// Whether there is a frame behind the end that the scan did not see.
@@ -91,7 +95,10 @@ impl<'a> Look<'a> {
         match self.disk.read_at(self.sb.slab_offset(slab).saturating_add(at), buf) {
             Ok(()) => Ok(true),
             Err(_) if self.salvages => {
-                self.unread.store(true, Ordering::Relaxed);
+                // The log goes on where its newest frame says, and nowhere else.
+                if self.living.may_live(slab, self.seen.get(&slab).map(|s| s.seq)) {
+                    self.unread.store(true, Ordering::Relaxed);
+                }
                 Ok(false)
             }
             Err(error) => Err(error),

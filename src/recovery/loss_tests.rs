@@ -416,21 +416,34 @@ fn a_salvage_opens_whichever_block_of_the_journal_cannot_be_read() {
     }
 }
 
-/// What cannot be read is called lost without a name where it may be the newest there is: where the log goes on, and where a segment would begin.
-/// What lies between whole frames the next one names, and in a segment that was given up nothing lies.
+/// What cannot be read is called lost without a name where it may be the newest there is: where the log goes on, and where one of the next two
+/// segments would begin, which the newest frame names. What lies between whole frames the next one names; in a segment that was given up nothing
+/// lies, nor in a slab in which the log cannot have gone on.
 #[test]
 fn what_a_salvage_cannot_read_is_unnamed_only_where_the_log_may_go_on() {
     let disk = log();
     let all = frames(&disk);
     let (first, last) = (&all[0], &all[all.len() - 1]);
     let slab = |n: u64| POOL_OFFSET + (n << 16);
-    let unnamed = [last.0, last.1, slab(1), slab(3)].map(|at| (at, 1));
-    let named = [first.0, all[1].0, all[all.len() - 2].0, slab(1) + 4096, slab(3) + (60 << 10)].map(|at| (at, 0));
-    for (at, expected) in unnamed.into_iter().chain(named) {
+    let unnamed = |disk: &SimDisk, at: u64| {
         let disk = disk.restart();
         disk.fail_reads(at..at + 512, EIO);
         let wal = open(&disk, options().recovery_mode(RecoveryMode::Salvage)).unwrap_or_else(|e| panic!("{at}: {e}"));
-        assert_eq!(wal.stats().unnamed_losses, expected, "{at}");
+        wal.stats().unnamed_losses
+    };
+    for at in [last.0, last.1, slab(1), slab(2)] {
+        assert_eq!(unnamed(&disk, at), 1, "{at}");
+    }
+    for at in [first.0, all[1].0, all[all.len() - 2].0, slab(1) + 4096, slab(3), slab(5), slab(3) + (60 << 10)] {
+        assert_eq!(unnamed(&disk, at), 0, "{at}");
+    }
+    // Whoever sealed them did not know where the log would go on, of the one segment or of both: it may be anywhere.
+    for known in [[0, 0], [2, 0], [0, 3]] {
+        let disk = disk.restart();
+        rewrite(&disk, |_, header| [header.next, header.after] = known);
+        for (at, expected) in [(first.0, 0), (last.1, 1), (slab(1), 1), (slab(3), 1), (slab(3) + 4096, 0)] {
+            assert_eq!(unnamed(&disk, at), expected, "{known:?}, {at}");
+        }
     }
 }
 

@@ -179,9 +179,22 @@ pub(crate) fn holds_a_log(disk: &dyn Disk) -> bool {
     let mut is_blank = |at| disk.read_at(at, &mut block).is_ok_and(|()| block.iter().all(|&byte| byte == 0));
     match read_superblock(disk, true) {
         Ok(Found::Log(sb)) => !sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab))),
-        Ok(Found::Blank) | Err(Error::Corrupt { .. }) => false,
+        Ok(Found::Blank) => false,
+        // Where the slabs are nobody knows, but a frame begins with the first of them, and with all that follow. What a creation leaves that was cut
+        // off may be anything but that.
+        Err(Error::Corrupt { .. }) => (0..FRONTS).any(|n| begins_a_frame(disk, POOL_OFFSET + n * LEAST_SLAB)),
         Err(_) => true,
     }
+}
+
+/// No slab is smaller.
+const LEAST_SLAB: u64 = 64 << 10;
+/// So many places at which one may begin are looked at, where nobody says where they do.
+const FRONTS: u64 = 256;
+
+fn begins_a_frame(disk: &dyn Disk, at: u64) -> bool {
+    let mut block = vec![0; BLOCK];
+    disk.read_at(at, &mut block).is_ok_and(|()| FrameHeader::looks_like_one(&block))
 }
 
 fn superblock_error(error: SuperblockError) -> Error {

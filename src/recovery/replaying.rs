@@ -97,7 +97,7 @@ impl Replaying<'_> {
                 locations(lens, lsn, locs)?;
                 self.state.places.forget_chain(first, last);
                 self.state.terms.set(first, last, term);
-                self.state.places.set_journal(first, locs.iter().copied(), chunk);
+                self.state.places.replay_journal(first, locs.iter().copied(), chunk);
                 self.seen_to(last);
             }
             Body::Placed(pieces) => {
@@ -220,7 +220,7 @@ impl Replaying<'_> {
     fn link(&mut self, mut piece: PieceDesc, segment: u64, chunk: u32) {
         let terms = std::mem::take(&mut piece.terms);
         let (first, last) = (piece.first, piece.last());
-        if !self.state.places.set_chain(ChainPiece { desc: piece, meta_seq: segment, mem: None }, chunk) {
+        if !self.state.places.replay_chain(ChainPiece { desc: piece, meta_seq: segment, mem: None }, chunk) {
             // Two pieces over one range: something between them is missing.
             self.state.add_damage(first, last);
             return;
@@ -234,6 +234,8 @@ impl Replaying<'_> {
 
     /// Brings what was learnt together. `true`: damage was found that no CORE tells of.
     pub fn finish(&mut self, geo: &Geometry) -> bool {
+        self.state.places.settle();
+        self.state.terms.settle();
         let mut gone = Vec::new();
         let mut hurt = false;
         if self.suspect_to.is_some() && !self.state.exists && !self.based {

@@ -6,8 +6,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::rig::{frames, open};
+use super::{Found, read_superblock};
 use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{EIO, SimDisk};
 use crate::operation::What;
 use crate::options::{Options, RecoveryMode};
 use crate::sync::Arc;
@@ -86,9 +87,17 @@ fn operation(rng: &mut StdRng, (id, was): (u64, Option<&Model>), salt: u64) -> O
 
 /// A log that was worked on and cleaned, never closed, and how it stood; with a frame of another behind all.
 fn log(rng: &mut StdRng) -> (SimDisk, BTreeMap<u64, Model>) {
-    let disk = Arc::new(SimDisk::new(4 << 20));
+    let (disk, mut models) = (Arc::new(SimDisk::new(4 << 20)), BTreeMap::new());
     let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
-    let mut models: BTreeMap<u64, Model> = BTreeMap::new();
+    work(rng, &wal, &mut models);
+    for i in 0..3 {
+        wal.commit(Batch::new().put(99, b"k", &[i])).expect("room");
+    }
+    (disk.restart(), models)
+}
+
+/// Some operations, durable in the end, and what they make of the replicas.
+fn work(rng: &mut StdRng, wal: &Wal, models: &mut BTreeMap<u64, Model>) {
     for salt in 1..=rng.random_range(20..120) {
         let id = rng.random_range(REPLICAS);
         let Some((mut batch, model)) = operation(rng, (id, models.get(&id)), salt) else {
@@ -110,10 +119,6 @@ fn log(rng: &mut StdRng) -> (SimDisk, BTreeMap<u64, Model>) {
         }
     }
     wal.sync().expect("durable");
-    for i in 0..3 {
-        wal.commit(Batch::new().put(99, b"k", &[i])).expect("room");
-    }
-    (disk.restart(), models)
 }
 
 /// Runs of neighbouring frames are lost, but for the last ones: those say that all before them was durable.
@@ -206,4 +211,36 @@ fn what_is_told_as_sound_is_how_it_stood() {
         assert_eq!(wal.damage(), damage, "seed {seed}");
     }
     assert!(count < 300 || opened > 100 && salvaged > 250 && sound > 10_000, "{opened} {salvaged} {sound}");
+}
+
+/// A bad sector wherever a frame lies or could, in a log that was killed, again and again: what a salvage says to be whole is so.
+#[test]
+fn what_a_salvage_misses_over_a_bad_sector_is_damage_or_unnamed() {
+    let (mut unnamed, mut missed, mut named) = (0, 0, 0);
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut disk, mut models) = (Arc::new(SimDisk::new(2 << 20)), BTreeMap::new());
+        for _ in 0..rng.random_range(1..4) {
+            let wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("opened");
+            work(&mut rng, &wal, &mut models);
+            disk = Arc::new(disk.restart());
+        }
+        let Ok(Found::Log(sb)) = read_superblock(&*disk, true) else { panic!("a log") };
+        let all = frames(&disk);
+        let newest = all.iter().rev().take(3).flat_map(|frame| [frame.0, frame.1]);
+        let fronts = sb.journal_slabs.iter().map(|&slab| sb.slab_offset(slab));
+        for at in newest.chain(fronts) {
+            let disk = disk.restart();
+            disk.fail_reads(at..at + 512, EIO);
+            let wal = open(&disk, options().recovery_mode(RecoveryMode::Salvage)).expect("a salvage");
+            if wal.stats().unnamed_losses == 0 {
+                named += 1;
+                right(&wal, &models, false, &format!("seed {seed}, {at}"));
+            } else {
+                unnamed += 1;
+                missed += u64::from(all.iter().any(|frame| frame.0 == at));
+            }
+        }
+    }
+    assert!(named > unnamed && missed > 0, "{named} named, {unnamed} not, of these {missed} over a frame");
 }

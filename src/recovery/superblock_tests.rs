@@ -1,7 +1,7 @@
 //! The superblocks: which of two is believed, and what becomes of the other.
 
 use super::rig::{open, options};
-use super::{Found, read_superblock};
+use super::{Found, holds_a_log, read_superblock};
 use crate::Batch;
 use crate::disk::sim::{EIO, EventKind, SimDisk};
 use crate::disk::{AlignedBuf, Disk};
@@ -235,4 +235,40 @@ fn a_disk_whose_formatting_lost_a_sector_in_the_middle_is_formatted_anew() {
     disk.poke(0, &whole);
     disk.poke(600, &[0xFF; 3]);
     assert!(matches!(open(&disk, options()), Err(Error::Corrupt { .. })));
+}
+
+/// Under the name that a creation gives what it makes: removed, nobody could look into it any more. What a creation leaves that was cut off need not
+/// be blank, but is no frame.
+#[test]
+fn a_log_whose_superblocks_are_both_bad_is_taken_for_a_log() {
+    let log = |segment: u64, frames: u64| {
+        let disk = Arc::new(SimDisk::new(CAPACITY));
+        let options = options().segment_size(segment as u32).chunk_size(4096);
+        let wal = options.background(false).open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("formatted");
+        for i in 1..=frames {
+            wal.commit(Batch::new().append(1, &[(i, 1, b"entry")])).expect("room");
+        }
+        drop(wal);
+        disk.restart()
+    };
+    for segment in [64 << 10, 256 << 10] {
+        for (frames, rotten) in [(0, false), (0, true), (1, false), (1, true), (5, true)] {
+            let disk = log(segment, frames);
+            if rotten {
+                SUPERBLOCK_OFFSETS.iter().for_each(|at| disk.poke(at + 40, &[0xEE; 30]));
+                assert!(matches!(read_superblock(&disk, true), Err(Error::Corrupt { .. })));
+            }
+            assert_eq!(holds_a_log(&disk), frames > 0, "{frames} frames, rotten {rotten}");
+            // The first slab is a chain's by now.
+            disk.poke(POOL_OFFSET, &[0x5A; 4096]);
+            disk.poke(POOL_OFFSET + 3 * segment, b"SFRM\x02\0\0\0");
+            assert!(holds_a_log(&disk), "{frames} frames, rotten {rotten}");
+        }
+    }
+    let cut = SimDisk::new(CAPACITY);
+    cut.poke(0, &superblock().encode()[..4096]);
+    assert!(!holds_a_log(&cut), "nothing is lost with it");
+    cut.poke(POOL_OFFSET, &[0x5A; 1 << 20]);
+    assert!(!holds_a_log(&cut), "whatever lay there");
+    assert!(!holds_a_log(&SimDisk::new(4096)), "nor with what is shorter than any log");
 }

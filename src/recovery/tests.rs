@@ -555,6 +555,31 @@ fn pieces_bring_their_places_and_terms_and_two_over_one_range_are_a_sign_of_a_lo
     assert!(state.places.loc(4).is_none() && state.places.loc(3).is_some(), "it cuts, as every append");
 }
 
+/// What was not carried for long is named first, what was carried last lies among it: here from both ends inwards, so that they lie in trees for a while.
+#[test]
+fn many_pieces_and_terms_are_where_they_belong_in_whatever_order_they_are_named() {
+    const N: u64 = 500;
+    let piece = packed(ID, 1);
+    let desc = |first: u64| {
+        let mut desc = piece.at(smallvec![Extent { block: first as u32 % 900, blocks: piece.blocks() }]);
+        (desc.id, desc.first, desc.terms) = (1000 + first, first, smallvec![(1, first)]);
+        desc
+    };
+    let replayed = Log::default()
+        .whole(|t| {
+            record::encode_core(t, ID, 0, &core(3, N));
+            let pieces: Vec<_> = (1..=N / 2).flat_map(|i| [i, N + 1 - i]).map(desc).collect();
+            for (seq, pieces) in (1..).zip(pieces.chunks(100)) {
+                record::encode_pieces(t, RunKind::Carried, ID, seq, pieces);
+            }
+        })
+        .replay();
+    let state = &replayed.states[&ID];
+    assert_eq!(damaged(&replayed), (vec![], false, false));
+    assert!(state.places.chain().iter().map(|p| p.desc.first).eq(3..=N));
+    assert!((3..=N).all(|i| state.terms.get(i) == Some(i)) && state.terms.get(2).is_none());
+}
+
 #[test]
 fn segments_from_the_tail_to_the_last_frame_are_alive_and_all_others_free() {
     let sb = Superblock { journal_slabs: vec![0, 1, 2, 3, 4], ..superblock() };

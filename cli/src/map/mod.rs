@@ -16,7 +16,11 @@ use model::{Kind, Model};
 /// Draws the map: into the files asked for, or else on the terminal.
 pub fn run(args: &Map, out: &mut Output) -> Result<()> {
     args.svg.iter().chain(&args.png).try_for_each(|path| save::check(path, args.force))?;
-    let wal = open::read_only(&args.path, out.is_json())?;
+    let (wal, refusal) = open::even_if_refused(&args.path, out.is_json())?;
+    if let Some(refusal) = &refusal {
+        out.not_all_is_well();
+        open::tell_refusal(&args.path, refusal);
+    }
     let model = Model::of(&wal, &args.path);
     let mut written = Vec::new();
     if let Some(path) = &args.svg {
