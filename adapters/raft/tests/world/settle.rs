@@ -61,9 +61,10 @@ impl World {
                 store.work(group, around)?;
             }
             store.wal.sync().map_err(strandlog_raft::Error::Log)?;
-            (0..store.pollers.len()).try_for_each(|poller| store.poll(poller, around.checks))
+            (0..store.pollers.len()).try_for_each(|poller| store.poll(poller, around.checks))?;
+            store.give_up()
         });
-        self.ended(store, outcome);
+        self.go_on(store, outcome);
         if self.stores[store as usize - 1].is_none() {
             self.come_back(store);
         }

@@ -22,6 +22,8 @@ pub struct Store {
     pub groups: BTreeMap<u64, Group>,
     pub files: Files,
     disk: Arc<SimDisk>,
+    /// Groups whose Ready was refused.
+    pub refused: Vec<u64>,
     /// What leaves when the step is over.
     pub out: Vec<Envelope>,
 }
@@ -46,7 +48,7 @@ impl Store {
             Poller { round: queue.round(), queue, fetches: manner.fetch.then(Fetches::new) }
         };
         let pollers = (0..manner.pollers).map(poller).collect();
-        Self { wal, pollers, groups: BTreeMap::new(), files, disk, out: Vec::new() }
+        Self { wal, pollers, groups: BTreeMap::new(), files, disk, refused: Vec::new(), out: Vec::new() }
     }
 
     pub fn poller_of(&self, group: u64) -> usize {
@@ -113,9 +115,16 @@ impl Store {
             let messages = ready.persisted_messages().to_vec();
             self.out.extend(messages.into_iter().map(|message| Envelope { group: group.group, message }));
         }
-        let id = group.id;
-        let persisted = round.persist(group.node.mut_store(), ready);
-        persisted.unwrap_or_else(|error| panic!("a Ready of {id} is refused: {error}"));
+        match round.persist(group.node.mut_store(), ready) {
+            // An older one than was asked for: the group starts anew.
+            Err(Error::SnapshotOutOfDate { .. }) => {
+                checks.figures.outdated += 1;
+                let group = group.group;
+                self.refused.push(group);
+                return self.forget(poller, group);
+            }
+            persisted => persisted.unwrap_or_else(|error| panic!("a Ready of {} is refused: {error}", group.id)),
+        }
         if !manner.late {
             group.apply_all(checks);
         }
@@ -249,12 +258,27 @@ impl Store {
         Ok(())
     }
 
-    /// The group starts anew from what the log has, as after a Ready that was refused.
-    pub fn take_out(&mut self, group: u64, around: &mut Around<'_>) -> Result<(), Error> {
-        let poller = self.poller_of(group);
+    fn forget(&mut self, poller: usize, group: u64) -> Result<(), Error> {
         let Poller { queue, round, .. } = &mut self.pollers[poller];
         queue.forget(round, group);
         self.groups.remove(&group);
+        Ok(())
+    }
+
+    /// What was refused may be opened anew.
+    pub fn give_up(&mut self) -> Result<Vec<u64>, Error> {
+        let refused = std::mem::take(&mut self.refused);
+        for &group in &refused {
+            let poller = self.poller_of(group);
+            self.pollers[poller].queue.flush()?;
+        }
+        Ok(refused)
+    }
+
+    /// The group starts anew from what the log has, as after a Ready that was refused.
+    pub fn take_out(&mut self, group: u64, around: &mut Around<'_>) -> Result<(), Error> {
+        let poller = self.poller_of(group);
+        self.forget(poller, group)?;
         self.submit(poller, around)?;
         self.pollers[poller].queue.flush()
     }

@@ -169,9 +169,9 @@ impl World {
             if around.rng.chance(1) {
                 store.wal.checkpoint().map_err(Error::Log)?;
             }
-            Ok(())
+            store.give_up()
         });
-        self.ended(store, outcome);
+        self.go_on(store, outcome);
         if self.rng.chance(1) && self.rng.chance(40) {
             self.starts_anew(store);
         }
@@ -237,6 +237,16 @@ impl World {
                 // The process ends; the power stays.
                 self.stop(store);
             }
+        }
+    }
+
+    /// Groups of which something was refused are opened anew.
+    pub fn go_on(&mut self, store: u64, outcome: Result<Option<Vec<u64>>, Error>) {
+        let refused = outcome.as_ref().ok().cloned().flatten().unwrap_or_default();
+        self.ended(store, outcome);
+        for group in refused {
+            self.say(|| format!("store {store}: group {group} was refused"));
+            self.open_group(store, group, true);
         }
     }
 
