@@ -217,7 +217,8 @@ impl Group {
         let saved = if manner.planted(Plant::AppliedTooEarly) { Some(self.machine.clone()) } else { saved };
         let Some(saved) = saved.filter(|_| self.snapshot.is_none()) else { return Ok(()) };
         let storage = self.node.mut_store();
-        if saved.conf_state != *storage.conf_state() || storage.set_applied(saved.index, saved.term).is_err() {
+        // It refuses where the configuration changed on the way.
+        if storage.set_applied(saved.index, saved.term).is_err() {
             storage.set_applied_with(saved.index, saved.term, &saved.conf_state)?;
         }
         if manner.machines == Machines::Reported {

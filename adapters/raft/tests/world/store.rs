@@ -82,6 +82,12 @@ impl Store {
         for group in groups {
             if self.groups[&group].node.has_ready() {
                 self.ready(poller, group, around)?;
+                if !all && around.rng.below(150) == 0 && self.groups.contains_key(&group) {
+                    // Taken out of the round with all that it had in it.
+                    around.checks.figures.reopened += 1;
+                    self.refused.push(group);
+                    self.forget(poller, group)?;
+                }
             }
             if self.pollers[poller].round.is_full() || around.rng.chance(10) {
                 self.submit(poller, around)?;
@@ -101,7 +107,7 @@ impl Store {
         }
         if !ready.snapshot().is_empty() {
             group.install(ready.snapshot(), ready.number(), &self.files, manner, checks);
-            if rng.chance(8 * manner.crashes) {
+            if rng.chance(20 * manner.crashes) {
                 // In mid-installation: in the file, and not in the log.
                 self.disk.fail_at(self.disk.events(), Fault::Cut);
             }
