@@ -57,8 +57,10 @@ pub enum Error {
         last: u64,
     },
 
-    /// A snapshot offers nothing beyond what the log has already compacted.
-    #[error("group {group}: snapshot at {index} is out of date, the log starts at {first}")]
+    /// A snapshot offers nothing beyond what the log has already compacted; or the log has its entry and others behind it, which this replica has
+    /// acknowledged and a snapshot would drop: raft 0.7 may hand over one that was on its way when another was asked for
+    /// ([`RawNode::request_snapshot`](raft::RawNode::request_snapshot)).
+    #[error("group {group}: snapshot at {index} is out of date, the log is [{first}, {last}]")]
     SnapshotOutOfDate {
         /// The group.
         group: u64,
@@ -66,6 +68,8 @@ pub enum Error {
         index: u64,
         /// First index of the log.
         first: u64,
+        /// Last index of the log.
+        last: u64,
     },
 
     /// The log would refuse it, and with it the whole batch: nothing was written. It stays too large: an entry is to be refused when it is

@@ -37,6 +37,7 @@ mod changes;
 pub mod codec;
 mod error;
 mod fetch;
+mod outgoing;
 mod queue;
 mod round;
 mod snapshot;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strandlog::{Lsn, Wal};
 
+use crate::outgoing::drop_misplaced;
 use crate::round::{Round, Taken};
 use crate::waiting::{Persisted, Waiting, Written};
 use crate::{Error, Result};
@@ -102,6 +103,8 @@ impl PersistQueue {
             let Taken { group, mut ready, pledges } = taken;
             let mut waiting = Persisted { group, number: ready.number(), messages: ready.take_persisted_messages() };
             let mut messages = ready.take_messages();
+            drop_misplaced(&mut messages);
+            drop_misplaced(&mut waiting.messages);
             if pledges || self.waiting.awaits_pledge(group) {
                 waiting.messages.append(&mut messages);
             }

@@ -74,6 +74,9 @@ impl Round {
         let known = (storage.hard_state().term, storage.hard_state().vote);
         let pledges = hard_state.is_some_and(|new| (new.term, new.vote) != known);
         self.check_bytes(group, &ready)?;
+        if !snapshot.is_empty() {
+            storage.check_not_behind(snapshot)?;
+        }
         let (first, last) =
             if snapshot.is_empty() { storage.replica().bounds() } else { storage.bounds_behind(snapshot)? };
         // Whatever may be refused is looked at before anything is written.

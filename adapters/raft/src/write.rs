@@ -162,6 +162,15 @@ impl GroupStorage {
         }
     }
 
+    /// The log goes on behind the snapshot's entry, which it has: what raft drops for a snapshot it dropped before, or never had. But while it waits for one that it
+    /// asked for it takes an older one, too, and what is behind that was acknowledged.
+    pub(crate) fn check_not_behind(&self, snapshot: &Snapshot) -> Result<()> {
+        let (group, metadata) = (self.group(), snapshot.get_metadata());
+        let (index, (first, last)) = (metadata.index, self.replica.bounds());
+        let holds_it = first <= index && self.replica.term(index).is_ok_and(|term| term == metadata.term);
+        if holds_it && index < last { Err(Error::SnapshotOutOfDate { group, index, first, last }) } else { Ok(()) }
+    }
+
     /// First and last index of the log which the snapshot leaves.
     pub(crate) fn bounds_behind(&self, snapshot: &Snapshot) -> Result<(u64, u64)> {
         let (group, metadata) = (self.group(), snapshot.get_metadata());
@@ -169,7 +178,7 @@ impl GroupStorage {
         // Where the log is empty, one at its very end is what raft asks for: the same again, for a state machine that lost it.
         let again = index > 0 && index == last && self.replica.term(index).map_or(true, |term| term == metadata.term);
         if index < first && !again {
-            return Err(Error::SnapshotOutOfDate { group, index, first });
+            return Err(Error::SnapshotOutOfDate { group, index, first, last });
         }
         match index.checked_add(1) {
             Some(next) => Ok((next, index)),

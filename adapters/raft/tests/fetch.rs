@@ -271,6 +271,27 @@ fn what_was_read_is_let_go_when_the_log_grows_or_something_else_is_asked_for() {
     assert_eq!(later(&storage, 2, 5, None), Ok((2..5).map(|i| of(i, 1)).collect::<Vec<_>>()));
 }
 
+/// raft drops an answer to what it asked in another term: who leads now, and asks for the same, is answered himself.
+#[test]
+fn what_was_asked_in_another_term_is_asked_again() {
+    let (mut bench, mut storage) = Bench::new();
+    assert_eq!(later(&storage, 2, 5, None), waiting());
+    commit(&bench.wal, |batch| storage.set_hard_state(batch, &hard_state(1, 2, 1)));
+    assert_eq!(later(&storage, 2, 5, None), waiting(), "another vote is no other term: awaited as it was");
+    commit(&bench.wal, |batch| storage.set_hard_state(batch, &hard_state(3, 0, 1)));
+    assert_eq!(later(&storage, 2, 5, None), waiting());
+    // What is asked for last is read last.
+    assert_eq!(later(&storage, 501, 502, None), waiting());
+    let mut handed = 0;
+    while later(&storage, 501, 502, None) == waiting() {
+        for fetched in bench.fetched() {
+            handed += 1;
+            let _ = storage.accept(fetched);
+        }
+    }
+    assert_eq!(handed, 3, "twice, once a term, and the last");
+}
+
 #[test]
 fn without_its_thread_a_group_reads_for_itself() {
     let (bench, storage) = Bench::new();

@@ -92,3 +92,37 @@ fn a_snapshot_of_nothing_or_of_what_was_compacted_is_refused() {
     assert!(matches!(refused, Err(Error::SnapshotOutOfDate { index: 8, first: 10, .. })), "{refused:?}");
     assert!(batch.is_empty());
 }
+
+/// raft 0.7 takes any snapshot while it waits for one that it asked for, also an older one that was on its way already, and forgets the entries behind it. The leader
+/// counts on them.
+#[test]
+fn a_snapshot_that_was_on_its_way_takes_no_entry_that_was_acknowledged() {
+    let disk = disk();
+    let wal = Arc::new(open(&disk));
+    let mut follower = node(1, bootstrapped(&wal, GROUP));
+    let mut append = message(MessageType::MsgAppend, 2, 1, 1);
+    (append.index, append.log_term, append.commit) = (1, 1, 5);
+    append.set_entries((2..=10).map(|index| entry(index, 1)).collect::<Vec<_>>().into());
+    follower.step(append).unwrap();
+    let said = drive(&wal, &mut follower).unwrap();
+    assert!(said.iter().any(|m| m.get_msg_type() == MessageType::MsgAppendResponse && !m.reject && m.index == 10));
+    follower.advance_apply_to(5);
+    follower.request_snapshot().unwrap();
+    drive(&wal, &mut follower).unwrap();
+    let mut sent = message(MessageType::MsgSnapshot, 2, 1, 1);
+    sent.set_snapshot(snapshot(6, 1, b"six"));
+    follower.step(sent).unwrap();
+    let refused = drive(&wal, &mut follower);
+    assert!(matches!(refused, Err(Error::SnapshotOutOfDate { index: 6, last: 10, .. })), "{refused:?}");
+    // The group is opened anew, and has what it acknowledged; raft asks anew if it is told to.
+    let mut follower = node(1, GroupStorage::open(&wal, GROUP).unwrap());
+    assert_eq!(follower.store().replica().bounds(), (2, 10));
+    follower.step(message(MessageType::MsgHeartbeat, 2, 1, 1)).unwrap();
+    follower.request_snapshot().unwrap();
+    drive(&wal, &mut follower).unwrap();
+    let mut sent = message(MessageType::MsgSnapshot, 2, 1, 1);
+    sent.set_snapshot(snapshot(10, 1, b"ten"));
+    follower.step(sent).unwrap();
+    drive(&wal, &mut follower).expect("it drops nothing");
+    assert_eq!(follower.store().replica().bounds(), (11, 10));
+}
