@@ -318,8 +318,7 @@ impl<R: Member> World<R> {
             self.look()?;
             if Instant::now() > end {
                 let members = self.net.members.lock().unwrap();
-                let views: Vec<_> =
-                    members.iter().map(|(at, (_, raft))| (at, raft.view().metrics)).collect();
+                let views: Vec<_> = members.iter().map(|(at, (_, raft))| (at, raft.view().metrics)).collect();
                 return Err(format!("never: {what}: {views:?}"));
             }
             sleep(Duration::from_millis(20)).await;
