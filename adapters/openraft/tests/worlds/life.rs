@@ -23,13 +23,13 @@ pub type Name = (u64, &'static str);
 
 /// What a death leaves.
 pub struct Remains {
-    disk: SimDisk,
+    disk: Arc<SimDisk>,
     files: BTreeMap<Name, File>,
 }
 
 impl Remains {
     pub fn blank() -> Self {
-        Self { disk: SimDisk::new(4 << 20), files: BTreeMap::new() }
+        Self { disk: Arc::new(SimDisk::new(4 << 20)), files: BTreeMap::new() }
     }
 }
 
@@ -63,7 +63,6 @@ impl Life {
     /// Opens the log of what is left; `cut`: the power fails at that event, which may be one of the opening.
     pub fn begin(node: u64, remains: Remains, cut: u64, rng: &mut Rng) -> Result<Arc<Self>, Remains> {
         let Remains { disk, files } = remains;
-        let disk = Arc::new(disk);
         let power = Arc::new(Power { left: AtomicU64::new(cut), ..Power::default() });
         let at_event = Arc::clone(&power);
         disk.on_event(move |_| {
@@ -87,7 +86,7 @@ impl Life {
             })),
             Err(error) => {
                 assert!(disk.is_cut(), "node {node}: the log does not open: {error}");
-                Err(Remains { disk: disk.crash_seeded(rng.next()), files })
+                Err(Remains { disk: Arc::new(disk.crash_seeded(rng.next())), files })
             }
         }
     }
@@ -112,7 +111,7 @@ impl Life {
         if self.is_alive() {
             let disk = if power_stays { self.disk.restart() } else { self.disk.crash_seeded(rng.next()) };
             let files = self.files_left(|| power_stays, rng);
-            *self.found.lock().unwrap() = Some(Remains { disk, files });
+            *self.found.lock().unwrap() = Some(Remains { disk: Arc::new(disk), files });
             self.power.fail();
         }
     }
@@ -122,7 +121,7 @@ impl Life {
             return found;
         }
         assert!(!self.is_alive());
-        Remains { disk: self.disk.crash_seeded(rng.next()), files: self.files_left(|| false, rng) }
+        Remains { disk: Arc::new(self.disk.crash_seeded(rng.next())), files: self.files_left(|| false, rng) }
     }
 
     fn files_left(&self, all: impl Fn() -> bool, rng: &mut Rng) -> BTreeMap<Name, File> {
