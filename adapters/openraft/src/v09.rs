@@ -76,17 +76,19 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     /// What was not committed here by entries is a snapshot's, and openraft 0.9 purges for that when it has told the state machine to
     /// install it (0.10: when that is done). Until then what the state machine lacks is in the log alone, so such a purge waits. The entries
     /// behind it come when the leader has heard that the snapshot is installed.
+    ///
+    /// Where the state machine reports, nothing is purged for one that the log has entries up to, not even what was reported: the snapshot
+    /// that is there still would not reach to where the log begins. The next purge goes on.
     async fn purge(&mut self, log_id: LogId<NodeId<C>>) -> Stored<C, ()> {
+        let committed = self.read_committed().await?;
+        let is_ahead = committed.is_none_or(|committed| committed.index < log_id.index);
         let log_id = match self.group.may_purge(log_id.index).map_err(writing::<C>)? {
-            Purge::AsAsked => log_id,
-            Purge::Unreported => {
-                let committed = self.read_committed().await?;
-                if committed.is_none_or(|committed| committed.index < log_id.index) {
-                    let (index, term) = (log_id.index, log_id.leader_id.term);
-                    return self.group.purge_later(index, term, &log_id).map_err(writing::<C>);
-                }
-                log_id
+            Purge::Unreported if is_ahead => {
+                let (index, term) = (log_id.index, log_id.leader_id.term);
+                return self.group.purge_later(index, term, &log_id).map_err(writing::<C>);
             }
+            Purge::AsAsked | Purge::Unreported => log_id,
+            Purge::To(_) if is_ahead => return Ok(()),
             Purge::To(bytes) => {
                 let entry: C::Entry = self.group.decode("an entry", &bytes).map_err(reading::<C>)?;
                 entry.get_log_id().clone()

@@ -184,6 +184,8 @@ async fn a_purge_goes_no_further_than_the_state_machine_was_reported_to_hold() {
     let mut store = store(&wal, 1);
     store.durable_applied(None).unwrap();
     store.blocking_append((0..10).map(|i| blank_ent::<Types>(3, 9, i))).await.unwrap();
+    // As openraft does before it applies, and so before it purges for a snapshot of its own.
+    store.save_committed(Some(log_id(3, 9, 9))).await.unwrap();
     store.purge(log_id(3, 9, 7)).await.unwrap();
     assert_eq!(store.get_log_state().await.unwrap().last_purged_log_id, None);
     store.reader().durable_applied(4).unwrap();
@@ -248,7 +250,7 @@ impl RaftNetwork<Types> for Nobody {
 /// has entries that are not committed here.
 #[tokio::test]
 async fn the_log_keeps_what_the_state_machine_lacks_until_a_snapshot_is_installed() {
-    for (reports, snapshot) in [(true, 149), (false, 149), (false, 109)] {
+    for (reports, snapshot) in [(true, 149), (true, 109), (false, 149), (false, 109)] {
         let disk = Arc::new(SimDisk::new(8 << 20));
         let wal = open(&disk);
         let mut group = store(&wal, 7);
@@ -341,6 +343,22 @@ async fn a_purge_that_waits_is_shown_at_once_and_carried_out_before_the_next_app
     assert_eq!(seen(&wal, &mut group).await, then);
     let wal = open(&Arc::new(disk.crash_lost_all()));
     assert_eq!(seen(&wal, &mut store(&wal, 1)).await, then);
+}
+
+/// In two batches a crash between them would leave a log that does not begin where openraft is told.
+#[tokio::test]
+async fn a_purge_and_its_point_are_one_batch() {
+    let wal = open(&Arc::new(SimDisk::new(8 << 20)));
+    let mut group = store(&wal, 1);
+    group.blocking_append((0..10).map(|i| blank_ent::<Types>(3, 9, i))).await.unwrap();
+    group.save_committed(Some(log_id(3, 9, 29))).await.unwrap();
+    for index in [4, 29] {
+        wal.sync().unwrap();
+        let before = wal.stats().batches;
+        group.purge(log_id(3, 9, index)).await.unwrap();
+        wal.sync().unwrap();
+        assert_eq!(wal.stats().batches - before, 1, "to {index}");
+    }
 }
 
 #[tokio::test]

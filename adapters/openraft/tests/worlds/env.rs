@@ -1,0 +1,133 @@
+//! What a seed decides: how the state machines keep what they hold, and what becomes of each message.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::judge::Judge;
+use crate::life::Life;
+use crate::rng::Rng;
+
+pub const NODES: u64 = 3;
+pub const GROUPS: u64 = 2;
+
+/// Where a state machine keeps what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// In files of its own, and the log is not told.
+    Files,
+    /// The same, and it reports what is durable: the log is its only write-ahead log.
+    FilesAndReports,
+    /// In memory, and its snapshots in the log.
+    InLog,
+}
+
+pub struct Env {
+    pub keeps: Keeps,
+    pub judge: Judge,
+    rng: Mutex<Rng>,
+    net: Mutex<Net>,
+}
+
+struct Net {
+    /// From where to where nothing gets through.
+    cut: BTreeSet<(u64, u64)>,
+    /// How many in a hundred are lost, and are delivered twice.
+    lossy: u64,
+    doubled: u64,
+    /// Milliseconds.
+    slowest: u64,
+}
+
+impl Env {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng(seed);
+        let keeps = [Keeps::Files, Keeps::FilesAndReports, Keeps::InLog][(seed % 3) as usize];
+        rng.next();
+        let net = Net { cut: BTreeSet::new(), lossy: 0, doubled: 5, slowest: 8 };
+        Self { keeps, judge: Judge::default(), rng: Mutex::new(rng), net: Mutex::new(net) }
+    }
+
+    pub fn with_rng<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.rng.lock().unwrap())
+    }
+
+    pub fn below(&self, bound: u64) -> u64 {
+        self.with_rng(|rng| rng.below(bound))
+    }
+
+    pub fn one_in(&self, many: u64) -> bool {
+        self.below(many) == 0
+    }
+
+    /// Another weather in the network.
+    pub fn change_net(&self) {
+        let mut net = self.net.lock().unwrap();
+        net.cut.clear();
+        let node = self.below(NODES);
+        let other = (node + 1 + self.below(NODES - 1)) % NODES;
+        match self.below(6) {
+            0 => net.cut.extend((0..NODES).flat_map(|peer| [(node, peer), (peer, node)])),
+            1 => net.cut.extend([(node, other), (other, node)]),
+            2 => net.cut.extend([(node, other)]),
+            _ => {}
+        }
+        net.lossy = [0, 0, 5, 20][self.below(4) as usize];
+        net.doubled = [0, 5, 20][self.below(3) as usize];
+        net.slowest = [3, 10, 80][self.below(3) as usize];
+    }
+
+    pub fn heal_net(&self) {
+        let mut net = self.net.lock().unwrap();
+        net.cut.clear();
+        (net.lossy, net.doubled, net.slowest) = (0, 0, 3);
+    }
+
+    /// Whether a message gets there, after its time.
+    async fn travel(&self, from: u64, to: u64) -> bool {
+        let (slow, lost) = {
+            let net = self.net.lock().unwrap();
+            (self.below(net.slowest), self.below(100) < net.lossy)
+        };
+        sleep(Duration::from_millis(slow)).await;
+        !lost && !self.net.lock().unwrap().cut.contains(&(from, to))
+    }
+
+    /// Asks another node something, over this network. `ask` is done there, twice at times; None: no answer came.
+    pub async fn call<A, F>(
+        self: &Arc<Self>,
+        from: &Arc<Life>,
+        to: u64,
+        ask: impl Fn() -> F + Clone + Send + 'static,
+    ) -> Option<A>
+    where
+        A: Send + 'static,
+        F: Future<Output = Option<A>> + Send + 'static,
+    {
+        if !from.is_alive() {
+            return None;
+        }
+        if self.below(100) < self.net.lock().unwrap().doubled {
+            let (env, node, again) = (Arc::clone(self), from.node, ask.clone());
+            let late = self.below(200);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(late)).await;
+                if env.travel(node, to).await {
+                    again().await;
+                }
+            });
+        }
+        if self.travel(from.node, to).await
+            && let Some(answer) = ask().await
+            && self.travel(to, from.node).await
+            && from.is_alive()
+        {
+            return Some(answer);
+        }
+        sleep(Duration::from_millis(20)).await;
+        None
+    }
+}

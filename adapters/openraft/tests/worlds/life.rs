@@ -1,0 +1,165 @@
+//! A node from one start to its death: its log on a simulated disk, and the files of its state machines on the same power.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use strandlog::Wal;
+use strandlog::disk::Disk;
+use strandlog::disk::sim::{Fault, SimDisk};
+use tokio::sync::Notify;
+
+use crate::rng::Rng;
+
+/// A file that is replaced whole: what is written is there after a crash only by luck, until it is synced.
+#[derive(Clone, Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    written: Vec<u8>,
+}
+
+/// A group's file, and which of its two: the state, or the last snapshot.
+pub type Name = (u64, &'static str);
+
+/// What a death leaves.
+pub struct Remains {
+    disk: Arc<SimDisk>,
+    files: BTreeMap<Name, File>,
+}
+
+impl Remains {
+    pub fn blank() -> Self {
+        Self { disk: Arc::new(SimDisk::new(4 << 20)), files: BTreeMap::new() }
+    }
+}
+
+pub struct Life {
+    pub node: u64,
+    pub wal: Arc<Wal>,
+    disk: Arc<SimDisk>,
+    power: Arc<Power>,
+    files: Mutex<BTreeMap<Name, File>>,
+    found: Mutex<Option<Remains>>,
+}
+
+/// Fails at an event of the disk, or at once.
+#[derive(Debug, Default)]
+struct Power {
+    dead: AtomicBool,
+    died: Notify,
+    /// So many events are left; 0: as many as there are.
+    left: AtomicU64,
+}
+
+impl Power {
+    fn fail(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+        self.died.notify_waiters();
+        self.died.notify_one();
+    }
+}
+
+impl Life {
+    /// Opens the log of what is left; `cut`: the power fails at that event, which may be one of the opening.
+    pub fn begin(node: u64, remains: Remains, cut: u64, rng: &mut Rng) -> Result<Arc<Self>, Remains> {
+        let Remains { disk, files } = remains;
+        let power = Arc::new(Power { left: AtomicU64::new(cut), ..Power::default() });
+        let at_event = Arc::clone(&power);
+        disk.on_event(move |_| {
+            let left = at_event.left.load(Ordering::SeqCst);
+            at_event.left.store(left.saturating_sub(1), Ordering::SeqCst);
+            (left == 1).then(|| {
+                at_event.fail();
+                Fault::Cut
+            })
+        });
+        // Without threads, so that a seed writes the same in every run. `flush` does what they would.
+        let options = Wal::options().chunk_size(4096).segment_size(64 << 10).background(false);
+        match options.open_disk(Arc::clone(&disk) as Arc<dyn Disk>) {
+            Ok(wal) => Ok(Arc::new(Self {
+                node,
+                wal: Arc::new(wal),
+                disk,
+                power,
+                files: Mutex::new(files),
+                found: Mutex::new(None),
+            })),
+            Err(error) => {
+                assert!(disk.is_cut(), "node {node}: the log does not open: {error}");
+                Err(Remains { disk: Arc::new(disk.crash_seeded(rng.next())), files })
+            }
+        }
+    }
+
+    pub fn is_alive(&self) -> bool {
+        !self.power.dead.load(Ordering::SeqCst)
+    }
+
+    pub async fn death(&self) {
+        while self.is_alive() {
+            self.power.died.notified().await;
+        }
+    }
+
+    /// The power fails at the disk's event of this number from now.
+    pub fn cut_at(&self, event: u64) {
+        self.power.left.store(event, Ordering::SeqCst);
+    }
+
+    /// The process dies now; the power stays, or goes, too. What its tasks still write is written nowhere.
+    pub fn kill(&self, power_stays: bool, rng: &mut Rng) {
+        if self.is_alive() {
+            let disk = if power_stays { self.disk.restart() } else { self.disk.crash_seeded(rng.next()) };
+            let files = self.files_left(|| power_stays, rng);
+            *self.found.lock().unwrap() = Some(Remains { disk: Arc::new(disk), files });
+            self.power.fail();
+        }
+    }
+
+    pub fn remains(&self, rng: &mut Rng) -> Remains {
+        if let Some(found) = self.found.lock().unwrap().take() {
+            return found;
+        }
+        assert!(!self.is_alive());
+        Remains { disk: Arc::new(self.disk.crash_seeded(rng.next())), files: self.files_left(|| false, rng) }
+    }
+
+    fn files_left(&self, all: impl Fn() -> bool, rng: &mut Rng) -> BTreeMap<Name, File> {
+        let mut files = self.files.lock().unwrap().clone();
+        for file in files.values_mut() {
+            if !all() && rng.below(2) == 0 {
+                file.written = file.durable.clone();
+            }
+        }
+        files
+    }
+
+    pub fn read(&self, name: Name) -> Vec<u8> {
+        self.files.lock().unwrap().get(&name).map(|file| file.written.clone()).unwrap_or_default()
+    }
+
+    pub fn write(&self, name: Name, bytes: Vec<u8>) {
+        if self.is_alive() {
+            self.files.lock().unwrap().entry(name).or_default().written = bytes;
+        }
+    }
+
+    pub fn sync(&self, name: Name) {
+        if self.is_alive() {
+            let mut files = self.files.lock().unwrap();
+            let file = files.entry(name).or_default();
+            file.durable = file.written.clone();
+        }
+    }
+
+    /// Writes what appends wait for, and now and then what nobody waits for.
+    pub fn flush(&self, seen: &mut BTreeMap<u64, u64>, groups: u64, rng: &mut Rng) {
+        let ends: BTreeMap<u64, u64> =
+            (1..=groups).map(|group| (group, self.wal.replica(group).last_index())).collect();
+        if ends != *seen || rng.below(12) == 0 {
+            // Fails with the power alone; then nobody is told anything.
+            drop(self.wal.sync());
+            *seen = ends;
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Small clusters of real openraft on simulated disks, in a time that a seed directs: nodes are killed at any write, messages are lost, late
+//! and doubled, snapshots are built and installed, logs purged, members removed and taken back.
+//!
+//! Whatever happens: no vote is taken back, nobody applies at an index what another does not, what a client was told is in the end on all
+//! nodes, every node comes back, and the groups go on. `STRANDLOG_SEED=n` runs one world, `STRANDLOG_SEEDS=n` so many.
+
+#![cfg(feature = "v09")]
+
+mod env;
+mod judge;
+mod life;
+mod machine;
+mod rng;
+mod v09;
+mod world;
+
+use world::{Member, Tally};
+
+/// The seeds to run: `STRANDLOG_SEEDS` of them from `STRANDLOG_SEED`; that one alone, or some from 0, if only one is set.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (from, many) = (number("STRANDLOG_SEED"), number("STRANDLOG_SEEDS"));
+    let first = from.unwrap_or(0);
+    first..first + many.unwrap_or(if from.is_some() { 1 } else { 6 })
+}
+
+fn worlds<R: Member>() {
+    let mut all = Tally::default();
+    for seed in seeds() {
+        let Tally { acknowledged, deaths } = world::run::<R>(seed);
+        all.acknowledged += acknowledged;
+        all.deaths += deaths;
+    }
+    println!("tally acknowledged={} deaths={}", all.acknowledged, all.deaths);
+}
+
+#[test]
+fn openraft_0_9() {
+    worlds::<v09::Node>();
+}

@@ -1,0 +1,355 @@
+//! One world: three nodes, two groups on each node's one log, clients, and what befalls them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::env::{Env, GROUPS, NODES};
+use crate::judge::Ballot;
+use crate::life::{Life, Remains};
+
+/// What is asked of one version of openraft.
+pub trait Member: Clone + Send + Sync + 'static {
+    /// The node's part of a group, from what its log and files hold.
+    async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String>;
+    async fn begin(&self);
+    /// Whether it was told to be written; else who may know better.
+    async fn write(&self, line: u64) -> Result<(), Option<u64>>;
+    async fn change(&self, change: Change);
+    async fn elect(&self);
+    async fn snapshot(&self);
+    async fn shutdown(&self);
+    fn view(&self) -> View;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    Remove(u64),
+    AddLearner(u64),
+    Promote(u64),
+}
+
+/// What a member says of itself.
+#[derive(Debug)]
+pub struct View {
+    /// Why it runs no more.
+    pub ended: Option<String>,
+    /// By which vote it leads. A leader that was taken out, and has not heard of it, says that it does.
+    pub leads: Option<Ballot>,
+    /// In each of the configurations, if there are two.
+    pub voters: BTreeSet<u64>,
+    /// How many entries are applied, and the lines.
+    pub applied: u64,
+    pub lines: Vec<u64>,
+    /// For people.
+    pub metrics: String,
+}
+
+/// By node and group, who is there now.
+type Members<R> = Arc<Mutex<BTreeMap<(u64, u64), (Arc<Life>, R)>>>;
+
+pub struct Net<R> {
+    pub env: Arc<Env>,
+    members: Members<R>,
+}
+
+impl<R> Clone for Net<R> {
+    fn clone(&self) -> Self {
+        Self { env: Arc::clone(&self.env), members: Arc::clone(&self.members) }
+    }
+}
+
+impl<R: Member> Net<R> {
+    pub fn member(&self, node: u64, group: u64) -> Option<(Arc<Life>, R)> {
+        self.members.lock().unwrap().get(&(node, group)).filter(|(life, _)| life.is_alive()).cloned()
+    }
+
+    /// Who leads. A leader that was taken out, and has not heard of it, says that it does: its vote is the lower one.
+    fn leader(&self, group: u64) -> Option<(u64, R)> {
+        let leads = |node| self.member(node, group).and_then(|(_, raft)| Some((raft.view().leads?, (node, raft))));
+        (0..NODES).filter_map(leads).max_by_key(|(ballot, _)| *ballot).map(|(_, leader)| leader)
+    }
+}
+
+/// What was tried.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub acknowledged: u64,
+    pub deaths: u64,
+}
+
+const CHAOS: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub fn run<R: Member>(seed: u64) -> Tally {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let world = World::<R> {
+            net: Net { env: Arc::new(Env::new(seed)), members: Members::default() },
+            phase: Arc::new(Mutex::new(Phase::Chaos)),
+            deaths: Arc::default(),
+            quiet: Arc::default(),
+        };
+        let mut outcome = world.history().await;
+        if let Some(why) = world.net.env.judge.verdict() {
+            outcome = Err(why);
+        }
+        if let Err(why) = outcome {
+            panic!("STRANDLOG_SEED={seed} ({:?}): {why}", world.net.env.keeps);
+        }
+        let deaths = *world.deaths.lock().unwrap();
+        Tally { acknowledged: world.net.env.judge.count(), deaths }
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Chaos,
+    /// Nobody dies any more, and every message gets there.
+    Calm,
+    /// Nor does anybody write.
+    Closed,
+}
+
+struct World<R> {
+    net: Net<R>,
+    phase: Arc<Mutex<Phase>>,
+    /// How many want that nothing befalls anybody.
+    quiet: Arc<Mutex<u64>>,
+    deaths: Arc<Mutex<u64>>,
+}
+
+impl<R> Clone for World<R> {
+    fn clone(&self) -> Self {
+        Self {
+            net: self.net.clone(),
+            phase: Arc::clone(&self.phase),
+            quiet: Arc::clone(&self.quiet),
+            deaths: Arc::clone(&self.deaths),
+        }
+    }
+}
+
+impl<R: Member> World<R> {
+    async fn history(&self) -> Result<(), String> {
+        for node in 0..NODES {
+            spawn_local(self.clone().live(node));
+        }
+        for group in 1..=GROUPS {
+            self.until("a group begins", PATIENCE, || self.net.member(0, group).is_some()).await?;
+            if let Some((_, raft)) = self.net.member(0, group) {
+                raft.begin().await;
+            }
+            spawn_local(self.clone().client(group));
+            spawn_local(self.clone().change_members(group));
+        }
+        let end = Instant::now() + CHAOS;
+        while Instant::now() < end {
+            sleep(Duration::from_millis(20 + self.net.env.below(250))).await;
+            if *self.quiet.lock().unwrap() == 0 {
+                self.strike().await;
+            }
+            self.look()?;
+        }
+        *self.phase.lock().unwrap() = Phase::Calm;
+        self.net.env.heal_net();
+        // Longer than a change of membership takes.
+        sleep(Duration::from_secs(10)).await;
+        self.settle().await
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap()
+    }
+
+    /// A node's lives, one after the other.
+    async fn live(self, node: u64) {
+        let env = &self.net.env;
+        let mut remains = Remains::blank();
+        let mut number = 0;
+        loop {
+            number += 1;
+            let is_calm = self.phase() != Phase::Chaos || *self.quiet.lock().unwrap() > 0;
+            // Some die while they open their log, or soon afterwards.
+            let cut = if !is_calm && number > 1 && env.one_in(4) { 1 + env.below(12) } else { 0 };
+            match env.with_rng(|rng| Life::begin(node, remains, cut, rng)) {
+                Ok(life) => remains = self.live_once(life).await,
+                Err(left) => remains = left,
+            }
+            *self.deaths.lock().unwrap() += 1;
+            sleep(Duration::from_millis(env.below(600))).await;
+        }
+    }
+
+    async fn live_once(&self, life: Arc<Life>) -> Remains {
+        let env = Arc::clone(&self.net.env);
+        let flushing = Arc::clone(&life);
+        let draws = Arc::clone(&env);
+        spawn_local(async move {
+            let mut seen = BTreeMap::new();
+            while flushing.is_alive() {
+                sleep(Duration::from_millis(draws.below(12))).await;
+                draws.with_rng(|rng| flushing.flush(&mut seen, GROUPS, rng));
+            }
+        });
+        for group in 1..=GROUPS {
+            let (net, born) = (self.net.clone(), Arc::clone(&life));
+            match R::start(net, born, group).await {
+                Ok(raft) => {
+                    self.net.members.lock().unwrap().insert((life.node, group), (Arc::clone(&life), raft));
+                }
+                Err(_) if !life.is_alive() => break,
+                Err(why) => {
+                    env.judge.fail(format!("node {}, group {group} does not start: {why}", life.node));
+                    break;
+                }
+            }
+        }
+        life.death().await;
+        for group in 1..=GROUPS {
+            if let Some((_, raft)) = self.net.members.lock().unwrap().remove(&(life.node, group)) {
+                spawn_local(async move { raft.shutdown().await });
+            }
+        }
+        env.with_rng(|rng| life.remains(rng))
+    }
+
+    async fn client(self, group: u64) {
+        let mut ask = self.net.env.below(NODES);
+        for number in 0.. {
+            sleep(Duration::from_millis(self.net.env.below(40))).await;
+            if self.phase() == Phase::Closed {
+                return;
+            }
+            let Some((life, raft)) = self.net.member(ask, group) else {
+                ask = self.net.env.below(NODES);
+                continue;
+            };
+            match timeout(Duration::from_millis(700), raft.write(number << 8 | group)).await {
+                Ok(Ok(())) if life.is_alive() => self.net.env.judge.acknowledged(group, number << 8 | group),
+                Ok(Err(Some(leader))) => ask = leader,
+                _ => ask = self.net.env.below(NODES),
+            }
+        }
+    }
+
+    /// Takes a voter out, and back in as a learner that is promoted.
+    ///
+    /// Out in a quiet time: where the leader changes in the middle of that, openraft 0.9 may be led by one that is out, which panics or steps
+    /// down behind entries that nobody else has.
+    async fn change_members(self, group: u64) {
+        loop {
+            sleep(Duration::from_millis(2000 + self.net.env.below(6000))).await;
+            match self.phase() {
+                Phase::Chaos => self.take_one_out(group).await,
+                Phase::Calm => {}
+                Phase::Closed => return,
+            }
+            sleep(Duration::from_millis(self.net.env.below(1000))).await;
+            for node in 0..NODES {
+                self.change(group, Change::AddLearner(node)).await;
+                self.change(group, Change::Promote(node)).await;
+            }
+        }
+    }
+
+    async fn take_one_out(&self, group: u64) {
+        *self.quiet.lock().unwrap() += 1;
+        self.net.env.heal_net();
+        for (life, _) in self.net.members.lock().unwrap().values() {
+            life.cut_at(0);
+        }
+        sleep(Duration::from_secs(2)).await;
+        if let Some((node, leader)) = self.net.leader(group) {
+            let away = (node + 1 + self.net.env.below(NODES - 1)) % NODES;
+            drop(timeout(Duration::from_secs(5), leader.change(Change::Remove(away))).await);
+        }
+        *self.quiet.lock().unwrap() -= 1;
+    }
+
+    async fn change(&self, group: u64, change: Change) {
+        if let Some((_, leader)) = self.net.leader(group) {
+            drop(timeout(Duration::from_secs(2), leader.change(change)).await);
+        }
+    }
+
+    async fn strike(&self) {
+        let env = &self.net.env;
+        let (node, group) = (env.below(NODES), 1 + env.below(GROUPS));
+        let Some((life, raft)) = self.net.member(node, group) else { return };
+        match env.below(12) {
+            0 | 1 => life.cut_at(1 + env.below(30)),
+            2 => env.with_rng(|rng| life.kill(true, rng)),
+            3 => env.with_rng(|rng| life.kill(false, rng)),
+            4..=6 => env.change_net(),
+            7 => raft.elect().await,
+            8 => raft.snapshot().await,
+            9 => {
+                // All at once.
+                for node in 0..NODES {
+                    if let Some((life, _)) = self.net.member(node, group) {
+                        env.with_rng(|rng| life.kill(false, rng));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A member ends with its node, and not before.
+    fn look(&self) -> Result<(), String> {
+        if let Some(why) = self.net.env.judge.verdict() {
+            return Err(why);
+        }
+        for (&(node, group), (life, raft)) in &*self.net.members.lock().unwrap() {
+            if let Some(why) = raft.view().ended.filter(|_| life.is_alive()) {
+                return Err(format!("node {node}, group {group} ended: {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn until(&self, what: &str, patience: Duration, mut is: impl FnMut() -> bool) -> Result<(), String> {
+        let end = Instant::now() + patience;
+        while !is() {
+            self.look()?;
+            if Instant::now() > end {
+                let members = self.net.members.lock().unwrap();
+                let views: Vec<_> = members.iter().map(|(at, (_, raft))| (at, raft.view().metrics)).collect();
+                return Err(format!("never: {what}: {views:?}"));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// All nodes are there, all are voters again, clients are served, and all hold the same.
+    async fn settle(&self) -> Result<(), String> {
+        let nodes = || (0..NODES).flat_map(|node| (1..=GROUPS).map(move |group| (node, group)));
+        for (node, group) in nodes() {
+            self.until("every node is back", PATIENCE, || self.net.member(node, group).is_some()).await?;
+        }
+        for group in 1..=GROUPS {
+            let all: BTreeSet<u64> = (0..NODES).collect();
+            let whole = || self.net.leader(group).is_some_and(|(_, leader)| leader.view().voters == all);
+            self.until("all are voters", PATIENCE, whole).await?;
+            let before = self.net.env.judge.count();
+            self.until("something is written", PATIENCE, || self.net.env.judge.count() > before + 20).await?;
+        }
+        *self.phase.lock().unwrap() = Phase::Closed;
+        // Longer than a client waits, or a membership is changed.
+        sleep(Duration::from_secs(10)).await;
+        for (node, group) in nodes() {
+            let member = |node| self.net.member(node, group).map(|(_, raft)| raft.view());
+            let applied =
+                || (0..NODES).map(|node| member(node).map_or(0, |view| view.applied)).collect::<BTreeSet<_>>();
+            self.until("all have applied the same", PATIENCE, || applied().len() == 1).await?;
+            let lines = member(node).map(|view| view.lines).unwrap_or_default();
+            self.net.env.judge.ends_with(node, group, &lines);
+        }
+        self.look()
+    }
+}
