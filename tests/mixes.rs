@@ -153,7 +153,8 @@ impl World {
                 Op::Delete(key) => _ = life.rep.keys.remove(key),
                 Op::Truncate(first) => {
                     let allowed = life.applied.map_or(u64::MAX, |applied| applied + 1);
-                    if *first > allowed {
+                    // One that is reached already waits for nothing.
+                    if *first > allowed.max(life.rep.first) {
                         life.held = life.held.max(Some(*first));
                     }
                     life.truncate(allowed.min(*first));
