@@ -279,12 +279,13 @@ impl RaftNetworkV2<Types> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        // The answer is of a vote from before it was installed: by then another may have been given.
         let ask = |node: Node, (vote, snapshot): (Vote, Snapshot)| async move {
             node.raft.install_full_snapshot(vote, snapshot).await.ok()
         };
         tokio::select! {
             biased;
-            answer = self.call((vote, snapshot), ask, |answer| Some(ballot(&answer.vote))) => {
+            answer = self.call((vote, snapshot), ask, |_| None) => {
                 answer.ok_or_else(no_answer)
             }
             closed = cancel => Err(closed.into()),
