@@ -113,7 +113,7 @@ impl RaftStateMachine<Types> for Sm {
 impl Member for Node {
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String> {
         let (env, id) = (Arc::clone(&net.env), life.node);
-        let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group));
+        let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group, false));
         let mut store = LogStore::<Types>::new(Arc::clone(&life.wal), group).map_err(|error| error.to_string())?;
         if env.keeps == Keeps::FilesAndReports {
             let applied = machine.0.now().applied.map(|id| id.index);
@@ -222,30 +222,14 @@ fn no_answer<E: std::error::Error>() -> Failed<E> {
 }
 
 impl Link {
-    /// Asks the member there. What it says is said if its node lives on.
     async fn call<Q, A, F>(&self, question: Q, ask: fn(Node, Q) -> F, heard: fn(&A) -> Option<Ballot>) -> Option<A>
     where
         Q: Clone + Send + Sync + 'static,
         A: Send + 'static,
         F: Future<Output = Option<A>> + Send + 'static,
     {
-        let (Links { net, life, group }, to) = (self.links.clone(), self.to);
-        let env = Arc::clone(&net.env);
-        let ask = move || {
-            let (net, question) = (net.clone(), question.clone());
-            async move {
-                let (life, node) = net.member(to, group)?;
-                let answer = ask(node, question).await?;
-                if !life.is_alive() {
-                    return None;
-                }
-                if let Some(ballot) = heard(&answer) {
-                    net.env.judge.voted(to, group, ballot);
-                }
-                Some(answer)
-            }
-        };
-        env.call(&life, to, ask).await
+        let Links { net, life, group } = &self.links;
+        net.call(life, *group, self.to, question, ask, heard).await
     }
 }
 

@@ -67,6 +67,39 @@ impl<R: Member> Net<R> {
         self.members.lock().unwrap().get(&(node, group)).filter(|(life, _)| life.is_alive()).cloned()
     }
 
+    /// Asks a group's member there. What it says is said if its node lives on; `heard`: by which vote it then goes.
+    pub async fn call<Q, A, F>(
+        &self,
+        from: &Arc<Life>,
+        group: u64,
+        to: u64,
+        question: Q,
+        ask: fn(R, Q) -> F,
+        heard: fn(&A) -> Option<Ballot>,
+    ) -> Option<A>
+    where
+        Q: Clone + Send + Sync + 'static,
+        A: Send + 'static,
+        F: Future<Output = Option<A>> + Send + 'static,
+    {
+        let net = self.clone();
+        let ask = move || {
+            let (net, question) = (net.clone(), question.clone());
+            async move {
+                let (life, node) = net.member(to, group)?;
+                let answer = ask(node, question).await?;
+                if !life.is_alive() {
+                    return None;
+                }
+                if let Some(ballot) = heard(&answer) {
+                    net.env.judge.voted(to, group, ballot);
+                }
+                Some(answer)
+            }
+        };
+        self.env.call(from, to, ask).await
+    }
+
     /// Who leads. A leader that was taken out, and has not heard of it, says that it does: its vote is the lower one.
     fn leader(&self, group: u64) -> Option<(u64, R)> {
         let leads = |node| self.member(node, group).and_then(|(_, raft)| Some((raft.view().leads?, (node, raft))));
