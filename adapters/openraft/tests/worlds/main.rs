@@ -4,8 +4,8 @@
 //! Whatever happens: no vote is taken back, nobody applies at an index what another does not, what a client was told is in the end on all
 //! nodes, every node comes back, and the groups go on. `STRANDLOG_SEED=n` runs one world, `STRANDLOG_SEEDS=n` so many.
 //!
-//! In openraft 0.9 a seed is one world. 0.10 draws for itself, and its channels wake in any order, so there it is one of several: what was found
-//! in one may take a few runs to be found again.
+//! In openraft 0.9 a seed is one world. In 0.10, which does not repeat itself exactly, it is one of several: what was found in one may take a few runs to be
+//! found again.
 
 #![cfg(any(feature = "v09", feature = "v010"))]
 
