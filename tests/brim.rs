@@ -12,6 +12,7 @@ use strandlog::disk::sim::{EIO, Fault, SimDisk};
 use strandlog::{Batch, Error, Options, Wal};
 
 use support::model::{Model, Op, batch};
+use support::schedule::block_on;
 use support::{PLACEMENTS, assert_sound, for_each, payload, seeds, tally};
 
 /// Whoever waits for ever is told that the disk failed.
@@ -78,23 +79,6 @@ struct World {
     /// Batches accepted and refused, and openings.
     counts: [u64; 3],
     next_id: u64,
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            std::task::Poll::Ready(outcome) => return outcome,
-            std::task::Poll::Pending => std::thread::park(),
-        }
-    }
 }
 
 impl World {

@@ -22,6 +22,8 @@ pub const SUPERBLOCK_BYTES: usize = 16 * 1024;
 pub const SUPERBLOCK_OFFSETS: [u64; 2] = [0, SUPERBLOCK_BYTES as u64];
 /// The most slabs that a journal may own: what fits the superblock beside its fields.
 pub const MAX_JOURNAL_SLABS: usize = 4000;
+/// The smallest segment: no slab is shorter.
+pub const MIN_SEGMENT_BYTES: u32 = 64 << 10;
 
 /// No file is rewritten so often: one that claims so is not believed, and counting on does not overflow.
 const MAX_EPOCH: u64 = 3 << 60;
@@ -262,7 +264,7 @@ impl Superblock {
         if !self.segment_bytes.is_power_of_two()
             || self.segment_bytes > 64 << 20
             || self.segment_bytes < self.chunk_bytes
-            || self.segment_bytes < 64 << 10
+            || self.segment_bytes < MIN_SEGMENT_BYTES
         {
             return Err(Invalid("segment size"));
         }

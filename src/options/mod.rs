@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::disk::SyncMethod;
 use crate::error::{Error, Result};
 use crate::events::Listener;
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{MIN_SEGMENT_BYTES, Superblock};
 use crate::format::{BLOCK_BYTES, POOL_OFFSET};
 use crate::sync::Arc;
 
@@ -305,7 +305,7 @@ impl Options {
         within("chunk_size", u64::from(self.chunk_size), 4 << 10, 4 << 20)?;
         power_of_two("chunk_size", self.chunk_size)?;
         let segment = self.segment_bytes();
-        within("segment_size", u64::from(segment), u64::from(self.chunk_size).max(64 << 10), 64 << 20)?;
+        within("segment_size", u64::from(segment), u64::from(self.chunk_size.max(MIN_SEGMENT_BYTES)), 64 << 20)?;
         power_of_two("segment_size", segment)?;
         within("capacity", self.capacity, least_capacity(segment.into()), MAX_CAPACITY)?;
         if let Some(cap) = self.journal_cap {

@@ -48,7 +48,7 @@ use crate::error::{Damage, Error, Result, rebuild_all, salvage_it};
 use crate::format::POOL_OFFSET;
 use crate::format::frame::FrameHeader;
 use crate::format::superblock::{
-    LAST_EPOCH, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock, SuperblockError,
+    LAST_EPOCH, MIN_SEGMENT_BYTES, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot, Superblock, SuperblockError,
 };
 use crate::index::{Cell, MAX_JOURNAL_LEAP, Registry};
 use crate::journal::{Class, LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
@@ -182,19 +182,20 @@ pub(crate) fn holds_a_log(disk: &dyn Disk) -> bool {
         Ok(Found::Blank) => false,
         // Where the slabs are nobody knows, but a frame begins with the first of them, and with all that follow. What a creation leaves that was cut
         // off may be anything but that.
-        Err(Error::Corrupt { .. }) => (0..FRONTS).any(|n| begins_a_frame(disk, POOL_OFFSET + n * LEAST_SLAB)),
+        Err(Error::Corrupt { .. }) => (0..FRONTS).any(|n| may_begin_a_frame(disk, n)),
         Err(_) => true,
     }
 }
 
-/// No slab is smaller.
-const LEAST_SLAB: u64 = 64 << 10;
-/// So many places at which one may begin are looked at, where nobody says where they do.
+/// So many places at which a slab may begin are looked at, where nobody says where they do.
 const FRONTS: u64 = 256;
 
-fn begins_a_frame(disk: &dyn Disk, at: u64) -> bool {
+/// Whether a frame may begin at the `n`th of these places. What is there and cannot be read may be one.
+fn may_begin_a_frame(disk: &dyn Disk, n: u64) -> bool {
+    let at = POOL_OFFSET + n * u64::from(MIN_SEGMENT_BYTES);
     let mut block = vec![0; BLOCK];
-    disk.read_at(at, &mut block).is_ok_and(|()| FrameHeader::looks_like_one(&block))
+    let is_there = at + BLOCK as u64 <= disk.len();
+    is_there && disk.read_at(at, &mut block).map_or(true, |()| FrameHeader::looks_like_one(&block))
 }
 
 fn superblock_error(error: SuperblockError) -> Error {

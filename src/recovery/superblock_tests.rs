@@ -259,6 +259,11 @@ fn a_log_whose_superblocks_are_both_bad_is_taken_for_a_log() {
                 assert!(matches!(read_superblock(&disk, true), Err(Error::Corrupt { .. })));
             }
             assert_eq!(holds_a_log(&disk), frames > 0, "{frames} frames, rotten {rotten}");
+            let unread = log(segment, frames);
+            SUPERBLOCK_OFFSETS.iter().for_each(|at| unread.poke(at + 40, &[0xEE; 30]));
+            let first = POOL_OFFSET..POOL_OFFSET + 4096;
+            unread.fail_reads(first, crate::disk::sim::EIO);
+            assert!(holds_a_log(&unread), "{frames} frames: what cannot be told may be one");
             // The first slab is a chain's by now.
             disk.poke(POOL_OFFSET, &[0x5A; 4096]);
             disk.poke(POOL_OFFSET + 3 * segment, b"SFRM\x02\0\0\0");

@@ -9,7 +9,8 @@ use strandlog::{Batch, Error, Lsn, Pending, Sink, Wal};
 use super::check;
 use super::model::{Op, Ops, Refused, World, batch};
 use super::steps::{Steps, grows};
-use super::told::{CHAIN, Tags, Told, block_on, poll_once};
+use super::support::schedule::block_on;
+use super::told::{CHAIN, Tags, Told, poll_once};
 
 pub struct Life {
     pub wal: Arc<Wal>,

@@ -11,6 +11,10 @@ use strandlog::disk::sim::SimDisk;
 use strandlog::{Options, Wal};
 use strandlog_openraft::LogStore;
 
+#[path = "../worlds/rng.rs"]
+mod rng;
+pub use rng::Rng;
+
 openraft::declare_raft_types!(
     pub Types: D = String, R = String, NodeId = u64, Node = openraft::EmptyNode,
 );
@@ -104,20 +108,4 @@ pub async fn held(store: &mut Store) -> Held {
 
 pub fn indexes(entries: &[Entry]) -> Vec<u64> {
     entries.iter().map(|entry| entry.log_id.index).collect()
-}
-
-/// Small, and the same everywhere and for ever.
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
 }
