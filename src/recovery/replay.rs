@@ -62,8 +62,10 @@ const MOST_PARTS: usize = 4;
 /// Replays every accepted frame.
 pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Result<Replayed> {
     let bytes: usize = walk.accepted.iter().map(|frame| frame.table.len()).sum();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    replay_in(geo, scan, walk, mode, processors.min(MOST_PARTS).min(1 + bytes / WORTH_A_THREAD))
+    let worth = MOST_PARTS.min(1 + bytes / WORTH_A_THREAD);
+    // Who asks how many processors there are reads half a dozen files of the system's: a small log opens faster than that.
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    replay_in(geo, scan, walk, mode, if worth > 1 { worth.min(processors()) } else { 1 })
 }
 
 /// As [`replay`], the replicas divided among so many threads.

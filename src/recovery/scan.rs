@@ -318,12 +318,13 @@ struct Looked {
 type Take<'a> = &'a mut dyn FnMut(u32, io::Result<Looked>) -> Result<()>;
 
 impl Part<'_> {
-    /// The longest reading.
-    fn window(&self) -> usize {
-        match self {
+    /// The longest reading. A slab is read by itself, so no more than one has.
+    fn window(&self, sb: &Superblock) -> usize {
+        let longest = match self {
             Self::First => LEAST_WINDOW,
             Self::All { .. } => MOST_WINDOW,
-        }
+        };
+        longest.min(sb.segment_bytes as usize)
     }
 }
 
@@ -345,7 +346,7 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, t
         while readers < READERS {
             let (next, found) = (&next, found.clone());
             let read = move || {
-                let mut buf = AlignedBuf::with_capacity(part.window());
+                let mut buf = AlignedBuf::with_capacity(part.window(sb));
                 while let Some(&slab) = slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     // Nobody listens any more once something was refused.
                     if found.send((slab, frames(disk, sb, slab, part, &mut buf))).is_err() {
@@ -373,7 +374,7 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, t
 }
 
 fn one_by_one(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, take: Take<'_>) -> Result<()> {
-    let mut buf = AlignedBuf::with_capacity(part.window());
+    let mut buf = AlignedBuf::with_capacity(part.window(sb));
     slabs.iter().try_for_each(|&slab| take(slab, frames(disk, sb, slab, part, &mut buf)))
 }
 
