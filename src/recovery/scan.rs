@@ -91,7 +91,8 @@ impl<'a> Window<'a> {
             self.step = if follows { (2 * self.step).min(MOST_WINDOW) } else { LEAST_WINDOW };
             // Whole blocks: those are read past the page cache, where writes go past it.
             self.start = range.start / BLOCK * BLOCK;
-            let wanted = range.end.next_multiple_of(BLOCK) - self.start;
+            // With a table the header behind it: of large frames each costs one reading then.
+            let wanted = range.end.next_multiple_of(BLOCK) + BLOCK - self.start;
             let len = wanted.max(self.step).min(self.len.saturating_sub(self.start));
             self.bytes.set_len_to_fill(len);
             match self.disk.read_at(self.offset + self.start as u64, self.bytes.as_mut_slice()) {
