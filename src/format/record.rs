@@ -342,6 +342,7 @@ impl<'a> Records<'a> {
 
     /// The next record, if it is of a replica that `mine` says yes to. Others are passed over, and their pieces are not even looked at: what
     /// makes no sense may stay unsaid.
+    #[inline]
     pub fn next_of(&mut self, mine: impl Fn(u64) -> bool) -> Option<Result<Step<'a>, RecordError>> {
         if self.rest.rest().is_empty() {
             return None;
@@ -353,6 +354,7 @@ impl<'a> Records<'a> {
         Some(step)
     }
 
+    #[inline]
     fn step(&mut self, mine: impl Fn(u64) -> bool) -> Result<Step<'a>, RecordError> {
         let r = &mut self.rest;
         let bad = RecordError::Malformed;

@@ -143,6 +143,7 @@ impl Registry {
     }
 
     /// As [`Registry::get_or_create`], for who has it alone; says whether it was created.
+    #[inline]
     pub fn find_or_create(&mut self, id: u64) -> (&Arc<Cell>, bool) {
         match self.shards[Self::shard_of(id)].get_mut().entry(id) {
             Entry::Occupied(entry) => (entry.into_mut(), false),

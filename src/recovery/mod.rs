@@ -15,6 +15,7 @@ mod lives_tests;
 mod loss_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod overwritten_tests;
+mod parts;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;
 mod replay;

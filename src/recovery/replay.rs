@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::parts::parts;
 use super::replaying::{Marks, pass};
 use super::scan::Scan;
 use super::walk::{Accepted, Before, Walk};
@@ -54,18 +55,9 @@ struct Replay<'a> {
     salvages: bool,
 }
 
-/// So many bytes of records are worth a thread more: those of several hundred thousand replicas. Fewer are read by one as fast.
-const WORTH_A_THREAD: usize = 8 << 20;
-/// Each part reads all records, and replays its share: more would gain little.
-const MOST_PARTS: usize = 4;
-
 /// Replays every accepted frame.
 pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Result<Replayed> {
-    let bytes: usize = walk.accepted.iter().map(|frame| frame.table.len()).sum();
-    let worth = MOST_PARTS.min(1 + bytes / WORTH_A_THREAD);
-    // Who asks how many processors there are reads half a dozen files of the system's: a small log opens faster than that.
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    replay_in(geo, scan, walk, mode, if worth > 1 { worth.min(processors()) } else { 1 })
+    replay_in(geo, scan, walk, mode, parts(geo, walk))
 }
 
 /// As [`replay`], the replicas divided among so many threads.

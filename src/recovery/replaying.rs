@@ -70,6 +70,7 @@ impl Replaying<'_> {
     }
 
     /// Applies a record; `None` where it contradicts its frame.
+    #[inline]
     pub fn apply(
         &mut self,
         geo: &Geometry,
