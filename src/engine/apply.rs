@@ -12,7 +12,7 @@ use crate::format::EntryId;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{self, Core, RunKind};
-use crate::index::{Cell, ChainPiece, Loc, Places, ReplicaState};
+use crate::index::{Cell, ChainPiece, Loc, Places, Ranges, ReplicaState};
 use crate::journal::{Placed, Sequencer};
 use crate::operation::What;
 use crate::sync::{Arc, Ordering};
@@ -398,7 +398,7 @@ impl Engine {
         record::encode_reset(&mut s.open.table, id, seq, index + 1, term);
         state.places.clear(freed);
         state.terms.clear();
-        state.damaged = Box::default();
+        state.damaged = Ranges::default();
         note_cut(state, 0);
         (state.first, state.last, state.prev_term) = (index + 1, index, term);
         self.take_back_report(s, id, state, index, freed);

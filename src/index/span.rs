@@ -17,11 +17,21 @@ const MOST_MOVED: usize = 4096;
 pub(crate) struct Span {
     /// Index of the first that is left.
     first: u64,
-    /// The first `left` of them are gone already, or room. Two take no memory of their own.
+    /// The first of them are gone already, or room. Two take no memory of their own.
     buf: SmallVec<[Loc; 2]>,
-    left: usize,
-    /// So many at its end lie each behind the one before: all, but for those that were carried, and those in front of them.
-    ordered: usize,
+    /// How many: fewer than four thousand million, as there may be a million of spans.
+    left: u32,
+    /// So many at its end lie each behind the one before: all, but for those that were carried, and those in front of them. Of four thousand
+    /// million and more it says no more.
+    ordered: u32,
+}
+
+// Of a million replicas each has room for one.
+const _: () = assert!(size_of::<Span>() == 40);
+
+/// As many, or four thousand million.
+fn at_most(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 impl Span {
@@ -34,13 +44,17 @@ impl Span {
         self.first
     }
 
+    fn left(&self) -> usize {
+        self.left as usize
+    }
+
     /// Index of the last. An empty span has none, and never stays.
     pub fn last(&self) -> u64 {
         self.first.saturating_add((self.locs().len() as u64).saturating_sub(1))
     }
 
     pub fn locs(&self) -> &[Loc] {
-        self.buf.get(self.left..).unwrap_or(&[])
+        self.buf.get(self.left()..).unwrap_or(&[])
     }
 
     /// How many of them are below `index`.
@@ -50,14 +64,14 @@ impl Span {
 
     pub fn push(&mut self, loc: Loc) {
         let follows = self.locs().last().is_none_or(|last| loc.follows(*last));
-        self.ordered = if follows { self.ordered + 1 } else { 1 };
+        self.ordered = if follows { self.ordered.saturating_add(1) } else { 1 };
         self.buf.push(loc);
     }
 
     /// Appends one that lies behind all others, without a look at the last: its memory has left the cache, and is waited for.
     pub fn push_newest(&mut self, loc: Loc) {
         debug_assert!(self.locs().last().is_none_or(|last| loc.follows(*last)), "{loc:?} is not the newest");
-        self.ordered += 1;
+        self.ordered = self.ordered.saturating_add(1);
         self.buf.push(loc);
     }
 
@@ -85,7 +99,7 @@ impl Span {
     /// Those that lie in order, and those before them.
     fn by_order(&self) -> (&[Loc], &[Loc]) {
         let locs = self.locs();
-        locs.split_at(locs.len().saturating_sub(self.ordered))
+        locs.split_at(locs.len().saturating_sub(self.ordered as usize))
     }
 
     /// Makes room for so many more.
@@ -96,26 +110,33 @@ impl Span {
     /// Forgets all but the first `n`.
     pub fn truncate(&mut self, n: usize) {
         let gone = self.locs().len().saturating_sub(n);
-        self.ordered = self.ordered.saturating_sub(gone);
-        self.buf.truncate(self.left + n);
+        self.ordered = self.ordered.saturating_sub(at_most(gone));
+        self.buf.truncate(self.left() + n);
         self.settle();
     }
 
     /// Forgets the first `n`, which are there. What is moved to the front for it is never more than what has gone.
     pub fn drop_front(&mut self, n: usize) {
         self.first = self.first.saturating_add(n as u64);
-        self.left += n;
-        self.ordered = self.ordered.min(self.locs().len());
+        match u32::try_from(self.left() + n) {
+            Ok(left) => self.left = left,
+            Err(_) => self.close_up(self.left() + n),
+        }
+        self.ordered = self.ordered.min(at_most(self.locs().len()));
         self.settle();
     }
 
     fn settle(&mut self) {
-        if self.left >= self.locs().len() {
-            let gone = self.left.min(self.buf.len());
-            self.buf.drain(..gone);
-            self.left = 0;
+        if self.left() >= self.locs().len() {
+            self.close_up(self.left());
         }
         self.buf.spare();
+    }
+
+    /// Moves what is behind the first `gone` to the front.
+    fn close_up(&mut self, gone: usize) {
+        self.buf.drain(..gone.min(self.buf.len()));
+        self.left = 0;
     }
 
     /// Takes those from the `n`th on, if there are any.
@@ -124,12 +145,12 @@ impl Span {
         if n < rest.len() {
             // The shorter one is moved.
             let (front, ordered) =
-                (SmallVec::from_slice(self.locs().get(..n)?), self.ordered.saturating_sub(rest.len()));
+                (SmallVec::from_slice(self.locs().get(..n)?), self.ordered.saturating_sub(at_most(rest.len())));
             let mut tail = std::mem::replace(self, Self { first: self.first, buf: front, left: 0, ordered });
             tail.drop_front(n);
             return Some(tail);
         }
-        let ordered = self.ordered.min(rest.len());
+        let ordered = self.ordered.min(at_most(rest.len()));
         let tail =
             Self { first: self.first.saturating_add(n as u64), buf: SmallVec::from_slice(rest), left: 0, ordered };
         self.truncate(n);
@@ -147,8 +168,8 @@ impl Span {
             (Some(last), Some(first)) => first.follows(*last),
             _ => true,
         };
-        let all = follows && next.ordered == next.locs().len();
-        let ordered = next.ordered + if all { self.ordered } else { 0 };
+        let all = follows && next.ordered as usize == next.locs().len();
+        let ordered = next.ordered.saturating_add(if all { self.ordered } else { 0 });
         if self.locs().len() >= next.locs().len() {
             self.buf.extend_from_slice(next.locs());
         } else {
@@ -163,20 +184,22 @@ impl Span {
     /// after the other, each before the last.
     fn prepend(&mut self, first: u64, front: &[Loc]) {
         self.first = first;
-        match self.left.checked_sub(front.len()) {
+        match self.left().checked_sub(front.len()) {
             Some(left) => {
-                if let Some(room) = self.buf.get_mut(left..self.left) {
+                let end = self.left();
+                if let Some(room) = self.buf.get_mut(left..end) {
                     room.copy_from_slice(front);
                 }
-                self.left = left;
+                self.left = at_most(left);
             }
             None => {
-                let room = self.locs().len() / MORE_ROOM;
+                let left = at_most(self.locs().len() / MORE_ROOM);
+                let room = left as usize;
                 let mut buf = SmallVec::with_capacity(room + front.len() + self.locs().len());
                 buf.resize(room, Loc::new(0, 0));
                 buf.extend_from_slice(front);
                 buf.extend_from_slice(self.locs());
-                (self.buf, self.left) = (buf, room);
+                (self.buf, self.left) = (buf, left);
             }
         }
     }
@@ -185,8 +208,9 @@ impl Span {
     pub fn range_mut(&mut self, first: u64, n: usize) -> Option<&mut [Loc]> {
         let at = usize::try_from(first.checked_sub(self.first)?).ok()?;
         let behind = self.locs().len().checked_sub(at)?.checked_sub(n)?;
-        self.ordered = self.ordered.min(behind);
-        self.buf.get_mut(self.left.checked_add(at)?..)?.get_mut(..n)
+        self.ordered = self.ordered.min(at_most(behind));
+        let at = self.left().checked_add(at)?;
+        self.buf.get_mut(at..)?.get_mut(..n)
     }
 }
 
@@ -378,14 +402,14 @@ mod tests {
         const N: u64 = 10_000;
         let (mut all, mut moved) = (span(N, 1), 0);
         for i in (1..N).rev() {
-            let (before, left) = (all.locs().len(), all.left);
+            let (before, left) = (all.locs().len(), all.left());
             let mut front = span(i, 1);
             front.append(all);
             all = front;
-            if all.left + 1 != left {
+            if all.left() + 1 != left {
                 moved += before as u64;
             }
-            assert!(all.left <= all.locs().len());
+            assert!(all.left() <= all.locs().len());
         }
         assert_holds(&all, 1, N);
         assert!(moved < 8 * N, "{moved}");

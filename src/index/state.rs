@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::keys::Keys;
 use super::places::Places;
+use super::ranges::Ranges;
 use super::terms::Terms;
 use crate::error::{Damage, Lost};
 use crate::format::record::{CORE_BYTES, Core, DAMAGE_RANGE_BYTES, MAX_DAMAGE_RANGES};
@@ -38,7 +39,7 @@ pub(crate) struct ReplicaState {
     pub pledge: Option<Box<Pledge>>,
     pub state_suspect: bool,
     /// Damaged ranges of indexes, sorted.
-    pub damaged: Box<[(u64, u64)]>,
+    pub damaged: Ranges,
 }
 
 impl Default for ReplicaState {
@@ -59,7 +60,7 @@ impl Default for ReplicaState {
             charge: Charge::default(),
             pledge: None,
             state_suspect: false,
-            damaged: Box::default(),
+            damaged: Ranges::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::Geometry;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::PieceDesc;
 use crate::format::record::{Body, Core, Lens};
-use crate::index::{Cell, ChainPiece, IdMap, IdSet, Loc, MAX_INLINE_ENTRY, ReplicaState};
+use crate::index::{Cell, ChainPiece, IdMap, IdSet, Loc, MAX_INLINE_ENTRY, Ranges, ReplicaState};
 use crate::sync::MutexGuard;
 
 /// A replica while one of its records is replayed.
@@ -148,7 +148,7 @@ impl Replaying<'_> {
             Body::Reset { first, prev_term } => {
                 self.state.places.clear(&mut gone);
                 self.state.terms.clear();
-                self.state.damaged = Box::default();
+                self.state.damaged = Ranges::default();
                 (self.state.first, self.state.last, self.state.prev_term) = (first, first - 1, prev_term);
                 // Its entries are past; what keyed state may have missed is not.
                 self.suspect_to = self.suspect_to.map(|_| 0);

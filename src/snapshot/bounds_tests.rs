@@ -406,7 +406,7 @@ fn full() -> ReplicaState {
         // It has something in the newest segment.
         listed_frame: LIVE[2] * SEGMENT,
         state_suspect: true,
-        damaged: Box::new([(13, 13), (20, 21)]),
+        damaged: vec![(13, 13), (20, 21)].into(),
         ..ReplicaState::default()
     };
     [(11, 5), (15, 6), (16, 9)].into_iter().for_each(|(index, term)| state.terms.push(index, term));
@@ -438,7 +438,7 @@ fn full() -> ReplicaState {
 #[test]
 fn what_was_written_of_a_replica_is_read_back_in_all_it_has() {
     let empty = || ReplicaState { exists: true, core_seq: LIVE[0], ..ReplicaState::default() };
-    let lost = || ReplicaState { last: 3, damaged: Box::new([(1, 3)]), ..empty() };
+    let lost = || ReplicaState { last: 3, damaged: vec![(1, 3)].into(), ..empty() };
     let all = || [(0, empty()), (7, full()), (70_000, lost()), (u64::MAX, full())];
     let mut out = encoded(&head(), all().len());
     let mut encoder = Encoder::new(&mut out, last().end(), SEGMENT, (LIVE[0], LIVE[2]));
