@@ -134,7 +134,8 @@ pub struct Stats {
     pub journal_cap_segments: u64,
     /// Journal bytes of metadata and small replicas, and their bound.
     pub carried_class_bytes: u64,
-    /// The bound on `carried_class_bytes`.
+    /// The bound on `carried_class_bytes`. It grows with the journal, up to `journal_cap_segments` and while chunks are left for that; small replicas spend three
+    /// quarters of it at most, and take chunks then, so what comes near it is metadata: keys, descriptors, replicas.
     pub carried_class_limit: u64,
     /// Replicas whose truncation waits for their state machine: see [`Wal::durable_applied`](crate::Wal::durable_applied).
     pub held_truncations: u64,
