@@ -151,7 +151,7 @@ pub struct Recovery {
     pub frames: u64,
     /// Frames that were durable and cannot be read.
     pub lost_frames: u64,
-    /// Frames behind the end that were dropped: never acknowledged.
+    /// Frames at the end that were dropped: see [`Stats::dropped_frames`](crate::Stats::dropped_frames).
     pub dropped_frames: u64,
     /// Replicas that exist.
     pub replicas: u64,

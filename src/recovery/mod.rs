@@ -384,6 +384,8 @@ fn from_journal(
         }
     }
     let unread = look.met_unread();
+    // Torn or rotten, as one whose table is: nobody knows whether it was acknowledged.
+    walk.dropped += u64::from(look.met_spoilt());
     let replayed = replay::replay(geo, scan, &walk, mode)?;
     if replayed.unnamed && mode != RecoveryMode::Salvage {
         return Err(Error::Corrupt {
