@@ -69,7 +69,12 @@ fn where_the_newest_frame_is_not_believed_nothing_is_called_whole() {
         let disk = Arc::new(SimDisk::new(4 << 20));
         let wal = small().open_disk(disk.clone()).expect("formatted");
         let segment = || wal.engine.seq.lock().segments.current();
-        let vote = |vote: u8| wal.commit(Batch::new().put(1, b"vote", &[vote; 3000])).expect("acknowledged");
+        // Frames of three blocks: a segment ends before it is full.
+        let vote = |vote: u8| {
+            let mut batch = Batch::new();
+            batch.put(1, b"vote", &[vote; 3000]).put(1, b"one", &[vote; 3500]).put(1, b"two", &[vote; 3500]);
+            wal.commit(batch).expect("acknowledged")
+        };
         let (mut newest, mut before, mut began) = (1, disk.restart(), 0);
         vote(1);
         while newest == 1 || (segment() > began) != begins_a_segment {

@@ -363,7 +363,10 @@ impl Engine {
                 _ => Ok(()),
             }
         };
-        failed.inspect_err(|_| self.polled_enough())?;
+        if failed.is_err() && mode == Mode::Try {
+            self.polled_enough();
+        }
+        failed?;
         self.want_segments();
         Ok(())
     }
