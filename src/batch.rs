@@ -70,7 +70,7 @@ impl<E: AsEntry + ?Sized> AsEntry for &E {
 
 /// Entries from this size on are copied once only, into a buffer of their own that is written to the disk as it is.
 const BULKY: usize = 32 << 10;
-/// So much of what removals ended stays in a batch: what it copies to be rid of more, it was given.
+/// So much of what removals and withdrawals ended stays in a batch: what it copies to be rid of more, it was given.
 const KEPT_BYTES: u64 = 64 << 10;
 /// So much is checksummed and then copied while the processor still has it.
 const STEP: usize = 16 << 10;
@@ -101,7 +101,7 @@ pub struct Batch {
     ended_bytes: u64,
     /// And their entries.
     ended_metas: usize,
-    /// How many of the first so many operations name each replica. Only a batch that removes one looks.
+    /// How many of the first so many operations name each replica. Only a batch that removes one, or takes one's part back, looks.
     named: Option<IdMap<usize>>,
     looked: usize,
 }
@@ -202,6 +202,12 @@ impl Batch {
     /// What the batch asked of it before is ended by this, and no longer looked at: an entry that is too large does not matter any more. What
     /// contradicts itself stays refused, until it is [withdrawn](Self::withdraw). What comes behind it begins a new life.
     pub fn remove(&mut self, replica: u64) -> &mut Self {
+        self.take_back(replica);
+        self.push(replica, What::Remove)
+    }
+
+    /// Nothing of what was asked of the replica is done.
+    fn take_back(&mut self, replica: u64) {
         // Not looked for among all operations: many may be removed of which the batch says nothing else.
         let named = self.named.get_or_insert_default();
         self.ops.iter().skip(self.looked).for_each(|op| *named.entry(op.replica).or_default() += 1);
@@ -209,7 +215,6 @@ impl Batch {
             self.end(replica, times);
         }
         self.looked = self.ops.len();
-        self.push(replica, What::Remove)
     }
 
     /// Nothing that was asked of the replica, so many times, is done. Its bytes stay where they are, uncounted, until they are more than those that
@@ -236,7 +241,7 @@ impl Batch {
         let ended = with(self.ended_bytes, self.ended_metas);
         if ended > KEPT_BYTES && ended > with(self.bytes(), self.metas.len().saturating_sub(self.ended_metas)) {
             let named = self.named.take();
-            self.keep(|_| true);
+            self.shed();
             self.named = named;
         }
     }
@@ -253,17 +258,15 @@ impl Batch {
     /// refused for one: [`Error::EntryTooLarge`](crate::Error::EntryTooLarge) and its like name it.
     pub fn withdraw(&mut self, replica: u64) -> &mut Self {
         self.bad.retain(|&(of, _)| of != replica);
-        if self.ops.iter().any(|op| op.replica == replica) {
-            self.keep(|of| of != replica);
-        }
+        self.take_back(replica);
         self
     }
 
-    /// Built anew of what is asked of these: what goes must not count against the limits of what stays.
-    fn keep(&mut self, stays: impl Fn(u64) -> bool) {
+    /// Built anew of what is asked still.
+    fn shed(&mut self) {
         let kept = Self { lazy: self.lazy, bad: std::mem::take(&mut self.bad), ..Self::default() };
         let old = std::mem::replace(self, kept);
-        for op in old.ops.iter().filter(|op| stays(op.replica)) {
+        for op in &old.ops {
             let what = match op.what {
                 What::Append { first, from, to } => {
                     let begin = self.metas.len();

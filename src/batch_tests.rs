@@ -80,6 +80,31 @@ fn a_batch_ends_what_was_asked_of_hundreds_of_thousands() {
     assert_eq!((asked, batch.ops.iter().filter(|op| op.replica == 7).count()), (vec![8, 9, 7], 1));
 }
 
+/// Built anew for each, out of tens of megabytes, it would not end.
+#[test]
+fn a_batch_takes_back_what_was_asked_of_thousands_one_after_the_other() {
+    const ALL: u64 = 15_000;
+    let mut batch = Batch::new();
+    for replica in 0..ALL {
+        batch.append(replica, &[(1, 1, [replica as u8; 2000])]).put(replica, b"k", b"v");
+    }
+    let one = batch.log_bytes() / ALL;
+    // The newest first, and then some from the oldest on.
+    let mut left = ALL;
+    for replica in (ALL / 2..ALL).rev().chain(0..500) {
+        batch.withdraw(replica).withdraw(replica);
+        left -= 1;
+        assert_eq!((batch.bytes(), batch.log_bytes()), (left * 2002, left * one));
+    }
+    let held = batch.arena.len() as u64;
+    assert!(held < 3 * batch.bytes(), "{held} bytes are held for {}", batch.bytes());
+    assert!(batch.ops.iter().all(|op| (500..ALL / 2).contains(&op.replica)) && batch.ops.len() as u64 == 2 * left);
+    assert!(batch.metas.iter().all(|meta| batch.payload(meta).len() == 2000) && batch.value(600, b"k").is_some());
+    // It is asked again.
+    batch.put(0, b"k", b"w").put(1, b"k", b"w").withdraw(1).withdraw(600);
+    assert_eq!([0, 1, 600].map(|replica| batch.value(replica, b"k").is_some()), [true, false, false]);
+}
+
 #[test]
 fn a_batch_that_skips_an_index_is_refused_when_checked() {
     let mut batch = Batch::new();

@@ -116,7 +116,7 @@ pub enum Error {
     Full(Box<FullReport>),
     /// What was asked for would have to wait, and may not. One of:
     ///
-    /// - `try_submit` found no room, or others who wait for room already. Nothing was submitted.
+    /// - `try_submit` found no room, or others who wait for room already. Nothing was submitted. Who comes again and again is told when none can be made.
     /// - A callback, or a listener on a thread of the log's own, would wait for durability, which that very thread brings about. What it wanted to commit was not
     ///   submitted; a batch that it waited for is on its way.
     /// - A callback, a sink or a listener closes the log, whose end would wait for it. The log stays open.

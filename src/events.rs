@@ -37,8 +37,9 @@ pub enum Event {
         /// How many are free now.
         free: u64,
     },
-    /// Less than a tenth of the chunks is free and not reserved: truncate, or appends are refused soon. Told once, until
-    /// [`Event::SpaceRecovered`].
+    /// Less than a tenth of the chunks is free and not reserved: truncate, or appends are refused soon. Or less than a tenth is left of what the journal
+    /// may carry, and it has no room to grow: then new replicas, keys and entries are refused soon, however many chunks are free. Remove replicas or keys that are
+    /// not needed. Told once, until [`Event::SpaceRecovered`].
     SpaceLow(Space),
     /// Space is not low any more.
     SpaceRecovered(Space),
@@ -134,6 +135,10 @@ pub struct Space {
     pub free: u64,
     /// Of these, held back for what is in the journal, and for a large value that is written anew.
     pub reserved: u64,
+    /// In the journal, of metadata and small replicas, which it carries.
+    pub carried: u64,
+    /// The bound on `carried`, until the journal grows.
+    pub carried_limit: u64,
 }
 
 /// What an opening found.
@@ -146,7 +151,7 @@ pub struct Recovery {
     pub frames: u64,
     /// Frames that were durable and cannot be read.
     pub lost_frames: u64,
-    /// Frames behind the end that were dropped: never acknowledged.
+    /// Frames at the end that were dropped: see [`Stats::dropped_frames`](crate::Stats::dropped_frames).
     pub dropped_frames: u64,
     /// Replicas that exist.
     pub replicas: u64,

@@ -32,7 +32,8 @@ pub struct SalvageReport {
     pub damage: Vec<Damage>,
     /// Frames of the journal that cannot be read, at least.
     pub lost_frames: u64,
-    /// Frames at the end that were not believed.
+    /// Frames at the end that were not believed. After a power cut there may be some, of what was not acknowledged; but what rotted at the end of a log that was
+    /// not closed looks the same.
     pub dropped_frames: u64,
     /// Replicas may be missing, or older than they were, that nobody can name.
     pub unnamed: bool,
@@ -41,7 +42,8 @@ pub struct SalvageReport {
 }
 
 impl SalvageReport {
-    /// Whether nothing at all was lost.
+    /// Whether nothing at all was lost: nothing that was acknowledged is missing in the copy, which answers as the old log did. Where frames at its end were not
+    /// believed nobody can say that, so it is false then, too, though most often they are what a power cut tore.
     pub fn is_whole(&self) -> bool {
         self.cut.is_none()
             && self.damage.is_empty()

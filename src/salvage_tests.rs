@@ -61,6 +61,51 @@ fn salvaged(wal: &Wal) -> Wal {
     to
 }
 
+/// Torn or rotten: the newest frame looks the same, and this one was acknowledged. It carries no damage, and nobody is missing whom nobody names.
+#[test]
+fn where_the_newest_frame_is_not_believed_nothing_is_called_whole() {
+    // Behind the last one in its segment, and the first of the next.
+    for begins_a_segment in [false, true] {
+        let disk = Arc::new(SimDisk::new(4 << 20));
+        let wal = small().open_disk(disk.clone()).expect("formatted");
+        let segment = || wal.engine.seq.lock().segments.current();
+        // Frames of three blocks: a segment ends before it is full.
+        let vote = |vote: u8| {
+            let mut batch = Batch::new();
+            batch.put(1, b"vote", &[vote; 3000]).put(1, b"one", &[vote; 3500]).put(1, b"two", &[vote; 3500]);
+            wal.commit(batch).expect("acknowledged")
+        };
+        let (mut newest, mut before, mut began) = (1, disk.restart(), 0);
+        vote(1);
+        while newest == 1 || (segment() > began) != begins_a_segment {
+            (before, began) = (disk.restart(), segment());
+            newest += 1;
+            vote(newest);
+        }
+        let after = disk.restart();
+        let salvage = |killed: SimDisk| {
+            let from = small().recovery_mode(RecoveryMode::Salvage).open_disk(Arc::new(killed)).expect("opened");
+            let to = small().open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
+            let report = from.salvage_into(&to, |_| ()).expect("salvaged");
+            (report, to.replica(1).get(b"vote").expect("readable").expect("there")[0])
+        };
+        let (report, vote) = salvage(after.restart());
+        assert_eq!((report.is_whole(), vote), (true, newest));
+        let (old, new) = (before.kept_image(), after.kept_image());
+        let first = (0..new.len()).find(|&at| old[at] != new[at]).expect("written");
+        // In its header, where that says what it is, where it lies and what it follows, and in its table.
+        for at in [0, 4, 9, 20, 33, 60, 124, 130, 3000] {
+            let hurt = after.restart();
+            hurt.flip_bit((first + at) as u64, 3);
+            let strict = small().recovery_mode(RecoveryMode::Strict).open_disk(Arc::new(hurt.restart()));
+            assert!(matches!(strict, Err(Error::Corrupt { what, .. }) if what.contains("last frame")), "byte {at}");
+            let (report, vote) = salvage(hurt);
+            assert_eq!((report.dropped_frames, report.damage.len(), report.unnamed), (1, 0, false), "byte {at}");
+            assert_eq!((report.is_whole(), vote), (false, newest - 1), "byte {at}: the other vote is forgotten");
+        }
+    }
+}
+
 /// Ten times what one batch may put into the journal.
 #[test]
 fn a_replica_of_many_keys_is_salvaged() {

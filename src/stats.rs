@@ -89,7 +89,9 @@ pub struct Stats {
     pub recovered_frames: u64,
     /// Frames that were durable and could not be read at the opening: see [`Wal::damage`](crate::Wal::damage).
     pub lost_frames: u64,
-    /// Valid frames behind the end of the log that were dropped at the opening: never acknowledged.
+    /// Frames at the end that were dropped at the opening: torn, or behind one that is, and so never acknowledged. Unless what looks torn rotted: of the
+    /// newest frame of a log that was not closed nobody can tell. After an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage) also
+    /// what cannot be proved.
     pub dropped_frames: u64,
     /// Entries that the cleaner or a scrub found damaged since the opening. All damage known: [`Wal::damage`](crate::Wal::damage).
     pub damaged_entries: u64,
@@ -134,7 +136,8 @@ pub struct Stats {
     pub journal_cap_segments: u64,
     /// Journal bytes of metadata and small replicas, and their bound.
     pub carried_class_bytes: u64,
-    /// The bound on `carried_class_bytes`.
+    /// The bound on `carried_class_bytes`. It grows with the journal, up to `journal_cap_segments` and while chunks are left for that; small replicas spend three
+    /// quarters of it at most, and take chunks then, so what comes near it is metadata: keys, descriptors, replicas.
     pub carried_class_limit: u64,
     /// Replicas whose truncation waits for their state machine: see [`Wal::durable_applied`](crate::Wal::durable_applied).
     pub held_truncations: u64,

@@ -57,8 +57,9 @@ impl Wal {
     }
 
     /// As [`Wal::submit`], but says [`Error::Busy`] instead of waiting. Nor is anything done for it that takes time: [`Error::Full`] may be said where
-    /// [`Wal::submit`] would clean the journal and find room. Without threads ([`Options::background`](crate::Options::background)) nobody makes room
-    /// in the meantime but who waits.
+    /// [`Wal::submit`] would clean the journal and find room. Where the cleaner goes around and gains nothing, or fails, one of those who come again and
+    /// again is told so, each time that it has, as who waits would be: [`Error::Full`], [`Error::Io`]. Without threads
+    /// ([`Options::background`](crate::Options::background)) nobody makes room in the meantime but who waits.
     ///
     /// # Errors
     /// As [`Wal::submit`].

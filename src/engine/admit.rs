@@ -181,9 +181,9 @@ impl Engine {
                 if direct > 0 {
                     t.adjoins = false;
                     for piece in plan.pieces_of(i).unwrap_or(&[]) {
-                        t.demand.meta_bytes += crate::format::piece::PieceDesc::TYPICAL_BYTES;
-                        t.demand.term_runs += piece.desc.terms.len() as u64;
-                        t.demand.meta_bytes += piece.desc.terms.len() as u64 * 12;
+                        let terms = piece.desc.terms.len() as u64;
+                        t.demand.term_runs += terms;
+                        t.append_meta(crate::format::piece::PieceDesc::TYPICAL_BYTES + terms * 12);
                     }
                 } else {
                     // What does not adjoin begins a run; it is no more than one, however many are appended.
@@ -195,7 +195,7 @@ impl Engine {
                         if term != Some(meta.term) {
                             term = Some(meta.term);
                             t.demand.term_runs += 1;
-                            t.demand.meta_bytes += 12;
+                            t.append_meta(12);
                         }
                     }
                 }
@@ -281,12 +281,7 @@ impl Engine {
                 (t.first, t.last) = (first, index);
                 t.reset = true;
                 t.cut();
-                // What the entries cost until now is given back when the batch is applied; not while some of them are being settled.
-                if t.demand.pledged.is_none() {
-                    t.demand.weight = 0;
-                    t.demand.journal_bytes = 0;
-                }
-                t.replaced = true;
+                t.replace_entries();
                 t.changed = true;
             }
             What::Remove => {
@@ -297,7 +292,7 @@ impl Engine {
                 (t.exists, t.adjoins, t.removed, t.suspect) = (false, false, true, false);
                 t.replaced = true;
                 if t.demand.pledged.is_none() {
-                    t.demand = Demand::default();
+                    (t.demand, t.appended_meta) = (Demand::default(), 0);
                 }
             }
         }

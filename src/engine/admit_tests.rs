@@ -224,3 +224,63 @@ fn admission_counts_on_no_more_segments_than_are_free_when_the_batch_is_applied(
     }
     assert!(opened > 3 && waited > 0, "{opened} opened, {waited} waited for the cleaner");
 }
+
+/// What a snapshot takes away, terms and runs and descriptors among it, is not counted against what the same batch appends behind it.
+#[test]
+fn behind_a_snapshot_entries_are_priced_without_what_it_took_away() {
+    let log = |settled: bool| {
+        // It does not grow.
+        let options = Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(6 * (64 << 10));
+        let wal = options
+            .background(false)
+            .direct_threshold(16 << 10)
+            .open_disk(Arc::new(SimDisk::new(4 << 20)))
+            .expect("formatted");
+        let mut batch = Batch::new();
+        if settled {
+            batch.append(1, &[(1, 1, [7; 40_000])]);
+        }
+        let first = wal.replica(1).last_index() + 1 + u64::from(settled);
+        let entries: Vec<_> = (first..first + 10).map(|i| (i, i, [7; 100])).collect();
+        wal.commit(batch.append(1, &entries)).expect("room");
+        let cell = wal.engine.registry.get(1).expect("there");
+        let (runs, pieces) = {
+            let state = cell.lock();
+            (state.terms.len() as u64, state.places.chain().len() as u64)
+        };
+        assert!(runs >= 10 && (pieces > 0) == settled, "{runs} runs, {pieces} pieces");
+        {
+            // Nor is there a chunk that its entries could be moved to.
+            let mut s = wal.engine.seq.lock();
+            let chunks = wal.engine.pool.lock().free() - wal.engine.value_reserve - s.accounts.reserved();
+            let carried = s.accounts.budget() - s.accounts.carried();
+            s.accounts.settle(&mut Charge::default(), Charge { chunks, carried });
+        }
+        // Two entries have a record of terms, and no descriptor.
+        (wal, (runs - 1) * 12 + pieces * 64 + 10 * 124 - 2 * 24)
+    };
+    for settled in [false, true] {
+        let (_, fits) = log(settled);
+        for (more, twice) in [(0, false), (1, false), (0, true), (1, true)] {
+            let lens = [fits / 2, fits - fits / 2 + more].map(|len| vec![1_u8; len as usize]);
+            let [one, other] = lens;
+            let (wal, _) = log(settled);
+            let mut batch = Batch::new();
+            if twice {
+                // Nor what the batch appends before it; and what the first one took the second does not take again.
+                let next = wal.replica(1).last_index() + 1;
+                batch.append(1, &[(next, 50, [1; 10]), (next + 1, 51, [1; 10])]).install_snapshot(1, 90, 50);
+                batch.append(1, &[(91, 50, [1; 10])]);
+            }
+            batch.install_snapshot(1, 100, 50).append(1, &[(101, 51, one), (102, 51, other)]);
+            let outcome = wal.commit(&mut batch);
+            if more == 0 {
+                outcome.unwrap_or_else(|why| panic!("settled: {settled}: {why}"));
+                let s = wal.engine.seq.lock();
+                assert!(s.accounts.carried() <= s.accounts.budget(), "{} carried", s.accounts.carried());
+            } else {
+                assert!(matches!(outcome, Err(Error::Full(_))), "settled: {settled}: {outcome:?}");
+            }
+        }
+    }
+}

@@ -134,15 +134,24 @@ impl Engine {
 
     /// Says when space becomes low, and when it is not low any more.
     fn watch_space(&self) {
-        let reserved = { self.seq.lock().accounts.reserved() };
-        let free = { self.pool.lock().free() };
+        let (reserved, free, carried, carried_limit, grows) = {
+            let accounts = &self.seq.lock().accounts;
+            let (reserved, free) = (accounts.reserved(), self.pool.lock().free());
+            let grows = accounts.may_grow(free.saturating_sub(reserved + self.value_reserve));
+            (reserved, free, accounts.carried(), accounts.budget(), grows)
+        };
         let reserved = reserved + self.kept_for_values(reserved, free);
-        let (usable, bound) = (free.saturating_sub(reserved), u64::from(self.geo.chunks) / LOW_PART);
         let low = self.events.low.load(Ordering::Relaxed);
-        let now = if low { usable < bound * ENOUGH_PERCENT / 100 } else { usable < bound };
+        let is_low = |left: u64, of: u64| {
+            let bound = of / LOW_PART;
+            left < if low { bound * ENOUGH_PERCENT / 100 } else { bound }
+        };
+        let now = is_low(free.saturating_sub(reserved), self.geo.chunks.into())
+            // What the journal carries has no other place than the journal.
+            || !grows && is_low(carried_limit.saturating_sub(carried), carried_limit);
         if now != low && self.events.low.swap(now, Ordering::Relaxed) == low {
             let chunk = u64::from(self.geo.chunk_bytes);
-            let space = Space { free: free * chunk, reserved: reserved * chunk };
+            let space = Space { free: free * chunk, reserved: reserved * chunk, carried, carried_limit };
             self.events.later(|| if now { Event::SpaceLow(space) } else { Event::SpaceRecovered(space) });
         }
     }

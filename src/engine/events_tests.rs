@@ -134,3 +134,34 @@ fn a_slow_commit_is_told_before_that_it_is_committed() {
     }
     assert!(slow >= 2000, "{slow}");
 }
+
+/// Of chunks there are more than enough.
+#[test]
+fn space_is_low_where_it_is_metadata_that_runs_out() {
+    let heard = Arc::new(Heard::default());
+    let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).journal_cap(8 * (64 << 10));
+    let disk = Arc::new(crate::disk::sim::SimDisk::new(4 << 20));
+    let wal = options.background(false).listener(heard.clone()).open_disk(disk).expect("formatted");
+    let low = || heard.0.lock().iter().filter(|event| matches!(event, Event::SpaceLow(_))).count();
+    let again = || heard.0.lock().iter().filter(|event| matches!(event, Event::SpaceRecovered(_))).count();
+    let put = |key: u32| wal.commit(crate::Batch::new().put(u64::from(key % 50), &key.to_le_bytes(), &[7; 100]));
+    let (mut keys, mut told) = (0, 0);
+    while put(keys).is_ok() {
+        keys += 1;
+        told += u32::from(low() > 0);
+        let stats = wal.stats();
+        let left = stats.carried_class_limit - stats.carried_class_bytes;
+        assert!(low() == 0 || left < stats.carried_class_limit / 10, "too early: {left} left, {stats:#?}");
+    }
+    let stats = wal.stats();
+    assert!(stats.free_chunks - stats.reserved_chunks > stats.chunks / 4, "{stats:#?}");
+    assert!(keys > 500 && told > keys / 20, "{told} of {keys} were put when it was told");
+    assert_eq!((low(), again()), (1, 0), "once");
+    for replica in 0..50 {
+        wal.commit(crate::Batch::new().remove(replica)).expect("removed");
+        let stats = wal.stats();
+        let left = stats.carried_class_limit - stats.carried_class_bytes;
+        assert_eq!(again() > 0, left >= stats.carried_class_limit * 15 / 100, "{left} left, {stats:#?}");
+    }
+    assert_eq!((low(), again()), (1, 1), "and once that it is over");
+}

@@ -47,7 +47,7 @@ pub(crate) use ending::Ending;
 pub(crate) use events::Events;
 pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
-pub(crate) use patience::Patience;
+pub(crate) use patience::{Patience, Polled};
 pub(crate) use read::Checked;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
@@ -138,6 +138,8 @@ pub(crate) struct CleanerState {
     pub failed: (u64, Option<Error>),
     /// How often it went as far as somebody needed, or once around.
     pub turns: u64,
+    /// Somebody who does not wait found no segment, and may come again.
+    pub polled: Option<Polled>,
     /// Somebody waits for room of any kind.
     pub relief: Relief,
     pub stop: bool,

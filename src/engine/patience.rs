@@ -2,10 +2,11 @@
 //!
 //! That can be only where an opening had to let more be carried than the budget: see DESIGN.md, "Accounts".
 
-use super::Engine;
 use super::admit::Admission;
 use super::touched::Touched;
+use super::{CleanerState, Engine};
 use crate::batch::Batch;
+use crate::error::Result;
 use crate::journal::{Class, Sequencer};
 use crate::operation::What;
 
@@ -36,7 +37,38 @@ impl Patience {
     }
 }
 
+/// Since when those have come who never wait for a segment, and come again instead: nobody else remembers it for them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Polled {
+    patience: Patience,
+    /// How often the cleaner had failed.
+    failures: u64,
+}
+
+impl Polled {
+    /// Why the cleaner failed since.
+    pub fn failed(self, cleaner: &CleanerState) -> Result<()> {
+        cleaner.failed_since(self.failures)
+    }
+}
+
 impl Engine {
+    /// The patience of one who does not wait, and may have come before. Whose patience is over, or who is told why the cleaner fails, has
+    /// [used it up](Engine::polled_enough).
+    pub(super) fn patience_of_pollers(&self, s: &Sequencer) -> Patience {
+        let before = { self.cleaner.lock().polled };
+        let patience = Patience::go_on(before.map(|polled| polled.patience), self, s);
+        let mut cleaner = self.cleaner.lock();
+        let failures = before.filter(|polled| polled.patience == patience).map(|polled| polled.failures);
+        cleaner.polled = Some(Polled { patience, failures: failures.unwrap_or(cleaner.failed.0) });
+        patience
+    }
+
+    /// Who comes next begins anew: the cleaner is given as many turns before what is kept for it is touched once more.
+    pub(super) fn polled_enough(&self) {
+        self.cleaner.lock().polled = None;
+    }
+
     /// Whether a batch that does not grow only lets go of something, and of something that is there: what changes nothing takes a segment's room all
     /// the same.
     pub(super) fn lets_go(&self, batch: &Batch, adm: &Admission) -> bool {
@@ -125,6 +157,45 @@ mod tests {
             wal.engine.seq.lock().accounts.settle(&mut others, Charge::default());
             wal.commit(std::mem::take(Batch::new().put(VOTER, b"vote", &[2; 40]))).expect("there is room");
         }
+    }
+
+    /// As a poller does.
+    fn polled(mut submit: impl FnMut() -> crate::Result<()>) -> crate::Result<()> {
+        loop {
+            match submit() {
+                Err(Error::Busy { .. }) => std::thread::yield_now(),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Nobody else remembers for it since when it has come.
+    #[test]
+    fn who_never_waits_and_comes_again_is_told_as_who_waits_is() {
+        let (wal, mut others) = stuck(true);
+        let mut called = 0;
+        let outcomes = [
+            polled(|| wal.try_submit(vote(1)).map(drop)),
+            polled(|| wal.try_submit_with(vote(1), |_| ()).map(drop)),
+            // In a callback, so to speak, and a listener.
+            polled(|| {
+                called += 1;
+                crate::engine::without_waiting(|| wal.submit(vote(1)).map(drop))
+            }),
+        ];
+        for outcome in outcomes {
+            assert!(matches!(outcome, Err(Error::Full(_))), "{outcome:?}");
+        }
+        assert!(called > 1, "the cleaner goes around before it is told so once more");
+        // Who lets go of something gets of what the cleaner can do without.
+        for replica in 1..=40 {
+            let mut removal = std::mem::take(Batch::new().remove(replica));
+            polled(|| wal.try_submit(&mut removal).map(drop)).expect("a removal");
+        }
+        let full = polled(|| wal.try_submit(vote(1)).map(drop));
+        assert!(matches!(full, Err(Error::Full(_))), "{full:?}");
+        wal.engine.seq.lock().accounts.settle(&mut others, Charge::default());
+        polled(|| wal.try_submit(vote(2)).map(drop)).expect("there is room");
     }
 
     /// What others took was gained; nor does a reader that still holds a segment have anybody told that the log is full.

@@ -248,10 +248,13 @@ impl Engine {
                 let waited = match mode {
                     Mode::Block => Some(Patience::go_on(patience, self, &s)),
                     Mode::Async { patience, .. } => patience,
-                    Mode::Try => None,
+                    Mode::Try => Some(self.patience_of_pollers(&s)),
                 };
                 if waited.is_some_and(|waited| waited.is_over(self, &s, class)) {
                     s.stuck |= s.gained() <= s.leaves(Class::Keep);
+                    if mode == Mode::Try {
+                        self.polled_enough();
+                    }
                     // Whoever lets go of something is the only one who can help the cleaner, and gets of what is kept for it.
                     if !last_resort && adm.class == Class::Keep && self.lets_go(batch, adm) {
                         // At first of what the cleaner can do without for a while.
@@ -349,11 +352,21 @@ impl Engine {
         Ok(self.seq.lock())
     }
 
-    /// For who does not wait: the cleaner makes room for another attempt. Who is a task, and waited for that already, is told why it cannot.
+    /// For who does not wait: the cleaner makes room for another attempt. Who has waited for that already, as a task, or who came before, is told
+    /// why it cannot.
     fn ask_cleaner(&self, mode: Mode) -> Result<()> {
-        if let Mode::Async { failures: Some(before), .. } = mode {
-            self.cleaner.lock().failed_since(before)?;
+        let failed = {
+            let cleaner = self.cleaner.lock();
+            match (mode, cleaner.polled) {
+                (Mode::Async { failures: Some(before), .. }, _) => cleaner.failed_since(before),
+                (Mode::Try, Some(polled)) => polled.failed(&cleaner),
+                _ => Ok(()),
+            }
+        };
+        if failed.is_err() && mode == Mode::Try {
+            self.polled_enough();
         }
+        failed?;
         self.want_segments();
         Ok(())
     }

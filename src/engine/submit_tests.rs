@@ -84,6 +84,37 @@ fn who_waits_for_a_cleaner_that_cannot_read_is_told() {
     assert_eq!(wal.replica(1).entry(1).expect("kept").data, [9; 3000][..]);
 }
 
+/// Nor who comes again and again instead of waiting.
+#[test]
+fn who_polls_beside_a_cleaner_that_cannot_read_is_told() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(crate::Placement::Journal);
+    let wal = options.recent_bytes(1 << 20).open_disk(disk.clone()).expect("formatted");
+    wal.commit(Batch::new().append(1, &[(1, 1, [9; 3000])])).expect("committed");
+    disk.fail_reads(0..4 << 20, crate::disk::sim::EIO);
+    let failures = || wal.engine.cleaner.lock().failed.0;
+    let mut index = 0;
+    let mut next_error = |most: u64| loop {
+        index += 1;
+        let mut batch = Batch::new();
+        batch.install_snapshot(2, index - 1, 1).append(2, &[(index, 1, [7; 3000])]).truncate_prefix(2, index);
+        loop {
+            match wal.try_submit(&mut batch) {
+                Ok(_) => break,
+                Err(Error::Busy { .. }) => assert!(failures() < most, "{most} failures, and nobody is told"),
+                Err(error) => return error,
+            }
+            std::thread::yield_now();
+        }
+    };
+    for _ in 0..2 {
+        let before = failures();
+        let error = next_error(before + 1000);
+        assert!(matches!(&error, Error::Io { .. }), "{error}");
+        assert!(failures() > before, "each after an attempt of its own");
+    }
+}
+
 /// Nor does a task spin: each failure wakes it, and it would ask the cleaner again.
 #[test]
 fn a_task_that_waits_for_a_cleaner_that_cannot_read_is_told() {

@@ -24,6 +24,8 @@ pub(super) struct Touched {
     pub anew: Option<Anew>,
     pub charge: Charge,
     pub demand: Demand,
+    /// Of its metadata, what entries of the batch have.
+    pub appended_meta: u64,
     pub grows: bool,
     /// Lives that the batch may begin.
     pub lives: u64,
@@ -63,6 +65,7 @@ impl Touched {
             anew: None,
             charge: Charge::default(),
             demand: Demand::default(),
+            appended_meta: 0,
             grows: false,
             lives: 0,
             adjoins: false,
@@ -79,7 +82,7 @@ impl Touched {
         let s = self.cell.lock();
         (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
         (self.suspect, self.anew) = (s.state_suspect, None);
-        self.demand = demand(&s);
+        (self.demand, self.appended_meta) = (demand(&s), 0);
         self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
         (self.changed, self.removed, self.reset) = (false, false, false);
         (self.grows, self.admitted, self.lives) = (false, None, 0);
@@ -103,6 +106,24 @@ impl Touched {
         if self.first > self.last {
             self.cut();
         }
+    }
+
+    /// An entry of the batch has so much metadata.
+    pub fn append_meta(&mut self, bytes: u64) {
+        self.demand.meta_bytes += bytes;
+        self.appended_meta += bytes;
+    }
+
+    /// A snapshot takes all entries: what they cost until now is given back when the batch is applied, terms, runs and descriptors among it. Not while some of
+    /// them are being settled.
+    pub fn replace_entries(&mut self) {
+        if self.demand.pledged.is_none() {
+            // Of what it has now only once.
+            let had = if self.replaced { 0 } else { self.cell.lock().meta_bytes_of_entries() };
+            let gone = had + std::mem::take(&mut self.appended_meta);
+            self.demand = Demand { meta_bytes: self.demand.meta_bytes.saturating_sub(gone), ..Demand::default() };
+        }
+        self.replaced = true;
     }
 
     pub fn create(&mut self) {

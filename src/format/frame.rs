@@ -27,6 +27,8 @@ pub fn participant_bytes(segment_bytes: u64) -> u64 {
 
 const MAGIC: u32 = 0x4d52_4653; // "SFRM"
 const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
+const LSN_AT: usize = 8;
+const PREV_LSN_AT: usize = 32;
 
 /// How many frames may be in flight at once: what lies above the watermark can be no more. Two keep a device busy while what was
 /// acknowledged comes back; more would only widen what a torn end can hide.
@@ -159,6 +161,12 @@ impl FrameHeader {
     pub fn looks_like_one(bytes: &[u8]) -> bool {
         let mut r = Reader::new(bytes);
         r.u32() == Some(MAGIC) && r.u32().is_some_and(|flying| flying <= MAX_IN_FLIGHT)
+    }
+
+    /// Where a header says that its frame lies, and the one before it, whether it is whole or not.
+    pub fn places_said(bytes: &[u8]) -> (Option<u64>, Option<u64>) {
+        let at = |at: usize| bytes.get(at..).and_then(|rest| Reader::new(rest).u64());
+        (at(LSN_AT), at(PREV_LSN_AT))
     }
 
     /// Length of the whole frame in bytes.

@@ -129,7 +129,9 @@ impl Snapshot {
 pub enum SuperblockError {
     /// All zero: this disk was never formatted.
     Blank,
-    /// Not a strandlog superblock, or its checksum or a field is wrong.
+    /// It does not begin as a superblock does.
+    Foreign,
+    /// Its checksum or a field is wrong.
     Invalid(&'static str),
     /// The file is shorter than this says.
     Cut {
@@ -192,7 +194,7 @@ impl Superblock {
 
     /// Decodes one copy and checks every field against the others and against the file's length.
     pub fn decode(bytes: &[u8], file_bytes: u64) -> Result<Self, SuperblockError> {
-        use SuperblockError::{Blank, Invalid};
+        use SuperblockError::{Blank, Foreign, Invalid};
         if bytes.len() != SUPERBLOCK_BYTES {
             return Err(Invalid("cut short"));
         }
@@ -201,7 +203,7 @@ impl Superblock {
         }
         let (body, crc) = bytes.split_at(CRC_AT);
         if body.get(..8) != Some(&MAGIC[..]) {
-            return Err(Invalid("magic"));
+            return Err(Foreign);
         }
         if Some(crc::of(body)) != Reader::new(crc).u32() {
             return Err(Invalid("checksum"));

@@ -195,12 +195,17 @@ impl ReplicaState {
 
     /// What its core, keys and descriptors take in the journal when they are carried.
     pub fn meta_bytes(&self) -> u64 {
-        const PIECE: u64 = crate::format::piece::PieceDesc::TYPICAL_BYTES;
         if !self.exists {
             return 0;
         }
-        let core = CORE_BYTES + self.damaged.len() as u64 * DAMAGE_RANGE_BYTES;
-        core + self.keys.bytes() + self.places.chain().len() as u64 * PIECE + self.terms.len() as u64 * 12
+        CORE_BYTES + self.keys.bytes() + self.meta_bytes_of_entries()
+    }
+
+    /// Of these, what goes with the entries: descriptors, changes of term, what is known to be lost of them.
+    pub fn meta_bytes_of_entries(&self) -> u64 {
+        const PIECE: u64 = crate::format::piece::PieceDesc::TYPICAL_BYTES;
+        let damage = self.damaged.len() as u64 * DAMAGE_RANGE_BYTES;
+        damage + self.places.chain().len() as u64 * PIECE + self.terms.len() as u64 * 12
     }
 }
 

@@ -44,6 +44,10 @@ pub(super) struct Look<'a> {
     salvages: bool,
     /// Something could not in which the newest may lie.
     unread: AtomicBool,
+    /// The last frame that counts, unless newer ones are known to be lost.
+    last: Option<u64>,
+    /// What would begin the next one was a header.
+    spoilt: AtomicBool,
 }
 
 impl<'a> Look<'a> {
@@ -53,7 +57,9 @@ impl<'a> Look<'a> {
         let salvages = mode == RecoveryMode::Salvage;
         let (end, tail_seq, last_seq) = (walk.end, walk.tail_seq, walk.last_seq);
         let living = Living::of(sb, scan);
-        Self { disk, sb, scan, seen, living, end, tail_seq, last_seq, salvages, unread: AtomicBool::new(false) }
+        let last = walk.accepted.last().filter(|_| !walk.lost_at_end).map(|a| a.header.lsn);
+        let (unread, spoilt) = Default::default();
+        Self { disk, sb, scan, seen, living, end, tail_seq, last_seq, salvages, unread, last, spoilt }
     }
 
     /// Whether there is a frame behind the end that the scan did not see.
@@ -90,6 +96,20 @@ impl<'a> Look<'a> {
         self.unread.load(Ordering::Relaxed)
     }
 
+    /// Whether the next frame was there, and its header rotted. A power cut leaves no such thing: a sector is written or not.
+    pub fn met_spoilt(&self) -> bool {
+        self.spoilt.load(Ordering::Relaxed)
+    }
+
+    /// Whether a block so far into a slab, which is no header, was that of the next frame: two of three things that only it says are there.
+    fn was_next(&self, at: u64, block: &[u8]) -> bool {
+        let (Some(last), Some(last_seq)) = (self.last, self.last_seq) else { return false };
+        let lsn = if at == 0 { last_seq.saturating_add(1).saturating_mul(self.segment()) } else { self.end };
+        let (own, before) = FrameHeader::places_said(block);
+        let said = [FrameHeader::looks_like_one(block), own == Some(lsn), before == Some(last)];
+        said.into_iter().filter(|&said| said).count() >= 2
+    }
+
     /// Reads from so far into the slab. `false`: it cannot be read, and nobody counts on it.
     fn read(&self, slab: u32, at: u64, buf: &mut [u8]) -> io::Result<bool> {
         match self.disk.read_at(self.sb.slab_offset(slab).saturating_add(at), buf) {
@@ -112,8 +132,14 @@ impl<'a> Look<'a> {
     /// The frame that begins so far into the slab, as it is read now.
     fn header(&self, slab: u32, at: u64, buf: &mut AlignedBuf) -> io::Result<Option<FrameHeader>> {
         buf.resize(BLOCK);
-        let read = self.read(slab, at, buf.as_mut_slice())?;
-        Ok(read.then(|| self.decode(at, buf.as_slice())).flatten())
+        if !self.read(slab, at, buf.as_mut_slice())? {
+            return Ok(None);
+        }
+        let header = self.decode(at, buf.as_slice());
+        if header.is_none() && self.was_next(at, buf.as_slice()) {
+            self.spoilt.store(true, Ordering::Relaxed);
+        }
+        Ok(header)
     }
 
     fn decode(&self, at: u64, block: &[u8]) -> Option<FrameHeader> {

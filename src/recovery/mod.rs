@@ -9,6 +9,7 @@ mod again_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod damaged_life_tests;
 mod decide;
+mod foreign;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod lives_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -72,7 +73,7 @@ pub(crate) fn superblock_of_log(disk: &dyn Disk, read_only: bool) -> Result<Supe
         Found::Blank => Err(Error::Corrupt {
             what: "blank superblocks",
             offset: 0,
-            hint: "this is no strandlog file. If a log was here, begin no empty one in its place: rebuild its replicas from their peers, as new members",
+            hint: "this is no strandlog file: is the path right, and its device mounted? If a log was here, begin no empty one in its place: rebuild its replicas from their peers, as new members",
         }),
     }
 }
@@ -83,11 +84,11 @@ pub(crate) fn superblock_of_log(disk: &dyn Disk, read_only: bool) -> Result<Supe
 /// one while the other is whole, and nothing to call a disk blank for.
 pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found> {
     if disk.len() < crate::format::POOL_OFFSET {
-        return Err(Error::Corrupt {
+        return Err(foreign::error_for(disk).unwrap_or(Error::Corrupt {
             what: "a file shorter than any log",
             offset: disk.len(),
-            hint: concat!("this is no strandlog file, or all but its beginning is lost: ", rebuild_all!()),
-        });
+            hint: concat!("all but its beginning is lost: ", rebuild_all!()),
+        }));
     }
     let mut best: Option<Superblock> = None;
     let mut copies: Vec<(u64, Option<Superblock>)> = Vec::new();
@@ -127,6 +128,12 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
             .filter_map(|e| if let SuperblockError::Cut { log_bytes } = e { Some(*log_bytes) } else { None });
         if let Some(log_bytes) = cut.max() {
             return Err(Error::Cut { file_bytes: disk.held(), log_bytes });
+        }
+        // Damage there is only of what was a log.
+        if errors.iter().all(|e| matches!(e, SuperblockError::Blank | SuperblockError::Foreign))
+            && let Some(error) = foreign::error_for(disk)
+        {
+            return Err(error);
         }
         let first = errors.into_iter().find(|e| *e != SuperblockError::Blank);
         return Err(superblock_error(first.unwrap_or(SuperblockError::Blank)));
@@ -183,9 +190,14 @@ pub(crate) fn holds_a_log(disk: &dyn Disk) -> bool {
         Ok(Found::Blank) => false,
         // Where the slabs are nobody knows, but a frame begins with the first of them, and with all that follow. What a creation leaves that was cut
         // off may be anything but that.
-        Err(Error::Corrupt { .. }) => (0..FRONTS).any(|n| may_begin_a_frame(disk, n)),
+        Err(Error::Corrupt { .. }) => may_be_a_log(disk),
         Err(_) => true,
     }
+}
+
+/// Whether a frame may be on a disk of which no superblock tells anything.
+fn may_be_a_log(disk: &dyn Disk) -> bool {
+    (0..FRONTS).any(|n| may_begin_a_frame(disk, n))
 }
 
 /// So many places at which a slab may begin are looked at, where nobody says where they do.
@@ -200,17 +212,16 @@ fn may_begin_a_frame(disk: &dyn Disk, n: u64) -> bool {
 }
 
 fn superblock_error(error: SuperblockError) -> Error {
+    let invalid = |what| Error::Corrupt {
+        what,
+        offset: 0,
+        hint: concat!("both superblocks are bad, and nothing in it can be checked without them: ", rebuild_all!()),
+    };
     match error {
         SuperblockError::Version(v) => Error::Unsupported { feature: format!("format version {v}") },
         SuperblockError::Features(bits) => Error::Unsupported { feature: format!("feature bits {bits:#x}") },
-        SuperblockError::Invalid(why) => Error::Corrupt {
-            what: why,
-            offset: 0,
-            hint: concat!(
-                "both superblocks are bad (or this is no strandlog file), and nothing in it can be checked without them: ",
-                rebuild_all!()
-            ),
-        },
+        SuperblockError::Invalid(why) => invalid(why),
+        SuperblockError::Foreign => invalid("magic"),
         SuperblockError::Cut { log_bytes } => Error::Cut { file_bytes: 0, log_bytes },
         SuperblockError::Blank => {
             Error::Corrupt { what: "blank superblock", offset: 0, hint: "this is no strandlog file" }
@@ -374,6 +385,8 @@ fn from_journal(
         }
     }
     let unread = look.met_unread();
+    // Torn or rotten, as one whose table is: nobody knows whether it was acknowledged.
+    walk.dropped += u64::from(look.met_spoilt());
     let replayed = replay::replay(geo, scan, &walk, mode)?;
     if replayed.unnamed && mode != RecoveryMode::Salvage {
         return Err(Error::Corrupt {

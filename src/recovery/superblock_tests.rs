@@ -277,3 +277,42 @@ fn a_log_whose_superblocks_are_both_bad_is_taken_for_a_log() {
     assert!(!holds_a_log(&cut), "whatever lay there");
     assert!(!holds_a_log(&SimDisk::new(4096)), "nor with what is shorter than any log");
 }
+
+/// Nobody is to look for what never was: neither damage nor what a salvage would save.
+#[test]
+fn what_is_no_log_is_told_as_that_and_by_what_it_is() {
+    let text = "a line of a text, and no log.\n".repeat(5000);
+    let noise: Vec<u8> = (0..200_000_u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+    let engine = [b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5".to_vec(), noise.clone()].concat();
+    let long: [(&[u8], &str); 4] =
+        [(text.as_bytes(), "text"), (&noise, "something else"), (&engine, "raft-engine"), (&[0; 200_000], "blank")];
+    let short = long.map(|(bytes, what)| (&bytes[..5000], if what == "blank" { "zeros" } else { what }));
+    let cases = long.into_iter().chain(short).chain([(&[][..], "empty")]);
+    for (bytes, what) in cases {
+        let disk = SimDisk::from_image(bytes.to_vec());
+        for mode in [RecoveryMode::Salvage, RecoveryMode::TolerateTornTail] {
+            let options = options().read_only(true).recovery_mode(mode);
+            let refused = open(&disk, options).map(drop).expect_err("it is none");
+            let said = refused.to_string();
+            assert!(matches!(refused, Error::Corrupt { .. }), "{said}");
+            assert!(said.contains(what) && said.contains("this is no strandlog file"), "{} bytes: {said}", bytes.len());
+            assert!(said.contains("is the path right") && said.contains("begin no empty one"), "{said}");
+            assert!(!said.contains("salvage") && !said.contains("magic") && !said.contains("bad"), "{said}");
+        }
+    }
+    // What shows that it was a log: one of the copies, or a frame; where less is left than is before the first one, too.
+    for at in SUPERBLOCK_OFFSETS {
+        let cut = SimDisk::from_image(noise[..40_000].to_vec());
+        cut.poke(at, &superblock().encode()[..100]);
+        let said = open(&cut, options().read_only(true)).map(drop).expect_err("cut").to_string();
+        assert!(said.contains("all but its beginning is lost") && said.contains("from their peers"), "{said}");
+    }
+    let mut magic = SimDisk::from_image(noise.clone());
+    magic.poke(SUPERBLOCK_OFFSETS[1], &superblock().encode()[..100]);
+    let frame = SimDisk::from_image(noise.clone());
+    frame.poke(POOL_OFFSET + SEGMENT, b"SFRM\x02\0\0\0");
+    for disk in [&mut magic, &mut { frame }] {
+        let said = open(disk, options().read_only(true)).map(drop).expect_err("nothing opens it").to_string();
+        assert!(said.contains("both superblocks are bad") && said.contains("from their peers"), "{said}");
+    }
+}
