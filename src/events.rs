@@ -7,7 +7,8 @@ use crate::sync::Arc;
 /// Is told what happens to the log: see [`Options::listener`](crate::Options::listener).
 ///
 /// Called on the threads that do the work, outside of every lock of the log, so it must be cheap: count, or pass the event on. Events
-/// of different frames may come on different threads, and out of order. What it submits does not wait
+/// of different frames may come on different threads, and out of order, but for [`Event::SpaceLow`] and [`Event::SpaceRecovered`], which come in
+/// turns. What it submits does not wait
 /// ([`Error::Busy`](crate::Error::Busy)); it must not commit, and may not close the log, which is `Busy`, too. On a thread of the log's own, which
 /// may be the one to write what it would wait for, so is all else that waits: for durability, or for the cleaner
 /// ([`Wal::checkpoint`](crate::Wal::checkpoint), [`Wal::verify`](crate::Wal::verify), [`Wal::scrub`](crate::Wal::scrub)). The last

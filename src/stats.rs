@@ -63,7 +63,7 @@ pub struct Stats {
     pub batches: u64,
     /// Entries made durable.
     pub entries: u64,
-    /// Bytes of payload and keyed values that callers gave and that became durable.
+    /// Bytes of payload, of keys and of their values that callers gave and that became durable.
     pub user_bytes: u64,
     /// Frames written: group commits. `entries / frames` is what one sync carried.
     pub frames: u64,

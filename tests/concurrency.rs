@@ -366,6 +366,31 @@ fn a_full_queue_is_busy_to_try_submit_and_waits_for_the_others() {
     wal.try_submit(big(accepted + 2)).expect("there is room again").wait().expect("durable");
 }
 
+/// Who wants to know when all before is durable says nothing else, and there may be no end to them while the disk stands still.
+#[test]
+fn who_is_to_be_told_takes_room_in_the_queue_though_a_batch_says_nothing() {
+    let (gate, wal, _first) = stopped_log(64 << 10);
+    let told = Arc::new(AtomicU64::new(0));
+    let mut asked = 0;
+    let refused = loop {
+        let told = Arc::clone(&told);
+        let done = move |_| {
+            told.fetch_add(1, Ordering::SeqCst);
+        };
+        match wal.try_submit_with(Batch::new(), done) {
+            Ok(_) if asked < 100_000 => asked += 1,
+            outcome => break outcome,
+        }
+    };
+    gate.shut(false);
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{asked} wait, and the next: {refused:?}");
+    wal.sync().expect("written");
+    let mut batch = Batch::new();
+    wal.commit(batch.put(1, b"k", b"v")).expect("there is room again");
+    wal.close().expect("closed");
+    assert_eq!(told.load(Ordering::SeqCst), asked, "each once");
+}
+
 /// What is lazy is never written for its own sake: who waits for its room must see to it.
 #[test]
 fn a_task_that_waits_behind_lazy_batches_gets_its_room() {

@@ -261,6 +261,59 @@ fn space_is_low_once_until_there_is_clearly_more() {
     assert!(between > 3, "{between}");
 }
 
+/// Waits at the commit by which space became low, until it is let go on.
+struct Late {
+    heard: Heard,
+    low: u64,
+    stands: Mutex<Option<(Sender<()>, mpsc::Receiver<()>)>>,
+}
+
+impl Listener for Late {
+    fn event(&self, event: &Event) {
+        let wal = self.heard.wal.get().and_then(Weak::upgrade);
+        if let (Event::Committed(_), Some(wal)) = (event, wal) {
+            let s = wal.stats();
+            let late = s.free_chunks.saturating_sub(s.reserved_chunks) < self.low;
+            if let Some((tell, go)) = late.then(|| self.stands.lock().expect("no panic").take()).flatten() {
+                tell.send(()).expect("heard");
+                go.recv_timeout(Duration::from_secs(30)).expect("it is let go on");
+            }
+        }
+        self.heard.event(event);
+    }
+}
+
+/// Who keeps the last that was told would else take space for low for as long as it lasts.
+#[test]
+fn that_space_is_low_is_told_before_that_it_is_not_whoever_tells() {
+    let ((tell, late), (go, gone)) = (mpsc::channel(), mpsc::channel());
+    // As many chunks as there are in whole segments.
+    let low = ((4 << 20) - strandlog::format::POOL_OFFSET) / (64 << 10) * 16 / 10;
+    let listener = Arc::new(Late { heard: Heard::default(), low, stands: Mutex::new(Some((tell, gone))) });
+    let options = small(Placement::Auto).listener(Arc::clone(&listener) as Arc<dyn Listener>);
+    let wal = Arc::new(options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted"));
+    listener.heard.wal.set(Arc::downgrade(&wal)).expect("once");
+    let filled = Arc::clone(&wal);
+    let fills = std::thread::spawn(move || while append(&filled, 1, 3000).is_ok() {});
+    late.recv_timeout(Duration::from_secs(30)).expect("space becomes low");
+    wal.commit(Batch::new().remove(1)).expect("removed");
+    let space = || {
+        let events = listener.heard.events.lock().expect("no panic");
+        let space = |e: &Event| matches!(e, Event::SpaceLow(_) | Event::SpaceRecovered(_));
+        events.iter().filter(|e| space(e)).cloned().collect::<Vec<_>>()
+    };
+    for index in 1..=4 {
+        wal.commit(Batch::new().append(2, &[(index, 1, b"x")])).expect("room");
+    }
+    let early = space();
+    go.send(()).expect("it waits");
+    fills.join().expect("no panic");
+    let told = space();
+    let first = told.get(..2);
+    let in_turn = matches!(first, Some([Event::SpaceLow(_), Event::SpaceRecovered(_)]));
+    assert!(in_turn, "{early:?}, and then {told:?}");
+}
+
 /// Submits until there is no room.
 struct Submits {
     wal: OnceLock<Weak<Wal>>,

@@ -56,6 +56,8 @@ impl Ending {
         // Whoever told the last of them has.
         drop(engine.completion.lock());
         drop(engine.cleaning.lock());
+        // Who scrubs writes a bad copy anew under this one alone.
+        drop(engine.superblock.lock());
         engine.disk.release();
     }
 
@@ -114,6 +116,30 @@ mod tests {
         telling(Telling::Callbacks, || {
             wal.stop().leave(no_thread);
             assert!(matches!(open(), Err(Error::Locked { .. })), "whoever tells may hold the log's locks");
+        });
+        drop(open().expect("the file was given up"));
+    }
+
+    /// A scrub that writes a bad copy anew holds nothing else.
+    #[test]
+    fn the_file_is_given_up_when_nobody_writes_a_superblock_any_more() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        let open = || Wal::options().capacity(16 << 20).open(&path);
+        let wal = open().expect("created");
+        wal.engine.poison("as planned".into(), None);
+        let writes = wal.engine.superblock.lock();
+        std::thread::scope(|scope| {
+            let closes = scope.spawn(|| wal.close());
+            // Time enough to give it up.
+            let early = (0..50).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                !matches!(open(), Err(Error::Locked { .. }))
+            });
+            drop(writes);
+            let outcome = closes.join().expect("no panic");
+            assert!(!early, "while it is written to");
+            assert!(matches!(outcome, Err(Error::Poisoned { .. })), "{outcome:?}");
         });
         drop(open().expect("the file was given up"));
     }

@@ -1,5 +1,6 @@
 //! The way to the listener: what happened is noted under any lock, and told outside of all.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,6 +19,15 @@ const LOW_PART: u64 = 10;
 /// .. and is not low any more when this much of that is free, in percent: no flapping around the bound.
 const ENOUGH_PERCENT: u64 = 150;
 
+/// What was noted of space. **One thread at a time tells of it, in order**: whoever took the last word for what stands would else be wrong until
+/// the next, which may never come.
+#[derive(Default)]
+struct Turns {
+    noted: VecDeque<Event>,
+    /// A thread tells them, and goes on while there are any.
+    telling: bool,
+}
+
 /// The way to the listener. Without one nothing is gathered.
 #[derive(Default)]
 pub(crate) struct Events {
@@ -25,6 +35,8 @@ pub(crate) struct Events {
     slow: Option<Duration>,
     /// What happened while locks were held.
     pending: Mutex<Vec<Event>>,
+    /// That space is low, or is not.
+    space: Mutex<Turns>,
     low: AtomicBool,
     pub commit_micros: Buckets,
     pub device_micros: Buckets,
@@ -78,11 +90,28 @@ impl Events {
             return;
         }
         let pending = std::mem::take(&mut *self.pending.lock());
-        for event in pending {
-            if without_waiting(|| caught(|| listener.event(&event))).is_none() {
-                said(|| tracing::error!(target: "strandlog", ?event, "a listener panicked"));
-            }
+        pending.iter().for_each(|event| told(&**listener, event));
+        let mut mine = false;
+        while let Some(event) = self.next_of_space(&mut mine) {
+            told(&**listener, &event);
         }
+    }
+
+    /// What is to be told of space now, if this thread is the one that tells of it.
+    fn next_of_space(&self, mine: &mut bool) -> Option<Event> {
+        let mut space = self.space.lock();
+        if space.telling && !*mine {
+            return None;
+        }
+        let next = space.noted.pop_front();
+        (space.telling, *mine) = (next.is_some(), next.is_some());
+        next
+    }
+}
+
+fn told(listener: &dyn Listener, event: &Event) {
+    if without_waiting(|| caught(|| listener.event(event))).is_none() {
+        said(|| tracing::error!(target: "strandlog", ?event, "a listener panicked"));
     }
 }
 
@@ -152,7 +181,8 @@ impl Engine {
         if now != low && self.events.low.swap(now, Ordering::Relaxed) == low {
             let chunk = u64::from(self.geo.chunk_bytes);
             let space = Space { free: free * chunk, reserved: reserved * chunk, carried, carried_limit };
-            self.events.later(|| if now { Event::SpaceLow(space) } else { Event::SpaceRecovered(space) });
+            let event = if now { Event::SpaceLow(space) } else { Event::SpaceRecovered(space) };
+            self.events.space.lock().noted.push_back(event);
         }
     }
 

@@ -168,7 +168,7 @@ impl OpenFrame {
 
     /// What it counts in the queue.
     pub fn queued(&self) -> u64 {
-        if self.batches == 0 { 0 } else { self.used() + self.placed_bytes }
+        if self.batches == 0 { 0 } else { self.used() + self.placed_bytes + self.notices.bytes() }
     }
 
     /// Its length once it is sealed.

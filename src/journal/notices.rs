@@ -30,28 +30,42 @@ enum Notice {
     Tags(Lsn, Arc<dyn Sink>, Vec<u64>),
 }
 
+/// What a notice takes of memory, beside what its closure holds; and what one more tag takes.
+const NOTICE_BYTES: u64 = 64;
+const TAG_BYTES: u64 = size_of::<u64>() as u64;
+
 /// The notices of one frame.
 #[derive(Default)]
-pub(crate) struct Notices(Vec<Notice>);
+pub(crate) struct Notices {
+    list: Vec<Notice>,
+    bytes: u64,
+}
 
 impl Notices {
+    /// About what they take of memory. It counts in the queue: a batch may say nothing, and there is no end to these.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Notes who is to be told of the batch that ends at `lsn`.
     pub fn add(&mut self, lsn: Lsn, whom: Whom<'_>) {
-        match (whom, self.0.last_mut()) {
-            (Whom::Caller(done), _) => self.0.push(Notice::Caller(lsn, done)),
+        self.bytes += NOTICE_BYTES;
+        match (whom, self.list.last_mut()) {
+            (Whom::Caller(done), _) => self.list.push(Notice::Caller(lsn, done)),
             (Whom::Sink(sink, tag), Some(Notice::Tags(last, same, tags)))
                 if std::ptr::addr_eq(Arc::as_ptr(sink), Arc::as_ptr(same)) =>
             {
                 *last = lsn;
                 tags.push(tag);
+                self.bytes -= NOTICE_BYTES - TAG_BYTES;
             }
-            (Whom::Sink(sink, tag), _) => self.0.push(Notice::Tags(lsn, Arc::clone(sink), vec![tag])),
+            (Whom::Sink(sink, tag), _) => self.list.push(Notice::Tags(lsn, Arc::clone(sink), vec![tag])),
         }
     }
 
     /// Tells everybody, in order. One that panics does not take the others' notices with it.
     pub fn tell(self, outcome: &Result<()>) {
-        for notice in self.0 {
+        for notice in self.list {
             let told = |lsn: Lsn| outcome.clone().map(|()| lsn);
             let (lsn, ran) = match notice {
                 Notice::Caller(lsn, done) => (lsn, caught(|| done(told(lsn)))),

@@ -216,8 +216,8 @@ impl Options {
         self.run.recent_bytes = bytes;
         self
     }
-    /// Bytes that may wait for the writer before `submit` blocks. Default 16 MiB; 64 KiB to 4 GiB. A larger batch waits
-    /// until it is alone. Who blocks is let in before who comes later.
+    /// Bytes that may wait for the writer before `submit` blocks, those that remember whom to call back among them. Default 16 MiB; 64 KiB to
+    /// 4 GiB. A larger batch waits until it is alone. Who blocks is let in before who comes later.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.run.queue_bytes = bytes;

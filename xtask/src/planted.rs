@@ -57,7 +57,7 @@ impl Bug {
 }
 
 /// Of the library, from quick to slow; the first red one ends the search.
-const TARGETS: [&str; 39] = [
+const TARGETS: [&str; 40] = [
     "lib",
     "smoke",
     "in_flight",
@@ -65,6 +65,7 @@ const TARGETS: [&str; 39] = [
     "hands",
     "moves",
     "one_moment",
+    "histories",
     "resize",
     "snapshot",
     "faults",
@@ -321,7 +322,16 @@ impl Suite {
                 cargo.env("CARGO_TARGET_DIR", self.tree.join("../loom"))
             }
             SHUTTLE => {
-                cargo.args(["--release", "--lib", "--test", "schedules", "--test", "large_worlds"]);
+                cargo.args([
+                    "--release",
+                    "--lib",
+                    "--test",
+                    "schedules",
+                    "--test",
+                    "histories",
+                    "--test",
+                    "large_worlds",
+                ]);
                 cargo.env("RUSTFLAGS", "--cfg shuttle").env("STRANDLOG_SEEDS", SCHEDULES);
                 cargo.env("CARGO_TARGET_DIR", self.tree.join("../shuttle"))
             }

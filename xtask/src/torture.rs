@@ -17,12 +17,13 @@ pub struct Args {
 }
 
 /// What takes seeds, or is different each time by itself.
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 11] = [
     "model",
     "power_cut",
     "small_worlds",
     "large_worlds",
     "schedules",
+    "histories",
     "damage",
     "concurrency",
     "scrub",
@@ -51,7 +52,8 @@ pub fn run(args: &Args) -> io::Result<bool> {
                 let first = seed.wrapping_mul(SCHEDULES);
                 env = format!("RUSTFLAGS='--cfg shuttle' STRANDLOG_SEED={first}");
                 command.env("STRANDLOG_SEED", first.to_string()).env("STRANDLOG_SEEDS", SCHEDULES.to_string());
-                command.args(["--test", "schedules", "--test", "large_worlds", "--target-dir", "target/shuttle"]);
+                command.args(["--test", "schedules", "--test", "histories", "--test", "large_worlds"]);
+                command.args(["--target-dir", "target/shuttle"]);
                 command.env("RUSTFLAGS", "--cfg shuttle").args(["--", "--nocapture", "--skip", "a_thousand"]);
             } else {
                 // `model` and its like take a range of seeds from one on, when STRANDLOG_SEED is not set: so one is set.
@@ -66,7 +68,8 @@ pub fn run(args: &Args) -> io::Result<bool> {
                 }
             }
             if !ran.ok {
-                let what = if target == run::SHUTTLE { "schedules --test large_worlds" } else { target };
+                let what =
+                    if target == run::SHUTTLE { "schedules --test histories --test large_worlds" } else { target };
                 let again = format!("{env} cargo test --release --test {what}");
                 println!("VIOLATION: {again}\n{}", ran.output);
                 violations.push(again);
