@@ -350,23 +350,29 @@ fn exercise(disk: &Arc<SimDisk>) {
     }
     read_all(&wal);
     let before = extents(&wal);
+    // A snapshot is believed without the frames that it stands for: where these were forged, the journal says otherwise.
     let from_journal = wal.stats().opened_by_snapshot == 0;
     if wal.close().is_ok() {
         let disk = Arc::new(disk.restart());
         if from_journal {
-            // A snapshot that was believed may say otherwise than a journal that was forged.
             let reader = super::open(&Arc::new((*disk).clone()), super::options().read_only(true));
             assert_eq!(extents(&reader.expect("what was closed can be read")), before, "the journal says otherwise");
         }
         let wal = super::open(&disk, super::options()).expect("what was closed opens again");
         assert_eq!(extents(&wal), before, "the log changed while it was closed");
         read_all(&wal);
-        go_on(&wal, &disk);
+        go_on(&wal);
+        if from_journal && wal.sync().is_ok() {
+            let before = extents(&wal);
+            let wal = super::open(&Arc::new(disk.crash_lost_all()), super::options()).expect("what was synced opens");
+            assert_eq!(extents(&wal), before, "the log changed when its process died");
+            read_all(&wal);
+        }
     }
 }
 
-/// What came later: reports, removal and a new life, large values, a scrub; then the process dies.
-fn go_on(wal: &Wal, disk: &Arc<SimDisk>) {
+/// What came later: reports, removal and a new life, large values, a scrub.
+fn go_on(wal: &Wal) {
     let mut batch = Batch::new();
     for (i, id) in wal.replicas().into_iter().take(8).enumerate() {
         let (first, last) = wal.replica(id).bounds();
@@ -385,14 +391,6 @@ fn go_on(wal: &Wal, disk: &Arc<SimDisk>) {
     allowed(wal.scrub(u64::MAX, |_| ControlFlow::Continue(())));
     allowed(wal.checkpoint());
     read_all(wal);
-    if wal.sync().is_err() {
-        return;
-    }
-    let before = extents(wal);
-    let disk = Arc::new(disk.crash_lost_all());
-    let wal = super::open(&disk, super::options()).expect("what was synced opens again");
-    assert_eq!(extents(&wal), before, "the log changed when its process died");
-    read_all(&wal);
 }
 
 fn extents(wal: &Wal) -> Vec<(u64, (u64, u64))> {
