@@ -24,8 +24,7 @@ use super::specimen::{Frame, Specimen, specimens};
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mode = input.u8();
-    let image =
-        if mode & 3 == 0 { raw(&mut input) } else { edited(&specimens()[usize::from(mode >> 2) % 4], &mut input) };
+    let image = if mode & 3 == 0 { raw(&mut input) } else { edited(&specimens()[specimen(mode)], &mut input) };
     let disk = Arc::new(SimDisk::from_image(image));
     if mode & 0x80 != 0 {
         look_only(&disk, RecoveryMode::TolerateTornTail);
@@ -34,6 +33,10 @@ pub fn run(bytes: &[u8]) {
         look_only(&disk, RecoveryMode::Salvage);
     }
     exercise(&disk);
+}
+
+fn specimen(mode: u8) -> usize {
+    if mode & 0x13 == 0x13 { 4 } else { usize::from(mode >> 2) % 4 }
 }
 
 /// The input is the file, from any place on.
