@@ -22,6 +22,14 @@ use super::specimen::{Frame, Specimen, specimens};
 /// # Panics
 /// When the log does.
 pub fn run(bytes: &[u8]) {
+    is_worked_on(bytes);
+}
+
+/// As [`run`]; answers whether the image was a log, so that all was done to it.
+///
+/// # Panics
+/// When the log does.
+pub fn is_worked_on(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let mode = input.u8();
     let image = if mode & 3 == 0 { raw(&mut input) } else { edited(&specimens()[specimen(mode)], &mut input) };
@@ -32,7 +40,7 @@ pub fn run(bytes: &[u8]) {
     if mode & 0x40 != 0 {
         look_only(&disk, RecoveryMode::Salvage);
     }
-    exercise(&disk);
+    exercise(&disk)
 }
 
 fn specimen(mode: u8) -> usize {
@@ -335,8 +343,8 @@ fn salvage(wal: &Wal) {
 }
 
 /// Does everything that can be done to a log.
-fn exercise(disk: &Arc<SimDisk>) {
-    let Ok(wal) = super::open(disk, super::options()) else { return };
+fn exercise(disk: &Arc<SimDisk>) -> bool {
+    let Ok(wal) = super::open(disk, super::options()) else { return false };
     read_all(&wal);
     let ids = wal.replicas();
     for id in ids.iter().copied().take(8).chain([77]) {
@@ -372,6 +380,7 @@ fn exercise(disk: &Arc<SimDisk>) {
             read_all(&wal);
         }
     }
+    true
 }
 
 /// What came later: reports, removal and a new life, large values, a scrub.
