@@ -71,7 +71,8 @@ impl Crafted {
             // Which of the two costs no byte of the input: what the corpora say beside it stays what it was.
             6 if seq % 2 == 0 => record::encode_put_out(t, replica, seq, b"large", &desc(input)),
             6 => record::encode_kept_out(t, replica, seq, b"large", &desc(input)),
-            7 => record::encode_delete(t, replica, seq, b"state"),
+            7 if seq % 2 == 0 => record::encode_delete(t, replica, seq, b"state"),
+            7 => record::encode_cut(t, replica, seq, u64::from(seq >> 1)),
             8 => {
                 let (first, term) = (input.number(1), input.number(1));
                 record::encode_truncate(t, replica, seq, first, (term > 0).then_some(term));

@@ -4,10 +4,11 @@
 //! (so acknowledged bytes survive, batches are whole, and what is lost is a suffix), nothing is called damaged, every
 //! checksum and every chunk is in order, and the log goes on working.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use strandlog::disk::sim::{EIO, Fault, SimDisk};
-use strandlog::{Batch, Error, Lsn, Placement, Result, Wal};
+use strandlog::{Batch, Error, Lsn, Placement, Result, Scrubbed, ScrubbedJournal, Wal};
 
 use super::input::Input;
 use super::model::{Model, Stub};
@@ -19,6 +20,8 @@ const IDS: [u64; 6] = [0, 1, 2, 3, 1 << 40, u64::MAX];
 
 /// From here on a truncation's byte cuts the suffix instead.
 const CUTS: u64 = 192;
+/// From here on a deletion's byte is a report of the state machine: of which entry, counted from the last that is gone, its lower bits say.
+const REPORTS: u8 = 208;
 
 /// Runs one input.
 ///
@@ -140,9 +143,18 @@ impl Run {
             replica.cut(from);
             self.batch.truncate_suffix(id, from);
         } else {
-            let first = replica.first + by.min(held);
+            let (first, reports) = (replica.first + by.min(held), replica.applied.is_some());
+            if reports {
+                // Alone: what comes behind it in a batch must make sense also where nothing waits.
+                self.submit(by & 1 == 0);
+            }
+            let Some(replica) = self.draft.0.get_mut(&id).filter(|replica| replica.last() + 1 >= first) else { return };
             replica.truncate(first);
             self.batch.truncate_prefix(id, first);
+            self.filled = true;
+            if reports {
+                self.submit(by & 2 == 0);
+            }
         }
         self.filled = true;
     }
@@ -156,12 +168,28 @@ impl Run {
     }
 
     fn delete(&mut self, id: u64, input: &mut Input<'_>) {
-        let key = input.u8() & 3;
+        let what = input.u8();
+        if what >= REPORTS {
+            return self.report(id, what - REPORTS);
+        }
+        let key = what & 3;
         if let Some(replica) = self.draft.0.get_mut(&id) {
             replica.keys.remove(&key);
         }
         self.batch.delete(id, &[key]);
         self.filled = true;
+    }
+
+    /// Alone in its batch, as a truncation that it lets go would not be seen by what stands before it there.
+    fn report(&mut self, id: u64, what: u8) {
+        self.submit(what & 1 == 0);
+        if let Some(replica) = self.draft.0.get_mut(&id) {
+            let index = replica.first - 1 + u64::from(what >> 2);
+            replica.report(index);
+            self.batch.durable_applied(id, index);
+            self.filled = true;
+            self.submit(what & 2 == 0);
+        }
     }
 
     fn reset(&mut self, id: u64, input: &mut Input<'_>) {
@@ -269,6 +297,7 @@ impl Run {
 
     fn housekeeping(&mut self, what: u8) {
         let outcome = match what & 3 {
+            0 if what & 4 != 0 => self.scrub(),
             0 => self.wal.checkpoint(),
             1 => self.wal.sync().map(|_| ()),
             2 => {
@@ -291,6 +320,16 @@ impl Run {
         let report = self.wal.verify(|_| ())?;
         // What was refused by the disk is still in memory, for readers, but it is not where verify looks.
         assert!(self.doomed || report.is_clean(), "{report:?}");
+        Ok(())
+    }
+
+    fn scrub(&self) -> Result<()> {
+        let sound = |found: &Scrubbed| {
+            assert!(self.doomed || found.damage.is_empty() && found.structure.is_empty(), "{found:?}");
+            ControlFlow::Continue(())
+        };
+        let journal = self.wal.scrub(u64::MAX, sound)?;
+        assert!(self.doomed || journal == ScrubbedJournal::default(), "{journal:?}");
         Ok(())
     }
 
@@ -359,6 +398,7 @@ impl Run {
 
     fn survived(&mut self) {
         self.acked = self.find(&self.wal);
+        self.acked.0.values_mut().for_each(|replica| replica.held = None);
         self.pending.clear();
         self.draft = self.acked.clone();
         self.batch.clear();

@@ -3,6 +3,7 @@
 //! Either the input *is* the file; or it is a list of edits to a valid one, after which the checksums over each edit are
 //! repaired: what a checksum would have caught the fuzzer would never get past.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
@@ -10,7 +11,7 @@ use strandlog::format::frame::FrameHeader;
 use strandlog::format::piece::{Extent, PIECE_HEADER_BYTES, PieceHeader};
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Snapshot};
 use strandlog::format::{BLOCK_BYTES, Reader, varint};
-use strandlog::{Batch, Error, Wal};
+use strandlog::{Batch, Error, RecoveryMode, Wal};
 
 use super::craft;
 use super::input::Input;
@@ -21,15 +22,29 @@ use super::specimen::{Frame, Specimen, specimens};
 /// # Panics
 /// When the log does.
 pub fn run(bytes: &[u8]) {
+    is_worked_on(bytes);
+}
+
+/// As [`run`]; answers whether the image was a log, so that all was done to it.
+///
+/// # Panics
+/// When the log does.
+pub fn is_worked_on(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let mode = input.u8();
-    let image =
-        if mode & 3 == 0 { raw(&mut input) } else { edited(&specimens()[usize::from(mode >> 2) % 4], &mut input) };
+    let image = if mode & 3 == 0 { raw(&mut input) } else { edited(&specimens()[specimen(mode)], &mut input) };
     let disk = Arc::new(SimDisk::from_image(image));
     if mode & 0x80 != 0 {
-        look_only(&disk);
+        look_only(&disk, RecoveryMode::TolerateTornTail);
     }
-    exercise(&disk);
+    if mode & 0x40 != 0 {
+        look_only(&disk, RecoveryMode::Salvage);
+    }
+    exercise(&disk)
+}
+
+fn specimen(mode: u8) -> usize {
+    if mode & 0x13 == 0x13 { 4 } else { usize::from(mode >> 2) % 4 }
 }
 
 /// The input is the file, from any place on.
@@ -64,7 +79,17 @@ fn edited(specimen: &Specimen, input: &mut Input<'_>) -> Vec<u8> {
 /// Changes a field of both superblocks.
 fn superblock(s: &mut Specimen, input: &mut Input<'_>) {
     let sb = &mut s.superblock;
-    match input.u8() % 10 {
+    // The last of them had no field when the corpora began.
+    match input.u8() {
+        255 => sb.durable = input.number(sb.durable),
+        what => return superblock_field(s, what, input),
+    }
+    vouch(s, input.u8());
+}
+
+fn superblock_field(s: &mut Specimen, what: u8, input: &mut Input<'_>) {
+    let sb = &mut s.superblock;
+    match what % 10 {
         9 => return snapshot(s, input),
         0 => sb.epoch = input.number(sb.epoch),
         1 => sb.chunk_bytes = input.number(sb.chunk_bytes.into()) as u32,
@@ -146,7 +171,19 @@ fn header(s: &mut Specimen, input: &mut Input<'_>) {
     let seed = s.seed;
     let (frame, room) = pick(s, input);
     let h = &mut frame.header;
-    match input.u8() % 15 {
+    match input.u8() {
+        254 => h.next = input.number(h.next.into()) as u32,
+        253 => h.after = input.number(h.after.into()) as u32,
+        what => header_field(h, what, input),
+    }
+    if let Some(table) = room.get(h.table_range()) {
+        h.table_crc = seed.crc(h.lsn, table);
+    }
+    h.encode(seed, room);
+}
+
+fn header_field(h: &mut FrameHeader, what: u8, input: &mut Input<'_>) {
+    match what % 15 {
         0 => h.lsn = input.number(h.lsn),
         1 => h.session = input.number(h.session),
         2 => h.cut = input.number(h.cut),
@@ -163,10 +200,6 @@ fn header(s: &mut Specimen, input: &mut Input<'_>) {
         13 => h.prev_prev_hash = input.number(h.prev_prev_hash),
         _ => h.session |= !0 << 32,
     }
-    if let Some(table) = room.get(h.table_range()) {
-        h.table_crc = seed.crc(h.lsn, table);
-    }
-    h.encode(seed, room);
 }
 
 /// Changes bytes of a frame's table.
@@ -282,17 +315,36 @@ fn encoded(frame: &Frame, seed: strandlog::format::Seed) -> Vec<u8> {
 }
 
 /// A read-only opening writes nothing, whatever it finds.
-fn look_only(disk: &Arc<SimDisk>) {
+fn look_only(disk: &SimDisk, mode: RecoveryMode) {
+    // Whoever read it has given it up: the next one opens another.
+    let disk = Arc::new(disk.clone());
     let events = disk.events();
-    if let Ok(wal) = super::open(disk, super::options().read_only(true)) {
+    if let Ok(wal) = super::open(&disk, super::options().read_only(true).recovery_mode(mode)) {
         read_all(&wal);
+        if mode == RecoveryMode::Salvage {
+            salvage(&wal);
+        }
     }
     assert_eq!(disk.events(), events, "a read-only opening wrote");
 }
 
+/// What is copied compares, and the copy is a log as any other.
+fn salvage(wal: &Wal) {
+    let disk = Arc::new(SimDisk::new(2 * super::DISK));
+    let copy = super::open(&disk, super::options().capacity(2 * super::DISK)).expect("a blank disk is formatted");
+    let outcome = wal.salvage_into(&copy, |_| ());
+    // What else might be said is that the copy lacks room.
+    assert!(
+        !matches!(outcome, Err(Error::Damaged(_) | Error::Contradiction { .. } | Error::Gap { .. })),
+        "{outcome:?}"
+    );
+    allowed(outcome);
+    read_all(&copy);
+}
+
 /// Does everything that can be done to a log.
-fn exercise(disk: &Arc<SimDisk>) {
-    let Ok(wal) = super::open(disk, super::options()) else { return };
+fn exercise(disk: &Arc<SimDisk>) -> bool {
+    let Ok(wal) = super::open(disk, super::options()) else { return false };
     read_all(&wal);
     let ids = wal.replicas();
     for id in ids.iter().copied().take(8).chain([77]) {
@@ -309,12 +361,48 @@ fn exercise(disk: &Arc<SimDisk>) {
     }
     read_all(&wal);
     let before = extents(&wal);
+    // A snapshot is believed without the frames that it stands for: where these were forged, the journal says otherwise.
+    let from_journal = wal.stats().opened_by_snapshot == 0;
     if wal.close().is_ok() {
         let disk = Arc::new(disk.restart());
+        if from_journal {
+            let reader = super::open(&Arc::new((*disk).clone()), super::options().read_only(true));
+            assert_eq!(extents(&reader.expect("what was closed can be read")), before, "the journal says otherwise");
+        }
         let wal = super::open(&disk, super::options()).expect("what was closed opens again");
         assert_eq!(extents(&wal), before, "the log changed while it was closed");
         read_all(&wal);
+        go_on(&wal);
+        if from_journal && wal.sync().is_ok() {
+            let before = extents(&wal);
+            let wal = super::open(&Arc::new(disk.crash_lost_all()), super::options()).expect("what was synced opens");
+            assert_eq!(extents(&wal), before, "the log changed when its process died");
+            read_all(&wal);
+        }
     }
+    true
+}
+
+/// What came later: reports, removal and a new life, large values, a scrub.
+fn go_on(wal: &Wal) {
+    let mut batch = Batch::new();
+    for (i, id) in wal.replicas().into_iter().take(8).enumerate() {
+        let (first, last) = wal.replica(id).bounds();
+        match i % 4 {
+            0 => batch.durable_applied(id, first.saturating_sub(1)).truncate_prefix(id, last),
+            1 => batch.put(id, b"large", &[6; 9000]),
+            2 => batch.truncate_suffix(id, last.max(1)),
+            _ => batch.remove(id),
+        };
+        allowed(wal.commit(&mut batch));
+        batch.clear();
+        batch.durable_applied(id, last).append(id, &[(wal.replica(id).last_index().saturating_add(1), 2, b"anew")]);
+        allowed(wal.commit(&mut batch));
+        batch.clear();
+    }
+    allowed(wal.scrub(u64::MAX, |_| ControlFlow::Continue(())));
+    allowed(wal.checkpoint());
+    read_all(wal);
 }
 
 fn extents(wal: &Wal) -> Vec<(u64, (u64, u64))> {

@@ -29,11 +29,15 @@ pub struct Replica {
     pub prev_term: u64,
     pub entries: VecDeque<Stub>,
     pub keys: BTreeMap<u8, Stub>,
+    /// What its state machine reported.
+    pub applied: Option<u64>,
+    /// The truncation that waits for a report. No crash leaves it.
+    pub held: Option<u64>,
 }
 
 impl Default for Replica {
     fn default() -> Self {
-        Self { first: 1, prev_term: 0, entries: VecDeque::new(), keys: BTreeMap::new() }
+        Self { first: 1, prev_term: 0, entries: VecDeque::new(), keys: BTreeMap::new(), applied: None, held: None }
     }
 }
 
@@ -54,7 +58,29 @@ impl Replica {
         self.entries.truncate((from - self.first) as usize);
     }
 
+    /// As it is asked for: what goes beyond the report waits.
     pub fn truncate(&mut self, first: u64) {
+        let allowed = self.applied.map_or(u64::MAX, |applied| applied + 1);
+        // One that is reached already waits for nothing.
+        if first > allowed.max(self.first) {
+            self.held = self.held.max(Some(first));
+        }
+        self.let_go(allowed.min(first));
+    }
+
+    /// The state machine holds everything up to `index`; less than it said before says nothing.
+    pub fn report(&mut self, index: u64) {
+        if self.applied.is_some_and(|known| known >= index) {
+            return;
+        }
+        self.applied = Some(index);
+        if let Some(held) = self.held {
+            self.held = Some(held).filter(|held| *held > index + 1);
+            self.let_go(held.min(index + 1).min(self.last() + 1));
+        }
+    }
+
+    fn let_go(&mut self, first: u64) {
         while self.first < first
             && let Some(gone) = self.entries.pop_front()
         {
@@ -65,6 +91,7 @@ impl Replica {
 
     pub fn reset(&mut self, index: u64, term: u64) {
         (self.first, self.prev_term) = (index + 1, term);
+        (self.applied, self.held) = (self.applied.map(|applied| applied.min(index)), None);
         self.entries.clear();
     }
 }
@@ -97,6 +124,8 @@ impl Model {
                     next += 1;
                 }
             }
+            let applied = replica.durable_applied().map_err(|e| e.to_string())?;
+            same(&format!("replica {id}: the report"), &applied, &model.applied)?;
             same(&format!("replica {id}: keys"), &replica.keys().len(), &model.keys.len())?;
             for (&key, stub) in &model.keys {
                 let value = replica.get(&[key]).map_err(|e| e.to_string())?;

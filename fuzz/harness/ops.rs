@@ -1,9 +1,12 @@
 //! `ops`: whatever is asked of the log, sense or nonsense, it says and does what the reference model says and does.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
-use strandlog::{Bytes, Error, Wal};
+use strandlog::{Bytes, Error, Options, Placement, RecoveryMode, Scrubbed, ScrubbedJournal, Wal};
 
 use super::input::Input;
 use super::reference::{Model, Op, Refusal, batch};
@@ -23,7 +26,12 @@ pub fn run(bytes: &[u8]) {
     let mut wal = super::open(&disk, super::options()).expect("a blank disk is formatted");
     let mut model = Model::default();
     while !input.is_empty() {
-        match input.u8() % 16 {
+        let byte = input.u8();
+        // What the upper bits say cost no byte of the input: the corpora are older.
+        let how = byte >> 4;
+        match byte % 16 {
+            0 if how & 3 == 1 => scrub(&wal),
+            0 if how & 3 == 2 => drop(wal.sync().expect("nothing is wrong with the disk")),
             0 => wal.checkpoint().expect("nothing is wrong with the disk"),
             1 => assert!(wal.verify(|_| ()).expect("readable").is_clean()),
             what @ (2 | 3) => {
@@ -32,7 +40,13 @@ pub fn run(bytes: &[u8]) {
                 }
                 drop(wal);
                 disk = Arc::new(if what == 3 { disk.restart() } else { disk.crash_lost_all() });
-                wal = super::open(&disk, super::options()).expect("what was acknowledged opens");
+                if how & 3 == 1 {
+                    looked_at(&disk, &model);
+                }
+                if how & 3 == 2 && what == 3 {
+                    disk = grown(&disk);
+                }
+                wal = super::open(&disk, options(how)).expect("what was acknowledged opens");
                 same(&wal, &model);
             }
             4 => same(&wal, &model),
@@ -40,6 +54,57 @@ pub fn run(bytes: &[u8]) {
         }
     }
     same(&wal, &model);
+}
+
+/// What an opening may choose anew.
+fn options(how: u8) -> Options {
+    let placement = [Placement::Auto, Placement::Journal, Placement::Chain][usize::from(how >> 2) % 3];
+    let mode = if how & 3 == 3 { RecoveryMode::Strict } else { RecoveryMode::TolerateTornTail };
+    super::options().placement(placement).recovery_mode(mode)
+}
+
+/// Nothing rotted.
+fn scrub(wal: &Wal) {
+    let sound = |found: &Scrubbed| {
+        assert!(found.damage.is_empty() && found.structure.is_empty(), "{found:?}");
+        ControlFlow::Continue(())
+    };
+    assert_eq!(wal.scrub(u64::MAX, sound).expect("readable"), ScrubbedJournal::default());
+}
+
+/// Who only reads finds the same, in the journal; so does who saves it into a new log.
+fn looked_at(disk: &SimDisk, model: &Model) {
+    for mode in [RecoveryMode::Strict, RecoveryMode::Salvage] {
+        // Whoever read it has given it up: the next one opens another.
+        let disk = Arc::new(disk.clone());
+        let wal = super::open(&disk, super::options().read_only(true).recovery_mode(mode)).expect("opens for reading");
+        same(&wal, model);
+        if mode == RecoveryMode::Salvage {
+            let capacity = disk.len() + disk.len() / 2;
+            let fresh = Arc::new(SimDisk::new(capacity));
+            let copy = super::open(&fresh, super::options().capacity(capacity)).expect("a blank disk is formatted");
+            assert!(wal.salvage_into(&copy, |_| ()).expect("there is room").is_whole());
+            same(&copy, model);
+        }
+    }
+}
+
+/// The closed log in a file that is longer, as often as there is little to write.
+fn grown(disk: &SimDisk) -> Arc<SimDisk> {
+    let image = disk.kept_image();
+    let capacity = image.len() as u64 + 2 * u64::from(super::SEGMENT);
+    if capacity > 2 * super::DISK {
+        return Arc::new(disk.restart());
+    }
+    static NAMES: AtomicU64 = AtomicU64::new(0);
+    let name = format!("strandlog-grown-{}-{}", std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, image).expect("room for a small file");
+    let outcome = strandlog::grow(&path, capacity, |_| ());
+    let image = std::fs::read(&path).expect("it was written");
+    std::fs::remove_file(&path).expect("nobody else's");
+    outcome.expect("a closed log grows");
+    Arc::new(SimDisk::from_image(image))
 }
 
 fn same(wal: &Wal, model: &Model) {

@@ -1,5 +1,6 @@
 //! Valid images to start from, and what lies where in them: so that an edit can be followed by the repair of every checksum over it.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use strandlog::disk::sim::SimDisk;
@@ -29,26 +30,27 @@ pub struct Specimen {
     pub pieces: Vec<usize>,
 }
 
-/// The specimens: small and closed; small and cut off; large entries; churned until segments and chunks were used anew.
-pub fn specimens() -> &'static [Specimen; 4] {
-    static ALL: OnceLock<[Specimen; 4]> = OnceLock::new();
+/// The specimens: small and closed; small and cut off; large entries; churned until segments and chunks were used anew; all that a snapshot can hold.
+pub fn specimens() -> &'static [Specimen; 5] {
+    static ALL: OnceLock<[Specimen; 5]> = OnceLock::new();
     ALL.get_or_init(|| {
         [
-            make(Placement::Auto, |wal| {
+            make(Placement::Auto, |wal, _| {
                 small(wal);
                 wal.close().expect("closes");
             }),
-            make(Placement::Auto, small),
-            make(Placement::Chain, large),
-            make(Placement::Auto, churn),
+            make(Placement::Auto, |wal, _| small(wal)),
+            make(Placement::Chain, |wal, _| large(wal)),
+            make(Placement::Auto, |wal, _| churn(wal)),
+            make(Placement::Auto, everything),
         ]
     })
 }
 
-fn make(placement: Placement, fill: fn(&Wal)) -> Specimen {
+fn make(placement: Placement, fill: fn(&Wal, &SimDisk)) -> Specimen {
     let disk = Arc::new(SimDisk::new(super::DISK));
     let wal = super::open(&disk, super::options().placement(placement)).expect("a blank disk is formatted");
-    fill(&wal);
+    fill(&wal, &disk);
     drop(wal);
     survey(disk.kept_image())
 }
@@ -115,4 +117,23 @@ fn churn(wal: &Wal) {
             }
         });
     }
+}
+
+/// Pieces and runs, terms, a report, values within and without, a life behind a removal; an entry that rotted, and is known to be lost.
+fn everything(wal: &Wal, disk: &SimDisk) {
+    churn(wal);
+    commit(wal, |b| {
+        b.append(4, &[(1, 1, &[0xa5; 64]), (2, 1, &[0x5a; 64]), (3, 2, &[1; 64])]).durable_applied(4, 0);
+    });
+    let lies = disk.kept_image().windows(64).position(|bytes| bytes == [0x5a; 64]).expect("it is durable");
+    disk.poke(lies as u64, b"rot");
+    wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).expect("readable");
+    assert_eq!(wal.damage().len(), 1, "the entry is lost");
+    commit(wal, |b| {
+        b.durable_applied(3, 100).remove(2);
+    });
+    commit(wal, |b| {
+        b.install_snapshot(2, 9, 1).append(2, &[(10, 1, b"anew")]).put(2, b"large", &[2; 7000]);
+    });
+    wal.close().expect("closes");
 }
