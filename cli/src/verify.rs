@@ -67,6 +67,7 @@ impl Verified {
             "unnamed": self.unnamed,
             "hole_bytes": self.hole_bytes,
             "damage": report.damage.iter().map(as_json).collect::<Vec<_>>(),
+            "unreadable": report.unreadable.iter().map(as_json).collect::<Vec<_>>(),
             "structure": report.structure,
             "cut": report.cut.map(cut_as_json),
             "accounting": report.accounting,
@@ -102,6 +103,15 @@ impl Verified {
         }
         for damage in &report.damage {
             out.line(format_args!("  {damage}"))?;
+        }
+        for Damage { replica, lost } in &report.unreadable {
+            let what = match lost {
+                Lost::Entries { first, last } => format!("entries {first}..={last}"),
+                _ => "a value of its keyed state".to_owned(),
+            };
+            out.line(format_args!(
+                "  replica {replica}: {what} cannot be read: the device fails there, and a salvage takes that for lost"
+            ))?;
         }
         for line in &report.structure {
             out.line(format_args!("  {line}; no data is lost"))?;
