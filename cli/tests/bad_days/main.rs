@@ -6,6 +6,7 @@
 mod support;
 
 mod field;
+mod interrupted;
 mod life;
 mod look;
 mod model;
@@ -42,4 +43,11 @@ fn whatever_happened_to_a_file_the_tool_tells_what_stands_and_what_is_lost() {
 #[test]
 fn a_device_with_bad_sectors_is_looked_at_to_its_end() {
     for_each_seed(25, sectors::a_bad_device);
+}
+
+#[test]
+fn a_command_that_is_interrupted_takes_nothing_along_and_can_be_run_again() {
+    let mut tried = 0;
+    for_each_seed(8, |rng| tried += u64::from(interrupted::a_command(rng)));
+    println!("interrupted {tried}");
 }
