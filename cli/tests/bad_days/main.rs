@@ -34,7 +34,7 @@ fn for_each_seed(default: u64, mut test: impl FnMut(&mut SmallRng)) {
 #[test]
 fn whatever_happened_to_a_file_the_tool_tells_what_stands_and_what_is_lost() {
     let mut tried = look::Tried::default();
-    for_each_seed(16, |rng| look::a_bad_day(rng, &mut tried));
+    for_each_seed(6, |rng| look::a_bad_day(rng, &mut tried));
     println!("{tried:?}");
     let look::Tried { sound, hurt, refused, carried_over, half_grown, .. } = tried;
     assert!(tried.days < 100 || [sound, hurt, refused, carried_over, half_grown].iter().all(|&n| n > 0), "{tried:?}");
@@ -42,12 +42,12 @@ fn whatever_happened_to_a_file_the_tool_tells_what_stands_and_what_is_lost() {
 
 #[test]
 fn a_device_with_bad_sectors_is_looked_at_to_its_end() {
-    for_each_seed(25, sectors::a_bad_device);
+    for_each_seed(20, sectors::a_bad_device);
 }
 
 #[test]
 fn a_command_that_is_interrupted_takes_nothing_along_and_can_be_run_again() {
     let mut tried = 0;
-    for_each_seed(8, |rng| tried += u64::from(interrupted::a_command(rng)));
+    for_each_seed(3, |rng| tried += u64::from(interrupted::a_command(rng)));
     println!("interrupted {tried}");
 }
