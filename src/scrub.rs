@@ -122,6 +122,8 @@ impl Engine {
         let journal = self.scrub_journal(&mut pace)?;
         let mut cells = self.registry.all();
         cells.sort_unstable_by_key(|c| c.id);
+        // A bad sector under one replica is told when the others were looked at: else nobody would, as long as it is there.
+        let mut unreadable = None;
         for cell in cells {
             if !cell.lock().exists {
                 continue;
@@ -130,10 +132,14 @@ impl Engine {
                 return Err(why);
             }
             let mut report = VerifyReport::default();
-            let rotten = self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
+            let found = self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
             if !self.read_only {
                 self.quarantine(&cell, &report.damage)?;
-                self.tell_of_values(&cell, rotten);
+                self.tell_of_values(&cell, found.rotten_values);
+            }
+            if let Some(why) = found.unreadable {
+                unreadable.get_or_insert(why);
+                continue;
             }
             let mut damage = report.damage;
             if !self.read_only {
@@ -152,7 +158,7 @@ impl Engine {
                 break;
             }
         }
-        Ok(journal)
+        unreadable.map_or(Ok(journal), Err)
     }
 
     /// Sees to the superblock's copies; frees the segments in which a frame rotted: what is alive there is written anew by it, out of memory what lay in tables. What is freed need

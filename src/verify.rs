@@ -32,6 +32,9 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Damage, known before or found now.
     pub damage: Vec<Damage>,
+    /// What the device cannot read: bad sectors, under these entries and large keyed values. It may read them tomorrow; a salvage takes them for
+    /// lost.
+    pub unreadable: Vec<Damage>,
     /// Frames of the journal whose header or table rotted, or cannot be read: hard states, other small values and all metadata lie there. What the
     /// log has in memory of them is right, and lost with the next crash: [`Wal::scrub`](crate::Wal::scrub) has it written anew. Behind one whose
     /// header rotted no other is looked for in its segment, and where it is the first one there, nor is any before it.
@@ -50,8 +53,30 @@ impl VerifyReport {
     /// Whether everything is as it should be. Not where a power cut left one bad copy of the superblock, which costs nothing: see
     /// [`structure`](Self::structure).
     pub fn is_clean(&self) -> bool {
-        let Self { damage, rotten_frames, structure, cut, accounting, .. } = self;
-        cut.is_none() && damage.is_empty() && *rotten_frames == 0 && structure.is_empty() && accounting.is_empty()
+        let Self { damage, unreadable, rotten_frames, structure, cut, accounting, .. } = self;
+        let is_all_there = cut.is_none() && damage.is_empty() && unreadable.is_empty();
+        is_all_there && *rotten_frames == 0 && structure.is_empty() && accounting.is_empty()
+    }
+}
+
+/// What was found of one replica, beside what is reported.
+#[derive(Default)]
+pub(crate) struct CheckedReplica {
+    /// The pieces of values that rotted.
+    pub rotten_values: Vec<u64>,
+    /// Why something of it could not be read: the first time.
+    pub unreadable: Option<Error>,
+}
+
+/// Adds an entry to the last of the ranges, or behind them.
+fn add_entry(ranges: &mut Vec<Damage>, replica: u64, index: u64) {
+    match ranges.last_mut() {
+        Some(Damage { replica: r, lost: Lost::Entries { last, .. } })
+            if *r == replica && last.checked_add(1) == Some(index) =>
+        {
+            *last = index;
+        }
+        _ => ranges.push(Damage { replica, lost: Lost::Entries { first: index, last: index } }),
     }
 }
 
@@ -82,21 +107,28 @@ impl Engine {
         Ok(report)
     }
 
-    /// Reads everything that one replica holds; `read` is told the bytes of each reading. Answers the pieces of values that rotted.
+    /// Reads everything that one replica holds, as far as the device does; `read` is told the bytes of each reading.
     pub(crate) fn check_replica(
         &self,
         cell: &Cell,
         report: &mut VerifyReport,
         mut read: impl FnMut(u64),
-    ) -> Result<Vec<u64>> {
+    ) -> Result<CheckedReplica> {
         self.disk.check_size().map_err(|e| Error::io("reading the file", e))?;
-        self.verify_entries(cell, report, &mut read)?;
-        let rotten = self.verify_keys(cell, report, &mut read)?;
-        self.verify_headers(cell, report, &mut read)?;
-        Ok(rotten)
+        let mut found = CheckedReplica::default();
+        self.verify_entries(cell, report, &mut found, &mut read)?;
+        self.verify_keys(cell, report, &mut found, &mut read)?;
+        self.verify_headers(cell, report, &mut found, &mut read)?;
+        Ok(found)
     }
 
-    fn verify_entries(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
+    fn verify_entries(
+        &self,
+        cell: &Cell,
+        report: &mut VerifyReport,
+        found: &mut CheckedReplica,
+        mut read: impl FnMut(u64),
+    ) -> Result<()> {
         let replica = cell.id;
         let (first, last) = {
             let state = cell.lock();
@@ -114,47 +146,58 @@ impl Engine {
             if index >= asked {
                 asked = self.ask(cell, index, last.saturating_add(1));
             }
-            let checked = self.check_entry(cell, index)?;
+            next = index.checked_add(1);
+            let checked = match self.check_entry(cell, index) {
+                // A bad sector: what lies around it is looked at all the same.
+                Err(error @ Error::Io { .. }) => {
+                    add_entry(&mut report.unreadable, replica, index);
+                    found.unreadable.get_or_insert(error);
+                    read(0);
+                    continue;
+                }
+                checked => checked?,
+            };
             report.entries += u64::from(checked.is_some());
             report.bytes += checked.unwrap_or(0);
             read(checked.unwrap_or(0));
             if checked.is_none() && self.is_new_damage(cell, index) {
-                let lost = Lost::Entries { first: index, last: index };
-                match report.damage.last_mut() {
-                    Some(Damage { replica: r, lost: Lost::Entries { last, .. } })
-                        if *r == replica && last.checked_add(1) == Some(index) =>
-                    {
-                        *last = index;
-                    }
-                    _ => report.damage.push(Damage { replica, lost }),
-                }
+                add_entry(&mut report.damage, replica, index);
             }
-            next = index.checked_add(1);
         }
         Ok(())
     }
 
-    /// Answers the pieces of those that rotted.
-    fn verify_keys(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<Vec<u64>> {
+    fn verify_keys(
+        &self,
+        cell: &Cell,
+        report: &mut VerifyReport,
+        found: &mut CheckedReplica,
+        mut read: impl FnMut(u64),
+    ) -> Result<()> {
         let replica = cell.id;
         let keys: Vec<Box<[u8]>> = {
             let state = cell.lock();
             let out = state.keys.iter().filter(|e| matches!(e.value, Value::Out(_)));
             out.map(|e| e.key.clone()).collect()
         };
-        let mut rotten = Vec::new();
         for key in keys {
-            match self.check_value(cell, &key)? {
-                Checked::Gone => {}
-                Checked::Whole { bytes } => read(bytes),
-                Checked::Rotten { id, bytes } => {
+            match self.check_value(cell, &key) {
+                Ok(Checked::Gone) => {}
+                Ok(Checked::Whole { bytes }) => read(bytes),
+                Ok(Checked::Rotten { id, bytes }) => {
                     read(bytes);
                     report.damage.push(Damage { replica, lost: Lost::State });
-                    rotten.push(id);
+                    found.rotten_values.push(id);
                 }
+                Err(error @ Error::Io { .. }) => {
+                    report.unreadable.push(Damage { replica, lost: Lost::State });
+                    found.unreadable.get_or_insert(error);
+                    read(0);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(rotten)
+        Ok(())
     }
 
     fn verify_superblocks(&self, report: &mut VerifyReport) {
@@ -171,7 +214,13 @@ impl Engine {
     }
 
     /// The header of every piece, and the checksum of its table.
-    fn verify_headers(&self, cell: &Cell, report: &mut VerifyReport, mut read: impl FnMut(u64)) -> Result<()> {
+    fn verify_headers(
+        &self,
+        cell: &Cell,
+        report: &mut VerifyReport,
+        found: &mut CheckedReplica,
+        mut read: impl FnMut(u64),
+    ) -> Result<()> {
         let pieces: Vec<(PieceRef, u32)> = {
             let state = cell.lock();
             let values = state.keys.iter().filter_map(|e| e.value.piece());
@@ -180,9 +229,8 @@ impl Engine {
             all.map(|p| (self.piece(cell.id, p), p.desc.crc)).collect()
         };
         for (piece, crc) in pieces {
-            let io = |e| Error::io(format!("reading replica {} from entry {}", cell.id, piece.first), e);
-            let mut holds = piece.header_holds(&*self.disk, self.geo.seed, crc).map_err(io)?;
-            if !holds {
+            let mut holds = piece.header_holds(&*self.disk, self.geo.seed, crc);
+            if !matches!(holds, Ok(true)) {
                 if piece.in_memory() {
                     if self.seq.lock().stopped.is_some() {
                         // Never written, and never acknowledged.
@@ -192,13 +240,19 @@ impl Engine {
                     self.sync()?;
                 }
                 // In any case once more: a device may answer one reading with older bytes.
-                holds = piece.header_holds(&*self.disk, self.geo.seed, crc).map_err(io)?;
+                holds = piece.header_holds(&*self.disk, self.geo.seed, crc);
             }
-            if !holds {
-                let (id, at, first) = (cell.id, piece.offset(), piece.first);
-                let what =
-                    format!("replica {id}: the header of the piece at offset {at} is bad (entries from {first} on)");
-                report.structure.push(what);
+            let (id, at, first) = (cell.id, piece.offset(), piece.first);
+            let amiss =
+                |how| format!("replica {id}: the header of the piece at offset {at} {how} (entries from {first} on)");
+            match holds {
+                Ok(true) => {}
+                Ok(false) => report.structure.push(amiss("is bad")),
+                Err(error) => {
+                    report.structure.push(amiss("cannot be read"));
+                    let what = format!("reading replica {id} from entry {first}");
+                    found.unreadable.get_or_insert_with(|| Error::io(what, error));
+                }
             }
             if let Some(bytes) = piece.header_bytes() {
                 read(bytes);

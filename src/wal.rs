@@ -248,8 +248,9 @@ impl Wal {
     /// once. It grows with the file and with what that holds, but is done in memory: nothing is read from the device meanwhile.
     ///
     /// # Errors
-    /// What the device says; [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`], [`Error::FileLost`] or
-    /// [`Error::Closed`] when the log ends while something is looked at twice. Damage is no error here: it is in the report.
+    /// [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`], [`Error::FileLost`] or [`Error::Closed`] when the log
+    /// ends while something is looked at twice; [`Error::Io`] where the file is shorter than it was. Neither damage nor a bad sector is an error here: they are in
+    /// the report.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         self.engine.verify(progress)
     }
@@ -267,7 +268,8 @@ impl Wal {
     /// # Errors
     /// [`Error::Option`] for a rate of 0; [`Error::Closed`], [`Error::Poisoned`] or [`Error::FileLost`] when the log ends meanwhile; [`Error::Full`] where what was
     /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback, or in a listener on a thread of the
-    /// log; what the device says.
+    /// log; what the device says. Where it cannot read something of a replica (a bad sector), `each` is not told of that one, and this is answered when all
+    /// others were looked at.
     pub fn scrub(
         &self,
         bytes_per_second: u64,

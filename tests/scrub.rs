@@ -534,6 +534,38 @@ fn a_frame_that_cannot_be_read_is_healed_unless_an_entry_beside_it_cannot_either
     assert_sound(&wal, "healed");
 }
 
+/// As long as a sector is bad nobody else would be looked at.
+#[test]
+fn a_bad_sector_under_one_replica_keeps_no_other_from_being_looked_at() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open(options(Placement::Journal), &disk);
+    fill(&wal, 7..=9);
+    wal.commit(Batch::new().put(7, b"large", &[7; 20_000])).expect("committed");
+    drop(wal);
+    let disk = Arc::new(disk.restart());
+    let wal = open(options(Placement::Journal), &disk);
+    let image = disk.kept_image();
+    let find = |wanted: &[u8]| image.windows(wanted.len()).position(|w| w == wanted).expect("it is there") as u64;
+    let (unread, value) = (find(&payload(7, 1, 1, 700)), find(&[7; 20_000]) + 10_000);
+    disk.fail_reads(unread..unread + 1, EIO);
+    disk.fail_reads(value..value + 1, EIO);
+    disk.flip_bit(find(&payload(9, 1, 1, 700)), 3);
+    let lost = |replica, lost| Damage { replica, lost };
+    let report = wal.verify(|_| ()).expect("verified");
+    let [Damage { replica: 7, lost: Lost::Entries { first: 1, .. } }, state] = &report.unreadable[..] else {
+        panic!("{report:?}")
+    };
+    assert!(*state == lost(7, Lost::State) && !report.is_clean(), "{report:?}");
+    assert_eq!((report.replicas, &report.damage[..]), (3, &[lost(9, Lost::Entries { first: 1, last: 1 })][..]));
+    let mut told = Vec::new();
+    let outcome = wal.scrub(u64::MAX, |one| {
+        told.push(one.replica);
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(outcome, Err(Error::Io { .. })) && told == [8, 9], "{outcome:?}, {told:?}");
+    assert_eq!(wal.damage(), report.damage, "quarantined, and what may be readable tomorrow is not");
+}
+
 /// It cannot be mended there, and is told.
 #[test]
 fn a_log_that_is_read_only_tells_of_a_rotten_frame() {

@@ -39,6 +39,7 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
         Ok(report)
     });
     drop(to);
+    let by_snapshot = verify::has_snapshot(&from);
     let report = report.inspect_err(|_| {
         // It is no use to anybody.
         let _ = std::fs::remove_file(&unfinished);
@@ -60,9 +61,10 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
             "unnamed": report.unnamed,
             "cut": report.cut.map(verify::cut_as_json),
             "damage": report.damage.iter().map(verify::as_json).collect::<Vec<_>>(),
+            "snapshot": by_snapshot,
         }))
     } else {
-        show(args, &report, out)
+        show(args, &report, by_snapshot, out)
     }
 }
 
@@ -94,7 +96,7 @@ fn fresh(from: &Wal, capacity: u64, path: &Path, out: &Output) -> Result<Wal> {
     Ok(wal?)
 }
 
-fn show(args: &Salvage, report: &SalvageReport, out: &mut Output) -> Result<()> {
+fn show(args: &Salvage, report: &SalvageReport, by_snapshot: bool, out: &mut Output) -> Result<()> {
     let verdict = if report.is_whole() {
         out.styled(Style::Good, "everything was saved")
     } else {
@@ -121,6 +123,9 @@ fn show(args: &Salvage, report: &SalvageReport, out: &mut Output) -> Result<()> 
     }
     if report.unnamed {
         out.line(format_args!("  {}", verify::UNNAMED))?;
+    }
+    if by_snapshot && report.cut.is_none() && (report.unnamed || report.lost_frames > 0) {
+        out.line(format_args!("  {}", verify::BY_SNAPSHOT))?;
     }
     if !report.damage.is_empty() {
         out.line(format_args!("  the new log knows what is missing: reading it answers with this damage until a snapshot or a removal heals it"))?;

@@ -1,7 +1,7 @@
 //! `strandlog verify`
 
 use serde_json::{Value, json};
-use strandlog::{CutFile, Damage, Lost, VerifyReport};
+use strandlog::{ChunkUse, CutFile, Damage, Lost, VerifyReport, Wal};
 
 use crate::args::Verify;
 use crate::failure::Result;
@@ -11,6 +11,15 @@ use crate::{open, progress};
 
 /// Of losses that nobody can attribute.
 pub const UNNAMED: &str = "replicas may be missing that nobody can name: compare with what the store knows of";
+
+/// Of a log that was closed, whose journal has lost something since.
+pub const BY_SNAPSHOT: &str = "it was closed, and its snapshot may know what the journal has lost, but only an opening for writing reads that: before a salvage, open a copy \
+of the file; where that opens without damage, so does the log: open it, and scrub it at once, as a crash would lose what rotted";
+
+/// Whether the log was closed, and has the snapshot of its index from then.
+pub fn has_snapshot(wal: &Wal) -> bool {
+    wal.space_map().iter().any(|run| run.used == ChunkUse::Snapshot)
+}
 
 /// Reads everything back; says what is wrong. Of a log that does not open: why not, and what a salvage would find.
 pub fn run(args: &Verify, out: &mut Output) -> Result<()> {
@@ -30,6 +39,7 @@ pub fn run(args: &Verify, out: &mut Output) -> Result<()> {
         lost_frames: stats.lost_frames,
         unnamed: stats.unnamed_losses > 0,
         hole_bytes: stats.disk.map_or(0, |disk| disk.hole_bytes),
+        snapshot: has_snapshot(&wal),
         report,
     };
     if !verified.ok {
@@ -49,6 +59,8 @@ struct Verified {
     unnamed: bool,
     /// No damage, but it may fail when it is written to.
     hole_bytes: u64,
+    /// It was closed, and opens by its snapshot where that is whole.
+    snapshot: bool,
     report: VerifyReport,
 }
 
@@ -66,7 +78,9 @@ impl Verified {
             "rotten_frames": report.rotten_frames,
             "unnamed": self.unnamed,
             "hole_bytes": self.hole_bytes,
+            "snapshot": self.snapshot,
             "damage": report.damage.iter().map(as_json).collect::<Vec<_>>(),
+            "unreadable": report.unreadable.iter().map(as_json).collect::<Vec<_>>(),
             "structure": report.structure,
             "cut": report.cut.map(cut_as_json),
             "accounting": report.accounting,
@@ -87,6 +101,9 @@ impl Verified {
             out.line(format_args!("  it does not open: {why}"))?;
             out.line(format_args!("  what was read back is what `strandlog salvage` would save"))?;
         }
+        if self.snapshot && report.cut.is_none() && (self.refused.is_some() || self.lost_frames > 0) {
+            out.line(format_args!("  {BY_SNAPSHOT}"))?;
+        }
         if self.unnamed {
             out.line(format_args!("  {UNNAMED}"))?;
         }
@@ -102,6 +119,15 @@ impl Verified {
         }
         for damage in &report.damage {
             out.line(format_args!("  {damage}"))?;
+        }
+        for Damage { replica, lost } in &report.unreadable {
+            let what = match lost {
+                Lost::Entries { first, last } => format!("entries {first}..={last}"),
+                _ => "a value of its keyed state".to_owned(),
+            };
+            out.line(format_args!(
+                "  replica {replica}: {what} cannot be read: the device fails there, and a salvage takes that for lost"
+            ))?;
         }
         for line in &report.structure {
             out.line(format_args!("  {line}; no data is lost"))?;

@@ -146,3 +146,23 @@ fn a_copy_with_holes_is_told_by_who_looks_into_it() {
         assert_eq!(holes(&path), 0, "{command}");
     }
 }
+
+/// Tools read the journal, and an opening for writing the snapshot of a close: a salvage would lose what that has, so who looks is told.
+#[test]
+fn a_closed_log_whose_snapshot_knows_what_the_journal_lost_is_not_sent_to_a_salvage_at_once() {
+    let (dir, path) = filled();
+    rot(&path, find(&path, b"one hundred"));
+    let ran = strandlog(&["verify", str(&path)]);
+    assert!(ran.code == 1 && ran.out.contains("open a copy of the file"), "{ran:?}");
+    assert_eq!(strandlog(&["verify", "--json", str(&path)]).json()["snapshot"], true);
+    let ran = strandlog(&["salvage", str(&path), str(&dir.path().join("saved"))]);
+    assert!(ran.code == 1 && ran.out.contains("open a copy of the file"), "{ran:?}");
+    // It is true.
+    let wal = strandlog::Wal::options().open(&path).unwrap();
+    assert_eq!(wal.replica(3).get(b"applied").unwrap().unwrap(), &b"one hundred"[..]);
+    assert!(wal.damage().is_empty());
+    drop(wal);
+    let (_dir, path) = refused();
+    let ran = strandlog(&["verify", str(&path)]);
+    assert!(ran.code == 1 && !ran.out.contains("open a copy of the file"), "it was not closed: {ran:?}");
+}
