@@ -241,7 +241,7 @@ impl Batch {
         let ended = with(self.ended_bytes, self.ended_metas);
         if ended > KEPT_BYTES && ended > with(self.bytes(), self.metas.len().saturating_sub(self.ended_metas)) {
             let named = self.named.take();
-            self.shed();
+            *self = self.only(|_| true);
             self.named = named;
         }
     }
@@ -262,26 +262,36 @@ impl Batch {
         self
     }
 
-    /// Built anew of what is asked still.
-    fn shed(&mut self) {
-        let kept = Self { lazy: self.lazy, bad: std::mem::take(&mut self.bad), ..Self::default() };
-        let old = std::mem::replace(self, kept);
-        for op in &old.ops {
+    /// Takes out what was asked of these replicas, also what was refused of them, into a batch of its own: for one that is too large
+    /// ([`Error::BatchTooLarge`]) and need not be atomic over all its replicas. What is asked of one replica stays together, in its order.
+    #[must_use = "what was taken out is written by nobody else"]
+    pub fn split_off(&mut self, moves: impl Fn(u64) -> bool) -> Self {
+        let moved = self.only(&moves);
+        *self = self.only(|of| !moves(of));
+        moved
+    }
+
+    /// Built anew of what is asked of these: what goes must not count against the limits of what stays.
+    fn only(&self, of: impl Fn(u64) -> bool) -> Self {
+        let bad = self.bad.iter().copied().filter(|&(replica, _)| of(replica)).collect();
+        let mut kept = Self { lazy: self.lazy, bad, ..Self::default() };
+        for op in self.ops.iter().filter(|op| of(op.replica)) {
             let what = match op.what {
                 What::Append { first, from, to } => {
-                    let begin = self.metas.len();
-                    old.metas.get(from..to).unwrap_or(&[]).iter().for_each(|meta| self.adopt(&old, meta));
-                    What::Append { first, from: begin, to: self.metas.len() }
+                    let begin = kept.metas.len();
+                    self.metas.get(from..to).unwrap_or(&[]).iter().for_each(|meta| kept.adopt(self, meta));
+                    What::Append { first, from: begin, to: kept.metas.len() }
                 }
                 What::Put { key, value } => {
-                    let key = self.span(old.bytes_of(key));
-                    What::Put { key, value: self.span(old.bytes_of(value)) }
+                    let key = kept.span(self.bytes_of(key));
+                    What::Put { key, value: kept.span(self.bytes_of(value)) }
                 }
-                What::Delete { key } => What::Delete { key: self.span(old.bytes_of(key)) },
+                What::Delete { key } => What::Delete { key: kept.span(self.bytes_of(key)) },
                 other => other,
             };
-            self.push(op.replica, what);
+            kept.push(op.replica, what);
         }
+        kept
     }
 
     /// Takes over an entry of another batch.

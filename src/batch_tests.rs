@@ -127,6 +127,36 @@ fn a_contradiction_goes_with_its_replica_and_leaves_the_others() {
     assert!(batch.check().is_ok() && batch.is_empty() && batch.lazy);
 }
 
+/// Each half has all of its replicas and nothing of the others, in its order, and counts no more than that.
+#[test]
+fn a_batch_that_is_split_is_two() {
+    let fill = |batch: &mut Batch, replicas: &[u64]| {
+        for &replica in replicas {
+            batch.append(replica, &[(1, 1, vec![replica as u8; 100]), (2, 1, vec![replica as u8; BULKY])]);
+            batch.put(replica, b"k", &[replica as u8]).truncate_prefix(replica, 2).delete(replica, b"other");
+        }
+        replicas.iter().for_each(|&replica| _ = batch.put(replica, b"k", b"last"));
+    };
+    let [mut all, mut odd, mut even] = [(); 3].map(|()| Batch::new());
+    fill(&mut all, &[1, 2, 3, 4]);
+    fill(&mut odd, &[1, 3]);
+    fill(&mut even, &[2, 4]);
+    all.append(3, &[(0, 1, b"a")]).lazy();
+    let split = all.split_off(|replica| replica % 2 == 1);
+    assert!(matches!(split.check(), Err(Error::Contradiction { replica: 3, .. })) && all.check().is_ok());
+    assert!(split.lazy && all.lazy);
+    for (got, wanted) in [(&split, &odd), (&all, &even)] {
+        assert_eq!(
+            (got.bytes(), got.log_bytes(), got.ops.len()),
+            (wanted.bytes(), wanted.log_bytes(), wanted.ops.len())
+        );
+        let payloads = |batch: &Batch| batch.metas.iter().map(|meta| batch.payload(meta).to_vec()).collect::<Vec<_>>();
+        assert!(payloads(got) == payloads(wanted));
+        assert_eq!([1, 2, 3, 4].map(|of| got.value(of, b"k")), [1, 2, 3, 4].map(|of| wanted.value(of, b"k")));
+    }
+    assert!(all.split_off(|_| false).is_empty() && all.ops.len() == even.ops.len());
+}
+
 #[test]
 fn the_value_that_a_batch_leaves_is_the_last() {
     let mut batch = Batch::new();

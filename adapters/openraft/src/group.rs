@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use strandlog::{Batch, Damage, Entry, Lost, Lsn, Replica, Wal};
 
+#[cfg(feature = "v010")]
+use crate::appended::Appended;
 use crate::codec;
 use crate::encoded::Encoded;
 use crate::{COMMITTED, Error, PURGED, Result, VOTE, slot};
@@ -31,6 +33,9 @@ pub(crate) struct Group {
     shown_from: AtomicU64,
     /// That purge. Only the group's [`LogStore`](crate::LogStore) writes it.
     waiting: Mutex<Option<Waiting>>,
+    /// What is not durable yet, and whether it is committed.
+    #[cfg(feature = "v010")]
+    appended: Appended,
 }
 
 /// How far a purge goes now.
@@ -77,6 +82,8 @@ impl Group {
             has_voted: AtomicBool::new(false),
             shown_from: AtomicU64::new(0),
             waiting: Mutex::new(None),
+            #[cfg(feature = "v010")]
+            appended: Appended::default(),
         })
     }
 
@@ -191,7 +198,30 @@ impl Group {
             batch.append(self.id(), &slots);
             self.keep_room(&mut batch, None)?;
         }
-        self.wal.submit_with_async(batch, done).await?;
+        let lsn = self.wal.submit_with_async(batch, done).await?;
+        #[cfg(feature = "v010")]
+        if let Some(&(first, ..)) = slots.first() {
+            self.appended.push(first, lsn, self.wal.durable_lsn());
+        }
+        #[cfg(not(feature = "v010"))]
+        let _ = lsn;
+        Ok(())
+    }
+
+    /// Everything up to `index` is committed. Costs no sync.
+    #[cfg(feature = "v010")]
+    pub async fn save_committed<L: Serialize>(&self, index: Option<u64>, log_id: Option<&L>) -> Result<()> {
+        self.put_lazily(COMMITTED, "the committed log id", log_id).await?;
+        self.appended.commit(index.map_or(0, slot));
+        Ok(())
+    }
+
+    /// Whoever reads no further than to what is committed, as a state machine does, reads what is durable: it waits for the writes that are under way.
+    #[cfg(feature = "v010")]
+    pub async fn durable_if_committed(&self, end: u64) -> Result<()> {
+        if let Some(lsn) = self.appended.place_of_committed(end).filter(|&lsn| lsn > self.wal.durable_lsn()) {
+            self.wal.wait_durable_async(lsn).await?;
+        }
         Ok(())
     }
 

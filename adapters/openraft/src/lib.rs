@@ -3,6 +3,8 @@
 #[cfg(not(any(feature = "v010", feature = "v09")))]
 compile_error!("enable the feature `v010` (openraft 0.10, the default) or `v09` (openraft 0.9), or both");
 
+#[cfg(feature = "v010")]
+mod appended;
 mod codec;
 mod encoded;
 mod error;

@@ -41,7 +41,8 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf<C>>) -> io::Result<()> {
-        Ok(self.group.put_lazily(COMMITTED, "the committed log id", committed.as_ref()).await?)
+        let index = committed.as_ref().map(|committed| committed.index);
+        Ok(self.group.save_committed(index, committed.as_ref()).await?)
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogIdOf<C>>> {
@@ -82,13 +83,18 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
 }
 
 impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
+    /// A state machine applies from it what is committed here: that is durable in this log when it comes. openraft may have it from a quorum without
+    /// this node, and a state machine that goes ahead of its own log would be found so after a crash.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<C::Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let range = plain(&range);
         let walk = Walk::new(Arc::clone(&self.group), range);
-        stream::try_unfold(walk, |mut walk| async move { Ok(walk.step::<C>()?.map(|entry| (entry, walk))) })
+        stream::try_unfold(walk, |mut walk| async move {
+            walk.begin().await?;
+            Ok(walk.step::<C>()?.map(|entry| (entry, walk)))
+        })
     }
 
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<C::Entry>>
@@ -130,12 +136,30 @@ struct Walk {
     last: Option<Entry>,
     /// How often the log had been cut off when it was read last.
     cuts: u64,
+    has_begun: bool,
 }
 
 impl Walk {
     fn new(group: Arc<Group>, range: Range<u64>) -> Self {
         let cuts = group.cuts();
-        Self { group, next: range.start, end: range.end, read: Vec::new().into_iter(), last: None, cuts }
+        Self {
+            group,
+            next: range.start,
+            end: range.end,
+            read: Vec::new().into_iter(),
+            last: None,
+            cuts,
+            has_begun: false,
+        }
+    }
+
+    /// Before the first step.
+    async fn begin(&mut self) -> Result<()> {
+        if !self.has_begun {
+            self.group.durable_if_committed(self.end).await?;
+            self.has_begun = true;
+        }
+        Ok(())
     }
 
     fn step<C: RaftTypeConfig>(&mut self) -> Result<Option<C::Entry>> {

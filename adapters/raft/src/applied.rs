@@ -68,12 +68,6 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// The entries between the applied index and the log's first, if there were any: nobody has what they did.
-    pub(crate) fn gone(&self) -> Option<String> {
-        let (next, first) = (self.applied.saturating_add(1), self.replica.first_index());
-        (first > next).then(|| format!("entries {next} to {} are gone", first - 1))
-    }
-
     /// The state machine outside the log installed a snapshot of entry `index`, of `term`, and the log may not know: a snapshot is made durable there
     /// *before* its batch is submitted, and a crash came between. To be called at an opening, before the group is driven, and the batch be
     /// committed, before raft has it; in place of [`set_applied_with`](Self::set_applied_with), as which it does where the log has that entry.
@@ -179,15 +173,6 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// The applied index is `index` as soon as a batch is in the log.
-    pub(crate) fn put_in_batch(&mut self, index: u64) {
-        self.changes.pass(self.applied, index);
-        (self.applied, self.told, self.put) = (index, false, index);
-        self.wanted.set(false);
-        self.in_log = self.in_log.min(index);
-        self.hard_state.commit = self.hard_state.commit.max(index);
-    }
-
     /// Writes an applied position, and the configuration that is of it.
     fn put_applied(&self, batch: &mut Batch, index: u64, configuration: &[u8], encoded: &[u8]) -> Result<()> {
         // What is applied is committed; raft must find it so after a restart.
@@ -257,17 +242,5 @@ impl GroupStorage {
             self.in_log = self.replica.get(APPLIED)?.map_or(Ok(0), |bytes| decode(&bytes))?;
         }
         Ok(self.in_log)
-    }
-
-    /// The log refuses a larger value, and with it the batch, with the groups that did nothing wrong.
-    pub(crate) fn check_value(&self, what: &'static str, index: u64, bytes: usize) -> Result<()> {
-        let (bytes, limit) = (bytes as u64, self.limits.value);
-        if bytes > limit { Err(Error::TooLarge { group: self.group(), what, index, bytes, limit }) } else { Ok(()) }
-    }
-
-    pub(crate) fn encode_conf_state(&self, index: u64, conf_state: &ConfState) -> Result<Vec<u8>> {
-        let encoded = state::encode_conf_state(conf_state);
-        self.check_value("the configuration", index, encoded.len())?;
-        Ok(encoded)
     }
 }

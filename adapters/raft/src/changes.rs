@@ -8,8 +8,8 @@ use std::ops::Range;
 use raft::eraftpb::{Entry, EntryType};
 use strandlog::Replica;
 
-use crate::Result;
-use crate::storage::read_entries;
+use crate::error::Result;
+use crate::read::read_entries;
 
 /// Entries looked at together.
 const SCAN_BYTES: u64 = 1 << 20;

@@ -72,14 +72,15 @@ pub enum Error {
         last: u64,
     },
 
-    /// The log would refuse it, and with it the whole batch: nothing was written. It stays too large: an entry is to be refused when it is
+    /// The log would refuse it, and with it the whole batch: nothing was written of this group. It stays too large: an entry is to be refused when it is
     /// proposed ([`GroupStorage::max_proposal_bytes`](crate::GroupStorage::max_proposal_bytes)), a state machine of that size keeps its own
     /// files ([`GroupStorage::with_snapshots`](crate::GroupStorage::with_snapshots)).
     #[error("group {group}: {what} at {index} takes {bytes} bytes, the log's limit is {limit}; nothing was written")]
     TooLarge {
         /// The group.
         group: u64,
-        /// "an entry", "a snapshot", "a checkpoint", "the configuration", "a value" of another key, "a Ready" as a whole.
+        /// "an entry", "a snapshot", "a checkpoint", "the configuration", "a value" of another key, "a Ready" as a whole, "all of a round" where what
+        /// a round has of the group is more than any batch takes.
         what: &'static str,
         /// Its index; of a value of another key 0.
         index: u64,

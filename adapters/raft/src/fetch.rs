@@ -12,8 +12,8 @@ use raft::util::limit_size;
 use raft::{GetEntriesContext, StorageError};
 use strandlog::{Error as LogError, Replica};
 
-use crate::storage::read_entries;
-use crate::{Error, GroupStorage, Result};
+use crate::error::{Error, Result};
+use crate::read::read_entries;
 
 /// Reads what groups ask for and the log no longer has in memory, on a thread of its own. One for each poller thread.
 ///
@@ -90,7 +90,7 @@ impl FetchQueue {
     }
 
     /// Hands over what has been read since the last call. For each, give it to the group's storage
-    /// ([`GroupStorage::accept`]), *then* call [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
+    /// ([`GroupStorage::accept`](crate::GroupStorage::accept)), *then* call [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
     pub fn poll(&mut self, each: impl FnMut(Fetched)) {
         self.done.try_iter().filter(|fetched| fetched.asker.strong_count() > 0).for_each(each);
     }
@@ -108,6 +108,11 @@ impl fmt::Debug for FetchQueue {
 }
 
 impl Fetched {
+    /// Of a group that waits for nothing any more.
+    pub(crate) fn unheard(self) -> GetEntriesContext {
+        self.context
+    }
+
     /// The group that asked.
     pub fn group(&self) -> u64 {
         self.group
@@ -189,12 +194,14 @@ impl Fetching {
     }
 
     /// Not what this storage did not ask for: another of the group did, before it.
-    fn accept(&self, low: u64, entries: Result<Vec<Entry>>) {
+    pub fn accept(&self, fetched: Fetched) -> GetEntriesContext {
+        let Fetched { low, context, entries, .. } = fetched;
         let mut state = self.state.borrow_mut();
         if let Some(place) = state.under_way.iter().position(|&under_way| under_way == low) {
             state.under_way.swap_remove(place);
             state.there = Some((low, entries));
         }
+        context
     }
 
     /// What was read is kept no longer: nobody may ever ask for it again.
@@ -205,20 +212,5 @@ impl Fetching {
     /// Nor is what is being read awaited: raft asks anew, if it sends in this term at all.
     pub fn let_all_go(&self) {
         *self.state.borrow_mut() = State::default();
-    }
-}
-
-impl GroupStorage {
-    /// From now on entries that must come from the disk are read by the queue's thread, where raft can wait for them.
-    pub fn fetch_with(&mut self, queue: &FetchQueue) {
-        self.fetching = Some(queue.of_group());
-    }
-
-    /// Takes what was read for this group. The answer is for [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
-    pub fn accept(&mut self, fetched: Fetched) -> GetEntriesContext {
-        if let Some(fetching) = &self.fetching {
-            fetching.accept(fetched.low, fetched.entries);
-        }
-        fetched.context
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! 1. step messages, ticks and proposals into its groups;
 //! 2. take the [`Ready`](raft::Ready) of each group that has one into a [`Round`]: one
-//!    [`strandlog::Batch`] for all of them;
+//!    [`strandlog::Batch`] for all of them, as long as they fit one;
 //! 3. [`PersistQueue::submit`] the round, send the messages that it hands back, and go on at once. What it wrote is readable, not yet durable;
 //! 4. when the durable watermark passes, [`PersistQueue::poll`] hands back what may happen now:
 //!    [`on_persist_ready`](raft::RawNode::on_persist_ready), and the messages that had to wait.
@@ -38,7 +38,9 @@ pub mod codec;
 mod error;
 mod fetch;
 mod outgoing;
+mod part;
 mod queue;
+mod read;
 mod round;
 mod snapshot;
 mod storage;

@@ -1,5 +1,6 @@
 //! From "written" to "durable": the asynchronous half of the Ready flow.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use strandlog::{Lsn, Wal};
 
 use crate::outgoing::drop_misplaced;
-use crate::round::{Round, Taken};
+use crate::part::{Part, Taken};
+use crate::round::Round;
 use crate::waiting::{Persisted, Waiting, Written};
 use crate::{Error, Result};
 
@@ -59,18 +61,20 @@ impl PersistQueue {
     /// A round in which raft relies on nothing (only commit indexes, checkpoints) is lazy: it becomes
     /// durable with whatever is synced next.
     ///
+    /// A round that is too large for one batch is written as several, one after the other. What it has of one group is in one of them.
+    ///
     /// Waits while the log's queue is full (`Options::queue_bytes`), and while a full log is cleaned: [`try_submit`](Self::try_submit) does not.
     ///
     /// # Errors
     ///
-    /// The round is untouched and may be submitted again, and takes no Ready first. After
+    /// What `advance` was not called for is still in the round, which may be submitted again, and takes no Ready first. After
     /// [`strandlog::Error::Full`] that makes sense once other batches have written a [checkpoint](crate::GroupStorage::checkpoint) of the groups
     /// that hold most and [compacted](crate::GroupStorage::compact) them (compacting alone goes only as far as the checkpoint in the log, and
     /// not by what waits in this round); or when a group was [removed](Self::remove), also of this round. What the
-    /// log refuses of one group by name goes with it ([`forget`](Self::forget)). Any other error is for good.
+    /// log refuses of one group by name goes with it ([`forget`](Self::forget)): after [`Error::TooLarge`], of a group of which the round has more than any
+    /// batch takes, all others are written. Any other error is for good.
     pub fn submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
-        let lsn = self.write(round, true);
-        self.submitted(lsn, round, advance)
+        self.submit_parts(round, true, advance)
     }
 
     /// As [`submit`](Self::submit), but never waits: for a poller that has something else to do while the log's queue is full, or its cleaner
@@ -81,24 +85,49 @@ impl PersistQueue {
     /// As `submit`, and [`strandlog::Error::Busy`]: try again when `wake` was called, and after a while in any case, for it may be
     /// other pollers' rounds that fill the queue. [`strandlog::Error::Full`] is said sooner than by `submit`, which cleans the log first.
     pub fn try_submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
-        let lsn = self.write(round, false);
-        self.submitted(lsn, round, advance)
+        self.submit_parts(round, false, advance)
     }
 
-    fn submitted(
-        &mut self,
-        lsn: strandlog::Result<Option<Lsn>>,
-        round: &mut Round,
-        mut advance: impl FnMut(Written),
-    ) -> Result<()> {
-        let lsn = match lsn {
-            Ok(lsn) => lsn,
-            Err(error) => {
-                round.sealed = true;
-                return Err(Error::Log(error));
+    fn submit_parts(&mut self, round: &mut Round, wait: bool, mut advance: impl FnMut(Written)) -> Result<()> {
+        let (mut hopeless, mut refused) = (VecDeque::new(), None);
+        loop {
+            match self.write(&mut round.part, wait) {
+                Ok(lsn) => self.hand_over(lsn, &mut round.part, &mut advance),
+                Err(strandlog::Error::BatchTooLarge { bytes, limit }) => match round.part.halve() {
+                    Some(rest) => {
+                        round.rest.push_front(rest);
+                        continue;
+                    }
+                    // One group's, which no batch takes: not the others' fault.
+                    None => {
+                        refused.get_or_insert_with(|| round.part.too_large(bytes, limit));
+                        hopeless.push_back(std::mem::take(&mut round.part));
+                    }
+                },
+                Err(error) => {
+                    round.rest.append(&mut hopeless);
+                    round.sealed = true;
+                    return Err(Error::Log(error));
+                }
             }
+            match round.rest.pop_front() {
+                Some(next) => round.part = next,
+                None => break,
+            }
+        }
+        let Some(refused) = refused else {
+            round.reset();
+            return Ok(());
         };
-        for taken in round.readies.drain(..) {
+        round.part = hopeless.pop_front().unwrap_or_default();
+        round.rest = hopeless;
+        round.sealed = true;
+        Err(refused)
+    }
+
+    /// What is written goes where it is awaited.
+    fn hand_over(&mut self, lsn: Option<Lsn>, part: &mut Part, mut advance: impl FnMut(Written)) {
+        for taken in part.readies.drain(..) {
             let position = if taken.must_sync() { lsn } else { None };
             let Taken { group, mut ready, pledges } = taken;
             let mut waiting = Persisted { group, number: ready.number(), messages: ready.take_persisted_messages() };
@@ -112,26 +141,24 @@ impl PersistQueue {
             advance(Written { group, ready, messages });
             self.waiting.push(position.map(|lsn| lsn.get()), waiting, pledges);
         }
-        round.reset();
-        Ok(())
     }
 
-    /// Where the round's sync will be, `None` when it needs none.
-    fn write(&mut self, round: &mut Round, wait: bool) -> strandlog::Result<Option<Lsn>> {
-        if round.batch.is_empty() {
+    /// Where the part's sync will be, `None` when it needs none.
+    fn write(&mut self, part: &mut Part, wait: bool) -> strandlog::Result<Option<Lsn>> {
+        let needs_sync = part.needs_sync();
+        let batch = &mut part.batch;
+        if batch.is_empty() {
             // It may be another's write that failed: a leader that has nothing to write must not go on sending.
             return self.wal.check().map(|()| None);
         }
-        if !round.needs_sync {
-            round.batch.lazy();
-            let batch = &mut round.batch;
+        if !needs_sync {
+            batch.lazy();
             let pending = if wait { self.wal.submit(batch) } else { self.wal.try_submit(batch) };
             self.last = Some(pending?.lsn());
             return Ok(None);
         }
         let signal = Arc::clone(&self.signal);
         let done = move |outcome| signal.done(outcome);
-        let batch = &mut round.batch;
         let lsn = if wait { self.wal.submit_with(batch, done) } else { self.wal.try_submit_with(batch, done) }?;
         self.last = Some(lsn);
         Ok(Some(lsn))
@@ -151,8 +178,8 @@ impl PersistQueue {
     ///
     /// Durable with the next sync. The round takes nothing more of the group; whoever comes by its name later is opened when that round has been submitted.
     pub fn remove(&mut self, round: &mut Round, group: u64) {
-        self.forget(round, group);
-        round.batch.remove(group);
+        round.remove(group);
+        self.waiting.forget(group);
     }
 
     /// Hands over each Ready which has become durable since the last call. For each, call

@@ -1,44 +1,31 @@
 //! One iteration of a poller thread: the readies of many groups, one batch.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use raft::Ready;
 use strandlog::{Batch, MAX_BATCH_BYTES};
 
+use crate::part::{Part, Taken};
 use crate::{APPLIED, CONF_STATE, Checkpoint, Error, GroupStorage, HARD_STATE, Result};
 
-/// The readies of one iteration, gathered into one atomic [`Batch`].
+/// The readies of one iteration, gathered into one atomic [`Batch`]; where that is too large for the log, into several.
 ///
 /// Made by [`PersistQueue::round`](crate::PersistQueue::round), filled by [`persist`](Self::persist), emptied by [`PersistQueue::submit`](crate::PersistQueue::submit),
-/// and then good for the next iteration. The batch is nobody else's: what a Ready wrote into it is what its messages promise.
+/// and then good for the next iteration. All that it has of one group is in one batch, durable together or not at all. The batch is nobody else's:
+/// what a Ready wrote into it is what its messages promise.
 #[derive(Debug, Default)]
 pub struct Round {
-    pub(crate) batch: Batch,
-    pub(crate) readies: Vec<Taken>,
+    /// All of it, until that has turned out to be too large; then what is submitted next.
+    pub(crate) part: Part,
+    /// What comes behind.
+    pub(crate) rest: VecDeque<Part>,
     groups: HashSet<u64>,
     /// Taken out of it, and not to be written again before it is submitted.
     gone: HashSet<u64>,
-    pub(crate) needs_sync: bool,
     /// Submitting was tried, and failed.
     pub(crate) sealed: bool,
     limit: u64,
     max_value: u64,
-}
-
-/// A Ready that a round has taken over.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub group: u64,
-    pub ready: Ready,
-    /// It brings another term or vote than was written before.
-    pub pledges: bool,
-}
-
-impl Taken {
-    /// Whether raft relies on what it wrote.
-    pub fn must_sync(&self) -> bool {
-        self.pledges || self.ready.must_sync()
-    }
 }
 
 impl Round {
@@ -73,7 +60,7 @@ impl Round {
         let (snapshot, hard_state) = (ready.snapshot(), ready.hs());
         let known = (storage.hard_state().term, storage.hard_state().vote);
         let pledges = hard_state.is_some_and(|new| (new.term, new.vote) != known);
-        self.check_bytes(group, &ready)?;
+        check_bytes(group, &ready)?;
         if !snapshot.is_empty() {
             storage.check_not_behind(snapshot)?;
         }
@@ -81,38 +68,32 @@ impl Round {
             if snapshot.is_empty() { storage.replica().bounds() } else { storage.bounds_behind(snapshot)? };
         // Whatever may be refused is looked at before anything is written.
         let entries = storage.encode_behind(ready.entries(), first, last)?;
+        let batch = self.part.batch_for(group);
         if !snapshot.is_empty() {
-            storage.install_snapshot(&mut self.batch, snapshot, hard_state)?;
+            storage.install_snapshot(batch, snapshot, hard_state)?;
         }
-        storage.append_encoded(&mut self.batch, &entries);
+        storage.append_encoded(batch, &entries);
         if snapshot.is_empty()
             && let Some(hard_state) = hard_state
         {
-            storage.set_hard_state(&mut self.batch, hard_state);
+            storage.set_hard_state(batch, hard_state);
         }
         drop(entries);
-        let taken = Taken { group, ready, pledges };
-        self.needs_sync |= taken.must_sync();
         self.groups.insert(group);
-        self.readies.push(taken);
-        Ok(())
-    }
-
-    /// A batch takes so much, and no more.
-    fn check_bytes(&self, group: u64, ready: &Ready) -> Result<()> {
-        let size = |entry: &raft::eraftpb::Entry| (entry.data.len() + entry.context.len() + 32) as u64;
-        let bytes = ready.snapshot().data.len() as u64 + ready.entries().iter().map(size).sum::<u64>();
-        let limit = MAX_BATCH_BYTES.saturating_sub(self.batch.log_bytes());
-        if bytes > limit {
-            let index = ready.entries().first().map_or(0, |entry| entry.index);
-            return Err(Error::TooLarge { group, what: "a Ready", index, bytes, limit });
-        }
+        self.part.readies.push(Taken { group, ready, pledges });
         Ok(())
     }
 
     fn check_not_gone(&self, group: u64) -> Result<()> {
         let what = "the group was taken out of the round: submit that first, and open the group anew";
         if self.gone.contains(&group) { Err(Error::Misuse { group, what }) } else { Ok(()) }
+    }
+
+    /// The batch that has what there is of the group already: a compaction goes by the checkpoint in it.
+    fn batch_of(&mut self, group: u64) -> &mut Batch {
+        let Self { part, rest, .. } = self;
+        let part = rest.iter_mut().find(|part| part.names(group)).unwrap_or(part);
+        part.batch_for(group)
     }
 
     /// [`GroupStorage::checkpoint`] in this round, durable with the next sync: it does not make the round wait for one. So do the following.
@@ -122,7 +103,7 @@ impl Round {
     /// As there; [`Error::Misuse`] for a group that was taken out of the round.
     pub fn checkpoint(&mut self, storage: &mut GroupStorage, checkpoint: Checkpoint<'_>) -> Result<()> {
         self.check_not_gone(storage.group())?;
-        storage.checkpoint(&mut self.batch, checkpoint)
+        storage.checkpoint(self.batch_of(storage.group()), checkpoint)
     }
 
     /// [`GroupStorage::compact`] in this round, which a checkpoint in the same round counts for.
@@ -132,7 +113,7 @@ impl Round {
     /// As there; [`Error::Misuse`] for a group that was taken out of the round.
     pub fn compact(&mut self, storage: &mut GroupStorage, first_kept: u64) -> Result<u64> {
         self.check_not_gone(storage.group())?;
-        storage.compact(&mut self.batch, first_kept)
+        storage.compact(self.batch_of(storage.group()), first_kept)
     }
 
     /// Keyed state of your own.
@@ -147,7 +128,7 @@ impl Round {
         if bytes > limit {
             return Err(Error::TooLarge { group, what: "a value", index: 0, bytes, limit });
         }
-        self.batch.put(group, key, value);
+        self.batch_of(group).put(group, key, value);
         Ok(())
     }
 
@@ -158,7 +139,7 @@ impl Round {
     /// As [`put`](Self::put).
     pub fn delete(&mut self, group: u64, key: &[u8]) -> Result<()> {
         self.check_key(group, key)?;
-        self.batch.delete(group, key);
+        self.batch_of(group).delete(group, key);
         Ok(())
     }
 
@@ -174,29 +155,52 @@ impl Round {
 
     /// Takes the group out of it, whether or not its submission failed.
     pub(crate) fn forget(&mut self, group: u64) {
-        self.batch.withdraw(group);
-        self.readies.retain(|taken| taken.group != group);
-        self.needs_sync = self.readies.iter().any(Taken::must_sync);
+        self.parts_mut().for_each(|part| part.forget(group));
         self.gone.insert(group);
     }
 
-    /// Whether it should be submitted before it takes more groups: a batch must fit a segment of the log's journal, and one that does not is
-    /// refused for good ([`strandlog::Error::BatchTooLarge`]). Ask after each group, whatever was written of it.
+    /// Nothing but the end of the group is in it.
+    pub(crate) fn remove(&mut self, group: u64) {
+        self.forget(group);
+        self.batch_of(group).remove(group);
+    }
+
+    /// Whether it should be submitted before it takes more groups: a batch must fit a segment of the log's journal, and larger ones bring no more speed. A
+    /// round that does not fit is written as several; to part it costs copies.
     pub fn is_full(&self) -> bool {
-        self.batch.log_bytes() >= self.limit
+        self.parts().map(|part| part.batch.log_bytes()).sum::<u64>() >= self.limit
     }
 
     /// Whether there is nothing to submit.
     pub fn is_empty(&self) -> bool {
-        self.readies.is_empty() && self.batch.is_empty()
+        self.parts().all(|part| part.readies.is_empty() && part.batch.is_empty())
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        std::iter::once(&self.part).chain(&self.rest)
+    }
+
+    fn parts_mut(&mut self) -> impl Iterator<Item = &mut Part> {
+        std::iter::once(&mut self.part).chain(&mut self.rest)
     }
 
     /// After a successful submit.
     pub(crate) fn reset(&mut self) {
-        self.batch.clear();
+        self.part.clear();
         self.groups.clear();
         self.gone.clear();
-        self.needs_sync = false;
         self.sealed = false;
     }
+}
+
+/// A batch takes so much, and no more.
+fn check_bytes(group: u64, ready: &Ready) -> Result<()> {
+    let size = |entry: &raft::eraftpb::Entry| (entry.data.len() + entry.context.len() + 32) as u64;
+    let bytes = ready.snapshot().data.len() as u64 + ready.entries().iter().map(size).sum::<u64>();
+    let limit = MAX_BATCH_BYTES;
+    if bytes > limit {
+        let index = ready.entries().first().map_or(0, |entry| entry.index);
+        return Err(Error::TooLarge { group, what: "a Ready", index, bytes, limit });
+    }
+    Ok(())
 }

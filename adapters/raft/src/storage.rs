@@ -5,14 +5,14 @@ use std::fmt;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
-use raft::util::limit_size;
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use strandlog::{Replica, Wal};
 
 use crate::changes::Changes;
 use crate::codec::state::Applied;
-use crate::codec::{DecodeError, entry, state};
-use crate::fetch::Fetching;
+use crate::codec::{DecodeError, state};
+use crate::fetch::{FetchQueue, Fetched, Fetching};
+use crate::read::{payload_limit, read_entries};
 use crate::{APPLIED, CONF_STATE, Error, HARD_STATE, Result, SnapshotSource};
 
 /// One raft group in a [`Wal`]: the [`Storage`] that its [`RawNode`](raft::RawNode) reads.
@@ -202,6 +202,46 @@ impl GroupStorage {
         self.wanted.get()
     }
 
+    /// From now on entries that must come from the disk are read by the queue's thread, where raft can wait for them.
+    pub fn fetch_with(&mut self, queue: &FetchQueue) {
+        self.fetching = Some(queue.of_group());
+    }
+
+    /// Takes what was read for this group. The answer is for [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
+    pub fn accept(&mut self, fetched: Fetched) -> GetEntriesContext {
+        match &self.fetching {
+            Some(fetching) => fetching.accept(fetched),
+            None => fetched.unheard(),
+        }
+    }
+
+    /// The entries between the applied index and the log's first, if there were any: nobody has what they did.
+    pub(crate) fn gone(&self) -> Option<String> {
+        let (next, first) = (self.applied.saturating_add(1), self.replica.first_index());
+        (first > next).then(|| format!("entries {next} to {} are gone", first - 1))
+    }
+
+    /// The applied index is `index` as soon as a batch is in the log.
+    pub(crate) fn put_in_batch(&mut self, index: u64) {
+        self.changes.pass(self.applied, index);
+        (self.applied, self.told, self.put) = (index, false, index);
+        self.wanted.set(false);
+        self.in_log = self.in_log.min(index);
+        self.hard_state.commit = self.hard_state.commit.max(index);
+    }
+
+    /// The log refuses a larger value, and with it the batch, with the groups that did nothing wrong.
+    pub(crate) fn check_value(&self, what: &'static str, index: u64, bytes: usize) -> Result<()> {
+        let (bytes, limit) = (bytes as u64, self.limits.value);
+        if bytes > limit { Err(Error::TooLarge { group: self.group(), what, index, bytes, limit }) } else { Ok(()) }
+    }
+
+    pub(crate) fn encode_conf_state(&self, index: u64, conf_state: &ConfState) -> Result<Vec<u8>> {
+        let encoded = state::encode_conf_state(conf_state);
+        self.check_value("the configuration", index, encoded.len())?;
+        Ok(encoded)
+    }
+
     fn checkpoint_snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         // Index 0 is no snapshot at all to raft, and one older than it asked for does not help it.
         let unavailable = || {
@@ -237,27 +277,6 @@ fn written_conf_state(replica: &Replica) -> Result<Option<ConfState>> {
     let undecodable = |source| Error::Decode { group: replica.id(), what: "configuration", source };
     let bytes = replica.get(CONF_STATE)?;
     bytes.map(|bytes| state::decode_conf_state(&bytes).map_err(undecodable)).transpose()
-}
-
-/// An encoded entry is smaller than the form by which raft counts: the log cuts off too little, never too much, and raft's own
-/// limit does the rest.
-fn payload_limit(max_size: Option<u64>) -> usize {
-    max_size.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
-}
-
-pub(crate) fn read_entries(replica: &Replica, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<Entry>> {
-    if low >= high {
-        return Ok(Vec::new());
-    }
-    let stored = replica.entries(low..high, payload_limit(max_size))?;
-    let mut entries = Vec::with_capacity(stored.len());
-    for one in &stored {
-        let decoded = entry::decode(one.index, one.term, &one.data);
-        let undecodable = |source| Error::Decode { group: replica.id(), what: "entry", source };
-        entries.push(decoded.map_err(undecodable)?);
-    }
-    limit_size(&mut entries, max_size);
-    Ok(entries)
 }
 
 pub(crate) fn snapshot_of(index: u64, term: u64, conf_state: &ConfState, data: Bytes) -> Snapshot {

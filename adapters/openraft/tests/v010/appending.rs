@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use strandlog::disk::sim::SimDisk;
@@ -12,7 +12,8 @@ use strandlog::disk::{Disk, DiskInfo, Map};
 use strandlog::{Options, Wal};
 
 use crate::support::{
-    Store, Types, append_later, disk, entry, held, indexes, log_id, open, options, store, told_already, vote,
+    Entry, Store, Types, append, append_later, disk, entry, held, indexes, log_id, open, options, store, told_already,
+    vote,
 };
 
 /// A disk whose writes wait until they are let through.
@@ -180,4 +181,41 @@ async fn an_append_of_nothing_is_told_after_what_was_before_it() {
     gate.set(false);
     nothing.await.unwrap().unwrap();
     told_already(&mut first).expect("told").unwrap();
+}
+
+/// A quorum may have it without this node. What a state machine does with it must not be ahead of the log that a crash leaves.
+#[tokio::test]
+async fn what_is_committed_is_handed_to_a_state_machine_when_it_is_durable_here() {
+    let (gate, wal) = gated();
+    let mut group = store(&wal, 1);
+    append(&mut group, 1, 0..5).await;
+    gate.set(true);
+    let _told = [append_later(&mut group, entry(1, 5, "a")).await, append_later(&mut group, entry(1, 6, "b")).await];
+    let (mut durable, mut reader, mut beyond) = (group.reader(), group.reader(), group.reader());
+    group.save_committed(Some(log_id(1, 5))).await.unwrap();
+    let first = |entry: Option<io::Result<Entry>>| entry.unwrap().unwrap().log_id.index;
+
+    let mut durable = Box::pin(durable.entries_stream(2..5).await);
+    assert_eq!(first(durable.next().now_or_never().expect("it waits for what it does not read")), 2);
+    // Where openraft sends it to others, it need not be.
+    let mut beyond = Box::pin(beyond.entries_stream(2..7).await);
+    assert_eq!(first(beyond.next().now_or_never().expect("it waits for the disk")), 2);
+    let mut applies = Box::pin(reader.entries_stream(2..6).await);
+    assert!(applies.next().now_or_never().is_none(), "handed out, and not durable");
+    gate.set(false);
+    assert_eq!(first(applies.next().await), 2);
+    let found = Arc::new(gate.disk.crash_lost_all());
+    assert!(held(&mut store(&open(&found), 1)).await.last >= Some(log_id(1, 5)));
+
+    // Of what was overwritten it waits for the new one.
+    append(&mut group, 1, 7..9).await;
+    group.truncate_after(Some(log_id(1, 6))).await.unwrap();
+    gate.set(true);
+    let _told = append_later(&mut group, entry(2, 7, "c")).await;
+    group.save_committed(Some(log_id(2, 7))).await.unwrap();
+    let mut reader = group.reader();
+    let mut applies = Box::pin(reader.entries_stream(7..8).await);
+    assert!(applies.next().now_or_never().is_none(), "handed out, and not durable");
+    gate.set(false);
+    assert_eq!(first(applies.next().await), 7);
 }

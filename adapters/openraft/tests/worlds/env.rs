@@ -30,6 +30,8 @@ pub struct Env {
     pub judge: Judge,
     rng: Mutex<Rng>,
     net: Mutex<Net>,
+    /// Groups that shall have another leader while a snapshot is installed.
+    elections: Mutex<Vec<u64>>,
 }
 
 struct Net {
@@ -48,7 +50,7 @@ impl Env {
         let keeps = [Keeps::Files, Keeps::FilesAndReports, Keeps::InLog][(seed % 3) as usize];
         rng.next();
         let net = Net { cut: BTreeSet::new(), lossy: 0, doubled: 5, slowest: 8 };
-        Self { keeps, judge: Judge::default(), rng: Mutex::new(rng), net: Mutex::new(net) }
+        Self { keeps, judge: Judge::default(), rng: Mutex::new(rng), net: Mutex::new(net), elections: Mutex::default() }
     }
 
     pub fn with_rng<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
@@ -61,6 +63,15 @@ impl Env {
 
     pub fn one_in(&self, many: u64) -> bool {
         self.below(many) == 0
+    }
+
+    /// Soon.
+    pub fn want_election(&self, group: u64) {
+        self.elections.lock().unwrap().push(group);
+    }
+
+    pub fn wanted_election(&self) -> Option<u64> {
+        self.elections.lock().unwrap().pop()
     }
 
     /// Another weather in the network.

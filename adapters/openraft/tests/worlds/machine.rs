@@ -45,8 +45,6 @@ pub struct Machine<L, M> {
     pub env: Arc<Env>,
     pub life: Arc<Life>,
     pub group: u64,
-    /// Entries are applied that the log may not hold durably yet: the log first, then the file.
-    log_first: bool,
     contents: Arc<Mutex<Contents<L, M>>>,
     /// Up to where the snapshot goes that is stored. Held while one is.
     stored: Arc<tokio::sync::Mutex<u64>>,
@@ -65,16 +63,9 @@ where
     M: Value,
 {
     /// As its files, or the log, have it.
-    pub fn open(env: Arc<Env>, life: Arc<Life>, group: u64, log_first: bool) -> Self {
-        let machine = Self {
-            env,
-            life,
-            group,
-            log_first,
-            contents: Arc::default(),
-            stored: Arc::default(),
-            report: Arc::default(),
-        };
+    pub fn open(env: Arc<Env>, life: Arc<Life>, group: u64) -> Self {
+        let machine =
+            Self { env, life, group, contents: Arc::default(), stored: Arc::default(), report: Arc::default() };
         let snapshot = machine.snapshot().map(|bytes| decode::<L, M>(&bytes));
         let mut contents = Contents::default();
         if machine.env.keeps != Keeps::InLog {
@@ -141,13 +132,8 @@ where
         };
         self.show(&contents, "what it applied");
         if self.env.keeps != Keeps::InLog {
-            let is_time = self.env.one_in(6);
-            // Fails with the power alone. Until then the file is as it was.
-            if self.log_first && (!is_time || self.life.wal.sync().is_err()) {
-                return;
-            }
             self.life.write((self.group, "state"), encode(&contents));
-            if is_time {
+            if self.env.one_in(6) {
                 self.sync(contents.next);
             }
         }
@@ -179,6 +165,9 @@ where
     pub async fn install(&self, bytes: &[u8]) -> io::Result<()> {
         let contents = decode(bytes);
         let longest = if self.env.one_in(3) { 1500 } else { 60 };
+        if self.env.one_in(3) {
+            self.env.want_election(self.group);
+        }
         self.pause(longest).await;
         self.store(&contents, bytes).await?;
         self.pause(30).await;

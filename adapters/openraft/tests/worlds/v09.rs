@@ -113,7 +113,7 @@ impl RaftStateMachine<Types> for Sm {
 impl Member for Node {
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String> {
         let (env, id) = (Arc::clone(&net.env), life.node);
-        let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group, false));
+        let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group));
         let mut store = LogStore::<Types>::new(Arc::clone(&life.wal), group).map_err(|error| error.to_string())?;
         if env.keeps == Keeps::FilesAndReports {
             let applied = machine.0.now().applied.map(|id| id.index);

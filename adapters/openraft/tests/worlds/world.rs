@@ -312,6 +312,12 @@ impl<R: Member> World<R> {
     async fn strike(&self) {
         let env = &self.net.env;
         let (node, group) = (env.below(NODES), 1 + env.below(GROUPS));
+        if let Some(group) = env.wanted_election() {
+            if let Some((_, raft)) = self.net.member(node, group) {
+                raft.elect().await;
+            }
+            return;
+        }
         let Some((life, raft)) = self.net.member(node, group) else { return };
         match env.below(12) {
             0 | 1 => life.cut_at(1 + env.below(30)),

@@ -240,6 +240,12 @@ impl Poller {
             match outcome {
                 // The same round again.
                 Err(Error::Log(strandlog::Error::Full(_))) if self.make_room()? => {}
+                // No batch takes what there is of this group; all others are written.
+                Err(error @ Error::TooLarge { group, .. }) => {
+                    eprintln!("store {}: {error}", self.setup.store);
+                    self.setup.queue.forget(&mut self.round, group);
+                    self.refused.push(self.setup.network.slot(group));
+                }
                 outcome => {
                     outcome?;
                     return self.reopen();

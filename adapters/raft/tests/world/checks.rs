@@ -40,19 +40,36 @@ pub struct Figures {
     pub changes: u64,
     pub joint: u64,
     pub rebuilt: u64,
+    /// Replicas that were found damaged.
+    pub damaged: u64,
     pub compacted: u64,
     pub full: u64,
     pub reads: u64,
     pub fetched: u64,
     pub reopened: u64,
+    /// Groups that came into a round that was full.
+    pub gathered: u64,
     /// Snapshots that were refused: rare.
     pub outdated: u64,
 }
 
 impl Figures {
-    fn all(&mut self) -> [&mut u64; 17] {
+    fn all(&mut self) -> [&mut u64; 19] {
         let Self { applied, acknowledged, leaders, installed, adopted, crashes, openings, looked_ahead, .. } = self;
-        let Self { changes, joint, rebuilt, compacted, full, reads, fetched, reopened, outdated, .. } = self;
+        let Self {
+            changes,
+            joint,
+            rebuilt,
+            damaged,
+            compacted,
+            full,
+            reads,
+            fetched,
+            reopened,
+            gathered,
+            outdated,
+            ..
+        } = self;
         [
             applied,
             acknowledged,
@@ -65,11 +82,13 @@ impl Figures {
             changes,
             joint,
             rebuilt,
+            damaged,
             compacted,
             full,
             reads,
             fetched,
             reopened,
+            gathered,
             outdated,
         ]
     }

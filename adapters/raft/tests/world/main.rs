@@ -1,7 +1,7 @@
 //! Clusters that live through what may happen to them, and checks that know what raft promises.
 //!
 //! Three to five stores, several groups on the one log of each, on simulated disks whose power is cut at any write; a network that
-//! loses, doubles and reorders; leaders that change, members that come and go, snapshots, compactions; state machines in the log and in files of their own.
+//! loses, doubles and reorders; leaders that change, members that come and go, snapshots, compactions, replicas that are damaged and rebuilt; state machines in the log and in files of their own.
 //! One thread plays everything and a seed is one run: `STRANDLOG_SEED=n` runs that one alone, `STRANDLOG_SEEDS=n` runs more of them,
 //! `STRANDLOG_SAY=1` tells what happens.
 

@@ -55,6 +55,10 @@ pub struct Manner {
     pub retain: u64,
     /// Nothing is let go of before the log is full.
     pub hoards: bool,
+    /// A round takes all that there is, however large that is.
+    pub gathers: bool,
+    /// Replicas are found damaged when their store comes back.
+    pub rots: bool,
     /// Entries are applied a while after they were handed over.
     pub late: bool,
     /// Old entries are read by another thread.
@@ -104,6 +108,8 @@ impl Manner {
             },
             retain: if fetch { 400 } else { rng.below(12) },
             hoards,
+            gathers: rng.chance(30),
+            rots: rng.chance(50) && plant.is_none(),
             late: rng.chance(30),
             fetch,
             members_change: rng.chance(65),

@@ -1,7 +1,11 @@
 //! Members come and go, as the crate's README says that they may.
 
+use std::collections::BTreeSet;
+
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState};
+use raft::eraftpb::{
+    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
+};
 
 use crate::network::store_of;
 use crate::world::{Life, World};
@@ -26,7 +30,51 @@ impl World {
             }
             return;
         }
-        self.change(group, leader, &conf_state);
+        if !self.take_out_the_damaged(group, leader) {
+            self.change(group, leader, &conf_state);
+        }
+    }
+
+    /// A damaged replica is taken out of its group, before anything else is changed; it comes back as another.
+    pub fn take_out_the_damaged(&mut self, group: u64, leader: u64) -> bool {
+        let Some(conf_state) = self.configuration(group, leader) else { return false };
+        let named = ids(&conf_state);
+        let damaged = self.lives.iter().filter_map(|lives| lives.get(&group));
+        let damaged = damaged.filter(|life| life.is_damaged).map(|life| life.id).find(|id| named.contains(id));
+        let Some(node_id) = damaged else { return false };
+        let change_type = ConfChangeType::RemoveNode;
+        let mut change = ConfChangeV2::default();
+        change.set_changes(vec![ConfChangeSingle { change_type, node_id, ..ConfChangeSingle::default() }].into());
+        self.propose_change(group, leader, change);
+        true
+    }
+
+    /// Whether the group goes on without this voter, whatever comes of the changes that somebody still knows of.
+    pub fn is_spared(&self, store: u64, group: u64) -> bool {
+        let Some(leader) = self.leader(group) else { return false };
+        let Some(conf_state) = self.configuration(group, leader) else { return false };
+        let Some(life) = self.lives[store as usize - 1].get(&group) else { return false };
+        let voters = |of: &ConfState| of.voters.iter().copied().collect::<BTreeSet<u64>>();
+        let steady = |id: u64| {
+            let opened = self.stores[store_of(id) as usize - 1].as_ref();
+            opened.and_then(|opened| opened.groups.get(&group)).is_some_and(|one| {
+                let (storage, from) = (one.node.store(), one.machine.index + 1);
+                let last = storage.replica().last_index();
+                let unapplied = storage.read_entries(from.max(storage.replica().first_index()), last + 1, None);
+                let is_plain = |entry: &Entry| entry.get_entry_type() == EntryType::EntryNormal;
+                one.id == id
+                    && one.snapshot.is_none()
+                    && voters(&one.machine.conf_state) == voters(&conf_state)
+                    && unapplied.is_ok_and(|entries| entries.iter().all(is_plain))
+                    && one.node.raft.raft_log.unstable.entries.iter().all(is_plain)
+            })
+        };
+        conf_state.voters.len() >= 3
+            && conf_state.voters_outgoing.is_empty()
+            && conf_state.voters.contains(&life.id)
+            && conf_state.voters.iter().all(|&id| id == life.id || steady(id))
+            && self.lives.iter().filter_map(|lives| lives.get(&group)).all(|life| !life.is_damaged)
+            && !self.network.carries_change(group)
     }
 
     pub fn configuration(&self, group: u64, store: u64) -> Option<ConfState> {
@@ -94,13 +142,13 @@ impl World {
                     // Blank, by an id that nobody had.
                     self.ids[at] += 1;
                     let id = store + 100 * self.ids[at];
-                    self.lives[at].insert(group, Life { id, named: 0, leaves: false, is_new: true });
+                    self.lives[at].insert(group, Life { id, named: 0, leaves: false, is_damaged: false, is_new: true });
                     self.checks.figures.rebuilt += 1;
                     self.say(|| format!("store {store}: replica {id} of group {group} begins"));
                     self.open_group(store, group, true);
                     (id, ConfChangeType::AddLearnerNode)
                 }
-                Some(life) if life.leaves => continue,
+                Some(life) if life.leaves || life.is_damaged => continue,
                 Some(life) if now.learners.contains(&life.id) => {
                     let promoted = self.is_close(group, leader, life.id) || dice < 3;
                     match (dice < 85, promoted) {

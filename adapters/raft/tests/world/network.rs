@@ -1,6 +1,6 @@
 //! The network: it loses, doubles and reorders, and is parted now and then.
 
-use raft::eraftpb::Message;
+use raft::eraftpb::{EntryType, Message};
 
 use crate::manner::Manner;
 use crate::rng::Rng;
@@ -53,6 +53,13 @@ impl Network {
     /// What was on its way to a store that is gone.
     pub fn drop_mail(&mut self, store: u64) {
         self.mail[store as usize - 1].clear();
+    }
+
+    /// Whether a change of the group's configuration is on its way.
+    pub fn carries_change(&self, group: u64) -> bool {
+        let mut entries =
+            self.mail.iter().flatten().filter(|one| one.group == group).flat_map(|one| one.message.get_entries());
+        entries.any(|entry| entry.get_entry_type() != EntryType::EntryNormal)
     }
 
     pub fn waits(&self, store: u64) -> usize {

@@ -11,6 +11,7 @@ impl World {
     pub fn settle(&mut self) {
         self.say(|| "everybody comes back".into());
         self.network.heal();
+        self.settles = true;
         for store in 1..=self.manner.stores {
             // All at once: nobody knows what another has in memory.
             self.crash(store);
@@ -31,6 +32,9 @@ impl World {
                 let Some(leader) = self.leader(group) else { continue };
                 self.notice(group, leader);
                 self.bury_who_left(group, leader);
+                if round % 40 == 20 {
+                    self.take_out_the_damaged(group, leader);
+                }
                 let is_joint = |conf_state: raft::eraftpb::ConfState| !conf_state.voters_outgoing.is_empty();
                 if round % 40 == 0 && self.configuration(group, leader).is_some_and(is_joint) {
                     self.leave_joint(group, leader);

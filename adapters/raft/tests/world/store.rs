@@ -89,7 +89,9 @@ impl Store {
                     self.forget(poller, group)?;
                 }
             }
-            if self.pollers[poller].round.is_full() || around.rng.chance(10) {
+            let full = self.pollers[poller].round.is_full();
+            around.checks.figures.gathered += u64::from(full && around.manner.gathers);
+            if !around.manner.gathers && (full || around.rng.chance(10)) {
                 self.submit(poller, around)?;
             }
         }

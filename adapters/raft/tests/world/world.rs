@@ -25,6 +25,8 @@ pub struct Life {
     pub named: u64,
     /// It is to be removed, which may not be durable yet.
     pub leaves: bool,
+    /// What it said may be gone: it is not opened any more.
+    pub is_damaged: bool,
     /// It began blank.
     pub is_new: bool,
 }
@@ -42,6 +44,8 @@ pub struct World {
     /// Replicas that there ever were, by store.
     pub ids: Vec<u64>,
     pub says: bool,
+    /// Nothing fails any more.
+    pub settles: bool,
     proposals: u64,
 }
 
@@ -59,6 +63,7 @@ impl World {
             stores: (0..stores).map(|_| None).collect(),
             lives: vec![BTreeMap::new(); stores],
             ids: vec![0; stores],
+            settles: false,
             says: std::env::var("STRANDLOG_SAY").is_ok(),
             proposals: 0,
             manner,
@@ -79,7 +84,8 @@ impl World {
             for (group, &many) in (1..).zip(&many).filter(|(_, many)| **many >= store) {
                 let conf_state = ConfState { voters: (1..=many).collect(), ..ConfState::default() };
                 let start = Machine { index: 1, term: 1, chain: 0, conf_state };
-                self.lives[at].insert(group, Life { id: store, named: 1, leaves: false, is_new: false });
+                self.lives[at]
+                    .insert(group, Life { id: store, named: 1, leaves: false, is_damaged: false, is_new: false });
                 if !self.manner.in_log() {
                     self.files[at].lock().insert(group, start.clone());
                 }
@@ -388,6 +394,10 @@ impl World {
         for group in self.lives[at].keys().copied().collect::<Vec<_>>() {
             if self.lives[at].get(&group).is_some_and(|life| life.leaves) {
                 self.bury(store, group);
+            } else if self.manner.rots && !self.settles && self.rng.chance(70) && self.is_spared(store, group) {
+                self.say(|| format!("store {store}: group {group} is damaged"));
+                self.checks.figures.damaged += 1;
+                self.lives[at].entry(group).and_modify(|life| life.is_damaged = true);
             } else {
                 self.open_group(store, group, true);
             }
@@ -400,6 +410,9 @@ impl World {
         let (Some(opened), Some(life)) = (&mut self.stores[at], self.lives[at].get(&group).copied()) else {
             return false;
         };
+        if life.is_damaged {
+            return false;
+        }
         let forgets = self.manner.planted(Plant::BackBlank) && self.rng.chance(20);
         if forgets {
             let mut batch = Batch::new();
@@ -437,7 +450,7 @@ impl World {
         let wal = open(Arc::new(disk)).unwrap_or_else(|error| panic!("store {store} would not open: {error}"));
         assert_eq!(wal.damage(), [], "store {store}");
         let files = self.files[at].copy();
-        for (&group, life) in self.lives[at].iter().filter(|(_, life)| !life.leaves) {
+        for (&group, life) in self.lives[at].iter().filter(|(_, life)| !life.leaves && !life.is_damaged) {
             let is_new = life.is_new && !self.checks.promised(group, life.id);
             let (storage, machine, _) = found(&wal, &files, &self.manner, group, is_new)
                 .unwrap_or_else(|error| panic!("store {store} would refuse group {group}: {error}"));
