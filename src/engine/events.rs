@@ -1,7 +1,6 @@
 //! The way to the listener: what happened is noted under any lock, and told outside of all.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::holding::{LogId, is_holding};
@@ -23,6 +22,8 @@ const ENOUGH_PERCENT: u64 = 150;
 /// the next, which may never come.
 #[derive(Default)]
 struct Turns {
+    /// What was noted last.
+    low: bool,
     noted: VecDeque<Event>,
     /// A thread tells them, and goes on while there are any.
     telling: bool,
@@ -37,7 +38,6 @@ pub(crate) struct Events {
     pending: Mutex<Vec<Event>>,
     /// That space is low, or is not.
     space: Mutex<Turns>,
-    low: AtomicBool,
     pub commit_micros: Buckets,
     pub device_micros: Buckets,
 }
@@ -170,7 +170,7 @@ impl Engine {
             (reserved, free, accounts.carried(), accounts.budget(), grows)
         };
         let reserved = reserved + self.kept_for_values(reserved, free);
-        let low = self.events.low.load(Ordering::Relaxed);
+        let low = { self.events.space.lock().low };
         let is_low = |left: u64, of: u64| {
             let bound = of / LOW_PART;
             left < if low { bound * ENOUGH_PERCENT / 100 } else { bound }
@@ -178,11 +178,14 @@ impl Engine {
         let now = is_low(free.saturating_sub(reserved), self.geo.chunks.into())
             // What the journal carries has no other place than the journal.
             || !grows && is_low(carried_limit.saturating_sub(carried), carried_limit);
-        if now != low && self.events.low.swap(now, Ordering::Relaxed) == low {
+        let mut space = self.events.space.lock();
+        // Unless another thread has found something else meanwhile. What is noted, and in which order, is one step: nobody is told "low" of what is not.
+        if now != low && space.low == low {
+            space.low = now;
             let chunk = u64::from(self.geo.chunk_bytes);
-            let space = Space { free: free * chunk, reserved: reserved * chunk, carried, carried_limit };
-            let event = if now { Event::SpaceLow(space) } else { Event::SpaceRecovered(space) };
-            self.events.space.lock().noted.push_back(event);
+            let left = Space { free: free * chunk, reserved: reserved * chunk, carried, carried_limit };
+            let event = if now { Event::SpaceLow(left) } else { Event::SpaceRecovered(left) };
+            space.noted.push_back(event);
         }
     }
 
