@@ -1,5 +1,7 @@
 //! What a listener is told, and when.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::super::holding::Holding;
 use super::*;
 use crate::events::SlowReason;
