@@ -1,6 +1,7 @@
 //! `append` waits for nothing: what it wrote can be read while the disk is still at it, and is acknowledged in order afterwards.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -70,11 +71,29 @@ impl Disk for Gate {
     }
 }
 
-fn gated() -> (Arc<Gate>, Arc<Wal>) {
+/// A test that fails while it is shut would else wait for the log to be closed.
+struct Keeper(Arc<Gate>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl Deref for Keeper {
+    type Target = Gate;
+
+    fn deref(&self) -> &Gate {
+        &self.0
+    }
+}
+
+/// The keeper comes second, so that it goes first.
+fn gated() -> (Arc<Wal>, Keeper) {
     gated_with(options())
 }
 
-fn gated_with(options: Options) -> (Arc<Gate>, Arc<Wal>) {
+fn gated_with(options: Options) -> (Arc<Wal>, Keeper) {
     let gate = Arc::new(Gate {
         disk: disk(),
         shut: Mutex::new(false),
@@ -82,12 +101,12 @@ fn gated_with(options: Options) -> (Arc<Gate>, Arc<Wal>) {
         waited: AtomicBool::new(false),
     });
     let wal = Arc::new(options.open_disk(Arc::clone(&gate) as Arc<dyn Disk>).unwrap());
-    (gate, wal)
+    (wal, Keeper(gate))
 }
 
 #[tokio::test]
 async fn appends_return_and_can_be_read_while_the_disk_writes_and_are_told_in_order_afterwards() {
-    let (gate, wal) = gated();
+    let (wal, gate) = gated();
     let mut groups: Vec<Store> = (0..20).map(|group| store(&wal, group)).collect();
     gate.set(true);
     let mut told = Vec::new();
@@ -121,7 +140,7 @@ async fn appends_return_and_can_be_read_while_the_disk_writes_and_are_told_in_or
 /// One thread for everything: if an append blocked it, nobody would ever open the gate.
 #[tokio::test]
 async fn an_append_that_finds_the_queue_full_waits_and_its_thread_goes_on() {
-    let (gate, wal) = gated_with(options().queue_bytes(64 << 10));
+    let (wal, gate) = gated_with(options().queue_bytes(64 << 10));
     let mut group = store(&wal, 1);
     gate.set(true);
     let text = "a long line ".repeat(400);
@@ -152,7 +171,7 @@ async fn an_append_that_finds_the_queue_full_waits_and_its_thread_goes_on() {
 
 #[tokio::test]
 async fn a_vote_waits_for_the_disk_and_comes_behind_what_was_appended_before() {
-    let (gate, wal) = gated();
+    let (wal, gate) = gated();
     let mut group = store(&wal, 1);
     gate.set(true);
     let mut told = append_later(&mut group, entry(1, 0, "first")).await;
@@ -171,7 +190,7 @@ async fn a_vote_waits_for_the_disk_and_comes_behind_what_was_appended_before() {
 
 #[tokio::test]
 async fn an_append_of_nothing_is_told_after_what_was_before_it() {
-    let (gate, wal) = gated();
+    let (wal, gate) = gated();
     let mut group = store(&wal, 1);
     gate.set(true);
     let mut first = append_later(&mut group, entry(1, 0, "first")).await;
@@ -186,7 +205,7 @@ async fn an_append_of_nothing_is_told_after_what_was_before_it() {
 /// A quorum may have it without this node. What a state machine does with it must not be ahead of the log that a crash leaves.
 #[tokio::test]
 async fn what_is_committed_is_handed_to_a_state_machine_when_it_is_durable_here() {
-    let (gate, wal) = gated();
+    let (wal, gate) = gated();
     let mut group = store(&wal, 1);
     append(&mut group, 1, 0..5).await;
     gate.set(true);
