@@ -47,7 +47,7 @@ fn mostly_new(geo: &Geometry, accepted: &[Accepted<'_>]) -> bool {
     4 * all > LISTED && 4 * listed.len() > 3 * all
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::format::frame::FrameHeader;
