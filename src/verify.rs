@@ -68,6 +68,25 @@ pub(crate) struct CheckedReplica {
     pub unreadable: Option<Error>,
 }
 
+/// A replica that is being checked: what is reported, what is found beside that, and who is told the bytes of each reading.
+struct Check<'a, R> {
+    report: &'a mut VerifyReport,
+    found: CheckedReplica,
+    told: R,
+}
+
+impl<R: FnMut(u64)> Check<'_, R> {
+    fn read(&mut self, bytes: u64) {
+        (self.told)(bytes);
+    }
+
+    /// A bad sector: what lies around it is looked at all the same.
+    fn cannot_read(&mut self, error: Error) {
+        self.found.unreadable.get_or_insert(error);
+        self.read(0);
+    }
+}
+
 /// Adds an entry to the last of the ranges, or behind them.
 fn add_entry(ranges: &mut Vec<Damage>, replica: u64, index: u64) {
     match ranges.last_mut() {
@@ -112,27 +131,21 @@ impl Engine {
         &self,
         cell: &Cell,
         report: &mut VerifyReport,
-        mut read: impl FnMut(u64),
+        read: impl FnMut(u64),
     ) -> Result<CheckedReplica> {
         self.disk.check_size().map_err(|e| Error::io("reading the file", e))?;
-        let mut found = CheckedReplica::default();
-        self.verify_entries(cell, report, &mut found, &mut read)?;
-        self.verify_keys(cell, report, &mut found, &mut read)?;
-        self.verify_headers(cell, report, &mut found, &mut read)?;
-        Ok(found)
+        let mut check = Check { report, found: CheckedReplica::default(), told: read };
+        self.verify_entries(cell, &mut check)?;
+        self.verify_keys(cell, &mut check)?;
+        self.verify_headers(cell, &mut check)?;
+        Ok(check.found)
     }
 
-    fn verify_entries(
-        &self,
-        cell: &Cell,
-        report: &mut VerifyReport,
-        found: &mut CheckedReplica,
-        mut read: impl FnMut(u64),
-    ) -> Result<()> {
+    fn verify_entries(&self, cell: &Cell, check: &mut Check<'_, impl FnMut(u64)>) -> Result<()> {
         let replica = cell.id;
         let (first, last) = {
             let state = cell.lock();
-            report.damage.extend(state.damage(replica));
+            check.report.damage.extend(state.damage(replica));
             (state.first, state.last)
         };
         let (mut next, mut asked) = (Some(first), first);
@@ -148,32 +161,24 @@ impl Engine {
             }
             next = index.checked_add(1);
             let checked = match self.check_entry(cell, index) {
-                // A bad sector: what lies around it is looked at all the same.
                 Err(error @ Error::Io { .. }) => {
-                    add_entry(&mut report.unreadable, replica, index);
-                    found.unreadable.get_or_insert(error);
-                    read(0);
+                    add_entry(&mut check.report.unreadable, replica, index);
+                    check.cannot_read(error);
                     continue;
                 }
                 checked => checked?,
             };
-            report.entries += u64::from(checked.is_some());
-            report.bytes += checked.unwrap_or(0);
-            read(checked.unwrap_or(0));
+            check.report.entries += u64::from(checked.is_some());
+            check.report.bytes += checked.unwrap_or(0);
+            check.read(checked.unwrap_or(0));
             if checked.is_none() && self.is_new_damage(cell, index) {
-                add_entry(&mut report.damage, replica, index);
+                add_entry(&mut check.report.damage, replica, index);
             }
         }
         Ok(())
     }
 
-    fn verify_keys(
-        &self,
-        cell: &Cell,
-        report: &mut VerifyReport,
-        found: &mut CheckedReplica,
-        mut read: impl FnMut(u64),
-    ) -> Result<()> {
+    fn verify_keys(&self, cell: &Cell, check: &mut Check<'_, impl FnMut(u64)>) -> Result<()> {
         let replica = cell.id;
         let keys: Vec<Box<[u8]>> = {
             let state = cell.lock();
@@ -183,16 +188,15 @@ impl Engine {
         for key in keys {
             match self.check_value(cell, &key) {
                 Ok(Checked::Gone) => {}
-                Ok(Checked::Whole { bytes }) => read(bytes),
+                Ok(Checked::Whole { bytes }) => check.read(bytes),
                 Ok(Checked::Rotten { id, bytes }) => {
-                    read(bytes);
-                    report.damage.push(Damage { replica, lost: Lost::State });
-                    found.rotten_values.push(id);
+                    check.read(bytes);
+                    check.report.damage.push(Damage { replica, lost: Lost::State });
+                    check.found.rotten_values.push(id);
                 }
                 Err(error @ Error::Io { .. }) => {
-                    report.unreadable.push(Damage { replica, lost: Lost::State });
-                    found.unreadable.get_or_insert(error);
-                    read(0);
+                    check.report.unreadable.push(Damage { replica, lost: Lost::State });
+                    check.cannot_read(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -214,13 +218,7 @@ impl Engine {
     }
 
     /// The header of every piece, and the checksum of its table.
-    fn verify_headers(
-        &self,
-        cell: &Cell,
-        report: &mut VerifyReport,
-        found: &mut CheckedReplica,
-        mut read: impl FnMut(u64),
-    ) -> Result<()> {
+    fn verify_headers(&self, cell: &Cell, check: &mut Check<'_, impl FnMut(u64)>) -> Result<()> {
         let pieces: Vec<(PieceRef, u32)> = {
             let state = cell.lock();
             let values = state.keys.iter().filter_map(|e| e.value.piece());
@@ -247,15 +245,14 @@ impl Engine {
                 |how| format!("replica {id}: the header of the piece at offset {at} {how} (entries from {first} on)");
             match holds {
                 Ok(true) => {}
-                Ok(false) => report.structure.push(amiss("is bad")),
+                Ok(false) => check.report.structure.push(amiss("is bad")),
                 Err(error) => {
-                    report.structure.push(amiss("cannot be read"));
-                    let what = format!("reading replica {id} from entry {first}");
-                    found.unreadable.get_or_insert_with(|| Error::io(what, error));
+                    check.report.structure.push(amiss("cannot be read"));
+                    check.cannot_read(Error::io(format!("reading replica {id} from entry {first}"), error));
                 }
             }
             if let Some(bytes) = piece.header_bytes() {
-                read(bytes);
+                check.read(bytes);
             }
         }
         Ok(())

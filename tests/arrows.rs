@@ -1,11 +1,16 @@
 //! The folders of the library, and the files beside them, use each other one way only: DESIGN.md, *The map*.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "support/circles.rs"]
+mod circles;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who uses whom, and a file in which it does.
-type Arrows = BTreeMap<String, BTreeMap<String, PathBuf>>;
+use circles::Arrows;
+
+/// With a file in which it does.
+type Found = Arrows<PathBuf>;
 
 /// Rust files below, but for those that are nothing but tests, models and their rigs.
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -28,7 +33,7 @@ fn code(file: &Path) -> String {
     lines.filter_map(|line| line.split("//").next()).collect::<Vec<_>>().join("\n")
 }
 
-fn arrows() -> Arrows {
+fn arrows() -> Found {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     files(&src, &mut found);
@@ -37,7 +42,7 @@ fn arrows() -> Arrows {
         Some(Path::new(first.as_os_str()).file_stem()?.to_str()?.to_owned())
     };
     let rooms: BTreeSet<String> = found.iter().filter_map(|file| room(file)).collect();
-    let mut arrows = Arrows::new();
+    let mut arrows = Found::new();
     for file in &found {
         let from = room(file).expect("a room");
         let code = code(file);
@@ -52,23 +57,6 @@ fn arrows() -> Arrows {
     arrows
 }
 
-/// Follows the arrows from here; `path` leads here. Those in `done` lead nowhere twice.
-fn circle(here: &str, arrows: &Arrows, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
-    if let Some(at) = path.iter().position(|room| room == here) {
-        return Some(path.split_off(at));
-    }
-    if done.contains(here) {
-        return None;
-    }
-    path.push(here.to_owned());
-    let found = arrows.get(here).into_iter().flat_map(BTreeMap::keys).find_map(|to| circle(to, arrows, path, done));
-    if found.is_none() {
-        path.pop();
-        done.insert(here.to_owned());
-    }
-    found
-}
-
 #[test]
 fn no_two_of_them_use_each_other() {
     let arrows = arrows();
@@ -76,11 +64,5 @@ fn no_two_of_them_use_each_other() {
     for (from, to) in [("wal", "engine"), ("engine", "journal"), ("journal", "space"), ("space", "format")] {
         assert!(arrows[from].contains_key(to), "{from} no longer uses {to}");
     }
-    let mut done = BTreeSet::new();
-    for room in arrows.keys() {
-        let Some(rooms) = circle(room, &arrows, &mut Vec::new(), &mut done) else { continue };
-        let ends = rooms.iter().zip(rooms.iter().cycle().skip(1));
-        let told: Vec<_> = ends.map(|(a, b)| format!("{a} uses {b} in {}", arrows[a][b].display())).collect();
-        panic!("a circle: {}", told.join(", "));
-    }
+    circles::none(&arrows, |a, b, file| format!("{a} uses {b} in {}", file.display()));
 }

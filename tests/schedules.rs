@@ -11,22 +11,12 @@ use std::sync::{Arc, Mutex};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use strandlog::disk::sim::{EIO, Fault, SimDisk};
+use strandlog::disk::sim::SimDisk;
 use strandlog::{Batch, Error, Lsn, Wal};
 
+use support::ending::End;
 use support::schedule::{block_on, for_each, thread};
 use support::{PLACEMENTS, assert_sound, open, payload, seeds, small, tally};
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
-    /// All that is asked is done.
-    None,
-    Close,
-    /// A write or sync fails.
-    Fault,
-    /// The power fails.
-    Cut,
-}
 
 /// One of those who write: a replica of its own, a way of its own.
 struct Writer {
@@ -167,11 +157,7 @@ fn world(seed: u64, end: End) {
         small(placement).background(rng.random_bool(0.7)).queue_bytes([64 << 10, 1 << 20][rng.random_range(0..2)]);
     let wal = open(options, &disk);
     let event = disk.events() + rng.random_range(0..steps * 4);
-    match end {
-        End::Fault => disk.fail_at(event, Fault::Error(EIO)),
-        End::Cut => disk.fail_at(event, Fault::Cut),
-        End::None | End::Close => {}
-    }
+    end.comes_at(event, &disk);
     let told = Arc::new(Told::default());
     let ended = |error: Error| match (end, &error) {
         (End::Close, Error::Closed) | (End::Fault | End::Cut, Error::Poisoned { .. }) => {}

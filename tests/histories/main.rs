@@ -21,25 +21,15 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use strandlog::disk::sim::{EIO, Fault, SimDisk};
+use strandlog::disk::sim::SimDisk;
 use strandlog::{Batch, Listener, Options, Scrubbed, Stats, Wal};
 
 use history::{Outcome, check_crashed, check_line, check_outcomes, check_shared};
 use owner::{Owner, SHARED, read, wait_for_others};
+use support::ending::End;
 use support::schedule::{block_on, for_each, thread};
 use support::{PLACEMENTS, assert_sound, open, seeds, small, tally};
 use told::{Heard, MEDDLED, Whom, World};
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
-    /// All that is asked is done.
-    None,
-    Close,
-    /// A write or sync fails.
-    Fault,
-    /// The power fails.
-    Cut,
-}
 
 /// One of those who only keep the log busy.
 fn housekeeping(world: &World, wal: &Arc<Wal>, end: End, seed: u64, rounds: u64) {
@@ -158,14 +148,8 @@ fn world(seed: u64, end: End) {
     world.wal.set(Arc::downgrade(&wal)).expect("once");
     heard.world.set(Arc::downgrade(&world)).expect("once");
     let event = disk.events() + rng.random_range(0..steps * 6);
-    match end {
-        End::Fault => disk.fail_at(event, Fault::Error(EIO)),
-        End::Cut => {
-            world.cut.store(true, SeqCst);
-            disk.fail_at(event, Fault::Cut);
-        }
-        End::None | End::Close => {}
-    }
+    world.cut.store(end == End::Cut, SeqCst);
+    end.comes_at(event, &disk);
     let mut owner = |line: u64| {
         let (world, wal) = (Arc::clone(&world), Arc::clone(&wal));
         let rng = StdRng::seed_from_u64(rng.random());

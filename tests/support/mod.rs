@@ -2,6 +2,7 @@
 //! what it was before each of its events.
 #![allow(dead_code)]
 
+pub mod ending;
 pub mod judge;
 pub mod model;
 pub mod old_log;

@@ -1,12 +1,17 @@
 //! The files of this crate use each other one way only, as the folders of the log do; also by the methods of `GroupStorage`, which has its own in
 //! several of them.
 
+#[path = "../../../tests/support/circles.rs"]
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who uses whom, and what of it.
-type Arrows = BTreeMap<String, BTreeMap<String, String>>;
+use circles::Arrows;
+
+/// With what is used of it.
+type Found = Arrows<String>;
 
 /// Rust files below.
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -51,7 +56,7 @@ fn names(code: &str, behind: &str) -> Vec<String> {
     names
 }
 
-fn arrows() -> Arrows {
+fn arrows() -> Found {
     let mut code = code();
     let root = code.remove("lib").expect("the root");
     let rooms: BTreeSet<String> = code.keys().cloned().collect();
@@ -68,7 +73,7 @@ fn arrows() -> Arrows {
         methods.extend(names(text, "    pub fn ").into_iter().map(|name| (name, room.clone())));
         methods.extend(names(text, "    pub(crate) fn ").into_iter().map(|name| (name, room.clone())));
     }
-    let mut arrows = Arrows::new();
+    let mut arrows = Found::new();
     for (from, text) in &code {
         let mut used: Vec<_> = names(text, "crate::").into_iter().map(|name| (homes.get(&name), name)).collect();
         if storage(text) {
@@ -83,23 +88,6 @@ fn arrows() -> Arrows {
     arrows
 }
 
-/// Follows the arrows from here; `path` leads here. Those in `done` lead nowhere twice.
-fn circle(here: &str, arrows: &Arrows, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
-    if let Some(at) = path.iter().position(|room| room == here) {
-        return Some(path.split_off(at));
-    }
-    if done.contains(here) {
-        return None;
-    }
-    path.push(here.to_owned());
-    let found = arrows.get(here).into_iter().flat_map(BTreeMap::keys).find_map(|to| circle(to, arrows, path, done));
-    if found.is_none() {
-        path.pop();
-        done.insert(here.to_owned());
-    }
-    found
-}
-
 #[test]
 fn no_two_of_them_use_each_other() {
     let arrows = arrows();
@@ -107,11 +95,5 @@ fn no_two_of_them_use_each_other() {
     for (from, to) in [("queue", "round"), ("round", "storage"), ("storage", "error"), ("applied", "write")] {
         assert!(arrows[from].contains_key(to), "{from} no longer uses {to}: {arrows:?}");
     }
-    let mut done = BTreeSet::new();
-    for room in arrows.keys() {
-        let Some(rooms) = circle(room, &arrows, &mut Vec::new(), &mut done) else { continue };
-        let ends = rooms.iter().zip(rooms.iter().cycle().skip(1));
-        let told: Vec<_> = ends.map(|(a, b)| format!("{a} uses {} of {b}", arrows[a][b])).collect();
-        panic!("a circle: {}", told.join(", "));
-    }
+    circles::none(&arrows, |a, b, name| format!("{a} uses {name} of {b}"));
 }

@@ -10,7 +10,7 @@ use raft::eraftpb::{Entry, MessageType};
 use strandlog::Wal;
 use strandlog::disk::sim::{Fault, SimDisk};
 use strandlog_raft::{Checkpoint, Error, GroupStorage, PersistQueue, Round};
-use support::{bootstrapped, conf_state, entry, message, node};
+use support::{conf_state, entry, message, nodes};
 
 /// More than ten batches hold, in segments of 64 KiB.
 const GROUPS: u64 = 900;
@@ -29,11 +29,7 @@ struct Poller {
 impl Poller {
     fn on(wal: Wal, fresh: bool) -> Self {
         let wal = Arc::new(wal);
-        let storage = |group| match fresh {
-            true => bootstrapped(&wal, group),
-            false => GroupStorage::open(&wal, group).expect("the group opens"),
-        };
-        let nodes = (0..GROUPS).map(|group| node(1, storage(group))).collect();
+        let nodes = nodes(&wal, GROUPS, fresh);
         let queue = PersistQueue::new(wal, || ());
         Self { nodes, round: queue.round(), queue, written: Vec::new() }
     }

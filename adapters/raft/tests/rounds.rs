@@ -9,7 +9,7 @@ use raft::eraftpb::{Message, MessageType};
 use strandlog::Wal;
 use strandlog::disk::sim::SimDisk;
 use strandlog_raft::{Error, GroupStorage, PersistQueue, Round};
-use support::{bootstrapped, entry, message, node, open};
+use support::{entry, message, nodes, open};
 
 const GROUPS: u64 = 100;
 
@@ -27,11 +27,7 @@ impl Poller {
 
     fn on(wal: Wal, fresh: bool) -> Self {
         let wal = Arc::new(wal);
-        let storage = |group| match fresh {
-            true => bootstrapped(&wal, group),
-            false => GroupStorage::open(&wal, group).expect("the group opens"),
-        };
-        let nodes = (0..GROUPS).map(|group| node(1, storage(group))).collect();
+        let nodes = nodes(&wal, GROUPS, fresh);
         let queue = PersistQueue::new(wal, || ());
         Self { nodes, round: queue.round(), queue }
     }

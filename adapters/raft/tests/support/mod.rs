@@ -57,6 +57,15 @@ pub fn bootstrapped(wal: &Wal, group: u64) -> GroupStorage {
     storage
 }
 
+/// Replica 1 of so many groups of three, as the log has it or just bootstrapped.
+pub fn nodes(wal: &Wal, groups: u64, fresh: bool) -> Vec<RawNode<GroupStorage>> {
+    let storage = |group| match fresh {
+        true => bootstrapped(wal, group),
+        false => GroupStorage::open(wal, group).expect("the group opens"),
+    };
+    (0..groups).map(|group| node(1, storage(group))).collect()
+}
+
 pub fn node(id: u64, storage: GroupStorage) -> RawNode<GroupStorage> {
     let config = Config {
         id,
