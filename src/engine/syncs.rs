@@ -31,7 +31,8 @@ impl Syncs {
 
     /// Behind all others, and not at all behind one that failed.
     fn in_turn(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let _turn = self.turn.lock();
+        // Who sleeps here leaves the device idle until it is awake.
+        let _turn = self.turn.lock_awake();
         self.unless_one_failed(sync)
     }
 

@@ -16,6 +16,9 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap()
     }
+    pub fn lock_awake(&self) -> MutexGuard<'_, T> {
+        self.lock()
+    }
 }
 
 impl<T: Default> Default for Mutex<T> {

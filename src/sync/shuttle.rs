@@ -18,6 +18,9 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard { lock: self, held: Some(self.take()) }
     }
+    pub fn lock_awake(&self) -> MutexGuard<'_, T> {
+        self.lock()
+    }
     fn take(&self) -> sync::MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
