@@ -3,7 +3,7 @@
 use super::{
     Disk, DiskInfo, Map, OpenError, ProbeMicros, SyncMethod, View, Writer,
     bounds::{check_read, check_write, not_writable},
-    create::{reserve, sync},
+    create::{check_limit, reserve, sync},
     handle::{Handles, failed},
     probe,
 };
@@ -85,6 +85,7 @@ impl FileDisk {
             let seen = Self::unwritten(path, handles, len);
             look(&seen).map_err(failed("opening", path))?;
             handles = seen.handles;
+            check_limit(len).map_err(failed("opening", path))?;
             handles.open_again(CWD, path).map_err(failed("opening", path))?;
             sync_name(path)?;
         }
@@ -151,7 +152,8 @@ impl FileDisk {
             return Err(failed("extending", &self.path)(io::ErrorKind::InvalidInput.into()));
         }
         let file = self.handles.buffered();
-        let longer = reserve(file, self.len, len)
+        let longer = check_limit(len)
+            .and_then(|()| reserve(file, self.len, len))
             // Where the system does not know how to reserve, the file is not longer yet.
             .and_then(|()| Ok(fs::ftruncate(file, len)?))
             .and_then(|()| sync(file));
@@ -187,12 +189,16 @@ impl FileDisk {
         &self.path
     }
 
-    #[inline]
-    fn check_write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+    fn check_writable(&self) -> io::Result<()> {
         // Relaxed: whoever releases the disk has ended its writers, which orders more than this could.
         if !self.writable.load(Ordering::Relaxed) {
             return Err(not_writable());
         }
+        self.handles.check_opener()
+    }
+
+    fn check_write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.check_writable()?;
         check_write(self.len, offset, buf)
     }
 }
@@ -252,7 +258,8 @@ impl Disk for FileDisk {
     }
 
     fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
-        writes.iter().try_for_each(|&(offset, buf)| self.check_write(offset, buf))?;
+        self.check_writable()?;
+        writes.iter().try_for_each(|&(offset, buf)| check_write(self.len, offset, buf))?;
         self.handles.write_many(writes)
     }
 
@@ -267,16 +274,12 @@ impl Disk for FileDisk {
     }
 
     fn flush(&self) -> io::Result<()> {
-        if !self.writable.load(Ordering::Relaxed) {
-            return Err(not_writable());
-        }
+        self.check_writable()?;
         self.handles.flush()
     }
 
     fn flush_of(&self, writer: Writer) -> io::Result<()> {
-        if !self.writable.load(Ordering::Relaxed) {
-            return Err(not_writable());
-        }
+        self.check_writable()?;
         self.handles.flush_of(Some(writer))
     }
 
@@ -318,11 +321,17 @@ impl fmt::Debug for FileDisk {
 /// Where there is no room for what no log ever takes anew: says why it is taken.
 pub(super) fn for_holes(error: OpenError, hole_bytes: u64) -> OpenError {
     match error {
-        OpenError::Io { context, path, source } if hole_bytes > 0 && source.kind() == io::ErrorKind::StorageFull => {
-            let what = format!(
-                "{source}; {hole_bytes} bytes of the file are holes, which take space when they are written: make a copy with `cp --sparse=never` \
-                 where there is room for all of it"
-            );
+        OpenError::Io { context, path, source } if source.kind() == io::ErrorKind::StorageFull => {
+            let what = match hole_bytes {
+                0 => format!(
+                    "{source}; what is written there again takes space anew, as on btrfs and ZFS, and where a snapshot or a copy shares the blocks: \
+                     make room"
+                ),
+                _ => format!(
+                    "{source}; {hole_bytes} bytes of the file are holes, which take space when they are written: make a copy with \
+                     `cp --sparse=never` where there is room for all of it"
+                ),
+            };
             OpenError::Io { context, path, source: io::Error::new(io::ErrorKind::StorageFull, what) }
         }
         other => other,
