@@ -161,7 +161,9 @@ impl Place {
         let flags = how | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666)) {
             Ok(file) => Ok(Some(file)),
-            Err(Errno::EXIST | Errno::NOENT) => Ok(None),
+            Err(Errno::EXIST) => Ok(None),
+            // Where one is to be made it is the directory that takes none, or is gone.
+            Err(Errno::NOENT) if !how.contains(OFlags::CREATE) => Ok(None),
             Err(errno) => Err(failed("creating", path)(errno.into())),
         }
     }

@@ -450,6 +450,11 @@ fn what_cannot_be_created_says_so() {
     assert_eq!(kind(create(Path::new("/"), LEN, mode(SyncMethod::Auto))), ErrorKind::InvalidInput);
     assert_eq!(kind(create(&path.join("x"), LEN, mode(SyncMethod::Auto))), ErrorKind::NotFound);
     assert!(names(&dir).is_empty());
+    // A directory that is gone takes no file: nobody else has one there.
+    let gone = fs::File::open(dir.path()).unwrap();
+    dir.close().unwrap();
+    let path = PathBuf::from(format!("/proc/self/fd/{}/wal", std::os::fd::AsRawFd::as_raw_fd(&gone)));
+    assert_eq!(kind(create(&path, LEN, mode(SyncMethod::Auto))), ErrorKind::NotFound);
 }
 
 #[test]
