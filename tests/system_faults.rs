@@ -462,3 +462,18 @@ fn what_direct_reads_refuse_is_read_through_the_cache() {
     let out = run(&file, 0, Some("pread64:error=EINVAL:when=3"));
     assert_eq!(heard(&out, "refused once"), ("done".to_owned(), BATCHES));
 }
+
+/// As where the file is on another machine, and this one's timers go off meanwhile.
+#[test]
+fn an_opening_that_a_signal_interrupts_goes_on() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("log");
+    options(SyncMethod::RwfDsync).open(&file).expect("created").close().expect("closed");
+    for when in 1..=3 {
+        let inject = format!("open,openat:error=EINTR:when={when}");
+        assert_eq!(heard(&run(&file, 1, Some(&inject)), &inject).0, "done");
+    }
+}

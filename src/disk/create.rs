@@ -96,7 +96,7 @@ impl Place {
         temporary.push(".creating");
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = fs::openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty())
+        let dir = retry_on_intr(|| fs::openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty()))
             .map_err(|errno| failed("opening the directory of", path)(errno.into()))?;
         Ok(Self { dir, name: name.into(), temporary: temporary.into() })
     }
@@ -159,7 +159,7 @@ impl Place {
     /// Opens the file of the temporary name; nothing if it is there and must not be, or is not.
     fn open(&self, how: OFlags, path: &Path) -> Result<Option<OwnedFd>, OpenError> {
         let flags = how | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666)) {
+        match retry_on_intr(|| fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666))) {
             Ok(file) => Ok(Some(file)),
             Err(Errno::EXIST) => Ok(None),
             // Where one is to be made it is the directory that takes none, or is gone.

@@ -10,7 +10,7 @@ use super::{
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -72,7 +72,8 @@ impl FileDisk {
         let access = if mode.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         // Not to wait for the other end, should the path be that of a pipe.
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = fs::open(path, flags, Mode::empty()).map_err(|errno| failed("opening", path)(errno.into()))?;
+        let file = retry_on_intr(|| fs::open(path, flags, Mode::empty()))
+            .map_err(|errno| failed("opening", path)(errno.into()))?;
         let stat = fs::fstat(&file).map_err(|errno| failed("examining", path)(errno.into()))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(OpenError::NotAFile { path: path.into() });
@@ -155,11 +156,11 @@ impl FileDisk {
         let longer = check_limit(len)
             .and_then(|()| reserve(file, self.len, len))
             // Where the system does not know how to reserve, the file is not longer yet.
-            .and_then(|()| Ok(fs::ftruncate(file, len)?))
+            .and_then(|()| Ok(retry_on_intr(|| fs::ftruncate(file, len))?))
             .and_then(|()| sync(file));
         if let Err(error) = longer {
             // Half of it is no use. If this fails as well, it is behind the end of the log.
-            let _ = fs::ftruncate(file, self.len);
+            let _ = retry_on_intr(|| fs::ftruncate(file, self.len));
             return Err(failed("extending", &self.path)(error));
         }
         (self.map, self.view) = (None, Mutex::new(None));
@@ -178,7 +179,7 @@ impl FileDisk {
         // Nothing is mapped that the file no longer has.
         (self.map, self.view) = (None, Mutex::new(None));
         let file = self.handles.buffered();
-        let shorter = fs::ftruncate(file, len).map_err(io::Error::from).and_then(|()| sync(file));
+        let shorter = retry_on_intr(|| fs::ftruncate(file, len)).map_err(io::Error::from).and_then(|()| sync(file));
         shorter.map_err(failed("shortening", &self.path))?;
         self.len = len;
         Ok(self)
@@ -226,7 +227,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
         Err(_) => path.into(),
     };
     let parent = real.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    retry_on_intr(|| fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
 }
 
 impl Disk for FileDisk {
