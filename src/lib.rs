@@ -23,6 +23,9 @@
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]
 
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("strandlog runs on Linux only, and on processors of 64 bits");
+
 mod applied;
 mod batch;
 mod caught;

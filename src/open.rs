@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::caught::caught;
-use crate::disk::{CutDisk, Disk, FileDisk, OpenError, OpenMode};
+use crate::disk::{CutDisk, Disk, FileDisk, OpenError, OpenMode, Opener};
 use crate::engine::{Engine, Events, HANDS, Telling, telling};
 use crate::error::{Error, Result, is_worth_a_salvage};
 use crate::options::{Options, Progress, ReadMode, RecoveryMode};
@@ -133,7 +133,7 @@ impl Options {
         engine.events = Events::new(self.listener.take(), Some(self.slow_commit));
         engine.note_recovery(replicas, damage);
         let engine = Arc::new(engine);
-        let wal = Wal { engine, threads: Mutex::new(Vec::new()) };
+        let wal = Wal { engine, threads: Mutex::new(Vec::new()), opener: Opener::this_process() };
         if self.run.background && !self.read_only {
             wal.start("strandlog-writer", Engine::run_writer)?;
             wal.start("strandlog-cleaner", Engine::run_cleaner)?;

@@ -4,6 +4,7 @@ use std::borrow::BorrowMut;
 use std::ops::ControlFlow;
 
 use crate::batch::Batch;
+use crate::disk::Opener;
 use crate::engine::{Ending, Engine, Mode, Submitted};
 use crate::error::{Damage, Error, Result};
 use crate::journal::{Sink, Whom};
@@ -22,10 +23,15 @@ use crate::verify::{VerifyProgress, VerifyReport};
 /// All methods may be called from any number of threads; put it in an `Arc`. Dropping it without [`Wal::close`] stops it like a
 /// crash: what was acknowledged is there, what was not may be lost. Dropped in a callback, a sink or a listener, it gives its file up a little
 /// later, when what is being written has ended.
+///
+/// It belongs to the process that opened it. A child that is forked from that, and does not become another program (`exec`), must leave it alone: the
+/// threads of the log are not there, and what other threads held is held for ever. It cannot harm the file: its writes are refused, and its end gives
+/// nothing up.
 #[derive(Debug)]
 pub struct Wal {
     pub(crate) engine: Arc<Engine>,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) opener: Opener,
 }
 
 impl Wal {
@@ -303,8 +309,10 @@ impl Wal {
     ///
     /// # Errors
     /// [`Error::Poisoned`] when the last writes failed; [`Error::FileLost`] when the file was cut, or has no name any more; [`Error::Busy`] in a
-    /// callback, a sink or a listener, which the log's end would wait for: nothing is ended then.
+    /// callback, a sink or a listener, which the log's end would wait for: nothing is ended then; [`Error::Io`] in a process that was forked from the
+    /// one that opened it.
     pub fn close(&self) -> Result<()> {
+        self.opener.check().map_err(|e| Error::io("closing the log", e))?;
         self.engine.may_end()?;
         let outcome = if self.engine.read_only { Ok(()) } else { self.engine.end_well() };
         self.stop().finish();
@@ -324,6 +332,39 @@ impl Wal {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        self.stop().finish_or_leave();
+        if self.opener.is_here() {
+            self.stop().finish_or_leave();
+        } else {
+            // It is the parent's, which goes on, and its threads are not here: nobody could wait for them.
+            std::mem::forget(std::mem::take(&mut *self.threads.lock()));
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Its end waits for no thread, as none is there, and gives nothing up.
+    #[test]
+    fn the_log_of_a_forked_child_ends_without_a_word() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        let open = || Wal::options().capacity(16 << 20).background(false).open(&path);
+        let mut wal = open().expect("created");
+        wal.commit(Batch::new().put(1, b"key", b"value")).expect("room");
+        let threads = std::thread::spawn(std::thread::park);
+        let parents = threads.thread().clone();
+        wal.threads.lock().push(threads);
+        wal.opener = Opener::parent();
+        let error = wal.close().expect_err("it is its parent's");
+        assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("forked"), "{error}");
+        let engine = Arc::clone(&wal.engine);
+        drop(wal);
+        engine.writable().expect("its parent goes on");
+        assert!(matches!(open(), Err(Error::Locked { .. })));
+        parents.unpark();
+        drop(engine);
+        drop(open().expect("given up"));
     }
 }

@@ -389,3 +389,91 @@ fn a_short_write_is_gone_on_with() {
     }
     assert!(pieces > 8, "some writes were longer than a block: {text}");
 }
+
+/// Runs the creator, or the child on a log that is there, and answers how it ended and what it said.
+fn limited(program: &str, args: &[&str], test: &str, file: &Path) -> (Output, String) {
+    let mut command = Command::new(program);
+    command.args(args).arg(std::env::current_exe().expect("our own name"));
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).stdin(Stdio::null());
+    command.env(if test == "child" { FILE } else { CREATE }, file).env(METHOD, "1");
+    let out = command.output().expect("it starts");
+    let said = [&out.stdout[..], &out.stderr[..]].concat();
+    (out, String::from_utf8_lossy(&said).into_owned())
+}
+
+fn names(dir: &Path) -> Vec<std::ffi::OsString> {
+    std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect()
+}
+
+/// Who writes behind it is killed, whatever he is doing.
+#[test]
+fn a_limit_on_the_size_of_files_is_told_before_anything_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, other) = (dir.path().join("log"), dir.path().join("other"));
+    options(SyncMethod::RwfDsync).open(&file).expect("created").close().expect("closed");
+    let before = std::fs::read(&file).expect("a log");
+    let limit = ["-c", "ulimit -f 1 && exec \"$0\" \"$@\""];
+    let (out, said) = limited("sh", &limit, "creator", &other);
+    assert!(out.status.code().is_some_and(|code| code != 0), "killed, or created: {:?} {said}", out.status);
+    assert!(said.contains("ulimit -f") && said.contains("creating"), "{said}");
+    let (out, said) = limited("sh", &limit, "child", &file);
+    assert!(out.status.success() && said.contains("refused"), "{:?} {said}", out.status);
+    assert!(std::fs::read(&file).expect("a log") == before, "something was written");
+    assert_eq!(names(dir.path()), ["log"]);
+}
+
+#[test]
+fn where_no_file_can_be_locked_none_is_left() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let inject = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:error=ENOLCK"];
+    let (out, said) = limited("strace", &inject, "creator", &dir.path().join("log"));
+    assert!(!out.status.success() && said.contains("locks no files"), "{said}");
+    assert_eq!(names(dir.path()), [""; 0], "{said}");
+}
+
+/// Some file systems begin anew whenever a signal comes.
+#[test]
+fn a_reservation_that_is_interrupted_again_and_again_is_done_without() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let inject = ["60", "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fallocate"];
+    let inject = [&inject[..], &["-e", "inject=fallocate:error=EINTR"]].concat();
+    let (out, said) = limited("timeout", &inject, "creator", &dir.path().join("log"));
+    assert!(out.status.success(), "{:?} {said}", out.status);
+    options(SyncMethod::RwfDsync).create(false).open(dir.path().join("log")).expect("created");
+}
+
+/// The first read behind those of the superblocks is that of the probe.
+#[test]
+fn what_direct_reads_refuse_is_read_through_the_cache() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("log");
+    if let Err(error) = options(SyncMethod::DirectDsync).open(&file) {
+        return println!("no direct I/O here: {error}");
+    }
+    let out = run(&file, 0, Some("pread64:error=EINVAL:when=3"));
+    assert_eq!(heard(&out, "refused once"), ("done".to_owned(), BATCHES));
+}
+
+/// As where the file is on another machine, and this one's timers go off meanwhile.
+#[test]
+fn an_opening_that_a_signal_interrupts_goes_on() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("log");
+    options(SyncMethod::RwfDsync).open(&file).expect("created").close().expect("closed");
+    for when in 1..=3 {
+        let inject = format!("open,openat:error=EINTR:when={when}");
+        assert_eq!(heard(&run(&file, 1, Some(&inject)), &inject).0, "done");
+    }
+}

@@ -10,8 +10,9 @@ use super::{
 };
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags},
+    fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, StatVfs},
     io::{Errno, retry_on_intr},
+    process::{Resource, getrlimit},
 };
 use std::{
     ffi::OsString,
@@ -54,6 +55,7 @@ impl FileDisk {
         if !len.is_multiple_of(BLOCK as u64) || mode.read_only {
             return Err(fail("creating")(io::ErrorKind::InvalidInput.into()));
         }
+        check_limit(len).map_err(fail("creating"))?;
         let place = Place::of(path)?;
         if place.is_taken().map_err(fail("examining"))? {
             return Err(OpenError::Exists { path: path.into() });
@@ -94,7 +96,7 @@ impl Place {
         temporary.push(".creating");
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = fs::openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty())
+        let dir = retry_on_intr(|| fs::openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty()))
             .map_err(|errno| failed("opening the directory of", path)(errno.into()))?;
         Ok(Self { dir, name: name.into(), temporary: temporary.into() })
     }
@@ -113,13 +115,29 @@ impl Place {
     /// tells that from the file of a process that is still at it.
     fn open_temporary(&self, path: &Path, somebodys: &dyn Fn(&dyn Disk) -> bool) -> Result<Handles, OpenError> {
         let locked = || OpenError::Locked { path: path.into() };
-        let Some(file) = self.open(OFlags::CREATE | OFlags::EXCL, path)? else {
-            self.remove_stale(path, somebodys)?;
-            // One that is there again belongs to a process that lives.
-            let file = self.open(OFlags::CREATE | OFlags::EXCL, path)?.ok_or_else(locked)?;
-            return self.lock_temporary(file, path)?.ok_or_else(locked);
-        };
-        self.lock_temporary(file, path)?.ok_or_else(locked)
+        if let Some(file) = self.open(OFlags::CREATE | OFlags::EXCL, path)? {
+            return self.lock_made(file, path);
+        }
+        self.remove_stale(path, somebodys)?;
+        // One that is there again belongs to a process that lives.
+        let file = self.open(OFlags::CREATE | OFlags::EXCL, path)?.ok_or_else(locked)?;
+        self.lock_made(file, path)
+    }
+
+    /// Locks the file that was made just now. Where nobody could, it does not stay.
+    fn lock_made(&self, file: OwnedFd, path: &Path) -> Result<Handles, OpenError> {
+        let locked = || OpenError::Locked { path: path.into() };
+        let made = fs::fstat(&file).map_err(|errno| failed("creating", path)(errno.into()))?;
+        let outcome = self.lock_temporary(file, path);
+        // Another's, who takes it for stale, is for him to remove.
+        if outcome.as_ref().is_err_and(|error| !matches!(error, OpenError::Locked { .. }))
+            && fs::statat(&self.dir, &self.temporary, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|named| (named.st_dev, named.st_ino) == (made.st_dev, made.st_ino))
+        {
+            // There is an error on its way already.
+            let _ = fs::unlinkat(&self.dir, &self.temporary, AtFlags::empty());
+        }
+        outcome?.ok_or_else(locked)
     }
 
     /// Removes what a dead process left, and never truncates it: where a name is given by linking, a
@@ -141,9 +159,11 @@ impl Place {
     /// Opens the file of the temporary name; nothing if it is there and must not be, or is not.
     fn open(&self, how: OFlags, path: &Path) -> Result<Option<OwnedFd>, OpenError> {
         let flags = how | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666)) {
+        match retry_on_intr(|| fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666))) {
             Ok(file) => Ok(Some(file)),
-            Err(Errno::EXIST | Errno::NOENT) => Ok(None),
+            Err(Errno::EXIST) => Ok(None),
+            // Where one is to be made it is the directory that takes none, or is gone.
+            Err(Errno::NOENT) if !how.contains(OFlags::CREATE) => Ok(None),
             Err(errno) => Err(failed("creating", path)(errno.into())),
         }
     }
@@ -182,7 +202,7 @@ impl Temporary {
         }
     }
 
-    fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.name = None;
     }
 }
@@ -215,13 +235,31 @@ fn link_and_unlink(dir: &OwnedFd, from: &Path, to: &Path) -> Result<(), Errno> {
 pub(super) fn reserve(file: &OwnedFd, held: u64, len: u64) -> io::Result<()> {
     let space = fs::fstatvfs(file)?;
     let wanted = len.saturating_sub(held);
-    if wanted > space.f_bfree.saturating_mul(space.f_frsize) {
+    if lacks(&space, wanted) {
         return Err(Errno::NOSPC.into());
     }
-    match retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), held, wanted)) {
-        // A file system without it hands the blocks out as the zeros are written.
-        Err(errno) if wanted == 0 || unsupported(&errno.into()) => Ok(()),
+    match fs::fallocate(file, FallocateFlags::empty(), held, wanted) {
+        // A file system without it hands the blocks out as the zeros are written. So does one that was interrupted: some begin anew each time, and
+        // where a timer goes off again and again they never end.
+        Err(errno) if wanted == 0 || errno == Errno::INTR || unsupported(&errno.into()) => Ok(()),
         result => Ok(result?),
+    }
+}
+
+/// Whether there is less space than is wanted. Some file systems in memory have no end, and say that they have no blocks at all.
+fn lacks(space: &StatVfs, wanted: u64) -> bool {
+    space.f_blocks > 0 && wanted > space.f_bfree.saturating_mul(space.f_frsize)
+}
+
+/// Whoever writes behind the end that this process may give a file is killed by a signal: rather nothing is begun.
+pub(super) fn check_limit(len: u64) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(most) if most < len => {
+            let what =
+                format!("it has {len} bytes, and this process may write {most} of a file (RLIMIT_FSIZE, `ulimit -f`)");
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -250,6 +288,15 @@ mod tests {
             assert_eq!(std::fs::read(path("wal")).unwrap(), b"ours");
             assert!(!path("wal.creating").exists());
         }
+    }
+
+    #[test]
+    fn a_file_system_that_knows_no_end_has_room() {
+        let mut space = fs::statvfs(".").unwrap();
+        (space.f_blocks, space.f_bfree, space.f_frsize) = (10, 2, 4096);
+        assert!(lacks(&space, 8193) && !lacks(&space, 8192));
+        (space.f_blocks, space.f_bfree) = (0, 0);
+        assert!(!lacks(&space, 8193));
     }
 
     #[test]

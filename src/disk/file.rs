@@ -3,14 +3,14 @@
 use super::{
     Disk, DiskInfo, Map, OpenError, ProbeMicros, SyncMethod, View, Writer,
     bounds::{check_read, check_write, not_writable},
-    create::{reserve, sync},
+    create::{check_limit, reserve, sync},
     handle::{Handles, failed},
     probe,
 };
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -72,7 +72,8 @@ impl FileDisk {
         let access = if mode.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         // Not to wait for the other end, should the path be that of a pipe.
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = fs::open(path, flags, Mode::empty()).map_err(|errno| failed("opening", path)(errno.into()))?;
+        let file = retry_on_intr(|| fs::open(path, flags, Mode::empty()))
+            .map_err(|errno| failed("opening", path)(errno.into()))?;
         let stat = fs::fstat(&file).map_err(|errno| failed("examining", path)(errno.into()))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(OpenError::NotAFile { path: path.into() });
@@ -85,6 +86,7 @@ impl FileDisk {
             let seen = Self::unwritten(path, handles, len);
             look(&seen).map_err(failed("opening", path))?;
             handles = seen.handles;
+            check_limit(len).map_err(failed("opening", path))?;
             handles.open_again(CWD, path).map_err(failed("opening", path))?;
             sync_name(path)?;
         }
@@ -151,13 +153,14 @@ impl FileDisk {
             return Err(failed("extending", &self.path)(io::ErrorKind::InvalidInput.into()));
         }
         let file = self.handles.buffered();
-        let longer = reserve(file, self.len, len)
+        let longer = check_limit(len)
+            .and_then(|()| reserve(file, self.len, len))
             // Where the system does not know how to reserve, the file is not longer yet.
-            .and_then(|()| Ok(fs::ftruncate(file, len)?))
+            .and_then(|()| Ok(retry_on_intr(|| fs::ftruncate(file, len))?))
             .and_then(|()| sync(file));
         if let Err(error) = longer {
             // Half of it is no use. If this fails as well, it is behind the end of the log.
-            let _ = fs::ftruncate(file, self.len);
+            let _ = retry_on_intr(|| fs::ftruncate(file, self.len));
             return Err(failed("extending", &self.path)(error));
         }
         (self.map, self.view) = (None, Mutex::new(None));
@@ -176,7 +179,7 @@ impl FileDisk {
         // Nothing is mapped that the file no longer has.
         (self.map, self.view) = (None, Mutex::new(None));
         let file = self.handles.buffered();
-        let shorter = fs::ftruncate(file, len).map_err(io::Error::from).and_then(|()| sync(file));
+        let shorter = retry_on_intr(|| fs::ftruncate(file, len)).map_err(io::Error::from).and_then(|()| sync(file));
         shorter.map_err(failed("shortening", &self.path))?;
         self.len = len;
         Ok(self)
@@ -187,12 +190,16 @@ impl FileDisk {
         &self.path
     }
 
-    #[inline]
-    fn check_write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+    fn check_writable(&self) -> io::Result<()> {
         // Relaxed: whoever releases the disk has ended its writers, which orders more than this could.
         if !self.writable.load(Ordering::Relaxed) {
             return Err(not_writable());
         }
+        self.handles.check_opener()
+    }
+
+    fn check_write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.check_writable()?;
         check_write(self.len, offset, buf)
     }
 }
@@ -220,7 +227,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
         Err(_) => path.into(),
     };
     let parent = real.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    retry_on_intr(|| fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
 }
 
 impl Disk for FileDisk {
@@ -252,7 +259,8 @@ impl Disk for FileDisk {
     }
 
     fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
-        writes.iter().try_for_each(|&(offset, buf)| self.check_write(offset, buf))?;
+        self.check_writable()?;
+        writes.iter().try_for_each(|&(offset, buf)| check_write(self.len, offset, buf))?;
         self.handles.write_many(writes)
     }
 
@@ -267,16 +275,12 @@ impl Disk for FileDisk {
     }
 
     fn flush(&self) -> io::Result<()> {
-        if !self.writable.load(Ordering::Relaxed) {
-            return Err(not_writable());
-        }
+        self.check_writable()?;
         self.handles.flush()
     }
 
     fn flush_of(&self, writer: Writer) -> io::Result<()> {
-        if !self.writable.load(Ordering::Relaxed) {
-            return Err(not_writable());
-        }
+        self.check_writable()?;
         self.handles.flush_of(Some(writer))
     }
 
@@ -318,11 +322,17 @@ impl fmt::Debug for FileDisk {
 /// Where there is no room for what no log ever takes anew: says why it is taken.
 pub(super) fn for_holes(error: OpenError, hole_bytes: u64) -> OpenError {
     match error {
-        OpenError::Io { context, path, source } if hole_bytes > 0 && source.kind() == io::ErrorKind::StorageFull => {
-            let what = format!(
-                "{source}; {hole_bytes} bytes of the file are holes, which take space when they are written: make a copy with `cp --sparse=never` \
-                 where there is room for all of it"
-            );
+        OpenError::Io { context, path, source } if source.kind() == io::ErrorKind::StorageFull => {
+            let what = match hole_bytes {
+                0 => format!(
+                    "{source}; what is written there again takes space anew, as on btrfs and ZFS, and where a snapshot or a copy shares the blocks: \
+                     make room"
+                ),
+                _ => format!(
+                    "{source}; {hole_bytes} bytes of the file are holes, which take space when they are written: make a copy with \
+                     `cp --sparse=never` where there is room for all of it"
+                ),
+            };
             OpenError::Io { context, path, source: io::Error::new(io::ErrorKind::StorageFull, what) }
         }
         other => other,

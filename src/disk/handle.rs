@@ -2,7 +2,7 @@
 
 use super::lock::Lock;
 use super::map::{DEPTH, Outcomes, Ring, View};
-use super::{AlignedBuf, BLOCK, OpenError, SyncMethod, Writer, create::Temporary};
+use super::{AlignedBuf, BLOCK, OpenError, Opener, SyncMethod, Writer, create::Temporary};
 use parking_lot::Mutex;
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
@@ -23,6 +23,8 @@ const WRITERS: usize = 2;
 
 /// The descriptors of one locked file.
 pub(super) struct Handles {
+    /// Who may write.
+    opener: Opener,
     /// A name to remove when these are dropped, while a file is being created.
     pub(super) temporary: Option<Temporary>,
     /// Whether it had a name when it was locked. A file that was opened without one is not to be found by anybody anyway, and some file systems
@@ -48,13 +50,14 @@ impl Handles {
         let lock = match Lock::take(Arc::clone(&buffered), read_only) {
             Ok(lock) => Mutex::new(Some(Arc::new(lock))),
             Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
-            Err(errno) => return Err(failed("locking", path)(errno.into())),
+            Err(errno) => return Err(failed("locking", path)(not_locked(errno))),
         };
         // Whoever reads says how much, and asks for more with `prefetch`. What the system reads ahead by itself may be
         // megabytes, in front of which commits would wait. A hint: that it was refused is nobody's concern.
         let _ = fs::fadvise(&buffered, 0, None, fs::Advice::Random);
         let named = names(&buffered).map_err(failed("examining", path))? > 0;
-        Ok(Self { temporary: None, named, lock, buffered, direct: None, apart: None, rings: Rings::default() })
+        let opener = Opener::this_process();
+        Ok(Self { opener, temporary: None, named, lock, buffered, direct: None, apart: None, rings: Rings::default() })
     }
 
     /// Opens the file once more, past the page cache, where that is supported; and once for each of those who sync apart.
@@ -127,7 +130,13 @@ impl Handles {
         while !buf.is_empty() {
             let whole_blocks = is_aligned(offset, buf.len()) && buf.as_ptr().addr().is_multiple_of(BLOCK);
             let file = self.direct.as_ref().filter(|_| whole_blocks).unwrap_or(&self.buffered);
-            let count = retry_on_intr(|| pread(file, &mut *buf, offset))?;
+            let count = match retry_on_intr(|| pread(file, &mut *buf, offset)) {
+                // Some take a file for direct I/O, and want more than whole blocks of ours.
+                Err(errno) if whole_blocks && unsupported(&errno.into()) => {
+                    retry_on_intr(|| pread(&self.buffered, &mut *buf, offset))?
+                }
+                read => read?,
+            };
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -148,7 +157,10 @@ impl Handles {
             let whole_blocks =
                 some.iter().all(|(at, buf)| is_aligned(*at, buf.len()) && buf.as_ptr().addr().is_multiple_of(BLOCK));
             let outcomes = match &self.direct {
-                Some(file) if whole_blocks && some.len() > 1 => self.rings.with(|ring| ring.read(file, some)),
+                // A forked child has no part in the queues.
+                Some(file) if whole_blocks && some.len() > 1 && self.opener.is_here() => {
+                    self.rings.with(|ring| ring.read(file, some))
+                }
                 _ => None,
             };
             self.finish_reads(some, outcomes.as_ref())?;
@@ -288,6 +300,18 @@ impl Handles {
         View::new(&self.buffered, len, lock)
     }
 
+    /// Whether this is the process that opened the file, and not one that was forked from it.
+    pub(super) fn check_opener(&self) -> io::Result<()> {
+        self.opener.check()
+    }
+
+    /// As a child finds it that was forked from who opened the file.
+    #[cfg(test)]
+    pub(super) fn leave_to_the_parent(&mut self) {
+        self.opener = Opener::parent();
+        self.lock.get_mut().iter_mut().filter_map(Arc::get_mut).for_each(Lock::leave_to_the_parent);
+    }
+
     /// Gives this part of the lock up.
     pub(super) fn unlock(&self) {
         drop(self.lock.lock().take());
@@ -296,6 +320,11 @@ impl Handles {
 
 impl Drop for Handles {
     fn drop(&mut self) {
+        if !self.opener.is_here() {
+            // The name and the queues are its parent's: something else of the child's may lie where those were mapped.
+            self.temporary.take().into_iter().for_each(Temporary::keep);
+            self.rings.leave();
+        }
         // While the lock is held, or the next creator's file would be removed in place of ours.
         self.temporary = None;
         self.unlock();
@@ -313,6 +342,11 @@ struct Rings {
 impl Rings {
     fn forgo(&self) {
         self.none.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets go of none of them.
+    fn leave(&mut self) {
+        std::mem::forget(std::mem::take(self.free.get_mut()));
     }
 
     /// One that is free, or a new one.
@@ -360,6 +394,18 @@ impl Rings {
         }
         Err(io::Error::from_raw_os_error(errno))
     }
+}
+
+/// Some file systems, as of networks, lock no files.
+fn not_locked(errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    if errno != Errno::NOLCK && !unsupported(&error) {
+        return error;
+    }
+    let what = format!(
+        "{error}: its file system locks no files (flock), and two processes might write to it: keep it on one that does"
+    );
+    io::Error::new(error.kind(), what)
 }
 
 /// Zeros `len` bytes from the start of the file by writing them.

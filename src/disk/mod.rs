@@ -29,6 +29,7 @@ mod info;
 mod lock;
 #[allow(unsafe_code)]
 mod map;
+mod opener;
 mod probe;
 #[doc(hidden)]
 pub mod sim;
@@ -43,7 +44,7 @@ pub use self::{
     info::{DiskInfo, ProbeMicros, SyncMethod},
     map::{Advice, Map},
 };
-pub(crate) use self::{cut::CutDisk, map::View};
+pub(crate) use self::{cut::CutDisk, map::View, opener::Opener};
 
 /// The unit of every write: offset, length, and the address of the buffer are multiples of it.
 ///

@@ -450,6 +450,11 @@ fn what_cannot_be_created_says_so() {
     assert_eq!(kind(create(Path::new("/"), LEN, mode(SyncMethod::Auto))), ErrorKind::InvalidInput);
     assert_eq!(kind(create(&path.join("x"), LEN, mode(SyncMethod::Auto))), ErrorKind::NotFound);
     assert!(names(&dir).is_empty());
+    // A directory that is gone takes no file: nobody else has one there.
+    let gone = fs::File::open(dir.path()).unwrap();
+    dir.close().unwrap();
+    let path = PathBuf::from(format!("/proc/self/fd/{}/wal", std::os::fd::AsRawFd::as_raw_fd(&gone)));
+    assert_eq!(kind(create(&path, LEN, mode(SyncMethod::Auto))), ErrorKind::NotFound);
 }
 
 #[test]
@@ -494,4 +499,37 @@ fn where_holes_find_no_room_that_is_said() {
     assert_eq!(said(super::file::for_holes(full(), 0)), (false, ErrorKind::StorageFull));
     let other = OpenError::Io { context: "probing", path: "log".into(), source: ErrorKind::PermissionDenied.into() };
     assert_eq!(said(super::file::for_holes(other, 4096)), (false, ErrorKind::PermissionDenied));
+}
+
+/// A forked child has the same open file, and so the same lock, as whoever has a copy of the descriptor. Its parent goes on.
+#[test]
+fn a_forked_child_neither_writes_nor_gives_up_the_lock_of_its_parent() {
+    for_each_method(|path, method| {
+        let mut disk = open(path, OpenMode { sync: method, ..OpenMode::default() }).unwrap();
+        let block = filled(1, BLOCK);
+        disk.write_durable_at(0, &block).unwrap();
+        let parents = disk.handles.buffered().try_clone().unwrap();
+        disk.handles.leave_to_the_parent();
+        let outcomes = [
+            disk.write_at(0, &block),
+            disk.write_many(&[(0, &block[..]), (BLOCK as u64, &block[..])]),
+            disk.write_durable_at(0, &block),
+            disk.write_durable_of(Writer::Superblocks, 0, &block),
+            disk.flush(),
+            disk.flush_of(Writer::Pieces),
+        ];
+        for outcome in outcomes {
+            let error = outcome.unwrap_err();
+            assert!(error.kind() == ErrorKind::PermissionDenied && error.to_string().contains("forked"), "{error}");
+        }
+        let mut two = [filled(7, BLOCK), filled(7, BLOCK)];
+        let [first, second] = &mut two;
+        disk.read_many(&mut [(0, &mut first[..]), (BLOCK as u64, &mut second[..])]).unwrap();
+        assert!(two[0][..] == block[..] && two[1].iter().all(|b| *b == 0), "it may read");
+        disk.release();
+        drop(disk);
+        assert!(matches!(open(path, mode(method)), Err(OpenError::Locked { .. })), "{method}: the parent writes");
+        drop(parents);
+        open(path, mode(method)).unwrap();
+    });
 }

@@ -12,11 +12,7 @@ use io_uring::{IoUring, opcode};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, ReadWriteFlags};
 
-/// So many are at the device at once, at most: more make what comes from elsewhere wait, and gain little.
-pub(in crate::disk) const DEPTH: usize = 8;
-
-/// What became of each: bytes that were transferred, or the error's number below zero.
-pub(in crate::disk) type Outcomes = [i32; DEPTH];
+use super::{DEPTH, Outcomes};
 
 /// What the system would have to wait for before it can begin is told to be tried again: else it gives that to a thread of its own, and
 /// where a limit lets it start none, nobody ever hears of it again.
