@@ -196,7 +196,9 @@ fn poll_submit(
         if std::mem::replace(&mut registered, true) {
             return Poll::Pending;
         }
-        let left = engine.seq.lock().room_tasks.wait(&mut waits.seat, cx.waker());
+        // Outside of the lock: a waker is other people's code.
+        let waker = cx.waker().clone();
+        let left = engine.seq.lock().room_tasks.wait(&mut waits.seat, waker);
         drop(left);
     }
 }
