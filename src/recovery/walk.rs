@@ -68,7 +68,10 @@ impl Walk<'_> {
     /// the only frame of the session that cut it off is what is lost. A torn end is no longer than what may be in flight.
     fn pass_over(&mut self, header: &FrameHeader, seed: Seed) -> u64 {
         let follows = |at: &Accepted<'_>| header.follows_but_one(&at.header, seed);
-        let behind = self.accepted.iter().rev().take(1 + MAX_IN_FLIGHT as usize).position(follows).unwrap_or(0);
+        // Before the lost one, and of an earlier session than this frame's, which did not cut off its own.
+        let between = |at: &&Accepted<'_>| at.header.lsn < header.prev_lsn && at.header.session < header.session;
+        let mut older = self.accepted.iter().rev().take(1 + MAX_IN_FLIGHT as usize).take_while(between);
+        let behind = older.position(follows).unwrap_or(0);
         self.accepted.truncate(self.accepted.len() - behind);
         behind as u64
     }
