@@ -6,9 +6,12 @@ use crate::charge;
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
 use crate::format::crc;
-use crate::index::IdMap;
 use crate::operation::{Meta, Op, Span, What};
 use crate::sync::Arc;
+
+mod named;
+
+use named::{Asked, Named};
 
 /// An entry as it is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ const BULKY: usize = 32 << 10;
 const KEPT_BYTES: u64 = 64 << 10;
 /// So much is checksummed and then copied while the processor still has it.
 const STEP: usize = 16 << 10;
+/// In a batch of so many operations it costs less to look through all of them than to remember whom they name.
+const SHORT: usize = 32;
 
 /// A list of changes that become durable together or not at all.
 ///
@@ -101,9 +106,9 @@ pub struct Batch {
     ended_bytes: u64,
     /// And their entries.
     ended_metas: usize,
-    /// How many of the first so many operations name each replica. Only a batch that removes one, or takes one's part back, looks.
-    named: Option<IdMap<usize>>,
-    looked: usize,
+    /// Whom it names. Only a long batch that removes one, or takes one's part back, looks: it may have ended operations among the others until it
+    /// is [settled](Self::settle).
+    named: Option<Box<Named>>,
 }
 
 impl Batch {
@@ -206,43 +211,41 @@ impl Batch {
         self.push(replica, What::Remove)
     }
 
-    /// Nothing of what was asked of the replica is done.
+    /// Nothing of what was asked of the replica is done. Its bytes stay where they are, uncounted, until they are more than those that count: a
+    /// batch may end thousands.
     fn take_back(&mut self, replica: u64) {
-        // Not looked for among all operations: many may be removed of which the batch says nothing else.
-        let named = self.named.get_or_insert_default();
-        self.ops.iter().skip(self.looked).for_each(|op| *named.entry(op.replica).or_default() += 1);
-        if let Some(times) = named.remove(&replica) {
-            self.end(replica, times);
-        }
-        self.looked = self.ops.len();
-    }
-
-    /// Nothing that was asked of the replica, so many times, is done. Its bytes stay where they are, uncounted, until they are more than those that
-    /// count: a batch may end thousands.
-    fn end(&mut self, replica: u64, times: usize) {
-        let Self { ops, metas, charged, ended_bytes, ended_metas, .. } = self;
-        // From the end: mostly it was asked for just before.
-        let named = ops.iter().enumerate().rev().filter(|(_, op)| op.replica == replica);
-        let first = named.take(times).last().map_or(ops.len(), |(at, _)| at);
-        for op in ops.extract_if(first.., |op| op.replica == replica) {
-            *charged -= charge::at_most(op.what, metas);
-            *ended_bytes += match op.what {
-                What::Append { from, to, .. } => {
-                    *ended_metas += to - from;
-                    metas.get(from..to).unwrap_or(&[]).iter().map(|meta| u64::from(meta.len)).sum()
-                }
-                What::Put { key, value } => (key.len + value.len) as u64,
-                What::Delete { key } => key.len as u64,
-                _ => 0,
-            };
-        }
+        let ended = if self.ops.len() <= SHORT && self.named.as_ref().is_none_or(|named| named.is_new()) {
+            let Self { ops, metas, .. } = self;
+            let gone = ops.extract_if(.., |op| op.replica == replica);
+            gone.fold(Asked::default(), |all, op| all.and(Asked::of(&op, metas)))
+        } else {
+            // Not looked for among all operations, nor are those behind them moved: many may go, in any order.
+            let named = self.named.get_or_insert_default();
+            named.look(&self.ops, &self.metas);
+            let ended = named.end(replica, self.ops.len());
+            if named.ended() > self.ops.len() / 2 {
+                self.settle();
+            }
+            ended
+        };
+        self.charged -= ended.charged;
+        self.ended_bytes += ended.bytes;
+        self.ended_metas += ended.metas;
         // What is said of an entry takes room where it has no payload, too.
         let with = |bytes: u64, metas: usize| bytes + (metas * size_of::<Meta>()) as u64;
         let ended = with(self.ended_bytes, self.ended_metas);
         if ended > KEPT_BYTES && ended > with(self.bytes(), self.metas.len().saturating_sub(self.ended_metas)) {
+            self.settle();
             let named = self.named.take();
             *self = self.only(|_| true);
             self.named = named;
+        }
+    }
+
+    /// What was ended is among the operations no more.
+    fn settle(&mut self) {
+        if let Some(named) = &mut self.named {
+            named.settle(&mut self.ops);
         }
     }
 
@@ -275,7 +278,10 @@ impl Batch {
     fn only(&self, of: impl Fn(u64) -> bool) -> Self {
         let bad = self.bad.iter().copied().filter(|&(replica, _)| of(replica)).collect();
         let mut kept = Self { lazy: self.lazy, bad, ..Self::default() };
-        for op in self.ops.iter().filter(|op| of(op.replica)) {
+        let named = self.named.as_ref();
+        let counts =
+            |&(at, op): &(usize, &Op)| of(op.replica) && named.is_none_or(|named| named.counts(at, op.replica));
+        for (_, op) in self.ops.iter().enumerate().filter(counts) {
             let what = match op.what {
                 What::Append { first, from, to } => {
                     let begin = kept.metas.len();
@@ -309,8 +315,9 @@ impl Batch {
 
     /// The value that the batch leaves under the key, if it puts one there.
     pub fn value(&self, replica: u64, key: &[u8]) -> Option<&[u8]> {
+        let counting = self.named.as_ref().map_or(0, |named| named.ended_before(replica));
         // What was added last counts; it is what is mostly asked for, too.
-        for op in self.ops.iter().rev().filter(|op| op.replica == replica) {
+        for op in self.ops.iter().skip(counting).rev().filter(|op| op.replica == replica) {
             match op.what {
                 What::Put { key: of, value } if self.bytes_of(of) == key => return Some(self.bytes_of(value)),
                 What::Delete { key: of } if self.bytes_of(of) == key => return None,
@@ -333,13 +340,12 @@ impl Batch {
         self.bad.clear();
         self.ended_bytes = 0;
         self.ended_metas = 0;
-        self.named.iter_mut().for_each(IdMap::clear);
-        self.looked = 0;
+        self.named.iter_mut().for_each(|named| named.clear());
     }
 
     /// Whether the batch asks for nothing.
     pub fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.bad.is_empty()
+        self.ops.len() == self.named.as_ref().map_or(0, |named| named.ended()) && self.bad.is_empty()
     }
 
     /// What the batch takes in the log at most, in bytes: keys, values and payloads in full, and some hundred bytes for each operation, which say
@@ -354,8 +360,9 @@ impl Batch {
         self.charged
     }
 
-    /// The first contradiction is told.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// The first contradiction is told. Before the operations are looked at: behind this all of them count.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.settle();
         self.bad.first().map_or(Ok(()), |&(replica, why)| Err(Error::Contradiction { replica, why }))
     }
 

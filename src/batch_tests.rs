@@ -73,11 +73,96 @@ fn a_batch_ends_what_was_asked_of_hundreds_of_thousands() {
     for replica in 0..300_000_u64 {
         batch.put(replica, b"k", b"v").remove(replica);
     }
+    assert!(batch.check().is_ok());
     assert_eq!((batch.ops.len(), batch.bytes()), (300_000, 0));
     // Also of one that was named long ago, and between others.
     batch.put(7, b"k", b"v").put(8, b"k", b"v").delete(7, b"k").put(9, b"k", b"v").remove(7);
+    assert!(batch.check().is_ok());
     let asked: Vec<u64> = batch.ops.iter().skip(299_999).map(|op| op.replica).collect();
     assert_eq!((asked, batch.ops.iter().filter(|op| op.replica == 7).count()), (vec![8, 9, 7], 1));
+}
+
+/// As they were put, the oldest first: looked for from the newest on, or all others moved for each, it would not end.
+#[test]
+fn a_batch_takes_back_hundreds_of_thousands_in_the_order_in_which_they_were_put() {
+    let fill =
+        |batch: &mut Batch| (0..300_000).for_each(|replica| _ = batch.put(replica, b"k", b"v").delete(replica, b"l"));
+    let mut batch = Batch::new();
+    fill(&mut batch);
+    (0..300_000).for_each(|replica| _ = batch.withdraw(replica));
+    assert!(batch.is_empty() && batch.check().is_ok());
+    assert_eq!((batch.ops.len(), batch.bytes(), batch.log_bytes()), (0, 0, 0));
+    fill(&mut batch);
+    (0..300_000).for_each(|replica| _ = batch.remove(replica));
+    assert_eq!(batch.log_bytes(), 300_000 * charge::at_most(What::Remove, &[]));
+    assert!(batch.check().is_ok() && batch.ops.iter().all(|op| matches!(op.what, What::Remove)));
+    assert!(batch.ops.iter().map(|op| op.replica).eq(0..300_000));
+}
+
+/// Long or short, and whenever what was ended goes from among the rest: it is the batch that was never asked for it.
+#[test]
+fn what_was_taken_back_was_never_asked() {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    /// What is asked of which replica, in its order.
+    fn ask(batch: &mut Batch, asked: &[(u64, u8)]) {
+        for &(replica, what) in asked {
+            match what {
+                0 => batch.remove(replica),
+                1 => batch.append(replica, &[(1, 1, vec![what; 40]), (2, 1, vec![what; BULKY])]),
+                2 => batch.delete(replica, b"k"),
+                _ => batch.put(replica, b"k", &[what]),
+            };
+        }
+    }
+
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut batch, mut left) = (Batch::new(), Vec::new());
+        let replicas = rng.random_range(1..80);
+        for _ in 0..rng.random_range(1..8 * SHORT) {
+            let replica = rng.random_range(0..replicas);
+            match rng.random_range(0..6) {
+                0 => {
+                    left.retain(|&(of, _)| of != replica);
+                    batch.withdraw(replica);
+                }
+                what => {
+                    // A removal that it asks for ends what came before, too.
+                    let what = (what - 1) * rng.random_range(1..9);
+                    if what == 0 {
+                        left.retain(|&(of, _)| of != replica);
+                    }
+                    left.push((replica, what));
+                    ask(&mut batch, &[(replica, what)]);
+                }
+            }
+            let mut wanted = Batch::new();
+            ask(&mut wanted, &left);
+            let told = |batch: &Batch| (batch.bytes(), batch.log_bytes(), batch.is_empty());
+            assert_eq!(told(&batch), told(&wanted), "seed {seed}");
+            let values =
+                |batch: &Batch| (0..replicas).map(|of| batch.value(of, b"k").map(<[u8]>::to_vec)).collect::<Vec<_>>();
+            assert_eq!(values(&batch), values(&wanted), "seed {seed}");
+            if rng.random_range(0..40) == 0 {
+                let (a, b) = (batch.split_off(|of| of % 2 == 0), wanted.split_off(|of| of % 2 == 0));
+                left.retain(|&(of, _)| of % 2 != 0);
+                assert_eq!((told(&a), told(&batch)), (told(&b), told(&wanted)), "seed {seed}");
+            }
+            if rng.random_range(0..20) == 0 {
+                assert!(batch.check().is_ok());
+                let asked = |batch: &Batch| {
+                    batch.ops.iter().map(|op| (op.replica, std::mem::discriminant(&op.what))).collect::<Vec<_>>()
+                };
+                assert_eq!(asked(&batch), asked(&wanted), "seed {seed}");
+            }
+            if rng.random_range(0..100) == 0 {
+                batch.clear();
+                left.clear();
+            }
+        }
+    }
 }
 
 /// Built anew for each, out of tens of megabytes, it would not end.
@@ -98,6 +183,7 @@ fn a_batch_takes_back_what_was_asked_of_thousands_one_after_the_other() {
     }
     let held = batch.arena.len() as u64;
     assert!(held < 3 * batch.bytes(), "{held} bytes are held for {}", batch.bytes());
+    assert!(batch.check().is_ok());
     assert!(batch.ops.iter().all(|op| (500..ALL / 2).contains(&op.replica)) && batch.ops.len() as u64 == 2 * left);
     assert!(batch.metas.iter().all(|meta| batch.payload(meta).len() == 2000) && batch.value(600, b"k").is_some());
     // It is asked again.
@@ -142,7 +228,7 @@ fn a_batch_that_is_split_is_two() {
     fill(&mut odd, &[1, 3]);
     fill(&mut even, &[2, 4]);
     all.append(3, &[(0, 1, b"a")]).lazy();
-    let split = all.split_off(|replica| replica % 2 == 1);
+    let mut split = all.split_off(|replica| replica % 2 == 1);
     assert!(matches!(split.check(), Err(Error::Contradiction { replica: 3, .. })) && all.check().is_ok());
     assert!(split.lazy && all.lazy);
     for (got, wanted) in [(&split, &odd), (&all, &even)] {

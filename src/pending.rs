@@ -123,7 +123,7 @@ impl Future for SubmitFuture<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let submitted = poll_submit(this.engine, &this.batch, &mut None, &mut this.waits, cx);
+        let submitted = poll_submit(this.engine, &mut this.batch, &mut None, &mut this.waits, cx);
         submitted.map_ok(|submitted| Pending::new(this.engine, submitted))
     }
 }
@@ -150,7 +150,7 @@ impl Future for SubmitWithFuture<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let submitted = poll_submit(this.engine, &this.batch, &mut this.whom, &mut this.waits, cx);
+        let submitted = poll_submit(this.engine, &mut this.batch, &mut this.whom, &mut this.waits, cx);
         submitted.map_ok(|submitted| submitted.lsn)
     }
 }
@@ -163,7 +163,7 @@ impl fmt::Debug for SubmitWithFuture<'_> {
 
 fn poll_submit(
     engine: &Engine,
-    batch: &Batch,
+    batch: &mut Batch,
     whom: &mut Option<Whom<'static>>,
     waits: &mut Waits,
     cx: &Context<'_>,
@@ -196,7 +196,9 @@ fn poll_submit(
         if std::mem::replace(&mut registered, true) {
             return Poll::Pending;
         }
-        let left = engine.seq.lock().room_tasks.wait(&mut waits.seat, cx.waker());
+        // Outside of the lock: a waker is other people's code.
+        let waker = cx.waker().clone();
+        let left = engine.seq.lock().room_tasks.wait(&mut waits.seat, waker);
         drop(left);
     }
 }

@@ -91,8 +91,8 @@ impl Replica {
         self.engine.read_entry(&*self.known()?, index)
     }
 
-    /// Entries from the front of `range`, as many as fit `max_bytes` of payload, and one in any case; they stood in the log together. Where entries are overwritten,
-    /// cut off or truncated while it reads, it answers what it has by then: ask again for the rest, which may be of another history.
+    /// Entries from the front of `range`, as many as fit `max_bytes` of payload, and one in any case: behind a first one that exceeds them by itself none, not even an empty
+    /// one. They stood in the log together. Where entries are overwritten, cut off or truncated while it reads, it answers what it has by then: ask again for the rest, which may be of another history.
     ///
     /// # Errors
     /// As [`Replica::entry`], of the first of them. An empty range is `Ok` and empty; one that ends beyond the last index is

@@ -132,10 +132,11 @@ impl Engine {
                 return Err(why);
             }
             let mut report = VerifyReport::default();
-            let found = self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
+            let mut found = self.check_replica(&cell, &mut report, |bytes| pace.keep(bytes))?;
             if !self.read_only {
-                self.quarantine(&cell, &report.damage)?;
+                let second = self.quarantine(&cell, &report.damage)?;
                 self.tell_of_values(&cell, found.rotten_values);
+                found.unreadable = found.unreadable.or(second);
             }
             if let Some(why) = found.unreadable {
                 unreadable.get_or_insert(why);
@@ -176,9 +177,10 @@ impl Engine {
     }
 
     /// Records what is found damaged, durably. Every entry is looked at once more: **what is quarantined is lost**, so it must lie
-    /// where it lay when it could not be read, and everything must be on the disk.
-    fn quarantine(&self, cell: &Cell, found: &[Damage]) -> Result<()> {
-        let mut hurt = false;
+    /// where it lay when it could not be read, and everything must be on the disk. One that the device does not answer for then may be readable
+    /// tomorrow, as any bad sector: it is no damage, and no hindrance to the others. The first such error is the answer.
+    fn quarantine(&self, cell: &Cell, found: &[Damage]) -> Result<Option<Error>> {
+        let (mut hurt, mut unreadable) = (false, None);
         for damage in found {
             let Lost::Entries { first, last } = damage.lost else { continue };
             let mut next = Some(first);
@@ -191,8 +193,14 @@ impl Engine {
                 }
                 let Some(before) = spot(&cell.lock(), index) else { continue };
                 self.sync()?;
-                if self.check_entry(cell, index)?.is_some() {
-                    continue;
+                match self.check_entry(cell, index) {
+                    Ok(None) => {}
+                    Ok(Some(_)) => continue,
+                    Err(error @ Error::Io { .. }) => {
+                        unreadable.get_or_insert(error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
                 }
                 let mut s = self.seq.lock();
                 let mut state = cell.lock();
@@ -202,7 +210,10 @@ impl Engine {
                 }
             }
         }
-        if hurt { self.record_damage_of(cell) } else { Ok(()) }
+        if hurt {
+            self.record_damage_of(cell)?;
+        }
+        Ok(unreadable)
     }
 
     /// Tells of values that rotted, each once: these are their pieces. They are no damage of the state that would be recorded: that costs the replica
@@ -235,7 +246,7 @@ impl Engine {
         state: &mut ReplicaState,
         index: u64,
     ) {
-        said(|| tracing::error!(target: "strandlog", replica = id, index, "an entry is damaged"));
+        self.events.say_later(move || tracing::error!(target: "strandlog", replica = id, index, "an entry is damaged"));
         self.events.later(|| Event::Damaged(Damage { replica: id, lost: Lost::Entries { first: index, last: index } }));
         state.places.forget_journal(index, index, self.geo.chunk_bytes);
         state.add_damage(index, index);

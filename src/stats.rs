@@ -143,7 +143,7 @@ pub struct Stats {
     pub held_truncations: u64,
     /// Bytes of recent frames held in memory.
     pub recent_bytes: u64,
-    /// Bytes waiting for the writer.
+    /// Bytes waiting for the writer: none of a log that has ended.
     pub queued_bytes: u64,
     /// How long group commits took, from the first batch that somebody waits for until they were durable, waiting for room included.
     pub commit_micros: Histogram,

@@ -129,11 +129,12 @@ fn whoever_waits_for_a_frame_that_fails_is_told() {
     wal.submit_with(Batch::new().append(3, &[(1, 1, b"c")]), move |o| out.lock().expect("alive").push(o.is_ok()))
         .expect("submitted");
     disk.fail_at(disk.events(), Fault::Error(EIO));
-    assert!(wal.check().is_ok());
+    assert!(wal.check().is_ok() && wal.stats().queued_bytes > 0);
     assert!(matches!(first.wait(), Err(Error::Poisoned { .. })));
     assert!(matches!(wal.check(), Err(Error::Poisoned { .. })), "also told whoever has nothing to write");
     assert_eq!(*outcomes.lock().expect("alive"), [false, false], "each callback once, with the failure");
     assert_eq!(wal.replica(3).entry(1).expect("still readable").data, b"c"[..]);
+    assert_eq!(wal.stats().queued_bytes, 0, "no writer comes for what is lost");
 }
 
 /// Both found none; the slower one finds what the faster has made: in use, or left.

@@ -566,6 +566,51 @@ fn a_bad_sector_under_one_replica_keeps_no_other_from_being_looked_at() {
     assert_eq!(wal.damage(), report.damage, "quarantined, and what may be readable tomorrow is not");
 }
 
+/// Rotten when it is first read, the device does not answer when it is looked at again: a bad sector as any other, which may be readable tomorrow.
+#[test]
+fn a_sector_that_goes_bad_while_it_is_looked_at_keeps_no_other_from_being_looked_at() {
+    let disk = Arc::new(SimDisk::new(4 << 20));
+    let wal = open(options(Placement::Journal), &disk);
+    fill(&wal, 7..=9);
+    wal.close().expect("closed");
+    drop(wal);
+    let image = disk.kept_image();
+    let find = |wanted: &[u8]| image.windows(wanted.len()).position(|w| w == wanted).expect("it is there") as u64;
+    let [going, rotten] = [payload(7, 7, 1, 700), payload(7, 15, 1, 700)].map(|payload| find(&payload) + 350);
+    disk.flip_bit(find(&payload(9, 1, 1, 700)), 3);
+    disk.flip_bit(going, 3);
+    disk.flip_bit(rotten, 3);
+    let scrubbed = |goes_at: u64| {
+        let disk = disk.restart();
+        let watched = Watched::new(disk, going);
+        let wal = options(Placement::Journal).open_disk(watched.clone()).expect("opened");
+        let (of, before) = (watched.disk.clone(), watched.reads.load(Ordering::SeqCst));
+        *watched.hook.lock().expect("no panic") = Some(Box::new(move |n| {
+            if n - before == goes_at {
+                of.fail_reads(going..going + 1, EIO);
+            }
+        }));
+        let mut told = Vec::new();
+        let outcome = wal.scrub(u64::MAX, |one| {
+            told.push(one.replica);
+            ControlFlow::Continue(())
+        });
+        (outcome, told, wal.damage(), watched.reads.load(Ordering::SeqCst) - before)
+    };
+    let (outcome, told, damage, reads) = scrubbed(u64::MAX);
+    assert!(outcome.is_ok() && told == [7, 8, 9] && reads > 1, "{outcome:?}, {told:?}");
+    assert_eq!(damage, [lost(7, 7, 7), lost(7, 15, 15), lost(9, 1, 1)]);
+    for goes_at in 1..=reads {
+        let (outcome, told, damage, _) = scrubbed(goes_at);
+        assert!(matches!(outcome, Err(Error::Io { .. })) && told == [8, 9], "{goes_at}: {outcome:?}, {told:?}");
+        assert_eq!(
+            damage,
+            [lost(7, 15, 15), lost(9, 1, 1)],
+            "{goes_at}: what may be readable tomorrow is not quarantined"
+        );
+    }
+}
+
 /// It cannot be mended there, and is told.
 #[test]
 fn a_log_that_is_read_only_tells_of_a_rotten_frame() {

@@ -117,6 +117,32 @@ fn the_journal_is_reused_for_ever() {
     assert_eq!(report.entries, 4 * 21 + 1501);
 }
 
+/// As raft-rs limits what it sends (`limit_size`), but for the headers that it counts: no entry more, behind one that is more than was asked for.
+#[test]
+fn entries_without_a_payload_come_only_where_what_is_before_them_fits() {
+    let lengths = [100, 0, 0, 1, 0, 9000, 0, 5];
+    for placement in [Placement::Auto, Placement::Journal, Placement::Chain] {
+        let disk = Arc::new(SimDisk::new(16 << 20));
+        let wal = options().placement(placement).open_disk(disk.clone()).unwrap();
+        let entries: Vec<_> = (1..).zip(lengths).map(|(index, len)| (index, 1, vec![7; len])).collect();
+        wal.commit(Batch::new().append(1, &entries)).unwrap();
+        let opened = || options().placement(placement).open_disk(Arc::new(disk.crash_kept_all())).unwrap();
+        for wal in [&wal, &opened()] {
+            for first in 1..=lengths.len() {
+                for limit in [0, 1, 5, 99, 100, 101, 8999, 9000, 9005, usize::MAX] {
+                    let ends = lengths.iter().skip(first - 1).scan(0, |sum, len| {
+                        *sum += len;
+                        Some(*sum)
+                    });
+                    let fit = ends.take_while(|end| *end <= limit).count().max(1);
+                    let got = wal.replica(1).entries(first as u64..lengths.len() as u64 + 1, limit).unwrap();
+                    assert_eq!(got.len(), fit, "{placement:?}: from {first}, {limit} bytes");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_in_memory_is_told_from_what_must_come_from_the_file() {
     const LAST: u64 = 800;

@@ -163,6 +163,10 @@ pub struct Export {
     /// Write into this file, which must not exist. Standard output if not given.
     #[arg(long, value_name = "OUT")]
     pub out: Option<PathBuf>,
+    /// Go on around what the device cannot read (bad sectors): it stands as `lost`, and the exit code is 1. Without this the export ends there, with
+    /// nothing written to OUT, as it may be readable tomorrow.
+    #[arg(long)]
+    pub skip_unreadable: bool,
 }
 
 /// What can be imported.

@@ -1,14 +1,16 @@
 //! `strandlog create`
 
+use std::path::Path;
+
 use serde_json::json;
-use strandlog::Wal;
+use strandlog::{Error, Wal};
 
 use crate::args::Create;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{Output, Style};
 use crate::{progress, save, size};
 
-/// Creates the log. The file appears under its name whole, or not at all.
+/// Creates the log. The file appears under its name whole, or not at all; what fails behind that takes nothing from it, and is told with what is there.
 pub fn run(args: &Create, out: &mut Output) -> Result<()> {
     save::refuse_existing(&args.path, "nothing was changed")?;
     let bar = progress::bytes("writing", out.is_json());
@@ -25,9 +27,8 @@ pub fn run(args: &Create, out: &mut Output) -> Result<()> {
     }
     let wal = options.open(&args.path);
     bar.finish_and_clear();
-    let wal = wal?;
-    let stats = wal.stats();
-    wal.close()?;
+    let closed = wal.and_then(|wal| wal.close().map(|()| wal.stats()));
+    let stats = closed.map_err(|error| with_what_is_there(&args.path, error))?;
     let path = args.path.display().to_string();
     if out.is_json() {
         out.json(&json!({
@@ -52,4 +53,20 @@ pub fn run(args: &Create, out: &mut Output) -> Result<()> {
         size::human(stats.segment_size),
     ))?;
     Ok(())
+}
+
+/// The failure, and what whoever looks finds under the name.
+fn with_what_is_there(path: &Path, error: Error) -> Failure {
+    if !path.exists() {
+        return error.into();
+    }
+    let shown = path.display();
+    match Wal::options().read_only(true).open(path) {
+        Ok(wal) if wal.replicas().is_empty() => Failure::Request(format!(
+            "{error}\n{shown} is there all the same: a whole log with nothing in it, which opens; look at the device before it is used"
+        )),
+        // Somebody else's, who was faster.
+        Ok(_) | Err(Error::Locked { .. }) => error.into(),
+        Err(why) => Failure::Request(format!("{error}\n{shown} is there, and does not open ({why}): remove it")),
+    }
 }

@@ -23,6 +23,8 @@ struct Exported {
     sums: Sums,
     /// Things that could not be read.
     lost: u64,
+    /// Of these, the ones that the device failed to read.
+    unreadable: u64,
     /// Replicas with a mark of a migration, which has no line.
     marked: u64,
 }
@@ -33,11 +35,11 @@ pub fn run(args: &Export, out: &mut Output) -> Result<()> {
     let wal = open::read_only(&args.path, out.is_json())?;
     let bar = progress::replicas("exporting", out.is_json());
     let exported = match &args.out {
-        Some(path) => to_file(&wal, path, &bar)?,
-        None => export(&wal, out, &bar)?,
+        Some(path) => to_file(&wal, path, &bar, args.skip_unreadable),
+        None => export(&wal, out, &bar, args.skip_unreadable),
     };
     bar.finish_and_clear();
-    let Exported { sums, lost, marked } = exported;
+    let Exported { sums, lost, unreadable, marked } = exported.map_err(hinted)?;
     if lost > 0 {
         out.not_all_is_well();
     }
@@ -51,33 +53,51 @@ pub fn run(args: &Export, out: &mut Output) -> Result<()> {
     }
     let Some(path) = &args.out else {
         if lost > 0 {
-            say(format_args!("{lost} things could not be read: the lines with `lost` name them"));
+            say(format_args!("{}", what_is_lost(lost, unreadable)));
         }
         return Ok(());
     };
     if out.is_json() {
         return out.json(&json!({
             "exported": path.display().to_string(), "replicas": sums.replicas, "entries": sums.entries, "keys": sums.keys,
-            "lost": lost, "migration_marks_left_out": marked,
+            "lost": lost, "unreadable": unreadable, "migration_marks_left_out": marked,
         }));
     }
     let done = if lost == 0 { out.styled(Style::Good, "exported") } else { out.styled(Style::Bad, "EXPORTED IN PART") };
     let (replicas, entries, keys) = (count(sums.replicas), count(sums.entries), count(sums.keys));
     out.line(format_args!("{done} {}: {replicas} replicas, {entries} entries, {keys} keys", path.display()))?;
     if lost > 0 {
-        out.line(format_args!("  {lost} things could not be read: the lines with `lost` name them"))?;
+        out.line(format_args!("  {}", what_is_lost(lost, unreadable)))?;
     }
     Ok(())
 }
 
+fn what_is_lost(lost: u64, unreadable: u64) -> String {
+    let device = match unreadable {
+        0 => String::new(),
+        n => format!(", {n} of them as the device fails there"),
+    };
+    format!("{lost} things could not be read{device}: the lines with `lost` name them")
+}
+
+/// What helps where the device cannot read something.
+fn hinted(failure: Failure) -> Failure {
+    match failure {
+        Failure::Log(error @ Error::Io { .. }) => Failure::Request(format!(
+            "{error}\nwith --skip-unreadable the export goes on around what cannot be read, and names it"
+        )),
+        other => other,
+    }
+}
+
 /// Under another name until it is whole: half an export must not be taken for one.
-fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar) -> Result<Exported> {
+fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar, skip: bool) -> Result<Exported> {
     let unfinished = save::unfinished(path, ".exporting", "an export")?;
     let failed = |e: std::io::Error| Failure::Request(format!("writing {}: {e}", path.display()));
     let file = File::create_new(&unfinished).map_err(failed)?;
     let written = (|| {
         let mut sink = BufWriter::new(file);
-        let done = export(wal, &mut sink, bar).map_err(|failure| match failure {
+        let done = export(wal, &mut sink, bar, skip).map_err(|failure| match failure {
             // Of this file, not of the output.
             Failure::Output(e) => failed(e),
             other => other,
@@ -91,7 +111,7 @@ fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar) -> Result<Expor
     written
 }
 
-fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar) -> Result<Exported> {
+fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar, skip: bool) -> Result<Exported> {
     let (stats, ids) = (wal.stats(), wal.replicas());
     bar.set_length(ids.len() as u64);
     writeln!(
@@ -103,21 +123,22 @@ fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar) -> Res
         stats.segment_size,
         stats.journal_cap_segments * stats.segment_size
     )?;
-    let (mut sums, mut lost, mut marked) = (Sums::default(), stats.unnamed_losses, 0);
+    let mut done = Exported { lost: stats.unnamed_losses, ..Exported::default() };
     for id in ids {
         let replica = wal.replica(id);
         // Where keyed state is lost, that is said.
-        marked += u64::from(replica.migration().is_ok_and(|stage| stage.is_some()));
-        lost += head_and_keys(&replica, sink, &mut sums)?;
-        lost += entries(&replica, sink, &mut sums)?;
-        sums.replicas += 1;
+        done.marked += u64::from(replica.migration().is_ok_and(|stage| stage.is_some()));
+        head_and_keys(&replica, sink, skip, &mut done)?;
+        entries(&replica, sink, skip, &mut done)?;
+        done.sums.replicas += 1;
         bar.inc(1);
     }
+    let sums = done.sums;
     writeln!(sink, r#"{{"end":true,"replicas":{},"entries":{},"keys":{}}}"#, sums.replicas, sums.entries, sums.keys)?;
-    Ok(Exported { sums, lost, marked })
+    Ok(done)
 }
 
-fn head_and_keys(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<u64> {
+fn head_and_keys(replica: &Replica, sink: &mut impl Write, skip: bool, done: &mut Exported) -> Result<()> {
     let (id, (first, last)) = (replica.id(), replica.bounds());
     let before = match replica.term(first - 1) {
         Ok(term) => Some(term),
@@ -135,36 +156,46 @@ fn head_and_keys(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> R
     }
     let mut keys = replica.keys();
     keys.sort_unstable();
-    let mut state_lost = replica.damage().iter().any(|d| d.lost == Lost::State);
+    let (mut state_lost, mut unreadable) = (replica.damage().iter().any(|d| d.lost == Lost::State), false);
     for key in keys {
         match replica.get(&key) {
             Ok(Some(value)) => {
                 writeln!(sink, r#"{{"replica":{id},"key":"{}","value":"{}"}}"#, encoded(&key), encoded(&value))?;
-                sums.keys += 1;
+                done.sums.keys += 1;
             }
             Ok(None) => {}
             Err(Error::Damaged(_)) => state_lost = true,
+            Err(Error::Io { .. }) if skip => {
+                done.unreadable += u64::from(!unreadable);
+                (state_lost, unreadable) = (true, true);
+            }
             Err(error) => return Err(error.into()),
         }
     }
     if state_lost {
         writeln!(sink, r#"{{"replica":{id},"lost":"state"}}"#)?;
     }
-    Ok(u64::from(before.is_none()) + u64::from(state_lost))
+    done.lost += u64::from(before.is_none()) + u64::from(state_lost);
+    Ok(())
 }
 
-fn entries(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<u64> {
+/// With `skip`, also around what the device cannot read.
+fn entries(replica: &Replica, sink: &mut impl Write, skip: bool, done: &mut Exported) -> Result<()> {
     let (id, (first, last)) = (replica.id(), replica.bounds());
     let mut next = Some(first);
-    let mut lost = 0;
     while let Some(from) = next.filter(|&i| i <= last) {
-        match replica.entries_through(from, last, STEP_BYTES) {
+        let read = match replica.entries_through(from, last, STEP_BYTES) {
+            // What lies around it is read with it: by itself this one may be whole.
+            Err(Error::Io { .. }) if skip => replica.entry(from).map(|entry| vec![entry]),
+            read => read,
+        };
+        match read {
             Ok(some) => {
                 for e in &some {
                     let data = encoded(&e.data);
                     writeln!(sink, r#"{{"replica":{id},"index":{},"term":{},"data":"{data}"}}"#, e.index, e.term)?;
                 }
-                sums.entries += some.len() as u64;
+                done.sums.entries += some.len() as u64;
                 next = from.checked_add(some.len().max(1) as u64);
             }
             Err(Error::Damaged(Damage { lost: what, .. })) => {
@@ -173,11 +204,16 @@ fn entries(replica: &Replica, sink: &mut impl Write, sums: &mut Sums) -> Result<
                     _ => from,
                 };
                 writeln!(sink, r#"{{"replica":{id},"lost":[{from},{upto}]}}"#)?;
-                lost += 1;
+                done.lost += 1;
                 next = upto.checked_add(1);
+            }
+            Err(Error::Io { .. }) if skip => {
+                writeln!(sink, r#"{{"replica":{id},"lost":[{from},{from}]}}"#)?;
+                (done.lost, done.unreadable) = (done.lost + 1, done.unreadable + 1);
+                next = from.checked_add(1);
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(lost)
+    Ok(())
 }

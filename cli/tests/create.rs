@@ -26,6 +26,43 @@ fn an_existing_file_is_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
+/// Whatever fails on the way, nobody is left with a file of which they do not know what it is. Where `strace` is missing or may not trace, the test
+/// passes.
+#[test]
+fn a_creation_that_fails_leaves_no_file_or_a_whole_log_and_says_so() {
+    const CALLS: &str = "pwrite64,pwritev2,fsync,fdatasync";
+    let (_dir, path) = place();
+    let create = |options: &[&str]| {
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=io_uring_setup:error=EPERM"]).args(options);
+        let args = ["create", str(&path), "--capacity", "4M", "--segment-size", "64K", "--chunk-size", "4K"];
+        strace.arg(env!("CARGO_BIN_EXE_strandlog")).args(args).output()
+    };
+    if !create(&[]).is_ok_and(|ran| ran.status.success()) {
+        println!("skipped: no strace, or it may not trace here");
+        return;
+    }
+    let (mut left, mut none) = (0, 0);
+    for nth in 1..200 {
+        let _ = std::fs::remove_file(&path);
+        // From then on the device takes nothing.
+        let inject = format!("inject={CALLS}:error=EIO:when={nth}+");
+        let ran = create(&["-e", &inject]).expect("it starts");
+        let err = String::from_utf8_lossy(&ran.stderr);
+        if ran.status.success() {
+            break;
+        }
+        assert_eq!(ran.status.code(), Some(2), "{nth}: {err}");
+        assert_eq!(path.exists(), err.contains("a whole log with nothing in it"), "{nth}: {err}");
+        (left, none) = (left + u64::from(path.exists()), none + u64::from(!path.exists()));
+        if path.exists() {
+            let wal = strandlog::Wal::options().create(false).open(&path).expect("it was said to open");
+            assert!(wal.replicas().is_empty());
+        }
+    }
+    assert!(left > 0 && none > 0, "{left}, {none}");
+}
+
 #[test]
 fn nonsense_is_refused_with_its_range_and_leaves_nothing() {
     let (_dir, path) = place();

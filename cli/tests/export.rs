@@ -529,3 +529,44 @@ fn what_a_full_log_held_fits_the_log_that_an_import_makes() {
     let wal = Wal::options().read_only(true).open(&copy).unwrap();
     assert_eq!((1..=64).map(|id| wal.replica(id).last_index()).sum::<u64>(), entries);
 }
+
+/// The device cannot read a sector: the export ends there, and leaves nothing; asked to, it goes on around it and says what is left out. Where `strace` is
+/// missing or may not trace, the test passes.
+#[test]
+fn what_cannot_be_read_ends_an_export_or_is_skipped() {
+    let (dir, path) = filled();
+    let (whole, lines) = (dir.path().join("whole"), dir.path().join("lines"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&whole)]).code, 0);
+    let whole = std::fs::read_to_string(whole).unwrap();
+    let traced = |options: &[&str], more: &[&str]| {
+        let _ = std::fs::remove_file(&lines);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-P", str(&path)]).args(options);
+        strace.args([env!("CARGO_BIN_EXE_strandlog"), "export", str(&path), "--out", str(&lines)]).args(more).output()
+    };
+    if !traced(&["-e", "trace=none"], &[]).is_ok_and(|ran| ran.status.success()) {
+        println!("skipped: no strace, or it may not trace here");
+        return;
+    }
+    let mut skipped = 0;
+    for nth in 1..=40 {
+        // Of many together, of those from this one on, and of this one by itself.
+        let inject = format!("inject=pread64:error=EIO:when={nth}..{}", nth + 2);
+        let options = ["-e", "trace=pread64", "-e", &inject];
+        let ended = traced(&options, &[]).expect("it starts");
+        let err = String::from_utf8_lossy(&ended.stderr).into_owned();
+        if !err.contains("--skip-unreadable") {
+            continue;
+        }
+        assert!(ended.status.code() == Some(2) && !lines.exists(), "{nth}: {err}");
+        let ran = traced(&options, &["--skip-unreadable"]).expect("it starts");
+        let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+        let got = std::fs::read_to_string(&lines).unwrap();
+        let lost: Vec<&str> = got.lines().filter(|line| line.contains(r#""lost":"#)).collect();
+        let left_out = whole.lines().filter(|line| !got.contains(*line) && !line.contains(r#""end":true"#)).count();
+        assert_eq!((ran.status.code(), lost.len(), left_out), (Some(1), 1, 1), "{nth}: {got}");
+        assert!(told.contains("IN PART") && told.contains("1 things could not be read, 1 of them"), "{nth}: {told}");
+        skipped += 1;
+    }
+    assert!(skipped > 0, "no reading of an entry among them");
+}

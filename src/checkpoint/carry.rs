@@ -3,7 +3,6 @@
 use super::gather::{Moving, Payload, Seen};
 use super::group::Group;
 use super::settle::{clip, encoded_bound};
-use crate::caught::said;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::EntryId;
@@ -222,8 +221,9 @@ impl Engine {
             desc.terms = state.terms.runs(desc.first, desc.count);
             if desc.terms.len() > MAX_TERM_RUNS {
                 // Nobody made a piece of so many. No opening would read its record, nor any other of the log: what is not named is damage there.
-                said(
-                    || tracing::error!(target: "strandlog", replica = id, first = desc.first, "a piece has too many terms"),
+                let first = desc.first;
+                self.events.say_later(
+                    move || tracing::error!(target: "strandlog", replica = id, first, "a piece has too many terms"),
                 );
                 let named: u32 = desc.terms.iter().take(MAX_TERM_RUNS).map(|&(n, _)| n).sum();
                 desc = clip(desc, named as usize);

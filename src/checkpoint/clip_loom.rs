@@ -15,7 +15,7 @@ const REPLICA: u64 = 7;
 fn submit(log: &Log, fill: impl FnOnce(&mut Batch)) {
     let mut batch = Batch::new();
     fill(&mut batch);
-    log.engine.submit(&batch, Mode::Block, None, false).unwrap();
+    log.engine.submit(&mut batch, Mode::Block, None, false).unwrap();
 }
 
 /// Two entries, and what the cleaner saw of them.

@@ -1,6 +1,5 @@
 //! The superblock's two copies: one of them is whole at every moment.
 
-use crate::caught::said;
 use crate::disk::{AlignedBuf, Writer};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -32,8 +31,11 @@ impl Engine {
     pub(super) fn write_copies(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
         let mut order = Vec::from(SUPERBLOCK_OFFSETS);
         let amiss = self.copies_amiss(Some(current));
-        for Amiss { name, why, .. } in &amiss {
-            said(|| tracing::error!(target: "strandlog", name, why, "a superblock is bad: it is written first"));
+        for &Amiss { name, ref why, .. } in &amiss {
+            let why = why.clone();
+            self.events.say(
+                move || tracing::error!(target: "strandlog", name, why, "a superblock is bad: it is written first"),
+            );
         }
         order.sort_by_key(|offset| amiss.iter().position(|copy| copy.offset == *offset).unwrap_or(amiss.len()));
         next.epoch += 1;
@@ -59,10 +61,11 @@ impl Engine {
             return Err(why.clone());
         }
         let amiss = self.copies_amiss((!self.read_only).then_some(&*current));
-        for Amiss { name, offset, why, .. } in &amiss {
-            said(|| tracing::error!(target: "strandlog", name, why, "a superblock is bad"));
+        for &Amiss { name, offset, ref why, .. } in &amiss {
+            let why = why.clone();
+            self.events.say(move || tracing::error!(target: "strandlog", name, why, "a superblock is bad"));
             if !self.read_only {
-                self.write_copy(*offset, &AlignedBuf::from(current.encode().as_slice()))?;
+                self.write_copy(offset, &AlignedBuf::from(current.encode().as_slice()))?;
             }
         }
         Ok(amiss.len() as u64)

@@ -130,7 +130,7 @@ impl Engine {
         let cleaned = self.clean_group(&mut group);
         oldest.learn(group.beyond);
         if !cleaned? {
-            tracing::warn!(target: "strandlog", "no room to clean the oldest segments");
+            self.events.say(|| tracing::warn!(target: "strandlog", "no room to clean the oldest segments"));
             return Ok(0);
         }
         Ok(segments)

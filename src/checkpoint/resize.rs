@@ -1,6 +1,5 @@
 //! Resizing: the journal grows for what it carries, and while chunks are plentiful, and gives slabs back when they are not.
 
-use crate::caught::said;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::events::Event;
@@ -112,7 +111,7 @@ impl Engine {
             return Err(error);
         }
         let slabs = superblock.journal_slabs.len() as u64;
-        said(|| tracing::debug!(target: "strandlog", segments = slabs, "the journal has grown"));
+        self.events.say(move || tracing::debug!(target: "strandlog", segments = slabs, "the journal has grown"));
         self.events.later(|| Event::JournalGrown { segments: slabs });
         let mut s = self.seq.lock();
         s.segments.free.extend(taken);
@@ -143,7 +142,7 @@ impl Engine {
         next.journal_slabs.retain(|&s| s != slab);
         let segments = next.journal_slabs.len() as u64;
         self.write_superblock(&mut superblock, next)?;
-        said(|| tracing::debug!(target: "strandlog", segments, "the journal has shrunk"));
+        self.events.say(move || tracing::debug!(target: "strandlog", segments, "the journal has shrunk"));
         self.events.later(|| Event::JournalShrunk { segments });
         self.pool.lock().return_slab(slab);
         Ok(true)

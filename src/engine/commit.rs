@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::submit::{TELLING, Telling, Told};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
-use crate::caught::{by_disk, said};
+use crate::caught::by_disk;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::events::Event;
@@ -236,7 +236,8 @@ impl Engine {
     fn fail(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
         // Before it is said: who hears it may panic, and nobody would be told.
         self.stop(why, frame);
-        said(|| tracing::error!(target: "strandlog", "{why}"));
+        let said = why.clone();
+        self.events.say(move || tracing::error!(target: "strandlog", "{said}"));
         self.events.tell(|| match why.clone() {
             Error::FileLost { cause } => Event::FileLost { cause },
             Error::Poisoned { cause } => Event::Poisoned { cause },

@@ -300,7 +300,7 @@ fn loom_a_full_queue_lets_the_next_one_in() {
         let submit = |log: &Log, replica: u64| {
             let mut batch = Batch::new();
             batch.append(replica, &[(1, 1, b"payload")]);
-            log.engine.submit(&batch, Mode::Block, None, false).unwrap()
+            log.engine.submit(&mut batch, Mode::Block, None, false).unwrap()
         };
         let other = log.spawn(move |log| submit(log, 1).ticket);
         let mine = submit(&log, 2);
@@ -321,7 +321,7 @@ fn loom_who_goes_in_tells_the_next_in_line() {
         let submit = |log: &Log, replica: u64| {
             let mut batch = Batch::new();
             batch.put(replica, b"k", b"v").lazy();
-            log.engine.submit(&batch, Mode::Block, None, false).unwrap();
+            log.engine.submit(&mut batch, Mode::Block, None, false).unwrap();
         };
         let one = log.spawn(move |log| submit(log, 1));
         let other = log.spawn(move |log| submit(log, 2));

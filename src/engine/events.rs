@@ -1,6 +1,8 @@
 //! The way to the listener: what happened is noted under any lock, and told outside of all.
 
 use std::collections::VecDeque;
+// Not from `crate::sync`: set and cleared under a lock, and whoever does not see it yet is not who is to flush.
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::holding::{LogId, is_holding};
@@ -29,13 +31,18 @@ struct Turns {
     telling: bool,
 }
 
-/// The way to the listener. Without one nothing is gathered.
+type Saying = Box<dyn FnOnce() + Send>;
+
+/// The way to the listener, and to who hears by `tracing`. Without a listener no event is gathered.
 #[derive(Default)]
 pub(crate) struct Events {
     listener: Option<Arc<dyn Listener>>,
     slow: Option<Duration>,
     /// What happened while locks were held.
     pending: Mutex<Vec<Event>>,
+    /// What is to be said of it, to other people's code as well, and whether there is any.
+    sayings: Mutex<Vec<Saying>>,
+    says: AtomicBool,
     /// That space is low, or is not.
     space: Mutex<Turns>,
     pub commit_micros: Buckets,
@@ -83,12 +90,34 @@ impl Events {
         }
     }
 
-    /// Tells what was noted, unless this thread holds locks.
+    /// Says it, at once unless this thread holds locks: whoever hears it may ask the log for something.
+    pub fn say(&self, say: impl FnOnce() + Send + 'static) {
+        self.say_later(say);
+        self.flush();
+    }
+
+    /// It is said by whoever flushes next. May be called under any lock.
+    pub fn say_later(&self, say: impl FnOnce() + Send + 'static) {
+        let mut sayings = self.sayings.lock();
+        sayings.push(Box::new(say));
+        self.says.store(true, Ordering::Relaxed);
+    }
+
+    /// Says and tells what was noted, unless this thread holds locks.
     pub fn flush(&self) {
-        let Some(listener) = &self.listener else { return };
-        if is_holding(self.log()) {
+        let says = self.says.load(Ordering::Relaxed);
+        if !says && self.listener.is_none() || is_holding(self.log()) {
             return;
         }
+        if says {
+            let sayings = {
+                let mut sayings = self.sayings.lock();
+                self.says.store(false, Ordering::Relaxed);
+                std::mem::take(&mut *sayings)
+            };
+            sayings.into_iter().for_each(|say| without_waiting(|| said(say)));
+        }
+        let Some(listener) = &self.listener else { return };
         let pending = std::mem::take(&mut *self.pending.lock());
         pending.iter().for_each(|event| told(&**listener, event));
         let mut mine = false;

@@ -91,7 +91,7 @@ mod tests {
         let wal = Arc::new(wal.expect("formatted"));
         let (tell, told) = mpsc::channel();
         let waker = Waker::from(Arc::new(Inline(Arc::downgrade(&wal), Mutex::new(tell))));
-        assert!(wal.engine.seq.lock().room_tasks.wait(&mut Seat::default(), &waker).is_none());
+        assert!(wal.engine.seq.lock().room_tasks.wait(&mut Seat::default(), waker.clone()).is_none());
         drop(waker);
         wal.engine.want_segments();
         let refused = told.recv_timeout(Duration::from_secs(20)).expect("woken");

@@ -32,6 +32,8 @@ mod relief;
 mod reports;
 #[cfg(all(test, loom))]
 pub(crate) mod rig_loom;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod saying_tests;
 mod seal;
 mod submit;
 mod syncs;
@@ -323,7 +325,9 @@ impl Engine {
             stats.free_segments = s.segments.free.len() as u64;
             stats.journal_segments = stats.free_segments
                 + (s.segments.live.len() + s.segments.leaving.len() + s.segments.freeing.len()) as u64;
-            stats.queued_bytes = s.waiting_bytes();
+            // Of a log that has ended nothing waits, once what was being written has come down.
+            let ended = s.stopped.is_some() && s.in_flight.is_empty();
+            stats.queued_bytes = if ended { 0 } else { s.waiting_bytes() };
         }
         {
             let pool = self.pool.lock();

@@ -105,7 +105,7 @@ impl Engine {
     /// what was cut off between two of them ends the reading.
     pub(crate) fn read_entries(&self, cell: &Cell, lo: u64, hi: u64, max_bytes: usize) -> Result<Vec<Entry>> {
         let ahead = Ahead::default();
-        let mut reading = Reading { next: lo, hi, cuts: None, left: max_bytes, out: Vec::new(), ahead };
+        let mut reading = Reading { next: lo, hi, cuts: None, left: Some(max_bytes), out: Vec::new(), ahead };
         while reading.next < hi {
             let before = reading.next;
             match self.read_some(cell, &mut reading) {
@@ -197,7 +197,7 @@ impl Engine {
                         }
                         bytes += loc.len() as usize;
                         locs.push((loc, state.terms.get(index).unwrap_or(0)));
-                        if bytes > reading.left {
+                        if reading.left.is_none_or(|left| bytes > left) {
                             break;
                         }
                     }
@@ -465,8 +465,8 @@ struct Reading {
     hi: u64,
     /// How often the log had been cut when it was first looked at.
     cuts: Option<u32>,
-    /// Bytes of payload that may be added.
-    left: usize,
+    /// Bytes of payload that may be added. None where the first entry took more: then one that has none would not fit, either.
+    left: Option<usize>,
     out: Vec<Entry>,
     ahead: Ahead,
 }
@@ -479,10 +479,11 @@ impl Reading {
 
     /// Adds the next entry unless it exceeds the limit; the first always fits.
     fn push(&mut self, term: u64, data: Bytes) -> bool {
-        if data.len() > self.left && !self.out.is_empty() {
+        let left = self.left.and_then(|left| left.checked_sub(data.len()));
+        if left.is_none() && !self.out.is_empty() {
             return false;
         }
-        self.left = self.left.saturating_sub(data.len());
+        self.left = left;
         self.out.push(Entry { index: self.next, term, data });
         self.next += 1;
         true

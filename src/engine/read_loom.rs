@@ -9,7 +9,7 @@ use crate::sync::Arc;
 
 const REPLICA: u64 = 7;
 
-fn submit(engine: &Engine, batch: &Batch) {
+fn submit(engine: &Engine, batch: &mut Batch) {
     engine.submit(batch, Mode::Block, None, false).unwrap();
 }
 
@@ -21,7 +21,7 @@ fn append(index: u64, term: u64, bytes: &[u8]) -> Batch {
 
 fn log() -> (Arc<Log>, Arc<Cell>) {
     let log = Log::new(1 << 20);
-    submit(&log.engine, &append(1, 1, b"one"));
+    submit(&log.engine, &mut append(1, 1, b"one"));
     let cell = log.engine.registry.get(REPLICA).unwrap();
     (log, cell)
 }
@@ -31,7 +31,7 @@ fn log() -> (Arc<Log>, Arc<Cell>) {
 fn loom_a_reader_sees_an_append_whole_or_not_at_all() {
     model(3, || {
         let (log, cell) = log();
-        let writer = log.spawn(|log| submit(&log.engine, &append(2, 1, b"two")));
+        let writer = log.spawn(|log| submit(&log.engine, &mut append(2, 1, b"two")));
         let last = cell.lock().last;
         let entry = log.engine.read_entry(&cell, 2);
         match entry {
@@ -49,7 +49,7 @@ fn loom_a_reader_sees_an_append_whole_or_not_at_all() {
 fn loom_a_reader_never_mixes_an_entry_with_the_one_that_replaces_it() {
     model(3, || {
         let (log, cell) = log();
-        let writer = log.spawn(|log| submit(&log.engine, &append(1, 2, b"uno")));
+        let writer = log.spawn(|log| submit(&log.engine, &mut append(1, 2, b"uno")));
         let read = |_| {
             let entry = log.engine.read_entry(&cell, 1).unwrap();
             match entry.term {
@@ -81,11 +81,11 @@ fn loom_a_reader_finds_an_entry_while_its_frame_is_sealed_and_written() {
 fn loom_a_reader_beside_a_truncation_is_told_or_served() {
     model(3, || {
         let (log, cell) = log();
-        submit(&log.engine, &append(2, 3, b"two"));
+        submit(&log.engine, &mut append(2, 3, b"two"));
         let writer = log.spawn(|log| {
             let mut batch = Batch::new();
             batch.truncate_prefix(REPLICA, 2);
-            submit(&log.engine, &batch);
+            submit(&log.engine, &mut batch);
         });
         match log.engine.read_entry(&cell, 1) {
             Ok(entry) => assert_eq!(entry.data, b"one"[..]),

@@ -121,7 +121,13 @@ impl Engine {
     ///
     /// `lead`: the caller means to write the frame itself, so nobody is woken for it; it is taken at once, if it may be. Between two locks
     /// another batch would join it, and its caller would have to be woken, where it could have led a frame of its own.
-    pub(crate) fn submit(&self, batch: &Batch, mode: Mode, whom: Option<Whom<'_>>, lead: bool) -> Result<Submitted> {
+    pub(crate) fn submit(
+        &self,
+        batch: &mut Batch,
+        mode: Mode,
+        whom: Option<Whom<'_>>,
+        lead: bool,
+    ) -> Result<Submitted> {
         let mut whom = whom;
         self.submit_told(batch, mode, &mut whom, lead)
     }
@@ -129,7 +135,7 @@ impl Engine {
     /// As [`Engine::submit`]; whom to tell is taken only from a batch that is accepted.
     pub(crate) fn submit_told(
         &self,
-        batch: &Batch,
+        batch: &mut Batch,
         mode: Mode,
         whom: &mut Option<Whom<'_>>,
         lead: bool,
@@ -151,7 +157,7 @@ impl Engine {
     }
 
     /// Whether the batch would be refused as things stand, whatever room there is. Changes nothing.
-    pub(crate) fn check(&self, batch: &Batch) -> Result<()> {
+    pub(crate) fn check(&self, batch: &mut Batch) -> Result<()> {
         self.writable()?;
         batch.check()?;
         let mut scratch = Scratch::default();

@@ -114,6 +114,20 @@ impl FrameHeader {
         out[..FRAME_HEADER_BYTES].copy_from_slice(&b);
     }
 
+    /// Says where the frame lies once more, at the end of its padding, if it is one block long and has so much. What is lost with the header's sector
+    /// would else look as if nothing had been written.
+    pub fn encode_echo(&self, seed: Seed, frame: &mut [u8]) {
+        let padding = if self.blocks == 1 { frame.get_mut(self.table_range().end..) } else { None };
+        if let Some(echo) = padding.and_then(<[u8]>::last_chunk_mut) {
+            *echo = seed.mark(self.lsn).to_le_bytes();
+        }
+    }
+
+    /// Whether the block is that of a frame at this place, whatever became of its header.
+    pub fn is_echoed(seed: Seed, lsn: u64, block: &[u8]) -> bool {
+        block.last_chunk() == Some(&seed.mark(lsn).to_le_bytes())
+    }
+
     /// Decodes a header found `offset` bytes into a segment of `segment_bytes`; `None`: no frame begins here.
     ///
     /// The frame says its own LSN, and so which segment this is; checksum and offset vouch for it. A frame of the slab's

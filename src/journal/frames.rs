@@ -223,6 +223,7 @@ impl OpenFrame {
             prev_prev_hash: before.prev.map_or(0, |p| p.prev_hash),
         };
         header.encode(seed, self.buf.as_mut_slice());
+        header.encode_echo(seed, self.buf.as_mut_slice());
         let sealed = SealedFrame {
             header,
             offset: self.offset,

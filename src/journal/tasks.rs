@@ -26,19 +26,19 @@ impl Seat {
 }
 
 impl Tasks {
-    /// Notes the task, once between two wake-ups. The waker that it had before is for the caller to drop, **outside of every lock**: the
-    /// task may go with it.
+    /// Notes the task, once between two wake-ups. The waker that it had before, or this one, is for the caller to drop, **outside of every
+    /// lock**: the task may go with it. Nor is one cloned under a lock, which is other people's code as well.
     #[must_use]
-    pub fn wait(&mut self, seat: &mut Seat, waker: &Waker) -> Option<Waker> {
+    pub fn wait(&mut self, seat: &mut Seat, waker: Waker) -> Option<Waker> {
         let mine = seat.0.filter(|&(round, _)| round == self.round);
         if let Some(known) = mine.and_then(|(_, at)| self.wakers.get_mut(at)) {
-            let same = known.as_ref().is_some_and(|known| known.will_wake(waker));
-            return if same { None } else { known.replace(waker.clone()) };
+            let same = known.as_ref().is_some_and(|known| known.will_wake(&waker));
+            return if same { Some(waker) } else { known.replace(waker) };
         }
         let at = self.left.pop().unwrap_or(self.wakers.len());
         match self.wakers.get_mut(at) {
-            Some(place) => *place = Some(waker.clone()),
-            None => self.wakers.push(Some(waker.clone())),
+            Some(place) => *place = Some(waker),
+            None => self.wakers.push(Some(waker)),
         }
         seat.0 = Some((self.round, at));
         None
@@ -93,21 +93,26 @@ mod tests {
         }
     }
 
+    /// The waker that it had before, if that was another.
+    fn wait(tasks: &mut Tasks, seat: &mut Seat, waker: &Waker) -> Option<Waker> {
+        tasks.wait(seat, waker.clone()).filter(|left| !left.will_wake(waker))
+    }
+
     #[test]
     fn who_comes_again_is_noted_once_with_the_newest_waker() {
         let (mut tasks, mut one, mut other) = (Tasks::default(), Seat::default(), Seat::default());
         let counts: [Arc<Counts>; 3] = std::array::from_fn(|_| Arc::default());
         let [old, new, others] = counts.each_ref().map(|c| Waker::from(Arc::clone(c)));
         for _ in 0..100 {
-            assert!(tasks.wait(&mut one, &old).is_none() && tasks.wait(&mut other, &others).is_none());
+            assert!(wait(&mut tasks, &mut one, &old).is_none() && wait(&mut tasks, &mut other, &others).is_none());
         }
-        let left = tasks.wait(&mut one, &new);
+        let left = wait(&mut tasks, &mut one, &new);
         assert!(left.is_some_and(|waker| waker.will_wake(&old)));
-        assert!(tasks.wait(&mut one, &new).is_none());
+        assert!(wait(&mut tasks, &mut one, &new).is_none());
         wake_all(tasks.take());
         assert_eq!(counts.each_ref().map(|c| c.0.load(Ordering::Relaxed)), [0, 1, 1]);
         // A seat of the round before is nobody's: another may sit there.
-        assert!(tasks.wait(&mut other, &others).is_none() && tasks.wait(&mut one, &new).is_none());
+        assert!(wait(&mut tasks, &mut other, &others).is_none() && wait(&mut tasks, &mut one, &new).is_none());
         wake_all(tasks.take());
         assert_eq!(counts.each_ref().map(|c| c.0.load(Ordering::Relaxed)), [0, 2, 2]);
     }
@@ -117,10 +122,10 @@ mod tests {
     fn who_leaves_is_not_woken_and_another_takes_the_seat() {
         let (mut tasks, mut stays, counts) = (Tasks::default(), Seat::default(), Arc::<Counts>::default());
         let waker = Waker::from(Arc::clone(&counts));
-        assert!(tasks.wait(&mut stays, &waker).is_none());
+        assert!(wait(&mut tasks, &mut stays, &waker).is_none());
         for _ in 0..100 {
             let [mut one, mut other] = [Seat::default(), Seat::default()];
-            assert!(tasks.wait(&mut one, &waker).is_none() && tasks.wait(&mut other, &waker).is_none());
+            assert!(wait(&mut tasks, &mut one, &waker).is_none() && wait(&mut tasks, &mut other, &waker).is_none());
             assert!(tasks.leave(&mut one).is_some() && tasks.leave(&mut other).is_some());
             assert!(tasks.leave(&mut one).is_none(), "once");
         }
@@ -129,7 +134,7 @@ mod tests {
         assert_eq!(counts.0.load(Ordering::Relaxed), 1);
         // Seats of the round before are others'.
         let mut other = Seat::default();
-        assert!(tasks.wait(&mut other, &waker).is_none() && tasks.leave(&mut stays).is_none());
+        assert!(wait(&mut tasks, &mut other, &waker).is_none() && tasks.leave(&mut stays).is_none());
         wake_all(tasks.take());
         assert_eq!(counts.0.load(Ordering::Relaxed), 2);
     }
@@ -146,7 +151,7 @@ mod tests {
     fn a_waker_whose_panic_panics_takes_nobody_along() {
         let (mut tasks, counts) = (Tasks::default(), Arc::<Counts>::default());
         for waker in [Waker::from(Arc::new(Explodes)), Waker::from(Arc::clone(&counts))] {
-            assert!(tasks.wait(&mut Seat::default(), &waker).is_none());
+            assert!(wait(&mut tasks, &mut Seat::default(), &waker).is_none());
         }
         wake_all(tasks.take());
         assert_eq!(counts.0.load(Ordering::Relaxed), 1);

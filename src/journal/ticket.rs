@@ -52,6 +52,8 @@ impl Ticket {
 
     /// Registers for a wake-up unless the outcome is known. The check and the registration are one step: no wake-up is lost.
     pub fn poll(&self, seat: &mut Seat, waker: &Waker) -> Poll<Result<()>> {
+        // Outside of the lock, and so is what is left of it: a waker is other people's code.
+        let waker = waker.clone();
         let mut state = self.state.lock();
         if state.done {
             return Poll::Ready(state.failure.clone().map_or(Ok(()), Err));
@@ -84,5 +86,41 @@ impl Ticket {
         self.gate.open(well);
         // Outside of the lock: a waker may run the task at once.
         wake_all(wakers);
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    struct Noop;
+
+    impl Wake for Noop {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// How a waker is cloned is its executor's affair, as how it wakes is: it may come back to the log.
+    #[test]
+    fn a_waker_is_cloned_outside_of_the_lock() {
+        let (ticket, noop) = (Ticket::new(), Arc::new(Noop));
+        let waker = Waker::from(Arc::clone(&noop));
+        std::thread::scope(|scope| {
+            let state = ticket.state.lock();
+            let polled = scope.spawn(|| ticket.poll(&mut Seat::default(), &waker).is_pending());
+            let begun = Instant::now();
+            while Arc::strong_count(&noop) == 2 && begun.elapsed() < Duration::from_secs(10) {
+                std::thread::yield_now();
+            }
+            let clones = Arc::strong_count(&noop) - 2;
+            drop(state);
+            assert!(polled.join().expect("no panic"));
+            assert_eq!(clones, 1);
+        });
+        ticket.complete(Ok(()));
+        assert_eq!(Arc::strong_count(&noop), 2, "woken, and let go");
     }
 }

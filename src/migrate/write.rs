@@ -47,7 +47,7 @@ impl<O: OldLog> DualWrite<O> {
         // It asks the old log for terms that the batch may truncate there.
         let (mut copy, begun) = self.for_new(batch, &unswitched, &left_out)?;
         // What it refuses whatever room there is must not be in the old log: it would refuse it for ever.
-        self.new.engine.check(&copy)?;
+        self.new.engine.check(&mut copy)?;
         // Until both have it, nobody knows what strandlog lacks.
         self.doubtful.extend(&unswitched);
         self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));

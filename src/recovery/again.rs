@@ -96,18 +96,20 @@ impl<'a> Look<'a> {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// Whether the next frame was there, and its header rotted. A power cut leaves no such thing: a sector is written or not.
+    /// Whether the next frame was there, and its header rotted, or is lost with its sector. A power cut leaves the second alone: a sector is written or
+    /// not.
     pub fn met_spoilt(&self) -> bool {
         self.spoilt.load(Ordering::Relaxed)
     }
 
-    /// Whether a block so far into a slab, which is no header, was that of the next frame: two of three things that only it says are there.
+    /// Whether a block so far into a slab, which is no header, was that of the next frame: two of three things that only it says are there, or what its end
+    /// says once more.
     fn was_next(&self, at: u64, block: &[u8]) -> bool {
         let (Some(last), Some(last_seq)) = (self.last, self.last_seq) else { return false };
         let lsn = if at == 0 { last_seq.saturating_add(1).saturating_mul(self.segment()) } else { self.end };
         let (own, before) = FrameHeader::places_said(block);
         let said = [FrameHeader::looks_like_one(block), own == Some(lsn), before == Some(last)];
-        said.into_iter().filter(|&said| said).count() >= 2
+        said.into_iter().filter(|&said| said).count() >= 2 || FrameHeader::is_echoed(self.sb.seed(), lsn, block)
     }
 
     /// Reads from so far into the slab. `false`: it cannot be read, and nobody counts on it.

@@ -1,6 +1,7 @@
 //! A torn end: where the log ends then, and what only the torn frame said.
 
 use super::rig::*;
+use super::scan::{Found as Frame, scan};
 use super::{Found, read_superblock};
 use crate::disk::sim::{Fault, SimDisk};
 use crate::disk::{BLOCK, Disk};
@@ -22,6 +23,37 @@ fn a_torn_end_is_refused_by_strict_alone_which_says_where() {
             Ok(wal) => assert_eq!((mode != RecoveryMode::Strict, wal.stats().dropped_frames), (true, 1), "{mode:?}"),
             Err(Error::Corrupt { offset, .. }) => assert_eq!((mode, offset), (RecoveryMode::Strict, end)),
             Err(other) => panic!("{mode:?}: {other}"),
+        }
+    }
+}
+
+/// The newest frame, of one block, has lost the sector in which its header was, and its table: it says at its end that it was there. Where all of the
+/// block is lost, nothing does.
+#[test]
+fn a_newest_frame_that_lost_its_header_s_sector_is_missed_and_one_that_lost_its_block_is_not() {
+    for (lost, told) in [(512, true), (BLOCK - 512, true), (BLOCK, false)] {
+        let disk = Arc::new(SimDisk::new(2 << 20));
+        let wal = open_arc(&disk);
+        for vote in [b"of 1", b"of 2"] {
+            wal.commit(Batch::new().put(1, b"vote", vote)).expect("acknowledged");
+        }
+        let disk = disk.restart();
+        let newest = *frames(&disk).last().expect("a frame");
+        assert_eq!(newest.1 - newest.0, BLOCK as u64);
+        disk.poke(newest.0, &vec![0; lost]);
+        for mode in MODES {
+            let opened = open(&disk, options().recovery_mode(mode));
+            if told && mode == RecoveryMode::Strict {
+                assert!(matches!(opened, Err(Error::Corrupt { what, .. }) if what.contains("last frame")), "{lost}");
+                continue;
+            }
+            let wal = opened.expect("opened");
+            assert_eq!(wal.stats().dropped_frames, u64::from(told), "{lost} {mode:?}");
+            assert_eq!(
+                wal.replica(1).get(b"vote").expect("believed").as_deref(),
+                Some(&b"of 1"[..]),
+                "{lost} {mode:?}"
+            );
         }
     }
 }
@@ -66,6 +98,54 @@ fn what_only_a_torn_frame_covers_is_not_torn_itself_when_that_one_is_overwritten
     assert_eq!((wal.stats().dropped_frames, wal.stats().recovered_frames), (0, 1));
     assert_eq!(wal.replica(2).entry(1).expect("readable").data, b"lasts"[..]);
     assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
+}
+
+/// What cut a torn end off is the one frame of a session, an empty one, and rots: the torn end stands again, with all of its table. The frame behind the
+/// lost one says what that one followed, so nothing is in doubt.
+#[test]
+fn a_torn_end_does_not_come_back_where_the_frame_that_cut_it_off_rots() {
+    // A second torn end behind that frame says, too, where the first was cut off.
+    for torn_twice in [false, true] {
+        let disk = Arc::new(SimDisk::new(2 << 20));
+        let wal = open_arc(&disk);
+        for replica in 1..=3 {
+            wal.commit(Batch::new().append(replica, &[(1, 1, b"entry")])).expect("committed");
+        }
+        let disk = Arc::new(disk.restart());
+        tear(&disk, 2);
+        let wal = open_arc(&disk);
+        assert_eq!((wal.stats().dropped_frames, wal.stats().frames), (1, 1), "an empty frame says so");
+        let session = wal.engine.seq.lock().session;
+        if torn_twice {
+            wal.commit(Batch::new().append(4, &[(1, 1, b"entry")])).expect("committed");
+        }
+        let disk = Arc::new(disk.restart());
+        if torn_twice {
+            tear(&disk, frames(&disk).len() - 1);
+        }
+        let wal = open_arc(&disk);
+        for replica in 5..=7 {
+            wal.commit(Batch::new().append(replica, &[(1, 1, b"entry")])).expect("committed");
+        }
+        let disk = disk.restart();
+        assert_eq!(open(&disk, options()).expect("whole").replicas(), [1, 2, 5, 6, 7]);
+        let Ok(Found::Log(sb)) = read_superblock(&disk, true) else { panic!("a log") };
+        let scan = scan(&disk, &sb, RecoveryMode::Strict, &mut |_| ()).expect("scanned");
+        let is_empty = |f: &&Frame| f.header.session == session && f.header.payload_bytes == 0;
+        let empty = scan.slabs.iter().flat_map(|s| &s.frames).find(is_empty).expect("there");
+        disk.flip_bit(empty.offset, 0);
+        for mode in MODES {
+            match open(&disk, options().recovery_mode(mode)) {
+                Ok(wal) => {
+                    assert_ne!(mode, RecoveryMode::Strict, "a frame is lost");
+                    let stats = wal.stats();
+                    assert_eq!((stats.lost_frames, stats.unnamed_losses), (1, 0), "{mode:?} {torn_twice}");
+                    assert_eq!((wal.replicas(), wal.damage()), (vec![1, 2, 5, 6, 7], vec![]), "{mode:?} {torn_twice}");
+                }
+                Err(refused) => assert_eq!(mode, RecoveryMode::Strict, "{torn_twice}: {refused}"),
+            }
+        }
+    }
 }
 
 /// A frame says it again, also where the log ends behind what was durable; unless the opening had something to write anyway.

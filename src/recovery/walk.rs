@@ -8,10 +8,12 @@ use crate::chain::verify_piece;
 use crate::disk::Disk;
 use crate::engine::Geometry;
 use crate::error::{Error, Result, salvage_it};
-use crate::format::frame::{ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, Participants, participant_bytes};
+use crate::format::frame::{
+    ENTRY_CRC_BYTES, FRAME_HEADER_BYTES, FrameHeader, MAX_IN_FLIGHT, Participants, participant_bytes,
+};
 use crate::format::piece::PieceDesc;
 use crate::format::record::{Body, Records};
-use crate::format::{EntryId, Reader, crc};
+use crate::format::{EntryId, Reader, Seed, crc};
 use crate::options::RecoveryMode;
 use crate::space::Pins;
 use crate::sync::Arc;
@@ -60,6 +62,18 @@ impl Walk<'_> {
     pub fn said_by_dropped(&self, durable: u64) -> Option<u64> {
         let kept = self.accepted.iter().map(|a| a.header.watermark).max().unwrap_or(0).max(durable);
         Some(self.watermark).filter(|&watermark| watermark > kept)
+    }
+
+    /// What stands between this frame and one before it, which it follows but for one that is lost, is not in the log: a torn end that comes back, as
+    /// the only frame of the session that cut it off is what is lost. A torn end is no longer than what may be in flight.
+    fn pass_over(&mut self, header: &FrameHeader, seed: Seed) -> u64 {
+        let follows = |at: &Accepted<'_>| header.follows_but_one(&at.header, seed);
+        // Before the lost one, and of an earlier session than this frame's, which did not cut off its own.
+        let between = |at: &&Accepted<'_>| at.header.lsn < header.prev_lsn && at.header.session < header.session;
+        let mut older = self.accepted.iter().rev().take(1 + MAX_IN_FLIGHT as usize).take_while(between);
+        let behind = older.position(follows).unwrap_or(0);
+        self.accepted.truncate(self.accepted.len() - behind);
+        behind as u64
     }
 
     /// Where in the file the log ends.
@@ -154,7 +168,11 @@ pub(super) fn walk<'a>(
         };
         match decide(condition, below, followers) {
             Decision::Apply => {
-                let before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
+                let mut before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
+                if before == Before::LostSome {
+                    walk.dropped += walk.pass_over(&header, geo.seed);
+                    before = gap(geo, first_lsn, walk.accepted.last().map(|a| &a.header), &header);
+                }
                 let before = if hole && before == Before::Whole { Before::LostSome } else { before };
                 if before != Before::Whole && !below && header.prev_end() > watermark {
                     // What it follows is not there and was not durable when it was sealed: it was in flight beside it, and neither
