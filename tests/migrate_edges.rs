@@ -429,3 +429,59 @@ fn a_batch_that_failed_may_be_given_again() {
     let gap = dual.commit(batch.append(1, &[(13, 1, "a")]).append(1, &[(11, 2, "b")]));
     assert!(matches!(gap, Err(MigrateError::New(Error::Gap { .. }))), "{gap:?}");
 }
+
+/// A copy that begins later than the old log, or none at all, cannot tell what lies before the old log's first entry.
+#[test]
+fn what_lies_before_the_old_log_is_refused_and_the_old_log_is_not_asked() {
+    let e = |range: std::ops::RangeInclusive<u64>| range.map(|i| (i, 2, "x")).collect::<Vec<_>>();
+    let compacted = |outcome: &Result<(), MigrateError>, at, first| {
+        let Err(MigrateError::New(Error::Compacted { replica: 1, index, first_index })) = outcome else { return false };
+        (*index, *first_index) == (at, first)
+    };
+    for mirrored in [false, true] {
+        let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+        let mut dual = open(&old, &disk);
+        let mut batch = Batch::new();
+        if mirrored {
+            dual.commit(batch.append(1, &e(11..=12))).expect("written to both");
+        }
+        let before = old.world();
+        let fills: [(&str, u64, u64, fn(&mut Batch, &[(u64, u64, &str)])); 6] = [
+            ("an entry before the first", 3, 4, |b, e| _ = b.append(1, &e[2..])),
+            ("a cut before the first", 2, 4, |b, _| _ = b.truncate_suffix(1, 2)),
+            ("an entry that it truncates", 6, 8, |b, e| _ = b.truncate_prefix(1, 8).append(1, &e[5..])),
+            ("a cut of what it truncates", 7, 8, |b, _| _ = b.truncate_prefix(1, 8).truncate_suffix(1, 7)),
+            ("an entry before its snapshot", 5, 21, |b, e| _ = b.install_snapshot(1, 20, 2).append(1, &e[4..])),
+            ("a cut before its snapshot", 20, 21, |b, _| _ = b.install_snapshot(1, 20, 2).truncate_suffix(1, 20)),
+        ];
+        for (what, at, first, fill) in fills {
+            fill(&mut batch, &e(1..=12));
+            let outcome = dual.commit(&mut batch);
+            assert!(compacted(&outcome, at, first), "{what}, mirrored {mirrored}: {outcome:?}");
+            assert_eq!(old.world(), before, "{what}, mirrored {mirrored}");
+            batch.clear();
+        }
+        dual.commit(batch.append(1, &e(4..=4))).expect("the first may be written anew");
+        assert_eq!((old.rep(1).expect("there").bounds(), dual.new_log().replica(1).bounds()), ((4, 4), (4, 4)));
+    }
+}
+
+/// The old log is asked for no more than a strandlog that has room would be, though that never sees it.
+#[test]
+fn what_goes_to_the_old_log_alone_makes_sense_there() {
+    let (old, _disk, mut dual) = full(2);
+    let last = old.rep(3).expect("there").bounds().1;
+    let mut batch = Batch::new();
+    for (what, kept, from) in [("beyond the end", last + 2, last), ("before the first", 4, 3)] {
+        let outcome = dual.commit(batch.truncate_prefix(3, kept).truncate_suffix(3, from));
+        let refused = matches!(
+            outcome,
+            Err(MigrateError::New(
+                Error::Contradiction { replica: 3, .. } | Error::Compacted { replica: 3, index: 3, .. }
+            ))
+        );
+        assert!(refused, "{what}: {outcome:?}");
+        batch.clear();
+    }
+    assert_eq!(old.rep(3).expect("there").bounds(), (4, last));
+}

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::sense::Stands;
 use super::write::{add_again, entries_of};
 use super::{DualWrite, MigrateError, OldLog};
 use crate::batch::Batch;
@@ -24,9 +25,9 @@ impl<O: OldLog> DualWrite<O> {
         batch.ops.iter().enumerate().for_each(|(at, op)| of.entry(op.replica).or_default().push(at));
         for (id, at) in of.into_iter().filter(|(id, _)| self.unfinished.get(id).copied() == is) {
             let ops: Vec<What> = at.iter().filter_map(|&at| batch.ops.get(at)).map(|op| op.what).collect();
-            let bounds = self.bounds(id)?;
+            let stands = Stands::new(id, self.bounds(id)?);
             // If none of them fits it is not what was done that is in the way.
-            let first = (0..ops.len()).find(|&first| fits(ops.get(first..).unwrap_or(&[]), bounds)).unwrap_or(0);
+            let first = (0..ops.len()).find(|&first| fits(ops.get(first..).unwrap_or(&[]), stands)).unwrap_or(0);
             let moves = |what: &What| matches!(what, What::Append { .. } | What::Truncate { .. } | What::Cut { .. });
             done.extend(at.iter().zip(&ops).take(first).filter(|(_, what)| moves(what)).map(|(&at, _)| at));
         }
@@ -50,34 +51,9 @@ impl<O: OldLog> DualWrite<O> {
     }
 }
 
-/// Whether a log with these bounds takes them, as far as indexes go: see `engine/admit.rs`.
-fn fits(ops: &[What], mut bounds: Option<(u64, u64)>) -> bool {
-    let behind = |last: u64, index: u64| last.checked_add(1).is_some_and(|next| index > next);
-    for &what in ops {
-        match what {
-            What::Append { first: begin, from, to } => {
-                let (first, last) = bounds.unwrap_or((1, 0));
-                if begin < first || behind(last, begin) {
-                    return false;
-                }
-                bounds = Some((first, begin.saturating_add((to - from) as u64).saturating_sub(1)));
-            }
-            What::Put { .. } => bounds = bounds.or(Some((1, 0))),
-            What::Truncate { first: kept } => match bounds {
-                None if kept > 1 => return false,
-                Some((_, last)) if behind(last, kept) => return false,
-                _ => bounds = bounds.map(|(first, last)| (first.max(kept), last)),
-            },
-            What::Cut { from } => match bounds {
-                Some((first, _)) if from < first => return false,
-                _ => bounds = bounds.map(|(first, last)| (first, last.min(from.saturating_sub(1)))),
-            },
-            What::Reset { index, .. } => bounds = Some((index.saturating_add(1), index)),
-            What::Remove => bounds = None,
-            What::Delete { .. } | What::Applied { .. } => {}
-        }
-    }
-    true
+/// Whether a replica that stands so takes them, as far as indexes go.
+fn fits(ops: &[What], mut stands: Stands) -> bool {
+    ops.iter().all(|&what| stands.go(what).is_ok())
 }
 
 /// Tells a batch from others.

@@ -21,6 +21,7 @@ mod again;
 mod compare;
 mod old;
 mod reports;
+mod sense;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -34,6 +34,7 @@ impl<O: OldLog> DualWrite<O> {
 
     /// Says, too, whether it came so far that the old log may have it.
     fn write(&mut self, batch: &Batch, in_old: &mut bool) -> Result<(), MigrateError> {
+        self.check_sense(batch)?;
         let asked = Asked::of(batch);
         let mut left_out = BTreeSet::new();
         for (&id, asked) in &asked {

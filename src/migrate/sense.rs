@@ -1,0 +1,88 @@
+//! Whether what a batch asks for makes sense where a log stands, as far as indexes go: see `engine/admit.rs`, which decides it for strandlog. Of a
+//! replica that is not switched strandlog cannot: its copy may begin later than the old log, and who has none is asked of that log alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{DualWrite, MigrateError, OldLog, Stage};
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::operation::What;
+
+/// Where a replica stands in the middle of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stands {
+    replica: u64,
+    bounds: Option<(u64, u64)>,
+    /// A truncation waits for a report: the index that was to be the first.
+    waiting: Option<u64>,
+}
+
+impl Stands {
+    pub fn new(replica: u64, bounds: Option<(u64, u64)>) -> Self {
+        Self { replica, bounds, waiting: None }
+    }
+
+    /// The next operation on it.
+    pub fn go(&mut self, what: What) -> Result<()> {
+        let replica = self.replica;
+        let behind = |last: u64, index: u64| last.checked_add(1).is_some_and(|next| index > next);
+        match what {
+            What::Append { first: index, from, to } => {
+                let (first, last) = self.bounds.unwrap_or((1, 0));
+                if index < first {
+                    return Err(Error::Compacted { replica, index, first_index: first });
+                }
+                if behind(last, index) {
+                    return Err(Error::Gap { replica, index, expected: last.saturating_add(1) });
+                }
+                self.bounds = Some((first, index.saturating_add((to - from) as u64).saturating_sub(1)));
+            }
+            What::Put { .. } => self.bounds = self.bounds.or(Some((1, 0))),
+            What::Truncate { first: kept } => match self.bounds {
+                None if kept > 1 => return Err(Error::UnknownReplica { replica }),
+                Some((_, last)) if behind(last, kept) => {
+                    let why = "truncate_prefix beyond last_index + 1; use install_snapshot, which says the term";
+                    return Err(Error::Contradiction { replica, why });
+                }
+                _ => self.truncate(kept),
+            },
+            What::Cut { from: index } => match self.bounds {
+                Some((first, _)) if index < first => {
+                    return Err(Error::Compacted { replica, index, first_index: first });
+                }
+                _ => self.bounds = self.bounds.map(|(first, last)| (first, last.min(index.saturating_sub(1)))),
+            },
+            What::Reset { index, .. } => {
+                (self.bounds, self.waiting) = (Some((index.saturating_add(1), index)), None);
+            }
+            What::Remove => (self.bounds, self.waiting) = (None, None),
+            // As it will be truncated: what the batch lets go it must not append or cut.
+            What::Applied { index } => {
+                let first = self.waiting.map_or(0, |first| first.min(index.saturating_add(1)));
+                self.truncate(self.bounds.map_or(0, |(_, last)| first.min(last.saturating_add(1))));
+            }
+            What::Delete { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, kept: u64) {
+        self.bounds = self.bounds.map(|(first, last)| (first.max(kept), last));
+    }
+}
+
+impl<O: OldLog> DualWrite<O> {
+    /// Refuses what the old log could not make of it, before either log hears of it.
+    pub(super) fn check_sense(&self, batch: &Batch) -> std::result::Result<(), MigrateError> {
+        let ids: BTreeSet<u64> = batch.ops.iter().map(|op| op.replica).collect();
+        let mut stand = BTreeMap::new();
+        for id in ids.into_iter().filter(|&id| self.stage(id) != Stage::Switched) {
+            let waiting = self.waiting.get(&id).copied();
+            stand.insert(id, Stands { waiting, ..Stands::new(id, self.bounds(id)?) });
+        }
+        for op in &batch.ops {
+            stand.get_mut(&op.replica).map_or(Ok(()), |stands| stands.go(op.what))?;
+        }
+        Ok(())
+    }
+}
