@@ -485,3 +485,32 @@ fn what_goes_to_the_old_log_alone_makes_sense_there() {
     }
     assert_eq!(old.rep(3).expect("there").bounds(), (4, last));
 }
+
+/// A late report of the life before, in the batch that begins the next: it counts as 0, also when that batch is given again, where the replica is
+/// there by then.
+#[test]
+fn a_report_before_what_begins_its_replica_counts_as_none_when_the_batch_is_given_again() {
+    for fails in [Fails::Before, Fails::After, Fails::Later] {
+        for again in [1, 2] {
+            let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+            let mut dual = removed(&old, &disk);
+            let mut batch = Batch::new();
+            dual.commit(batch.append(1, &[(11, 1, "new")])).expect("written to both");
+            batch.durable_applied(9, 3).put(9, b"vote", b"1").append(9, &entries(1..=5));
+            // With what moves over, so that something fails when both have the new life.
+            batch.truncate_prefix(1, 11);
+            for _ in 0..again {
+                old.fail(fails);
+                if dual.commit(&mut batch).is_ok() {
+                    break;
+                }
+            }
+            if !batch.is_empty() {
+                dual.commit(&mut batch).expect("given again");
+            }
+            let new = dual.new_log().replica(9);
+            assert_eq!(new.durable_applied().expect("sound"), Some(0), "{fails:?}, {again} times");
+            assert_eq!(dual.reapply_from(9).expect("sound"), 1, "{fails:?}, {again} times: nothing of it is applied");
+        }
+    }
+}

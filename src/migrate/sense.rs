@@ -72,17 +72,18 @@ impl Stands {
 }
 
 impl<O: OldLog> DualWrite<O> {
-    /// Refuses what the old log could not make of it, before either log hears of it.
-    pub(super) fn check_sense(&self, batch: &Batch) -> std::result::Result<(), MigrateError> {
+    /// Refuses what makes no sense to the old log, before either hears of it. Answers which replicas neither has.
+    pub(super) fn check_sense(&self, batch: &Batch) -> std::result::Result<BTreeSet<u64>, MigrateError> {
         let ids: BTreeSet<u64> = batch.ops.iter().map(|op| op.replica).collect();
-        let mut stand = BTreeMap::new();
+        let (mut stand, mut unborn) = (BTreeMap::new(), BTreeSet::new());
         for id in ids.into_iter().filter(|&id| self.stage(id) != Stage::Switched) {
-            let waiting = self.waiting.get(&id).copied();
-            stand.insert(id, Stands { waiting, ..Stands::new(id, self.bounds(id)?) });
+            let (bounds, waiting) = (self.bounds(id)?, self.waiting.get(&id).copied());
+            unborn.extend(bounds.is_none().then_some(id));
+            stand.insert(id, Stands { waiting, ..Stands::new(id, bounds) });
         }
         for op in &batch.ops {
             stand.get_mut(&op.replica).map_or(Ok(()), |stands| stands.go(op.what))?;
         }
-        Ok(())
+        Ok(unborn)
     }
 }

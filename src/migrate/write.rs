@@ -21,20 +21,20 @@ impl<O: OldLog> DualWrite<O> {
     pub fn commit(&mut self, batch: &mut Batch) -> Result<(), MigrateError> {
         batch.check()?;
         let rest = self.rest_of(batch)?;
-        let mut in_old = false;
+        let mut in_old = None;
         let written = self.write(rest.as_ref().unwrap_or(batch), &mut in_old);
         if written.is_ok() {
             batch.ops.iter().for_each(|op| _ = self.unfinished.remove(&op.replica));
             batch.clear();
-        } else if in_old {
-            self.is_unfinished(batch);
+        } else if let Some(unborn) = in_old {
+            self.is_unfinished(batch, &unborn);
         }
         written
     }
 
-    /// Says, too, whether it came so far that the old log may have it.
-    fn write(&mut self, batch: &Batch, in_old: &mut bool) -> Result<(), MigrateError> {
-        self.check_sense(batch)?;
+    /// Says, too, whether it came so far that the old log may have it, and which of its replicas neither log had before.
+    fn write(&mut self, batch: &Batch, in_old: &mut Option<BTreeSet<u64>>) -> Result<(), MigrateError> {
+        let unborn = self.check_sense(batch)?;
         let asked = Asked::of(batch);
         let mut left_out = BTreeSet::new();
         for (&id, asked) in &asked {
@@ -53,7 +53,7 @@ impl<O: OldLog> DualWrite<O> {
         self.doubtful.extend(&unswitched);
         self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
         self.end_lives(&begun)?;
-        *in_old = true;
+        *in_old = Some(unborn);
         let (waiting, has_written) = self.write_old(batch, &unswitched)?;
         let behind_old = |error: MigrateError| if has_written { error.behind_old() } else { error };
         self.new.commit(&mut copy).map_err(|error| behind_old(error.into()))?;

@@ -129,7 +129,9 @@ pub fn settle(old: &[Stand], new: &[Stand], found: &World, kinds: &BTreeMap<u64,
         for id in ids {
             let Some(rep) = found.0.get(&id) else { continue };
             let known = fits.iter().filter_map(|s| s.world.0.get(&id));
-            let (reported, held) = known.fold((None, None), |(r, h), rep| (r.max(rep.reported), h.max(rep.held)));
+            // What is there still, of what was to go, waits.
+            let known = known.map(|is| (is.reported, is.held.max((is.first() > rep.first()).then(|| is.first()))));
+            let (reported, held) = known.fold((None, None), |(r, h), (reported, held)| (r.max(reported), h.max(held)));
             next.world.0.insert(id, Rep { reported, held, ..rep.clone() });
             if let Some(past) = newest.past.get(&id) {
                 next.past.insert(id, past.clone());
