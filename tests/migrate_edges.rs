@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
-use strandlog::migrate::{Change, DualWrite, MigrateError, Stage};
+use strandlog::migrate::{Change, Differs, DualWrite, MigrateError, Stage};
 use strandlog::{Batch, Bytes, Error, Placement};
 
 use support::old_log::{Fails, Old, open, past};
@@ -512,5 +512,24 @@ fn a_report_before_what_begins_its_replica_counts_as_none_when_the_batch_is_give
             assert_eq!(new.durable_applied().expect("sound"), Some(0), "{fails:?}, {again} times");
             assert_eq!(dual.reapply_from(9).expect("sound"), 1, "{fails:?}, {again} times: nothing of it is applied");
         }
+    }
+}
+
+/// The old log removed it, by itself or before strandlog failed: that the copy has no keys makes it no less a difference.
+#[test]
+fn a_copy_of_what_the_old_log_has_no_more_differs() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(9, &entries(1..=3)).append(8, &entries(1..=1))).expect("written to both");
+    dual.commit(batch.truncate_suffix(8, 1)).expect("cut in both");
+    assert_eq!(
+        (dual.differences_of(8).expect("readable"), dual.differences_of(9).expect("readable")),
+        (vec![], vec![])
+    );
+    for replica in [8, 9] {
+        old.change(&Change::Remove { replica });
+        let found = dual.differences_of(replica).expect("readable");
+        assert!(matches!(&found[..], [d] if d.what == Differs::Gone && d.replica == replica), "{replica}: {found:?}");
     }
 }

@@ -119,6 +119,8 @@ pub struct Difference {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Differs {
+    /// The old log does not have the replica any more.
+    Gone,
     /// The last index.
     Last {
         /// Of the old log.
@@ -152,6 +154,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "replica {}: ", self.replica)?;
         match &self.what {
+            Differs::Gone => write!(f, "the old log does not have it"),
             Differs::Last { old, new } => write!(f, "the old log ends with {old}, the new one with {new}"),
             Differs::Term { index } => write!(f, "the term of {index}, before what is held, differs"),
             Differs::Entry { index } => write!(f, "entry {index} differs"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use strandlog::disk::sim::{EIO, Fault, SimDisk};
+use strandlog::format::POOL_OFFSET;
 use strandlog::migrate::{DualWrite, MigrateError, Stage};
 use strandlog::{Error, Options, Placement, RecoveryMode, Wal};
 
@@ -33,8 +34,8 @@ macro_rules! counts {
     };
 }
 counts!(
-    batches, refused, full, again, other, cuts, poisoned, loose, grown, salvaged, meddled, alone, new_files, switched,
-    ended
+    batches, refused, full, again, other, cuts, poisoned, loose, grown, salvaged, rotten, corrupt, meddled, alone,
+    new_files, switched, ended
 );
 
 struct Run {
@@ -59,6 +60,10 @@ struct Run {
     meddled: BTreeSet<u64>,
     /// The old log holds, or held, what strandlog takes from nobody.
     large: bool,
+    /// The last life ended with a close.
+    closed: bool,
+    /// Strandlog's file has rotted since.
+    rotten: bool,
     label: String,
     counts: Counts,
     say: bool,
@@ -105,6 +110,8 @@ pub fn run(seed: u64) -> Counts {
         reported: BTreeSet::new(),
         meddled: BTreeSet::new(),
         large: false,
+        closed: false,
+        rotten: false,
         label: format!("seed {seed}"),
         counts: Counts::default(),
         say: std::env::var("STRANDLOG_SAY").is_ok(),
@@ -213,6 +220,12 @@ impl Run {
             let old_failed = self.old.heal();
             match opened {
                 Ok(dual) => return (disk, dual),
+                // Nobody has moved over yet: it is begun again.
+                Err(MigrateError::New(Error::Corrupt { .. })) if self.rotten => {
+                    self.counts.corrupt += 1;
+                    self.new_file();
+                    continue;
+                }
                 Err(error) => {
                     assert!(disk.is_cut() || old_failed, "{}: {error}", self.label);
                     self.say(|| format!("an opening fails: {error}"));
@@ -247,14 +260,13 @@ impl Run {
 
     fn life(&mut self) {
         let (disk, mut dual) = self.open(true);
+        self.remove_rotten(&mut dual);
         let found = self.read(&mut dual);
         let kinds = self.kinds(&dual);
         let (may, then) = self.pending.take().unwrap_or_else(|| (vec![self.stand.clone()], kinds));
         self.found(&dual, &found, &may, &then);
         self.meddled.clear();
-        for id in self.ids.clone() {
-            self.compare(&dual, id);
-        }
+        self.ids.iter().for_each(|&id| self.agree(&dual, id));
         assert_eq!(dual.take_differences(), [], "{}", self.label);
         match self.rng.random_range(0..6) {
             0 | 1 => disk.fail_at(disk.events() + self.rng.random_range(0..60), Fault::Cut),
@@ -272,11 +284,7 @@ impl Run {
         self.kinds = self.kinds(&dual);
         self.counts.switched += self.kinds.values().filter(|switched| **switched).count() as u64;
         let (_, wal) = dual.into_parts();
-        if self.rng.random_bool(0.4)
-            && let Err(error) = wal.close()
-        {
-            self.say(|| format!("the close fails: {error}"));
-        }
+        self.closed = self.rng.random_bool(0.4) && wal.close().is_ok();
         drop(wal);
         self.power(&disk);
     }
@@ -324,16 +332,22 @@ impl Run {
         self.reporting = reporting;
     }
 
-    /// What the comparison of a mirrored replica says is so, and it says nothing unless somebody else had a hand in it.
-    fn compare(&self, dual: &Dual, id: u64) {
+    /// What the comparison of a mirrored replica says is so.
+    fn compare(&self, dual: &Dual, id: u64) -> bool {
         if dual.stage(id) != Stage::Mirrored {
-            return;
+            return true;
         }
         let told = dual.differences_of(id).unwrap_or_else(|e| panic!("{}: {e}", self.label));
         let same = is_same(dual, &self.old.world(), id);
         assert_eq!(told.is_empty(), same, "{}: {id}: {told:?}", self.label);
+        same
+    }
+
+    /// And the two are the same, unless somebody else had a hand in it.
+    fn agree(&self, dual: &Dual, id: u64) {
+        let same = self.compare(dual, id);
         let may_differ = self.counts.full > 0 || self.large || self.meddled.contains(&id);
-        assert!(same || may_differ, "{}: {id}: {told:?}", self.label);
+        assert!(same || may_differ, "{}: {id} differs", self.label);
     }
 
     /// One batch, until it is written or nothing can be any more. Answers whether the life goes on.
@@ -392,6 +406,7 @@ impl Run {
             self.counts.other += 1;
             let found = self.read(dual);
             self.found(dual, &found, &may, &kinds);
+            self.ids.iter().for_each(|&id| _ = self.compare(dual, id));
             return true;
         }
         unreachable!("four times at most")
@@ -408,7 +423,7 @@ impl Run {
         let old = self.old.world();
         for id in ops.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>() {
             assert!(!kinds[&id] || !old.0.contains_key(&id), "{}: {id} is in both", self.label);
-            self.compare(dual, id);
+            self.agree(dual, id);
         }
         let told = dual.take_differences();
         assert!(told.iter().all(|d| self.meddled.contains(&d.replica)), "{}: {told:?}", self.label);
@@ -449,7 +464,7 @@ impl Run {
         self.counts.meddled += 1;
         self.old_is_the_truth(id, &op);
         self.meddled.insert(id);
-        self.compare(dual, id);
+        _ = self.compare(dual, id);
     }
 
     /// What happens to the file, and to the old log, while nobody has both.
@@ -458,17 +473,43 @@ impl Run {
             0 | 1 => self.grow(),
             2 => self.salvage(),
             3 | 4 if self.pending.is_none() && self.before_loose.is_none() => self.alone(6),
-            5 if self.pending.is_none() && self.kinds.values().all(|switched| !switched) => {
-                self.say(|| "begun again with a new file".into());
-                self.counts.new_files += 1;
-                self.reporting.clear();
-                self.reported.clear();
-                self.disk = fresh(&mut self.rng, self.capacity);
-                for stand in self.before_loose.iter_mut().chain([&mut self.stand]) {
-                    stand.world.0.values_mut().for_each(|rep| (rep.reported, rep.held) = (None, None));
-                }
-            }
+            5 if self.pending.is_none() && self.kinds.values().all(|switched| !switched) => self.new_file(),
+            6 | 7 if self.closed && self.kinds.values().all(|switched| !switched) => self.rot(),
             _ => {}
+        }
+    }
+
+    /// The migration is begun again, with a file that knows nothing.
+    fn new_file(&mut self) {
+        self.say(|| "begun again with a new file".into());
+        self.counts.new_files += 1;
+        self.reporting.clear();
+        self.reported.clear();
+        self.rotten = false;
+        self.disk = fresh(&mut self.rng, self.capacity);
+        for stand in self.before_loose.iter_mut().chain([&mut self.stand]) {
+            stand.world.0.values_mut().for_each(|rep| (rep.reported, rep.held) = (None, None));
+        }
+    }
+
+    /// Strandlog's copies rot: the old log has all that they had.
+    fn rot(&mut self) {
+        self.counts.rotten += 1;
+        self.rotten = true;
+        for _ in 0..self.rng.random_range(1..30) {
+            let at = self.rng.random_range(POOL_OFFSET..self.capacity);
+            self.disk.flip_bit(at, 3);
+        }
+        self.say(|| "strandlog's file rots".into());
+    }
+
+    /// What nobody knows any more to be a copy, of a replica that the old log has not, is strandlog's alone.
+    fn remove_rotten(&mut self, dual: &mut Dual) {
+        let rotten = std::mem::take(&mut self.rotten);
+        let damaged = |id: &u64| rotten && !dual.new_log().replica(*id).damage().is_empty();
+        for id in self.ids.clone().into_iter().filter(damaged).collect::<Vec<_>>() {
+            assert_eq!(dual.stage(id), Stage::Switched, "{}: {id} is not copied anew", self.label);
+            dual.commit(&mut batch(&vec![(id, Op::Remove)])).unwrap_or_else(|e| panic!("{}: {e}", self.label));
         }
     }
 
@@ -530,6 +571,7 @@ impl Run {
         strandlog::grow(&path, 2 * self.capacity, |_| ()).unwrap_or_else(|e| panic!("{}: {e}", self.label));
         self.disk = SimDisk::from_image(std::fs::read(&path).expect("read"));
         let (_, mut dual) = self.open(false);
+        self.remove_rotten(&mut dual);
         let (found, kinds) = (self.read(&mut dual), self.kinds(&dual));
         let (may, then) = self.pending.take().unwrap_or_else(|| (vec![self.stand.clone()], kinds));
         self.found(&dual, &found, &may, &then);
