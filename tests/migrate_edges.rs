@@ -446,7 +446,8 @@ fn what_lies_before_the_old_log_is_refused_and_the_old_log_is_not_asked() {
             dual.commit(batch.append(1, &e(11..=12))).expect("written to both");
         }
         let before = old.world();
-        let fills: [(&str, u64, u64, fn(&mut Batch, &[(u64, u64, &str)])); 6] = [
+        type Fill = fn(&mut Batch, &[(u64, u64, &str)]);
+        let fills: [(&str, u64, u64, Fill); 6] = [
             ("an entry before the first", 3, 4, |b, e| _ = b.append(1, &e[2..])),
             ("a cut before the first", 2, 4, |b, _| _ = b.truncate_suffix(1, 2)),
             ("an entry that it truncates", 6, 8, |b, e| _ = b.truncate_prefix(1, 8).append(1, &e[5..])),
@@ -532,4 +533,27 @@ fn a_copy_of_what_the_old_log_has_no_more_differs() {
         let found = dual.differences_of(replica).expect("readable");
         assert!(matches!(&found[..], [d] if d.what == Differs::Gone && d.replica == replica), "{replica}: {found:?}");
     }
+}
+
+/// As in strandlog: what a report of the batch lets go, of a truncation that waits, the batch must not write. Also before where the copy begins.
+#[test]
+fn what_a_report_lets_go_is_not_written_with_it() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let past = entries(1..=79);
+    let past: Vec<_> = past.iter().map(|(index, term, data)| (*index, *term, &data[..])).collect();
+    old.change(&Change::Append { replica: 7, entries: &past });
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(7, &entries(80..=100)).durable_applied(7, 50)).expect("written to both");
+    dual.commit(batch.truncate_prefix(7, 95)).expect("it waits");
+    for index in [60, 85] {
+        let outcome = dual.commit(batch.durable_applied(7, 90).append(7, &entries(index..=index)));
+        let Err(MigrateError::New(Error::Compacted { index: at, first_index: 91, .. })) = outcome else {
+            panic!("{index}: {outcome:?}");
+        };
+        assert_eq!((at, old.rep(7).expect("there").bounds()), (index, (51, 100)));
+        batch.clear();
+    }
+    dual.commit(batch.durable_applied(7, 90).append(7, &entries(91..=91))).expect("behind it");
+    assert_eq!(dual.bounds(7).expect("readable"), Some((91, 91)));
 }

@@ -11,6 +11,9 @@ use crate::batch::Entry;
 pub type OldError = Box<dyn StdError + Send + Sync>;
 
 /// The log to leave, as [`DualWrite`](crate::migrate::DualWrite) needs it. You implement it over the one that you have.
+///
+/// It is asked for nothing that makes no sense where it stands: no term or entry of an index that it does not have, no append that leaves a gap, nor
+/// one or a cut that lies before its first entry, no truncation beyond one behind its last. Such a batch is refused before either log hears of it.
 pub trait OldLog {
     /// Applies all changes, in order, and makes them durable. After an error they may or may not be there.
     ///

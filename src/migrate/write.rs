@@ -152,7 +152,8 @@ impl<O: OldLog> DualWrite<O> {
                 What::Cut { from } => Change::TruncateSuffix { replica, from },
                 What::Reset { index, term } => {
                     waiting.remove(&replica);
-                    Change::InstallSnapshot { replica, index, term }
+                    // At index 0 no log has an entry, and strandlog no term.
+                    Change::InstallSnapshot { replica, index, term: if index == 0 { 0 } else { term } }
                 }
                 What::Remove => Change::Remove { replica },
                 // Strandlog's own affair.
