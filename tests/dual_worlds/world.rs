@@ -131,7 +131,7 @@ pub fn run(seed: u64) -> Counts {
     for life in 1..=10 {
         run.label = format!("seed {seed}, life {life}");
         run.steps.begin_life(life);
-        run.slow = seed % 2 == 0 && life < 8;
+        run.slow = seed.is_multiple_of(2) && life < 8;
         run.life();
         run.between();
     }
