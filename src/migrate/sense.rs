@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DualWrite, MigrateError, OldLog, Stage};
+use super::{Difference, Differs, DualWrite, MigrateError, OldLog, Stage};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::operation::What;
+
+/// First and last index of replicas in the old log, where it has them.
+pub(super) type Bounds = BTreeMap<u64, Option<(u64, u64)>>;
 
 /// Where a replica stands in the middle of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -72,18 +75,35 @@ impl Stands {
 }
 
 impl<O: OldLog> DualWrite<O> {
-    /// Refuses what makes no sense to the old log, before either hears of it. Answers which replicas neither has.
-    pub(super) fn check_sense(&self, batch: &Batch) -> std::result::Result<BTreeSet<u64>, MigrateError> {
+    /// Refuses what makes no sense to the old log, before either hears of it. Answers where each of the replicas stands there that are not switched.
+    pub(super) fn check_sense(&self, batch: &Batch) -> std::result::Result<Bounds, MigrateError> {
         let ids: BTreeSet<u64> = batch.ops.iter().map(|op| op.replica).collect();
-        let (mut stand, mut unborn) = (BTreeMap::new(), BTreeSet::new());
+        let (mut bounds, mut stand) = (Bounds::new(), BTreeMap::new());
         for id in ids.into_iter().filter(|&id| self.stage(id) != Stage::Switched) {
-            let (bounds, waiting) = (self.bounds(id)?, self.waiting.get(&id).copied());
-            unborn.extend(bounds.is_none().then_some(id));
-            stand.insert(id, Stands { waiting, ..Stands::new(id, bounds) });
+            let (held, waiting) = (self.bounds(id)?, self.waiting.get(&id).copied());
+            bounds.insert(id, held);
+            stand.insert(id, Stands { waiting, ..Stands::new(id, held) });
         }
         for op in &batch.ops {
             stand.get_mut(&op.replica).map_or(Ok(()), |stands| stands.go(op.what))?;
         }
-        Ok(unborn)
+        Ok(bounds)
+    }
+
+    /// A copy that ends before the old log does would refuse what that takes, whoever appended there; and of who is gone there is nothing to go on from.
+    pub(super) fn compare_ends(&mut self, bounds: &Bounds) {
+        for (&replica, held) in bounds {
+            if self.stage(replica) != Stage::Mirrored || self.doubtful.contains(&replica) {
+                continue;
+            }
+            let new = self.new.replica(replica).last_index();
+            let what = match *held {
+                None => Differs::Gone,
+                Some((_, old)) if old > new => Differs::Last { old, new },
+                Some(_) => continue,
+            };
+            self.doubtful.insert(replica);
+            self.report(vec![Difference { replica, what }]);
+        }
     }
 }

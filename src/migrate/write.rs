@@ -34,7 +34,8 @@ impl<O: OldLog> DualWrite<O> {
 
     /// Says, too, whether it came so far that the old log may have it, and which of its replicas neither log had before.
     fn write(&mut self, batch: &Batch, in_old: &mut Option<BTreeSet<u64>>) -> Result<(), MigrateError> {
-        let unborn = self.check_sense(batch)?;
+        let bounds = self.check_sense(batch)?;
+        self.compare_ends(&bounds);
         let asked = Asked::of(batch);
         let mut left_out = BTreeSet::new();
         for (&id, asked) in &asked {
@@ -53,7 +54,7 @@ impl<O: OldLog> DualWrite<O> {
         self.doubtful.extend(&unswitched);
         self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
         self.end_lives(&begun)?;
-        *in_old = Some(unborn);
+        *in_old = Some(bounds.into_iter().filter(|(_, held)| held.is_none()).map(|(id, _)| id).collect());
         let (waiting, has_written) = self.write_old(batch, &unswitched)?;
         let behind_old = |error: MigrateError| if has_written { error.behind_old() } else { error };
         self.new.commit(&mut copy).map_err(|error| behind_old(error.into()))?;

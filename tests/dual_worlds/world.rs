@@ -477,8 +477,10 @@ impl Run {
         let mirrored: Vec<u64> = self.ids.iter().copied().filter(|id| dual.stage(*id) == Stage::Mirrored).collect();
         let Some(&id) = mirrored.get(self.rng.random_range(0..5)) else { return };
         let Some(rep) = self.stand.world.0.get(&id).filter(|_| !self.old.is_loose()) else { return };
-        let op = match self.rng.random_range(0..3) {
+        let op = match self.rng.random_range(0..6) {
             0 if !rep.entries.is_empty() => Op::Append(vec![(rep.last(), 7, payload(id, 0, 7, 30))]),
+            2 => Op::Append(vec![(rep.last() + 1, 7, payload(id, 0, 7, 30))]),
+            3 => Op::Cut(rep.last().max(rep.first())),
             1 => Op::Delete(b"vote".to_vec()),
             _ => Op::Put(b"vote".to_vec(), payload(id, 1, 7, 20)),
         };
