@@ -138,6 +138,29 @@ fn a_difference_is_reported_and_nothing_moves_over_it() {
     assert_eq!(dual.get(1, b"hard_state").expect("readable").as_deref(), Some(&b"term 9"[..]));
 }
 
+/// Somebody else appended to the old log, or removed a replica: what comes next is taken as the old log takes it.
+#[test]
+fn a_copy_that_ends_before_the_old_log_is_made_anew_before_it_is_written() {
+    let changes = [
+        (Change::Append { replica: 1, entries: &[(13, 1, b"other")] }, Differs::Last { old: 13, new: 12 }, 14),
+        (Change::Remove { replica: 1 }, Differs::Gone, 1),
+    ];
+    for (change, what, next) in changes {
+        let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+        let mut dual = open(&old, &disk);
+        let mut batch = Batch::new();
+        dual.commit(batch.append(1, &[(11, 1, "new"), (12, 1, "newer")])).expect("written to both");
+        old.change(&change);
+        dual.commit(batch.append(1, &[(next, 2, "on")])).unwrap_or_else(|e| panic!("{what:?}: {e}"));
+        assert_eq!(
+            dual.take_differences().into_iter().map(|d| d.what).collect::<Vec<_>>(),
+            std::slice::from_ref(&what)
+        );
+        assert_eq!((dual.differences_of(1).expect("readable"), dual.stage(1)), (vec![], Stage::Mirrored), "{what:?}");
+        assert_eq!(dual.bounds(1).expect("readable").map(|(_, last)| last), Some(next), "{what:?}");
+    }
+}
+
 #[test]
 fn a_file_that_belongs_to_somebody_else_is_refused() {
     let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use strandlog::disk::sim::SimDisk;
-use strandlog::migrate::{Change, DualWrite, MigrateError, Stage};
+use strandlog::migrate::{Change, Differs, DualWrite, MigrateError, Stage};
 use strandlog::{Batch, Bytes, Error, Placement};
 
 use support::old_log::{Fails, Old, open, past};
@@ -428,4 +428,132 @@ fn a_batch_that_failed_may_be_given_again() {
     batch.clear();
     let gap = dual.commit(batch.append(1, &[(13, 1, "a")]).append(1, &[(11, 2, "b")]));
     assert!(matches!(gap, Err(MigrateError::New(Error::Gap { .. }))), "{gap:?}");
+}
+
+/// A copy that begins later than the old log, or none at all, cannot tell what lies before the old log's first entry.
+#[test]
+fn what_lies_before_the_old_log_is_refused_and_the_old_log_is_not_asked() {
+    let e = |range: std::ops::RangeInclusive<u64>| range.map(|i| (i, 2, "x")).collect::<Vec<_>>();
+    let compacted = |outcome: &Result<(), MigrateError>, at, first| {
+        let Err(MigrateError::New(Error::Compacted { replica: 1, index, first_index })) = outcome else { return false };
+        (*index, *first_index) == (at, first)
+    };
+    for mirrored in [false, true] {
+        let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+        let mut dual = open(&old, &disk);
+        let mut batch = Batch::new();
+        if mirrored {
+            dual.commit(batch.append(1, &e(11..=12))).expect("written to both");
+        }
+        let before = old.world();
+        type Fill = fn(&mut Batch, &[(u64, u64, &str)]);
+        let fills: [(&str, u64, u64, Fill); 6] = [
+            ("an entry before the first", 3, 4, |b, e| _ = b.append(1, &e[2..])),
+            ("a cut before the first", 2, 4, |b, _| _ = b.truncate_suffix(1, 2)),
+            ("an entry that it truncates", 6, 8, |b, e| _ = b.truncate_prefix(1, 8).append(1, &e[5..])),
+            ("a cut of what it truncates", 7, 8, |b, _| _ = b.truncate_prefix(1, 8).truncate_suffix(1, 7)),
+            ("an entry before its snapshot", 5, 21, |b, e| _ = b.install_snapshot(1, 20, 2).append(1, &e[4..])),
+            ("a cut before its snapshot", 20, 21, |b, _| _ = b.install_snapshot(1, 20, 2).truncate_suffix(1, 20)),
+        ];
+        for (what, at, first, fill) in fills {
+            fill(&mut batch, &e(1..=12));
+            let outcome = dual.commit(&mut batch);
+            assert!(compacted(&outcome, at, first), "{what}, mirrored {mirrored}: {outcome:?}");
+            assert_eq!(old.world(), before, "{what}, mirrored {mirrored}");
+            batch.clear();
+        }
+        dual.commit(batch.append(1, &e(4..=4))).expect("the first may be written anew");
+        assert_eq!((old.rep(1).expect("there").bounds(), dual.new_log().replica(1).bounds()), ((4, 4), (4, 4)));
+    }
+}
+
+/// The old log is asked for no more than a strandlog that has room would be, though that never sees it.
+#[test]
+fn what_goes_to_the_old_log_alone_makes_sense_there() {
+    let (old, _disk, mut dual) = full(2);
+    let last = old.rep(3).expect("there").bounds().1;
+    let mut batch = Batch::new();
+    for (what, kept, from) in [("beyond the end", last + 2, last), ("before the first", 4, 3)] {
+        let outcome = dual.commit(batch.truncate_prefix(3, kept).truncate_suffix(3, from));
+        let refused = matches!(
+            outcome,
+            Err(MigrateError::New(
+                Error::Contradiction { replica: 3, .. } | Error::Compacted { replica: 3, index: 3, .. }
+            ))
+        );
+        assert!(refused, "{what}: {outcome:?}");
+        batch.clear();
+    }
+    assert_eq!(old.rep(3).expect("there").bounds(), (4, last));
+}
+
+/// A late report of the life before, in the batch that begins the next: it counts as 0, also when that batch is given again, where the replica is
+/// there by then.
+#[test]
+fn a_report_before_what_begins_its_replica_counts_as_none_when_the_batch_is_given_again() {
+    for fails in [Fails::Before, Fails::After, Fails::Later] {
+        for again in [1, 2] {
+            let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+            let mut dual = removed(&old, &disk);
+            let mut batch = Batch::new();
+            dual.commit(batch.append(1, &[(11, 1, "new")])).expect("written to both");
+            batch.durable_applied(9, 3).put(9, b"vote", b"1").append(9, &entries(1..=5));
+            // With what moves over, so that something fails when both have the new life.
+            batch.truncate_prefix(1, 11);
+            for _ in 0..again {
+                old.fail(fails);
+                if dual.commit(&mut batch).is_ok() {
+                    break;
+                }
+            }
+            if !batch.is_empty() {
+                dual.commit(&mut batch).expect("given again");
+            }
+            let new = dual.new_log().replica(9);
+            assert_eq!(new.durable_applied().expect("sound"), Some(0), "{fails:?}, {again} times");
+            assert_eq!(dual.reapply_from(9).expect("sound"), 1, "{fails:?}, {again} times: nothing of it is applied");
+        }
+    }
+}
+
+/// The old log removed it, by itself or before strandlog failed: that the copy has no keys makes it no less a difference.
+#[test]
+fn a_copy_of_what_the_old_log_has_no_more_differs() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(9, &entries(1..=3)).append(8, &entries(1..=1))).expect("written to both");
+    dual.commit(batch.truncate_suffix(8, 1)).expect("cut in both");
+    assert_eq!(
+        (dual.differences_of(8).expect("readable"), dual.differences_of(9).expect("readable")),
+        (vec![], vec![])
+    );
+    for replica in [8, 9] {
+        old.change(&Change::Remove { replica });
+        let found = dual.differences_of(replica).expect("readable");
+        assert!(matches!(&found[..], [d] if d.what == Differs::Gone && d.replica == replica), "{replica}: {found:?}");
+    }
+}
+
+/// As in strandlog: what a report of the batch lets go, of a truncation that waits, the batch must not write. Also before where the copy begins.
+#[test]
+fn what_a_report_lets_go_is_not_written_with_it() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let past = entries(1..=79);
+    let past: Vec<_> = past.iter().map(|(index, term, data)| (*index, *term, &data[..])).collect();
+    old.change(&Change::Append { replica: 7, entries: &past });
+    let mut dual = open(&old, &disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(7, &entries(80..=100)).durable_applied(7, 50)).expect("written to both");
+    dual.commit(batch.truncate_prefix(7, 95)).expect("it waits");
+    for index in [60, 85] {
+        let outcome = dual.commit(batch.durable_applied(7, 90).append(7, &entries(index..=index)));
+        let Err(MigrateError::New(Error::Compacted { index: at, first_index: 91, .. })) = outcome else {
+            panic!("{index}: {outcome:?}");
+        };
+        assert_eq!((at, old.rep(7).expect("there").bounds()), (index, (51, 100)));
+        batch.clear();
+    }
+    dual.commit(batch.durable_applied(7, 90).append(7, &entries(91..=91))).expect("behind it");
+    assert_eq!(dual.bounds(7).expect("readable"), Some((91, 91)));
 }

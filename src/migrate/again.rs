@@ -3,14 +3,26 @@
 //! What is absolute may be done twice: entries at their indexes, keys, a snapshot. But who appended, and then overwrote further down or truncated
 //! behind it, cannot append there again. So what the log cannot take any more is left out. It has been done: of changes that are made in order, some
 //! that are done and then all that follow them come to the same. So do those from an earlier one on, if the log takes them.
+//!
+//! A report before what begins its replica counts as one of 0, as it may be of a life before. It still does where the batch has begun it by then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::sense::Stands;
 use super::write::{add_again, entries_of};
 use super::{DualWrite, MigrateError, OldLog};
 use crate::batch::Batch;
 use crate::operation::What;
+
+/// A batch that failed when the old log might have it already, as one of its replicas remembers it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unfinished {
+    /// By what it is known.
+    is: u64,
+    /// Neither log had the replica before.
+    unborn: bool,
+}
 
 impl<O: OldLog> DualWrite<O> {
     /// What is left to do of a batch that failed before, where that is not all of it.
@@ -18,66 +30,49 @@ impl<O: OldLog> DualWrite<O> {
         if !batch.ops.iter().any(|op| self.unfinished.contains_key(&op.replica)) {
             return Ok(None);
         }
-        let is = Some(fingerprint(batch));
-        let mut done = BTreeSet::new();
+        let is = fingerprint(batch);
+        let (mut done, mut early) = (BTreeSet::new(), BTreeSet::new());
         let mut of: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         batch.ops.iter().enumerate().for_each(|(at, op)| of.entry(op.replica).or_default().push(at));
-        for (id, at) in of.into_iter().filter(|(id, _)| self.unfinished.get(id).copied() == is) {
+        for (id, at) in of {
+            let Some(unfinished) = self.unfinished.get(&id).filter(|unfinished| unfinished.is == is) else { continue };
             let ops: Vec<What> = at.iter().filter_map(|&at| batch.ops.get(at)).map(|op| op.what).collect();
-            let bounds = self.bounds(id)?;
+            let stands = Stands::new(id, self.bounds(id)?);
             // If none of them fits it is not what was done that is in the way.
-            let first = (0..ops.len()).find(|&first| fits(ops.get(first..).unwrap_or(&[]), bounds)).unwrap_or(0);
+            let first = (0..ops.len()).find(|&first| fits(ops.get(first..).unwrap_or(&[]), stands)).unwrap_or(0);
             let moves = |what: &What| matches!(what, What::Append { .. } | What::Truncate { .. } | What::Cut { .. });
             done.extend(at.iter().zip(&ops).take(first).filter(|(_, what)| moves(what)).map(|(&at, _)| at));
+            let begins = |what: &What| matches!(what, What::Append { .. } | What::Put { .. } | What::Reset { .. });
+            let before = ops.iter().position(begins).filter(|_| unfinished.unborn).unwrap_or(0);
+            early.extend(at.into_iter().take(before));
         }
-        if done.is_empty() {
+        if done.is_empty() && early.is_empty() {
             return Ok(None);
         }
         let mut rest = Batch::new();
-        batch
-            .ops
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| !done.contains(at))
-            .for_each(|(_, op)| add_again(&mut rest, batch, op));
+        for (at, op) in batch.ops.iter().enumerate().filter(|(at, _)| !done.contains(at)) {
+            match op.what {
+                What::Applied { .. } if early.contains(&at) => _ = rest.durable_applied(op.replica, 0),
+                _ => add_again(&mut rest, batch, op),
+            }
+        }
         Ok(Some(rest))
     }
 
-    /// It may be in the old log, and it is not known to be in strandlog.
-    pub(super) fn is_unfinished(&mut self, batch: &Batch) {
+    /// It may be in the old log, and it is not known to be in strandlog. `unborn`: the replicas that neither log had.
+    pub(super) fn is_unfinished(&mut self, batch: &Batch, unborn: &BTreeSet<u64>) {
         let is = fingerprint(batch);
-        self.unfinished.extend(batch.ops.iter().map(|op| (op.replica, is)));
+        for op in &batch.ops {
+            let was = self.unfinished.get(&op.replica).filter(|was| was.is == is);
+            let unborn = was.map_or(unborn.contains(&op.replica), |was| was.unborn);
+            self.unfinished.insert(op.replica, Unfinished { is, unborn });
+        }
     }
 }
 
-/// Whether a log with these bounds takes them, as far as indexes go: see `engine/admit.rs`.
-fn fits(ops: &[What], mut bounds: Option<(u64, u64)>) -> bool {
-    let behind = |last: u64, index: u64| last.checked_add(1).is_some_and(|next| index > next);
-    for &what in ops {
-        match what {
-            What::Append { first: begin, from, to } => {
-                let (first, last) = bounds.unwrap_or((1, 0));
-                if begin < first || behind(last, begin) {
-                    return false;
-                }
-                bounds = Some((first, begin.saturating_add((to - from) as u64).saturating_sub(1)));
-            }
-            What::Put { .. } => bounds = bounds.or(Some((1, 0))),
-            What::Truncate { first: kept } => match bounds {
-                None if kept > 1 => return false,
-                Some((_, last)) if behind(last, kept) => return false,
-                _ => bounds = bounds.map(|(first, last)| (first.max(kept), last)),
-            },
-            What::Cut { from } => match bounds {
-                Some((first, _)) if from < first => return false,
-                _ => bounds = bounds.map(|(first, last)| (first, last.min(from.saturating_sub(1)))),
-            },
-            What::Reset { index, .. } => bounds = Some((index.saturating_add(1), index)),
-            What::Remove => bounds = None,
-            What::Delete { .. } | What::Applied { .. } => {}
-        }
-    }
-    true
+/// Whether a replica that stands so takes them, as far as indexes go.
+fn fits(ops: &[What], mut stands: Stands) -> bool {
+    ops.iter().all(|&what| stands.go(what).is_ok())
 }
 
 /// Tells a batch from others.

@@ -15,9 +15,12 @@ impl<O: OldLog> DualWrite<O> {
     /// # Errors
     /// What the old log says.
     pub fn differences_of(&self, replica: u64) -> Result<Vec<Difference>, MigrateError> {
+        let new = self.new.replica(replica);
+        let Some((first, last)) = self.old.bounds(replica).map_err(MigrateError::Old)? else {
+            return Ok(new.exists().then_some(Difference { replica, what: Differs::Gone }).into_iter().collect());
+        };
         let mut found = self.compare_state(replica)?;
-        let Some((first, last)) = self.old.bounds(replica).map_err(MigrateError::Old)? else { return Ok(found) };
-        let (new_first, new_last) = self.new.replica(replica).bounds();
+        let (new_first, new_last) = new.bounds();
         if last != new_last {
             found.push(Difference { replica, what: Differs::Last { old: last, new: new_last } });
         }

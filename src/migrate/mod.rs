@@ -21,11 +21,14 @@ mod again;
 mod compare;
 mod old;
 mod reports;
+mod sense;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+
+use again::Unfinished;
 
 use crate::batch::{Batch, Entry};
 use crate::error::Error;
@@ -114,8 +117,8 @@ pub struct DualWrite<O> {
     leftover: BTreeSet<u64>,
     /// Truncations of mirrored replicas that wait for a report: the index that was to be the first.
     waiting: BTreeMap<u64, u64>,
-    /// Replicas of batches that failed when the old log might have them already, and by what such a batch is known.
-    unfinished: BTreeMap<u64, u64>,
+    /// Replicas of batches that failed when the old log might have them already.
+    unfinished: BTreeMap<u64, Unfinished>,
     differences: Vec<Difference>,
 }
 

@@ -11,6 +11,9 @@ use crate::batch::Entry;
 pub type OldError = Box<dyn StdError + Send + Sync>;
 
 /// The log to leave, as [`DualWrite`](crate::migrate::DualWrite) needs it. You implement it over the one that you have.
+///
+/// It is asked for nothing that makes no sense where it stands: no term or entry of an index that it does not have, no append that leaves a gap, nor
+/// one or a cut that lies before its first entry, no truncation beyond one behind its last. Such a batch is refused before either log hears of it.
 pub trait OldLog {
     /// Applies all changes, in order, and makes them durable. After an error they may or may not be there.
     ///
@@ -119,6 +122,8 @@ pub struct Difference {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Differs {
+    /// The old log does not have the replica any more.
+    Gone,
     /// The last index.
     Last {
         /// Of the old log.
@@ -152,6 +157,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "replica {}: ", self.replica)?;
         match &self.what {
+            Differs::Gone => write!(f, "the old log does not have it"),
             Differs::Last { old, new } => write!(f, "the old log ends with {old}, the new one with {new}"),
             Differs::Term { index } => write!(f, "the term of {index}, before what is held, differs"),
             Differs::Entry { index } => write!(f, "entry {index} differs"),

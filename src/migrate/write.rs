@@ -21,19 +21,21 @@ impl<O: OldLog> DualWrite<O> {
     pub fn commit(&mut self, batch: &mut Batch) -> Result<(), MigrateError> {
         batch.check()?;
         let rest = self.rest_of(batch)?;
-        let mut in_old = false;
+        let mut in_old = None;
         let written = self.write(rest.as_ref().unwrap_or(batch), &mut in_old);
         if written.is_ok() {
             batch.ops.iter().for_each(|op| _ = self.unfinished.remove(&op.replica));
             batch.clear();
-        } else if in_old {
-            self.is_unfinished(batch);
+        } else if let Some(unborn) = in_old {
+            self.is_unfinished(batch, &unborn);
         }
         written
     }
 
-    /// Says, too, whether it came so far that the old log may have it.
-    fn write(&mut self, batch: &Batch, in_old: &mut bool) -> Result<(), MigrateError> {
+    /// Says, too, whether it came so far that the old log may have it, and which of its replicas neither log had before.
+    fn write(&mut self, batch: &Batch, in_old: &mut Option<BTreeSet<u64>>) -> Result<(), MigrateError> {
+        let bounds = self.check_sense(batch)?;
+        self.compare_ends(&bounds);
         let asked = Asked::of(batch);
         let mut left_out = BTreeSet::new();
         for (&id, asked) in &asked {
@@ -52,7 +54,7 @@ impl<O: OldLog> DualWrite<O> {
         self.doubtful.extend(&unswitched);
         self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
         self.end_lives(&begun)?;
-        *in_old = true;
+        *in_old = Some(bounds.into_iter().filter(|(_, held)| held.is_none()).map(|(id, _)| id).collect());
         let (waiting, has_written) = self.write_old(batch, &unswitched)?;
         let behind_old = |error: MigrateError| if has_written { error.behind_old() } else { error };
         self.new.commit(&mut copy).map_err(|error| behind_old(error.into()))?;
@@ -151,7 +153,8 @@ impl<O: OldLog> DualWrite<O> {
                 What::Cut { from } => Change::TruncateSuffix { replica, from },
                 What::Reset { index, term } => {
                     waiting.remove(&replica);
-                    Change::InstallSnapshot { replica, index, term }
+                    // At index 0 no log has an entry, and strandlog no term.
+                    Change::InstallSnapshot { replica, index, term: if index == 0 { 0 } else { term } }
                 }
                 What::Remove => Change::Remove { replica },
                 // Strandlog's own affair.

@@ -88,16 +88,29 @@ fn is_suspect(wal: &Wal, id: u64) -> bool {
     wal.replica(id).damage().iter().any(|d| d.lost == Lost::State)
 }
 
-/// A log may be full, and what is hurt may not be readable.
-fn may_fail<T: std::fmt::Debug>(outcome: crate::Result<T>, what: &str) {
+/// A log may be full, what is hurt may not be readable, and the power may be off.
+fn may_fail<T: std::fmt::Debug>(outcome: crate::Result<T>, disk: &SimDisk, what: &str) {
     match outcome {
         Ok(_) | Err(Error::Full(_) | Error::Io { .. }) => {}
+        Err(Error::Poisoned { .. }) if disk.is_cut() => {}
         Err(error) => panic!("{what}: {error:?}"),
     }
 }
 
+/// What became of an operation.
+enum Done {
+    /// Nothing changed.
+    Nothing,
+    /// It is durable, and all before it.
+    Durable,
+    /// A crash may lose it.
+    Submitted,
+    /// The power went meanwhile: it may stand so.
+    Doubtful(Models),
+}
+
 /// Something that a caller asks for, or the cleaner does.
-fn operation(rng: &mut StdRng, wal: &Wal, models: &mut Models, salt: u64, what: &str) {
+fn operation(rng: &mut StdRng, disk: &SimDisk, wal: &Wal, models: &mut Models, salt: u64, what: &str) -> Done {
     let id = rng.random_range(IDS);
     let was = models.get(&id);
     assert_eq!(was.is_some(), wal.replica(id).exists(), "{what}, replica {id}");
@@ -140,7 +153,7 @@ fn operation(rng: &mut StdRng, wal: &Wal, models: &mut Models, salt: u64, what: 
             batch.delete(id, &[key]);
             m.keys.remove(&key);
             if was.is_none() {
-                return;
+                return Done::Nothing;
             }
         }
         9 | 10 if was.is_some() => {
@@ -215,66 +228,95 @@ fn operation(rng: &mut StdRng, wal: &Wal, models: &mut Models, salt: u64, what: 
                 }
             }
             if batch.is_empty() {
-                return;
+                return Done::Nothing;
             }
-            match wal.commit(&mut batch) {
-                Ok(_) => *models = next,
-                Err(Error::Full(_) | Error::Io { .. }) => {}
+            return match wal.commit(&mut batch) {
+                Ok(_) => {
+                    *models = next;
+                    Done::Durable
+                }
+                Err(Error::Poisoned { .. }) if disk.is_cut() => Done::Doubtful(next),
+                Err(Error::Full(_) | Error::Io { .. }) => Done::Nothing,
                 Err(error) => panic!("{what}: {error:?}"),
-            }
-            return;
+            };
         }
         _ => {
             match rng.random_range(0..3) {
                 0 => {
                     let end = wal.engine.seq.lock().segments.current();
                     let mut one = wal.engine.cleaning.lock();
-                    may_fail(wal.engine.clean_oldest(end, &mut one), what);
+                    may_fail(wal.engine.clean_oldest(end, &mut one), disk, what);
                 }
-                1 => may_fail(wal.checkpoint(), what),
-                _ => may_fail(wal.scrub(u64::MAX, |_| ControlFlow::Continue(())), what),
+                1 => may_fail(wal.checkpoint(), disk, what),
+                _ => may_fail(wal.scrub(u64::MAX, |_| ControlFlow::Continue(())), disk, what),
             }
-            return;
+            return Done::Nothing;
         }
     }
-    let done = if rng.random_bool(0.3) { wal.submit(&mut batch).map(drop) } else { wal.commit(&mut batch).map(drop) };
-    match done {
-        Ok(()) => {}
-        Err(Error::Full(_) | Error::Io { .. }) => return,
+    let waits = rng.random_bool(0.7);
+    let outcome = if waits { wal.commit(&mut batch).map(drop) } else { wal.submit(&mut batch).map(drop) };
+    let before = models.clone();
+    let done = match outcome {
+        Ok(()) if waits => Done::Durable,
+        Ok(()) => Done::Submitted,
+        // What it is in memory it may be on the disk.
+        Err(Error::Poisoned { .. }) if disk.is_cut() => Done::Doubtful(Models::new()),
+        Err(Error::Full(_) | Error::Io { .. }) => return Done::Nothing,
         Err(error) => panic!("{what}, replica {id}: {error:?}"),
-    }
+    };
+    let doubtful = |models: &mut Models| match done {
+        Done::Doubtful(_) => Done::Doubtful(std::mem::replace(models, before)),
+        done => done,
+    };
     if removed {
         models.remove(&id);
-        return;
+        return doubtful(models);
     }
     if clipped {
         let first = wal.replica(id).first_index();
         assert!(first >= m.first);
         m.truncate(first);
     }
-    assert_eq!(wal.replica(id).bounds(), (m.first, m.last), "{what}, replica {id}");
+    if !disk.is_cut() {
+        assert_eq!(wal.replica(id).bounds(), (m.first, m.last), "{what}, replica {id}");
+    }
     models.insert(id, m);
+    doubtful(models)
+}
+
+macro_rules! must {
+    ($so:expr, $($why:tt)*) => {
+        if !$so {
+            return Err(format!($($why)*));
+        }
+    };
+}
+macro_rules! must_eq {
+    ($a:expr, $b:expr, $($why:tt)*) => {
+        let (a, b) = ($a, $b);
+        must!(a == b, "{}: {a:?}, not {b:?}", format!($($why)*));
+    };
 }
 
 /// All that is told as sound is so.
-fn check(wal: &Wal, models: &Models, unnamed: bool, fresh: bool, what: &str) -> u64 {
+fn told(wal: &Wal, models: &Models, unnamed: bool, fresh: bool, what: &str) -> Result<u64, String> {
     let mut sound = 0;
     for id in IDS {
         let (replica, model) = (wal.replica(id), models.get(&id));
         if !replica.exists() {
-            assert!(model.is_none() || unnamed, "{what}, replica {id} is gone");
+            must!(model.is_none() || unnamed, "{what}, replica {id} is gone");
             continue;
         }
         let damage = replica.damage();
         let whole = damage.is_empty();
         let suspect = damage.iter().any(|d| d.lost == Lost::State);
-        assert!(model.is_some() || suspect, "{what}, replica {id} was removed: {damage:?}");
+        must!(model.is_some() || suspect, "{what}, replica {id} was removed: {damage:?}");
         let never = Model::empty();
         let stood = model.unwrap_or(&never);
         for key in KEYS {
             if let Ok(value) = replica.get(&[key]) {
                 sound += 1;
-                assert!(
+                must!(
                     value.as_deref() == stood.keys.get(&key).map(|v| &v[..]),
                     "{what}, replica {id}, key {key}, {damage:?}: {:?} {:?}",
                     value.map(|v| (v.len(), v.first().copied())),
@@ -283,23 +325,23 @@ fn check(wal: &Wal, models: &Models, unnamed: bool, fresh: bool, what: &str) -> 
             }
         }
         if let Ok(applied) = replica.durable_applied() {
-            assert_eq!(applied, stood.applied, "{what}, replica {id}");
+            must_eq!(applied, stood.applied, "{what}, replica {id}");
         }
         let (first, last) = replica.bounds();
-        assert!(
+        must!(
             !whole || (first, last) == (stood.first, stood.last),
             "{what}, replica {id}: {first} to {last}, {:?}",
             (stood.first, stood.last)
         );
         if !suspect && fresh && !unnamed {
-            assert_eq!((first, last), (stood.first, stood.last), "{what}, replica {id} {damage:?}");
+            must_eq!((first, last), (stood.first, stood.last), "{what}, replica {id} {damage:?}");
         }
         for index in first..=last {
             let is = stood.entries.get(&index);
             if let Ok(entry) = replica.entry(index) {
                 sound += 1;
                 let told = Some((entry.term, &entry.data[..]));
-                assert!(
+                must!(
                     told == is.map(|(t, d)| (*t, &d[..])),
                     "{what}, replica {id}, entry {index} of term {}, {damage:?}, stood {:?}",
                     entry.term,
@@ -307,14 +349,14 @@ fn check(wal: &Wal, models: &Models, unnamed: bool, fresh: bool, what: &str) -> 
                 );
             }
             if let Ok(term) = replica.term(index) {
-                assert_eq!(Some(term), is.map(|e| e.0), "{what}, replica {id}, term of {index}, {damage:?}");
+                must_eq!(Some(term), is.map(|e| e.0), "{what}, replica {id}, term of {index}, {damage:?}");
             }
         }
         let all = replica.entries(first..last + 1, usize::MAX);
         if let Ok(all) = all {
             for entry in all {
                 let is = stood.entries.get(&entry.index);
-                assert!(
+                must!(
                     Some((entry.term, &entry.data[..])) == is.map(|(t, d)| (*t, &d[..])),
                     "{what}, {id}, {}",
                     entry.index
@@ -327,13 +369,32 @@ fn check(wal: &Wal, models: &Models, unnamed: bool, fresh: bool, what: &str) -> 
             && !suspect
         {
             if let Some(was) = stood.prev_term {
-                assert_eq!(term, was, "{what}, replica {id}, before the first {damage:?}");
+                must_eq!(term, was, "{what}, replica {id}, before the first {damage:?}");
             } else {
-                panic!("{what}, replica {id}: the term before the first is known as {term}: {damage:?}");
+                return Err(format!("{what}, replica {id}: the term before the first is known as {term}: {damage:?}"));
             }
         }
     }
-    sound
+    Ok(sound)
+}
+
+fn check(wal: &Wal, models: &Models, unnamed: bool, fresh: bool, what: &str) -> u64 {
+    told(wal, models, unnamed, fresh, what).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// As one of these it stands, the newest last. Answers which.
+fn stands(wal: &Wal, may: &[Models], unnamed: bool, what: &str, seen: &mut Seen) -> usize {
+    let mut why = String::new();
+    for (at, models) in may.iter().enumerate().rev() {
+        match told(wal, models, unnamed, true, what) {
+            Ok(sound) => {
+                seen.sound += sound;
+                return at;
+            }
+            Err(other) => why += &format!("\n{at}: {other}"),
+        }
+    }
+    panic!("not as one of {}:{why}", may.len());
 }
 
 /// What was lost is told: the models go on from what the log says.
@@ -497,6 +558,8 @@ struct Seen {
     healed: u64,
     given_up: u64,
     grown: u64,
+    cut_at_work: u64,
+    saved: u64,
 }
 
 fn life(seed: u64, seen: &mut Seen) {
@@ -540,7 +603,7 @@ fn life(seed: u64, seen: &mut Seen) {
             if rng.random_bool(0.05) {
                 disk.heal_reads();
             }
-            operation(&mut rng, &wal, &mut models, salt, &what);
+            operation(&mut rng, &disk, &wal, &mut models, salt, &what);
         }
         disk.heal_reads();
         seen.sound += check(&wal, &models, false, false, &format!("{what}, in use"));
@@ -561,10 +624,31 @@ fn life(seed: u64, seen: &mut Seen) {
             }
         }
         for i in 0..3 {
-            may_fail(wal.commit(Batch::new().put(99, b"key", &[i])), &what);
+            may_fail(wal.commit(Batch::new().put(99, b"key", &[i])), &disk, &what);
         }
         let mut cut = false;
+        // In the midst of anything: then the log stands as behind some operation since the last that was durable.
+        let mut may = vec![models.clone()];
+        let at_work = rng.random_bool(0.4);
+        if at_work {
+            disk.fail_at(disk.events() + rng.random_range(0..60), Fault::Cut);
+            for _ in 0..rng.random_range(1..40) {
+                salt += 1;
+                match operation(&mut rng, &disk, &wal, &mut models, salt, &what) {
+                    Done::Nothing => {}
+                    Done::Durable => may = vec![models.clone()],
+                    Done::Submitted => may.push(models.clone()),
+                    Done::Doubtful(models) => may.push(models),
+                }
+                if disk.is_cut() {
+                    break;
+                }
+            }
+            seen.cut_at_work += u64::from(disk.is_cut());
+            cut = true;
+        }
         match rng.random_range(0..10) {
+            _ if cut => {}
             0..3 => wal.close().expect("closed"),
             3..7 => {
                 // In the midst of cleaning, of a close, or of a scrub.
@@ -583,7 +667,8 @@ fn life(seed: u64, seen: &mut Seen) {
         assert!(read_superblock(&before, true).is_ok(), "{what}: neither superblock is whole");
         let mut medium = before.restart();
         let mut what_hurt = Vec::new();
-        if rng.random_bool(0.75) {
+        // What rots at the end of a log that was cut at work looks torn.
+        if !at_work && rng.random_bool(0.75) {
             is_hurt = true;
             hurt(&mut rng, &medium, &old, &mut what_hurt);
         }
@@ -600,14 +685,18 @@ fn life(seed: u64, seen: &mut Seen) {
             medium = d.crash_seeded(rng.random());
         }
         let what = format!("{what}, {what_hurt:?}");
+        let mut saved = None;
         if let Ok(salvage) = super::rig::open(&medium, options().recovery_mode(RecoveryMode::Salvage)) {
             let unnamed = salvage.stats().unnamed_losses > 0;
-            seen.sound += check(&salvage, &models, unnamed, true, &format!("{what}, salvage"));
+            let at = stands(&salvage, &may, unnamed, &format!("{what}, salvage"), seen);
             if rng.random_bool(0.4) {
-                let copy = options().open_disk(Arc::new(SimDisk::new(16 << 20))).expect("formatted");
+                let to = Arc::new(SimDisk::new(16 << 20));
+                let copy = options().open_disk(Arc::clone(&to) as Arc<dyn Disk>).expect("formatted");
                 salvage.salvage_into(&copy, |_| ()).expect("room");
-                seen.sound += check(&copy, &models, true, true, &format!("{what}, copy"));
+                seen.sound += check(&copy, &may[at], true, true, &format!("{what}, copy"));
                 seen.salvaged += 1;
+                drop(copy);
+                saved = Some((to.crash_lost_all(), at));
             }
         }
         disk = Arc::new(medium.restart());
@@ -616,6 +705,16 @@ fn life(seed: u64, seen: &mut Seen) {
             Err(Error::Corrupt { .. }) => {
                 assert!(is_hurt, "{what}");
                 seen.refused += 1;
+                if let Some((copy, at)) = saved {
+                    // It goes on with what was saved: what it has not is told, or nobody knows.
+                    seen.saved += 1;
+                    disk = Arc::new(copy);
+                    wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("a copy");
+                    models = may.swap_remove(at);
+                    seen.sound += check(&wal, &models, true, true, &format!("{what}, saved"));
+                    reconcile(&wal, &mut models);
+                    continue;
+                }
                 disk = Arc::new(before.restart());
                 match options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>) {
                     Ok(wal) => wal,
@@ -631,7 +730,8 @@ fn life(seed: u64, seen: &mut Seen) {
         seen.snapshots += wal.stats().opened_by_snapshot;
         seen.damaged += u64::from(!wal.damage().is_empty());
         assert!(is_hurt || wal.damage().is_empty(), "{what}");
-        seen.sound += check(&wal, &models, false, true, &format!("{what}, opened"));
+        let at = stands(&wal, &may, false, &format!("{what}, opened"), seen);
+        models = may.swap_remove(at);
         let audit = wal.verify(|_| ()).expect("verified");
         assert!(audit.accounting.is_empty(), "{what}: {audit:?}");
         reconcile(&wal, &mut models);
@@ -660,13 +760,14 @@ fn in_a_life_of_rot_cuts_growth_and_salvage_all_that_is_told_is_true() {
     for seed in from..from + count {
         life(seed, &mut seen);
     }
-    let Seen { rounds, refused, damaged, sound, salvaged, snapshots, healed, given_up, grown } = seen;
+    let Seen { rounds, refused, damaged, sound, salvaged, snapshots, healed, given_up, grown, cut_at_work, saved } =
+        seen;
     println!(
         "tally rounds={rounds} refused={refused} damaged={damaged} sound={sound} salvaged={salvaged} snapshots={snapshots} healed={healed} \
-         given_up={given_up} grown={grown}"
+         given_up={given_up} grown={grown} cut_at_work={cut_at_work} saved={saved}"
     );
     assert!(
-        count < 60 || [damaged, sound, salvaged, snapshots, healed, grown].iter().all(|&n| n > 0),
+        count < 60 || [damaged, sound, salvaged, snapshots, healed, grown, cut_at_work].iter().all(|&n| n > 0),
         "too little is tried"
     );
 }
