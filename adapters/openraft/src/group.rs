@@ -164,6 +164,20 @@ impl Group {
         }
     }
 
+    /// What a leader sends, as [`read_some`](Self::read_some): all that it gets follows the entry before `wanted`, or it gets nothing. `cuts`: those that there
+    /// had been when its log was known.
+    ///
+    /// openraft lets a leader's replication go on when another leads, and purges then what it still reads. It would send what it finds behind an entry that
+    /// is no longer the one before it, and who has not heard of the other leader would believe it.
+    pub fn read_to_send(&self, wanted: &Range<u64>, bytes: usize, cuts: u64) -> Result<Vec<Entry>> {
+        let mut read = self.read_some(wanted, bytes)?;
+        // A leader cuts nothing off its own log.
+        if self.cuts() != cuts || read.first().is_some_and(|first| first.index != slot(wanted.start)) {
+            read.clear();
+        }
+        Ok(read)
+    }
+
     /// Appends: readable on return, `done` when durable, after all that was written before. What lies at and behind the first index is
     /// overwritten; what was purged is not stored again. While the log has no room it waits, and blocks no thread.
     pub async fn append(

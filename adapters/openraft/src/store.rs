@@ -21,6 +21,8 @@ pub struct LogStore<C> {
 #[derive(Debug)]
 pub struct LogReader<C> {
     pub(crate) group: Arc<Group>,
+    /// How often the log's end had been cut off when openraft asked for this reader.
+    pub(crate) cuts: u64,
     types: PhantomData<fn() -> C>,
 }
 
@@ -42,7 +44,7 @@ impl<C> LogStore<C> {
 
     /// A reader of this group.
     pub fn reader(&self) -> LogReader<C> {
-        LogReader { group: Arc::clone(&self.group), types: PhantomData }
+        LogReader { group: Arc::clone(&self.group), cuts: self.group.cuts(), types: PhantomData }
     }
 
     /// The state machine holds everything up to openraft's `index` durably; `None`: nothing yet. To be called once after each opening, before
@@ -74,6 +76,6 @@ impl<C> LogReader<C> {
 
 impl<C> Clone for LogReader<C> {
     fn clone(&self) -> Self {
-        Self { group: Arc::clone(&self.group), types: PhantomData }
+        Self { group: Arc::clone(&self.group), cuts: self.cuts, types: PhantomData }
     }
 }

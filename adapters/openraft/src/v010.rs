@@ -118,8 +118,10 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         }))
     }
 
+    /// What openraft sends to others. Nothing, where that would not follow what this reader's leader sent before: openraft then asks again until it has
+    /// heard that another leads.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<C::Entry>> {
-        Ok(self.group.decode_all(&self.group.read_some(&(start..end), READ_BYTES)?)?)
+        Ok(self.group.decode_all(&self.group.read_to_send(&(start..end), READ_BYTES, self.cuts)?)?)
     }
 }
 

@@ -122,8 +122,10 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         self.group.decode_all(&entries).map_err(reading::<C>)
     }
 
+    /// What openraft sends to others. Nothing, where that would not follow what this reader's leader sent before: openraft then asks again until it has
+    /// heard that another leads.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Stored<C, Vec<C::Entry>> {
-        let entries = self.group.read_some(&(start..end), READ_BYTES).map_err(reading::<C>)?;
+        let entries = self.group.read_to_send(&(start..end), READ_BYTES, self.cuts).map_err(reading::<C>)?;
         self.group.decode_all(&entries).map_err(reading::<C>)
     }
 }

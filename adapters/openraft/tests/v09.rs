@@ -194,6 +194,24 @@ async fn a_purge_goes_no_further_than_the_state_machine_was_reported_to_hold() {
     assert_eq!(store.try_get_log_entries(..).await.unwrap().len(), 5);
 }
 
+/// What it reads would be sent as what follows an entry that is no longer the one before it, or behind entries that are gone.
+#[tokio::test]
+async fn a_leaders_replication_gets_what_follows_or_nothing_when_another_leads() {
+    let wal = open(&Arc::new(SimDisk::new(8 << 20)));
+    let mut store = store(&wal, 1);
+    store.blocking_append((0..10).map(|i| blank_ent::<Types>(3, 9, i))).await.unwrap();
+    let mut sends = store.get_log_reader().await;
+    let sent = |entries: Vec<openraft_09::Entry<Types>>| entries.iter().map(|one| one.log_id).collect::<Vec<_>>();
+    store.purge(log_id(3, 9, 2)).await.unwrap();
+    assert_eq!(sent(sends.limited_get_log_entries(2, 10).await.unwrap()), []);
+    assert_eq!(sent(sends.limited_get_log_entries(8, 10).await.unwrap()), [log_id(3, 9, 8), log_id(3, 9, 9)]);
+    store.truncate(log_id(3, 9, 7)).await.unwrap();
+    store.blocking_append((7..10).map(|i| blank_ent::<Types>(4, 8, i))).await.unwrap();
+    assert_eq!(sent(sends.limited_get_log_entries(8, 10).await.unwrap()), []);
+    let mut sends = store.get_log_reader().await;
+    assert_eq!(sent(sends.limited_get_log_entries(8, 9).await.unwrap()), [log_id(4, 8, 8)]);
+}
+
 #[tokio::test]
 async fn a_failed_disk_is_told_to_whoever_waits() {
     let disk = Arc::new(SimDisk::new(8 << 20));

@@ -12,6 +12,7 @@ mod only_wal;
 mod power_cut;
 mod reopen;
 mod scribe;
+mod sending;
 mod streams;
 mod suite;
 mod support;

@@ -11,7 +11,6 @@ use crate::judge::Judge;
 use crate::life::Life;
 use crate::rng::Rng;
 
-pub const NODES: u64 = 3;
 pub const GROUPS: u64 = 2;
 
 /// Where a state machine keeps what it holds.
@@ -27,6 +26,7 @@ pub enum Keeps {
 
 pub struct Env {
     pub keeps: Keeps,
+    pub nodes: u64,
     pub judge: Judge,
     rng: Mutex<Rng>,
     net: Mutex<Net>,
@@ -48,9 +48,18 @@ impl Env {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
         let keeps = [Keeps::Files, Keeps::FilesAndReports, Keeps::InLog][(seed % 3) as usize];
+        // Of five, a leader that two follow is not the only one for long.
+        let nodes = if seed % 4 == 2 { 5 } else { 3 };
         rng.next();
         let net = Net { cut: BTreeSet::new(), lossy: 0, doubled: 5, slowest: 8 };
-        Self { keeps, judge: Judge::default(), rng: Mutex::new(rng), net: Mutex::new(net), elections: Mutex::default() }
+        Self {
+            keeps,
+            nodes,
+            judge: Judge::default(),
+            rng: Mutex::new(rng),
+            net: Mutex::new(net),
+            elections: Mutex::default(),
+        }
     }
 
     pub fn with_rng<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
@@ -78,12 +87,17 @@ impl Env {
     pub fn change_net(&self) {
         let mut net = self.net.lock().unwrap();
         net.cut.clear();
-        let node = self.below(NODES);
-        let other = (node + 1 + self.below(NODES - 1)) % NODES;
-        match self.below(6) {
-            0 => net.cut.extend((0..NODES).flat_map(|peer| [(node, peer), (peer, node)])),
+        let nodes = self.nodes;
+        let node = self.below(nodes);
+        let other = (node + 1 + self.below(nodes - 1)) % nodes;
+        match self.below(if nodes > 3 { 8 } else { 6 }) {
+            0 => net.cut.extend((0..nodes).flat_map(|peer| [(node, peer), (peer, node)])),
             1 => net.cut.extend([(node, other), (other, node)]),
             2 => net.cut.extend([(node, other)]),
+            // The one hears from the other alone.
+            6 | 7 => {
+                net.cut.extend((0..nodes).filter(|&peer| peer != other).flat_map(|peer| [(node, peer), (peer, node)]))
+            }
             _ => {}
         }
         net.lossy = [0, 0, 5, 20][self.below(4) as usize];

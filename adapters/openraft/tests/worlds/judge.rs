@@ -40,14 +40,25 @@ impl Judge {
         }
     }
 
-    /// A node granted a vote, or accepted a leader by it.
-    pub fn voted(&self, node: u64, group: u64, ballot: Ballot) {
+    /// What a node has given so far. To be asked before it is asked something.
+    pub fn given(&self, node: u64, group: u64) -> Option<Ballot> {
+        self.groups.lock().unwrap().entry(group).or_default().ballots.get(&node).copied()
+    }
+
+    /// A node granted a vote, or accepted a leader by it; `before`: what it had given when it was asked. What it gave meanwhile may have come later: openraft
+    /// 0.10 answers an append when its entries are durable, and may have voted since.
+    pub fn voted(&self, node: u64, group: u64, ballot: Ballot, before: Option<Ballot>) {
+        if Some(ballot) < before {
+            self.fail(format!("node {node}, group {group}: voted for {ballot:?} after {before:?}"));
+        }
         let mut groups = self.groups.lock().unwrap();
         let highest = groups.entry(group).or_default().ballots.entry(node).or_insert(ballot);
-        if ballot < *highest {
-            self.fail(format!("node {node}, group {group}: voted for {ballot:?} after {highest:?}"));
-        }
-        *highest = ballot;
+        *highest = ballot.max(*highest);
+    }
+
+    /// The node is no member, and will be a new one: it owes nothing.
+    pub fn forget(&self, node: u64, group: u64) {
+        self.groups.lock().unwrap().entry(group).or_default().ballots.remove(&node);
     }
 
     /// The vote that a node comes back with.

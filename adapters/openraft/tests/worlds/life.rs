@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use strandlog::Wal;
 use strandlog::disk::Disk;
-use strandlog::disk::sim::{Fault, SimDisk};
+use strandlog::disk::sim::{EIO, Fault, SimDisk};
+use strandlog::{Batch, Wal};
 use tokio::sync::Notify;
 
 use crate::rng::Rng;
@@ -17,6 +17,9 @@ struct File {
     durable: Vec<u8>,
     written: Vec<u8>,
 }
+
+/// The replica that fills logs.
+const OTHERS: u64 = 1000;
 
 /// A group's file, and which of its two: the state, or the last snapshot.
 pub type Name = (u64, &'static str);
@@ -38,6 +41,7 @@ pub struct Life {
     pub wal: Arc<Wal>,
     disk: Arc<SimDisk>,
     power: Arc<Power>,
+    is_full: AtomicBool,
     files: Mutex<BTreeMap<Name, File>>,
     found: Mutex<Option<Remains>>,
 }
@@ -49,6 +53,9 @@ struct Power {
     died: Notify,
     /// So many events are left; 0: as many as there are.
     left: AtomicU64,
+    /// So many until one fails by itself, which ends the log; 0: none does.
+    left_to_error: AtomicU64,
+    erred: AtomicBool,
 }
 
 impl Power {
@@ -68,9 +75,15 @@ impl Life {
         disk.on_event(move |_| {
             let left = at_event.left.load(Ordering::SeqCst);
             at_event.left.store(left.saturating_sub(1), Ordering::SeqCst);
-            (left == 1).then(|| {
+            if left == 1 {
                 at_event.fail();
-                Fault::Cut
+                return Some(Fault::Cut);
+            }
+            let left = at_event.left_to_error.load(Ordering::SeqCst);
+            at_event.left_to_error.store(left.saturating_sub(1), Ordering::SeqCst);
+            (left == 1).then(|| {
+                at_event.erred.store(true, Ordering::SeqCst);
+                Fault::Error(EIO)
             })
         });
         // Without threads, so that a seed writes the same in every run. `flush` does what they would.
@@ -78,6 +91,7 @@ impl Life {
         match options.open_disk(Arc::clone(&disk) as Arc<dyn Disk>) {
             Ok(wal) => Ok(Arc::new(Self {
                 node,
+                is_full: AtomicBool::new(wal.replica(OTHERS).exists()),
                 wal: Arc::new(wal),
                 disk,
                 power,
@@ -104,6 +118,57 @@ impl Life {
     /// The power fails at the disk's event of this number from now.
     pub fn cut_at(&self, event: u64) {
         self.power.left.store(event, Ordering::SeqCst);
+    }
+
+    /// The disk's event of this number from now is an error: the log ends, and the process soon.
+    pub fn fail_at(&self, event: u64) {
+        self.power.left_to_error.store(event, Ordering::SeqCst);
+    }
+
+    /// The disk answered an error: nobody gets anywhere any more.
+    pub fn has_erred(&self) -> bool {
+        self.power.erred.load(Ordering::SeqCst)
+    }
+
+    /// Nothing of that kind is to come.
+    pub fn spare(&self) {
+        self.cut_at(0);
+        self.fail_at(0);
+    }
+
+    /// Somebody else's entries take all the room that there is.
+    pub fn fill(&self) {
+        self.is_full.store(true, Ordering::SeqCst);
+        for size in [30_000, 3000, 300] {
+            let bytes = vec![7; size];
+            loop {
+                let next = self.wal.replica(OTHERS).last_index() + 1;
+                if self.wal.commit(Batch::new().append(OTHERS, &[(next, 1, &bytes)])).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// And give it back.
+    pub fn relieve(&self) {
+        // Fails with the disk alone.
+        drop(self.wal.commit(Batch::new().remove(OTHERS)));
+    }
+
+    /// Whether appends may be refused for want of room; until whoever ended by that was started anew.
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::SeqCst)
+    }
+
+    pub fn is_well_again(&self) {
+        self.is_full.store(false, Ordering::SeqCst);
+    }
+
+    /// What the node has of a group is gone: it was taken out of it.
+    pub fn forget(&self, group: u64) {
+        self.files.lock().unwrap().retain(|&(of, _), _| of != group);
+        drop(self.wal.commit(Batch::new().remove(group)));
     }
 
     /// The process dies now; the power stays, or goes, too. What its tasks still write is written nowhere.

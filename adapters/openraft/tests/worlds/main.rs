@@ -1,5 +1,5 @@
-//! Small clusters of real openraft on simulated disks, in a time that a seed directs: nodes are killed at any write, messages are lost, late
-//! and doubled, snapshots are built and installed, logs purged, members removed and taken back.
+//! Small clusters of real openraft on simulated disks, in a time that a seed directs: nodes are killed at any write, disks fail, logs are full for a while,
+//! messages are lost, late and doubled, snapshots are built and installed, logs purged, members removed and taken back, some of them blank.
 //!
 //! Whatever happens: no vote is taken back, nobody applies at an index what another does not, what a client was told is in the end on all
 //! nodes, every node comes back, and the groups go on. `STRANDLOG_SEED=n` runs one world, `STRANDLOG_SEEDS=n` so many.

@@ -21,7 +21,7 @@ use crate::env::Keeps;
 use crate::judge::Ballot;
 use crate::life::Life;
 use crate::machine::{self, Machine, What, decode};
-use crate::world::{Change, Member, Net, View};
+use crate::world::{Change, Member, Net, Path, View};
 
 openraft::declare_raft_types!(
     pub Types: D = u64, R = (), NodeId = u64, Node = EmptyNode,
@@ -103,6 +103,8 @@ impl RaftStateMachine<Types> for Sm {
 }
 
 impl Member for Node {
+    const CHANGES_ANY_TIME: bool = true;
+
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String> {
         let (env, id) = (Arc::clone(&net.env), life.node);
         let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group));
@@ -139,7 +141,7 @@ impl Member for Node {
     }
 
     async fn begin(&self) {
-        let nodes: BTreeMap<u64, EmptyNode> = (0..crate::env::NODES).map(|node| (node, EmptyNode {})).collect();
+        let nodes: BTreeMap<u64, EmptyNode> = (0..self.machine.0.env.nodes).map(|node| (node, EmptyNode {})).collect();
         drop(self.raft.initialize(nodes).await);
     }
 
@@ -150,13 +152,13 @@ impl Member for Node {
         }
     }
 
-    async fn change(&self, change: Change) {
+    async fn change(&self, change: Change) -> bool {
         let (change, retain) = match change {
             Change::Remove(node) => (ChangeMembers::RemoveVoters(BTreeSet::from([node])), false),
             Change::AddLearner(node) => (ChangeMembers::AddNodes(BTreeMap::from([(node, EmptyNode {})])), false),
             Change::Promote(node) => (ChangeMembers::AddVoterIds(BTreeSet::from([node])), false),
         };
-        drop(self.raft.change_membership(change, retain).await);
+        self.raft.change_membership(change, retain).await.is_ok()
     }
 
     async fn elect(&self) {
@@ -188,7 +190,12 @@ impl Member for Node {
         View {
             ended: metrics.running_state.err().map(|error| error.to_string()).or(gone),
             leads: (metrics.state == ServerState::Leader).then(|| ballot(&metrics.vote)),
-            voters: (0..crate::env::NODES).filter(|node| configs.iter().all(|voters| voters.contains(node))).collect(),
+            members: (0..self.machine.0.env.nodes)
+                .filter(|node| metrics.membership_config.membership().get_node(node).is_some())
+                .collect(),
+            voters: (0..self.machine.0.env.nodes)
+                .filter(|node| configs.iter().all(|voters| voters.contains(node)))
+                .collect(),
             applied: now.next,
             lines: now.lines,
             metrics: text,
@@ -206,14 +213,14 @@ struct Links {
 
 struct Link {
     links: Links,
-    to: u64,
+    path: Path,
 }
 
 impl RaftNetworkFactory<Types> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, to: u64, _: &EmptyNode) -> Link {
-        Link { links: self.clone(), to }
+        Link { links: self.clone(), path: self.net.path(self.life.node, to, self.group) }
     }
 }
 
@@ -228,8 +235,8 @@ impl Link {
         A: Send + 'static,
         F: Future<Output = Option<A>> + Send + 'static,
     {
-        let Links { net, life, group } = &self.links;
-        net.call(life, *group, self.to, question, ask, heard).await
+        let Links { net, life, .. } = &self.links;
+        net.call(life, self.path, question, ask, heard).await
     }
 }
 

@@ -21,7 +21,7 @@ use crate::env::Keeps;
 use crate::judge::Ballot;
 use crate::life::Life;
 use crate::machine::{Contents, Machine, What, decode};
-use crate::world::{Change, Member, Net, View};
+use crate::world::{Change, Member, Net, Path, View};
 
 openraft_09::declare_raft_types!(
     pub Types: D = u64, R = (), NodeId = u64, Node = EmptyNode,
@@ -111,6 +111,9 @@ impl RaftStateMachine<Types> for Sm {
 }
 
 impl Member for Node {
+    /// Where the leader changes in the middle of that, it may be led by one that is out, which panics or steps down behind entries that nobody else has.
+    const CHANGES_ANY_TIME: bool = false;
+
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String> {
         let (env, id) = (Arc::clone(&net.env), life.node);
         let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group));
@@ -145,7 +148,7 @@ impl Member for Node {
     }
 
     async fn begin(&self) {
-        let nodes: BTreeSet<u64> = (0..crate::env::NODES).collect();
+        let nodes: BTreeSet<u64> = (0..self.machine.0.env.nodes).collect();
         drop(self.raft.initialize(nodes).await);
     }
 
@@ -156,13 +159,13 @@ impl Member for Node {
         }
     }
 
-    async fn change(&self, change: Change) {
+    async fn change(&self, change: Change) -> bool {
         let (change, retain) = match change {
             Change::Remove(node) => (ChangeMembers::RemoveVoters(BTreeSet::from([node])), false),
             Change::AddLearner(node) => (ChangeMembers::AddNodes(BTreeMap::from([(node, EmptyNode {})])), false),
             Change::Promote(node) => (ChangeMembers::AddVoterIds(BTreeSet::from([node])), false),
         };
-        drop(self.raft.change_membership(change, retain).await);
+        self.raft.change_membership(change, retain).await.is_ok()
     }
 
     async fn elect(&self) {
@@ -188,7 +191,12 @@ impl Member for Node {
         View {
             ended: metrics.running_state.err().map(|error| error.to_string()).or(gone),
             leads: (metrics.state == ServerState::Leader).then(|| ballot(&metrics.vote)),
-            voters: (0..crate::env::NODES).filter(|node| configs.iter().all(|voters| voters.contains(node))).collect(),
+            members: (0..self.machine.0.env.nodes)
+                .filter(|node| metrics.membership_config.membership().get_node(node).is_some())
+                .collect(),
+            voters: (0..self.machine.0.env.nodes)
+                .filter(|node| configs.iter().all(|voters| voters.contains(node)))
+                .collect(),
             applied: now.next,
             lines: now.lines,
             metrics: text,
@@ -206,14 +214,14 @@ struct Links {
 
 struct Link {
     links: Links,
-    to: u64,
+    path: Path,
 }
 
 impl RaftNetworkFactory<Types> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, to: u64, _: &EmptyNode) -> Link {
-        Link { links: self.clone(), to }
+        Link { links: self.clone(), path: self.net.path(self.life.node, to, self.group) }
     }
 }
 
@@ -228,8 +236,8 @@ impl Link {
         A: Send + 'static,
         F: Future<Output = Option<A>> + Send + 'static,
     {
-        let Links { net, life, group } = &self.links;
-        net.call(life, *group, self.to, question, ask, heard).await
+        let Links { net, life, .. } = &self.links;
+        net.call(life, self.path, question, ask, heard).await
     }
 }
 
@@ -264,7 +272,7 @@ impl RaftNetwork<Types> for Link {
         };
         match self.call(rpc, ask, |_| None).await {
             Some(Ok(answer)) => Ok(answer),
-            Some(Err(error)) => Err(RPCError::RemoteError(openraft_09::error::RemoteError::new(self.to, error))),
+            Some(Err(error)) => Err(RPCError::RemoteError(openraft_09::error::RemoteError::new(self.path.to, error))),
             None => Err(no_answer()),
         }
     }

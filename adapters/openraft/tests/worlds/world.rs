@@ -1,4 +1,4 @@
-//! One world: three nodes, two groups on each node's one log, clients, and what befalls them.
+//! One world: three nodes, or five, two groups on each node's one log, clients, and what befalls them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -7,18 +7,22 @@ use std::time::Duration;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::env::{Env, GROUPS, NODES};
+use crate::env::{Env, GROUPS};
 use crate::judge::Ballot;
 use crate::life::{Life, Remains};
 
 /// What is asked of one version of openraft.
 pub trait Member: Clone + Send + Sync + 'static {
+    /// Whether it may be any time, and the leader, that a member is taken out.
+    const CHANGES_ANY_TIME: bool;
+
     /// The node's part of a group, from what its log and files hold.
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String>;
     async fn begin(&self);
     /// Whether it was told to be written; else who may know better.
     async fn write(&self, line: u64) -> Result<(), Option<u64>>;
-    async fn change(&self, change: Change);
+    /// Whether it is done.
+    async fn change(&self, change: Change) -> bool;
     async fn elect(&self);
     async fn snapshot(&self);
     async fn shutdown(&self);
@@ -41,6 +45,8 @@ pub struct View {
     pub leads: Option<Ballot>,
     /// In each of the configurations, if there are two.
     pub voters: BTreeSet<u64>,
+    /// And who else is in them.
+    pub members: BTreeSet<u64>,
     /// How many entries are applied, and the lines.
     pub applied: u64,
     pub lines: Vec<u64>,
@@ -54,11 +60,21 @@ type Members<R> = Arc<Mutex<BTreeMap<(u64, u64), (Arc<Life>, R)>>>;
 pub struct Net<R> {
     pub env: Arc<Env>,
     members: Members<R>,
+    /// How often a node was a new member of a group. Messages of its life before are not for it.
+    lives: Arc<Mutex<BTreeMap<(u64, u64), u64>>>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Path {
+    group: u64,
+    from: u64,
+    pub to: u64,
+    lives: [u64; 2],
 }
 
 impl<R> Clone for Net<R> {
     fn clone(&self) -> Self {
-        Self { env: Arc::clone(&self.env), members: Arc::clone(&self.members) }
+        Self { env: Arc::clone(&self.env), members: Arc::clone(&self.members), lives: Arc::clone(&self.lives) }
     }
 }
 
@@ -67,12 +83,17 @@ impl<R: Member> Net<R> {
         self.members.lock().unwrap().get(&(node, group)).filter(|(life, _)| life.is_alive()).cloned()
     }
 
+    /// The way to a group's member. The life of both is part of it, as it should be of a member's address: a way to one that was taken out does not lead to the
+    /// new one in its place.
+    pub fn path(&self, from: u64, to: u64, group: u64) -> Path {
+        Path { group, to, from, lives: self.lives(group, [from, to]) }
+    }
+
     /// Asks a group's member there. What it says is said if its node lives on; `heard`: by which vote it then goes.
     pub async fn call<Q, A, F>(
         &self,
         from: &Arc<Life>,
-        group: u64,
-        to: u64,
+        path: Path,
         question: Q,
         ask: fn(R, Q) -> F,
         heard: fn(&A) -> Option<Ballot>,
@@ -83,16 +104,18 @@ impl<R: Member> Net<R> {
         F: Future<Output = Option<A>> + Send + 'static,
     {
         let net = self.clone();
+        let Path { group, to, .. } = path;
         let ask = move || {
             let (net, question) = (net.clone(), question.clone());
             async move {
-                let (life, node) = net.member(to, group)?;
+                let (life, node) = net.member(to, group).filter(|_| net.leads_there(path))?;
+                let given = net.env.judge.given(to, group);
                 let answer = ask(node, question).await?;
-                if !life.is_alive() {
+                if !life.is_alive() || !net.leads_there(path) {
                     return None;
                 }
                 if let Some(ballot) = heard(&answer) {
-                    net.env.judge.voted(to, group, ballot);
+                    net.env.judge.voted(to, group, ballot, given);
                 }
                 Some(answer)
             }
@@ -100,10 +123,19 @@ impl<R: Member> Net<R> {
         self.env.call(from, to, ask).await
     }
 
+    fn leads_there(&self, path: Path) -> bool {
+        self.lives(path.group, [path.from, path.to]) == path.lives
+    }
+
+    fn lives(&self, group: u64, nodes: [u64; 2]) -> [u64; 2] {
+        let lives = self.lives.lock().unwrap();
+        nodes.map(|node| lives.get(&(node, group)).copied().unwrap_or_default())
+    }
+
     /// Who leads. A leader that was taken out, and has not heard of it, says that it does: its vote is the lower one.
     fn leader(&self, group: u64) -> Option<(u64, R)> {
         let leads = |node| self.member(node, group).and_then(|(_, raft)| Some((raft.view().leads?, (node, raft))));
-        (0..NODES).filter_map(leads).max_by_key(|(ballot, _)| *ballot).map(|(_, leader)| leader)
+        (0..self.env.nodes).filter_map(leads).max_by_key(|(ballot, _)| *ballot).map(|(_, leader)| leader)
     }
 }
 
@@ -114,6 +146,8 @@ pub struct Tally {
     pub deaths: u64,
 }
 
+/// What the log says that is full.
+const FULL: &str = "the log is full";
 const CHAOS: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -121,7 +155,7 @@ pub fn run<R: Member>(seed: u64) -> Tally {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let world = World::<R> {
-            net: Net { env: Arc::new(Env::new(seed)), members: Members::default() },
+            net: Net { env: Arc::new(Env::new(seed)), members: Members::default(), lives: Arc::default() },
             phase: Arc::new(Mutex::new(Phase::Chaos)),
             deaths: Arc::default(),
             quiet: Arc::default(),
@@ -168,7 +202,7 @@ impl<R> Clone for World<R> {
 
 impl<R: Member> World<R> {
     async fn history(&self) -> Result<(), String> {
-        for node in 0..NODES {
+        for node in 0..self.net.env.nodes {
             spawn_local(self.clone().live(node));
         }
         for group in 1..=GROUPS {
@@ -228,19 +262,13 @@ impl<R: Member> World<R> {
                 draws.with_rng(|rng| flushing.flush(&mut seen, GROUPS, rng));
             }
         });
-        for group in 1..=GROUPS {
-            let (net, born) = (self.net.clone(), Arc::clone(&life));
-            match R::start(net, born, group).await {
-                Ok(raft) => {
-                    self.net.members.lock().unwrap().insert((life.node, group), (Arc::clone(&life), raft));
-                }
-                Err(_) if !life.is_alive() => break,
-                Err(why) => {
-                    env.judge.fail(format!("node {}, group {group} does not start: {why}", life.node));
-                    break;
-                }
-            }
+        if life.is_full() {
+            spawn_local(self.clone().relieve(Arc::clone(&life)));
         }
+        for group in 1..=GROUPS {
+            self.start(&life, group).await;
+        }
+        spawn_local(self.clone().end_soon_after_an_error(Arc::clone(&life)));
         life.death().await;
         for group in 1..=GROUPS {
             if let Some((_, raft)) = self.net.members.lock().unwrap().remove(&(life.node, group)) {
@@ -250,57 +278,124 @@ impl<R: Member> World<R> {
         env.with_rng(|rng| life.remains(rng))
     }
 
+    async fn start(&self, life: &Arc<Life>, group: u64) {
+        match R::start(self.net.clone(), Arc::clone(life), group).await {
+            // Who died meanwhile has its members taken away already.
+            Ok(raft) if life.is_alive() => {
+                self.net.members.lock().unwrap().insert((life.node, group), (Arc::clone(life), raft));
+            }
+            Ok(raft) => raft.shutdown().await,
+            Err(_) if !life.is_alive() || life.has_erred() => {}
+            // Its first write may be refused. It is tried again when there is room.
+            Err(why) if life.is_full() && why.contains(FULL) => {}
+            Err(why) => self.net.env.judge.fail(format!("node {}, group {group} does not start: {why}", life.node)),
+        }
+    }
+
+    /// Of a log that failed nothing more comes. Somebody looks at the device, and opens it anew.
+    async fn end_soon_after_an_error(self, life: Arc<Life>) {
+        while life.is_alive() {
+            sleep(Duration::from_millis(50 + self.net.env.below(400))).await;
+            if life.has_erred() {
+                self.net.env.with_rng(|rng| life.kill(false, rng));
+            }
+        }
+    }
+
+    /// Others make room in a full log, and the groups that ended by it are started anew.
+    async fn relieve(self, life: Arc<Life>) {
+        sleep(Duration::from_millis(self.net.env.below(1500))).await;
+        life.relieve();
+        // What was refused is told by now.
+        sleep(Duration::from_secs(2)).await;
+        for group in 1..=GROUPS {
+            let member = self.net.member(life.node, group);
+            if !life.is_alive() || member.as_ref().is_some_and(|(_, raft)| raft.view().ended.is_none()) {
+                continue;
+            }
+            if let Some((_, raft)) = member {
+                self.net.members.lock().unwrap().remove(&(life.node, group));
+                raft.shutdown().await;
+            }
+            if life.is_alive() {
+                self.start(&life, group).await;
+            }
+        }
+        life.is_well_again();
+    }
+
     async fn client(self, group: u64) {
-        let mut ask = self.net.env.below(NODES);
+        let nodes = self.net.env.nodes;
+        let mut ask = self.net.env.below(nodes);
         for number in 0.. {
             sleep(Duration::from_millis(self.net.env.below(40))).await;
             if self.phase() == Phase::Closed {
                 return;
             }
             let Some((life, raft)) = self.net.member(ask, group) else {
-                ask = self.net.env.below(NODES);
+                ask = self.net.env.below(nodes);
                 continue;
             };
             match timeout(Duration::from_millis(700), raft.write(number << 8 | group)).await {
                 Ok(Ok(())) if life.is_alive() => self.net.env.judge.acknowledged(group, number << 8 | group),
                 Ok(Err(Some(leader))) => ask = leader,
-                _ => ask = self.net.env.below(NODES),
+                _ => ask = self.net.env.below(nodes),
             }
         }
     }
 
     /// Takes a voter out, and back in as a learner that is promoted.
-    ///
-    /// Out in a quiet time: where the leader changes in the middle of that, openraft 0.9 may be led by one that is out, which panics or steps
-    /// down behind entries that nobody else has.
     async fn change_members(self, group: u64) {
         loop {
             sleep(Duration::from_millis(2000 + self.net.env.below(6000))).await;
             match self.phase() {
+                Phase::Chaos if R::CHANGES_ANY_TIME && self.net.env.one_in(2) => {
+                    let away = self.net.env.below(self.net.env.nodes);
+                    self.change(group, Change::Remove(away)).await;
+                }
                 Phase::Chaos => self.take_one_out(group).await,
                 Phase::Calm => {}
                 Phase::Closed => return,
             }
             sleep(Duration::from_millis(self.net.env.below(1000))).await;
-            for node in 0..NODES {
+            for node in 0..self.net.env.nodes {
                 self.change(group, Change::AddLearner(node)).await;
                 self.change(group, Change::Promote(node)).await;
             }
         }
     }
 
+    /// In a quiet time, in which some lose all that they have of the group, and come back as new members.
     async fn take_one_out(&self, group: u64) {
         *self.quiet.lock().unwrap() += 1;
         self.net.env.heal_net();
         for (life, _) in self.net.members.lock().unwrap().values() {
-            life.cut_at(0);
+            life.spare();
         }
         sleep(Duration::from_secs(2)).await;
         if let Some((node, leader)) = self.net.leader(group) {
-            let away = (node + 1 + self.net.env.below(NODES - 1)) % NODES;
-            drop(timeout(Duration::from_secs(5), leader.change(Change::Remove(away))).await);
+            let nodes = self.net.env.nodes;
+            let away = (node + 1 + self.net.env.below(nodes - 1)) % nodes;
+            let change = timeout(Duration::from_secs(5), leader.change(Change::Remove(away))).await;
+            // A learner stays one.
+            let is_out = change.is_ok_and(|is_done| is_done) && !leader.view().members.contains(&away);
+            if is_out && self.net.env.one_in(2) {
+                self.make_blank(away, group).await;
+            }
         }
         *self.quiet.lock().unwrap() -= 1;
+    }
+
+    /// As of a damaged group: it is removed from the log, and the node begins it anew.
+    async fn make_blank(&self, node: u64, group: u64) {
+        let member = self.net.member(node, group).filter(|(life, _)| !life.has_erred() && !life.is_full());
+        let Some((life, raft)) = member else { return };
+        self.net.members.lock().unwrap().remove(&(node, group));
+        raft.shutdown().await;
+        *self.net.lives.lock().unwrap().entry((node, group)).or_default() += 1;
+        self.net.env.judge.forget(node, group);
+        life.forget(group);
+        self.start(&life, group).await;
     }
 
     async fn change(&self, group: u64, change: Change) {
@@ -311,7 +406,7 @@ impl<R: Member> World<R> {
 
     async fn strike(&self) {
         let env = &self.net.env;
-        let (node, group) = (env.below(NODES), 1 + env.below(GROUPS));
+        let (node, group) = (env.below(env.nodes), 1 + env.below(GROUPS));
         if let Some(group) = env.wanted_election() {
             if let Some((_, raft)) = self.net.member(node, group) {
                 raft.elect().await;
@@ -319,7 +414,7 @@ impl<R: Member> World<R> {
             return;
         }
         let Some((life, raft)) = self.net.member(node, group) else { return };
-        match env.below(12) {
+        match env.below(14) {
             0 | 1 => life.cut_at(1 + env.below(30)),
             2 => env.with_rng(|rng| life.kill(true, rng)),
             3 => env.with_rng(|rng| life.kill(false, rng)),
@@ -328,23 +423,29 @@ impl<R: Member> World<R> {
             8 => raft.snapshot().await,
             9 => {
                 // All at once.
-                for node in 0..NODES {
+                for node in 0..env.nodes {
                     if let Some((life, _)) = self.net.member(node, group) {
                         env.with_rng(|rng| life.kill(false, rng));
                     }
                 }
             }
+            10 => life.fail_at(1 + env.below(30)),
+            11 if !life.is_full() => {
+                life.fill();
+                spawn_local(self.clone().relieve(life));
+            }
             _ => {}
         }
     }
 
-    /// A member ends with its node, and not before.
+    /// A member ends with its node, its disk or its room, and not before.
     fn look(&self) -> Result<(), String> {
         if let Some(why) = self.net.env.judge.verdict() {
             return Err(why);
         }
         for (&(node, group), (life, raft)) in &*self.net.members.lock().unwrap() {
-            if let Some(why) = raft.view().ended.filter(|_| life.is_alive()) {
+            let may_end = |why: &String| !life.is_alive() || life.has_erred() || life.is_full() && why.contains(FULL);
+            if let Some(why) = raft.view().ended.filter(|why| !may_end(why)) {
                 return Err(format!("node {node}, group {group} ended: {why}"));
             }
         }
@@ -367,12 +468,13 @@ impl<R: Member> World<R> {
 
     /// All nodes are there, all are voters again, clients are served, and all hold the same.
     async fn settle(&self) -> Result<(), String> {
-        let nodes = || (0..NODES).flat_map(|node| (1..=GROUPS).map(move |group| (node, group)));
+        let many = self.net.env.nodes;
+        let nodes = || (0..many).flat_map(|node| (1..=GROUPS).map(move |group| (node, group)));
         for (node, group) in nodes() {
             self.until("every node is back", PATIENCE, || self.net.member(node, group).is_some()).await?;
         }
         for group in 1..=GROUPS {
-            let all: BTreeSet<u64> = (0..NODES).collect();
+            let all: BTreeSet<u64> = (0..many).collect();
             let whole = || self.net.leader(group).is_some_and(|(_, leader)| leader.view().voters == all);
             self.until("all are voters", PATIENCE, whole).await?;
             let before = self.net.env.judge.count();
@@ -383,8 +485,7 @@ impl<R: Member> World<R> {
         sleep(Duration::from_secs(10)).await;
         for (node, group) in nodes() {
             let member = |node| self.net.member(node, group).map(|(_, raft)| raft.view());
-            let applied =
-                || (0..NODES).map(|node| member(node).map_or(0, |view| view.applied)).collect::<BTreeSet<_>>();
+            let applied = || (0..many).map(|node| member(node).map_or(0, |view| view.applied)).collect::<BTreeSet<_>>();
             self.until("all have applied the same", PATIENCE, || applied().len() == 1).await?;
             let lines = member(node).map(|view| view.lines).unwrap_or_default();
             self.net.env.judge.ends_with(node, group, &lines);
