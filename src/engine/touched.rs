@@ -141,6 +141,7 @@ impl Touched {
 }
 
 /// What a replica's state asks of the accounts.
+#[inline(always)]
 pub(crate) fn demand(state: &ReplicaState) -> Demand {
     let meta_bytes = state.meta_bytes();
     if let Some(pledge) = &state.pledge {
