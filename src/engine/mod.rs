@@ -4,6 +4,7 @@ mod admit;
 mod ahead;
 mod anew;
 mod apply;
+mod checks;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_loom;
@@ -28,6 +29,7 @@ mod plan;
 mod read;
 #[cfg(all(test, loom))]
 mod read_loom;
+mod reading;
 mod relief;
 mod reports;
 #[cfg(all(test, loom))]
@@ -35,6 +37,7 @@ pub(crate) mod rig_loom;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod saying_tests;
 mod seal;
+mod segment;
 mod submit;
 mod syncs;
 mod telling;
@@ -44,13 +47,13 @@ mod vain;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool as StdAtomicBool, AtomicU64 as StdAtomicU64};
 
+pub(crate) use checks::Checked;
 pub(crate) use commit::parts;
 pub(crate) use ending::Ending;
 pub(crate) use events::Events;
 pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
 pub(crate) use patience::{Patience, Polled};
-pub(crate) use read::Checked;
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
 pub(crate) use touched::demand;
