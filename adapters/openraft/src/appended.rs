@@ -29,12 +29,23 @@ impl Appended {
         self.committed.fetch_max(next, Ordering::AcqRel);
     }
 
-    /// Where the log has all that lies before this index, if that is committed. An index is the slot of the entry before it.
-    pub fn place_of_committed(&self, end: u64) -> Option<Lsn> {
-        if end > self.committed.load(Ordering::Acquire) {
-            return None;
+    /// Up to which index the entries from `next` to `end` may be handed out: all, if they are not all committed, else those that are durable. The place that has
+    /// to be durable first, where there is none. An index is the slot of the entry before it.
+    pub fn durable_from(&self, next: u64, end: u64, durable: Lsn) -> Result<u64, Lsn> {
+        if next >= end || end > self.committed.load(Ordering::Acquire) {
+            return Ok(end);
         }
-        self.batches().iter().rev().find(|&&(first, _)| first <= end).map(|&(_, lsn)| lsn)
+        let batches = self.batches();
+        // They are the last ones: each may begin before those that it takes the place of.
+        let waiting = batches.iter().rev().take_while(|&&(_, lsn)| lsn > durable);
+        match waiting.clone().map(|&(first, _)| first.saturating_sub(1)).min() {
+            Some(begins) if begins <= next && begins < end => {
+                let holds = waiting.clone().find(|&&(first, _)| first <= next.saturating_add(1));
+                holds.map_or(Ok(end), |&(_, lsn)| Err(lsn))
+            }
+            Some(begins) => Ok(begins.min(end)),
+            None => Ok(end),
+        }
     }
 
     fn batches(&self) -> MutexGuard<'_, VecDeque<(u64, Lsn)>> {

@@ -230,13 +230,20 @@ impl Group {
         Ok(())
     }
 
-    /// Whoever reads no further than to what is committed, as a state machine does, reads what is durable: it waits for the writes that are under way.
+    /// Up to where whoever reads from `next` to `end` may read now. Whoever reads no further than to what is committed, as a state machine does, reads what is
+    /// durable: where nothing of it is, it waits for the write that is under way.
     #[cfg(feature = "v010")]
-    pub async fn durable_if_committed(&self, end: u64) -> Result<()> {
-        if let Some(lsn) = self.appended.place_of_committed(end).filter(|&lsn| lsn > self.wal.durable_lsn()) {
-            self.wal.wait_durable_async(lsn).await?;
+    pub async fn durable_from(&self, next: u64, end: u64) -> Result<u64> {
+        let mut durable = self.wal.durable_lsn();
+        loop {
+            match self.appended.durable_from(next, end, durable) {
+                Ok(end) => return Ok(end),
+                Err(lsn) => {
+                    self.wal.wait_durable_async(lsn).await?;
+                    durable = self.wal.durable_lsn().max(lsn);
+                }
+            }
         }
-        Ok(())
     }
 
     /// Cuts off everything from index `end` on; durable on return.

@@ -92,7 +92,9 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         let range = plain(&range);
         let walk = Walk::new(Arc::clone(&self.group), range);
         stream::try_unfold(walk, |mut walk| async move {
-            walk.begin().await?;
+            if walk.read.len() == 0 {
+                walk.upto = walk.group.durable_from(walk.next, walk.end).await?;
+            }
             Ok(walk.step::<C>()?.map(|entry| (entry, walk)))
         })
     }
@@ -133,12 +135,13 @@ struct Walk {
     group: Arc<Group>,
     next: u64,
     end: u64,
+    /// Up to where it may read now.
+    upto: u64,
     read: vec::IntoIter<Entry>,
     /// What was handed out last.
     last: Option<Entry>,
     /// How often the log had been cut off when it was read last.
     cuts: u64,
-    has_begun: bool,
 }
 
 impl Walk {
@@ -148,20 +151,11 @@ impl Walk {
             group,
             next: range.start,
             end: range.end,
+            upto: range.start,
             read: Vec::new().into_iter(),
             last: None,
             cuts,
-            has_begun: false,
         }
-    }
-
-    /// Before the first step.
-    async fn begin(&mut self) -> Result<()> {
-        if !self.has_begun {
-            self.group.durable_if_committed(self.end).await?;
-            self.has_begun = true;
-        }
-        Ok(())
     }
 
     fn step<C: RaftTypeConfig>(&mut self) -> Result<Option<C::Entry>> {
@@ -184,7 +178,7 @@ impl Walk {
             if cuts != self.cuts && !self.last_stands()? {
                 return Err(changed());
             }
-            let read = self.group.read_some(&(self.next..self.end), READ_BYTES)?;
+            let read = self.group.read_some(&(self.next..self.upto), READ_BYTES)?;
             // A log may begin behind what is asked for, but not in the middle of it.
             let begins = read.first().map_or_else(|| self.group.held().start, |first| first.index.saturating_sub(1));
             if self.last.is_some() && self.next < self.end && begins > self.next {

@@ -78,6 +78,10 @@ async fn a_reader_never_sees_two_logs_at_once() {
                 } else {
                     reader.try_get_log_entries(0..60).await.unwrap()
                 };
+                // What is sent ends where the log was cut off.
+                if limited && entries.is_empty() {
+                    return seen + 1;
+                }
                 let terms: Vec<u64> = entries.iter().map(|entry| entry.log_id.leader_id.term).collect();
                 assert!(terms.is_sorted(), "{terms:?}");
                 let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };

@@ -103,8 +103,6 @@ impl RaftStateMachine<Types> for Sm {
 }
 
 impl Member for Node {
-    const CHANGES_ANY_TIME: bool = true;
-
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String> {
         let (env, id) = (Arc::clone(&net.env), life.node);
         let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group));

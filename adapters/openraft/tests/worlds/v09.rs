@@ -111,9 +111,6 @@ impl RaftStateMachine<Types> for Sm {
 }
 
 impl Member for Node {
-    /// Where the leader changes in the middle of that, it may be led by one that is out, which panics or steps down behind entries that nobody else has.
-    const CHANGES_ANY_TIME: bool = false;
-
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String> {
         let (env, id) = (Arc::clone(&net.env), life.node);
         let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group));

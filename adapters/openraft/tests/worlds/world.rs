@@ -13,9 +13,6 @@ use crate::life::{Life, Remains};
 
 /// What is asked of one version of openraft.
 pub trait Member: Clone + Send + Sync + 'static {
-    /// Whether it may be any time, and the leader, that a member is taken out.
-    const CHANGES_ANY_TIME: bool;
-
     /// The node's part of a group, from what its log and files hold.
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String>;
     async fn begin(&self);
@@ -345,14 +342,13 @@ impl<R: Member> World<R> {
     }
 
     /// Takes a voter out, and back in as a learner that is promoted.
+    ///
+    /// Out in a quiet time, but for clients, and not the leader: where the leader changes in the middle of that, openraft 0.9 may be led by one that is out, which
+    /// panics or steps down behind entries that nobody else has; debug builds of 0.10 panic where one that is out is asked for the next change.
     async fn change_members(self, group: u64) {
         loop {
             sleep(Duration::from_millis(2000 + self.net.env.below(6000))).await;
             match self.phase() {
-                Phase::Chaos if R::CHANGES_ANY_TIME && self.net.env.one_in(2) => {
-                    let away = self.net.env.below(self.net.env.nodes);
-                    self.change(group, Change::Remove(away)).await;
-                }
                 Phase::Chaos => self.take_one_out(group).await,
                 Phase::Calm => {}
                 Phase::Closed => return,
