@@ -235,13 +235,18 @@ fn who_cannot_be_copied_stays_in_doubt_and_stops_nobody_else() {
     assert_sound(dual.new_log(), "at the end");
 }
 
+/// 79 entries of the replica, in the old log alone.
+fn begin_in_old(old: &Old, replica: u64) {
+    let past = entries(1..=79);
+    let past: Vec<_> = past.iter().map(|(index, term, data)| (*index, *term, &data[..])).collect();
+    old.change(&Change::Append { replica, entries: &past });
+}
+
 /// The copy begins in the middle; what the state machine lacks lies before that, in the old log alone.
 #[test]
 fn the_old_log_keeps_what_no_report_has_let_go() {
     let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
-    let past = entries(1..=79);
-    let past: Vec<_> = past.iter().map(|(index, term, data)| (*index, *term, &data[..])).collect();
-    old.change(&Change::Append { replica: 7, entries: &past });
+    begin_in_old(&old, 7);
     let mut dual = open(&old, &disk);
     let mut batch = Batch::new();
     dual.commit(batch.append(7, &entries(80..=80)).durable_applied(7, 50)).expect("written to both");
@@ -539,9 +544,7 @@ fn a_copy_of_what_the_old_log_has_no_more_differs() {
 #[test]
 fn what_a_report_lets_go_is_not_written_with_it() {
     let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
-    let past = entries(1..=79);
-    let past: Vec<_> = past.iter().map(|(index, term, data)| (*index, *term, &data[..])).collect();
-    old.change(&Change::Append { replica: 7, entries: &past });
+    begin_in_old(&old, 7);
     let mut dual = open(&old, &disk);
     let mut batch = Batch::new();
     dual.commit(batch.append(7, &entries(80..=100)).durable_applied(7, 50)).expect("written to both");

@@ -8,10 +8,10 @@ use super::plan::Plan;
 use super::touched::{InChunks, Touched, demand};
 use crate::batch::Batch;
 use crate::chain::Packed;
-use crate::format::EntryId;
 use crate::format::frame::ENTRY_CRC_BYTES;
 use crate::format::piece::{Extent, PieceDesc};
 use crate::format::record::{self, Core, RunKind};
+use crate::format::{EntryId, SPREAD};
 use crate::index::{Cell, ChainPiece, Loc, Places, Ranges, ReplicaState};
 use crate::journal::{Placed, Sequencer};
 use crate::operation::What;
@@ -408,7 +408,7 @@ impl Engine {
 /// The number of a life's first record: lives that follow each other begin far apart. Were they neighbours, the next record of this life
 /// could have the very number that the next one of the last life would have, where all between them is lost.
 fn first_seq(incarnation: u64) -> u16 {
-    (incarnation.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
+    (incarnation.wrapping_mul(SPREAD) >> 48) as u16
 }
 
 /// Whoever is about to settle what the replica had must not take what comes in its place for that; nor who reads it, for what goes on behind it.

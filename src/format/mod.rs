@@ -21,6 +21,11 @@ pub const BLOCK_BYTES: u64 = BLOCK as u64;
 /// Where the slabs begin: two superblocks of 16 KiB and 32 KiB of scratch for the sync probe come first.
 pub const POOL_OFFSET: u64 = 64 * 1024;
 
+/// 2^64 by the golden ratio: multiplied by it, numbers that follow each other come to lie far apart in the upper bits (Knuth, TAOCP 3, 6.4). On the
+/// disk by [`Seed::mark`] and the numbers of records: never another.
+pub(crate) const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const _: () = assert!(SPREAD % 2 == 1, "no two numbers have one product");
+
 /// The file's identity, mixed into every checksum so that another file's bytes are never taken for ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(u32);
@@ -42,7 +47,7 @@ impl Seed {
     /// What only this file says, and of this position only. No checksum: it costs next to nothing.
     pub fn mark(self, position: u64) -> u64 {
         let file = u64::from(self.0);
-        (position ^ (file << 32 | file)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        (position ^ (file << 32 | file)).wrapping_mul(SPREAD)
     }
 
     /// The checksum of an entry at `place` (its LSN in the journal, its piece's id in a chain).

@@ -36,7 +36,7 @@ fn factor() -> u64 {
 /// A model is run again and again, and must be the same each time.
 #[cfg(any(loom, shuttle))]
 fn factor() -> u64 {
-    0x9e37_79b9_7f4a_7c15
+    crate::format::SPREAD
 }
 
 impl BuildHasher for HashIds {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ids::IdMap;
 use super::state::ReplicaState;
+use crate::format::SPREAD;
 use crate::space::Charge;
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 
@@ -88,7 +89,7 @@ impl Registry {
 
     /// Fibonacci hashing: consecutive ids, the usual case, spread over all shards.
     pub fn shard_of(id: u64) -> usize {
-        (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % SHARDS
+        (id.wrapping_mul(SPREAD) >> 58) as usize % SHARDS
     }
 
     fn shard(&self, id: u64) -> &Shard {

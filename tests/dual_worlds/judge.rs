@@ -1,36 +1,12 @@
-//! What two logs say together, and whether it may be so.
+//! Whether what two logs say may be so.
 
 use std::collections::BTreeMap;
 
 use strandlog::Bytes;
-use strandlog::migrate::{DualWrite, MigrateError};
+use strandlog::migrate::DualWrite;
 
 use super::model::{Op, Ops, Rep, World};
 use super::old::Old;
-
-pub const KEYS: [&[u8]; 4] = [b"", b"vote", b"conf", b"snapshot"];
-
-/// What is read of both.
-pub fn read(dual: &mut DualWrite<Old>, ids: &[u64]) -> Result<World, MigrateError> {
-    let mut world = World::default();
-    for &id in ids {
-        let Some((first, last)) = dual.bounds(id)? else { continue };
-        let mut rep = Rep { before: (first - 1, dual.term(id, first - 1)?), ..Rep::default() };
-        while rep.last() < last {
-            for entry in dual.entries(id, rep.last() + 1, last)? {
-                assert_eq!(entry.index, rep.last() + 1);
-                rep.entries.push((entry.term, Bytes::copy_from_slice(&entry.data)));
-            }
-        }
-        for key in KEYS.iter().copied().chain([&[b'k'; 256][..], &[b'x'; 257], b"large"]) {
-            if let Some(value) = dual.get(id, key)? {
-                rep.keys.insert(key.to_vec(), Bytes::copy_from_slice(&value));
-            }
-        }
-        world.0.insert(id, rep);
-    }
-    Ok(world)
-}
 
 /// Whether the copy of a replica says what the old log says, as far as it goes.
 pub fn is_same(dual: &DualWrite<Old>, old: &World, id: u64) -> bool {

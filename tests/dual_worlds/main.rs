@@ -4,6 +4,8 @@
 //!
 //! `STRANDLOG_SEED=n` runs one seed alone, `STRANDLOG_SEEDS=n` more of them, `STRANDLOG_SAY=1` says what each does.
 
+#[path = "../from_the_docs/both.rs"]
+mod both;
 #[allow(dead_code)]
 #[path = "../from_the_docs/model.rs"]
 mod model;

@@ -11,7 +11,8 @@ use strandlog::format::POOL_OFFSET;
 use strandlog::migrate::{DualWrite, MigrateError, Stage};
 use strandlog::{Error, Options, Placement, RecoveryMode, Wal};
 
-use super::judge::{Stand, is_same, read, settle};
+use super::both::read;
+use super::judge::{Stand, is_same, settle};
 use super::model::{Op, Ops, Refused, Rep, World, batch};
 use super::old::{Fails, Old};
 use super::steps::{Shape, Steps};

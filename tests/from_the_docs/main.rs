@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod both;
 mod check;
 mod disk;
 mod kill;

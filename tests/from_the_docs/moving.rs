@@ -6,40 +6,17 @@ use std::sync::Arc;
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use strandlog::Error;
 use strandlog::disk::sim::{Fault, SimDisk};
 use strandlog::migrate::{DualWrite, MigrateError, Stage};
-use strandlog::{Bytes, Error};
 
+use super::both::read;
 use super::disk::{File, options};
 use super::model::{Op, Ops, Rep, World, batch};
 use super::steps::Steps;
 use super::support::old_log::{Fails, Old};
 
 type Dual = DualWrite<Old>;
-
-const KEYS: [&[u8]; 4] = [b"", b"vote", b"conf", b"snapshot"];
-
-/// What both logs say together.
-fn read(dual: &mut Dual, ids: &[u64]) -> Result<World, MigrateError> {
-    let mut world = World::default();
-    for &id in ids {
-        let Some((first, last)) = dual.bounds(id)? else { continue };
-        let mut rep = Rep { before: (first - 1, dual.term(id, first - 1)?), ..Rep::default() };
-        while rep.last() < last {
-            for entry in dual.entries(id, rep.last() + 1, last)? {
-                assert_eq!(entry.index, rep.last() + 1);
-                rep.entries.push((entry.term, Bytes::copy_from_slice(&entry.data)));
-            }
-        }
-        for key in KEYS.iter().copied().chain([&[b'k'; 256][..]]) {
-            if let Some(value) = dual.get(id, key)? {
-                rep.keys.insert(key.to_vec(), Bytes::copy_from_slice(&value));
-            }
-        }
-        world.0.insert(id, rep);
-    }
-    Ok(world)
-}
 
 /// Reports are in strandlog alone, and bounded by what its copy is: here only contents count.
 fn contents(world: &World) -> World {
