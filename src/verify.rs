@@ -266,6 +266,7 @@ impl Engine {
 
     /// Chunks that are not in exactly one place. Nothing moves while it looks.
     fn audit(&self) -> Vec<String> {
+        let _hurry = self.hurry.begin();
         let _still = self.cleaning.lock();
         // Before the sequencer, as whoever resizes the journal does.
         let superblock = self.superblock.lock();

@@ -143,7 +143,7 @@ impl Engine {
                 }
             }
         }
-        group.segments.read_wanted(&*self.disk, Pace::hurried(&*self.disk));
+        group.segments.read_wanted(&*self.disk, Pace::hurried(&*self.disk), |_| ());
     }
 
     /// The replica's entries as they stand: those in the group, or `all` that lie in the journal.
@@ -173,7 +173,8 @@ impl Engine {
         if moving.len() > 1 {
             group.segments.want_all_of_most(group.visited, group.participants.len());
         }
-        group.segments.read_wanted(&*self.disk, Pace::GENTLE);
+        let hurried = group.hurried;
+        group.segments.read_wanted(&*self.disk, Pace::GENTLE, |took| self.rest_behind(took, hurried));
         true
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use crate::caught::said;
 use crate::disk::{AlignedBuf, Disk};
@@ -269,11 +270,13 @@ impl Segments {
 
     /// Reads what will be asked for, from several places at once: a device takes less for it than for one read after the other. A disk
     /// that itself reads several at once is given so many. If it fails, what is needed is read when it is, and nothing beside it.
-    pub fn read_wanted(&mut self, disk: &dyn Disk, pace: Pace) {
+    ///
+    /// Behind each time that the disk was asked `rest` is told how long that took.
+    pub fn read_wanted(&mut self, disk: &dyn Disk, pace: Pace, rest: impl FnMut(Duration)) {
         if self.wanted == 0 {
             return;
         }
-        let read = self.read_parts(disk, pace);
+        let read = self.read_parts(disk, pace, rest);
         if let Err(error) = &read {
             said(|| tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner"));
             self.hurt = true;
@@ -287,14 +290,16 @@ impl Segments {
         self.wanted = 0;
     }
 
-    fn read_parts(&mut self, disk: &dyn Disk, pace: Pace) -> io::Result<()> {
+    fn read_parts(&mut self, disk: &dyn Disk, pace: Pace, mut rest: impl FnMut(Duration)) -> io::Result<()> {
         let mut parts: Vec<_> = self.sources.iter_mut().flat_map(Source::wanted).collect();
         if parts.len() < WORTH_READERS || disk.at_once() > 1 {
-            let mut rest = parts.as_mut_slice();
-            while !rest.is_empty() {
-                let (some, later) = rest.split_at_mut(pace.take(rest.iter().map(|(_, buf)| buf.len())).min(rest.len()));
+            let mut left = parts.as_mut_slice();
+            while !left.is_empty() {
+                let (some, later) = left.split_at_mut(pace.take(left.iter().map(|(_, buf)| buf.len())).min(left.len()));
+                let began = Instant::now();
                 disk.read_many(some)?;
-                rest = later;
+                rest(began.elapsed());
+                left = later;
             }
             return Ok(());
         }

@@ -130,7 +130,7 @@ fn what_is_wanted_is_read_before_it_is_asked_for_and_nothing_else() {
     group.want(lsn(25) - 50, 100);
     group.want(lsn(32) - 50, 100);
     group.want(lsn(32), 100);
-    group.read_wanted(&disk, ONE);
+    group.read_wanted(&disk, ONE, |_| ());
     let mut read = std::mem::take(&mut *log.lock());
     read.sort_unstable();
     // The gaps between them are of two windows, five, and three; segments begin at 0 and 16.
@@ -146,7 +146,7 @@ fn what_is_wanted_is_read_before_it_is_asked_for_and_nothing_else() {
     disk.fail_reads(POOL_OFFSET + lsn(29)..POOL_OFFSET + lsn(30), crate::disk::sim::EIO);
     log.lock().clear();
     group.want(lsn(10), 100);
-    group.read_wanted(&disk, ONE);
+    group.read_wanted(&disk, ONE, |_| ());
     let bytes = |group: &Segments, window: usize| {
         let at = window % 16 * WINDOW;
         group.sources[window / 16].get(at..at + 100).is_some()
@@ -155,7 +155,7 @@ fn what_is_wanted_is_read_before_it_is_asked_for_and_nothing_else() {
     let readings = log.lock().len();
     for window in [10, 29, 13] {
         group.want(lsn(window), 100);
-        group.read_wanted(&disk, ONE);
+        group.read_wanted(&disk, ONE, |_| ());
         group.load(&disk, lsn(window), 100);
     }
     assert_eq!(log.lock().len(), readings, "from then on each entry is read by itself");

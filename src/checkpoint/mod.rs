@@ -46,6 +46,7 @@ impl Engine {
 
     /// Frees every segment but the one being written.
     pub(crate) fn clean_all(&self) -> Result<u64> {
+        let _hurry = self.hurry.begin();
         // In a callback: the cleaner, for whom this would wait, waits for the frame that is being completed.
         self.may_wait()?;
         self.sync()?;
@@ -55,6 +56,7 @@ impl Engine {
 
     /// Frees every segment up to this one, and first leaves it, if it is being written. `false`: there is no room for that.
     pub(crate) fn clean_through(&self, seq: u64) -> Result<bool> {
+        let _hurry = self.hurry.begin();
         let (mut freed, mut patience) = (None, None);
         loop {
             {

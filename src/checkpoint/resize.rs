@@ -65,6 +65,7 @@ impl Engine {
 
     /// Lets the journal grow for what it carries, if there is a slab to be had and the budget is still the one that was too small.
     pub(crate) fn grow_for_carried(&self, budget: u64) -> Result<()> {
+        let _hurry = self.hurry.begin();
         let _tell_after_the_locks = self.hold();
         // What is settled meanwhile takes chunks that nobody has reserved: not the same ones.
         let _still = self.cleaning.lock();

@@ -3,6 +3,7 @@
 use std::iter::once;
 // Not of `crate::sync`: in a model there is no second thread here.
 use std::sync::mpsc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -84,7 +85,9 @@ impl Engine {
                 let pieces = self.place_pieces(&moving, from, short, &mut |piece| {
                     waiting.push(piece);
                     if waiting.len() == GENTLY && written.is_ok() {
+                        let began = Instant::now();
                         written = self.write_pieces(&std::mem::take(&mut waiting));
+                        self.rest_behind(began.elapsed(), false);
                     }
                 })?;
                 placed.push((moving, pieces));

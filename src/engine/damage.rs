@@ -25,6 +25,7 @@ impl Engine {
     /// Of this one, durably. Where there is no room, it is made: of whoever asks for this nothing else may tell of the loss.
     pub(crate) fn record_damage_of(&self, cell: &Cell) -> Result<()> {
         self.may_wait()?;
+        let _hurry = self.hurry.begin();
         let (mut cleaned, mut patience) = (None, None);
         loop {
             {

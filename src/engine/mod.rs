@@ -11,6 +11,7 @@ mod commit_loom;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod commit_tests;
 mod damage;
+mod ease;
 mod ending;
 mod events;
 mod frames;
@@ -58,6 +59,7 @@ pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
 pub(crate) use touched::demand;
 
+use self::ease::Hurry;
 use self::full::Holders;
 use self::hands::Hands;
 use self::relief::Relief;
@@ -178,8 +180,9 @@ pub(crate) struct Engine {
     pub cleaner: Mutex<CleanerState>,
     /// The cleaner thread waits here, under `cleaner`.
     pub clean: Condvar,
-    /// One cleaning at a time; and what it remembers.
+    /// One cleaning at a time; and what it remembers. Whoever else waits for it is in a [hurry](Hurry).
     pub cleaning: Mutex<Oldest>,
+    pub hurry: Hurry,
     /// The last relief that was in vain. Asked for under no other lock but `cleaning`.
     vain: Mutex<Option<vain::Vain>>,
     /// What all that is made durable goes through.
@@ -252,6 +255,7 @@ impl Engine {
             cleaner: Mutex::new(CleanerState::default()),
             clean: Condvar::new(),
             cleaning: Mutex::new(Oldest::default()),
+            hurry: Hurry::default(),
             vain: Mutex::new(None),
             syncs: Syncs::new(apart),
             hands: Hands::default(),

@@ -67,6 +67,7 @@ impl Engine {
         if self.has(lack) {
             return Ok(true);
         }
+        let _hurry = self.hurry.begin();
         self.release_space()?;
         let began = self.sums();
         // The segment that is being written now, too: what is moved leaves it.

@@ -99,6 +99,7 @@ impl Engine {
             return Err(self.seq.lock().stopped.clone().unwrap_or(Error::Closed));
         }
         self.look_after_file(|disk| disk.check_size())?;
+        let _hurry = self.hurry.begin();
         let _tell_after_the_locks = self.hold();
         // Nothing moves any more, and whoever closes the log as well waits until this is done.
         let _still = self.cleaning.lock();

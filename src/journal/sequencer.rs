@@ -24,6 +24,9 @@ const GROUP_BYTES: u64 = 32 << 20;
 /// A journal of fewer segments keeps none free for cleaning several together.
 const ROOMY_SEGMENTS: usize = 32;
 
+/// Of the free segments between the cleaner's beginning and appends that wait, the first of so many parts is for it to [rest](Sequencer::ease).
+const EASE: usize = 4;
+
 /// All that is ordered.
 pub(crate) struct Sequencer {
     pub open: OpenFrame,
@@ -275,6 +278,15 @@ impl Sequencer {
     /// Whether half of what is left between the cleaner's beginning and appends that wait is gone.
     pub fn is_short(&self) -> bool {
         2 * self.segments.free.len() < self.low_water() + self.leaves(Class::Grow)
+    }
+
+    /// How much of the first quarter of that is left, and how large it is: one at least.
+    pub fn ease(&self) -> (u32, u32) {
+        let (low, leaves) = (self.low_water(), self.leaves(Class::Grow));
+        let whole = (low.saturating_sub(leaves) / EASE).max(1);
+        let there = self.segments.free.len() + self.segments.leaving.len();
+        let part = there.saturating_sub(low.saturating_sub(whole)).min(whole);
+        (part as u32, whole as u32)
     }
 
     /// Closes the open frame: it takes no more batches and waits for the writer.

@@ -87,6 +87,11 @@ pub mod thread {
         Ok(::loom::thread::spawn(body))
     }
 
+    /// Time does not pass in a model.
+    pub fn rest(_: std::time::Duration) {
+        yield_now();
+    }
+
     /// Whether it is this thread.
     pub fn is_this(thread: &JoinHandle<()>) -> bool {
         thread.thread().id() == ::loom::thread::current().id()

@@ -85,6 +85,11 @@ pub mod thread {
         std::thread::Builder::new().name(name.into()).spawn(body)
     }
 
+    /// Leaves the processor to others for a while; background housekeeping only, never on the way to an acknowledgement.
+    pub fn rest(time: std::time::Duration) {
+        std::thread::sleep(time);
+    }
+
     /// Whether it is this thread.
     pub fn is_this(thread: &JoinHandle<()>) -> bool {
         thread.thread().id() == std::thread::current().id()

@@ -114,6 +114,11 @@ pub mod thread {
         ::shuttle::thread::Builder::new().name(name.into()).spawn(body)
     }
 
+    /// Time does not pass in a model.
+    pub fn rest(_: std::time::Duration) {
+        yield_now();
+    }
+
     /// Whether it is this thread.
     pub fn is_this(thread: &JoinHandle<()>) -> bool {
         thread.thread().id() == ::shuttle::thread::current().id()
