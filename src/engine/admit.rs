@@ -213,7 +213,7 @@ impl Engine {
                             value_cost(key, piece.desc.payload_bytes()),
                             piece.desc.blocks().div_ceil(self.geo.blocks_per_chunk.into()),
                         ),
-                        Some(Value::Inline(_)) => (state.keys.cost(key), 0),
+                        Some(inline) => (inline.cost(key), 0),
                         None => (0, 0),
                     }
                 };

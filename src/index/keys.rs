@@ -231,7 +231,7 @@ impl Keys {
 
     /// What a key costs in the journal now; 0 when it is not there.
     pub fn cost(&self, key: &[u8]) -> u64 {
-        self.get(key).map_or(0, |v| key.len() as u64 + v.bytes())
+        self.get(key).map_or(0, |value| value.cost(key))
     }
 
     fn push(&mut self, entry: KeyEntry) {
@@ -276,6 +276,11 @@ impl Value {
             Self::Inline(_) => None,
             Self::Out(piece) => Some(piece),
         }
+    }
+
+    /// What it costs in the journal now, with its key.
+    pub fn cost(&self, key: &[u8]) -> u64 {
+        key.len() as u64 + self.bytes()
     }
 
     fn bytes(&self) -> u64 {
