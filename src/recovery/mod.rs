@@ -19,6 +19,7 @@ mod overwritten_tests;
 mod parts;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod recover_tests;
+mod remains;
 mod replay;
 mod replaying;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -275,12 +276,13 @@ pub(crate) fn recover(
     let hurt: Vec<Arc<Cell>> = standing.hurt.into_iter().filter_map(|id| registry.get(id)).collect();
     // Carried before any segment that shows what they lost is freed: also if there is no room to write it at once.
     hurt.iter().for_each(|cell| cell.lock().core_seq = segments.carry_with_oldest(cell.id));
+    let in_place = in_place(&geo, &segments, standing.end, RESERVED_SEGMENTS + accounts.cleaning());
     let resume = Resume {
         prev: standing.prev,
         prev_participants: standing.prev_participants,
         session: (standing.session >> 32).wrapping_add(1) << 32 | u64::from(random_u32()),
         cut: standing.end,
-        in_place: in_place(&geo, &segments, standing.end, RESERVED_SEGMENTS + accounts.cleaning()),
+        in_place,
         segments,
         accounts,
         replicas,
@@ -292,6 +294,10 @@ pub(crate) fn recover(
         superblock.durable = superblock.durable.max(standing.said_by_dropped.unwrap_or(0));
         superblock.epoch += 1;
         write_superblocks(&*disk, &superblock).map_err(|e| Error::io("writing down what the log stands on", e))?;
+    }
+    if let Some(place) = in_place.filter(|_| !read_only) {
+        remains::wipe(&*disk, &superblock, place, standing.spoilt)
+            .map_err(|e| Error::io("clearing the way for the next frames", e))?;
     }
     AlignedBuf::release_spare();
     let engine = Engine::new(Parts {
@@ -348,6 +354,8 @@ struct Standing {
     prev_participants: Vec<u64>,
     /// See [`walk::Walk::said_by_dropped`].
     said_by_dropped: Option<u64>,
+    /// See [`again::Look::met_spoilt`].
+    spoilt: bool,
     /// The highest session that there was.
     session: u64,
     /// The LSN at which the log ends.
@@ -469,6 +477,7 @@ fn from_journal(
         prev: walk.accepted.last().map(|f| f.header),
         prev_participants: replayed.last_participants,
         said_by_dropped: walk.said_by_dropped(superblock.durable),
+        spoilt: look.met_spoilt(),
         session: scan.max_session,
         end: walk.end,
     })
@@ -494,6 +503,7 @@ fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snaps
         prev: Some(loaded.last),
         prev_participants: loaded.last_participants,
         said_by_dropped: None,
+        spoilt: false,
         session: loaded.session,
         end: loaded.last.end(),
     })
