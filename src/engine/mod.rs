@@ -42,6 +42,7 @@ mod submit;
 mod syncs;
 mod telling;
 mod touched;
+mod turn;
 mod vain;
 
 use std::collections::HashMap;
@@ -57,6 +58,7 @@ pub(crate) use patience::{Patience, Polled};
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
 pub(crate) use touched::demand;
+pub(crate) use turn::Turn;
 
 use self::full::Holders;
 use self::hands::Hands;
