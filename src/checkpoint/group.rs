@@ -4,7 +4,6 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::caught::said;
 use crate::disk::{AlignedBuf, Disk};
 use crate::engine::Geometry;
 use crate::format::frame::ENTRY_CRC_BYTES;
@@ -178,6 +177,8 @@ pub(super) struct Segments {
     wanted: usize,
     /// One of them could not be read: from then on only what is needed is, when it is.
     hurt: bool,
+    /// What could not be, first of all: it is said when the cleaner's lock is free.
+    pub unread: Option<(&'static str, io::Error)>,
 }
 
 /// What the segments have of an entry.
@@ -215,7 +216,7 @@ impl Group {
             with_metadata: Vec::new(),
             beyond: Vec::new(),
             hurried: false,
-            segments: Segments { sources, segment_bytes, lsns, wanted: 0, hurt: false },
+            segments: Segments { sources, segment_bytes, lsns, wanted: 0, hurt: false, unread: None },
         }
     }
 
@@ -277,11 +278,10 @@ impl Segments {
             return;
         }
         let read = self.read_parts(disk, pace, rest);
-        if let Err(error) = &read {
-            said(|| tracing::debug!(target: "strandlog", %error, "reading ahead of the cleaner"));
-            self.hurt = true;
-        }
         let now = if read.is_ok() { Window::Read } else { Window::Unread };
+        if let Err(error) = read {
+            self.cannot_be_read("reading ahead of the cleaner", error);
+        }
         for source in &mut self.sources {
             let Range { start, end } = std::mem::take(&mut source.wanted);
             let windows = source.windows.iter_mut().take(end).skip(start);
@@ -345,9 +345,13 @@ impl Segments {
         let (seq, range) = self.place(lsn, len);
         let Some(source) = self.sources.iter_mut().find(|s| s.seq == seq) else { return };
         if let Err(error) = source.load(disk, &range, self.segment_bytes as usize) {
-            said(|| tracing::debug!(target: "strandlog", %error, "reading for the cleaner"));
-            self.hurt = true;
+            self.cannot_be_read("reading for the cleaner", error);
         }
+    }
+
+    fn cannot_be_read(&mut self, what: &'static str, error: io::Error) {
+        self.hurt = true;
+        self.unread.get_or_insert((what, error));
     }
 
     /// In which segment the payload at `lsn` lies, and where, with its checksum in front of it.

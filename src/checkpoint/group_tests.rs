@@ -122,6 +122,7 @@ fn what_is_wanted_is_read_before_it_is_asked_for_and_nothing_else() {
         lsns: 0..2 * segment_bytes,
         wanted: 0,
         hurt: false,
+        unread: None,
     };
     let lsn = |window: usize| (window * WINDOW) as u64;
     for window in [1, 2, 3, 4, 5, 6, 9, 15, 16, 20] {

@@ -22,7 +22,7 @@ mod unasked_tests;
 
 use group::Group;
 
-use crate::engine::{Engine, Oldest, Patience};
+use crate::engine::{Engine, Oldest, Patience, Turn};
 use crate::error::{Error, Result};
 use crate::journal::{Class, Sequencer};
 
@@ -84,20 +84,25 @@ impl Engine {
         self.forget_those_gone();
         let mut freed = 0;
         loop {
-            let _tell_after_the_lock = self.hold();
-            // For one group after the other: who waits for it need not wait for all of them.
-            let mut one = self.cleaning.lock();
-            match self.clean_next(&more, &mut one)? {
-                0 => return Ok(freed),
-                segments => freed += segments,
+            let turn = Turn::begin_if(|| more(&self.seq.lock()));
+            let segments = {
+                let _tell_after_the_lock = self.hold();
+                // For one group after the other: who waits for it need not wait for all of them.
+                let mut one = self.cleaning.lock();
+                self.clean_next(&more, &mut one)?
+            };
+            turn.into_iter().for_each(|turn| turn.cleaned(segments));
+            if segments == 0 {
+                return Ok(freed);
             }
+            freed += segments;
         }
     }
 
-    /// Frees the oldest segments that there are of those before segment `end`. The caller holds `cleaning`. `false`: there is none, or
-    /// no room to clean it.
-    pub(crate) fn clean_oldest(&self, end: u64, oldest: &mut Oldest) -> Result<bool> {
-        Ok(self.clean_next(&|s| s.segments.tail() < end, oldest)? > 0)
+    /// Frees the oldest segments that there are of those before segment `end`. The caller holds `cleaning`. Answers how many; 0: there is
+    /// none, or no room to clean it.
+    pub(crate) fn clean_oldest(&self, end: u64, oldest: &mut Oldest) -> Result<u64> {
+        self.clean_next(&|s| s.segments.tail() < end, oldest)
     }
 
     /// Frees the oldest segments, if there is `more` to free. Answers how many; 0 also where there is no room to clean them.
@@ -127,9 +132,11 @@ impl Engine {
             }
         }
         let segments = group.len();
-        let _span = tracing::debug_span!(target: "strandlog", "clean", segments, behind).entered();
         self.leave_out(&mut group, oldest);
         let cleaned = self.clean_group(&mut group);
+        if let Some((what, error)) = group.segments.unread.take() {
+            self.events.say(move || tracing::debug!(target: "strandlog", %error, "{what}"));
+        }
         oldest.learn(group.beyond);
         if !cleaned? {
             self.events.say(|| tracing::warn!(target: "strandlog", "no room to clean the oldest segments"));

@@ -6,7 +6,8 @@
 
 use super::{
     BLOCK, Disk, FileDisk, OpenError, OpenMode,
-    handle::{Handles, failed, same_file, unsupported, write_zeros},
+    error::unsupported,
+    handle::{Handles, failed, same_file, write_zeros},
 };
 use rustix::{
     fd::{AsFd, OwnedFd},

@@ -1,6 +1,7 @@
 //! Why a disk could not be opened or created.
 
 use super::SyncMethod;
+use rustix::io::Errno;
 use std::{io, path::PathBuf};
 
 /// Why a disk could not be opened or created.
@@ -67,4 +68,13 @@ impl From<OpenError> for io::Error {
         };
         io::Error::new(kind, error)
     }
+}
+
+/// Whether an error says that the system cannot do it this way, and not that it went wrong.
+pub(super) fn unsupported(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(is_unsupported) || error.kind() == io::ErrorKind::Unsupported
+}
+
+pub(super) fn is_unsupported(errno: i32) -> bool {
+    [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS].iter().any(|e| e.raw_os_error() == errno)
 }

@@ -1,8 +1,9 @@
 //! The open file: its lock, its descriptors, and the system calls made on them.
 
 use super::lock::Lock;
-use super::map::{DEPTH, Outcomes, Ring, View};
-use super::{AlignedBuf, BLOCK, OpenError, Opener, SyncMethod, Writer, create::Temporary};
+use super::map::{DEPTH, Outcomes, View};
+use super::rings::Rings;
+use super::{AlignedBuf, BLOCK, OpenError, Opener, SyncMethod, Writer, create::Temporary, error::unsupported};
 use parking_lot::Mutex;
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
@@ -12,10 +13,7 @@ use rustix::{
 use std::{
     io::{self, IoSlice},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 /// Those who sync apart from the writer of frames.
@@ -88,7 +86,7 @@ impl Handles {
         if !wanted || self.direct.is_none() {
             self.rings.forgo();
         } else if let Some(ring) = self.rings.take() {
-            self.rings.free.lock().push(ring);
+            self.rings.give_back(ring);
         } else {
             // For whatever reason: what is begun in its stead is there for as long as the file is open.
             self.rings.forgo();
@@ -148,7 +146,7 @@ impl Handles {
 
     /// How many reads or writes go to the device at once, as far as is known.
     pub(super) fn at_once(&self) -> usize {
-        if self.direct.is_some() && !self.rings.none.load(Ordering::Relaxed) { DEPTH } else { 1 }
+        if self.direct.is_some() && self.rings.are_there() { DEPTH } else { 1 }
     }
 
     /// Fills all of these, in no order: several at once, where they are whole blocks and the system can.
@@ -331,71 +329,6 @@ impl Drop for Handles {
     }
 }
 
-/// Rings that nobody uses just now.
-#[derive(Default)]
-struct Rings {
-    free: Mutex<Vec<Ring>>,
-    /// There are none: not on this system, or not for this process.
-    none: AtomicBool,
-}
-
-impl Rings {
-    fn forgo(&self) {
-        self.none.store(true, Ordering::Relaxed);
-    }
-
-    /// Lets go of none of them.
-    fn leave(&mut self) {
-        std::mem::forget(std::mem::take(self.free.get_mut()));
-    }
-
-    /// One that is free, or a new one.
-    fn take(&self) -> Option<Ring> {
-        if self.none.load(Ordering::Relaxed) {
-            return None;
-        }
-        let free = { self.free.lock().pop() };
-        free.map_or_else(Ring::new, Ok).inspect_err(|error| self.refused(error)).ok()
-    }
-
-    /// A process that is out of descriptors or of memory may have some again, and others give theirs back; what the system does not know, or
-    /// forbids, it will not allow later.
-    fn refused(&self, error: &io::Error) {
-        tracing::debug!(target: "strandlog", %error, "no io_uring: one read or write after the other");
-        if unsupported(error) || error.kind() == io::ErrorKind::PermissionDenied {
-            self.forgo();
-        }
-    }
-
-    /// Gives `f` a ring, if there is one.
-    fn with(&self, f: impl FnOnce(Ring) -> (Outcomes, Option<Ring>)) -> Option<Outcomes> {
-        let (outcomes, ring) = f(self.take()?);
-        match ring {
-            Some(ring) => self.free.lock().push(ring),
-            None => self.forgo(),
-        }
-        Some(outcomes)
-    }
-
-    /// How much of the `i`th was done. What was not done, or not in this way, is to be done in another.
-    fn done(&self, outcomes: Option<&Outcomes>, i: usize) -> io::Result<usize> {
-        let Some(&outcome) = outcomes.and_then(|outcomes| outcomes.get(i)) else { return Ok(0) };
-        if let Ok(bytes) = usize::try_from(outcome) {
-            return Ok(bytes);
-        }
-        let errno = outcome.saturating_neg();
-        if is_unsupported(errno) {
-            self.forgo();
-            return Ok(0);
-        }
-        // Of a queue, not of the device.
-        if [Errno::AGAIN, Errno::INTR, Errno::CANCELED, Errno::NOMEM].iter().any(|e| e.raw_os_error() == errno) {
-            return Ok(0);
-        }
-        Err(io::Error::from_raw_os_error(errno))
-    }
-}
-
 /// Some file systems, as of networks, lock no files.
 fn not_locked(errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
@@ -428,15 +361,6 @@ pub(super) fn write_zeros(handles: &mut Handles, len: u64, progress: &mut dyn Fn
         progress(done, len);
     }
     Ok(())
-}
-
-/// Whether an error says that the system cannot do it this way, and not that it went wrong.
-pub(super) fn unsupported(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(is_unsupported) || error.kind() == io::ErrorKind::Unsupported
-}
-
-fn is_unsupported(errno: i32) -> bool {
-    [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS].iter().any(|e| e.raw_os_error() == errno)
 }
 
 fn is_aligned(offset: u64, len: usize) -> bool {
@@ -476,23 +400,4 @@ fn write_all(file: &OwnedFd, mut offset: u64, mut buf: &[u8], flags: ReadWriteFl
 
 fn fdatasync(file: &OwnedFd) -> io::Result<()> {
     Ok(retry_on_intr(|| fs::fdatasync(file))?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_lacking_for_a_moment_is_asked_for_again() {
-        let rings = Rings::default();
-        let refused = |errno: Errno| {
-            rings.refused(&errno.into());
-            rings.none.load(Ordering::Relaxed)
-        };
-        assert!(![Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR].map(refused).contains(&true));
-        for errno in [Errno::NOSYS, Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::OPNOTSUPP] {
-            assert!(refused(errno), "{errno}");
-            rings.none.store(false, Ordering::Relaxed);
-        }
-    }
 }

@@ -31,6 +31,7 @@ mod lock;
 mod map;
 mod opener;
 mod probe;
+mod rings;
 #[doc(hidden)]
 pub mod sim;
 mod spare;

@@ -5,10 +5,7 @@
 //! power cut harms nothing. Whoever opens a file has looked whether it is a log before: in somebody
 //! else's, these bytes may have changed meanwhile.
 
-use super::{
-    AlignedBuf, BLOCK, ProbeMicros, SyncMethod,
-    handle::{Handles, unsupported},
-};
+use super::{AlignedBuf, BLOCK, ProbeMicros, SyncMethod, error::unsupported, handle::Handles};
 use std::{
     io,
     ops::Range,

@@ -169,7 +169,8 @@ impl Engine {
         let is_slow = events.slow.is_some_and(|slow| u128::from(commit.micros()) > slow.as_micros());
         let slow = is_slow.then(|| {
             let reason = commit.reason();
-            said(|| {
+            // Not here, before who waits is told, and among callbacks, who are turned away from whatever waits.
+            events.say_later(move || {
                 tracing::warn!(
                     target: "strandlog",
                     lsn = commit.lsn.get(),

@@ -43,6 +43,7 @@ mod submit;
 mod syncs;
 mod telling;
 mod touched;
+mod turn;
 mod vain;
 
 use std::collections::HashMap;
@@ -58,6 +59,7 @@ pub(crate) use patience::{Patience, Polled};
 pub(crate) use relief::Relieved;
 pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
 pub(crate) use touched::demand;
+pub(crate) use turn::Turn;
 
 use self::ease::Hurry;
 use self::full::Holders;

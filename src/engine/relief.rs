@@ -1,6 +1,6 @@
 //! Relief: an append found no room. What may make some is done step by step, the cheapest first, and no more of it than is needed.
 
-use super::Engine;
+use super::{Engine, Turn};
 use crate::error::{FullReport, Result};
 
 /// What an append lacks.
@@ -73,7 +73,8 @@ impl Engine {
         // The segment that is being written now, too: what is moved leaves it.
         let end = { self.seq.lock().segments.current() + 1 };
         loop {
-            let _tell_after_the_lock = self.hold();
+            let turn = Turn::begin();
+            let tell_after_the_lock = self.hold();
             // Whoever waited for the lock finds what was done meanwhile.
             let mut one = self.cleaning.lock();
             if self.has(lack) {
@@ -85,11 +86,15 @@ impl Engine {
             if self.is_in_vain(lack) {
                 return Ok(false);
             }
-            if !self.clean_oldest(end, &mut one)? {
+            let segments = self.clean_oldest(end, &mut one)?;
+            if segments == 0 {
                 self.was_in_vain(&began, end);
                 return Ok(false);
             }
             self.release_space()?;
+            drop(one);
+            drop(tell_after_the_lock);
+            turn.cleaned(segments);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, OnceLock, Weak, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -10,7 +10,7 @@ use tracing::span::{Attributes, Id, Record};
 use crate::disk::sim::{EIO, Fault, SimDisk};
 use crate::format::superblock::SUPERBLOCK_OFFSETS;
 use crate::sync::Arc;
-use crate::{Batch, Wal};
+use crate::{Batch, Error, Wal};
 
 /// For what would never happen at all.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -32,27 +32,46 @@ impl Visit for Message {
     }
 }
 
+impl Asks {
+    fn hear(&self, what: String) {
+        if let Some(wal) = self.wal.get().and_then(Weak::upgrade) {
+            wal.stats();
+            wal.replica(1).bounds();
+            if let Err(Error::Busy { .. }) = wal.verify(|_| ()) {
+                let _ = self.tell.lock().expect("no panic").send(format!("{what}: who hears it is turned away"));
+            }
+        }
+        let _ = self.tell.lock().expect("no panic").send(what);
+    }
+}
+
 impl tracing::Subscriber for Asks {
     fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
         true
     }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.hear(format!("{} begins", span.metadata().name()));
         Id::from_u64(1)
     }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        self.hear(format!("recorded: {values:?}"));
+    }
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn event(&self, event: &tracing::Event<'_>) {
         let mut message = Message(String::new());
         event.record(&mut message);
-        if let Some(wal) = self.wal.get().and_then(Weak::upgrade) {
-            wal.stats();
-            wal.replica(1).bounds();
-            let _ = wal.verify(|_| ());
-        }
-        let _ = self.tell.lock().expect("no panic").send(message.0);
+        self.hear(message.0);
     }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
+    fn enter(&self, _: &Id) {
+        self.hear("entered".into());
+    }
+    fn exit(&self, _: &Id) {
+        self.hear("left".into());
+    }
+    fn try_close(&self, _: Id) -> bool {
+        self.hear("closed".into());
+        true
+    }
 }
 
 /// What is said while a log with an entry does this.
@@ -65,6 +84,7 @@ fn said(work: impl FnOnce(&SimDisk, &Wal) + Send + 'static) -> Vec<String> {
         tracing::subscriber::with_default(asks, || {
             let disk = Arc::new(SimDisk::new(4 << 20));
             let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+            let options = options.slow_commit(Duration::ZERO);
             let wal = Arc::new(options.open_disk(disk.clone()).expect("formatted"));
             wal.commit(Batch::new().append(1, &[(1, 1, [7; 700])])).expect("room");
             assert!(known.set(Arc::downgrade(&wal)).is_ok());
@@ -121,4 +141,52 @@ fn who_hears_that_the_journal_grows_and_shrinks_may_ask_the_log() {
     });
     let heard: Vec<_> = heard.iter().filter(|said| said.starts_with("the journal has")).collect();
     assert_eq!(heard, ["the journal has grown", "the journal has shrunk"]);
+}
+
+/// Fills more than a segment.
+fn fill(wal: &Wal) {
+    for i in 0..200 {
+        wal.commit(Batch::new().append(1, &[(2 + i, 1, [7; 700])])).expect("room");
+    }
+}
+
+#[test]
+fn who_hears_of_the_cleaner_may_ask_the_log() {
+    let heard = said(|_, wal| {
+        fill(wal);
+        wal.checkpoint().expect("cleaned");
+        assert!(wal.stats().segments_cleaned > 0);
+    });
+    let cleans: Vec<_> = heard.iter().skip_while(|said| *said != "clean begins").collect();
+    let turn = |said: &str| cleans.iter().filter(|heard| **heard == said).count();
+    assert!(turn("clean begins") > 0 && turn("clean begins") == turn("closed"), "{cleans:?}");
+    assert!(cleans.iter().any(|said| said.starts_with("recorded") && said.contains("segments")), "{cleans:?}");
+}
+
+/// Nor is it told among callbacks, who must not wait for the cleaner.
+#[test]
+fn who_hears_of_a_slow_commit_may_ask_the_log() {
+    let heard = said(|disk, wal| {
+        // Longer than no time at all.
+        disk.on_event(|_| {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_micros(2) {}
+            None
+        });
+        fill(wal);
+        wal.checkpoint().expect("cleaned");
+    });
+    let slow = heard.iter().filter(|said| *said == "a slow commit").count() as u64;
+    assert!(slow > 200, "{slow}");
+    assert!(!heard.iter().any(|said| said.contains("turned away")), "{heard:?}");
+}
+
+#[test]
+fn who_hears_what_the_cleaner_cannot_read_may_ask_the_log() {
+    let heard = said(|disk, wal| {
+        fill(wal);
+        disk.fail_reads(crate::format::POOL_OFFSET..u64::MAX, EIO);
+        wal.checkpoint().expect_err("it cannot be read");
+    });
+    assert!(heard.iter().any(|said| said.starts_with("reading")), "{heard:?}");
 }

@@ -1,6 +1,6 @@
 //! What a file is that is no log: told by what is found in it, and only where nothing shows that it ever was one.
 
-use super::may_be_a_log;
+use super::superblocks::may_be_a_log;
 use crate::disk::{BLOCK, Disk};
 use crate::error::Error;
 use crate::format::POOL_OFFSET;

@@ -64,7 +64,7 @@ fn a_salvage_tells_nobody_the_state_of_a_life_that_is_over() {
     let from = frames(&disk).len();
     {
         let mut one = wal.engine.cleaning.lock();
-        assert!(wal.engine.clean_oldest(segment(), &mut one).expect("cleaned"));
+        assert!(wal.engine.clean_oldest(segment(), &mut one).expect("cleaned") > 0);
     }
     wal.commit(Batch::new().remove(1)).expect("room");
     commit_of_another(&wal, b"between");

@@ -272,7 +272,7 @@ fn a_loss_that_a_full_log_shows_is_written_by_the_cleaner() {
     let (damage, before) = (wal.damage(), tail(&wal));
     assert!(damage.iter().all(|d| d.replica == 1) && damage.len() == 2, "{damage:?}");
     // One segment: that of the lost frame, and not that of the CORE.
-    assert!(wal.engine.clean_oldest(u64::MAX, &mut wal.engine.cleaning.lock()).expect("cleaned"));
+    assert!(wal.engine.clean_oldest(u64::MAX, &mut wal.engine.cleaning.lock()).expect("cleaned") > 0);
     assert_eq!(tail(&wal), before + 1);
     let wal = open(&disk.restart(), options()).expect("opened");
     assert_eq!((wal.stats().lost_frames, wal.damage()), (0, damage));

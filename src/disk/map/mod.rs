@@ -1,6 +1,8 @@
-//! What is mapped: the file, to be read, memory for buffers, and queues shared with the system. The only `unsafe` of the crate.
+//! What is mapped: the file, to be read, a page that tells a process from its children, memory for buffers, and queues shared with the system. The only
+//! `unsafe` of the crate.
 
 mod file;
+mod mark;
 mod memory;
 // How the system lays out its queues is known for these.
 #[cfg(any(
@@ -23,6 +25,9 @@ mod ring;
 
 pub(crate) use self::file::View;
 pub use self::file::{Advice, Map};
+pub(super) use self::mark::Mark;
+#[cfg(test)]
+pub(super) use self::mark::in_a_child;
 pub(super) use self::memory::{HUGE, Piece, pieces};
 pub(super) use self::ring::Ring;
 
