@@ -55,7 +55,9 @@ pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
 pub(crate) use patience::{Patience, Polled};
 pub(crate) use relief::Relieved;
-pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
+pub(crate) use submit::{
+    Mode, Submitted, Telling, USED_UP_BYTES, USED_UP_OPENINGS, among_ourselves, telling, without_waiting,
+};
 pub(crate) use touched::demand;
 
 use self::full::Holders;
@@ -208,6 +210,8 @@ pub(crate) struct Engine {
     /// Values of a replica, by their pieces, of which it was told that they are rotten. Asked for under no other lock.
     pub rotten_values: Mutex<HashMap<u64, Vec<u64>>>,
     pub read_only: bool,
+    /// As what no number was left for this opening, and so it is one for reading.
+    used_up: Option<&'static str>,
     /// Chunks kept for overwriting large keyed values.
     pub value_reserve: u64,
 }
@@ -225,6 +229,7 @@ pub(crate) struct Parts {
     pub durable: u64,
     pub counters: Counters,
     pub read_only: bool,
+    pub used_up: Option<&'static str>,
 }
 
 impl Engine {
@@ -269,6 +274,7 @@ impl Engine {
             holders: Mutex::new(Holders::default()),
             rotten_values: Mutex::new(HashMap::new()),
             read_only: parts.read_only,
+            used_up: parts.used_up,
             value_reserve: geo.value_reserve(),
             superblock: Mutex::new(parts.superblock),
             disk: parts.disk,
@@ -349,6 +355,9 @@ impl Engine {
     }
 
     pub fn writable(&self) -> Result<()> {
+        if let Some(what) = self.used_up {
+            return Err(Error::UsedUp { what });
+        }
         if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
