@@ -168,7 +168,7 @@ fn one_life(disk: &mut Arc<SimDisk>, life: u64) -> (u64, u64) {
     }
     drop(wal);
     let events = disk.log();
-    let bytes = events.iter().filter(|e| e.kind != EventKind::Flush).map(|e| e.len as u64).sum();
+    let bytes = events.iter().filter(|e| e.kind != EventKind::Flush).map(|e| e.len).sum();
     (events.len() as u64, bytes)
 }
 
