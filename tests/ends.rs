@@ -108,13 +108,16 @@ fn compare(wal: &Wal, all: &BTreeMap<u64, Held>, when: &str) {
             for (&to, max_bytes) in edges.iter().flat_map(|to| [0, 1, 50, 6000, usize::MAX].map(|max| (to, max))) {
                 let (found, want) = (brief(replica.entries(from..to, max_bytes)), held.entries(from..to, max_bytes));
                 assert_eq!(found, want, "{when}: {from}..{to} of {id}, {max_bytes} bytes");
-                if from <= to && to < u64::MAX {
-                    let want = held.entries(from..to + 1, max_bytes);
-                    assert_eq!(
-                        brief(replica.entries_through(from, to, max_bytes)),
-                        want,
-                        "{when}: {from} to {to} of {id}"
-                    );
+                if from <= to {
+                    // No range ends behind the last possible index: up to there it ends before it, and is asked on for that one.
+                    let want = match to.checked_add(1) {
+                        Some(end) => held.entries(from..end, max_bytes),
+                        None if held.last() < to => Err(("beyond", to)),
+                        None if from < to => held.entries(from..to, max_bytes),
+                        None => Ok(vec![replica.entry(to).expect("there")]),
+                    };
+                    let found = brief(replica.entries_through(from, to, max_bytes));
+                    assert_eq!(found, want, "{when}: {from} to {to} of {id}");
                 }
                 // Whatever it says: it asks for nothing.
                 replica.is_in_memory(from..to, max_bytes);
@@ -186,14 +189,9 @@ fn whatever_is_read_at_the_ends_is_what_was_written() {
             refuses(&wal, Batch::new().append(0, &[(u64::MAX, 1, "")]), "leaves a gap");
         }
         // Nothing changes by these.
-        wal.commit(
-            Batch::new()
-                .truncate_prefix(0, 0)
-                .truncate_suffix(0, u64::MAX.max(last + u64::from(last < u64::MAX)))
-                .truncate_suffix(9, 1),
-        )
-        .map(drop)
-        .unwrap_or_else(|e| panic!("{e}"));
+        wal.commit(Batch::new().truncate_prefix(0, 0).truncate_suffix(0, u64::MAX).truncate_suffix(9, 1))
+            .map(drop)
+            .unwrap_or_else(|e| panic!("{e}"));
         if last == u64::MAX {
             // It was the last possible one.
             all.get_mut(&0).expect("there").entries.pop();
@@ -218,5 +216,74 @@ fn whatever_is_read_at_the_ends_is_what_was_written() {
             disk = Arc::new(if life % 3 == 2 { disk.crash_lost_all() } else { disk.restart() });
             wal = open(options(PLACEMENTS[life % 3]), &disk);
         }
+    }
+}
+
+/// Geometry and all else at its least and at its most: the log takes what its limits say, and opens again.
+#[test]
+fn every_option_holds_at_its_bounds() {
+    let (small, large) = (64 << 10, 64 << 20);
+    let base = || Wal::options().background(false);
+    for (chunk, segment, slabs, more) in [
+        (4096, small, 8, 0),
+        (small, small, 12, 1),
+        (4096, small, 8, 4095),
+        (4096, small, 9, 4097),
+        (4 << 20, large, 8, 0),
+    ] {
+        let shape = |options: Options| options.chunk_size(chunk as u32).segment_size(segment as u32);
+        let capacity = (64 << 10) + slabs * segment + more;
+        for most in [false, true] {
+            let run = |options: Options| match most {
+                true => {
+                    options.recent_bytes(64 << 30).queue_bytes(4 << 30).direct_threshold(64 << 20).carry_fraction(100)
+                }
+                false => options.recent_bytes(1 << 20).queue_bytes(64 << 10).direct_threshold(4096).carry_fraction(1),
+            };
+            let options = || run(shape(base()));
+            let what = format!("{chunk} {segment} {slabs} {more} {most}");
+            let mut disk = Arc::new(SimDisk::new(capacity / 4096 * 4096));
+            for life in 0..3 {
+                let wal = options().open_disk(disk.clone()).unwrap_or_else(|e| panic!("{what}: {e}"));
+                let value = payload(1, life, 1, wal.max_value_bytes() as usize);
+                wal.commit(Batch::new().put(1, b"k", &value)).unwrap_or_else(|e| panic!("{what}: {e}"));
+                wal.commit(Batch::new().append(2, &[(life + 1, 1, [7; 3000])]))
+                    .unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_eq!(wal.replica(1).get(b"k").expect("sound"), Some(value), "{what}");
+                wal.checkpoint().unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_sound(&wal, &what);
+                assert_eq!(wal.replica(2).bounds(), (1, life + 1), "{what}");
+                drop(wal);
+                disk = Arc::new(disk.crash_lost_all());
+            }
+            let short = Arc::new(SimDisk::new((64 << 10) + 8 * segment - 4096));
+            let refused = options().open_disk(short).map(drop);
+            assert!(matches!(refused, Err(Error::Option { name: "capacity", .. })), "{what}: {refused:?}");
+        }
+    }
+    // Only what is empty.
+    let least = |options: Options| options.segment_size(64 << 10).chunk_size(4096);
+    let opened = |options: Options| least(options).open_disk(Arc::new(SimDisk::new(4 << 20)));
+    let wal = opened(base().max_entry_bytes(0)).expect("opened");
+    wal.commit(Batch::new().append(1, &[(1, 1, "")])).expect("nothing");
+    refuses(&wal, Batch::new().append(1, &[(2, 1, "x")]), "the limit is 0");
+    assert!(matches!(opened(base().max_entry_bytes((64 << 20) + 1)), Err(Error::Option { .. })));
+}
+
+/// A quarter of a tebibyte, and the largest log there is with `STRANDLOG_LARGEST=1`: nothing that counts its blocks overflows. Of the device only what was
+/// written is held.
+#[test]
+fn the_largest_log_is_one() {
+    let options = || Wal::options().chunk_size(4 << 20).segment_size(64 << 20).background(false);
+    let (capacity, journal) = if support::env("STRANDLOG_LARGEST", 0) > 0 { (8 << 40, 4000) } else { (1 << 38, 255) };
+    let mut disk = Arc::new(SimDisk::new(capacity));
+    for life in 0..2 {
+        let wal = options().open_disk(disk.clone()).expect("opened");
+        wal.commit(Batch::new().append(1, &[(life + 1, 1, payload(1, life, 1, 9 << 20))])).expect("room");
+        assert_eq!(wal.replica(1).entry(life + 1).expect("there").data, payload(1, life, 1, 9 << 20));
+        let s = wal.stats();
+        assert_eq!((s.capacity, s.journal_segments, s.journal_cap_segments), (capacity, journal, journal));
+        drop(wal);
+        disk = Arc::new(disk.restart());
     }
 }
