@@ -56,7 +56,8 @@ fn stays_as_it_is(what: &str, wal: &Wal, mut round: impl FnMut(&Wal)) {
     assert!(no_more(early.cleaned, late.cleaned, 4), "{what}: {costs:#?}");
     assert!(no_more(early.used, late.used, 32), "{what}: {costs:#?}");
     assert!(no_more(0, late.resident.saturating_sub(early.resident), 16 << 20), "{what}: {costs:#?}");
-    assert!(costs.iter().all(|cost| cost.cleaned > 0), "{what}: the journal goes round: {costs:#?}");
+    let cleaned: u64 = costs.iter().map(|cost| cost.cleaned).sum();
+    assert!(cleaned > 0, "{what}: the journal goes round: {costs:#?}");
 }
 
 /// A log in a file: a simulated disk remembers each event.
