@@ -77,7 +77,7 @@ fn put_off(wal: &Wal, batch: &mut Batch) {
 /// In one test: they measure the memory of one process.
 #[test]
 fn what_is_done_again_and_again_leaves_nothing_behind() {
-    let n = times(1500);
+    let n = times(800);
     for placement in support::PLACEMENTS {
         let (_dir, wal) = in_a_file(placement);
         // Somebody else, who must be carried all the while.

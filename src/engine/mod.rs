@@ -265,7 +265,8 @@ impl Engine {
             head: AtomicU64::new(seq.lsn_bound()),
             segment_map: RwLock::new(parts.segment_map),
             recent,
-            // The session's random half is in the high bits: an id is never used twice, not even by a session whose frames were lost.
+            // The session's random half is in the high bits: also a session whose frames were lost has ids of its own. Two that draw the same half, one pair
+            // of openings in four thousand million, may use one twice: it still is of another place, replica or index, or names the same bytes.
             next_id: StdAtomicU64::new(session << 32),
             last_batches: AtomicU64::new(0),
             counters: parts.counters,
@@ -284,7 +285,7 @@ impl Engine {
         this
     }
 
-    /// A number that was never used before in this file: piece ids and incarnations.
+    /// A number that this opening never gave out before, nor, but by chance, any other: piece ids and incarnations.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
