@@ -172,6 +172,10 @@ impl Engine {
         if let Some(why) = &s.stopped {
             return Err(why.clone());
         }
+        let used_up = s.is_used_up();
+        if used_up {
+            return Err(Error::UsedUp { what: USED_UP_BYTES });
+        }
         self.validate(batch, &scratch.plan, &mut scratch.adm)
     }
 

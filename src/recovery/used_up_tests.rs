@@ -88,6 +88,8 @@ fn a_log_that_refuses_batches_still_cleans() {
     let mut disk = old(USED_UP_LSN / SEGMENT - 3, 0);
     let wal = again(&mut disk, options()).expect("opened");
     assert!((0..1000).any(|_| vote(&wal, 5).is_err()), "it refuses while it is in use, too");
+    let asked = wal.engine.check(Batch::new().put(1, b"vote", b"for 2"));
+    assert!(matches!(asked, Err(Error::UsedUp { .. })), "who asks before it writes elsewhere is told: {asked:?}");
     for _ in 0..50 {
         wal.checkpoint().expect("cleaned");
     }
