@@ -202,6 +202,15 @@ pub enum Error {
         /// What it said.
         source: Arc<io::Error>,
     },
+    /// The log is so old that it has no number left for what is written next: nothing was changed, and nothing more will be. What it holds is there, and is
+    /// read, by later openings too. [`Wal::salvage_into`](crate::Wal::salvage_into) copies it into a new log, which begins anew.
+    #[error(
+        "the log has used up its numbers, after {what}: nothing was changed, and all that it holds is read; copy it into a new one (`strandlog salvage`)"
+    )]
+    UsedUp {
+        /// After how much: the bound that was met.
+        what: &'static str,
+    },
     /// The log was opened read-only.
     #[error("the log was opened read-only; to write, open it without `read_only`, and not with RecoveryMode::Salvage")]
     ReadOnly,
@@ -356,6 +365,7 @@ mod tests {
             (Error::Poisoned { cause: "sync failed".into() }, "look at the device, then open it anew"),
             (Error::Closed, "open it again"),
             (Error::ReadOnly, "open it without `read_only`"),
+            (Error::UsedUp { what: "so much" }, "copy it into a new one"),
         ] {
             assert!(error.to_string().contains(next), "{next}: {error}");
         }

@@ -134,7 +134,7 @@ impl Options {
         engine.note_recovery(replicas, damage);
         let engine = Arc::new(engine);
         let wal = Wal { engine, threads: Mutex::new(Vec::new()), opener: Opener::this_process() };
-        if self.run.background && !self.read_only {
+        if self.run.background && !wal.engine.read_only {
             wal.start("strandlog-writer", Engine::run_writer)?;
             wal.start("strandlog-cleaner", Engine::run_cleaner)?;
             wal.start_hands(|| wal.start("strandlog-hand", Engine::run_hand));

@@ -109,14 +109,21 @@ impl Replica {
         self.engine.read_entries(&cell, range.start, range.end, max_bytes)
     }
 
-    /// As [`Replica::entries`], of those from `first` to `last`, both among them: a range ends before the last possible index.
+    /// As [`Replica::entries`], of those from `first` to `last`, both among them: a range ends before the last possible index. Up to that one it ends
+    /// before it, too, unless it is the only one that is asked for: ask on for it.
     ///
     /// # Errors
     /// As [`Replica::entries`].
     pub fn entries_through(&self, first: u64, last: u64, max_bytes: usize) -> Result<Vec<Entry>> {
         match last.checked_add(1) {
             Some(end) => self.entries(first..end, max_bytes),
-            None if first < last => self.entries(first..last, max_bytes),
+            None if first < last => {
+                let last_index = self.known()?.lock().last;
+                if last > last_index {
+                    return Err(Error::OutOfRange { replica: self.id, index: last, last_index });
+                }
+                self.entries(first..last, max_bytes)
+            }
             None => self.entry(last).map(|entry| vec![entry]),
         }
     }

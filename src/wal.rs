@@ -56,8 +56,8 @@ impl Wal {
     /// A batch that is refused changes nothing: [`Error::Gap`], [`Error::Compacted`], [`Error::Contradiction`], [`Error::UnknownReplica`]
     /// (the prefix of one that does not exist), [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`], [`Error::Full`];
     /// [`Error::Io`] where the journal has no room, and cannot be cleaned because something alive in it cannot be read; [`Error::Busy`] in a
-    /// callback or a listener, where it would have to wait; [`Error::Poisoned`], [`Error::FileLost`] and [`Error::Closed`] when the log takes no more,
-    /// and [`Error::ReadOnly`] when it takes none.
+    /// callback or a listener, where it would have to wait; [`Error::Poisoned`], [`Error::FileLost`], [`Error::Closed`] and [`Error::UsedUp`] when the log
+    /// takes no more, and [`Error::ReadOnly`] when it takes none.
     pub fn submit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Pending> {
         self.submit_as(batch.borrow_mut(), Mode::Block)
     }

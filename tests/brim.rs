@@ -31,7 +31,12 @@ struct Shape {
     replicas: u64,
     /// One for all openings.
     carry: Option<u8>,
+    /// Every number is as long as can be: replicas, indexes, terms.
+    far: bool,
 }
+
+/// Where indexes and terms begin in a log of long numbers.
+const FAR: u64 = u64::MAX - (1 << 40);
 
 impl Shape {
     fn draw(rng: &mut StdRng) -> Self {
@@ -42,7 +47,7 @@ impl Shape {
         let background = rng.random_ratio(1, 5);
         let replicas = *pick(rng, &[0, 1, 1, 2, 3, 7, 40, 300, 2000]);
         let carry = rng.random_bool(0.5).then(|| *pick(rng, &[1, 10, 50, 100]));
-        Self { chunk, segment, slabs, cap, background, replicas, carry }
+        Self { chunk, segment, slabs, cap, background, replicas, carry, far: false }
     }
 
     fn options(self, rng: &mut StdRng) -> Options {
@@ -83,8 +88,12 @@ struct World {
 
 impl World {
     fn begin(seed: u64) -> Self {
+        Self::begin_as(seed, |shape| shape)
+    }
+
+    fn begin_as(seed: u64, change: impl Fn(Shape) -> Shape) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let shape = Shape::draw(&mut rng);
+        let shape = change(Shape::draw(&mut rng));
         let disk = Arc::new(SimDisk::new((64 << 10) + shape.slabs * u64::from(shape.segment)));
         let wal = shape.options(&mut rng).open_disk(disk.clone()).unwrap_or_else(|e| panic!("{shape:?}: {e}"));
         Self::on(seed, shape, rng, disk, Arc::new(wal), 1)
@@ -209,15 +218,39 @@ impl World {
         self.model.reps.keys().copied().collect()
     }
 
+    /// A replica that there never was.
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        let id = self.next_id - 1;
+        // Far from each other, too.
+        if self.shape.far { id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63 } else { id }
+    }
+
+    /// What it begins with.
+    fn birth(&mut self, id: u64, ops: &mut Vec<Op>) {
+        if self.shape.far {
+            ops.push(Op::Reset { replica: id, index: FAR, term: FAR });
+        }
+        ops.push(self.vote(id));
+    }
+
+    fn first_index(&self) -> u64 {
+        if self.shape.far { FAR + 1 } else { 1 }
+    }
+
+    fn term(&self, of: u64) -> u64 {
+        if self.shape.far { FAR + of } else { of }
+    }
+
     fn vote(&mut self, id: u64) -> Op {
         self.salt += 1;
         Op::Put { replica: id, key: b"vote".to_vec(), value: payload(id, self.salt, 7, 40) }
     }
 
     fn append(&mut self, id: u64, len: usize, n: u64) -> Op {
-        let next = self.model.reps.get(&id).map_or(1, |r| r.last() + 1);
+        let next = self.model.reps.get(&id).map_or(self.first_index(), |r| r.last() + 1);
         self.salt += 1;
-        let term = self.salt / 50;
+        let term = self.term(self.salt / 50);
         let same = self.rng.random_bool(0.8);
         let entries = (0..n)
             .map(|i| {
@@ -238,9 +271,8 @@ impl World {
             left -= n;
             let (mut ops, mut reports) = (Vec::new(), Vec::new());
             for _ in 0..n {
-                let id = self.next_id;
-                self.next_id += 1;
-                ops.push(self.vote(id));
+                let id = self.fresh_id();
+                self.birth(id, &mut ops);
                 if self.rng.random_bool(0.3) {
                     ops.push(Op::Put { replica: id, key: b"other".to_vec(), value: payload(id, 0, 8, 300) });
                 }
@@ -260,7 +292,9 @@ impl World {
     /// Until nothing more gets in.
     fn fill(&mut self) {
         let lens: &[&[usize]] = &[&[30_000, 3000, 300, 1], &[300, 1], &[5000, 10], &[1], &[3000, 1]];
-        let lens = *pick(&mut self.rng, lens);
+        let empty: &[&[usize]] = &[&[0], &[1, 0], &[300, 0], &[3000, 0]];
+        let lens = *pick(&mut self.rng, if self.shape.far { empty } else { lens });
+        let alone = self.shape.far && self.rng.random_bool(0.7);
         let few = self.rng.random_range(1..5);
         for &len in lens {
             let mut refused = 0;
@@ -271,9 +305,8 @@ impl World {
                 let count = if self.rng.random_bool(0.7) { 1 } else { self.rng.random_range(1..6) };
                 for _ in 0..count {
                     if fresh {
-                        let id = self.next_id;
-                        self.next_id += 1;
-                        ops.push(self.vote(id));
+                        let id = self.fresh_id();
+                        self.birth(id, &mut ops);
                         continue;
                     }
                     let id = if self.rng.random_bool(0.6) {
@@ -285,7 +318,7 @@ impl World {
                         continue;
                     }
                     let n = if len <= 300 { self.rng.random_range(1..80) } else { self.rng.random_range(1..3) };
-                    let n = if len == 1 && refused > 2 { 1 } else { n };
+                    let n = if alone || len == 1 && refused > 2 { 1 } else { n };
                     ops.push(match self.rng.random_range(0..20) {
                         0 => Op::Put {
                             replica: id,
@@ -331,7 +364,9 @@ impl World {
                     ops.push(Op::Delete { replica: id, key: pick(&mut self.rng, &keys).clone() });
                 }
             }
-            6 => ops.push(Op::Reset { replica: id, index: last + self.rng.random_range(0..3), term: 1 << 40 }),
+            6 => {
+                ops.push(Op::Reset { replica: id, index: last + self.rng.random_range(0..3), term: self.term(1 << 39) })
+            }
             7 => {
                 if let Some(&now) = self.applied.get(&id) {
                     reports.push((id, now.max(last)));
@@ -407,10 +442,9 @@ impl World {
                     self.submit(&[op], &[], false);
                 }
                 17 => {
-                    let id = self.next_id;
-                    self.next_id += 1;
-                    let op = self.vote(id);
-                    self.submit(&[op], &[], false);
+                    let (id, mut ops) = (self.fresh_id(), Vec::new());
+                    self.birth(id, &mut ops);
+                    self.submit(&ops, &[], false);
                 }
                 18 => {
                     if let Err(e) = self.wal.checkpoint() {
@@ -512,7 +546,10 @@ impl World {
 }
 
 fn run(seed: u64) -> [u64; 3] {
-    let mut world = World::begin(seed);
+    run_in(World::begin(seed))
+}
+
+fn run_in(mut world: World) -> [u64; 3] {
     world.create();
     world.fill();
     world.check("filled");
@@ -677,6 +714,16 @@ fn for_all(seeds: &[u64], run: fn(u64) -> [u64; 3]) {
 #[test]
 fn what_must_be_possible_is_on_a_full_log_of_any_shape() {
     for_all(&seeds(0, 24), run);
+}
+
+fn run_far(seed: u64) -> [u64; 3] {
+    run_in(World::begin_as(seed, |shape| Shape { far: true, ..shape }))
+}
+
+/// What is carried takes more of each segment then than where all numbers are short.
+#[test]
+fn what_must_be_possible_is_where_every_number_is_long() {
+    for_all(&seeds(0, 16), run_far);
 }
 
 #[test]

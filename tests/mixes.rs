@@ -102,23 +102,26 @@ impl World {
             *bounds = match op {
                 Op::Append(entries) => {
                     let from = entries[0].0;
-                    if from < first || from > last + 1 {
+                    if from < first || is_behind(from, last) {
                         return false;
                     }
-                    Some((first, from + entries.len() as u64 - 1))
+                    Some((first, entries[entries.len() - 1].0))
                 }
                 Op::Put(..) => Some((first, last)),
                 Op::Truncate(to) if bounds.is_none() && *to > 1 => return false,
-                Op::Truncate(to) if bounds.is_some() && *to > last + 1 => return false,
+                Op::Truncate(to) if bounds.is_some() && is_behind(*to, last) => return false,
                 Op::Truncate(to) => bounds.map(|_| (first.max(*to), last)),
                 Op::Cut(from) if bounds.is_some() && *from < first => return false,
                 Op::Cut(from) => bounds.map(|_| (first, last.min(from - 1))),
                 // What it lets go must not be written behind it.
                 Op::Report(index) => {
                     let passes = life.filter(|l| *same && l.applied.is_none_or(|known| known < *index));
-                    let to = passes.and_then(|l| l.held).map_or(0, |held| held.min(index + 1).min(last + 1));
+                    let to = passes
+                        .and_then(|l| l.held)
+                        .map_or(0, |held| held.min(index.saturating_add(1)).min(last.saturating_add(1)));
                     bounds.map(|_| (first.max(to), last))
                 }
+                Op::Reset(u64::MAX, _) => return false,
                 Op::Reset(index, _) => {
                     *same = false;
                     Some((index + 1, *index))
@@ -152,7 +155,7 @@ impl World {
                 Op::Put(key, value) => _ = life.rep.keys.insert(key.clone(), value.clone()),
                 Op::Delete(key) => _ = life.rep.keys.remove(key),
                 Op::Truncate(first) => {
-                    let allowed = life.applied.map_or(u64::MAX, |applied| applied + 1);
+                    let allowed = life.applied.map_or(u64::MAX, |applied| applied.saturating_add(1));
                     // One that is reached already waits for nothing.
                     if *first > allowed.max(life.rep.first) {
                         life.held = life.held.max(Some(*first));
@@ -163,8 +166,9 @@ impl World {
                 Op::Report(index) if life.applied.is_none_or(|known| known < *index) => {
                     life.applied = Some(*index);
                     if let Some(held) = life.held {
-                        life.held = life.held.filter(|held| *held > index + 1);
-                        life.truncate(held.min(index + 1).min(life.rep.last() + 1));
+                        let reached = index.saturating_add(1);
+                        life.held = life.held.filter(|held| *held > reached);
+                        life.truncate(held.min(reached).min(life.rep.last().saturating_add(1)));
                     }
                 }
                 Op::Report(_) => {}
@@ -179,8 +183,18 @@ impl World {
     }
 }
 
+/// Whether this is more than the index that comes next: behind the last possible one there is none to come.
+fn is_behind(index: u64, last: u64) -> bool {
+    last.checked_add(1).is_some_and(|next| index > next)
+}
+
+/// Where the numbers come to an end: replicas, and for indexes and terms the last of them.
+const ENDS: [u64; REPLICAS as usize] = [0, u64::MAX, u64::MAX - 1, 1 << 63];
+
 struct Run {
     rng: StdRng,
+    /// All is near the end of the numbers.
+    far: bool,
     options: Box<dyn Fn() -> Options>,
     disk: Arc<SimDisk>,
     wal: Wal,
@@ -196,14 +210,18 @@ impl Run {
     fn op(&mut self, world: &World, id: u64) -> Op {
         let life = world.0.get(&id).cloned().unwrap_or_default();
         let (first, last, rng) = (life.rep.first, life.rep.last(), &mut self.rng);
+        if self.far && first < 1 << 60 && rng.random_bool(0.8) {
+            return Op::Reset(u64::MAX - rng.random_range(0..40), self.term);
+        }
         match rng.random_range(0..100) {
             0..=39 => {
                 let back = if rng.random_bool(0.3) { rng.random_range(0..5) } else { 0 };
-                let from = (last + 1).saturating_sub(back).max(first) + u64::from(rng.random_bool(0.02));
+                let from = last.saturating_add(1).saturating_sub(back).max(first);
+                let from = from.saturating_add(u64::from(rng.random_bool(0.02)));
                 let most = [30, 300, 3000, 10_000][rng.random_range(0..4)];
                 let count = if most > 300 { 1 } else { rng.random_range(1..8) };
-                let entries = (from..from + count).map(|i| {
-                    self.term += u64::from(rng.random_bool(0.1));
+                let entries = (from..=from.saturating_add(count - 1)).map(|i| {
+                    self.term = self.term.saturating_add(u64::from(rng.random_bool(0.1)));
                     (i, self.term, payload(id, i, self.term, rng.random_range(0..=most)))
                 });
                 Op::Append(entries.collect())
@@ -213,10 +231,16 @@ impl Run {
                 Op::Put(vec![rng.random_range(0..3)], payload(id, rng.random(), 7, len))
             }
             55..=58 => Op::Delete(vec![rng.random_range(0..3)]),
-            59..=69 => Op::Truncate(rng.random_range(first..=last + 1) + u64::from(rng.random_bool(0.02))),
-            70..=75 => Op::Cut(rng.random_range(first..=last + 1).saturating_sub(rng.random_range(0..2)).max(1)),
-            76..=87 => Op::Report(rng.random_range(first - 1..=last + 2)),
-            88..=94 => Op::Reset(rng.random_range(first.saturating_sub(3)..=last + 3), self.term),
+            59..=69 => {
+                let beyond = u64::from(rng.random_bool(0.02));
+                Op::Truncate(rng.random_range(first..=last.saturating_add(1)).saturating_add(beyond))
+            }
+            70..=75 => {
+                let before = rng.random_range(0..2);
+                Op::Cut(rng.random_range(first..=last.saturating_add(1)).saturating_sub(before).max(1))
+            }
+            76..=87 => Op::Report(rng.random_range(first - 1..=last.saturating_add(2))),
+            88..=94 => Op::Reset(rng.random_range(first.saturating_sub(3)..=last.saturating_add(3)), self.term),
             _ => Op::Remove,
         }
     }
@@ -226,6 +250,7 @@ impl Run {
         let few = self.rng.random_range(1..=REPLICAS);
         for _ in 0..self.rng.random_range(1..8) {
             let id = self.rng.random_range(1..=few);
+            let id = if self.far { ENDS[id as usize - 1] } else { id };
             ops.push((id, self.op(&after, id)));
             if self.world.takes(&ops) {
                 after = self.world.clone();
@@ -271,19 +296,20 @@ impl Run {
     }
 }
 
-fn run(seed: u64) -> [u64; 4] {
+fn run(seed: u64, far: bool) -> [u64; 4] {
     let placement = PLACEMENTS[seed as usize % PLACEMENTS.len()];
     let options = Box::new(move || small(placement));
     let disk = Arc::new(SimDisk::new(DISK_BYTES));
     let wal = open(options(), &disk);
     let mut run = Run {
         rng: StdRng::seed_from_u64(seed),
+        far,
         options,
         disk,
         wal,
         world: World::default(),
         history: vec![(0, World::default())],
-        term: 1,
+        term: if far { u64::MAX - 100 } else { 1 },
         counts: [0; 4],
     };
     for _ in 0..STEPS {
@@ -298,14 +324,24 @@ fn run(seed: u64) -> [u64; 4] {
     run.counts
 }
 
-#[test]
-fn batches_that_mix_everything_leave_what_a_model_says() {
+fn run_all(seeds: &[u64], far: bool) {
     let counts = std::sync::Mutex::new([0; 4]);
-    for_each(&seeds(1, 80), |seed| {
-        let of = run(seed);
+    for_each(seeds, |seed| {
+        let of = run(seed, far);
         counts.lock().expect("no panic").iter_mut().zip(of).for_each(|(sum, n)| *sum += n);
     });
     let [accepted, full, refused, cuts] = counts.into_inner().expect("no panic");
     tally(&[("batches", accepted), ("full", full), ("refused", refused), ("crashes", cuts)]);
     assert!(accepted > refused && refused > 0 && cuts > 0);
+}
+
+#[test]
+fn batches_that_mix_everything_leave_what_a_model_says() {
+    run_all(&seeds(1, 80), false);
+}
+
+/// Replicas 0 and the last, entries up to the last possible index, reports of it, terms up to the last.
+#[test]
+fn batches_that_mix_everything_at_the_end_of_the_numbers_leave_what_a_model_says() {
+    run_all(&seeds(1, 40), true);
 }

@@ -57,7 +57,9 @@ pub(crate) use hands::HANDS;
 pub(crate) use oldest::Oldest;
 pub(crate) use patience::{Patience, Polled};
 pub(crate) use relief::Relieved;
-pub(crate) use submit::{Mode, Submitted, Telling, among_ourselves, telling, without_waiting};
+pub(crate) use submit::{
+    Mode, Submitted, Telling, USED_UP_BYTES, USED_UP_OPENINGS, among_ourselves, telling, without_waiting,
+};
 pub(crate) use touched::demand;
 pub(crate) use turn::Turn;
 
@@ -213,6 +215,8 @@ pub(crate) struct Engine {
     /// Values of a replica, by their pieces, of which it was told that they are rotten. Asked for under no other lock.
     pub rotten_values: Mutex<HashMap<u64, Vec<u64>>>,
     pub read_only: bool,
+    /// As what no number was left for this opening, and so it is one for reading.
+    used_up: Option<&'static str>,
     /// Chunks kept for overwriting large keyed values.
     pub value_reserve: u64,
 }
@@ -230,6 +234,7 @@ pub(crate) struct Parts {
     pub durable: u64,
     pub counters: Counters,
     pub read_only: bool,
+    pub used_up: Option<&'static str>,
 }
 
 impl Engine {
@@ -266,7 +271,8 @@ impl Engine {
             head: AtomicU64::new(seq.lsn_bound()),
             segment_map: RwLock::new(parts.segment_map),
             recent,
-            // The session's random half is in the high bits: an id is never used twice, not even by a session whose frames were lost.
+            // The session's random half is in the high bits: also a session whose frames were lost has ids of its own. Two that draw the same half, one pair
+            // of openings in four thousand million, may use one twice: it still is of another place, replica or index, or names the same bytes.
             next_id: StdAtomicU64::new(session << 32),
             last_batches: AtomicU64::new(0),
             counters: parts.counters,
@@ -275,6 +281,7 @@ impl Engine {
             holders: Mutex::new(Holders::default()),
             rotten_values: Mutex::new(HashMap::new()),
             read_only: parts.read_only,
+            used_up: parts.used_up,
             value_reserve: geo.value_reserve(),
             superblock: Mutex::new(parts.superblock),
             disk: parts.disk,
@@ -284,7 +291,7 @@ impl Engine {
         this
     }
 
-    /// A number that was never used before in this file: piece ids and incarnations.
+    /// A number that this opening never gave out before, nor, but by chance, any other: piece ids and incarnations.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
@@ -355,6 +362,9 @@ impl Engine {
     }
 
     pub fn writable(&self) -> Result<()> {
+        if let Some(what) = self.used_up {
+            return Err(Error::UsedUp { what });
+        }
         if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 

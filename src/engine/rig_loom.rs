@@ -113,6 +113,7 @@ impl Log {
             durable: 0,
             counters: Counters::default(),
             read_only: false,
+            used_up: None,
         });
         // The first frame flies alone. It is on the disk already, for all that follows.
         engine.seq.lock().in_flight.completed();

@@ -77,6 +77,11 @@ pub(crate) struct Submitted {
     pub taken: Option<Box<SealedFrame>>,
 }
 
+/// What [`Error::UsedUp`] says of the journal's bytes.
+pub(crate) const USED_UP_BYTES: &str = "3 EiB of journal";
+/// And of sessions.
+pub(crate) const USED_UP_OPENINGS: &str = "three thousand million openings";
+
 /// How often room may be found made, nobody having taken any, without being enough.
 const UNMOVED_RELIEFS: u32 = 3;
 
@@ -167,6 +172,10 @@ impl Engine {
         if let Some(why) = &s.stopped {
             return Err(why.clone());
         }
+        let used_up = s.is_used_up();
+        if used_up {
+            return Err(Error::UsedUp { what: USED_UP_BYTES });
+        }
         self.validate(batch, &scratch.plan, &mut scratch.adm)
     }
 
@@ -191,6 +200,9 @@ impl Engine {
         loop {
             if let Some(why) = &s.stopped {
                 return Err(why.clone());
+            }
+            if s.is_used_up() {
+                return Err(Error::UsedUp { what: USED_UP_BYTES });
             }
             let (waiting, limit) = (s.waiting_bytes(), self.run.queue_bytes as u64);
             let full = waiting > 0 && waiting + plan.bytes() > limit;

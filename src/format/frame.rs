@@ -34,14 +34,16 @@ const PREV_LSN_AT: usize = 32;
 /// acknowledged comes back; more would only widen what a torn end can hide.
 pub const MAX_IN_FLIGHT: u32 = 2;
 
-/// No log ever written comes near these numbers: a header that claims so is none, and nothing that counts on overflows.
+/// No log goes on so far: a header that claims so is none, and nothing that counts on overflows.
 pub const MAX_LSN: u64 = 3 << 60;
 /// As [`MAX_LSN`], for sessions.
 pub const MAX_SESSION: u64 = 3 << 62;
-/// From here on the numbers are used up: what is written next could not be read again. Millions of years away from an honest log.
+/// No frame lies behind it: what is written next could not be read again.
 pub const LAST_LSN: u64 = MAX_LSN - (1 << 56);
-/// As [`LAST_LSN`], for sessions.
+/// As [`LAST_LSN`], for sessions: three thousand million openings that write.
 pub const LAST_SESSION: u64 = MAX_SESSION - (1 << 56);
+/// Behind it no batch is accepted: a hundred years of a gigabyte a second. What is left is the cleaner's, and a scrub's.
+pub const USED_UP_LSN: u64 = LAST_LSN - (1 << 52);
 
 /// The header's fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -63,6 +63,11 @@ impl Segments {
         Some((seq, slab))
     }
 
+    /// Where the next segment would end.
+    pub fn reach(&self, segment_bytes: u64) -> u64 {
+        self.next_seq.saturating_add(1).saturating_mul(segment_bytes)
+    }
+
     /// The slabs of the two segments behind this one: where they lie already, or will. The first two of the free slabs leave their queue
     /// in no other way than to become the next segments: a journal gives slabs back from the end of it, and never the last two.
     pub fn following(&self, seq: u64) -> [Option<u32>; 2] {

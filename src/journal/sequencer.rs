@@ -9,7 +9,7 @@ use super::segments::{SegmentMap, Segments};
 use super::tasks::Tasks;
 use super::{Class, Flights};
 use crate::error::Error;
-use crate::format::frame::{FrameHeader, participant_bytes};
+use crate::format::frame::{FrameHeader, LAST_LSN, USED_UP_LSN, participant_bytes};
 use crate::format::{BLOCK_BYTES, Seed};
 use crate::space::{Accounts, Charge, Demand};
 use crate::sync::{Arc, RwLock};
@@ -188,8 +188,16 @@ impl Sequencer {
         self.open_segment(leaves, map)
     }
 
+    /// Whether no batch is accepted any more, as there will be no number for what it needs written. The cleaner goes on for a long while.
+    pub fn is_used_up(&self) -> bool {
+        self.segments.reach(self.segment_bytes) > USED_UP_LSN
+    }
+
     /// The open frame is empty, and begins the next segment.
     fn open_segment(&mut self, leaves: usize, map: &RwLock<SegmentMap>) -> bool {
+        if self.segments.reach(self.segment_bytes) > LAST_LSN {
+            return false;
+        }
         let Some((seq, slab)) = self.segments.open_next(leaves) else { return false };
         map.write().push(seq, slab);
         let offset = self.pool_offset + u64::from(slab) * self.segment_bytes;

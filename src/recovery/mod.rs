@@ -39,6 +39,8 @@ mod superblocks;
 mod tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod torn_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod used_up_tests;
 mod walk;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod walk_tests;
@@ -51,10 +53,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use crate::disk::{AlignedBuf, Disk};
-use crate::engine::{Engine, Geometry, Parts, among_ourselves};
+use crate::engine::{Engine, Geometry, Parts, USED_UP_BYTES, USED_UP_OPENINGS, among_ourselves};
 use crate::error::{Damage, Error, Result, rebuild_all, salvage_it};
 use crate::format::POOL_OFFSET;
-use crate::format::frame::FrameHeader;
+use crate::format::frame::{FrameHeader, LAST_SESSION, USED_UP_LSN};
 use crate::format::superblock::{Snapshot, Superblock};
 use crate::index::{Cell, MAX_JOURNAL_LEAP, Registry};
 use crate::journal::{Class, LiveSegment, RESERVED_SEGMENTS, Resume, SegmentMap, Segments};
@@ -100,6 +102,10 @@ pub(crate) fn recover(
         None => from_journal(&*disk, &geo, &superblock, run.recovery, &counters, progress)?,
     };
     let Standing { registry, cells, mut segments, .. } = standing;
+    let session = (standing.session >> 32).saturating_add(1) << 32 | u64::from(random_u32());
+    // Nothing is written then, by no such opening: the next one could read it no more.
+    let used_up = if read_only { None } else { used_up(&segments, geo.segment_bytes, session) };
+    let read_only = read_only || used_up.is_some();
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
     let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
     // All that are free: what was promised may take of those, too, that are left for a large value.
@@ -114,7 +120,7 @@ pub(crate) fn recover(
     let resume = Resume {
         prev: standing.prev,
         prev_participants: standing.prev_participants,
-        session: (standing.session >> 32).wrapping_add(1) << 32 | u64::from(random_u32()),
+        session,
         cut: standing.end,
         in_place,
         segments,
@@ -146,12 +152,24 @@ pub(crate) fn recover(
         durable: standing.end,
         counters,
         read_only,
+        used_up,
     });
     if !read_only {
         among_ourselves(|| say_again(&engine, &hurt, standing.said_by_dropped.is_some(), standing.end))?;
     }
     engine.counters.recovery_micros.set(started.elapsed().as_micros() as u64);
     Ok(Recovered { engine, replicas, damage })
+}
+
+/// What no number is left for, if there is such a thing.
+fn used_up(segments: &Segments, segment_bytes: u64, session: u64) -> Option<&'static str> {
+    let what = match (segments.reach(segment_bytes) > USED_UP_LSN, session > LAST_SESSION) {
+        (true, _) => USED_UP_BYTES,
+        (_, true) => USED_UP_OPENINGS,
+        _ => return None,
+    };
+    tracing::error!(target: "strandlog", "the log has used up its numbers, after {what}: it is opened for reading");
+    Some(what)
 }
 
 /// What an opening writes before anybody knows of the log: losses of which no CORE tells; and what only a torn frame said, if one did, a frame

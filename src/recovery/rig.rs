@@ -84,3 +84,30 @@ pub(super) fn writes(disk: &SimDisk, options: Options) -> usize {
     let events = disk.log().split_off(before as usize);
     events.iter().filter(|e| e.kind != EventKind::Flush).count()
 }
+
+/// As an older log would have numbered its frames: so many segments and openings later. None of them may have a payload, whose checksums are bound to its
+/// place.
+pub(super) fn grown_old(disk: &SimDisk, segments: u64, sessions: u64) {
+    let Ok(Found::Log(sb)) = read_superblock(disk, true) else { panic!("a log") };
+    let scan = scan(disk, &sb, RecoveryMode::Strict, &mut |_| ()).expect("scanned");
+    let bytes = segments * u64::from(sb.segment_bytes);
+    let mut prev: Option<FrameHeader> = None;
+    for frame in scan.slabs.iter().flat_map(|s| &s.frames) {
+        let mut header = frame.header;
+        assert_eq!(header.payload_bytes, 0, "frames of keyed state only");
+        (header.lsn, header.cut, header.watermark) = (header.lsn + bytes, header.cut + bytes, header.watermark + bytes);
+        (header.tail_seq, header.session) = (header.tail_seq + segments, header.session + sessions);
+        let table = frame.table.as_deref().expect("whole");
+        header.table_crc = sb.seed().crc(header.lsn, table);
+        if let Some(prev) = prev {
+            (header.prev_lsn, header.prev_hash, header.prev_prev_hash) =
+                (prev.lsn, prev.hash(sb.seed()), prev.prev_hash);
+        }
+        let mut block = [0; crate::disk::BLOCK];
+        disk.read_at(frame.offset, &mut block).expect("readable");
+        header.encode(sb.seed(), &mut block);
+        header.encode_echo(sb.seed(), &mut block);
+        disk.poke(frame.offset, &block);
+        prev = Some(header);
+    }
+}
