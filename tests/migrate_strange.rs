@@ -12,7 +12,7 @@ use strandlog::disk::sim::{Fault, SimDisk};
 use strandlog::migrate::{Change, DualWrite, MigrateError, OldError, OldLog, Stage};
 use strandlog::{Batch, Bytes, Entry, Error, Placement, RecoveryMode};
 
-use support::old_log::{Old, open, past};
+use support::old_log::{Fails, Old, open, past};
 use support::{assert_sound, payload, small};
 
 /// What it does beyond its contract.
@@ -38,6 +38,7 @@ struct Strange {
     does: Rc<Cell<Does>>,
     bounds: Rc<Cell<u64>>,
     entries: Rc<Cell<u64>>,
+    writes: Rc<Cell<u64>>,
     /// The call behind so many others panics.
     panics: Rc<Cell<Option<u64>>>,
 }
@@ -67,6 +68,7 @@ impl Strange {
 
 impl OldLog for Strange {
     fn write(&mut self, changes: &[Change<'_>]) -> Result<(), OldError> {
+        self.writes.update(|n| n + 1);
         self.old().clone().write(changes)?;
         // Before the answer, too.
         self.old();
@@ -312,7 +314,7 @@ fn left_over(disk: &Arc<SimDisk>) -> Old {
     let mut dual = open(&old, disk);
     let mut batch = Batch::new();
     dual.commit(batch.append(1, &entries(11..=20))).expect("written to both");
-    old.fail(support::old_log::Fails::Later);
+    old.fail(Fails::Later);
     dual.commit(batch.truncate_prefix(1, 11)).expect_err("the switch fails");
     assert_eq!((dual.stage(1), old.rep(1).map(|rep| rep.bounds())), (Stage::Switched, Some((11, 20))));
     old
@@ -333,6 +335,69 @@ fn a_strandlog_that_is_only_read_is_refused_before_the_old_log_lets_go_of_anythi
     }
     assert_eq!(open(&old, &Arc::new(disk.crash_lost_all())).stage(1), Stage::Switched);
     assert_eq!(old.rep(1), None);
+}
+
+/// The migration was given up when some had moved over, and the old log has them anew, from their groups' snapshots. It is resumed with the file that
+/// was left: what that has is long past, votes and all.
+#[test]
+fn what_the_old_log_has_anew_is_not_let_go_of() {
+    type Changes<'a> = &'a [Change<'a>];
+    let anew: [Changes<'_>; 3] = [
+        &[
+            Change::InstallSnapshot { replica: 1, index: 40, term: 3 },
+            Change::Put { replica: 1, key: b"vote", value: b"9" },
+        ],
+        &[
+            Change::InstallSnapshot { replica: 1, index: 10, term: 1 },
+            Change::Append { replica: 1, entries: &[(11, 1, b"new")] },
+            Change::Put { replica: 1, key: b"hard_state", value: b"term 2" },
+        ],
+        // As it was, but that it begins earlier.
+        &[
+            Change::InstallSnapshot { replica: 1, index: 9, term: 1 },
+            Change::Append { replica: 1, entries: &[(10, 1, b"old"), (11, 1, b"new")] },
+            Change::Put { replica: 1, key: b"hard_state", value: b"term 1" },
+        ],
+    ];
+    for changes in anew {
+        let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+        let mut dual = open(&old, &disk);
+        dual.commit(Batch::new().append(1, &[(11, 1, "new")]).truncate_prefix(1, 11)).expect("truncated");
+        assert_eq!((dual.stage(1), old.rep(1)), (Stage::Switched, None));
+        drop(dual);
+        changes.iter().for_each(|change| old.change(change));
+        let before = old.world();
+        let wal = support::open(small(Placement::Auto), &Arc::new(disk.crash_lost_all()));
+        let opened = DualWrite::open(old.clone(), wal);
+        assert!(matches!(opened, Err(MigrateError::Collision { replica: 1 })), "{changes:?}: {opened:?}");
+        assert_eq!(old.world(), before, "{changes:?}");
+        // It is begun again with a new file.
+        let mut dual = open(&old, &Arc::new(SimDisk::new(4 << 20)));
+        let last = old.rep(1).expect("there").bounds().1;
+        dual.commit(Batch::new().append(1, &[(last + 1, 4, "on")]).truncate_prefix(1, last + 1)).expect("truncated");
+        assert_eq!(dual.stage(1), Stage::Switched);
+    }
+}
+
+/// A write of the old log failed, and what can be seen of it is lost with the power: nobody moves over by that.
+#[test]
+fn nobody_moves_over_by_what_the_old_log_may_lose_yet() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
+    let strange = Strange::over(&old);
+    let mut dual = strange.open(&disk);
+    let mut batch = Batch::new();
+    dual.commit(batch.append(1, &entries(1..=5)).durable_applied(1, 3)).expect("written to both");
+    // Behind our back, so that it stays for once.
+    old.change(&Change::Put { replica: 1, key: b"only there", value: b"x" });
+    dual.commit(batch.truncate_prefix(1, 5)).expect("it waits");
+    assert_eq!((dual.stage(1), dual.bounds(1).expect("readable")), (Stage::Mirrored, Some((4, 5))));
+    old.fail(Fails::After);
+    dual.commit(batch.append(1, &entries(6..=6))).expect_err("the old log failed");
+    batch.clear();
+    strange.writes.take();
+    dual.commit(batch.durable_applied(1, 3)).expect("reported again");
+    assert_eq!((dual.stage(1), dual.bounds(1).expect("readable")), (Stage::Switched, Some((4, 6))));
+    assert_eq!(strange.writes.take(), 2, "one before it was switched, and that it goes");
 }
 
 /// It rots before the old log has let go of it: that has all of it still.

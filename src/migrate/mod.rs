@@ -65,8 +65,12 @@ pub enum MigrateError {
     /// comes to the same.
     #[error("strandlog: {0}; but the old log, which is written first, has its part of the batch")]
     OldAlone(#[source] Error),
-    /// Strandlog holds a replica of this id that does not come from this migration, and the old log holds one, too.
-    #[error("replica {replica} is in both logs, and this migration did not put it there; is this the right file?")]
+    /// Strandlog holds a replica of this id that does not come from this migration, and the old log holds one, too. Or it had moved over, and the old log
+    /// was used alone since, and has it anew. Nothing was changed.
+    #[error(
+        "replica {replica} is in both logs, and this migration did not put it there; is this the right file? If the old log was used alone since the \
+         replica had moved over, begin with a new file"
+    )]
     Collision {
         /// The replica.
         replica: u64,
@@ -157,7 +161,7 @@ impl<O: OldLog> DualWrite<O> {
             let (new, held) = (this.new.replica(id), this.old_bounds(id)?);
             match (new.migration(), held) {
                 (Ok(None), Some(_)) => return Err(MigrateError::Collision { replica: id }),
-                (Ok(Some(Stage::Switched)), Some(_)) if new.damage().is_empty() => {
+                (Ok(Some(Stage::Switched)), Some(held)) if this.is_left_over(id, held)? => {
                     this.stages.insert(id, Stage::Switched);
                     this.leftover.insert(id);
                     this.clear_leftover(id)?;
@@ -253,8 +257,8 @@ impl<O: OldLog> DualWrite<O> {
         !matches!(self.new.replica(id).durable_applied(), Ok(None))
     }
 
-    /// Everything that the old log holds is in strandlog, and the same: the replica moves over.
-    fn try_switch(&mut self, id: u64, held: (u64, u64)) -> Result<(), MigrateError> {
+    /// Everything that the old log holds is in strandlog, and the same: the replica moves over. `settled`: the old log was written since it failed.
+    fn try_switch(&mut self, id: u64, held: (u64, u64), settled: bool) -> Result<(), MigrateError> {
         if self.new.replica(id).first_index() > held.0 {
             return Ok(());
         }
@@ -262,6 +266,11 @@ impl<O: OldLog> DualWrite<O> {
         if !found.is_empty() {
             self.report(found);
             return self.make_agree(id, held);
+        }
+        if !settled {
+            // What it was compared with may be of a write that failed, and be lost yet.
+            let change = Change::TruncatePrefix { replica: id, first_kept: held.0 };
+            self.old.write(&[change]).map_err(MigrateError::Old)?;
         }
         let mut mark = Batch::new();
         mark.put_own(id, MOVING_KEY, SWITCHED);
@@ -272,6 +281,23 @@ impl<O: OldLog> DualWrite<O> {
         self.waiting.remove(&id);
         self.leftover.insert(id);
         self.clear_leftover(id)
+    }
+
+    /// Whether what the old log has of a switched replica is what it was to let go of: the two were compared, and neither has changed since. What was
+    /// hurt since is none to go on from. Where they differ the old log has had it anew, by itself, and letting go of that would lose it.
+    fn is_left_over(&self, id: u64, held: (u64, u64)) -> Result<bool, MigrateError> {
+        let new = self.new.replica(id);
+        if !new.damage().is_empty() {
+            return Ok(false);
+        }
+        let found = self.compare(id, held)?;
+        if found.iter().any(|found| matches!(found.what, Differs::Unreadable { .. })) {
+            return Ok(false);
+        }
+        if !found.is_empty() || new.first_index() > held.0 {
+            return Err(MigrateError::Collision { replica: id });
+        }
+        Ok(true)
     }
 
     /// A switched replica must be gone from the old log before it is changed: or a crash after its removal would bring it back.

@@ -80,7 +80,7 @@ impl<O: OldLog> DualWrite<O> {
         let moving: BTreeSet<u64> = batch.ops.iter().filter(moves).map(|op| op.replica).collect();
         for id in moving {
             if self.stage(id) == Stage::Mirrored && !self.doubtful.contains(&id) {
-                self.move_on(id).map_err(behind_old)?;
+                self.move_on(id, has_written).map_err(behind_old)?;
             }
         }
         Ok(())
@@ -105,10 +105,10 @@ impl<O: OldLog> DualWrite<O> {
     }
 
     /// What both have written may let a mirrored replica go on its way.
-    fn move_on(&mut self, id: u64) -> Result<(), MigrateError> {
+    fn move_on(&mut self, id: u64, has_written: bool) -> Result<(), MigrateError> {
         let Some(held) = self.old_bounds(id)? else { return Ok(()) };
-        let held = self.let_go(id, held)?;
-        self.try_switch(id, held)
+        let now = self.let_go(id, held)?;
+        self.try_switch(id, now, has_written || now != held)
     }
 
     /// Before the old log begins lives anew in the batch that ends the ones before: the two may look the same, so after a crash between the
