@@ -19,7 +19,7 @@ pub struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0, all is well; 1, damage was found, or not everything could be saved, exported or imported as it was; \
-2, the request makes no sense, or could not be carried out.";
+2, the request makes no sense, or could not be carried out; 141, whoever read the output went away before its end, and nothing was wrong until then.";
 
 /// Below the help of every command that takes a size.
 const SIZES: &str = "A SIZE is in bytes, or has a suffix: 64K, 4M, 1G, 2T.";

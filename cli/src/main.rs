@@ -1,7 +1,7 @@
 //! The `strandlog` command: create, look into, verify, salvage, measure, watch, grow, export and import log files.
 //!
 //! A log that exists is opened for reading only, and so never changed, but by `grow` and `import`. Exit codes: 0, all is well; 1, damage
-//! was found, or not everything could be saved, exported or imported as it was; 2, it could not be done.
+//! was found, or not everything could be saved, exported or imported as it was; 2, it could not be done; 141, whoever read the output went away.
 
 mod args;
 mod bench;
@@ -35,11 +35,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Args, Command};
-use failure::Result;
-use output::Output;
+use failure::{Failure, Result};
+use output::{CUT_OFF, Output, say};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(told) => return help_or_usage(&told),
+    };
     if let Err(failure) = save::refuse_log_as_output() {
         // Where JSON was asked for, too: it would be written there.
         let _ = writeln!(io::stderr(), "strandlog: {failure}");
@@ -48,10 +51,31 @@ fn main() -> ExitCode {
     let mut out = Output::new(args.json);
     match run(&args.command, &mut out).and_then(|()| out.finish()) {
         Ok(()) => out.exit_code(),
-        // Whoever was reading has seen enough, and what was found until then counts. But half an export is none.
-        Err(failure) if failure.is_broken_pipe() && !exports_to_output(&args.command) => out.exit_code(),
+        // Whoever was reading has seen enough, or died: quietly, and not as if all had been read. But half an export is none.
+        Err(failure) if failure.is_broken_pipe() && !exports_to_output(&args.command) => out.cut_off(),
         Err(failure) => {
             out.failure(&failure);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The help that was asked for, or what is wrong with the request: as JSON where that was asked for, so far as can be told.
+fn help_or_usage(told: &clap::Error) -> ExitCode {
+    if told.use_stderr() {
+        if std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
+            Output::new(true).failure(&Failure::Request(told.to_string().trim_end().into()));
+        } else {
+            // If it cannot be told the exit code says it.
+            let _ = told.print();
+        }
+        return ExitCode::from(2);
+    }
+    match told.print().and_then(|()| io::stdout().flush()).map_err(Failure::Output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_broken_pipe() => ExitCode::from(CUT_OFF),
+        Err(failure) => {
+            say(format_args!("{failure}"));
             ExitCode::from(2)
         }
     }

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use crate::failure::{Failure, Result};
 use crate::size::human;
 
+/// What the command ends with where the reader of its output went away before the end: what a shell says of who is killed by SIGPIPE.
+pub const CUT_OFF: u8 = 128 + 13;
+
 /// How something looks, where colours are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
@@ -63,6 +66,11 @@ impl Output {
     /// What the command ends with, if it comes to its end.
     pub fn exit_code(&self) -> ExitCode {
         if self.all_is_well { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    }
+
+    /// What it ends with where its output was cut off. Damage that was found until then counts.
+    pub fn cut_off(&self) -> ExitCode {
+        if self.all_is_well { ExitCode::from(CUT_OFF) } else { self.exit_code() }
     }
 
     /// Writes a line.

@@ -151,6 +151,13 @@ pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
     let mut name = path.to_owned().into_os_string();
     name.push(suffix);
     let name = PathBuf::from(name);
+    if name.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::InvalidFilename) {
+        let long = path.file_name().map_or(0, |name| name.len());
+        return Err(Failure::Request(format!(
+            "{}: a name of {long} bytes is too long here: the file has `{suffix}` behind it until it is whole",
+            path.display()
+        )));
+    }
     if name.symlink_metadata().is_ok() {
         let name = name.display();
         return Err(Failure::Request(format!(

@@ -50,4 +50,7 @@ fn figures_of_a_process_that_is_gone_are_called_old() {
     std::fs::write(&stats, "nonsense").unwrap();
     let ran = strandlog(&["top", str(&path), "--stats", str(&stats), "--json"]);
     assert!(ran.code == 2 && ran.json()["error"].as_str().unwrap().contains("no published figures"), "{ran:?}");
+    // Nothing is waited for that may have no end, as a pipe that nobody writes to.
+    let ran = strandlog(&["top", str(&path), "--stats", "/dev/null", "--json"]);
+    assert!(ran.code == 2 && ran.json()["error"].as_str().unwrap().contains("not a regular file"), "{ran:?}");
 }

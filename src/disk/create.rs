@@ -165,6 +165,11 @@ impl Place {
             Err(Errno::EXIST) => Ok(None),
             // Where one is to be made it is the directory that takes none, or is gone.
             Err(Errno::NOENT) if !how.contains(OFlags::CREATE) => Ok(None),
+            // The name itself fits: it was looked for.
+            Err(Errno::NAMETOOLONG) => {
+                let why = "its name is too long: until it is whole the file has `.creating` behind it, 9 bytes";
+                Err(failed("creating", path)(io::Error::new(io::ErrorKind::InvalidFilename, why)))
+            }
             Err(errno) => Err(failed("creating", path)(errno.into())),
         }
     }

@@ -449,6 +449,9 @@ fn what_cannot_be_created_says_so() {
     assert_eq!(kind(create(&path, LEN, READ_ONLY)), ErrorKind::InvalidInput);
     assert_eq!(kind(create(Path::new("/"), LEN, mode(SyncMethod::Auto))), ErrorKind::InvalidInput);
     assert_eq!(kind(create(&path.join("x"), LEN, mode(SyncMethod::Auto))), ErrorKind::NotFound);
+    // The name fits, the temporary one does not.
+    let long = io::Error::from(create(&dir.path().join("x".repeat(247)), LEN, mode(SyncMethod::Auto)));
+    assert!(long.kind() == ErrorKind::InvalidFilename && long.to_string().contains("`.creating`"), "{long}");
     assert!(names(&dir).is_empty());
     // A directory that is gone takes no file: nobody else has one there.
     let gone = fs::File::open(dir.path()).unwrap();

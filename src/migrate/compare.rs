@@ -15,10 +15,18 @@ impl<O: OldLog> DualWrite<O> {
     /// # Errors
     /// What the old log says.
     pub fn differences_of(&self, replica: u64) -> Result<Vec<Difference>, MigrateError> {
+        match self.old_bounds(replica)? {
+            Some(held) => self.compare(replica, held),
+            None => {
+                let copied = self.new.replica(replica).exists();
+                Ok(copied.then_some(Difference { replica, what: Differs::Gone }).into_iter().collect())
+            }
+        }
+    }
+
+    /// The same, of one of which the old log holds these.
+    pub(super) fn compare(&self, replica: u64, (first, last): (u64, u64)) -> Result<Vec<Difference>, MigrateError> {
         let new = self.new.replica(replica);
-        let Some((first, last)) = self.old.bounds(replica).map_err(MigrateError::Old)? else {
-            return Ok(new.exists().then_some(Difference { replica, what: Differs::Gone }).into_iter().collect());
-        };
         let mut found = self.compare_state(replica)?;
         let (new_first, new_last) = new.bounds();
         if last != new_last {
@@ -30,10 +38,9 @@ impl<O: OldLog> DualWrite<O> {
         }
         let (mut next, last) = (begin, last.min(new_last));
         while next <= last {
-            let entries = self.old.entries(replica, next, last).map_err(MigrateError::Old)?;
-            let Some(end) = entries.last().map(|e| e.index) else { break };
+            let entries = self.old_entries(replica, next, last)?;
             found.extend(self.compare_entries(replica, &entries));
-            next = end.saturating_add(1);
+            next = next.saturating_add(entries.len() as u64);
         }
         Ok(found)
     }
@@ -75,36 +82,29 @@ impl<O: OldLog> DualWrite<O> {
 
     /// Makes the copy of a mirrored replica what the old log has. Where strandlog has no place for all of it the copy is begun anew, behind the
     /// old log's end: that frees what it held, and the old log has it.
-    pub(super) fn make_agree(&mut self, id: u64) -> Result<(), MigrateError> {
+    pub(super) fn make_agree(&mut self, id: u64, held: (u64, u64)) -> Result<(), MigrateError> {
         self.doubtful.insert(id);
-        match self.mend(id) {
-            Err(error) if refused(&error) => self.begin(id),
+        match self.mend(id, held) {
+            Err(error) if refused(&error) => self.begin(id, held.1),
             mended => mended,
         }
     }
 
     /// From the first difference on, or from the copy's end.
-    fn mend(&mut self, id: u64) -> Result<(), MigrateError> {
-        let Some((first, last)) = self.old.bounds(id).map_err(MigrateError::Old)? else {
-            // Removed there, and not yet here.
-            return self.forget(id);
-        };
+    fn mend(&mut self, id: u64, (first, last): (u64, u64)) -> Result<(), MigrateError> {
         let new = self.new.replica(id);
         let (new_first, new_last) = new.bounds();
         let readable = new.exists() && new.damage().is_empty();
         // What it holds beyond the old log's end, or not up to its beginning, cannot be mended by appending.
         if !readable || new_last > last || new_last.saturating_add(1) < first || new_first > last.saturating_add(1) {
-            return self.begin(id);
+            return self.begin(id, last);
         }
         if !self.same_beginning(id, first.max(new_first))? {
-            return self.begin(id);
+            return self.begin(id, last);
         }
         let mut same = new_first.max(first);
         'compare: while same <= new_last {
-            let entries = self.old.entries(id, same, new_last).map_err(MigrateError::Old)?;
-            if entries.is_empty() {
-                return self.begin(id);
-            }
+            let entries = self.old_entries(id, same, new_last)?;
             for entry in entries {
                 if new.entry(entry.index).ok().as_ref() != Some(&entry) {
                     break 'compare;
@@ -112,15 +112,19 @@ impl<O: OldLog> DualWrite<O> {
                 same = entry.index.saturating_add(1);
             }
         }
+        let applied = new.durable_applied()?;
         // Applied entries are never overwritten: this is another life, and the report is not of it.
-        if new.durable_applied()?.is_some_and(|applied| same <= applied) {
+        let is_of_another_life = applied.is_some_and(|applied| same <= applied);
+        // Truncated by a report that a crash took: the copy would keep what the old log has no more, and with the switch the log would begin earlier.
+        let lags = applied.is_some_and(|applied| applied.saturating_add(1) < first) && new_first < first;
+        if is_of_another_life || lags {
             same = first.max(new_first);
             let before = same.saturating_sub(1);
             let term = self.old.term(id, before).map_err(MigrateError::Old)?;
             self.begin_behind(id, before, term)?;
         }
         while same <= last {
-            let mut entries = self.old.entries(id, same, last).map_err(MigrateError::Old)?;
+            let mut entries = self.old_entries(id, same, last)?;
             let mut bytes = 0;
             let fits = |entry: &&Entry| {
                 bytes += entry.data.len();
@@ -128,9 +132,8 @@ impl<O: OldLog> DualWrite<O> {
             };
             let n = entries.iter().take_while(fits).count().max(1);
             entries.truncate(n);
-            let Some(end) = entries.last().map(|e| e.index) else { return self.begin(id) };
             self.new.commit(Batch::new().append(id, &entries))?;
-            same = end.saturating_add(1);
+            same = same.saturating_add(entries.len() as u64);
         }
         let mut batch = Batch::new();
         batch.truncate_prefix(id, first).put_own(id, MOVING_KEY, MIRRORED);

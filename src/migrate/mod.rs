@@ -8,8 +8,9 @@
 //! strandlog's copy is made anew from it. So a migration can be given up, for each replica that is not switched yet, by
 //! opening the old log alone. A batch is atomic over replicas of one kind only: those switched, and those not.
 //!
-//! A replica that strandlog has no place for, because it is full or the old log holds a value beyond its limits, stays in doubt: it is neither
-//! appended to nor switched. What only drops entries and keys of it goes to the old log alone, and so may cure that; a removal waits for nothing.
+//! A replica that strandlog has no place for, because it is full or the old log holds a value beyond its limits, or a key that begins with
+//! `\0sl.` as strandlog's own do, stays in doubt: it is neither appended to nor switched. What only drops entries and keys of it goes to the old log
+//! alone, and so may cure that; a removal waits for nothing.
 //!
 //! What state machines report ([`Batch::durable_applied`]) is in strandlog alone. A copy that is made anew keeps no more of it than that there
 //! was a report, 0: truncations wait for the next. After a migration was given up, begin it again with a new file: a replica that was removed
@@ -18,6 +19,7 @@
 //! [`Replica::reapply_from`](crate::Replica::reapply_from) knows of no more than the copy.
 
 mod again;
+mod ask;
 mod compare;
 mod old;
 mod reports;
@@ -51,7 +53,8 @@ const COPY_BYTES: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
-    /// The old log failed. What was to be written may be in it; strandlog is made to agree before it is written again.
+    /// The old log failed, or gave an answer that [`OldLog`] does not allow. What was to be written may be in it; strandlog is made to agree before it is
+    /// written again.
     #[error("the old log: {0}")]
     Old(#[source] OldError),
     /// Strandlog failed, or has no room, or would refuse this whatever room there is (a gap, an entry or a value beyond its limits). Nothing of a
@@ -62,8 +65,12 @@ pub enum MigrateError {
     /// comes to the same.
     #[error("strandlog: {0}; but the old log, which is written first, has its part of the batch")]
     OldAlone(#[source] Error),
-    /// Strandlog holds a replica of this id that does not come from this migration, and the old log holds one, too.
-    #[error("replica {replica} is in both logs, and this migration did not put it there; is this the right file?")]
+    /// Strandlog holds a replica of this id that does not come from this migration, and the old log holds one, too. Or it had moved over, and the old log
+    /// was used alone since, and has it anew. Nothing was changed.
+    #[error(
+        "replica {replica} is in both logs, and this migration did not put it there; is this the right file? If the old log was used alone since the \
+         replica had moved over, begin with a new file"
+    )]
     Collision {
         /// The replica.
         replica: u64,
@@ -75,7 +82,12 @@ fn refused(error: &MigrateError) -> bool {
     let MigrateError::New(error) = error else { return false };
     matches!(
         error,
-        Error::Full(_) | Error::EntryTooLarge { .. } | Error::ValueTooLarge { .. } | Error::BatchTooLarge { .. }
+        Error::Full(_)
+            | Error::EntryTooLarge { .. }
+            | Error::ValueTooLarge { .. }
+            | Error::BatchTooLarge { .. }
+            // A key of the log's own.
+            | Error::Contradiction { .. }
     )
 }
 
@@ -136,35 +148,37 @@ impl<O: OldLog> DualWrite<O> {
     /// Begins a migration, or goes on with one: what a crash left between the two logs is put right.
     ///
     /// # Errors
-    /// [`MigrateError::Collision`] where strandlog holds replicas of its own; what either log says.
+    /// [`MigrateError::Collision`] where strandlog holds replicas of its own; [`Error::ReadOnly`] where it was opened for reading; what either log says.
     pub fn open(old: O, new: Wal) -> Result<Self, MigrateError> {
+        // Before the old log is told to let go of anything: what a salvage shows of the new one may lack what that has.
+        if new.engine.read_only {
+            return Err(Error::ReadOnly.into());
+        }
         let (stages, doubtful, leftover) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let (waiting, unfinished, differences) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let mut this = Self { old, new, stages, doubtful, leftover, waiting, unfinished, differences };
         for id in this.new.replicas() {
-            let in_old = this.old.bounds(id).map_err(MigrateError::Old)?.is_some();
-            match this.new.replica(id).migration() {
-                Ok(Some(Stage::Switched)) => {
+            let (new, held) = (this.new.replica(id), this.old_bounds(id)?);
+            match (new.migration(), held) {
+                (Ok(None), Some(_)) => return Err(MigrateError::Collision { replica: id }),
+                (Ok(Some(Stage::Switched)), Some(held)) if this.is_left_over(id, held)? => {
                     this.stages.insert(id, Stage::Switched);
-                    if in_old {
-                        this.leftover.insert(id);
-                        this.clear_leftover(id)?;
-                    }
+                    this.leftover.insert(id);
+                    this.clear_leftover(id)?;
                 }
-                Ok(None) if in_old => return Err(MigrateError::Collision { replica: id }),
-                Ok(None) => drop(this.stages.insert(id, Stage::Switched)),
-                // Also where the mark cannot be read, and the old log has the replica: it was not switched, or that log would not.
-                Ok(Some(_)) | Err(_) if in_old => {
+                // Also where the mark cannot be read, and of one that was hurt: who was switched is not changed before the old log has let
+                // go of it, so that has all of it still.
+                (Ok(Some(_)) | Err(_), Some(held)) => {
                     this.stages.insert(id, Stage::Mirrored);
-                    match this.make_agree(id) {
+                    match this.make_agree(id, held) {
                         // One that cannot be copied now must not keep all the others from being opened.
                         Err(error) if refused(&error) => {}
                         agrees => agrees?,
                     }
                 }
-                Ok(Some(_)) => drop(this.new.commit(Batch::new().remove(id))?),
-                // Damaged, and strandlog's alone: its raft hears of it when it reads.
-                Err(_) => drop(this.stages.insert(id, Stage::Switched)),
+                (Ok(Some(Stage::Mirrored | Stage::Old)), None) => drop(this.new.commit(Batch::new().remove(id))?),
+                // Where it is damaged its raft hears of it when it reads.
+                (Ok(Some(Stage::Switched) | None) | Err(_), None) => drop(this.stages.insert(id, Stage::Switched)),
             }
         }
         Ok(this)
@@ -199,8 +213,7 @@ impl<O: OldLog> DualWrite<O> {
     }
 
     /// Begins to mirror a replica, at the end of what the old log holds.
-    fn begin(&mut self, id: u64) -> Result<(), MigrateError> {
-        let Some((_, last)) = self.old.bounds(id).map_err(MigrateError::Old)? else { return self.forget(id) };
+    fn begin(&mut self, id: u64, last: u64) -> Result<(), MigrateError> {
         let term = self.old.term(id, last).map_err(MigrateError::Old)?;
         self.begin_behind(id, last, term)?;
         self.copy_state(id)?;
@@ -244,16 +257,20 @@ impl<O: OldLog> DualWrite<O> {
         !matches!(self.new.replica(id).durable_applied(), Ok(None))
     }
 
-    /// Everything that the old log holds is in strandlog, and the same: the replica moves over.
-    fn try_switch(&mut self, id: u64) -> Result<(), MigrateError> {
-        let Some((first, _)) = self.old.bounds(id).map_err(MigrateError::Old)? else { return Ok(()) };
-        if self.new.replica(id).first_index() > first {
+    /// Everything that the old log holds is in strandlog, and the same: the replica moves over. `settled`: the old log was written since it failed.
+    fn try_switch(&mut self, id: u64, held: (u64, u64), settled: bool) -> Result<(), MigrateError> {
+        if self.new.replica(id).first_index() > held.0 {
             return Ok(());
         }
-        let found = self.differences_of(id)?;
+        let found = self.compare(id, held)?;
         if !found.is_empty() {
             self.report(found);
-            return self.make_agree(id);
+            return self.make_agree(id, held);
+        }
+        if !settled {
+            // What it was compared with may be of a write that failed, and be lost yet.
+            let change = Change::TruncatePrefix { replica: id, first_kept: held.0 };
+            self.old.write(&[change]).map_err(MigrateError::Old)?;
         }
         let mut mark = Batch::new();
         mark.put_own(id, MOVING_KEY, SWITCHED);
@@ -264,6 +281,23 @@ impl<O: OldLog> DualWrite<O> {
         self.waiting.remove(&id);
         self.leftover.insert(id);
         self.clear_leftover(id)
+    }
+
+    /// Whether what the old log has of a switched replica is what it was to let go of: the two were compared, and neither has changed since. What was
+    /// hurt since is none to go on from. Where they differ the old log has had it anew, by itself, and letting go of that would lose it.
+    fn is_left_over(&self, id: u64, held: (u64, u64)) -> Result<bool, MigrateError> {
+        let new = self.new.replica(id);
+        if !new.damage().is_empty() {
+            return Ok(false);
+        }
+        let found = self.compare(id, held)?;
+        if found.iter().any(|found| matches!(found.what, Differs::Unreadable { .. })) {
+            return Ok(false);
+        }
+        if !found.is_empty() || new.first_index() > held.0 {
+            return Err(MigrateError::Collision { replica: id });
+        }
+        Ok(true)
     }
 
     /// A switched replica must be gone from the old log before it is changed: or a crash after its removal would bring it back.
@@ -290,7 +324,7 @@ impl<O: OldLog> DualWrite<O> {
     /// What the log says that holds it.
     pub fn bounds(&self, replica: u64) -> Result<Option<(u64, u64)>, MigrateError> {
         if self.stage(replica) != Stage::Switched {
-            return self.old.bounds(replica).map_err(MigrateError::Old);
+            return self.old_bounds(replica);
         }
         let r = self.new.replica(replica);
         Ok(r.exists().then(|| r.bounds()))
@@ -316,7 +350,7 @@ impl<O: OldLog> DualWrite<O> {
         match self.stage(replica) {
             Stage::Switched => Ok(self.new.replica(replica).entries_through(first, last, usize::MAX)?),
             stage => {
-                let read = self.old.entries(replica, first, last).map_err(MigrateError::Old)?;
+                let read = self.old_entries(replica, first, last)?;
                 if stage == Stage::Mirrored && !self.doubtful.contains(&replica) {
                     let found = self.compare_entries(replica, &read);
                     if !found.is_empty() {

@@ -14,6 +14,10 @@ pub type OldError = Box<dyn StdError + Send + Sync>;
 ///
 /// It is asked for nothing that makes no sense where it stands: no term or entry of an index that it does not have, no append that leaves a gap, nor
 /// one or a cut that lies before its first entry, no truncation beyond one behind its last. Such a batch is refused before either log hears of it.
+///
+/// What it answers is looked at, too: bounds that contradict each other, no entries at all or others than were asked for are an error
+/// ([`MigrateError::Old`](crate::migrate::MigrateError::Old)). A commit asks for the bounds of each replica that is not switched once, and once more where it
+/// truncates that.
 pub trait OldLog {
     /// Applies all changes, in order, and makes them durable. After an error they may or may not be there.
     ///

@@ -54,21 +54,20 @@ impl<O: OldLog> DualWrite<O> {
         Ok(applied::reapply_from(bounds, new.durable_applied()?))
     }
 
-    /// Truncates in the old log what waited for a report, as far as that goes now. Strandlog has done so with its copy.
-    pub(super) fn let_go(&mut self, id: u64) -> Result<(), MigrateError> {
-        let Some(&wanted) = self.waiting.get(&id) else { return Ok(()) };
+    /// Truncates in the old log what waited for a report, as far as that goes now. Strandlog has done so with its copy. Takes and answers what the old
+    /// log holds.
+    pub(super) fn let_go(&mut self, id: u64, (first, last): (u64, u64)) -> Result<(u64, u64), MigrateError> {
+        let Some(&wanted) = self.waiting.get(&id) else { return Ok((first, last)) };
         let bound = Reported::to(&self.new.replica(id)).bound();
-        if let Some((first, last)) = self.old.bounds(id).map_err(MigrateError::Old)? {
-            // The suffix may have been cut since it was asked for.
-            let first_kept = wanted.min(bound).min(last.saturating_add(1));
-            if first_kept > first {
-                let change = Change::TruncatePrefix { replica: id, first_kept };
-                self.old.write(&[change]).map_err(MigrateError::Old)?;
-            }
+        // The suffix may have been cut since it was asked for.
+        let first_kept = wanted.min(bound).min(last.saturating_add(1)).max(first);
+        if first_kept > first {
+            let change = Change::TruncatePrefix { replica: id, first_kept };
+            self.old.write(&[change]).map_err(MigrateError::Old)?;
         }
         if wanted <= bound {
             self.waiting.remove(&id);
         }
-        Ok(())
+        Ok((first_kept, last))
     }
 }

@@ -39,7 +39,7 @@ impl<O: OldLog> DualWrite<O> {
         let asked = Asked::of(batch);
         let mut left_out = BTreeSet::new();
         for (&id, asked) in &asked {
-            match self.prepare(id, asked) {
+            match self.prepare(id, asked, bounds.get(&id).copied().flatten()) {
                 // The old log can let go without strandlog; the copy stays in doubt.
                 Err(error) if asked.lets_go && refused(&error) => drop(left_out.insert(id)),
                 prepared => prepared?,
@@ -72,15 +72,15 @@ impl<O: OldLog> DualWrite<O> {
             let wanted = self.waiting.entry(id).or_insert(first);
             *wanted = first.max(*wanted);
         }
-        for op in &batch.ops {
-            let id = op.replica;
-            let moves = match op.what {
-                What::Truncate { .. } | What::Reset { .. } => true,
-                What::Applied { .. } => self.waiting.contains_key(&id),
-                _ => false,
-            };
-            if moves && self.stage(id) == Stage::Mirrored && !self.doubtful.contains(&id) {
-                self.let_go(id).and_then(|()| self.try_switch(id)).map_err(behind_old)?;
+        let moves = |op: &&Op| match op.what {
+            What::Truncate { .. } | What::Reset { .. } => true,
+            What::Applied { .. } => self.waiting.contains_key(&op.replica),
+            _ => false,
+        };
+        let moving: BTreeSet<u64> = batch.ops.iter().filter(moves).map(|op| op.replica).collect();
+        for id in moving {
+            if self.stage(id) == Stage::Mirrored && !self.doubtful.contains(&id) {
+                self.move_on(id, has_written).map_err(behind_old)?;
             }
         }
         Ok(())
@@ -88,7 +88,7 @@ impl<O: OldLog> DualWrite<O> {
 
     /// Has a copy stand where the batch needs one: begun, or made to agree. A replica that neither log has gets none: the batch itself begins
     /// its life in both, if it does, and until then what is reported counts as 0 at most. It is of a life that is gone.
-    fn prepare(&mut self, id: u64, asked: &Asked) -> Result<(), MigrateError> {
+    fn prepare(&mut self, id: u64, asked: &Asked, held: Option<(u64, u64)>) -> Result<(), MigrateError> {
         let stage = self.stage(id);
         if stage == Stage::Switched {
             return self.clear_leftover(id);
@@ -96,14 +96,19 @@ impl<O: OldLog> DualWrite<O> {
         if stage == Stage::Mirrored && !self.doubtful.contains(&id) {
             return Ok(());
         }
-        if self.old.bounds(id).map_err(MigrateError::Old)?.is_none() {
-            return self.forget(id);
-        }
+        let Some(held) = held else { return self.forget(id) };
         // Nothing has to agree with what goes.
         if asked.removed {
             return Ok(());
         }
-        if stage == Stage::Old { self.begin(id) } else { self.make_agree(id) }
+        if stage == Stage::Old { self.begin(id, held.1) } else { self.make_agree(id, held) }
+    }
+
+    /// What both have written may let a mirrored replica go on its way.
+    fn move_on(&mut self, id: u64, has_written: bool) -> Result<(), MigrateError> {
+        let Some(held) = self.old_bounds(id)? else { return Ok(()) };
+        let now = self.let_go(id, held)?;
+        self.try_switch(id, now, has_written || now != held)
     }
 
     /// Before the old log begins lives anew in the batch that ends the ones before: the two may look the same, so after a crash between the

@@ -36,8 +36,26 @@ macro_rules! counts {
     };
 }
 counts!(
-    batches, refused, full, again, other, cuts, poisoned, loose, grown, salvaged, rotten, corrupt, meddled, alone,
-    new_files, switched, ended
+    batches,
+    refused,
+    full,
+    again,
+    other,
+    cuts,
+    poisoned,
+    loose,
+    grown,
+    salvaged,
+    rotten,
+    corrupt,
+    meddled,
+    alone,
+    new_files,
+    switched,
+    ended,
+    strict,
+    strict_refused,
+    only_read
 );
 
 struct Run {
@@ -218,8 +236,11 @@ impl Run {
 
     /// Opens both, whatever fails meanwhile.
     fn open(&mut self, may_fail: bool) -> (Arc<SimDisk>, Dual) {
+        self.only_read();
         for fallen in 0.. {
             let disk = Arc::new(self.disk.restart());
+            // Where what it refuses is there to be refused it changes nothing, and the next one takes it.
+            let strict = fallen == 0 && self.rng.random_ratio(1, 3);
             if may_fail && fallen < 3 && self.rng.random_ratio(1, 4) {
                 match self.rng.random_range(0..3) {
                     0 => disk.fail_at(disk.events() + self.rng.random_range(0..8), Fault::Cut),
@@ -227,11 +248,21 @@ impl Run {
                     _ => self.fail_write(0, 1),
                 }
             }
-            let wal = options(&mut self.rng).capacity(self.capacity).open_disk(Arc::clone(&disk) as Arc<_>);
+            let mut opening = options(&mut self.rng).capacity(self.capacity);
+            if strict {
+                opening = opening.recovery_mode(RecoveryMode::Strict);
+                self.counts.strict += 1;
+            }
+            let wal = opening.open_disk(Arc::clone(&disk) as Arc<_>);
             let opened = wal.map_err(MigrateError::from).and_then(|wal| DualWrite::open(self.old.clone(), wal));
             let old_failed = self.old.heal();
             match opened {
                 Ok(dual) => return (disk, dual),
+                Err(MigrateError::New(error @ (Error::Corrupt { .. } | Error::Damaged(_)))) if strict => {
+                    assert!(self.rotten || !self.closed, "{}: strictly: {error}", self.label);
+                    self.counts.strict_refused += 1;
+                    continue;
+                }
                 // Nobody has moved over yet: it is begun again.
                 Err(MigrateError::New(Error::Corrupt { .. })) if self.rotten => {
                     self.counts.corrupt += 1;
@@ -246,6 +277,25 @@ impl Run {
             self.power(&disk);
         }
         unreachable!("it does not always fail")
+    }
+
+    /// Somebody looks at strandlog alone. A migration does not go on with what cannot be written, and the old log lets go of nothing for it.
+    fn only_read(&mut self) {
+        if !self.rng.random_ratio(1, 4) {
+            return;
+        }
+        let mode = [RecoveryMode::Salvage, RecoveryMode::TolerateTornTail][self.rng.random_range(0..2)];
+        let looking = options(&mut self.rng).read_only(true).recovery_mode(mode);
+        match looking.open_disk(Arc::new(self.disk.restart())) {
+            Ok(wal) => {
+                self.counts.only_read += 1;
+                let before = self.old.world();
+                let opened = DualWrite::open(self.old.clone(), wal);
+                assert!(matches!(opened, Err(MigrateError::New(Error::ReadOnly))), "{}: {mode:?}", self.label);
+                assert!(self.old.world() == before, "{}: {mode:?}", self.label);
+            }
+            Err(error) => assert!(self.rotten, "{}: {mode:?}: {error}", self.label),
+        }
     }
 
     /// What is left when the process ends, with the power or without.
@@ -401,6 +451,7 @@ impl Run {
             }
             let Err(error) = outcome else {
                 assert!(filled.is_empty(), "{}", self.label);
+                self.not_back(dual, &ops, &before);
                 self.written(dual, &ops, &may);
                 return true;
             };
@@ -433,6 +484,15 @@ impl Run {
             return true;
         }
         unreachable!("four times at most")
+    }
+
+    /// What the old log has let go of does not come back, also where its replica moves over.
+    fn not_back(&self, dual: &Dual, ops: &Ops, before: &World) {
+        let begun = |id: u64| ops.iter().any(|(of, op)| *of == id && matches!(op, Op::Remove | Op::Snapshot(..)));
+        for (&id, rep) in before.0.iter().filter(|(id, _)| !begun(**id)) {
+            let first = dual.bounds(id).unwrap_or_else(|e| panic!("{}: {e}", self.label)).map_or(0, |(first, _)| first);
+            assert!(first >= rep.first(), "{}: {id}: from {} back to {first}: {ops:?}", self.label, rep.first());
+        }
     }
 
     /// All of it is in both.

@@ -57,7 +57,7 @@ impl Bug {
 }
 
 /// Of the library, from quick to slow; the first red one ends the search.
-const TARGETS: [&str; 40] = [
+const TARGETS: [&str; 41] = [
     "lib",
     "smoke",
     "in_flight",
@@ -77,6 +77,7 @@ const TARGETS: [&str; 40] = [
     "events",
     "migrate",
     "migrate_edges",
+    "migrate_strange",
     "idle",
     "fuzz_found",
     "damage",

@@ -128,6 +128,13 @@ pub fn beside(log: &Path) -> PathBuf {
 
 /// Reads the figures; says what to do where there are none.
 pub fn read(path: &Path) -> Result<Snapshot> {
+    // Of a pipe that nobody writes to the end would be waited for.
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(Failure::Request(format!(
+            "{} is not a regular file: no process publishes its figures there",
+            path.display()
+        )));
+    }
     let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::Request(format!(
             "{} is not there: no process that has the log open publishes its figures. It does with one line, kept for as long as the log is open:\n  \

@@ -39,6 +39,13 @@ pub fn strandlog_cut_off(args: &[&str]) -> Ran {
     ran(child.unwrap().wait_with_output().unwrap())
 }
 
+/// Runs the tool with an output that takes nothing, as a full device.
+pub fn strandlog_full(args: &[&str]) -> Ran {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_strandlog")).args(args).stdout(full).stderr(Stdio::piped()).spawn();
+    ran(child.unwrap().wait_with_output().unwrap())
+}
+
 fn ran(Output { status, stdout, stderr }: Output) -> Ran {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran { code: status.code().unwrap(), out: text(stdout), err: text(stderr) }
