@@ -22,7 +22,7 @@ pub struct LogStore<C> {
 pub struct LogReader<C> {
     pub(crate) group: Arc<Group>,
     /// How often the log's end had been cut off when openraft asked for this reader.
-    pub(crate) cuts: u64,
+    pub(crate) cuts: u32,
     types: PhantomData<fn() -> C>,
 }
 
