@@ -76,6 +76,13 @@ impl Replica {
         self.with(|c| c.lock().cuts).unwrap_or(0)
     }
 
+    /// Whether all that was submitted of it is durable, lazy batches among it. What is not is so after [`Wal::sync`](crate::Wal::sync). Touches memory only.
+    ///
+    /// For whoever takes over a replica from somebody of the same process who may have been ended while he waited.
+    pub fn is_durable(&self) -> bool {
+        self.with(|c| c.lock().listed_frame < self.engine.durable()).unwrap_or(true)
+    }
+
     /// The term of entry `index`, or of `first_index - 1`: raft asks for it after a truncation. Touches memory only.
     ///
     /// # Errors

@@ -50,6 +50,10 @@ struct Submitted {
 impl Group {
     pub fn open(wal: Arc<Wal>, id: u64) -> Result<Self> {
         let replica = wal.replica(id);
+        // openraft takes what it finds for durable. Who had the group before in this process may have been shut down before it was.
+        if !replica.is_durable() {
+            wal.sync()?;
+        }
         // Of the entry before the first only the term can be damaged. Nobody asks the log for it: the purge point says it.
         let first = replica.first_index();
         let counts = |damage: &Damage| !matches!(damage.lost, Lost::Entries { last, .. } if last < first);
