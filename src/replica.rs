@@ -67,6 +67,22 @@ impl Replica {
         self.with(bounds).unwrap_or((1, 0))
     }
 
+    /// How often entries of it went that others may have taken the place of, since the log was opened: by an append over them, a cut of the end, a
+    /// snapshot, its removal. Whoever finds the number that was there before knows that what he has read since is of one history, and follows what he
+    /// had read. A truncation of the front does not count. Touches memory only.
+    ///
+    /// It outlives the replica for handles that were made when it had been written. It wraps.
+    pub fn cuts(&self) -> u32 {
+        self.with(|c| c.lock().cuts).unwrap_or(0)
+    }
+
+    /// Whether all that was submitted of it is durable, lazy batches among it. What is not is so after [`Wal::sync`](crate::Wal::sync). Touches memory only.
+    ///
+    /// For whoever takes over a replica from somebody of the same process who may have been ended while he waited.
+    pub fn is_durable(&self) -> bool {
+        self.with(|c| c.lock().listed_frame < self.engine.durable()).unwrap_or(true)
+    }
+
     /// The term of entry `index`, or of `first_index - 1`: raft asks for it after a truncation. Touches memory only.
     ///
     /// # Errors

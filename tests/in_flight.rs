@@ -757,3 +757,32 @@ fn a_waker_that_panics_takes_nobody_along() {
     assert_eq!(told.recv_timeout(LIMIT), Ok((4, true)), "the writer is gone");
     wal.close().expect("closed");
 }
+
+/// Who takes a replica over asks for it.
+#[test]
+fn a_replica_is_durable_when_all_that_was_submitted_of_it_is() {
+    let disk = Arc::new(SimDisk::new(8 << 20));
+    let wal = small(Placement::Auto).open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("a log");
+    let (one, unwritten) = (wal.replica(1), wal.replica(3));
+    assert!(one.is_durable() && unwritten.is_durable(), "nothing was written");
+    let changes: [fn(&mut Batch); 4] = [
+        |batch| _ = batch.append(1, &[(1, 1, "entry")]),
+        |batch| _ = batch.put(1, b"key", b"value").lazy(),
+        |batch| _ = batch.truncate_suffix(1, 1),
+        |batch| _ = batch.remove(1),
+    ];
+    for change in changes {
+        wal.commit(Batch::new().append(2, &[(wal.replica(2).last_index() + 1, 1, "another's")])).expect("room");
+        assert!(one.is_durable() && wal.replica(2).is_durable());
+        let mut batch = Batch::new();
+        change(&mut batch);
+        drop(wal.submit(batch).expect("room"));
+        assert!(!one.is_durable() && !wal.replica(1).is_durable());
+        assert!(wal.replica(2).is_durable() && unwritten.is_durable(), "it is another's");
+        wal.sync().expect("the disk is well");
+        assert!(one.is_durable());
+    }
+    drop((one, unwritten, wal));
+    let wal = small(Placement::Auto).open_disk(Arc::new(disk.crash_lost_all()) as Arc<dyn Disk>).expect("a log");
+    assert!(wal.replica(2).is_durable() && wal.replica(2).exists(), "what an opening finds is");
+}

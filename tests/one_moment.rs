@@ -150,3 +150,35 @@ fn a_reading_goes_on_beside_a_truncation_of_the_prefix_and_beside_appends() {
         assert!(is_the_beginning_of(&read, |_| 1) && read.len() == LAST as usize, "{placement:?}: {read:?}");
     }
 }
+
+/// Who reads in several calls sees by it whether they were of one log.
+#[test]
+fn what_goes_from_the_end_is_counted_and_what_follows_or_goes_from_the_front_is_not() {
+    let disk = Arc::new(SimDisk::new(8 << 20));
+    let wal = Wal::options().chunk_size(4096).segment_size(64 << 10).open_disk(disk as Arc<dyn Disk>).expect("a log");
+    let unwritten = wal.replica(REPLICA);
+    let entries = |term, indexes| {
+        let mut batch = Batch::new();
+        append(&mut batch, term, indexes);
+        batch
+    };
+    assert_eq!(unwritten.cuts(), 0);
+    wal.commit(entries(1, 1..=6)).expect("there is room");
+    let replica = wal.replica(REPLICA);
+    let mut anew = Batch::new();
+    append(anew.remove(REPLICA), 3, 1..=4);
+    let mut cuts = 0;
+    for (what, mut batch, more) in [
+        ("entries follow", entries(1, 7..=9), 0),
+        ("the front goes", std::mem::take(Batch::new().truncate_prefix(REPLICA, 3)), 0),
+        ("another's take their place", entries(2, 6..=9), 1),
+        ("the end is cut off", std::mem::take(Batch::new().truncate_suffix(REPLICA, 8)), 1),
+        ("nothing is, beyond it", std::mem::take(Batch::new().truncate_suffix(REPLICA, 8)), 0),
+        ("a snapshot takes their place", std::mem::take(Batch::new().install_snapshot(REPLICA, 7, 2)), 1),
+        ("it goes, and another comes", anew, 1),
+    ] {
+        cuts += more;
+        wal.commit(&mut batch).expect("there is room");
+        assert_eq!((wal.replica(REPLICA).cuts(), replica.cuts(), unwritten.cuts()), (cuts, cuts, cuts), "{what}");
+    }
+}

@@ -22,17 +22,19 @@ pub struct LogStore<C> {
 pub struct LogReader<C> {
     pub(crate) group: Arc<Group>,
     /// How often the log's end had been cut off when openraft asked for this reader.
-    pub(crate) cuts: u64,
+    pub(crate) cuts: u32,
     types: PhantomData<fn() -> C>,
 }
 
 impl<C> LogStore<C> {
     /// The storage of `group`, as the log holds it: blank when it does not. The group is the replica's id in the log.
     ///
+    /// Everything in it is durable on return: where the group was written before in this process, and that is not, it waits for a sync.
+    ///
     /// # Errors
     ///
     /// [`Error::Damaged`](crate::Error::Damaged) when the log lost something of this group, which then must not take part: what it
-    /// promised may be gone.
+    /// promised may be gone. What the log answers to that sync.
     pub fn new(wal: Arc<Wal>, group: u64) -> Result<Self> {
         Ok(Self { group: Arc::new(Group::open(wal, group)?), types: PhantomData })
     }

@@ -141,7 +141,7 @@ struct Walk {
     /// What was handed out last.
     last: Option<Entry>,
     /// How often the log had been cut off when it was read last.
-    cuts: u64,
+    cuts: u32,
 }
 
 impl Walk {

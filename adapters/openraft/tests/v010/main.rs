@@ -3,6 +3,7 @@
 #![cfg(feature = "v010")]
 
 mod appending;
+mod edges;
 mod failing;
 mod full_log;
 mod leader_restore;

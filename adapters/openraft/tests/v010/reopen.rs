@@ -7,7 +7,9 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use strandlog::Wal;
 use strandlog_openraft::{Error, PURGED, VOTE};
 
-use crate::support::{Held, Store, Vote, append, entry, held, indexes, log_id, options, store, vote};
+use crate::support::{
+    Held, Store, Vote, append, append_later, disk, entry, held, indexes, log_id, open, open_still, options, store, vote,
+};
 
 fn open_file(path: &Path) -> Arc<Wal> {
     Arc::new(options().capacity(8 << 20).open(path).unwrap())
@@ -210,4 +212,21 @@ async fn groups_do_not_see_each_other() {
     }
     let gone = held(&mut store(&wal, 20)).await;
     assert_eq!(gone, Held { vote: None, purged: None, last: None, committed: None, entries: vec![] });
+}
+
+/// openraft takes what it finds at its start for durable, and says so to a leader.
+#[tokio::test]
+async fn what_an_opening_finds_survives_a_power_cut_though_nobody_waited_for_it() {
+    let disk = disk();
+    let wal = open_still(&disk);
+    let mut group = store(&wal, 1);
+    // Nothing writes these before somebody waits for them, and the group is shut down.
+    for index in 0..4 {
+        drop(append_later(&mut group, entry(1, index, "x")).await);
+    }
+    drop(group);
+    let found = held(&mut store(&wal, 1)).await;
+    assert_eq!(found.last, Some(log_id(1, 3)));
+    let wal = open(&Arc::new(disk.crash_lost_all()));
+    assert_eq!(held(&mut store(&wal, 1)).await, found);
 }

@@ -100,9 +100,6 @@ impl Scribe {
     async fn append(&mut self, first: u64, rng: &mut Rng) -> io::Result<()> {
         if self.now().last.is_some_and(|last| last.index >= first) {
             self.term += 1;
-            // An overwriting append is a cut and an append.
-            let cut = self.cut(first);
-            self.write(cut);
         }
         let size = [3, 30, 300, 3000, 12_000][rng.below(5) as usize];
         let text = format!("{:x}", rng.next()).repeat(size / 16 + 1);

@@ -1,6 +1,7 @@
 //! What a leader's replication gets follows what it sent before, or it gets nothing: also when another leads by now, of which openraft tells it later.
 
 use openraft::storage::{RaftLogReader, RaftLogStorage};
+use strandlog::Batch;
 
 use crate::support::{append, disk, entry, indexes, log_id, open, store};
 
@@ -41,4 +42,25 @@ async fn nor_what_lies_behind_entries_that_were_purged() {
     group.purge(log_id(2, 19)).await.unwrap();
     append(&mut group, 2, 20..22).await;
     assert_eq!(sends.limited_get_log_entries(8, 22).await.unwrap(), []);
+}
+
+/// openraft waits for no replication when it is shut down: what is left of one must not send what the group's next life in this process wrote.
+#[tokio::test]
+async fn nor_what_was_written_since_the_group_was_opened_anew() {
+    let wal = open(&disk());
+    let mut group = store(&wal, 1);
+    append(&mut group, 1, 0..10).await;
+    for (term, is_removed) in [(2, false), (3, true)] {
+        let mut sends = group.get_log_reader().await;
+        assert_eq!(indexes(&sends.limited_get_log_entries(6, 10).await.unwrap()), [6, 7, 8, 9]);
+        drop(group);
+        if is_removed {
+            wal.commit(Batch::new().remove(1)).unwrap();
+        }
+        group = store(&wal, 1);
+        append(&mut group, term, if is_removed { 0..10 } else { 5..10 }).await;
+        assert_eq!(sends.limited_get_log_entries(7, 10).await.unwrap(), []);
+        let mut sends = group.get_log_reader().await;
+        assert_eq!(sends.limited_get_log_entries(7, 8).await.unwrap(), [entry(term, 7, &format!("{term}/7"))]);
+    }
 }

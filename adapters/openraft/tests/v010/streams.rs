@@ -1,7 +1,10 @@
 //! A stream is of one log, or says that it is not.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use strandlog::Wal;
 
 use crate::support::{Entry, LogId, Store, disk, entry, indexes, log_id, open, store};
 
@@ -16,8 +19,11 @@ async fn append(group: &mut Store, term: u64, range: std::ops::Range<u64>) {
 
 /// The entries of a stream over all that a log of entries `..10` of term 1 holds, which is changed behind the first; and whether it ends well.
 async fn streamed(change: impl AsyncFnOnce(&mut Store)) -> (Vec<Entry>, bool) {
-    let wal = open(&disk());
-    let mut group = store(&wal, 1);
+    streamed_of(&open(&disk()), change).await
+}
+
+async fn streamed_of(wal: &Arc<Wal>, change: impl AsyncFnOnce(&mut Store)) -> (Vec<Entry>, bool) {
+    let mut group = store(wal, 1);
     append(&mut group, 1, 0..10).await;
     let mut reader = group.get_log_reader().await;
     let stream = reader.entries_stream(0..10).await;
@@ -53,6 +59,16 @@ async fn a_stream_is_not_of_two_leaders() {
 #[tokio::test]
 async fn nor_is_it_where_an_append_takes_the_place_of_what_was_handed_out() {
     let (got, whole) = streamed(async |group| append(group, 2, 2..8).await).await;
+    let old: Vec<LogId> = (0..10).map(|index| log_id(1, index)).collect();
+    assert!(old.starts_with(&log_ids(&got)), "{:?}", log_ids(&got));
+    assert!(!whole, "it was overwritten, and nothing was said");
+}
+
+/// Nor where another opening of the group in this process does that.
+#[tokio::test]
+async fn nor_is_it_where_the_group_was_opened_anew() {
+    let wal = open(&disk());
+    let (got, whole) = streamed_of(&wal, async |_| append(&mut store(&wal, 1), 2, 2..8).await).await;
     let old: Vec<LogId> = (0..10).map(|index| log_id(1, index)).collect();
     assert!(old.starts_with(&log_ids(&got)), "{:?}", log_ids(&got));
     assert!(!whole, "it was overwritten, and nothing was said");

@@ -111,6 +111,8 @@ impl RaftStateMachine<Types> for Sm {
 }
 
 impl Member for Node {
+    const CHANGES_AT_ANY_TIME: bool = false;
+
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String> {
         let (env, id) = (Arc::clone(&net.env), life.node);
         let machine = Sm(Machine::open(Arc::clone(&env), Arc::clone(&life), group));
@@ -158,9 +160,11 @@ impl Member for Node {
 
     async fn change(&self, change: Change) -> bool {
         let (change, retain) = match change {
-            Change::Remove(node) => (ChangeMembers::RemoveVoters(BTreeSet::from([node])), false),
             Change::AddLearner(node) => (ChangeMembers::AddNodes(BTreeMap::from([(node, EmptyNode {})])), false),
             Change::Promote(node) => (ChangeMembers::AddVoterIds(BTreeSet::from([node])), false),
+            Change::Demote { node, stays } => (ChangeMembers::RemoveVoters(BTreeSet::from([node])), stays),
+            Change::Drop(node) => (ChangeMembers::RemoveNodes(BTreeSet::from([node])), false),
+            Change::Voters { voters, stay } => (ChangeMembers::ReplaceAllVoters(voters), stay),
         };
         self.raft.change_membership(change, retain).await.is_ok()
     }
@@ -194,6 +198,7 @@ impl Member for Node {
             voters: (0..self.machine.0.env.nodes)
                 .filter(|node| configs.iter().all(|voters| voters.contains(node)))
                 .collect(),
+            is_joint: configs.len() > 1,
             applied: now.next,
             lines: now.lines,
             metrics: text,

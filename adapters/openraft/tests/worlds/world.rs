@@ -13,6 +13,9 @@ use crate::life::{Life, Remains};
 
 /// What is asked of one version of openraft.
 pub trait Member: Clone + Send + Sync + 'static {
+    /// Whether its members may change while anything befalls them: see [`World::change_members`].
+    const CHANGES_AT_ANY_TIME: bool;
+
     /// The node's part of a group, from what its log and files hold.
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String>;
     async fn begin(&self);
@@ -26,11 +29,22 @@ pub trait Member: Clone + Send + Sync + 'static {
     fn view(&self) -> View;
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
-    Remove(u64),
     AddLearner(u64),
     Promote(u64),
+    /// No voter any more: a learner, or out.
+    Demote {
+        node: u64,
+        stays: bool,
+    },
+    /// Out, who is no voter.
+    Drop(u64),
+    /// These are the voters, by way of two configurations. Who was one, and is not among them, is a learner, or out.
+    Voters {
+        voters: BTreeSet<u64>,
+        stay: bool,
+    },
 }
 
 /// What a member says of itself.
@@ -42,7 +56,8 @@ pub struct View {
     pub leads: Option<Ballot>,
     /// In each of the configurations, if there are two.
     pub voters: BTreeSet<u64>,
-    /// And who else is in them.
+    pub is_joint: bool,
+    /// And who else is known.
     pub members: BTreeSet<u64>,
     /// How many entries are applied, and the lines.
     pub applied: u64,
@@ -52,13 +67,13 @@ pub struct View {
 }
 
 /// By node and group, who is there now.
-type Members<R> = Arc<Mutex<BTreeMap<(u64, u64), (Arc<Life>, R)>>>;
+pub type Members<R> = Arc<Mutex<BTreeMap<(u64, u64), (Arc<Life>, R)>>>;
 
 pub struct Net<R> {
     pub env: Arc<Env>,
-    members: Members<R>,
+    pub members: Members<R>,
     /// How often a node was a new member of a group. Messages of its life before are not for it.
-    lives: Arc<Mutex<BTreeMap<(u64, u64), u64>>>,
+    pub lives: Arc<Mutex<BTreeMap<(u64, u64), u64>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -130,7 +145,7 @@ impl<R: Member> Net<R> {
     }
 
     /// Who leads. A leader that was taken out, and has not heard of it, says that it does: its vote is the lower one.
-    fn leader(&self, group: u64) -> Option<(u64, R)> {
+    pub fn leader(&self, group: u64) -> Option<(u64, R)> {
         let leads = |node| self.member(node, group).and_then(|(_, raft)| Some((raft.view().leads?, (node, raft))));
         (0..self.env.nodes).filter_map(leads).max_by_key(|(ballot, _)| *ballot).map(|(_, leader)| leader)
     }
@@ -170,7 +185,7 @@ pub fn run<R: Member>(seed: u64) -> Tally {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+pub enum Phase {
     Chaos,
     /// Nobody dies any more, and every message gets there.
     Calm,
@@ -178,11 +193,11 @@ enum Phase {
     Closed,
 }
 
-struct World<R> {
-    net: Net<R>,
+pub struct World<R> {
+    pub net: Net<R>,
     phase: Arc<Mutex<Phase>>,
     /// How many want that nothing befalls anybody.
-    quiet: Arc<Mutex<u64>>,
+    pub quiet: Arc<Mutex<u64>>,
     deaths: Arc<Mutex<u64>>,
 }
 
@@ -225,7 +240,7 @@ impl<R: Member> World<R> {
         self.settle().await
     }
 
-    fn phase(&self) -> Phase {
+    pub fn phase(&self) -> Phase {
         *self.phase.lock().unwrap()
     }
 
@@ -275,7 +290,7 @@ impl<R: Member> World<R> {
         env.with_rng(|rng| life.remains(rng))
     }
 
-    async fn start(&self, life: &Arc<Life>, group: u64) {
+    pub async fn start(&self, life: &Arc<Life>, group: u64) {
         match R::start(self.net.clone(), Arc::clone(life), group).await {
             // Who died meanwhile has its members taken away already.
             Ok(raft) if life.is_alive() => {
@@ -341,65 +356,6 @@ impl<R: Member> World<R> {
         }
     }
 
-    /// Takes a voter out, and back in as a learner that is promoted.
-    ///
-    /// Out in a quiet time, but for clients, and not the leader: where the leader changes in the middle of that, openraft 0.9 may be led by one that is out, which
-    /// panics or steps down behind entries that nobody else has; debug builds of 0.10 panic where one that is out is asked for the next change.
-    async fn change_members(self, group: u64) {
-        loop {
-            sleep(Duration::from_millis(2000 + self.net.env.below(6000))).await;
-            match self.phase() {
-                Phase::Chaos => self.take_one_out(group).await,
-                Phase::Calm => {}
-                Phase::Closed => return,
-            }
-            sleep(Duration::from_millis(self.net.env.below(1000))).await;
-            for node in 0..self.net.env.nodes {
-                self.change(group, Change::AddLearner(node)).await;
-                self.change(group, Change::Promote(node)).await;
-            }
-        }
-    }
-
-    /// In a quiet time, in which some lose all that they have of the group, and come back as new members.
-    async fn take_one_out(&self, group: u64) {
-        *self.quiet.lock().unwrap() += 1;
-        self.net.env.heal_net();
-        for (life, _) in self.net.members.lock().unwrap().values() {
-            life.spare();
-        }
-        sleep(Duration::from_secs(2)).await;
-        if let Some((node, leader)) = self.net.leader(group) {
-            let nodes = self.net.env.nodes;
-            let away = (node + 1 + self.net.env.below(nodes - 1)) % nodes;
-            let change = timeout(Duration::from_secs(5), leader.change(Change::Remove(away))).await;
-            // A learner stays one.
-            let is_out = change.is_ok_and(|is_done| is_done) && !leader.view().members.contains(&away);
-            if is_out && self.net.env.one_in(2) {
-                self.make_blank(away, group).await;
-            }
-        }
-        *self.quiet.lock().unwrap() -= 1;
-    }
-
-    /// As of a damaged group: it is removed from the log, and the node begins it anew.
-    async fn make_blank(&self, node: u64, group: u64) {
-        let member = self.net.member(node, group).filter(|(life, _)| !life.has_erred() && !life.is_full());
-        let Some((life, raft)) = member else { return };
-        self.net.members.lock().unwrap().remove(&(node, group));
-        raft.shutdown().await;
-        *self.net.lives.lock().unwrap().entry((node, group)).or_default() += 1;
-        self.net.env.judge.forget(node, group);
-        life.forget(group);
-        self.start(&life, group).await;
-    }
-
-    async fn change(&self, group: u64, change: Change) {
-        if let Some((_, leader)) = self.net.leader(group) {
-            drop(timeout(Duration::from_secs(2), leader.change(change)).await);
-        }
-    }
-
     async fn strike(&self) {
         let env = &self.net.env;
         let (node, group) = (env.below(env.nodes), 1 + env.below(GROUPS));
@@ -442,7 +398,7 @@ impl<R: Member> World<R> {
         for (&(node, group), (life, raft)) in &*self.net.members.lock().unwrap() {
             let may_end = |why: &String| !life.is_alive() || life.has_erred() || life.is_full() && why.contains(FULL);
             if let Some(why) = raft.view().ended.filter(|why| !may_end(why)) {
-                return Err(format!("node {node}, group {group} ended: {why}"));
+                return Err(format!("node {node}, group {group} ended: {why}; {}", raft.view().metrics));
             }
         }
         Ok(())
