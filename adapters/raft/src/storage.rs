@@ -63,7 +63,8 @@ impl Limits {
 const SHARE: u64 = 8;
 
 impl GroupStorage {
-    /// Opens `group` as the log holds it: blank when it does not.
+    /// Opens `group` as the log holds it: blank when it does not. Where somebody of this process had it before, and what he wrote is not durable yet, that
+    /// is synced first: raft acknowledges what it finds here, and votes by it.
     ///
     /// # Errors
     ///
@@ -72,6 +73,10 @@ impl GroupStorage {
     /// take part: what it promised may be gone.
     pub fn open(wal: &Wal, group: u64) -> Result<Self> {
         let replica = wal.replica(group);
+        // raft takes what it finds for durable. Who had the group before in this process may have let go of it before it was.
+        if !replica.is_durable() {
+            wal.sync()?;
+        }
         if let Some(damage) = replica.damage().first() {
             let what = damage.to_string();
             return Err(Error::Damaged { group, what });

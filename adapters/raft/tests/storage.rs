@@ -9,7 +9,7 @@ use std::sync::Arc;
 use raft::eraftpb::{Entry, EntryType, Snapshot};
 use raft::storage::MemStorage;
 use raft::{Error as RaftError, GetEntriesContext, Storage, StorageError};
-use strandlog::Wal;
+use strandlog::{Batch, Wal};
 use strandlog_raft::{APPLIED, CONF_STATE, Checkpoint, Error, GroupStorage, HARD_STATE};
 use support::{bootstrapped, commit, conf_state, disk, entry, hard_state, open};
 
@@ -472,4 +472,22 @@ fn agrees_with_mem_storage() {
             assert_eq!(read(&ours, low, high, max), read(&theirs, low, high, max));
         }
     }
+}
+
+/// raft acknowledges what it finds at its start, without any Ready that says that it was persisted.
+#[test]
+fn what_an_opening_finds_survives_a_power_cut_though_nobody_waited_for_it() {
+    let disk = disk();
+    let wal = open(&disk);
+    let mut storage = bootstrapped(&wal, GROUP);
+    let before = storage.last_index().expect("a log");
+    let mut batch = Batch::new();
+    storage.append(&mut batch, &[entry(before + 1, 1), entry(before + 2, 1)]).expect("entries");
+    drop(wal.submit(&mut batch).expect("room"));
+    drop(storage);
+    let found = GroupStorage::open(&wal, GROUP).expect("the group opens").last_index().expect("a log");
+    assert_eq!(found, before + 2);
+    let cut = Arc::new(disk.restart());
+    let kept = GroupStorage::open(&open(&cut), GROUP).expect("the group opens").last_index().expect("a log");
+    assert_eq!(kept, found, "what raft was shown is gone");
 }
