@@ -57,7 +57,7 @@ impl Bug {
 }
 
 /// Of the library, from quick to slow; the first red one ends the search.
-const TARGETS: [&str; 41] = [
+const TARGETS: [&str; 43] = [
     "lib",
     "smoke",
     "in_flight",
@@ -74,6 +74,7 @@ const TARGETS: [&str; 41] = [
     "applied",
     "mixes",
     "from_the_docs",
+    "ends",
     "events",
     "migrate",
     "migrate_edges",
@@ -93,6 +94,7 @@ const TARGETS: [&str; 41] = [
     "meddling",
     SHUTTLE,
     "small_worlds",
+    "long_lives",
     "large_worlds",
     "concurrency",
     "kill9",
