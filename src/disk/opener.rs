@@ -25,7 +25,7 @@ impl Opener {
 
     /// Whether this is still that process. It is asked before each write, so the system is not, if that can be helped.
     pub fn is_here(&self) -> bool {
-        self.mark.as_ref().map_or_else(|| self.number == number(), Mark::is_here)
+        self.mark.map_or_else(|| self.number == number(), Mark::is_here)
     }
 
     /// # Errors

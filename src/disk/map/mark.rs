@@ -4,52 +4,73 @@
 //! have its parent's: in a container both are often the first.
 
 use std::ptr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::MmapMut;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Less than a page, which is what the system makes of it.
-const LEN: usize = 1;
+const LEN: usize = size_of::<u64>();
 
-/// A page of the process that made it, which has something in it. In each child that is forked from that the system gives it zeros.
+/// What stands on a page of this process, which has one: in each child that is forked from it the system gives the page zeros, and whoever asks there first
+/// writes another number, drawn by chance.
 ///
 /// A child that *shares* its parent's memory (`vfork`, `CLONE_VM`) sees the mark, and is the same process as far as the log goes, as a thread is: it has the same
 /// locks, whoever holds them, and the log's threads work for it. After `vfork` it may do nothing but `exec` or end anyway.
-#[derive(Debug)]
-pub(in crate::disk) struct Mark(MmapMut);
+#[derive(Clone, Copy, Debug)]
+pub(in crate::disk) struct Mark {
+    page: &'static AtomicU64,
+    stood: u64,
+}
 
 impl Mark {
     /// None where there is no memory, or the system knows no such pages (Linux before 4.14, and what only acts as if it were Linux).
     pub fn new() -> Option<Self> {
-        let mut page = MmapMut::map_anon(LEN).ok()?;
-        let at = page.as_mut_ptr();
-        // SAFETY: the page is this mapping's. The advice changes nothing in this process.
-        unsafe { madvise(at.cast(), LEN, Advice::LinuxWipeOnFork) }.ok()?;
-        if takes_any_advice() {
-            return None;
+        let page = page()?;
+        if page.load(Ordering::Relaxed) == 0 {
+            let mut drawn = [0; LEN];
+            getrandom(&mut drawn[..], GetRandomFlags::empty()).ok().filter(|&n| n == LEN)?;
+            // Whoever was first stays.
+            let _ = page.compare_exchange(0, u64::from_ne_bytes(drawn).max(1), Ordering::Relaxed, Ordering::Relaxed);
         }
-        *page.first_mut()? = 1;
-        Some(Self(page))
+        Some(Self { page, stood: page.load(Ordering::Relaxed) })
     }
 
     /// As a child finds that of its parent.
     #[cfg(test)]
     pub fn of_a_parent() -> Option<Self> {
-        let Self(mut page) = Self::new()?;
-        page.fill(0);
-        Some(Self(page))
+        Self::new().map(|own| Self { stood: !own.stood, ..own })
     }
 
     /// Whether this is the process that made it.
     #[inline]
-    pub fn is_here(&self) -> bool {
-        // SAFETY: the byte is there as long as the mapping, has no alignment, and is read in no other way: it is written before anybody has the
-        // mark, and by the system where no thread runs yet.
-        let byte = unsafe { AtomicU8::from_ptr(self.0.as_ptr().cast_mut()) };
+    pub fn is_here(self) -> bool {
         // Relaxed: nothing else is ordered by it. An atomic, as what was read before a fork is not what is there behind it.
-        byte.load(Ordering::Relaxed) != 0
+        self.page.load(Ordering::Relaxed) == self.stood
     }
+}
+
+/// The page of this process, for as long as it lives: each of its logs asks for it, and a page each would be three calls of the system.
+fn page() -> Option<&'static AtomicU64> {
+    static PAGE: OnceLock<Option<MmapMut>> = OnceLock::new();
+    if PAGE.get().is_none() {
+        // Not made while others wait for it: a child that is forked meanwhile would wait for ever.
+        let _ = PAGE.set(wiped_page());
+    }
+    let page = PAGE.get()?.as_ref()?;
+    // SAFETY: the page is mapped, readable and writable, until the process ends, as nothing drops a static; it is aligned as pages are, longer than this, and nobody
+    // reads or writes it in another way, but the system where no thread runs yet.
+    Some(unsafe { AtomicU64::from_ptr(page.as_ptr().cast_mut().cast()) })
+}
+
+fn wiped_page() -> Option<MmapMut> {
+    let mut page = MmapMut::map_anon(LEN).ok()?;
+    let at = page.as_mut_ptr();
+    // SAFETY: the page is this mapping's. The advice changes nothing in this process.
+    unsafe { madvise(at.cast(), LEN, Advice::LinuxWipeOnFork) }.ok()?;
+    (!takes_any_advice()).then_some(page)
 }
 
 /// Whether the system says yes to what it does not do: none that does it does so for memory that is shared. (Emulators took all advice for a hint.)
@@ -94,19 +115,20 @@ mod tests {
         std::thread::scope(|scope| assert!(scope.spawn(|| mark.is_here()).join().expect("looked")));
         let told = in_a_child(|| {
             let own = Mark::new();
-            let is_here = |mark: &Option<Mark>| mark.as_ref().is_some_and(Mark::is_here);
+            let is_here = |mark: &Option<Mark>| mark.is_some_and(Mark::is_here);
             !mark.is_here() && is_here(&own) && in_a_child(|| !mark.is_here() && !is_here(&own))
         });
         assert!(told && mark.is_here());
     }
 
-    /// A child that lets go of it takes nothing from its parent.
+    /// What a child opens is its own, and nothing of that is its parent's.
     #[test]
-    fn a_mark_that_a_child_lets_go_of_stays() {
+    fn what_a_child_marks_is_its_own() {
         let Some(mark) = Mark::new() else { return eprintln!("no pages that are wiped here") };
-        let mut mark = Some(mark);
-        assert!(in_a_child(|| mark.take().is_some()));
-        assert!(mark.is_some_and(|mark| mark.is_here()));
+        assert!(in_a_child(
+            || Mark::new().is_some_and(|own| own.is_here() && own.stood != mark.stood && !mark.is_here())
+        ));
+        assert!(mark.is_here() && Mark::new().is_some_and(|again| again.stood == mark.stood));
     }
 
     /// The first process of a container, and its child that is the first of another.
@@ -121,7 +143,7 @@ mod tests {
         let told = in_a_child(|| {
             first(&|| {
                 let mark = Mark::new();
-                let is_here = || mark.as_ref().is_none_or(Mark::is_here);
+                let is_here = || mark.is_none_or(Mark::is_here);
                 is_here() && apart(0) && in_a_child(|| process::id() == 1 && (mark.is_none() || !is_here()))
             })
         });
