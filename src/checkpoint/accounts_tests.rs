@@ -2,8 +2,8 @@
 //! asked for it, the sums are those of all charges, what is reserved is free.
 
 use super::fate::Fate;
-use super::gather::Moving;
 use super::group::Group;
+use super::moving::Moving;
 use crate::disk::sim::SimDisk;
 use crate::engine::{Engine, demand};
 use crate::journal::LiveSegment;

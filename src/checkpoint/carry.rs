@@ -1,7 +1,8 @@
 //! Carrying: what is small goes to the journal's head as it is.
 
-use super::gather::{Moving, Payload, Seen};
+use super::gather::Payload;
 use super::group::Group;
+use super::moving::{Moving, Seen};
 use super::settle::{clip, encoded_bound};
 use crate::engine::Engine;
 use crate::error::Result;

@@ -1,8 +1,8 @@
 //! Models of the cleaner beside what changes the log: a move that was gathered before a change and is submitted after it never brings
 //! back what the change took away.
 
-use super::gather::{Moving, Seen};
 use super::group::Group;
+use super::moving::{Moving, Seen};
 use crate::batch::Batch;
 use crate::engine::Mode;
 use crate::engine::rig_loom::{Log, model};

@@ -1,7 +1,7 @@
 //! Where a replica's entries in a group go, and the chunks that are pledged for that.
 
-use super::gather::Moving;
 use super::group::Group;
+use super::moving::Moving;
 use super::resize::KEPT_EIGHTHS;
 use crate::engine::{Engine, demand};
 use crate::format::BLOCK_BYTES;

@@ -4,34 +4,17 @@ use bytes::Bytes;
 
 use super::fate::Fate;
 use super::group::{Group, Pace, Segments, Stored};
+use super::moving::{Moving, Seen};
 use crate::engine::{Engine, Oldest};
 use crate::error::{Error, Result};
 use crate::format::{EntryId, crc};
-use crate::index::{Cell, Loc, ReplicaState};
-use crate::space::Tail;
+use crate::index::{Cell, ReplicaState};
 use crate::sync::Arc;
 
 /// Payload gathered before it is written: bounds the cleaner's memory.
 const SETTLE_BYTES: u64 = 4 << 20;
 /// After so many replicas the cleaner looks whether it must hurry.
 const LOOK_UP: usize = 32;
-/// An entry as it was seen: it counts only if it still stands so when it is moved.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    pub index: u64,
-    pub term: u64,
-    pub loc: Loc,
-}
-
-/// Entries of one replica about to be moved.
-#[derive(Debug)]
-pub(super) struct Moving {
-    pub cell: Arc<Cell>,
-    pub incarnation: u64,
-    pub entries: Vec<Seen>,
-    /// The end of its chain, if they are to be settled: until that is done nobody else writes behind it, and it does not become free.
-    pub tail: Option<Tail>,
-}
 
 /// What an entry holds, and its plain checksum.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ mod copies;
 mod fate;
 mod gather;
 mod group;
+mod moving;
 mod resize;
 mod settle;
 #[cfg(all(test, not(any(loom, shuttle))))]

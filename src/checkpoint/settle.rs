@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::gather::{Moving, Seen};
 use super::group::Group;
+use super::moving::{Moving, Seen};
 use crate::caught::by_disk;
 use crate::chain::{PackEntry, pack_next};
 use crate::disk::{AlignedBuf, Writer};

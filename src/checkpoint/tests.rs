@@ -182,8 +182,8 @@ fn damage_that_a_cleaning_found_is_written_down_before_what_shows_it_is_gone() {
         let at = crate::format::POOL_OFFSET + u64::from(slab) * (64 << 10) + loc.lsn(engine.head()) % (64 << 10);
         disk.flip_bit(at + 20, 3);
         if fails {
-            let entries = vec![gather::Seen { index: 2, term: 1, loc }];
-            let moving = gather::Moving { cell: Arc::clone(&cell), incarnation, entries, tail: None };
+            let entries = vec![moving::Seen { index: 2, term: 1, loc }];
+            let moving = moving::Moving { cell: Arc::clone(&cell), incarnation, entries, tail: None };
             assert!(engine.payloads(&moving, &mut group(&wal, 2)).expect("readable").is_empty());
             // And then something else goes wrong: what was found out is not carried with this group.
         }
@@ -266,8 +266,8 @@ fn what_was_settled_without_room_for_the_record_is_given_back() {
     let engine = &wal.engine;
     let cell = engine.registry.get(1).expect("there");
     let loc = cell.lock().places.loc(1).expect("in the journal");
-    let (entries, incarnation) = (vec![gather::Seen { index: 1, term: 1, loc }], cell.lock().incarnation);
-    let moving = gather::Moving { cell: Arc::clone(&cell), incarnation, entries, tail: None };
+    let (entries, incarnation) = (vec![moving::Seen { index: 1, term: 1, loc }], cell.lock().incarnation);
+    let moving = moving::Moving { cell: Arc::clone(&cell), incarnation, entries, tail: None };
     let mut group = Group::new(engine.seq.lock().segments.live.iter(), &engine.geo);
     let kept = {
         let mut s = engine.seq.lock();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::places::ChainPiece;
+use super::pieces::ChainPiece;
 use super::room::Spare as _;
 use crate::disk::BLOCK;
 use crate::format::piece::{Extent, PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, PieceDesc};

@@ -5,12 +5,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::places::ChainPiece;
 use super::room::Spare as _;
-use crate::format::piece::Extent;
+use crate::disk::AlignedBuf;
+use crate::format::piece::{Extent, PieceDesc};
+use crate::sync::Arc;
 
 /// So many are moved for one that comes or goes.
 const FEW: usize = 64;
+
+/// A piece of the chain as the index knows it. Its terms are kept with the replica's, not here.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainPiece {
+    /// Its descriptor, without terms. `count` is what has not been overwritten.
+    pub desc: PieceDesc,
+    /// Segment that holds the newest record naming it: carried when that segment is freed.
+    pub meta_seq: u64,
+    /// Its bytes, while they are recent or not yet written.
+    pub mem: Option<Arc<AlignedBuf>>,
+}
 
 /// No index is in two of them.
 #[derive(Debug, Default)]

@@ -3,26 +3,13 @@
 use std::collections::VecDeque;
 
 use super::loc::Loc;
-use super::pieces::{Added, NO_PIECES, Pieces};
+use super::pieces::{Added, ChainPiece, NO_PIECES, Pieces};
 use super::room::Spare as _;
 use super::span::Span;
 use super::spans::Spans;
 use super::weight::{Resident, journal_bytes, weight};
-use crate::disk::AlignedBuf;
-use crate::format::piece::{Extent, PieceDesc};
+use crate::format::piece::Extent;
 use crate::space::Tail;
-use crate::sync::Arc;
-
-/// A piece of the chain as the index knows it. Its terms are kept with the replica's, not here.
-#[derive(Clone, Debug)]
-pub(crate) struct ChainPiece {
-    /// Its descriptor, without terms. `count` is what has not been overwritten.
-    pub desc: PieceDesc,
-    /// Segment that holds the newest record naming it: carried when that segment is freed.
-    pub meta_seq: u64,
-    /// Its bytes, while they are recent or not yet written.
-    pub mem: Option<Arc<AlignedBuf>>,
-}
 
 /// Where an entry lies.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use super::super::weight::JOURNAL_OVERHEAD;
 use super::*;
+use crate::format::piece::PieceDesc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use smallvec::smallvec;
