@@ -157,7 +157,12 @@ impl Engine {
             group.segments.want_all_of_most(group.visited, group.participants.len());
         }
         let hurried = group.hurried;
-        group.segments.read_wanted(&*self.disk, Pace::GENTLE, |took| self.rest_behind(took, hurried));
+        let rest = |took| {
+            if !hurried {
+                self.rest_behind(took)
+            }
+        };
+        group.segments.read_wanted(&*self.disk, Pace::GENTLE, rest);
         true
     }
 

@@ -87,7 +87,7 @@ impl Engine {
                     if waiting.len() == GENTLY && written.is_ok() {
                         let began = Instant::now();
                         written = self.write_pieces(&std::mem::take(&mut waiting));
-                        self.rest_behind(began.elapsed(), false);
+                        self.rest_behind(began.elapsed());
                     }
                 })?;
                 placed.push((moving, pieces));

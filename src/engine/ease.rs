@@ -38,8 +38,8 @@ impl Drop for InHurry<'_> {
 
 impl Engine {
     /// Rests behind something that took so long, unless anybody waits for the cleaner. Under no lock but `cleaning`.
-    pub(crate) fn rest_behind(&self, took: Duration, hurried: bool) {
-        let rest = if hurried { Duration::ZERO } else { self.rest(took) };
+    pub(crate) fn rest_behind(&self, took: Duration) {
+        let rest = self.rest(took);
         if !rest.is_zero() {
             thread::rest(rest);
         }
