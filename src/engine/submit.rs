@@ -85,6 +85,17 @@ pub(crate) const USED_UP_OPENINGS: &str = "three thousand million openings";
 /// How often room may be found made, nobody having taken any, without being enough.
 const UNMOVED_RELIEFS: u32 = 3;
 
+/// Whether the log still takes any batch at all.
+fn takes_batches(s: &Sequencer) -> Result<()> {
+    if let Some(why) = &s.stopped {
+        return Err(why.clone());
+    }
+    if s.is_used_up() {
+        return Err(Error::UsedUp { what: USED_UP_BYTES });
+    }
+    Ok(())
+}
+
 /// What is submitted in here does not wait.
 pub(crate) fn without_waiting<T>(f: impl FnOnce() -> T) -> T {
     telling(Telling::Listeners, f)
@@ -169,13 +180,7 @@ impl Engine {
         self.plan(batch, &mut scratch.plan)?;
         scratch.adm.resolve(&self.registry, batch);
         let s = self.seq.lock();
-        if let Some(why) = &s.stopped {
-            return Err(why.clone());
-        }
-        let used_up = s.is_used_up();
-        if used_up {
-            return Err(Error::UsedUp { what: USED_UP_BYTES });
-        }
+        takes_batches(&s)?;
         self.validate(batch, &scratch.plan, &mut scratch.adm)
     }
 
@@ -198,12 +203,7 @@ impl Engine {
         let mut waits = Waits::default();
         let mut s = self.seq.lock();
         loop {
-            if let Some(why) = &s.stopped {
-                return Err(why.clone());
-            }
-            if s.is_used_up() {
-                return Err(Error::UsedUp { what: USED_UP_BYTES });
-            }
+            takes_batches(&s)?;
             let (waiting, limit) = (s.waiting_bytes(), self.run.queue_bytes as u64);
             let full = waiting > 0 && waiting + plan.bytes() > limit;
             if full || !standing.is_next(&s.line) {
