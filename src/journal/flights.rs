@@ -11,7 +11,7 @@ use crate::sync::Arc;
 enum State {
     /// Being written.
     Flying,
-    /// Written; an older one is not yet.
+    /// Written, but an older one is not yet.
     Landed(Box<SealedFrame>),
     /// Being written, in vain: an older one failed.
     Doomed,
@@ -28,13 +28,13 @@ struct Flight {
 pub(crate) enum Landing {
     /// It is the oldest: everything up to its end is durable.
     Next(Box<SealedFrame>),
-    /// An older one is on its way; whoever writes that one completes this one, too.
+    /// An older one is still being written; its writer completes this one, too.
     Waits,
     /// An older one failed: this one must never be acknowledged, and is among those that [ended](Flights::ended).
     Doomed,
 }
 
-/// Who waits for a frame that will never be durable, as far as anybody will know.
+/// The waiters of a frame that will never be durable, as far as anybody can know.
 pub(crate) struct Ended {
     lsn: u64,
     pub ticket: Arc<Ticket>,
@@ -50,18 +50,19 @@ impl From<SealedFrame> for Ended {
 /// The frames in flight, oldest first.
 pub(crate) struct Flights {
     queue: VecDeque<Flight>,
-    /// Whom nobody has told yet, in no order.
+    /// Ended frames whose waiters have not been told yet, in no order.
     ended: Vec<Ended>,
     limit: usize,
-    /// None of this opening is complete yet.
+    /// No frame of this opening is complete yet.
     first: bool,
 }
 
 impl Flights {
-    /// At most `limit` at once; **the first alone**.
+    /// At most `limit` frames at once; **the first of an opening alone**.
     ///
-    /// By it the next opening knows that there was this one. Were it lost, and the one behind it not, an opening could take that for
-    /// something older, or not find it at all, and draw its number again: then two say of each other that they do not exist.
+    /// The first frame tells the next opening that this opening took place. Were it lost, and the frame behind it not, an opening could
+    /// take that frame for an older one, or miss it, and draw the same session number again: then two sessions would declare each other
+    /// void.
     pub fn new(limit: usize) -> Self {
         Self { queue: VecDeque::with_capacity(limit), ended: Vec::new(), limit, first: true }
     }
@@ -98,7 +99,7 @@ impl Flights {
         }
     }
 
-    /// The oldest is complete; answers the next one, if that was written meanwhile.
+    /// Removes the oldest frame, which is complete; returns the next one if that was written meanwhile.
     pub fn completed(&mut self) -> Option<Box<SealedFrame>> {
         self.first = false;
         self.queue.pop_front();
@@ -134,14 +135,14 @@ impl Flights {
         });
     }
 
-    /// The frame will not be taken any more.
+    /// Ends a frame that was not sealed, and never will be.
     pub fn end(&mut self, frame: &mut OpenFrame) {
         let notices = std::mem::take(&mut frame.notices);
         self.ended.push(Ended { lsn: frame.lsn, ticket: Arc::clone(&frame.ticket), notices });
     }
 
-    /// Those that ended, in the order of the log, and **none behind one that is being written**: whoever waits for that is told first. Each
-    /// is answered once.
+    /// Takes the ended frames in the order of the log, and **none behind one that is being written**: that one's waiters are told first.
+    /// Each is returned once.
     pub fn ended(&mut self) -> Vec<Ended> {
         let flying = self.queue.front().map_or(u64::MAX, |oldest| oldest.lsn);
         self.ended.sort_unstable_by_key(|frame| frame.lsn);
@@ -163,7 +164,7 @@ impl Flights {
         self.queue.back().map(|f| &f.ticket)
     }
 
-    /// The ticket of the frame that holds what ends at `lsn`.
+    /// The ticket of the frame that holds the batch that ends at `lsn`.
     pub fn ticket_of(&self, lsn: u64) -> Option<&Arc<Ticket>> {
         self.queue.iter().find(|f| lsn <= f.end).map(|f| &f.ticket)
     }

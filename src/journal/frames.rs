@@ -33,13 +33,13 @@ pub(crate) struct OpenFrame {
     pub table: Vec<u8>,
     /// Its own participants: the next frame lists them.
     pub participants: Vec<u64>,
-    /// The checksums of its entries, one after the other: the digest is of all of them.
+    /// Its entries' checksums, one after the other: the header's digest covers them all.
     pub crcs: Vec<u8>,
     pub placed: Vec<Placed>,
     pub placed_bytes: u64,
     pub ticket: Arc<Ticket>,
     pub notices: Notices,
-    /// What was put into it: callers' batches, and the log's own moves and records.
+    /// How much was put into it: callers' batches, and the log's own moves and records.
     pub batches: u64,
     /// Of these, the callers'.
     pub user_batches: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Lists {
     crcs: Vec<u8>,
 }
 
-/// A list that once was larger is not kept.
+/// Capacity beyond this is not kept.
 const KEPT_LIST_BYTES: usize = 256 << 10;
 
 impl Lists {
@@ -83,7 +83,7 @@ impl Lists {
 pub(crate) struct SealedFrame {
     pub header: FrameHeader,
     pub offset: u64,
-    /// Bytes from there to the segment's end: **beyond them lies what is somebody else's**.
+    /// Bytes from `offset` to the segment's end: **what lies beyond belongs to somebody else**.
     pub room: u64,
     pub mem: Arc<FrameMem>,
     pub placed: Vec<Placed>,
@@ -94,7 +94,7 @@ pub(crate) struct SealedFrame {
     pub entries: u64,
     pub user_bytes: u64,
     pub times: Times,
-    /// What it counted in the queue.
+    /// The bytes that it counts in the queue.
     pub queued: u64,
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct Before {
 }
 
 impl OpenFrame {
-    /// Opens a frame of about so many bytes, that lists the participants of the one before it, in `list_bytes` at most. It has no home yet: see
+    /// Opens a frame of about `bytes`, which lists the `previous` frame's participants in `list_bytes` at most. It has no place yet: see
     /// [`OpenFrame::move_to`].
     pub fn new(bytes: usize, lists: Lists, previous: &mut Vec<u64>, list_bytes: u64) -> Self {
         let Lists { mut table, participants, crcs } = lists;
@@ -156,7 +156,7 @@ impl OpenFrame {
         self.would_fit(payload, table, self.room)
     }
 
-    /// The same, were there so much room.
+    /// As [`fits`](Self::fits), were there `room` bytes.
     pub fn would_fit(&self, payload: u64, table: u64, room: u64) -> bool {
         round_up_block(self.used() + payload + table) <= room
     }
@@ -166,7 +166,7 @@ impl OpenFrame {
         self.buf.len() as u64 + self.table.len() as u64
     }
 
-    /// What it counts in the queue.
+    /// The bytes that it counts in the queue.
     pub fn queued(&self) -> u64 {
         if self.batches == 0 { 0 } else { self.used() + self.placed_bytes + self.notices.bytes() }
     }
@@ -181,7 +181,7 @@ impl OpenFrame {
         self.lsn + self.buf.len() as u64
     }
 
-    /// Appends a checksum and its payload; answers the LSN they begin at.
+    /// Appends a checksum and its payload; returns the LSN at which they begin.
     pub fn push_entry(&mut self, crc: u32, payload: &[u8]) -> u64 {
         let lsn = self.here();
         let crc = crc.to_le_bytes();
@@ -194,7 +194,7 @@ impl OpenFrame {
         lsn
     }
 
-    /// Puts table and header in place; from here on nothing changes. What it needed meanwhile is there for another.
+    /// Puts table and header in place; from here on nothing changes. Returns its lists for another frame to use.
     pub fn seal(mut self, seed: Seed, before: &Before) -> (SealedFrame, Lists) {
         let [next, after] = before.following.map(|slab| slab.map_or(0, |slab| slab.saturating_add(1)));
         let queued = self.queued();

@@ -38,7 +38,7 @@ impl Gate {
                 return well;
             }
             let _ = self.0.word().compare_exchange(SHUT, SHUT_AWAITED, Ordering::AcqRel, Ordering::Acquire);
-            // Sleeps only if the state is still what we say.
+            // Sleeps only if the state is still `SHUT_AWAITED`.
             self.0.wait(SHUT_AWAITED);
         }
     }

@@ -1,14 +1,15 @@
-//! The line before the queue: who waits for room there is let in before those who come later.
+//! The line before the queue: callers that wait for room there are let in before those that come later.
 //!
-//! Without it a batch finds room only when the queue happens to have that much at the moment at which its thread runs, and what is small takes
-//! that away while it is being woken: one that is larger than the queue, which must be alone in it, would wait for as long as others come.
+//! Without it a batch would find room only if the queue happened to have enough at the moment its thread runs, and smaller batches would
+//! take that away while the thread is being woken: a batch larger than the queue, which must be alone in it, would wait for as long as
+//! others come.
 
-/// Those who wait, by numbers. **Whoever is first must come again**, so nobody stands here who may not wait, or might forget to.
+/// The waiting callers, by number. **The first must come again**, so no caller stands here that may not wait, or that might not come back.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     /// Whose turn it is, if anybody waits.
     first: u64,
-    /// What the next to come is given.
+    /// The number that the next caller is given.
     next: u64,
 }
 
@@ -26,33 +27,33 @@ impl Line {
         self.first == number
     }
 
-    /// The first goes.
+    /// The first caller leaves.
     pub fn leave(&mut self) {
         self.first += 1;
     }
 }
 
-/// A submission, as far as it stands in the line.
+/// A submission's place in the line, if it has one.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
     number: Option<u64>,
-    /// Nobody stood behind it when it went.
+    /// Whether nobody stood behind it when it left.
     pub was_last: bool,
 }
 
 impl Standing {
-    /// Whether nobody goes first.
+    /// Whether no other submission goes first.
     pub fn is_next(&self, line: &Line) -> bool {
         self.number.map_or_else(|| line.is_empty(), |number| line.is_first(number))
     }
 
-    /// Whether it is the first, now that it stands there.
+    /// Joins the line, unless it stands there already. Returns whether it is the first.
     pub fn join(&mut self, line: &mut Line) -> bool {
         let number = *self.number.get_or_insert_with(|| line.join());
         line.is_first(number)
     }
 
-    /// Goes in, if it stood there. Whether it did.
+    /// Leaves the line, if it stood there. Returns whether it did.
     pub fn leave(&mut self, line: &mut Line) -> bool {
         let stood = self.number.take().is_some();
         if stood {

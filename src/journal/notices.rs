@@ -6,20 +6,20 @@ use crate::caught::{caught, said};
 use crate::error::Result;
 use crate::lsn::Lsn;
 
-/// Is told of batches by the tags that they were submitted with: see [`Wal::submit_to`](crate::Wal::submit_to).
+/// Is told the outcome of batches by the tags with which they were submitted: see [`Wal::submit_to`](crate::Wal::submit_to).
 ///
-/// For those who have thousands of batches under way: one call for all tags of a frame that stand together, and no allocation for each.
+/// For callers with thousands of batches under way: one call for all tags that stand together in a frame, and no allocation for each.
 pub trait Sink: Send + Sync {
-    /// The batches of these tags, in the order of the log, are durable up to the LSN; or they never will be, and why.
+    /// The batches with these tags, in the order of the log, are durable up to the LSN; or they never will be, for the reason given.
     ///
-    /// Runs on the thread that wrote the frame, or, where the log has ended or failed, of whoever ended it or was the last to write; never on two
-    /// at once. It must be short, and what it submits does not wait
-    /// ([`Error::Busy`](crate::Error::Busy)). It may not close the log, which is `Busy`, too; the last [`Wal`](crate::Wal) may be dropped in it, or
-    /// with it: the log is stopped then, and another thread gives the file up a little later.
+    /// Runs on the thread that wrote the frame or, once the log has ended or failed, on the one that ended it or was the last to write;
+    /// never on two at once. It must be short, and what it submits does not wait ([`Error::Busy`](crate::Error::Busy)). It may not close
+    /// the log, which is refused as `Busy`, too. The last [`Wal`](crate::Wal) may be dropped in it, or with it: the log is then stopped,
+    /// and another thread gives up the file a little later.
     fn done(&self, tags: &[u64], outcome: &Result<Lsn>);
 }
 
-/// Who is to be told of one batch.
+/// Whom to tell the outcome of one batch.
 pub(crate) enum Whom<'a> {
     Caller(Box<dyn FnOnce(Result<Lsn>) + Send>),
     Sink(&'a Arc<dyn Sink>, u64),
@@ -42,12 +42,12 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    /// About what they take of memory. It counts in the queue: a batch may say nothing, and there is no end to these.
+    /// About how much memory they take. It counts in the queue: a batch may be empty, and nothing else would bound the number of notices.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Notes who is to be told of the batch that ends at `lsn`.
+    /// Notes whom to tell of the batch that ends at `lsn`.
     pub fn add(&mut self, lsn: Lsn, whom: Whom<'_>) {
         self.bytes += NOTICE_BYTES;
         match (whom, self.list.last_mut()) {
@@ -72,7 +72,7 @@ impl Notices {
                 Notice::Tags(lsn, sink, tags) => {
                     let tell = move || {
                         sink.done(&tags, &told(lsn));
-                        // In here: it may be the last to hold the sink.
+                        // In here, where panics are caught: it may be the last to hold the sink.
                         drop(sink);
                     };
                     (lsn, caught(tell))

@@ -62,7 +62,7 @@ impl Recent {
         }
     }
 
-    /// Where the oldest of them begins: from there on every frame that was sealed is here.
+    /// The LSN at which the oldest begins: from there on every sealed frame is here.
     pub fn since(&self) -> u64 {
         self.frames.read().front().map_or(u64::MAX, |f| f.lsn)
     }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// For readers: where a live segment lies. Entries leave before their slab is written anew, so a reader that asks again after
-/// it has copied knows whether what it copied was still the segment's.
+/// For readers: where a live segment lies. A segment leaves the map before its slab is written anew, so a reader that has pinned the slab,
+/// asks again and still finds it here knows that what it copies is the segment's.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentMap {
     /// (sequence, slab), ascending.
@@ -34,24 +34,24 @@ pub(crate) struct LiveSegment {
     pub participants: Vec<u64>,
 }
 
-/// The writer's view: under the sequencer lock.
+/// The writer's view, under the sequencer lock.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     pub live: VecDeque<LiveSegment>,
-    /// A segment before all of them, if the oldest was lost whole: named as the tail until the oldest that is left is cleaned. A frame that
-    /// named that one would say that nothing is missing.
+    /// The segment before all of `live`, if the oldest was lost whole: frames name it as the tail until the oldest that is left is cleaned.
+    /// A frame that named the oldest that is left would say that nothing is missing.
     pub lost_tail: Option<u64>,
     pub free: VecDeque<u32>,
     /// The next segment's number: above every number ever seen, so that no stale frame has a place in it.
     pub next_seq: u64,
-    /// Segments whose content is superseded, and the tail that a durable frame must name before they are free.
+    /// Superseded segments, (sequence, slab): free once a durable frame names a tail beyond them.
     pub leaving: VecDeque<(u64, u32)>,
-    /// Slabs of segments that are free but for a reader who is copying.
+    /// Slabs of segments that are free, except that a reader may still be copying.
     pub freeing: Vec<u32>,
 }
 
 impl Segments {
-    /// Opens the next segment if `leaves` stay free behind it.
+    /// Opens the next segment if `leaves` segments stay free.
     pub fn open_next(&mut self, leaves: usize) -> Option<(u64, u32)> {
         if self.free.len() <= leaves {
             return None;
@@ -68,15 +68,15 @@ impl Segments {
         self.next_seq.saturating_add(1).saturating_mul(segment_bytes)
     }
 
-    /// The slabs of the two segments behind this one: where they lie already, or will. The first two of the free slabs leave their queue
-    /// in no other way than to become the next segments: a journal gives slabs back from the end of it, and never the last two.
+    /// The slabs of the two segments behind this one, where these lie or will lie. The first two free slabs leave the queue in no other way
+    /// than to become the next segments: a journal gives slabs back from the end of the queue, and never the last two.
     pub fn following(&self, seq: u64) -> [Option<u32>; 2] {
         let later = self.live.partition_point(|s| s.seq <= seq);
         let mut slabs = self.live.range(later..).map(|s| s.slab).chain(self.free.iter().copied());
         [slabs.next(), slabs.next()]
     }
 
-    /// The next segment is opened in this slab, if that is free.
+    /// Has the next segment opened in this slab, if that is free.
     pub fn open_in(&mut self, slab: u32) {
         if let Some(at) = self.free.iter().position(|&free| free == slab) {
             self.free.remove(at);
@@ -94,12 +94,12 @@ impl Segments {
         self.live.front().map_or(self.next_seq, |s| s.seq)
     }
 
-    /// What frames say of it.
+    /// The tail that frames name.
     pub fn named_tail(&self) -> u64 {
         self.lost_tail.unwrap_or_else(|| self.tail())
     }
 
-    /// The oldest segment is superseded. `false`: it is the one being written, and stays.
+    /// Takes the oldest segment, which is superseded, off the live ones. `false`: it is the one being written, and stays.
     pub fn leave_oldest(&mut self) -> bool {
         let Some(oldest) = (self.live.len() > 1).then(|| self.live.pop_front()).flatten() else { return false };
         self.leaving.push_back((oldest.seq, oldest.slab));
@@ -107,7 +107,7 @@ impl Segments {
         true
     }
 
-    /// Has the CORE of `replica` written anew when the oldest segment is cleaned. Answers the segment in which it counts as lying.
+    /// Has the CORE of `replica` written anew when the oldest segment is cleaned. Returns the segment in which it counts as lying.
     pub fn carry_with_oldest(&mut self, replica: u64) -> u64 {
         if let Some(oldest) = self.live.front_mut() {
             oldest.participants.push(replica);

@@ -1,4 +1,4 @@
-//! The sequencer's state: what the lock protects under which batches get their place in the log.
+//! The sequencer's state, under the lock that gives batches their place in the log.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use crate::format::{BLOCK_BYTES, Seed};
 use crate::space::{Accounts, Charge, Demand};
 use crate::sync::{Arc, RwLock};
 
-/// A frame that has gathered so much is closed: longer writes would only make those in it wait.
+/// A frame that has gathered this much is closed: longer writes would only make the batches in it wait.
 pub(crate) const FRAME_TARGET: u64 = 1 << 20;
 
 /// Bytes of journal cleaned together: a replica's entries in neighbouring segments then settle as one piece, and their release costs
@@ -24,10 +24,11 @@ const GROUP_BYTES: u64 = 32 << 20;
 /// A journal of fewer segments keeps none free for cleaning several together.
 const ROOMY_SEGMENTS: usize = 32;
 
-/// Of the free segments between the cleaner's beginning and appends that wait, the first of so many parts is for it to [rest](Sequencer::ease).
+/// Of the free segments between where the cleaner begins and where appends wait, it [rests](Sequencer::ease) in the first of this many
+/// parts.
 const EASE: usize = 4;
 
-/// All that is ordered.
+/// All that the sequencer lock guards.
 pub(crate) struct Sequencer {
     pub open: OpenFrame,
     /// Full frames that wait for the writer.
@@ -36,7 +37,7 @@ pub(crate) struct Sequencer {
     pub queued: u64,
     pub segments: Segments,
     pub accounts: Accounts,
-    /// How many replicas there are. The registry knows those that are gone, too.
+    /// How many replicas exist. The registry also knows those that are gone.
     pub replicas: u64,
     /// The last frame that was sealed, here or before the opening.
     pub prev: Option<FrameHeader>,
@@ -51,7 +52,7 @@ pub(crate) struct Sequencer {
     pub line: Line,
     /// Tasks that wait for room.
     pub room_tasks: Tasks,
-    /// Batches of callers that found their place.
+    /// Callers' batches that were accepted, except those that took the cleaner's segments.
     pub accepted: u64,
     /// See [`Sequencer::is_stuck`].
     pub stuck: bool,
@@ -59,7 +60,7 @@ pub(crate) struct Sequencer {
     pub nudged: u64,
     /// Grows with every frame taken: tells the idle watch whether anything happened.
     pub frames_taken: u64,
-    /// The newest frame says that all before it is durable, and nothing else.
+    /// Whether the newest frame only says that all before it is durable.
     pub is_sealed: bool,
     /// What the last sealed frame left for the next one.
     spare: Lists,
@@ -84,7 +85,7 @@ pub(crate) struct Resume {
     pub prev_participants: Vec<u64>,
     pub session: u64,
     pub cut: u64,
-    /// Where to go on in the newest segment, where no fresh one could be spared: LSN, file offset, room.
+    /// Where to go on in the newest segment if no fresh one could be spared: LSN, file offset, room.
     pub in_place: Option<(u64, u64, u64)>,
 }
 
@@ -113,7 +114,7 @@ impl Sequencer {
             cut: resume.cut,
             in_flight: Flights::new(in_flight),
             stopped: None,
-            // There is none yet: who opens the log leads its own frames.
+            // There is no writer thread yet: the opening leads its own frames.
             writer_idle: true,
             line: Line::default(),
             room_tasks: Tasks::default(),
@@ -121,7 +122,7 @@ impl Sequencer {
             stuck: false,
             nudged: 0,
             frames_taken: 0,
-            // An opening leaves the log as it is.
+            // An opening alone causes no seal.
             is_sealed: true,
             spare: Lists::default(),
             seed,
@@ -145,7 +146,7 @@ impl Sequencer {
         self.segments.current() * self.segment_bytes
     }
 
-    /// Whether a writer has something to do, and may.
+    /// Whether there is a frame to write, and one more may be in flight.
     pub fn has_work(&self) -> bool {
         (!self.closed.is_empty() || self.open.wanted) && self.in_flight.may_start()
     }
@@ -153,8 +154,8 @@ impl Sequencer {
     /// Makes room for a batch in the open frame: closes a full one, opens the next segment. `false`: no segment can be spared
     /// for this class, the cleaner must free one first.
     pub fn make_room(&mut self, payload: u64, table: u64, class: Class, map: &RwLock<SegmentMap>) -> bool {
-        // A segment that was opened from the reserve belongs to those for whom it was kept: filled by others, it would leave the
-        // cleaner without one, and nobody could ever free any.
+        // A segment opened from the reserve belongs to the class for which it was kept: filled by others, it would leave the cleaner
+        // without one, and none could ever be freed.
         let leaves = self.leaves(class);
         if self.segments.free.len() < leaves {
             return false;
@@ -169,7 +170,7 @@ impl Sequencer {
                 return true;
             }
         }
-        // What no segment holds is refused, and costs none.
+        // A batch that no segment could hold is refused without opening one.
         if !self.open.would_fit(payload, table, self.segment_bytes) {
             return false;
         }
@@ -188,12 +189,12 @@ impl Sequencer {
         self.open_segment(leaves, map)
     }
 
-    /// Whether no batch is accepted any more, as there will be no number for what it needs written. The cleaner goes on for a long while.
+    /// Whether no batch is accepted any more because the LSNs run out. The cleaner goes on for a long while.
     pub fn is_used_up(&self) -> bool {
         self.segments.reach(self.segment_bytes) > USED_UP_LSN
     }
 
-    /// The open frame is empty, and begins the next segment.
+    /// Opens the next segment and has the open frame, which is empty, begin it.
     fn open_segment(&mut self, leaves: usize, map: &RwLock<SegmentMap>) -> bool {
         if self.segments.reach(self.segment_bytes) > LAST_LSN {
             return false;
@@ -215,33 +216,33 @@ impl Sequencer {
         }
     }
 
-    /// Segments that are free, or will be when what names another tail is durable and readers have let go.
+    /// Segments that are free, or will be once a frame that names another tail is durable and readers have let go.
     pub fn gained(&self) -> usize {
         self.segments.free.len() + self.segments.leaving.len() + self.segments.freeing.len()
     }
 
-    /// Whether somebody's patience has ended, and nothing was gained since. Who can help is not made to wait as long once more.
+    /// Whether a waiter's patience has ended, and no segment was gained since. A batch that can help then need not wait as long again.
     pub fn is_stuck(&mut self) -> bool {
         self.note_gained();
         self.stuck
     }
 
-    /// Once there is something, that is over, whoever takes it.
+    /// Ends being stuck once there is a segment, whichever class may take it.
     pub fn note_gained(&mut self) {
         self.stuck = self.stuck && self.gained() <= self.leaves(Class::Keep);
     }
 
-    /// Segments that are free when there is room for a batch of this class, at least: one may be opened for it.
+    /// How many segments, at least, are free once there is room for a batch of this class: one may be opened for it.
     pub fn free_with_room(&self, class: Class) -> usize {
         self.segments.free.len().saturating_sub(1).max(self.leaves(class))
     }
 
-    /// What a replica is charged as the journal stands.
+    /// What a replica is charged, with as many free segments as the journal has now.
     pub fn price(&self, now: Charge, demand: Demand) -> Charge {
         self.accounts.price(now, demand, self.segments.free.len())
     }
 
-    /// And where nobody was asked for chunks.
+    /// As [`price`](Self::price), where nobody was asked for chunks.
     pub fn price_unasked(&self, now: Charge, demand: Demand) -> Charge {
         self.accounts.price_unasked(now, demand, self.segments.free.len())
     }
@@ -251,44 +252,44 @@ impl Sequencer {
         super::RESERVED_SEGMENTS + self.accounts.cleaning()
     }
 
-    /// What appends leave free beyond that, so that the cleaner can take several segments together also while they come faster than it
-    /// cleans: one at a time it finds so little of each replica that nothing is worth its place in a chain. A small journal has none to
-    /// give: cleaned earlier, it would move what is about to die.
+    /// Segments that appends leave free beyond the reserved ones, so that the cleaner can take several together even while appends come
+    /// faster than it cleans: in a single one it finds too little of each replica to be worth settling. A small journal has none to give:
+    /// cleaned earlier, it would move what is about to die.
     fn headroom(&self) -> usize {
         let total = self.total();
         let share = if total < ROOMY_SEGMENTS { 0 } else { total / 8 };
         share.min(self.gain() / 8).min(self.together())
     }
 
-    /// Segments that are cleaned together at most.
+    /// How many segments are cleaned together at most.
     pub fn together(&self) -> usize {
         (GROUP_BYTES / self.segment_bytes).max(1) as usize
     }
 
-    /// Segments of the journal.
+    /// How many segments the journal has.
     fn total(&self) -> usize {
         let segments = &self.segments;
         segments.live.len() + segments.free.len() + segments.leaving.len() + segments.freeing.len()
     }
 
-    /// What can be free beyond what is reserved, when all is cleaned.
+    /// How many segments beyond the reserved ones can be free once all is cleaned.
     fn gain(&self) -> usize {
         self.total().saturating_sub(self.reserved() + self.accounts.filled())
     }
 
-    /// Free segments below which the cleaner begins: what appends leave, and a sixth of the journal. Where much is carried, half of what
-    /// cleaning can gain at most: it must come to an end.
+    /// Free segments below which the cleaner begins: what appends leave, and a sixth of the journal. Where much is carried, at most half of
+    /// what cleaning can gain: it must come to an end.
     pub fn low_water(&self) -> usize {
         let headroom = self.headroom();
         self.reserved() + (headroom + self.total() / 6).min(self.gain() / 2).max(headroom + 1)
     }
 
-    /// Whether half of what is left between the cleaner's beginning and appends that wait is gone.
+    /// Whether half of the free segments between where the cleaner begins and where appends wait are gone.
     pub fn is_short(&self) -> bool {
         2 * self.segments.free.len() < self.low_water() + self.leaves(Class::Grow)
     }
 
-    /// How much of the first quarter of that is left, and how large it is: one at least.
+    /// How many segments of the first quarter of these are left, and how many it has: one at least.
     pub fn ease(&self) -> (u32, u32) {
         let (low, leaves) = (self.low_water(), self.leaves(Class::Grow));
         let whole = (low.saturating_sub(leaves) / EASE).max(1);
@@ -319,13 +320,13 @@ impl Sequencer {
             participant_bytes(self.segment_bytes),
         );
         self.open.participants = participants;
-        // Less than a block behind it is no room at all.
+        // Less than a block counts as no room at all.
         next.move_to(lsn, offset, if room >= BLOCK_BYTES { room } else { 0 });
         next
     }
 
-    /// Takes the oldest frame and seals it, unless as many as may be are in flight. The watermark is as of now: **frames above it
-    /// are at most those in flight**, and recovery counts on that.
+    /// Takes the oldest waiting frame and seals it, unless as many as allowed are in flight. The watermark is as of now: **at most the
+    /// frames in flight lie above it**, and recovery counts on that.
     pub fn take(&mut self, durable: u64, recent: &Recent) -> Option<Box<SealedFrame>> {
         if !self.in_flight.may_start() {
             return None;
@@ -360,7 +361,7 @@ impl Sequencer {
         Some(Box::new(sealed))
     }
 
-    /// The bytes at `lsn` of a frame that is not sealed yet, given to `f`. None at all may lie at its very end: an empty entry.
+    /// Passes the bytes at `lsn` of a frame that is not sealed yet to `f`. An empty entry may lie at the frame's very end.
     pub fn read_unsealed<T>(&self, lsn: u64, len: usize, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let frame = self
             .closed

@@ -1,4 +1,4 @@
-//! Tasks: who is woken when something has happened. Their wakers are other people's code.
+//! Tasks that are woken when something has happened. Their wakers are other people's code.
 
 use std::task::Waker;
 
@@ -8,13 +8,13 @@ use crate::caught::{caught, said};
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     wakers: Vec<Option<Waker>>,
-    /// Of these, which nobody has any more.
+    /// Seats among them that nobody has any more.
     left: Vec<usize>,
     /// How often all of them were woken.
     round: u64,
 }
 
-/// Where a task is among those who wait: it need not be looked for when it comes again.
+/// A task's place among those that wait, so that it need not be searched for when it comes again.
 #[derive(Debug, Default)]
 pub(crate) struct Seat(Option<(u64, usize)>);
 
@@ -26,8 +26,8 @@ impl Seat {
 }
 
 impl Tasks {
-    /// Notes the task, once between two wake-ups. The waker that it had before, or this one, is for the caller to drop, **outside of every
-    /// lock**: the task may go with it. Nor is one cloned under a lock, which is other people's code as well.
+    /// Notes the task, once between two wake-ups. The caller drops the returned waker, the task's previous one or this one, **outside of
+    /// every lock**: the task may go with it. Nor is a waker cloned under a lock: that is other people's code as well.
     #[must_use]
     pub fn wait(&mut self, seat: &mut Seat, waker: Waker) -> Option<Waker> {
         let mine = seat.0.filter(|&(round, _)| round == self.round);
@@ -44,7 +44,7 @@ impl Tasks {
         None
     }
 
-    /// A task that waits no more: its seat is another's. The waker is for the caller to drop, as in [`wait`](Self::wait).
+    /// The task waits no more: its seat is free for another. The caller drops the waker, as in [`wait`](Self::wait).
     #[must_use]
     pub fn leave(&mut self, seat: &mut Seat) -> Option<Waker> {
         let (_, at) = seat.0.take().filter(|&(round, _)| round == self.round)?;
@@ -53,13 +53,13 @@ impl Tasks {
         waker
     }
 
-    /// How many there is room for.
+    /// How many seats there are.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub fn seats(&self) -> usize {
         self.wakers.len()
     }
 
-    /// All of them, for [`wake_all`]: outside of every lock, as a waker may run its task at once.
+    /// Takes all wakers, for [`wake_all`] outside of every lock: a waker may run its task at once.
     pub fn take(&mut self) -> Vec<Option<Waker>> {
         self.round += 1;
         self.left.clear();
@@ -67,7 +67,7 @@ impl Tasks {
     }
 }
 
-/// Wakes all of them. One that panics, as that of an executor which is gone may, takes neither the others nor this thread along.
+/// Wakes all tasks. A waker that panics, as that of an executor which is gone may, takes neither the others nor this thread along.
 pub(crate) fn wake_all(wakers: Vec<Option<Waker>>) {
     for waker in wakers.into_iter().flatten() {
         if caught(|| waker.wake()).is_none() {
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(counts.each_ref().map(|c| c.0.load(Ordering::Relaxed)), [0, 2, 2]);
     }
 
-    /// There is no end to those who may come and go between two wake-ups.
+    /// Any number of tasks may come and go between two wake-ups.
     #[test]
     fn who_leaves_is_not_woken_and_another_takes_the_seat() {
         let (mut tasks, mut stays, counts) = (Tasks::default(), Seat::default(), Arc::<Counts>::default());

@@ -39,7 +39,7 @@ impl Ticket {
         self.gate.is_open().map(|well| self.told(well))
     }
 
-    /// What there is to say behind the gate. A crowd that was released by success asks for no lock.
+    /// The outcome, once the gate is open. A crowd released by success takes no lock.
     fn told(&self, well: bool) -> Result<()> {
         if well { Ok(()) } else { self.state.lock().failure.clone().map_or(Ok(()), Err) }
     }
@@ -52,7 +52,7 @@ impl Ticket {
 
     /// Registers for a wake-up unless the outcome is known. The check and the registration are one step: no wake-up is lost.
     pub fn poll(&self, seat: &mut Seat, waker: &Waker) -> Poll<Result<()>> {
-        // Outside of the lock, and so is what is left of it: a waker is other people's code.
+        // Cloned outside of the lock, as what is left is dropped: a waker is other people's code.
         let waker = waker.clone();
         let mut state = self.state.lock();
         if state.done {
@@ -64,7 +64,7 @@ impl Ticket {
         Poll::Pending
     }
 
-    /// A task that waits no more.
+    /// The task waits no more.
     pub fn leave(&self, seat: &mut Seat) {
         let left = self.state.lock().tasks.leave(seat);
         // Outside of the lock: the task may go with it.
@@ -82,7 +82,7 @@ impl Ticket {
             state.failure = outcome.err();
             state.tasks.take()
         };
-        // After the outcome was written: whoever passes the gate finds it.
+        // After the outcome was written: all that pass the gate find it.
         self.gate.open(well);
         // Outside of the lock: a waker may run the task at once.
         wake_all(wakers);
@@ -103,7 +103,7 @@ mod tests {
         fn wake(self: Arc<Self>) {}
     }
 
-    /// How a waker is cloned is its executor's affair, as how it wakes is: it may come back to the log.
+    /// Cloning a waker runs its executor's code, as waking does: that may call the log.
     #[test]
     fn a_waker_is_cloned_outside_of_the_lock() {
         let (ticket, noop) = (Ticket::new(), Arc::new(Noop));

@@ -31,7 +31,7 @@ impl Log {
     }
 }
 
-/// Whoever blocks is woken, and finds the watermark at or above its frame: it is cumulative.
+/// A blocked waiter is woken, and finds the watermark at or above its frame: it is cumulative.
 #[test]
 fn loom_a_blocked_waiter_is_woken_and_sees_the_watermark() {
     loom::model(|| {

@@ -1,8 +1,8 @@
-//! The futex, where there is no kernel.
+//! The futex of the models, where there is no kernel.
 
 use super::{AtomicU32, Condvar, Mutex, Ordering};
 
-/// What the kernel promises, with what loom can follow: comparing and falling asleep are one step.
+/// What the kernel promises, made of what loom can follow: comparing and falling asleep are one step.
 #[derive(Debug, Default)]
 pub struct Futex {
     word: AtomicU32,

@@ -1,4 +1,4 @@
-//! More threads for a moment: an opening reads from many places at once. There may be none to be had, and nothing depends on them.
+//! Helper threads for a moment: an opening reads from many places at once. The system may have none left, and nothing depends on them.
 
 use std::io;
 #[cfg(not(any(loom, shuttle)))]
@@ -15,8 +15,8 @@ pub fn helper<'scope, T: Send + 'scope>(
     started.inspect_err(|error| tracing::debug!(target: "strandlog", %error, name, "a thread cannot be started")).ok()
 }
 
-/// Does `own`, and meanwhile `help` on so many threads beside this one, or on fewer. So all of them take what there is to do from one
-/// place, and `own` ends when nothing of it is left there.
+/// Runs `own`, and meanwhile `help` on `helpers` other threads, or on fewer. So all of them must take their work from one place, and `own`
+/// must end only when none is left there.
 #[cfg(not(any(loom, shuttle)))]
 pub fn helped<T, E: From<io::Error>>(
     helpers: usize,
@@ -27,7 +27,7 @@ pub fn helped<T, E: From<io::Error>>(
         let started: Vec<_> = (0..helpers).map_while(|_| helper(scope, "strandlog-reader", &help)).collect();
         let done = own();
         let ends = started.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked"))));
-        // All of them are waited for.
+        // All of them are joined, even if one failed.
         ends.fold(Ok(()), io::Result::and)?;
         done
     })

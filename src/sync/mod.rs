@@ -1,7 +1,7 @@
 //! The one switch between what ships and what is modelled: code that shares memory imports from here, never from `std::sync` or
 //! `parking_lot`.
 //!
-//! The types have one small face under all of them, so that a model runs the very code that ships.
+//! The types have the same small interface everywhere, so that a model runs the very code that ships.
 
 #[cfg(any(loom, shuttle))]
 mod futex_model;

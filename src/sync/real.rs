@@ -7,7 +7,7 @@ pub use std::thread_local;
 pub use parking_lot::{MutexGuard, RwLock};
 use rustix::thread::futex;
 
-/// Where nobody else wants the processor a tenth of a millisecond in all: as long as a device takes for a flush.
+/// A tenth of a millisecond in all if nobody else wants the processor: as long as a device takes for a flush.
 const YIELDS: u32 = 300;
 
 /// A mutual exclusion lock without poisoning.
