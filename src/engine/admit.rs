@@ -13,7 +13,7 @@ use crate::journal::Class;
 use crate::operation::What;
 use crate::space::{Accounts, Demand};
 
-/// The replicas of one batch. Used again and again by a thread, so that steady use allocates nothing.
+/// The replicas of one batch. A thread uses it again and again, so that steady use allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     pub touched: Vec<Touched>,
@@ -21,14 +21,14 @@ pub(super) struct Admission {
     slots: Vec<usize>,
     ids: Ids,
     cells: Cells,
-    /// The operations on each replica are neighbours.
+    /// Whether the operations on each replica are neighbours.
     pub grouped: bool,
     /// Chunks that direct appends need.
     append_chunks: u64,
     /// Chunks that large values need.
     value_chunks: u64,
     pub class: Class,
-    /// One of the replicas begins [anew](Anew).
+    /// Whether one of the replicas begins [anew](Anew).
     anew: bool,
 }
 
@@ -37,12 +37,12 @@ pub(super) struct Admission {
 struct Ids {
     all: Vec<u64>,
     highest: u64,
-    /// Where the first so many of them stand: filled when one is asked for that may be among them. A batch that names its replicas in
-    /// ascending order never does.
+    /// Where a prefix of `all` stands: it is filled when an id is looked up that may be among them. A batch that names its replicas in
+    /// ascending order never does that.
     by_id: IdMap<usize>,
 }
 
-/// So many replicas are searched, more are hashed.
+/// Up to this many replicas are searched, more are hashed.
 const FEW: usize = 8;
 
 impl Ids {
@@ -73,7 +73,7 @@ impl Ids {
 }
 
 impl Admission {
-    /// Finds the replicas that the batch names. No lock is needed for it: a cell stays while it is held.
+    /// Finds the replicas that the batch names. No lock of the log is needed: a cell stays while it is held.
     pub fn resolve(&mut self, registry: &Registry, batch: &Batch) {
         self.clear();
         for op in &batch.ops {
@@ -113,7 +113,7 @@ impl Admission {
         self.slots.get(op).copied()
     }
 
-    /// Whether the operation is one of entries that go before they come: see [`Anew`].
+    /// Whether the operation is left out, as its replica begins a new life behind it: see [`Anew`].
     pub fn leaves_out(&self, op: usize, what: What) -> bool {
         let touched = || self.slot(op).and_then(|slot| self.touched.get(slot));
         self.anew && touched().and_then(|t| t.anew).is_some_and(|anew| anew.leaves_out(op, what))
@@ -128,9 +128,9 @@ impl Admission {
 /// Why there is no room.
 pub(super) struct NoRoom {
     pub lack: Lack,
-    /// Chunks of these that the batch would not take: they stay free for a large value.
+    /// Chunks in `lack` that the batch would not take: they stay free for a large value.
     pub kept: u64,
-    /// There may be once the journal has grown.
+    /// Whether there may be room once the journal has grown.
     pub grow: bool,
 }
 
@@ -176,7 +176,7 @@ impl Engine {
                 if first <= t.last {
                     t.cut();
                 }
-                // Consecutive indexes exist: the last of them does not overflow, one beyond it may.
+                // The batch checked that its indexes exist: the last of them does not overflow, one beyond it may.
                 t.last = first + ((to - from) as u64 - 1);
                 if direct > 0 {
                     t.adjoins = false;
@@ -186,7 +186,7 @@ impl Engine {
                         t.append_meta(crate::format::piece::PieceDesc::TYPICAL_BYTES + terms * 12);
                     }
                 } else {
-                    // What does not adjoin begins a run; it is no more than one, however many are appended.
+                    // Entries that do not adjoin begin a run: no more than one, however many are appended.
                     t.demand.spans += u64::from(!std::mem::replace(&mut t.adjoins, true));
                     let mut term = None;
                     for meta in batch.metas.get(from..to).unwrap_or(&[]) {
@@ -208,7 +208,7 @@ impl Engine {
                 let (now, held) = {
                     let state = t.cell.lock();
                     match state.keys.get(key).filter(|_| !t.removed) {
-                        // As a new one of its length, which may cost a little more than that one does: else it would seem to grow.
+                        // Priced as a new one of its length, which may cost a little more than it does: else the put would seem to grow.
                         Some(Value::Out(piece)) => (
                             value_cost(key, piece.desc.payload_bytes()),
                             piece.desc.blocks().div_ceil(self.geo.blocks_per_chunk.into()),
@@ -219,8 +219,8 @@ impl Engine {
                 };
                 let new = value_cost(key, value.len);
                 t.demand.meta_bytes += new.saturating_sub(now);
-                // Chunks are kept for a large value in the place of one that takes as many. One that takes more grows as entries do: of what is
-                // kept it would keep what the next one needs, for ever.
+                // Chunks are kept for a large value in the place of one that takes as many. One that takes more grows, as entries do: it
+                // would hold for ever what the next one needs of those that are kept.
                 t.grows |= if direct > 0 { direct > held } else { new > now };
                 t.changed = true;
             }
@@ -233,7 +233,7 @@ impl Engine {
                     let why = "truncate_prefix beyond last_index + 1; use install_snapshot, which says the term";
                     return Err(Error::Contradiction { replica, why });
                 }
-                // As asked, also where some of it waits for the state machine: what a batch truncates it must not append.
+                // As asked, even if some of it waits for the state machine: what a batch truncates it must not append.
                 t.truncate(first);
                 t.truncated = t.truncated.max(Some(first));
                 t.changed = true;
@@ -250,7 +250,7 @@ impl Engine {
                 t.last = t.last.min(from - 1);
                 t.changed = true;
             }
-            // Where there is no replica it creates none: ignored, unless something else of this batch does.
+            // A report creates no replica: it is ignored, unless something else of this batch creates one.
             What::Applied { .. } if !t.exists => t.reports_unborn = true,
             What::Applied { index } => {
                 let (now, first) = {
@@ -259,7 +259,7 @@ impl Engine {
                     (now, self.first_behind_report(replica, &state, index))
                 };
                 if let Some(first) = first.filter(|_| !t.removed && !t.reset) {
-                    // As it will be truncated: what the batch lets go it must not append or cut.
+                    // As the report will truncate it: what the batch lets go it must not append or cut.
                     t.truncate(first.min(t.last.saturating_add(1)));
                 }
                 t.report = t.report.max(Some(index));
@@ -285,7 +285,7 @@ impl Engine {
                 t.changed = true;
             }
             What::Remove => {
-                // No batch asks for that: see `Batch::remove`. What is charged here counts on it.
+                // No batch asks for that: see `Batch::remove`. The charges below count on it.
                 if t.changed {
                     return Err(Error::Contradiction { replica, why: "changed and removed in one batch" });
                 }
@@ -299,10 +299,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the accounts have room for what was validated, of which no more is carried than where it is applied with so many segments
-    /// `free`. `grow`: the caller can wait until the journal has grown, which comes before a small replica takes chunks.
+    /// Whether the accounts have room for what was validated. It is priced with `free` free segments, the fewest with which it may be
+    /// applied: so no more of it is carried here than there. `grow`: the caller can wait until the journal has grown, which comes before a
+    /// small replica takes chunks.
     ///
-    /// What the batch truncates makes room for what it brings; that is looked at only where there is none otherwise.
+    /// What the batch truncates makes room for what it brings; that is looked at only if there is no room otherwise.
     pub(super) fn admit(
         &self,
         adm: &mut Admission,
@@ -314,10 +315,10 @@ impl Engine {
         if room.is_err() && self.give_back_truncated(adm) { self.has_room(adm, accounts, free, grow) } else { room }
     }
 
-    /// Takes from what the batch asks for what the truncated entries take in the journal, once. Answers whether that was anything.
+    /// Subtracts from what the batch asks for, once, what the truncated entries take in the journal. Returns whether that was anything.
     ///
-    /// No more of them than reports let go: the rest waits. Nothing of a replica that is replaced or removed in the batch, of which no old
-    /// entry counts any more, nor while some of them are being settled, and only what comes is counted.
+    /// No more of them than reports let go: the rest waits. Nothing of a replica that is replaced or removed in the batch, as its old
+    /// entries do not count any more; nor while some of them are being settled, as only new ones are counted then.
     fn give_back_truncated(&self, adm: &mut Admission) -> bool {
         let mut any = false;
         for t in &mut adm.touched {

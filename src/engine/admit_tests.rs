@@ -129,7 +129,7 @@ fn a_key_of_a_replica_that_the_batch_removed_is_asked_for_whole() {
     put(&log(1500), 4000).expect("where there are 1,500");
 }
 
-/// Before what creates the replica or behind it: it takes the same.
+/// Before the operation that creates the replica or behind it, a report takes the same.
 #[test]
 fn a_report_in_the_batch_that_creates_a_replica_is_asked_for_wherever_it_stands() {
     let put = |wal: &Wal, first: bool| {
@@ -159,7 +159,8 @@ fn a_report_in_the_batch_that_creates_a_replica_is_asked_for_wherever_it_stands(
     assert!(s.accounts.carried() <= s.accounts.budget(), "{} carried", s.accounts.carried());
 }
 
-/// A purge that notes its point, a checkpoint and its compaction: refused, nobody could let go of anything. No more than goes counts.
+/// A purge that notes its point, a checkpoint and its compaction: were these refused, nobody could let go of anything. No more than goes
+/// counts.
 #[test]
 fn what_a_batch_truncates_makes_room_for_what_it_brings() {
     let log = |report: Option<u64>| {
@@ -205,7 +206,7 @@ fn what_a_batch_truncates_makes_room_for_what_it_brings() {
     assert!(matches!(outcome, Err(Error::Full(_))), "{outcome:?}");
 }
 
-/// Between the two a segment may be opened: who was admitted as one that is carried would find too few free, and take a chunk.
+/// Between admission and application a segment may be opened: a replica admitted as carried would find too few free, and take a chunk.
 #[test]
 fn admission_counts_on_no_more_segments_than_are_free_when_the_batch_is_applied() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);

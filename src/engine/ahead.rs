@@ -1,7 +1,7 @@
-//! Reading ahead: the device is asked for all that a reader wants next of the journal, rather than for one page after the other.
+//! Reading ahead: the device is asked for all that a reader wants next of the journal, instead of one page after the other.
 //!
-//! What lies around an entry there is other replicas'. So the system is told not to read around by itself: it may take megabytes for a page,
-//! and commits wait behind them.
+//! What lies around an entry there belongs to other replicas. So the system is told not to read around by itself: it may read megabytes for
+//! a page, and commits wait behind them.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::index::{Cell, Loc, Place};
 
 /// A reading that takes longer has waited for the device: then what follows is asked for.
 const COLD: Duration = Duration::from_micros(15);
-/// Every so many readings of entries one is timed.
+/// One in this many readings of entries is timed.
 const COLD_SAMPLE: usize = 16;
-/// So much is asked for at a time, and once more before it is needed: enough for a device that likes several requests at once, and no
-/// more than a commit can wait behind.
+/// Bytes asked for at a time; the next step is asked for before it is needed. Enough for a device that likes several requests at once, and
+/// no more than a commit can wait behind.
 const STEP_BYTES: u64 = 128 << 10;
-/// And no more entries than this, however small: the replica is locked meanwhile.
+/// No more entries than this at a time, however small: the replica is locked meanwhile.
 const STEP_ENTRIES: u64 = 1024;
 
 /// How far a reader has asked ahead.
@@ -52,7 +52,7 @@ impl Ahead {
 struct Runs(Vec<Range<u64>>);
 
 impl Runs {
-    /// Adds what lies at `lsn`; answers how many bytes more that is.
+    /// Adds what lies at `lsn`; returns how many bytes more that is.
     fn add(&mut self, lsn: u64, len: u64, segment_bytes: u64) -> u64 {
         let block = BLOCK as u64;
         let (start, end) = (lsn / block * block, lsn.saturating_add(len).next_multiple_of(block));
@@ -81,7 +81,7 @@ impl Engine {
         }
     }
 
-    /// Asks for entries of the journal from `from` on, below `hi`, a step's bytes of them; answers the first that it did not look at.
+    /// Asks for entries of the journal from `from` on, below `hi`, a step's bytes of them; returns the first index that it did not look at.
     pub(crate) fn ask(&self, cell: &Cell, from: u64, hi: u64) -> u64 {
         let head = self.head();
         let (mut runs, mut next, mut bytes) = (Runs::default(), from, 0);
@@ -94,13 +94,13 @@ impl Engine {
                         bytes += runs.add(loc.lsn(head), entry_bytes(loc), self.geo.segment_bytes);
                         next += 1;
                     }
-                    // The pages of a piece lie side by side: the system finds out by itself.
+                    // The pages of a piece lie side by side: the system reads ahead there by itself.
                     Some(Place::Chain(piece)) if next == from => {
                         next = piece.desc.last().saturating_add(1);
                         break;
                     }
                     Some(Place::Chain(_)) => break,
-                    // Gone or damaged: whoever reads is told, and may go on behind it.
+                    // Gone or damaged: the reader is told, and may go on behind it.
                     None => break,
                 }
             }
@@ -127,21 +127,21 @@ impl Engine {
         }
     }
 
-    /// Says what these slabs are from now on: the journal's, or chunks.
+    /// Tells the system what these slabs are from now on: the journal's, or chunks.
     pub(crate) fn expect_reads(&self, slabs: &[u32], journal: bool) {
         let Some(map) = &self.map else { return };
         let advice = if journal { Advice::Random } else { Advice::Normal };
         for neighbours in slabs.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             let offset = POOL_OFFSET + neighbours.first().map_or(0, |&slab| u64::from(slab)) * self.geo.segment_bytes;
             let len = neighbours.len() as u64 * self.geo.segment_bytes;
-            // A hint: that it was refused is nobody's concern.
+            // Only a hint: it does not matter if it is refused.
             let _ = map.advise(offset, usize::try_from(len).unwrap_or(usize::MAX), advice);
         }
     }
 
     fn ask_for(&self, runs: &Runs) {
         for run in &runs.0 {
-            // What is newer than something in memory is there, too.
+            // All that is newer than a recent frame is in memory, too.
             if self.recent.find(run.start).is_some() {
                 continue;
             }

@@ -67,8 +67,8 @@ impl Engine {
 
     /// Copies what goes inline into the open frame, in the order in which the records will name it.
     ///
-    /// Not entry by entry beside the index: the frame's memory has mostly left the cache, and each lock of a cell would wait until what
-    /// was stored before it has arrived there.
+    /// Not entry by entry along with the index: the frame's memory has mostly left the cache, and each locking and unlocking of a cell
+    /// would wait until what was stored before it has arrived there.
     fn copy_payloads(&self, s: &mut Sequencer, batch: &Batch, plan: &Plan, adm: &Admission) {
         let (seed, open) = (self.geo.seed, &mut s.open);
         open.buf.reserve(plan.payload as usize);
@@ -78,7 +78,7 @@ impl Engine {
                 continue;
             }
             for (i, meta) in batch.metas.get(from..to).unwrap_or(&[]).iter().enumerate() {
-                // The last of them fits, by the batch's own check.
+                // The last index does not overflow: the batch checked that.
                 let entry = EntryId { replica: op.replica, index: first + i as u64, term: meta.term, len: meta.len };
                 let crc = seed.entry_crc(meta.payload_crc, open.here(), entry);
                 open.push_entry(crc, batch.payload(meta));
@@ -86,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// Before any location is published that needs it to be unpacked.
+    /// Must come before any location is published that needs the head to be unpacked.
     pub(crate) fn publish_head(&self, s: &Sequencer) {
         self.head.store(s.lsn_bound(), Ordering::Release);
     }
@@ -98,15 +98,16 @@ impl Engine {
         }
     }
 
-    /// Brings the accounts up to where the replica stands. **Chunks are promised to nobody by this who holds none**: nobody was asked for them.
+    /// Brings the accounts up to where the replica stands. **A replica that holds no chunks is promised none by this**: nobody was asked
+    /// for them.
     pub(crate) fn recharge(&self, s: &mut Sequencer, state: &mut ReplicaState) {
         let new = s.price_unasked(state.charge, demand(state));
         s.accounts.settle(&mut state.charge, new);
     }
 
-    /// Brings the accounts up to where the replica stands. One that was admitted with chunks keeps them until all of the batch have what
-    /// they were admitted with: what it is carried in may be what another counts on. One that was admitted as carried is carried, though it held
-    /// chunks. Answers whether it is small now.
+    /// Brings the accounts up to where the replica stands. One that was admitted with chunks keeps them until all replicas of the batch
+    /// have what they were admitted with: another may count on the room in which this one would be carried. One that was admitted as
+    /// carried is carried, though it held chunks. Returns whether one admitted with chunks is small now.
     fn recharge_as_admitted(&self, s: &mut Sequencer, state: &mut ReplicaState, t: &Touched) -> bool {
         let demand = demand(state);
         let now = match t.admitted {
@@ -192,7 +193,7 @@ impl Engine {
                     let seq = Self::next_seq(s, id, state);
                     record::encode_cut(&mut s.open.table, id, seq, from);
                     self.cut(state, from, freed);
-                    // Admission saw that it is at or above the first, which is no 0.
+                    // Admission saw that `from` is at or above the first index, which is never 0.
                     state.last = from - 1;
                 }
             }
@@ -202,9 +203,9 @@ impl Engine {
         }
     }
 
-    /// Entries from `from` on go: where others take their place, and where none does.
+    /// Drops the entries from `from` on, whether others take their place or not.
     fn cut(&self, state: &mut ReplicaState, from: u64, freed: &mut Vec<Extent>) {
-        // Mostly entries follow the last one: then nothing is held from there on.
+        // Mostly entries follow the last one: then there is nothing to drop.
         if from <= state.last {
             let chunk = self.geo.chunk_bytes;
             state.places.cut_from(from, chunk, freed);
@@ -217,7 +218,7 @@ impl Engine {
     }
 
     fn remove(&self, s: &mut Sequencer, id: u64, state: &mut ReplicaState, freed: &mut Vec<Extent>) {
-        // What waits for a report of this life waits for ever.
+        // A truncation that waits for a report of this life would wait for ever.
         self.held.forget(id);
         if !state.exists {
             return;
@@ -293,7 +294,7 @@ impl Engine {
             });
             state.places.push_newest(index, locs, self.geo.chunk_bytes);
             state.terms.push(index, head.term);
-            // The last index fits, by the batch's own check; one beyond is not used.
+            // The last index does not overflow: the batch checked that. One beyond it is not used.
             index = index.wrapping_add(n as u64);
             metas = rest;
             runs += 1;
@@ -367,7 +368,7 @@ impl Engine {
         state.places.drop_below(first, self.geo.chunk_bytes, freed);
         state.terms.drop_below(first);
         state.first = first;
-        // A wrong one were worse than none: a follower with an overwritten entry of that term would take what comes behind it.
+        // A wrong term would be worse than none: a follower with an overwritten entry of that term would accept what comes behind it.
         match prev_term {
             Some(term) => state.prev_term = term,
             None => state.forget_prev_term(),
@@ -389,7 +390,7 @@ impl Engine {
             return;
         }
         if state.state_suspect {
-            // State that may miss an update is not believed again: a new life begins, and what the caller puts into it is.
+            // State that may miss an update is never believed again: a new life begins, and what the caller puts into it is believed.
             self.remove(s, id, state, freed);
             self.create(s, id, state, index + 1, term);
             return;
@@ -405,13 +406,14 @@ impl Engine {
     }
 }
 
-/// The number of a life's first record: lives that follow each other begin far apart. Were they neighbours, the next record of this life
-/// could have the very number that the next one of the last life would have, where all between them is lost.
+/// The number of a life's first record: lives that follow each other begin far apart. Did they not, and all between were lost, the next
+/// record of this life could have the very number expected of the last life's next record.
 fn first_seq(incarnation: u64) -> u16 {
     (incarnation.wrapping_mul(SPREAD) >> 48) as u16
 }
 
-/// Whoever is about to settle what the replica had must not take what comes in its place for that; nor who reads it, for what goes on behind it.
+/// Notes a cut: a cleaner about to settle what the replica had must not take what comes in its place for that, nor a reader for what
+/// follows what it has read.
 fn note_cut(state: &mut ReplicaState, from: u64) {
     state.cuts = state.cuts.wrapping_add(1);
     if let Some(pledge) = &mut state.pledge {

@@ -1,4 +1,4 @@
-//! Checking: what the disk itself has of an entry or a value, past every memory.
+//! Checking: what the disk itself has of an entry or a value, whatever is in memory.
 
 use super::Engine;
 use super::read::{ATTEMPTS, Source};
@@ -11,17 +11,17 @@ pub(crate) enum Checked {
     Whole {
         bytes: u64,
     },
-    /// It lies in no piece any more, or is not asked for.
+    /// It lies in no piece any more, or is not checked, as the replica's state is suspect.
     Gone,
     Rotten {
-        /// Its piece: a value that is put again is another.
+        /// Its piece: a value that is put again lies in another.
         id: u64,
         bytes: u64,
     },
 }
 
 impl Engine {
-    /// Reads the entry from the disk, past every memory, and answers its length. `None`: gone, or damaged.
+    /// Reads the entry from the disk, whatever is in memory, and returns its length. `None`: gone, or damaged.
     pub(crate) fn check_entry(&self, cell: &Cell, index: u64) -> Result<Option<u64>> {
         for _ in 0..ATTEMPTS {
             let Ok((term, source)) = self.look(cell.id, &cell.lock(), index) else { return Ok(None) };
@@ -43,7 +43,7 @@ impl Engine {
             if let Some(data) = data {
                 return Ok(Some(data.len() as u64));
             }
-            // Written but a moment ago, or moved: what is not durable yet becomes so before it is called damaged.
+            // It may have been written a moment ago, or moved: what is not durable yet is made so before it is called damaged.
             if !self.read_only && self.seq.lock().stopped.is_none() {
                 self.sync()?;
             }
@@ -52,7 +52,7 @@ impl Engine {
             && let Ok((term, Source::Chain(piece))) = self.look(cell.id, &cell.lock(), index)
             && piece.in_memory()
         {
-            // Never written, perhaps, and never acknowledged.
+            // Perhaps it was never written, and never acknowledged.
             let io = |e| Error::io(format!("replica {} entry {index}", cell.id), e);
             let data = piece.load_one(&*self.disk, self.map.as_ref(), self.geo.seed, index, term).map_err(io)?;
             return Ok(data.map(|data| data.len() as u64));
@@ -60,9 +60,9 @@ impl Engine {
         Ok(None)
     }
 
-    /// Reads the value from the disk, past every memory, if it lies in a piece.
+    /// Reads the value from the disk, whatever is in memory, if it lies in a piece.
     ///
-    /// It may be put anew again and again while it is looked at: only a piece that reads wrong again once all is durable is rotten.
+    /// It may be put again and again meanwhile: only a piece that still reads wrong once all is durable is rotten.
     pub(crate) fn check_value(&self, cell: &Cell, key: &[u8]) -> Result<Checked> {
         let mut wrong = None;
         for _ in 0..ATTEMPTS {
@@ -85,10 +85,10 @@ impl Engine {
             wrong = Some(id);
             if !self.read_only {
                 if self.seq.lock().stopped.is_none() {
-                    // Submitted but a moment ago: on its way to the disk.
+                    // It may have been submitted a moment ago, and be on its way to the disk.
                     self.sync()?;
                 } else if in_memory {
-                    // Never written, perhaps, and never acknowledged.
+                    // Perhaps it was never written, and never acknowledged.
                     return Ok(Checked::Gone);
                 }
             }

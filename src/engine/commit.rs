@@ -19,19 +19,18 @@ use crate::journal::{Landing, SealedFrame, Sequencer, Ticket, wake_all};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Ordering, thread};
 
-/// A frame of so many batches released a crowd.
+/// A frame of this many batches released a crowd.
 const CROWD: u64 = 4;
-/// The share of the memory for what was written recently that pieces may take beside it. Their buffers are used again in turns: all
-/// that are kept must fit the processor's last cache, or each write of a megabyte takes a third longer.
+/// Pieces may take one part in this many of the memory for recent frames, beside these. Their buffers are used again in turns: all that are
+/// kept must fit the processor's last cache, or each write of a megabyte takes a third longer.
 const PIECES_KEPT: u64 = 4;
 /// How often the writer thread gives the processor away before it takes what is there: some microseconds in all.
 const YIELDS: u32 = 16;
 
-/// A frame that a thread has taken. Should that unwind, whoever waits for the frame, or is to be called back, is told so, and not left waiting
-/// for ever.
+/// A frame that a thread has taken. Should the thread unwind, the frame's waiters and callbacks are told so, and not left waiting for ever.
 pub(super) struct Carrying<'a> {
     pub engine: &'a Engine,
-    /// `None`: it has come to its end, or is another's to complete.
+    /// `None`: its waiters are being told, or another thread completes it.
     pub frame: Option<Box<SealedFrame>>,
 }
 
@@ -44,7 +43,7 @@ impl Drop for Carrying<'_> {
 }
 
 impl Engine {
-    /// Writes the oldest waiting frame. `false`: there is none, or as many as may be are in flight.
+    /// Writes the oldest waiting frame. `false`: there is none, or as many as allowed are in flight.
     fn round(&self) -> bool {
         let frame = {
             let mut s = self.seq.lock();
@@ -70,7 +69,7 @@ impl Engine {
             self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame));
             return;
         }
-        // Those who are woken among them: they may run, or go, at once. Made before the lock, so that it goes after it.
+        // Woken tasks count as callbacks, too: they may run, or go, at once. Made before the lock, so that it goes after it.
         let _told = Told::begin(Telling::Callbacks);
         {
             let mut completion = self.completion.lock();
@@ -87,21 +86,21 @@ impl Engine {
                 Landing::Doomed => self.room.notify_all(),
             }
         }
-        // A listener is told next, and may wait for the cleaner, who waits for what is left: this thread looks at that only behind it. Callbacks
-        // and tasks wait for nothing.
+        // A listener is told next, and may wait for the cleaner, which may wait for the frames that are left: this thread looks at those
+        // only after that. Callbacks and tasks wait for nothing.
         if self.events.hears() {
             self.wake_writer(&self.seq.lock());
         }
     }
 
-    /// One contiguous durable write; with payloads placed beside the frame, all of them at once, as far as the disk can or a hand is free,
-    /// and then one flush.
+    /// One contiguous durable write. If payloads are placed beside the frame, it and they are written at once, as far as the disk can or a
+    /// hand is free, and then flushed together.
     ///
-    /// **A durable write covers its own range only**: what a frame describes is made durable with it, never by it.
+    /// **A durable write covers its own range only**: what is placed beside a frame is made durable with it, never by it.
     fn write(&self, frame: &SealedFrame) -> std::io::Result<()> {
         let bytes = frame.mem.buf.as_slice();
         if bytes.len() as u64 > frame.room {
-            // Never so, unless this crate is wrong: then the log ends, and nobody's bytes are written over.
+            // This happens only if this crate is wrong: then the log ends, and nobody's bytes are written over.
             return Err(std::io::Error::other("the frame has no place in its segment; nothing was written"));
         }
         if frame.placed.is_empty() {
@@ -119,7 +118,7 @@ impl Engine {
             parts.try_for_each(|(offset, part)| self.disk.write_at(offset, part))
         });
         let framed = match given {
-            // Also where the payloads failed: nobody may write any more when this log is given up.
+            // Even if the payloads failed: nobody may write any more when this log is given up.
             Some(job) => self.hands.finish(&job, &*self.disk),
             None if placed.is_ok() => by_disk(|| self.disk.write_at(frame.offset, bytes)),
             None => Ok(()),
@@ -128,8 +127,8 @@ impl Engine {
         self.flush(None)
     }
 
-    /// The frame and all before it are durable: the watermark moves first, then everybody who waits is told, in order. Answers
-    /// the next frame, if that was written before this one. The frame is taken when its waiters are told.
+    /// The frame and all before it are durable: the watermark moves first, then all waiters are told, in order. Returns the next frame, if
+    /// that was written before this one. The frame is taken out of `carried` when its waiters are told.
     fn complete(
         &self,
         completion: &mut Completion,
@@ -209,19 +208,21 @@ impl Engine {
                 piece.mem = None;
                 continue;
             }
-            // Else it is gone: entries begin at 1, and there may be very many keys.
+            // Entries begin at 1, so this one is a keyed value. Any other is gone, and is not searched for among the keys, which may be
+            // very many.
             if first == 0 {
                 state.keys.forget_memory(id);
             }
         }
     }
 
-    /// Something could not be made durable: nothing more is written or acknowledged, and everybody who waits is told why.
+    /// Something could not be made durable: nothing more is written or acknowledged, and all waiters are told why.
     pub(crate) fn poison(&self, cause: String, frame: Option<Box<SealedFrame>>) {
         self.fail(&Error::Poisoned { cause: cause.into() }, frame);
     }
 
-    /// Asks the disk for its file, and ends the log where that was cut or removed behind its back: whoever is told so must not open it anew.
+    /// Asks the disk about its file, and ends the log if that fails. If the file was cut or removed behind its back, the error says so: the
+    /// log must not be opened anew then.
     pub(crate) fn look_after_file(&self, look: impl FnOnce(&dyn Disk) -> io::Result<()>) -> Result<()> {
         let Err(error) = by_disk(|| look(&*self.disk)) else { return Ok(()) };
         let cause = format!("looking after the file: {error}").into();
@@ -234,7 +235,7 @@ impl Engine {
     }
 
     fn fail(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
-        // Before it is said: who hears it may panic, and nobody would be told.
+        // Before it is said: a subscriber may panic, and nobody would be told.
         self.stop(why, frame);
         let said = why.clone();
         self.events.say(move || tracing::error!(target: "strandlog", "{said}"));
@@ -245,9 +246,9 @@ impl Engine {
         });
     }
 
-    /// Ends all writing; the first reason stands. What was not acknowledged is told that reason: a frame that failed, those behind
-    /// it, and all that were not taken yet. What is being written before them may still succeed: **they are told behind it**, and under none
-    /// of the caller's locks.
+    /// Ends all writing; the first reason stands. The waiters of what was not acknowledged are told that reason: of a frame that failed, of
+    /// those behind it, and of all that were not taken yet. Frames being written before these may still succeed: **they are told behind
+    /// those**, and under none of the caller's locks.
     pub(crate) fn stop(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
         {
             let mut s = self.seq.lock();
@@ -272,23 +273,23 @@ impl Engine {
         self.tell();
     }
 
-    /// Whether what waits is better left to the writer thread: it is at work, and looks again before it rests, and there is a
-    /// crowd that shares its frames. A few callers are each faster by themselves: nobody has to be woken for them.
+    /// Whether what waits is better left to the writer thread: it is at work and looks again before it rests, and there is a crowd to share
+    /// its frames. A few callers are faster by themselves: nobody has to be woken.
     pub(super) fn writer_will(&self, s: &Sequencer) -> bool {
         self.run.background && !s.writer_idle && self.last_batches.load(Ordering::Relaxed) >= CROWD
     }
 
     /// Submits the batch, clears it if it was accepted, and waits until it is durable.
     pub(crate) fn commit(&self, batch: &mut Batch) -> Result<Lsn> {
-        // Before anything is submitted: a callback that commits is told so, and may try again elsewhere.
+        // Before anything is submitted: a callback that commits is refused, and may try again elsewhere.
         self.may_wait()?;
         let submitted = self.submit(batch, Mode::Block, None, self.run.background)?;
         batch.clear();
         self.lead(submitted)
     }
 
-    /// Writes what was taken at once, and goes on until the batch is durable. **Whoever asked to lead must come here**: what was taken is
-    /// nobody else's to write.
+    /// Writes the frame taken at submission, and goes on until the batch is durable. **A caller that asked to lead must come here**: nobody
+    /// else writes that frame.
     pub(super) fn lead(&self, submitted: Submitted) -> Result<Lsn> {
         let Submitted { lsn, ticket, writer_busy, taken } = submitted;
         if writer_busy {
@@ -301,13 +302,13 @@ impl Engine {
         self.go_on(&ticket, led).map(|()| lsn)
     }
 
-    /// Brings the ticket's frame to the disk, or waits for whoever does. A caller leads inline when few are about.
+    /// Brings the ticket's frame to the disk, or waits for the thread that does. When few callers are about, this one leads inline.
     pub(crate) fn drive(&self, ticket: &Arc<Ticket>) -> Result<()> {
         self.go_on(ticket, false)
     }
 
-    /// Whether this thread may wait for a frame, or for the cleaner, who waits for frames: not in a callback, which the next completion waits
-    /// for, nor in a listener on the very thread that may have to write.
+    /// Whether this thread may wait for a frame, or for the cleaner, which waits for frames: not in a callback, for which the next
+    /// completion waits, nor in a listener on one of the log's threads, which may be the one that has to write.
     pub(crate) fn may_wait(&self) -> Result<()> {
         if TELLING.with(ThreadCell::get) > Telling::Listeners {
             return Err(self.busy());
@@ -315,7 +316,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What a thread is told that would wait for itself.
+    /// The error for a thread that would wait for itself.
     pub(super) fn busy(&self) -> Error {
         Error::Busy { queued: self.seq.lock().waiting_bytes(), limit: self.run.queue_bytes as u64 }
     }
@@ -333,7 +334,7 @@ impl Engine {
             let flying = s.in_flight.holds(ticket);
             if let Some(why) = s.stopped.clone().filter(|_| !flying) {
                 drop(s);
-                // Whoever completes it just now has taken it out of the flights, and tells of it under this lock.
+                // A thread that is just completing it has taken it out of the flights, and tells of it under this lock.
                 drop(self.completion.lock());
                 return ticket.outcome().unwrap_or(Err(why));
             }
@@ -347,7 +348,8 @@ impl Engine {
                 self.carry_out(frame);
                 continue;
             }
-            // As many as may be are in flight: what is left when they are done is the writer thread's, and without one the caller's.
+            // Others write it, or as many as allowed are in flight: what is left when they are done is the writer thread's, and without one
+            // the caller's.
             self.wake_writer(&s);
             let oldest = if flying || self.run.background { None } else { s.in_flight.oldest().map(Arc::clone) };
             drop(s);
@@ -368,8 +370,8 @@ impl Engine {
         }
     }
 
-    /// Those whom the last frame released come back at once with their next batch: a frame taken before they had the processor would
-    /// carry one of them, and make all others wait for it. Gives the processor away a few times; never sleeps.
+    /// Callers that the last frame released come back at once with their next batch: a frame taken before they had the processor would
+    /// carry one of these batches, and make all other callers wait for it. Gives the processor away a few times; never sleeps.
     fn let_others_in(&self) {
         let last = self.last_batches.load(Ordering::Relaxed);
         if last < CROWD {

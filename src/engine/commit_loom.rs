@@ -32,7 +32,7 @@ impl Log {
         (submitted.lsn, submitted.ticket)
     }
 
-    /// As `commit`: enters, then leads, or waits for whoever does.
+    /// As `commit`: enters, then leads, or waits for the thread that does.
     fn commit(&self) -> Result<Lsn> {
         let submitted = self.put(&mut self.engine.seq.lock(), true, None);
         let lsn = self.engine.lead(submitted)?;
@@ -118,7 +118,7 @@ impl Sink for Noting {
     }
 }
 
-/// Callbacks and sinks are told once each, in the order of the log, and never before the watermark: whoever writes their frames.
+/// Callbacks and sinks are told once each, in the order of the log, and never before the watermark, whichever thread writes their frames.
 #[test]
 fn loom_callbacks_come_in_the_order_of_the_log() {
     model(2, || {
@@ -145,7 +145,7 @@ fn loom_callbacks_come_in_the_order_of_the_log() {
     });
 }
 
-/// The watermark is cumulative: whoever waits for an LSN is let go when everything up to it is durable, whichever frame it is in.
+/// The watermark is cumulative: a waiter for an LSN is let go when everything up to it is durable, whichever frame it is in.
 #[test]
 fn loom_waiting_for_an_lsn_covers_all_below_it() {
     model(2, || {
@@ -232,7 +232,7 @@ impl Log {
     }
 }
 
-/// The good and the bad come in one order, whichever frame failed first and whoever tells of it, and one after the other.
+/// Good and bad outcomes come in one order, one after the other, whichever frame failed first and whichever thread tells of it.
 #[test]
 fn loom_callbacks_come_in_the_order_of_the_log_though_a_frame_fails() {
     for bad in [0, crate::format::BLOCK_BYTES] {
@@ -275,7 +275,7 @@ fn loom_closing_waits_for_what_is_in_flight() {
     });
 }
 
-/// Whoever waits while the log is stopped is told so, or that it is durable.
+/// A caller that waits while the log is stopped is told so, or that its batch is durable.
 #[test]
 fn loom_stopping_leaves_nobody_waiting() {
     model(2, || {
@@ -291,7 +291,7 @@ fn loom_stopping_leaves_nobody_waiting() {
     });
 }
 
-/// A full queue: whoever waits for room is let in when the frame before it is written. The whole of `submit`, index and all.
+/// A full queue: a caller that waits for room is let in when the frame before it is written. The whole of `submit`, index and all.
 #[test]
 fn loom_a_full_queue_lets_the_next_one_in() {
     model(1, || {

@@ -66,7 +66,8 @@ impl Listener for Cleans {
     }
 }
 
-/// It may wait for the cleaner on a caller's thread. The cleaner may wait for a frame that nobody but that caller would have had written.
+/// A listener may wait for the cleaner on a caller's thread, and the cleaner for a frame that nobody but that caller would have had
+/// written.
 #[test]
 fn a_listener_that_waits_for_the_cleaner_does_not_keep_the_writer_asleep() {
     let (disk, listener) = (disk(), Arc::new(Cleans::default()));
@@ -93,19 +94,19 @@ fn a_listener_that_waits_for_the_cleaner_does_not_keep_the_writer_asleep() {
     until("wanted", || wal.engine.seq.lock().open.wanted);
     drop(go);
     let told = [(); 2].map(|()| told.recv_timeout(LIMIT));
-    // Whoever waits still would keep it for ever.
+    // A thread that still waits would keep it for ever.
     std::mem::forget(wal);
     assert!(told.iter().all(|t| matches!(t, Ok((_, true)))), "{told:?}");
 }
 
-/// Whoever waits hears what callbacks hear, also where the log ends between the watermark and the telling.
+/// Waiters hear what callbacks hear, even if the log ends between the watermark and the telling.
 #[test]
 fn what_is_durable_is_not_told_as_lost_where_the_log_ends_meanwhile() {
     let wal = Arc::new(options().background(false).open_disk(disk()).expect("formatted"));
     let (tell, told) = mpsc::channel();
     let first = wal.submit(put(b"k")).expect("room");
     wal.submit_with(put(b"l"), move |o| tell.send(o).expect("heard")).expect("room");
-    // As if the thread that completes the frame lost the processor right behind the watermark.
+    // As if the thread that completes the frame lost the processor right after it moved the watermark.
     let pool = wal.engine.pool.lock();
     let log = Arc::clone(&wal);
     let leads = thread::spawn(move || log.sync());
@@ -168,7 +169,7 @@ fn a_disk_that_panics_poisons_the_log() {
     }
 }
 
-/// Nobody else frees segments: whoever waits for one is told.
+/// Nobody else frees segments: a caller that waits for one is told.
 #[test]
 fn a_disk_that_panics_where_the_cleaner_reads_leaves_nobody_waiting() {
     let disk = disk();
@@ -186,7 +187,7 @@ fn a_disk_that_panics_where_the_cleaner_reads_leaves_nobody_waiting() {
     assert!(matches!(told, Ok(Some(Error::Poisoned { .. }))), "{told:?}");
 }
 
-/// Wherever it was: what it left behind nobody does.
+/// Wherever it was: nobody does what it left undone.
 #[test]
 fn a_thread_of_the_log_that_panics_poisons_it() {
     let wal = options().background(false).open_disk(disk()).expect("formatted");
@@ -196,7 +197,7 @@ fn a_thread_of_the_log_that_panics_poisons_it() {
     assert!(matches!(wal.commit(put(b"k")), Err(Error::Poisoned { .. })));
 }
 
-/// It is the first who finds out; the other is no better off for having come while that was so.
+/// The first close finds out; the second is told the same, though it came while the log seemed to be closed.
 #[test]
 fn whoever_closes_beside_a_close_that_fails_is_told_so() {
     let disk = disk();
@@ -227,7 +228,7 @@ fn whoever_closes_beside_a_close_that_fails_is_told_so() {
     }
 }
 
-/// As one that writes to what is closed.
+/// As a subscriber that writes to something closed does.
 struct Panics;
 
 impl tracing::Subscriber for Panics {
@@ -249,7 +250,7 @@ impl tracing::Subscriber for Panics {
 #[test]
 fn whoever_waits_is_told_that_the_log_failed_though_saying_so_panics() {
     let disk = disk();
-    // Whoever waits still would keep it for ever.
+    // A thread that still waits would keep it for ever.
     let wal = std::mem::ManuallyDrop::new(options().background(false).open_disk(disk.clone()).expect("formatted"));
     wal.commit(put(b"k")).expect("room");
     disk.fail_at(disk.events(), Fault::Error(EIO));
@@ -265,7 +266,7 @@ fn whoever_waits_is_told_that_the_log_failed_though_saying_so_panics() {
     drop(std::mem::ManuallyDrop::into_inner(wal));
 }
 
-/// Whatever it is that panicked: who waits for the frame, is to be called back, or ends the log, does not wait for ever.
+/// Whatever it was that panicked: waiters for the frame, its callbacks, and a thread that ends the log do not wait for ever.
 #[test]
 fn a_frame_whose_writer_panicked_is_given_up() {
     let wal = std::mem::ManuallyDrop::new(options().background(false).open_disk(disk()).expect("formatted"));

@@ -1,4 +1,4 @@
-//! Damage is written down: a CORE tells of it, so that it is not forgotten with what shows it, and that what is appended anew over it is sound
+//! Writing damage down, in a CORE: so that it is not forgotten together with what shows it, and that what is appended anew over it is sound
 //! at the next opening, too.
 
 use super::relief::Lack;
@@ -9,8 +9,9 @@ use crate::index::Cell;
 use crate::journal::Class;
 
 impl Engine {
-    /// Of these, as far as there is room; durable. **Never from the cleaner's reserve**, which an opening could use up: whoever finds none
-    /// must have seen to it that the cleaner carries the CORE before what shows the loss is gone.
+    /// Writes down the damage of these replicas, durably, as far as there is room. **Never from the cleaner's reserve**, which an opening
+    /// could use up: where there is no room, the caller must have seen to it that the cleaner carries the CORE before what shows the loss
+    /// is gone.
     pub(crate) fn record_damage<'a>(&self, hurt: impl Iterator<Item = &'a Cell>) -> Result<()> {
         let mut written = false;
         for cell in hurt {
@@ -22,7 +23,7 @@ impl Engine {
         if written { self.sync().map(drop) } else { Ok(()) }
     }
 
-    /// Of this one, durably. Where there is no room, it is made: of whoever asks for this nothing else may tell of the loss.
+    /// Writes down the damage of this replica, durably. If there is no room, it is made: nothing else may tell of the loss.
     pub(crate) fn record_damage_of(&self, cell: &Cell) -> Result<()> {
         self.may_wait()?;
         let _hurry = self.hurry.begin();
@@ -53,7 +54,7 @@ impl Engine {
             return false;
         }
         let mut state = cell.lock();
-        // Removed meanwhile: nothing is damaged any more.
+        // If it was removed meanwhile, nothing is damaged any more.
         if state.exists {
             let core = state.core();
             self.write_core(s, cell.id, &mut state, &core);
@@ -71,7 +72,7 @@ mod tests {
     use crate::sync::Arc;
     use crate::{Batch, Damage, Error, Lost, Placement, Wal};
 
-    /// A log whose journal has no room but what is the cleaner's.
+    /// A log whose journal has no room but the cleaner's.
     fn full(disk: &Arc<SimDisk>) -> Wal {
         let options =
             Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal).journal_cap(512 << 10);

@@ -5,21 +5,21 @@ use std::time::Duration;
 use super::Engine;
 use crate::sync::{AtomicU32, Ordering, thread};
 
-/// So many times as long as a read or a write took, the cleaner rests behind it at most.
+/// Behind a read or a write the cleaner rests at most this many times as long as that took.
 const REST: u32 = 2;
-/// No longer, however long it took: a device that stalled for a while is no reason to stand still for a longer one.
+/// The longest rest, however long that took: a device that stalled for a while is no reason to stand still for longer.
 const LONGEST: Duration = Duration::from_millis(1);
 
-/// Those who clean themselves, or wait until somebody has: for them the cleaner does not rest.
+/// How many threads clean themselves, or wait until another has: for them the cleaner does not rest.
 #[derive(Debug, Default)]
 pub(crate) struct Hurry(AtomicU32);
 
-/// One of them.
+/// One of these threads.
 #[derive(Debug)]
 pub(crate) struct InHurry<'a>(&'a Hurry);
 
 impl Hurry {
-    /// From here on, for as long as the answer lives.
+    /// Counts this thread for as long as the guard lives.
     pub fn begin(&self) -> InHurry<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
         InHurry(self)
@@ -37,7 +37,7 @@ impl Drop for InHurry<'_> {
 }
 
 impl Engine {
-    /// Rests behind something that took so long, unless anybody waits for the cleaner. Under no lock but `cleaning`.
+    /// Rests behind something that took this long, unless anybody waits for the cleaner. Under no lock but `cleaning`.
     pub(crate) fn rest_behind(&self, took: Duration) {
         let rest = self.rest(took);
         if !rest.is_zero() {

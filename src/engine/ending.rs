@@ -1,4 +1,4 @@
-//! The end of a log that nobody holds any more, or that is closed: whoever still writes ends first, and then the file is given up.
+//! The end of a log that nobody holds any more, or that is closed: threads that still write finish first, and then the file is given up.
 
 use std::cell::Cell as ThreadCell;
 use std::io;
@@ -18,7 +18,7 @@ pub(crate) struct Ending {
 }
 
 thread_local! {
-    /// Endings that this thread came upon while it told somebody something, and that no other thread could be started for.
+    /// Endings that came up while this thread told somebody something, and for which no other thread could be started.
     // Not `const`: loom's macro does not know that.
     #[allow(clippy::missing_const_for_thread_local)]
     static LEFT: ThreadCell<Vec<Ending>> = ThreadCell::new(Vec::new());
@@ -32,7 +32,7 @@ impl Engine {
 }
 
 impl Ending {
-    /// Does it here, if this thread may wait for it; else another does.
+    /// Finishes here, if this thread may wait for it; else another thread does.
     pub fn finish_or_leave(self) {
         if self.engine.may_end().is_ok() {
             self.finish();
@@ -44,24 +44,25 @@ impl Ending {
     /// Waits until nobody writes any more, and gives the file up.
     pub fn finish(self) {
         let Self { engine, threads } = self;
-        // What a caller's thread is writing ends first, and then who waits behind it is told: one of the log's threads may be among them.
+        // What a caller's thread is writing lands first, and then the waiters behind it are told: one of the log's threads may be among
+        // them.
         engine.land_all();
         engine.tell_ended();
         for thread in threads {
-            // One of them may have been left with it: that ends behind this.
+            // The ending may have been left with one of them: that one ends after this.
             if !thread::is_this(&thread) {
                 let _ = thread.join();
             }
         }
-        // Whoever told the last of them has.
+        // Behind this the thread that told the last waiters is done with that.
         drop(engine.completion.lock());
         drop(engine.cleaning.lock());
-        // Who scrubs writes a bad copy anew under this one alone.
+        // A scrub writes a bad superblock copy anew under this lock alone.
         drop(engine.superblock.lock());
         engine.disk.release();
     }
 
-    /// Has another thread finish it; where there is none to be had, this one does when it tells nobody anything any more.
+    /// Has another thread finish it; if none can be started, this one does when it tells nobody anything any more.
     fn leave(self, start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>) {
         let left = Arc::new(Mutex::new(Some(self)));
         let taken = Arc::clone(&left);
@@ -71,7 +72,7 @@ impl Ending {
         }));
         if let Err(error) = started {
             said(|| tracing::warn!(target: "strandlog", %error, "starting a thread to end the log"));
-            // Where a thread that is ending itself has no such list any more, the file goes with the last who reads of it.
+            // A thread that is ending itself may have no such list any more: then the file is given up with the last reader.
             let _ = LEFT.try_with(|l| {
                 let mut endings = l.take();
                 endings.extend(left.lock().take());

@@ -1,7 +1,7 @@
 //! The way to the listener: what happened is noted under any lock, and told outside of all.
 
 use std::collections::VecDeque;
-// Not from `crate::sync`: set and cleared under a lock, and whoever does not see it yet is not who is to flush.
+// Not from `crate::sync`: set and cleared under a lock, and a thread that does not see it yet is not the one that is to flush.
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,35 +15,35 @@ use crate::journal::{SealedFrame, Times};
 use crate::lsn::Lsn;
 use crate::sync::{Arc, Mutex};
 
-/// Space is low when less than one part in so many is free ..
+/// Space is low when less than one part in this many is free ..
 const LOW_PART: u64 = 10;
 /// .. and is not low any more when this much of that is free, in percent: no flapping around the bound.
 const ENOUGH_PERCENT: u64 = 150;
 
-/// What was noted of space. **One thread at a time tells of it, in order**: whoever took the last word for what stands would else be wrong until
-/// the next, which may never come.
+/// What was noted of space. **One thread at a time tells of it, in order**: else a listener that takes the last event for the present state
+/// would be wrong until the next, which may never come.
 #[derive(Default)]
 struct Turns {
-    /// What was noted last.
+    /// Whether it was low when that was noted last.
     low: bool,
     noted: VecDeque<Event>,
-    /// A thread tells them, and goes on while there are any.
+    /// A thread is telling them, and goes on while there are any.
     telling: bool,
 }
 
 type Saying = Box<dyn FnOnce() + Send>;
 
-/// The way to the listener, and to who hears by `tracing`. Without a listener no event is gathered.
+/// The way to the listener, and to `tracing` subscribers. Without a listener no event is gathered.
 #[derive(Default)]
 pub(crate) struct Events {
     listener: Option<Arc<dyn Listener>>,
     slow: Option<Duration>,
     /// What happened while locks were held.
     pending: Mutex<Vec<Event>>,
-    /// What is to be said of it, to other people's code as well, and whether there is any.
+    /// What is to be said of it to subscribers, which are other people's code as well; and whether there is any.
     sayings: Mutex<Vec<Saying>>,
     says: AtomicBool,
-    /// That space is low, or is not.
+    /// Events that space is low, or is not.
     space: Mutex<Turns>,
     pub commit_micros: Buckets,
     pub device_micros: Buckets,
@@ -60,7 +60,7 @@ impl Events {
         Self { listener, slow, ..Self::default() }
     }
 
-    /// Which log's: it stays where it is for as long as anybody holds.
+    /// Identifies the log, by the address of these events: that does not change while a thread may hold its locks.
     pub fn log(&self) -> LogId {
         LogId(std::ptr::from_ref(self).addr())
     }
@@ -70,7 +70,7 @@ impl Events {
         self.listener.is_some()
     }
 
-    /// Notes what happened; it is told by whoever flushes next. May be called under any lock.
+    /// Notes what happened; it is told by the thread that flushes next. May be called under any lock.
     pub fn later(&self, event: impl FnOnce() -> Event) {
         self.together(|| [event()]);
     }
@@ -90,13 +90,13 @@ impl Events {
         }
     }
 
-    /// Says it, at once unless this thread holds locks: whoever hears it may ask the log for something.
+    /// Says it, at once unless this thread holds locks: a subscriber may ask the log for something.
     pub fn say(&self, say: impl FnOnce() + Send + 'static) {
         self.say_later(say);
         self.flush();
     }
 
-    /// It is said by whoever flushes next. May be called under any lock.
+    /// Notes what is to be said by the thread that flushes next. May be called under any lock.
     pub fn say_later(&self, say: impl FnOnce() + Send + 'static) {
         let mut sayings = self.sayings.lock();
         sayings.push(Box::new(say));
@@ -169,7 +169,7 @@ impl Engine {
         let is_slow = events.slow.is_some_and(|slow| u128::from(commit.micros()) > slow.as_micros());
         let slow = is_slow.then(|| {
             let reason = commit.reason();
-            // Not here, before who waits is told, and among callbacks, who are turned away from whatever waits.
+            // Not said here, before waiters are told, and among callbacks, which are refused whatever waits.
             events.say_later(move || {
                 tracing::warn!(
                     target: "strandlog",
@@ -185,7 +185,7 @@ impl Engine {
             Event::SlowCommit { commit, reason }
         });
         if events.hears() {
-            // Between two steps another thread might take the first, and be overtaken while it tells it.
+            // In one step: else another thread might take the first event, and be overtaken while it tells it.
             events.together(|| slow.into_iter().chain([Event::Committed(commit)]));
             self.watch_space();
         }
@@ -209,7 +209,8 @@ impl Engine {
             // What the journal carries has no other place than the journal.
             || !grows && is_low(carried_limit.saturating_sub(carried), carried_limit);
         let mut space = self.events.space.lock();
-        // Unless another thread has found something else meanwhile. What is noted, and in which order, is one step: nobody is told "low" of what is not.
+        // Unless another thread has noted something else meanwhile. The decision and the note are one step: nobody is told "low" of what is
+        // not.
         if now != low && space.low == low {
             space.low = now;
             let chunk = u64::from(self.geo.chunk_bytes);

@@ -50,7 +50,7 @@ fn what_happens_to_another_log_meanwhile_is_told_at_once() {
         let _of_the_first = Holding::begin(logs[0].log());
         assert_eq!([tell(0), tell(1)], [0, 1]);
         let _of_three_more = [1, 2, 3].map(|log| Holding::begin(logs[log].log()));
-        // No more are known, and none is told under its own lock.
+        // There is no place for another, and so nothing is told of it under its own lock.
         let _deeper = Holding::begin(logs[4].log());
         assert_eq!([tell(1), tell(4), tell(5)], [1, 0, 0]);
     }

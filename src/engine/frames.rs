@@ -1,5 +1,5 @@
-//! The journal's frames read back from the disk. What lies in their tables is in memory, too, and nobody asks the disk for it before
-//! the next opening that reads the journal: hard states, which nothing may lose.
+//! The journal's frames read back from the disk. What lies in their tables is in memory, too, and is not read from the disk before the next
+//! opening that reads the journal: hard states among it, which nothing may lose.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use crate::disk::BLOCK;
 use crate::format::POOL_OFFSET;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 
-/// What rotted of them.
+/// The frames that rotted.
 #[derive(Debug, Default)]
 pub(crate) struct Rot {
-    /// Frames whose header or table is not what was written, or cannot be read. Behind one whose header is, the rest of its segment, and where
-    /// it is the first of its segment, those before that are not looked at.
+    /// Frames whose header or table is not what was written, or cannot be read. Behind one with a bad header the rest of its segment is not
+    /// looked at; if it is the first of its segment, nor are the segments before.
     pub frames: u64,
     /// The newest segment with such a frame.
     pub newest: Option<u64>,
@@ -45,8 +45,8 @@ enum Frame {
 impl Engine {
     /// Reads header and table of every durable frame in the live segments; `read` is told the bytes of each.
     ///
-    /// From the newest segment to the oldest: only the frame that follows says where the last one of a segment ends. What lies behind that
-    /// an opening may have given up, and so it may a whole segment that no frame names as the one before it.
+    /// From the newest segment to the oldest: only the frame that follows says where the last one of a segment ends. An opening may have
+    /// given up what lies behind that, and also a whole segment that no frame names as the one before it.
     pub(crate) fn check_frames(&self, mut read: impl FnMut(u64)) -> Rot {
         let mut rot = Rot::default();
         let (segments, end) = {
@@ -66,7 +66,7 @@ impl Engine {
         rot
     }
 
-    /// Answers the segment's first frame, if its header is whole.
+    /// Returns the segment's first frame, if its header is whole.
     fn check_segment(&self, seq: u64, reach: &Reach, rot: &mut Rot, read: &mut impl FnMut(u64)) -> Option<FrameHeader> {
         let (mut first, mut last): (_, Option<FrameHeader>) = (None, None);
         let mut at = seq.saturating_mul(self.geo.segment_bytes);
@@ -90,7 +90,7 @@ impl Engine {
             last = Some(header);
             at = header.end();
         }
-        // An older frame in the place of the last one is whole, too.
+        // An older frame in the place of the last one would be whole, too.
         if let (Some(next), Some(last)) = (&reach.next, &last)
             && !next.follows(last, self.geo.seed)
         {
@@ -99,7 +99,7 @@ impl Engine {
         first
     }
 
-    /// Again and again, where it is bad: a device may answer one reading with older bytes, of the header and then of the table.
+    /// Reads a bad frame again and again: a device may answer one reading with older bytes, of the header and then of the table.
     fn check_frame(&self, seq: u64, lsn: u64, end: u64, before: Option<&FrameHeader>) -> Frame {
         for _ in 1..ATTEMPTS {
             match self.read_frame(seq, lsn, end, before) {
@@ -113,7 +113,7 @@ impl Engine {
         })
     }
 
-    /// The segment is pinned for this frame only: whoever wants it free does not wait for a reader that keeps to a pace.
+    /// The segment is pinned for this frame only: freeing it does not wait for a reader that keeps to a pace.
     fn read_frame(&self, seq: u64, lsn: u64, end: u64, before: Option<&FrameHeader>) -> io::Result<Frame> {
         let Some(pinned) = self.pin_segment(seq) else { return Ok(Frame::Gone) };
         let within = lsn % self.geo.segment_bytes;
@@ -121,7 +121,7 @@ impl Engine {
         let mut block = vec![0; BLOCK];
         self.disk.read_at(offset, &mut block)?;
         let header = FrameHeader::decode(self.geo.seed, within, self.geo.segment_bytes, &block);
-        // An older one may be whole, where the last write was lost.
+        // An older frame may be whole here, if the last write was lost.
         let fits = |header: &FrameHeader| {
             header.lsn == lsn
                 && header.end() <= end

@@ -10,10 +10,10 @@ use crate::error::{Error, FullReport};
 use crate::events::Event;
 use crate::index::ReplicaState;
 
-/// So many are told.
+/// How many holders are told.
 const TOLD: usize = 5;
-/// So many times as long as it takes to find out who holds most, that is told again as it was: a log that refuses thousands of appends a
-/// second must not look at all that it holds for each.
+/// The holders found are told again for this many times as long as it took to find them: a log that refuses thousands of appends a second
+/// must not look at all replicas for each.
 const TOLD_AGAIN: u32 = 20;
 
 /// Who held most when that was last looked for: of the log's space, and of what is carried.
@@ -31,7 +31,7 @@ struct Known {
 }
 
 impl Known {
-    /// As they are known, or as they are found by this.
+    /// The holders that are known, unless that is too long ago; else those that `find` finds.
     fn known_or(&mut self, find: impl FnOnce() -> Vec<(u64, u64)>) -> Vec<(u64, u64)> {
         let begun = Instant::now();
         if self.good_until.is_none_or(|end| begun >= end) {
@@ -41,7 +41,7 @@ impl Known {
         self.all.clone()
     }
 
-    /// How long they are told again where it took so long to find them.
+    /// For how long holders are told again that took this long to find.
     fn kept(took: Duration) -> Duration {
         took.saturating_mul(TOLD_AGAIN)
     }
@@ -57,12 +57,12 @@ impl Engine {
         };
         let reserved = self.seq.lock().accounts.reserved() * chunk;
         let reserved = reserved + self.kept_for_values(reserved / chunk, free / chunk) * chunk;
-        // As it was counted: entries in the journal take more when they are moved than they have, and chunks are taken whole.
+        // As it was counted: entries in the journal take more when they are moved than their length, and chunks are taken whole.
         let needed = match why.lack {
             Lack::Chunks(chunks) => chunks.saturating_sub(why.kept) * chunk,
             Lack::Carried(_) => plan.bytes(),
         };
-        // Who comes meanwhile waits for what this one finds, rather than looking, too.
+        // Callers that come meanwhile wait for what this one finds, rather than looking, too.
         let metadata = why.lack.is_metadata();
         let holders = {
             let mut holders = self.holders.lock();
@@ -74,7 +74,7 @@ impl Engine {
         Error::Full(report)
     }
 
-    /// Chunks that appends leave for a large value, as far as they are there: beside those that are reserved, of so many free ones.
+    /// Chunks that appends leave for a large value, as far as there are any among the `free` ones beside those `reserved`.
     pub(crate) fn kept_for_values(&self, reserved: u64, free: u64) -> u64 {
         self.value_reserve.min(free.saturating_sub(reserved))
     }

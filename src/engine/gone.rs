@@ -1,14 +1,15 @@
-//! Replicas that are gone, and ids that were only ever named: their cells are forgotten, or a store that draws a new id for each range would
-//! hold memory for all that it ever had.
+//! Replicas that are gone, and ids that were only ever named: their cells are forgotten. Else a store that draws a new id for each range
+//! would hold memory for all that it ever had.
 
 use super::Engine;
 
-/// So many that are gone are kept, and an eighth of those that there are: looking for them is worth it when they are many.
+/// This many cells of replicas that are gone are kept, or an eighth as many as replicas exist, if that is more: looking for them is worth
+/// it when they are many.
 const KEPT: u64 = 1024;
 const KEPT_SHARE: u64 = 8;
 
 impl Engine {
-    /// Forgets them where they are many, and there are more than when it was last done: some may be held by handles.
+    /// Forgets the cells of replicas that are gone, if they are many and more than when it was last done: some may be held by handles.
     pub(crate) fn forget_those_gone(&self) {
         let replicas = { self.seq.lock().replicas };
         let kept = KEPT.max(replicas / KEPT_SHARE);

@@ -1,4 +1,4 @@
-//! Hands: threads that write a frame while whoever leads it writes the payloads placed beside it.
+//! Hands: threads that write a frame while its leader writes the payloads placed beside it.
 //!
 //! Two writes that do not wait for each other, and one flush behind both, take the device hardly longer than the larger of them alone.
 //! Either may be on the disk without the other when power fails: such a frame was never acknowledged, and recovery verifies what lies
@@ -47,7 +47,7 @@ pub(crate) struct Hands {
 }
 
 impl Hands {
-    /// Gives a frame away, if a hand is free to take it. **Whoever gives must [`finish`](Self::finish)**, whatever happens in between.
+    /// Gives a frame away, if a hand is free to take it. **The giver must [`finish`](Self::finish)**, whatever happens in between.
     pub fn give(&self, offset: u64, mem: &Arc<FrameMem>) -> Option<Arc<Job>> {
         let mut queue = self.queue.lock();
         if queue.stop || queue.idle <= queue.jobs.len() {
@@ -59,8 +59,8 @@ impl Hands {
         Some(job)
     }
 
-    /// The outcome of a job: written, not durable yet. One that no hand has taken yet is done by the caller: it is never slower than without hands. Nobody
-    /// writes it any more when this returns.
+    /// Returns the outcome of a job: written, not durable yet. A job that no hand has taken yet is done by the caller, so it is never
+    /// slower than without hands. Nobody writes it any more when this returns.
     pub fn finish(&self, job: &Arc<Job>, disk: &dyn Disk) -> io::Result<()> {
         let mine = {
             let mut queue = self.queue.lock();
@@ -76,7 +76,7 @@ impl Hands {
         Err(job.failure.lock().take().unwrap_or_else(|| io::ErrorKind::Other.into()))
     }
 
-    /// A hand's life.
+    /// A hand's life: it writes jobs until it is stopped.
     pub fn run(&self, disk: &dyn Disk) {
         let mut queue = self.queue.lock();
         loop {
@@ -97,7 +97,7 @@ impl Hands {
         }
     }
 
-    /// No more is taken; what was is finished.
+    /// No more jobs are accepted; those that were are finished.
     pub fn stop(&self) {
         self.queue.lock().stop = true;
         self.work.notify_all();
@@ -156,7 +156,7 @@ mod tests {
             let give = |offset, byte| {
                 let rests = becomes(&|| hands.queue.lock().idle == 1);
                 let job = hands.give(offset, &frame(byte)).filter(|_| rests)?;
-                // Taken: whoever gave it only waits.
+                // Taken: the giver only waits.
                 becomes(&|| hands.queue.lock().jobs.is_empty()).then(|| hands.finish(&job, &disk))
             };
             let written = [(4096, 2), (8192, 3)].map(|(offset, byte)| give(offset, byte).map(|r| r.is_ok()));
@@ -173,7 +173,7 @@ mod tests {
         });
     }
 
-    /// Whoever gave it would wait for ever.
+    /// Else the giver would wait for ever.
     #[test]
     fn a_disk_that_panics_under_a_hand_is_told_as_a_failure_and_the_hand_lives_on() {
         let (hands, disk) = (Hands::default(), SimDisk::new(1 << 20));
@@ -185,7 +185,7 @@ mod tests {
         hands.stop();
         let hand = thread::spawn(move || {
             hands.run(&disk);
-            // Taken back by who gave it.
+            // The giver takes it back.
             hands.queue.lock().jobs.push_back(Arc::clone(&job));
             let _ = tell.send(hands.finish(&job, &disk).is_err());
         });

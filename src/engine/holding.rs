@@ -1,17 +1,18 @@
-//! Which logs' locks a thread may hold: it tells nothing of these meanwhile.
+//! Which logs' locks a thread may hold: meanwhile it tells nothing of these logs.
 
 use crate::sync::thread_local;
 
-/// Which of the process's logs.
+/// Identifies one of the process's logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogId(pub(super) usize);
 
-/// Logs under whose locks a thread may be at once: a callback of one may work on another. Deeper down it takes any for one of them.
+/// How many logs' locks a thread may hold at once: a callback of one may work on another. When all places are taken, every log counts as
+/// held.
 const HELD: usize = 4;
 
 thread_local! {
-    /// Of which logs this thread may hold locks: nothing of these is told meanwhile.
-    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
+    /// The logs of which this thread may hold locks: nothing of these is told meanwhile.
+    // Not `const`: loom's macro does not know that. It has nothing to drop, so a thread that is ending still has it.
     #[allow(clippy::missing_const_for_thread_local)]
     static HOLDING: std::cell::Cell<[Option<LogId>; HELD]> = std::cell::Cell::new([None; HELD]);
 }

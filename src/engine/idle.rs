@@ -25,8 +25,8 @@ impl Engine {
                 let relief = cleaner.relief.take();
                 (std::mem::take(&mut cleaner.wanted), relief)
             };
-            // Written on, a file that was cut would have holes, and a mapping that kills whoever reads it; of one that was removed nothing is
-            // left when the process ends, and the next opening begins an empty log in its place.
+            // If writing went on, a file that was cut would have holes, and its mapping would kill the process that reads it; a removed one
+            // is gone when the process ends, and the next opening begins an empty log in its place.
             if self.look_after_file(|disk| disk.check_size().and_then(|()| disk.check_name())).is_err() {
                 return;
             }
@@ -39,7 +39,7 @@ impl Engine {
                 if let Some((request, lacks)) = relief {
                     self.serve_relief(request, &lacks);
                 }
-                // Whoever waits looks again, also where nothing could be freed.
+                // Waiters look again, even if nothing could be freed.
                 let wakers = self.seq.lock().room_tasks.take();
                 self.room.notify_all();
                 // A task may run at once: it must not wait for room that this thread is to make.
@@ -53,8 +53,8 @@ impl Engine {
                 let quiet = s.in_flight.is_empty() && s.closed.is_empty() && !s.open.wanted;
                 (s.frames_taken, quiet && !s.is_sealed)
             };
-            // A seal moves the watermark past the last frame: what rots in it is then damage, not a torn tail. Where another frame came beside it, or
-            // there was no room for it, that is tried again.
+            // A seal moves the watermark past the last frame: what rots in it is then damage, not a torn tail. If another frame came beside
+            // it, or there was no room for it, sealing is tried again.
             if rests && taken == seen {
                 let _ = self.seal_everything();
             }
@@ -114,7 +114,7 @@ mod tests {
         let (tell, sealing) = mpsc::channel();
         let (go, held) = mpsc::channel::<()>();
         let (held, caller) = (Mutex::new(Some((tell, held))), std::thread::current().id());
-        // The first that is written by anybody else is the seal.
+        // The first write by another thread is the seal.
         disk.on_event(move |_| {
             let first = (std::thread::current().id() != caller).then(|| held.lock().expect("no panic").take());
             if let Some((tell, held)) = first.flatten() {

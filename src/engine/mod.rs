@@ -94,7 +94,7 @@ pub(crate) struct Geometry {
     pub chunks: u32,
     /// Slabs that the journal may have.
     pub journal_cap: u32,
-    /// Slabs that it may have but for want of room for what it carries.
+    /// Slabs that it may have, unless it needs more for what it carries.
     pub cycle: crate::options::Cycle,
 }
 
@@ -123,7 +123,7 @@ impl Geometry {
         u64::from(crate::options::MAX_VALUE_BYTES).min(self.segment_bytes / 2)
     }
 
-    /// Chunks that all that grows leaves for one large value: the largest, in a log of any size.
+    /// Chunks that all that grows leaves for one large value, the largest allowed, in a log of any size.
     pub fn value_reserve(&self) -> u64 {
         let (chunk, most) = (u64::from(self.chunk_bytes), u64::from(crate::options::MAX_VALUE_BYTES) + 128);
         let largest = self.max_value();
@@ -132,7 +132,7 @@ impl Geometry {
     }
 }
 
-/// What is kept from one completed frame to the next. Whoever holds it completes frames, in the order of the log.
+/// What is kept from one completed frame to the next. The thread that holds it completes frames, in the order of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Completion {
     /// Pieces whose bytes are still held in memory for readers: replica, first index, piece, length. Oldest first.
@@ -145,11 +145,11 @@ pub(crate) struct Completion {
 pub(crate) struct CleanerState {
     /// Somebody waits for a segment.
     pub wanted: bool,
-    /// How often it failed, and the last time why.
+    /// How often it failed, and the last error.
     pub failed: (u64, Option<Error>),
     /// How often it went as far as somebody needed, or once around.
     pub turns: u64,
-    /// Somebody who does not wait found no segment, and may come again.
+    /// A caller that does not wait found no segment, and may come again.
     pub polled: Option<Polled>,
     /// Somebody waits for room of any kind.
     pub relief: Relief,
@@ -157,7 +157,8 @@ pub(crate) struct CleanerState {
 }
 
 impl CleanerState {
-    /// Why it failed since it had failed so often. Who waits for it is told, and may try again: tried for them, it might never end.
+    /// The last error, if it failed since it had failed `before` times. Waiters are told it, and may try again: tried again for them, it
+    /// might never end.
     pub fn failed_since(&self, before: u64) -> Result<()> {
         match &self.failed {
             (failures, why) if *failures > before => Err(why.clone().unwrap_or(Error::Closed)),
@@ -184,16 +185,16 @@ pub(crate) struct Engine {
     pub cleaner: Mutex<CleanerState>,
     /// The cleaner thread waits here, under `cleaner`.
     pub clean: Condvar,
-    /// One cleaning at a time; and what it remembers. Whoever else waits for it is in a [hurry](Hurry).
+    /// One cleaning at a time, and what it remembers. A thread that waits for it is in a [hurry](Hurry).
     pub cleaning: Mutex<Oldest>,
     pub hurry: Hurry,
-    /// The last relief that was in vain. Asked for under no other lock but `cleaning`.
+    /// The last relief that was in vain. Locked under no other lock but `cleaning`.
     vain: Mutex<Option<vain::Vain>>,
-    /// What all that is made durable goes through.
+    /// The door through which everything is made durable.
     pub syncs: Syncs,
-    /// Who writes a frame while its leader writes what is placed beside it.
+    /// The threads that write a frame while its leader writes what is placed beside it.
     pub hands: Hands,
-    /// Held while the superblock is written: nothing that must not wait for the disk may ask for it.
+    /// Held while the superblock is written: a thread that must not wait for the disk may not lock it.
     pub superblock: Mutex<Superblock>,
     pub durable: AtomicU64,
     /// Whether it was ever stopped: then somebody may have to be told.
@@ -208,14 +209,14 @@ pub(crate) struct Engine {
     pub counters: Counters,
     /// Truncations that wait for state machines.
     pub held: Held,
-    /// Who is told what happens.
+    /// The way to the listener.
     pub events: Events,
-    /// Who held most when the log was full. Asked for before any cell, and under no other lock.
+    /// Who held most when the log was full. Locked before any cell, and under no other lock.
     holders: Mutex<Holders>,
-    /// Values of a replica, by their pieces, of which it was told that they are rotten. Asked for under no other lock.
+    /// By replica, the pieces of values already reported as rotten. Locked under no other lock.
     pub rotten_values: Mutex<HashMap<u64, Vec<u64>>>,
     pub read_only: bool,
-    /// As what no number was left for this opening, and so it is one for reading.
+    /// What has run out, so that this opening is for reading only.
     used_up: Option<&'static str>,
     /// Chunks kept for overwriting large keyed values.
     pub value_reserve: u64,
@@ -242,7 +243,7 @@ impl Engine {
         let geo = Geometry::new(&parts.superblock);
         let recent = Recent::new(parts.run.recent_bytes as u64);
         let session = parts.resume.session;
-        // Where a sync covers more than its own write, its error may be told to whoever asks first: then one at a time.
+        // Where a sync covers more than its own write, its error may be told to the caller that asks first: then one frame at a time.
         let apart = parts.disk.info().method == SyncMethod::DirectDsync;
         let in_flight = if apart { MAX_IN_FLIGHT as usize } else { 1 };
         let pool_offset = crate::format::POOL_OFFSET;
@@ -271,8 +272,9 @@ impl Engine {
             head: AtomicU64::new(seq.lsn_bound()),
             segment_map: RwLock::new(parts.segment_map),
             recent,
-            // The session's random half is in the high bits: also a session whose frames were lost has ids of its own. Two that draw the same half, one pair
-            // of openings in four thousand million, may use one twice: it still is of another place, replica or index, or names the same bytes.
+            // The session's random half is in the high bits, so even a session whose frames were lost has ids of its own. Two openings that
+            // draw the same half, one pair in four thousand million, may use an id twice: it then is of another place, replica or index, or
+            // names the same bytes.
             next_id: StdAtomicU64::new(session << 32),
             last_batches: AtomicU64::new(0),
             counters: parts.counters,
@@ -291,7 +293,7 @@ impl Engine {
         this
     }
 
-    /// A number that this opening never gave out before, nor, but by chance, any other: piece ids and incarnations.
+    /// A number for a piece id or an incarnation, which this opening never gave out before, nor any other but by chance.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
@@ -341,7 +343,7 @@ impl Engine {
             stats.free_segments = s.segments.free.len() as u64;
             stats.journal_segments = stats.free_segments
                 + (s.segments.live.len() + s.segments.leaving.len() + s.segments.freeing.len()) as u64;
-            // Of a log that has ended nothing waits, once what was being written has come down.
+            // In a log that has ended nothing waits, once the frames in flight have landed.
             let ended = s.stopped.is_some() && s.in_flight.is_empty();
             stats.queued_bytes = if ended { 0 } else { s.waiting_bytes() };
         }
@@ -368,7 +370,7 @@ impl Engine {
         if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
-    /// What the file lost, where it was cut.
+    /// What the file lost, if it was cut.
     pub fn lost_end(&self) -> Option<crate::stats::CutFile> {
         let (file_bytes, log_bytes) = (self.disk.held(), self.disk.len());
         (file_bytes < log_bytes).then_some(crate::stats::CutFile { file_bytes, log_bytes })

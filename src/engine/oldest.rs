@@ -1,21 +1,22 @@
-//! What the cleaner remembers of replicas: where the oldest of each lies, so that it need not look again before it comes there.
+//! What the cleaner remembers of replicas: the segment in which the oldest entry or metadata of each lies, so that it need not look again
+//! before it comes there.
 //!
 //! A replica that is truncated soon has nothing in most of the segments that list it, and each look at it fetches memory that has left the
-//! cache. **Nothing of a replica ever grows older**: what lies in the journal stays where it is, or goes, or is moved to the head. One
-//! exception, damage that a cleaning finds, concerns only whom that cleaning looked at and found something of; they are not remembered. Another, what an
-//! opening could not write of a loss, comes before anything is remembered.
+//! cache. **Nothing of a replica ever grows older**: what lies in the journal stays where it is, or goes, or is moved to the head. There
+//! are two exceptions. Damage that a cleaning finds concerns only replicas at which that cleaning looked and of which it found something;
+//! these are not remembered. A loss that an opening could not write down comes before anything is remembered.
 
 use crate::index::IdMap;
 
-/// For replicas: a segment before which they have nothing.
+/// For each replica that is remembered: a segment before which it has nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Oldest(IdMap<u64>);
 
 impl Oldest {
-    /// So many replicas are remembered, in two megabytes.
+    /// At most this many replicas are remembered, in two megabytes.
     pub const MOST: usize = 1 << 16;
 
-    /// The segments up to `last` are cleaned: only who has nothing in them is still remembered.
+    /// The segments up to `last` are cleaned: only replicas that have nothing in them are still remembered.
     pub fn come_to(&mut self, last: u64) {
         self.0.retain(|_, oldest| *oldest > last);
     }
@@ -25,13 +26,13 @@ impl Oldest {
         self.0.contains_key(&replica)
     }
 
-    /// Learns of replicas and their segments what a cleaning saw.
+    /// Remembers replicas and their segments, as a cleaning saw them.
     pub fn learn(&mut self, seen: impl IntoIterator<Item = (u64, u64)>) {
         let room = Self::MOST.saturating_sub(self.0.len());
         self.0.extend(seen.into_iter().take(room));
     }
 
-    /// Those who are remembered, and their segments.
+    /// The replicas that are remembered, and their segments.
     #[cfg(test)]
     pub fn all(&self) -> Vec<(u64, u64)> {
         self.0.iter().map(|(&replica, &segment)| (replica, segment)).collect()

@@ -1,6 +1,6 @@
 //! Patience: nobody waits for ever behind a cleaner that goes around and gains nothing.
 //!
-//! That can be only where an opening had to let more be carried than the budget: see DESIGN.md, "Accounts".
+//! That can happen only where an opening had to let more be carried than the budget: see DESIGN.md, "Accounts".
 
 use super::admit::Admission;
 use super::touched::Touched;
@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::journal::{Class, Sequencer};
 use crate::operation::What;
 
-/// So many turns of the cleaner are waited for while nobody else finds room. The first may have begun before.
+/// A caller waits for this many turns of the cleaner while nobody else finds room. The first may have begun before it came.
 const TURNS: u64 = 4;
 
-/// How the log stood when somebody began to wait for a segment, or when somebody else had one.
+/// How the log stood when a caller began to wait for a segment, or when another last found room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
     /// Turns of the cleaner.
@@ -23,13 +23,13 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// Of one who waits still. It begins anew where others had room meanwhile: they took what was gained.
+    /// The patience of a caller that still waits. It begins anew if others found room meanwhile: they took what was gained.
     pub fn go_on(before: Option<Self>, engine: &Engine, s: &Sequencer) -> Self {
         let now = Self { turns: engine.cleaner.lock().turns, accepted: s.accepted };
         before.filter(|before| before.accepted == now.accepted).unwrap_or(now)
     }
 
-    /// Whether the cleaner cannot gain what one of this class waits for. What readers still hold it has gained.
+    /// Whether the cleaner cannot gain what a batch of this class waits for. Segments that readers still hold count as gained.
     pub fn is_over(self, engine: &Engine, s: &Sequencer, class: Class) -> bool {
         self.accepted == s.accepted
             && s.gained() <= s.leaves(class)
@@ -37,24 +37,24 @@ impl Patience {
     }
 }
 
-/// Since when those have come who never wait for a segment, and come again instead: nobody else remembers it for them.
+/// Since when pollers have come, which never wait for a segment but come again: nobody else remembers it for them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Polled {
     patience: Patience,
-    /// How often the cleaner had failed.
+    /// How often the cleaner had failed then.
     failures: u64,
 }
 
 impl Polled {
-    /// Why the cleaner failed since.
+    /// The cleaner's error, if it failed since.
     pub fn failed(self, cleaner: &CleanerState) -> Result<()> {
         cleaner.failed_since(self.failures)
     }
 }
 
 impl Engine {
-    /// The patience of one who does not wait, and may have come before. Whose patience is over, or who is told why the cleaner fails, has
-    /// [used it up](Engine::polled_enough).
+    /// The patience of a poller, which may have come before. One whose patience is over, or that is told why the cleaner fails, has [used
+    /// it up](Engine::polled_enough).
     pub(super) fn patience_of_pollers(&self, s: &Sequencer) -> Patience {
         let before = { self.cleaner.lock().polled };
         let patience = Patience::go_on(before.map(|polled| polled.patience), self, s);
@@ -64,13 +64,13 @@ impl Engine {
         patience
     }
 
-    /// Who comes next begins anew: the cleaner is given as many turns before what is kept for it is touched once more.
+    /// The next poller begins anew: the cleaner is given as many turns before what is kept for it is touched once more.
     pub(super) fn polled_enough(&self) {
         self.cleaner.lock().polled = None;
     }
 
-    /// Whether a batch that does not grow only lets go of something, and of something that is there: what changes nothing takes a segment's room all
-    /// the same.
+    /// Whether a batch that does not grow only frees something, and something that is there: a batch that changes nothing takes room in a
+    /// segment all the same.
     pub(super) fn lets_go(&self, batch: &Batch, adm: &Admission) -> bool {
         let brings = |what: &What| matches!(what, What::Append { .. } | What::Put { .. });
         !batch.ops.iter().any(|op| brings(&op.what))
@@ -90,7 +90,7 @@ impl Engine {
                 // No more than reports let go.
                 What::Truncate { first } => holds_below(state.reaches(first, t.report)),
                 What::Cut { from } => from <= state.last,
-                // What waited for it.
+                // The truncation that waited for it.
                 What::Applied { index } => self.first_behind_report(t.cell.id, &state, index).is_some_and(holds_below),
                 What::Reset { .. } => state.first <= state.last,
                 What::Remove => true,
@@ -107,7 +107,7 @@ mod tests {
     use crate::sync::Arc;
     use crate::{Error, Wal};
 
-    /// Whoever waits for ever is told that the disk failed.
+    /// A thread that would wait for ever is told that the disk failed.
     const FOR_EVER: u64 = 30_000;
     const VOTER: u64 = 1000;
 
@@ -115,8 +115,8 @@ mod tests {
         std::mem::take(Batch::new().put(VOTER, b"vote", &[byte; 40]).put(VOTER, b"other", &[byte; 40]))
     }
 
-    /// Some segments of small replicas, which the cleaner writes again and again; and what it leaves free for all that seems to be carried can
-    /// never be had.
+    /// Some segments of small replicas, which the cleaner writes again and again; and so much seems to be carried that what the cleaner
+    /// leaves free for it can never be had.
     fn stuck(background: bool) -> (Wal, Charge) {
         let disk = Arc::new(SimDisk::new(256 * (64 << 10) + (64 << 10)));
         let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(background);
@@ -146,7 +146,7 @@ mod tests {
             // The cleaner itself gets on.
             let far = wal.engine.seq.lock().segments.current() + 1000;
             assert!(!wal.engine.clean_through(far).expect("no failure"), "it cannot be left");
-            // But for who lets go of something.
+            // But batches that free something find room.
             wal.commit(Batch::new().remove(1)).expect("a removal");
             wal.commit(Batch::new().truncate_prefix(2, 3)).expect("a truncation");
             wal.commit(Batch::new().truncate_suffix(3, 2)).expect("a suffix");
@@ -187,7 +187,7 @@ mod tests {
             assert!(matches!(outcome, Err(Error::Full(_))), "{outcome:?}");
         }
         assert!(called > 1, "the cleaner goes around before it is told so once more");
-        // Who lets go of something gets of what the cleaner can do without.
+        // A batch that frees something gets some of what the cleaner can do without.
         for replica in 1..=40 {
             let mut removal = std::mem::take(Batch::new().remove(replica));
             polled(|| wal.try_submit(&mut removal).map(drop)).expect("a removal");
@@ -224,7 +224,7 @@ mod tests {
         assert!(anew != began && !anew.is_over(engine, &s, Class::Keep));
     }
 
-    /// Four turns of the cleaner for each were minutes, and its writes wear the device out. Others are told as before.
+    /// Four turns of the cleaner for each would take minutes, and its writes wear the device out. Others are told as before.
     #[test]
     fn who_lets_go_again_and_again_waits_out_the_cleaner_once() {
         for background in [false, true] {
@@ -242,7 +242,7 @@ mod tests {
             assert_eq!(wal.engine.seq.lock().accepted, accepted, "it is nothing that was gained");
             let full = wal.commit(vote(1));
             assert!(matches!(full, Err(Error::Full(_))), "threads: {background}: {full:?}");
-            // What only seems to let go of something gets nothing of what is kept for the cleaner.
+            // A batch that only seems to free something gets nothing of what is kept for the cleaner.
             for nothing in [
                 Batch::new().truncate_prefix(260, 1),
                 Batch::new().truncate_suffix(260, 3),
@@ -308,7 +308,7 @@ mod tests {
         (wal, replicas)
     }
 
-    /// One after the other, each in a frame of its own: the cleaner, who has to make room for these, never runs out of it.
+    /// One after the other, each in a frame of its own: the cleaner, which has to make room for these, never runs out of it.
     #[test]
     fn thousands_let_go_of_an_overfull_log_and_the_cleaner_goes_round() {
         let (wal, replicas) = overfull();

@@ -49,7 +49,7 @@ fn a_segment_is_not_written_anew_while_a_reader_holds_it() {
     assert!(!s.segments.freeing.contains(&slab) && s.segments.freeing.is_empty(), "it was given back");
 }
 
-/// Whoever waits for room looks, and nobody else comes by: the cleaner has nothing left to clean.
+/// A caller that waits for room looks at it itself, as nobody else does: the cleaner has nothing left to clean.
 #[test]
 #[cfg(not(shuttle))]
 fn a_segment_that_its_reader_let_go_is_there_for_who_waits_for_one() {

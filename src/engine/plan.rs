@@ -15,12 +15,12 @@ use crate::operation::{Meta, Op, What};
 use crate::options::{MAX_BATCH_BYTES, MAX_KEY_BYTES, Placement};
 use crate::space::Demand;
 
-/// A batch made ready. Used again and again by a thread, so that steady use allocates nothing.
+/// A batch made ready. A thread uses it again and again, so that steady use allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// Upper bound on the payload it puts into a frame.
     pub payload: u64,
-    /// Upper bound on its records, but for those that begin a life: only admission knows who has none yet.
+    /// Upper bound on its records, but for those that begin a life: only admission knows which replicas have none yet.
     pub table: u64,
     /// Upper bound on the records that begin a life.
     creating: u64,
@@ -113,14 +113,14 @@ impl Engine {
         self.check_fits(plan.inline(), batch)
     }
 
-    /// Told by what the batch counts itself: parts of it that each count no more than the limit fit, which what is left behind relief does
-    /// not tell.
+    /// The error tells what the batch itself counts: parts of it that each count no more than the limit fit. The bytes left behind
+    /// `relieve` would not tell that.
     fn check_fits(&self, bytes: u64, batch: &Batch) -> Result<()> {
         let limit = self.max_inline();
         if bytes > limit { Err(Error::BatchTooLarge { bytes: batch.log_bytes(), limit }) } else { Ok(()) }
     }
 
-    /// Where the inline part overflows a frame, the longest runs are placed directly instead: those that are worth chunks. Each of the others
+    /// Where the inline part overflows a frame, the longest runs that are worth chunks are placed directly instead. Each of the others
     /// would take a chunk for next to nothing, and fill the log with what it could carry.
     fn relieve(&self, plan: &mut Plan, batch: &Batch, direct: &mut Vec<usize>) -> Result<()> {
         let limit = self.max_inline();
@@ -129,7 +129,7 @@ impl Engine {
         if plan.inline() + descriptors <= limit {
             return Ok(());
         }
-        // Inline runs: (bytes, payload, op). Those that are direct already ascend, as they were found.
+        // Inline runs: (bytes, payload, op). The operations in `direct` ascend so far, as they were found.
         let mut movable: Vec<(u64, u64, usize)> = Vec::new();
         for (i, op) in batch.ops.iter().enumerate() {
             if let What::Append { first, from, to } = op.what
@@ -153,8 +153,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the cleaner, too, would settle the run rather than carry it, as a replica that has nothing else. With what its changes of term
-    /// may cost: so what is not is less than a quarter of a segment.
+    /// Whether the cleaner, too, would settle the run rather than carry it, if its replica had nothing else. Counts what its changes of
+    /// term may cost: so a run that is not worth chunks is less than a quarter of a segment.
     fn is_worth_chunks(&self, run: &[Meta]) -> bool {
         let weight = run.iter().map(|meta| weight(meta.len, self.geo.chunk_bytes)).sum();
         let term_runs = run.chunk_by(|a, b| a.term == b.term).count() as u64;
@@ -180,7 +180,7 @@ impl Engine {
         let mut run = Run { payload: 0, table: 0, direct: self.run.placement == Placement::Chain };
         let mut last_term = None;
         let metas = batch.metas.get(from..to).unwrap_or(&[]);
-        // No record of this run has a longer one: indexes only grow, and each count is at most that of all.
+        // No record of this run has a longer head: indexes only grow, and each count is at most that of all.
         let last = first.saturating_add(metas.len() as u64);
         let head = KIND_AND_SEQ + (varint::len(replica) + varint::len(last) + varint::len(metas.len() as u64)) as u64;
         for (i, meta) in metas.iter().enumerate() {
@@ -246,7 +246,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
-    /// What it brings is written into the journal or placed directly, by what it is, by choice or to make room; and the least of it overflows.
+    /// What a batch brings is written into the journal or placed directly, by what it is, by choice or to make room; some batches overflow.
     #[test]
     fn a_batch_takes_no_more_than_it_says_wherever_it_comes_to_lie() {
         let mut rng = StdRng::seed_from_u64(1);

@@ -28,7 +28,7 @@ impl Engine {
         PieceRef::new(replica, &piece.desc, piece.mem.as_ref(), &self.pins, self.geo.blocks_per_chunk)
     }
 
-    /// Checks that `index` is held and undamaged; answers its term and place.
+    /// Checks that `index` is held and undamaged; returns its term and place.
     fn find(id: u64, state: &ReplicaState, index: u64) -> Result<(u64, Place<'_>)> {
         if !state.exists {
             return Err(Error::UnknownReplica { replica: id });
@@ -46,7 +46,7 @@ impl Engine {
         Ok((state.terms.get(index).unwrap_or(0), place))
     }
 
-    /// As [`Engine::find`]; what the answer needs to be read stays there until it is dropped.
+    /// As [`Engine::find`]; if the source is a piece, that stays where it is until the source is dropped.
     pub(super) fn look(&self, id: u64, state: &ReplicaState, index: u64) -> Result<(u64, Source)> {
         let (term, place) = Self::find(id, state, index)?;
         let source = match place {

@@ -76,7 +76,7 @@ fn loom_a_reader_finds_an_entry_while_its_frame_is_sealed_and_written() {
     });
 }
 
-/// What was truncated is gone, with a word; what was kept stays.
+/// A reader of what was truncated is told so; what was kept stays.
 #[test]
 fn loom_a_reader_beside_a_truncation_is_told_or_served() {
     model(3, || {

@@ -17,8 +17,8 @@ use crate::index::{Cell, Loc, Place, ReplicaState};
 const LOOKUPS: usize = 256;
 
 impl Engine {
-    /// Reads entries of `lo..hi` until `max_bytes` are exceeded; at least one. They stood in the log together: it is looked at in steps, and
-    /// what was cut off between two of them ends the reading.
+    /// Reads entries of `lo..hi` until `max_bytes` are exceeded; at least one. All of them stood in the log together: the index is looked
+    /// at in steps, and a cut between two steps ends the reading.
     pub(crate) fn read_entries(&self, cell: &Cell, lo: u64, hi: u64, max_bytes: usize) -> Result<Vec<Entry>> {
         let ahead = Ahead::default();
         let mut reading = Reading { next: lo, hi, cuts: None, left: Some(max_bytes), out: Vec::new(), ahead };
@@ -38,7 +38,7 @@ impl Engine {
                     Err(_) if !reading.out.is_empty() => break,
                     Err(error) => return Err(error),
                 };
-                // By itself it is whole in any case.
+                // A single entry is consistent in any case.
                 let goes_on = reading.goes_on_in(&cell.lock()) || reading.out.is_empty();
                 if !goes_on || !reading.push(entry.term, entry.data) {
                     break;
@@ -48,16 +48,16 @@ impl Engine {
         Ok(reading.out)
     }
 
-    /// Whether what such a reading would answer is in memory. Looks at each entry that it may have to read, and no further.
+    /// Whether all that such a reading would return is in memory. Looks at each entry that it may have to read, and no further.
     pub(crate) fn is_in_memory(&self, cell: &Cell, range: Range<u64>, max_bytes: usize) -> bool {
         let state = cell.lock();
-        // Behind the lock: locations that it shows lie below this head.
+        // Asked for behind the lock: the locations found under it lie below this head.
         let (head, recent) = (self.head(), self.recent.since().min(self.durable()));
         let mut bytes = 0;
         let (mut next, end) = (range.start.max(state.first), range.end.min(state.last.saturating_add(1)));
         while next < end && bytes <= max_bytes {
             let index = next;
-            // What is lost is told without reading; it may be all the numbers there are.
+            // Damage is told without reading; it may cover all the indexes there are.
             if let Some((_, last)) = state.damage_at(index) {
                 next = last.saturating_add(1);
                 continue;
@@ -66,7 +66,7 @@ impl Engine {
             let (here, len) = match state.places.get(index) {
                 None => (true, 0),
                 Some(Place::Journal(loc)) => (loc.lsn(head) >= recent, loc.len() as usize),
-                // Its entries' lengths are in the piece: each is taken for the mean of them.
+                // The entries' lengths are in the piece: each counts as their mean.
                 Some(Place::Chain(piece)) => {
                     (piece.mem.is_some(), piece.desc.bytes as usize / piece.desc.slots.max(1) as usize)
                 }
@@ -79,7 +79,7 @@ impl Engine {
         true
     }
 
-    /// Reads on within one piece, or a run of the journal. `false`: the byte limit is met, or the log is another by now.
+    /// Reads on within one piece, or a run of the journal. `false`: the byte limit is met, or the log was cut meanwhile.
     fn read_some(&self, cell: &Cell, reading: &mut Reading) -> Result<bool> {
         let (next, hi) = (reading.next, reading.hi);
         let mut locs: Vec<(Loc, u64)> = Vec::new();
@@ -97,7 +97,7 @@ impl Engine {
                         Place::Chain(p) => p.desc.last(),
                         Place::Journal(_) => next,
                     });
-                    // What is damaged may lie in a piece, too: it is told, and never shown.
+                    // A damaged entry may lie in a piece, too: it is reported, and never returned.
                     let damaged = state.damaged.iter().map(|&(first, _)| first).filter(|&first| first > next).min();
                     let n = last.min(live).min(damaged.map_or(u64::MAX, |first| first - 1)) - next + 1;
                     terms = state.terms.runs(next, u32::try_from(n).unwrap_or(u32::MAX));
@@ -151,20 +151,20 @@ impl Engine {
     }
 }
 
-/// A reading of several entries, on its way.
+/// A reading of several entries, in progress.
 struct Reading {
     next: u64,
     hi: u64,
-    /// How often the log had been cut when it was first looked at.
+    /// How often the replica had been cut at the first look.
     cuts: Option<u32>,
-    /// Bytes of payload that may be added. None where the first entry took more: then one that has none would not fit, either.
+    /// Bytes of payload that may still be added. `None` once the first entry took more: then not even an empty one fits.
     left: Option<usize>,
     out: Vec<Entry>,
     ahead: Ahead,
 }
 
 impl Reading {
-    /// Whether nothing was cut off since the first look, so that what is found now stands behind what was read.
+    /// Whether nothing was cut off since the first look, so that what is found now continues what was read.
     fn goes_on_in(&mut self, state: &ReplicaState) -> bool {
         *self.cuts.get_or_insert(state.cuts) == state.cuts
     }

@@ -1,4 +1,4 @@
-//! Relief: an append found no room. What may make some is done step by step, the cheapest first, and no more of it than is needed.
+//! Relief: an append found no room. What may make room is done step by step, the cheapest first, and no more than is needed.
 
 use super::{Engine, Turn};
 use crate::error::{FullReport, Result};
@@ -6,9 +6,9 @@ use crate::error::{FullReport, Result};
 /// What an append lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
-    /// So many chunks that nobody has reserved.
+    /// Chunks that nobody has reserved.
     Chunks(u64),
-    /// So many bytes of what the journal carries: metadata and small replicas.
+    /// Bytes of what the journal carries: metadata and small replicas.
     Carried(u64),
 }
 
@@ -19,9 +19,9 @@ pub(crate) struct Relief {
     pub asked: u64,
     /// Requests up to here were served.
     pub served: u64,
-    /// Of these, up to here: everything was tried, and it did not suffice.
+    /// For served requests up to here everything was tried, and it did not suffice.
     hopeless: u64,
-    /// What is lacking: the most that anybody asks for. None lacking is a request as well: where more is reserved than there is.
+    /// The most that anybody lacks. A lack of 0 is a request as well: where more is reserved than there is.
     chunks: Option<u64>,
     carried: Option<u64>,
 }
@@ -41,7 +41,7 @@ impl Lack {
         matches!(self, Self::Carried(_))
     }
 
-    /// As a task is told of it.
+    /// The report of it for a task.
     pub fn report(self, chunk_bytes: u32) -> Box<FullReport> {
         let (needed, metadata) = match self {
             Self::Chunks(n) => (n.saturating_mul(chunk_bytes.into()), false),
@@ -60,9 +60,9 @@ impl Lack {
 }
 
 impl Engine {
-    /// Makes room for an append that lacks so much: what is dead becomes free; the journal gives back slabs that it can spare; it is
-    /// cleaned, the oldest segments first, as what is settled needs no reservation any more. `false`: all of that was done, up to
-    /// where the journal ended at first, and did not suffice; or it would not, as it did not the last time, and nothing is cleaned.
+    /// Makes room for an append with this lack: what is dead becomes free; the journal gives back slabs that it can spare; it is cleaned,
+    /// the oldest segments first, as what is settled needs no reservation any more. `false`: all of that was done, up to where the journal
+    /// ended at first, and did not suffice; or nothing was cleaned, as that would be as much in vain as the last time.
     pub(crate) fn make_room_for(&self, lack: Lack) -> Result<bool> {
         if self.has(lack) {
             return Ok(true);
@@ -70,12 +70,12 @@ impl Engine {
         let _hurry = self.hurry.begin();
         self.release_space()?;
         let began = self.sums();
-        // The segment that is being written now, too: what is moved leaves it.
+        // With the segment that is being written now: what is moved leaves it.
         let end = { self.seq.lock().segments.current() + 1 };
         loop {
             let turn = Turn::begin();
             let tell_after_the_lock = self.hold();
-            // Whoever waited for the lock finds what was done meanwhile.
+            // Others may have made room while this thread waited for the lock.
             let mut one = self.cleaning.lock();
             if self.has(lack) {
                 return Ok(true);
@@ -105,7 +105,7 @@ impl Engine {
         self.shrink_journal()
     }
 
-    /// Whether it is there.
+    /// Whether nothing of it is lacking any more.
     fn has(&self, lack: Lack) -> bool {
         let s = self.seq.lock();
         match lack {
@@ -114,7 +114,7 @@ impl Engine {
         }
     }
 
-    /// Asks the cleaner thread to do for a task what a caller that may block does itself. Answers the number of the request; tasks that
+    /// Asks the cleaner thread to do for a task what a caller that may block does itself. Returns the number of the request; tasks that
     /// wait for room are woken when it is done.
     pub(crate) fn ask_for_relief(&self, report: &FullReport) -> u64 {
         let mut cleaner = self.cleaner.lock();
@@ -139,14 +139,14 @@ impl Engine {
         }
     }
 
-    /// The cleaner thread's part of it.
+    /// Serves requests up to this one: the cleaner thread's part of it.
     pub(super) fn serve_relief(&self, request: u64, lacks: &[Lack]) {
         let mut made = true;
         for &lack in lacks {
             match self.make_room_for(lack) {
                 Ok(enough) => made &= enough,
                 Err(error) => {
-                    // Where the log has ended, who asked is told by the next attempt.
+                    // If the log has ended, the task is told by its next attempt.
                     tracing::warn!(target: "strandlog", %error, "making room");
                     made = false;
                 }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn spare(wal: &Wal) -> u64 {
-        // For whoever may have those, too, that are left for values.
+        // For an append that may also take those left for values.
         let s = wal.stats();
         s.free_chunks.saturating_sub(s.reserved_chunks - s.reserved_for_values)
     }
@@ -254,7 +254,7 @@ mod tests {
         let metadata = engine.ask_for_relief(&Lack::Carried(1).report(chunk));
         serve();
         assert_eq!(engine.relieved(metadata), Relieved::Made);
-        // More is reserved than there is, as after an opening: who lacks nothing beyond that lacks.
+        // More is reserved than there is, as after an opening: then even a lack of 0 is one.
         let all = engine.pool.lock().free() + 1;
         engine.seq.lock().accounts.settle(&mut Charge::default(), Charge { chunks: all, carried: 0 });
         let none = engine.ask_for_relief(&Lack::Chunks(0).report(chunk));

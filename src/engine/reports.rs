@@ -11,12 +11,12 @@ use crate::index::{APPLIED_KEY, Cell, IdMap, ReplicaState};
 use crate::journal::Sequencer;
 use crate::sync::Mutex;
 
-/// Truncations that wait for the state machine: replica, and which life of it, and the index that was to be the first.
+/// Truncations that wait for the state machine: by replica, its incarnation, and the index that was to be its first.
 #[derive(Debug, Default)]
 pub(crate) struct Held(Mutex<IdMap<(u64, u64)>>);
 
 impl Held {
-    /// Replicas of which a truncation waits.
+    /// How many replicas have a truncation that waits.
     pub fn len(&self) -> u64 {
         self.0.lock().len() as u64
     }
@@ -32,7 +32,7 @@ impl Held {
         self.0.lock().get(&replica).filter(|(life, _)| *life == incarnation).map(|&(_, first)| first)
     }
 
-    /// Nothing waits any more.
+    /// Nothing of the replica waits any more.
     pub fn forget(&self, replica: u64) {
         self.0.lock().remove(&replica);
     }
@@ -42,23 +42,23 @@ impl Engine {
     /// How far a truncation to `first` may go now; the rest of it waits.
     pub(crate) fn hold_back(&self, id: u64, state: &ReplicaState, first: u64) -> u64 {
         let Some(applied) = state.reported() else { return first };
-        // A report that may be of another life is none to rely upon: then nothing goes before the replica is healed.
+        // A report that may be of another life is not relied upon: then nothing is truncated before the replica is healed.
         let allowed = if state.state_suspect { state.first } else { applied.saturating_add(1) };
-        // What is reached already waits for nothing, whatever was reported: behind a snapshot, say.
+        // A truncation that is reached already, by a snapshot for instance, waits for nothing, whatever was reported.
         if first > allowed.max(state.first) {
             self.held.hold(id, state.incarnation, first);
         }
         first.min(allowed)
     }
 
-    /// The first index that a report leaves, if it counts and a truncation waits for it.
+    /// How far a waiting truncation may go with this report (its first index), if the report counts and one waits.
     pub(crate) fn first_behind_report(&self, id: u64, state: &ReplicaState, index: u64) -> Option<u64> {
         let counts = state.exists && !state.state_suspect && state.reported().is_none_or(|known| known < index);
         let first = self.held.of(id, state.incarnation).filter(|_| counts)?;
         Some(first.min(index.saturating_add(1)))
     }
 
-    /// Records a report; what waited for it is truncated in the same breath. One that says less than an earlier one changes nothing.
+    /// Records a report, and truncates what waited for it in the same step. A report that says no more than an earlier one changes nothing.
     pub(crate) fn apply_report(
         &self,
         s: &mut Sequencer,
@@ -81,8 +81,8 @@ impl Engine {
         self.truncate(s, cell.id, state, first, freed);
     }
 
-    /// A snapshot at `index` was installed: the state machine holds that, and may hold no more. What waits for it was asked of entries that
-    /// are gone.
+    /// A snapshot at `index` was installed: the state machine holds that, and perhaps no more. What waits for it concerns entries that are
+    /// gone.
     pub(crate) fn take_back_report(
         &self,
         s: &mut Sequencer,

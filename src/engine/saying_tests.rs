@@ -143,12 +143,12 @@ fn who_hears_that_the_journal_grows_and_shrinks_may_ask_the_log() {
     assert_eq!(heard, ["the journal has grown", "the journal has shrunk"]);
 }
 
-/// Fills more than a segment.
 /// Where another test's thread is the first to come to a place just as this one begins to listen, `tracing` believes that nobody does.
 fn listen() {
     tracing::callsite::rebuild_interest_cache();
 }
 
+/// Fills more than a segment.
 fn fill(wal: &Wal) {
     for i in 0..200 {
         listen();
@@ -169,7 +169,7 @@ fn who_hears_of_the_cleaner_may_ask_the_log() {
     assert!(cleans.iter().any(|said| said.starts_with("recorded") && said.contains("segments")), "{cleans:?}");
 }
 
-/// Nor is it told among callbacks, who must not wait for the cleaner.
+/// Nor is it told among callbacks, which must not wait for the cleaner.
 #[test]
 fn who_hears_of_a_slow_commit_may_ask_the_log() {
     let heard = said(|disk, wal| {

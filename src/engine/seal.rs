@@ -6,7 +6,7 @@ use crate::journal::{Class, Ticket};
 use crate::lsn::Lsn;
 use crate::sync::Arc;
 
-/// How often a close tries to find the log at rest. Who commits again and again gets it closed without a snapshot.
+/// How often a close tries to find the log at rest. If a caller commits again and again, it is closed without a snapshot.
 const FREEZES: u32 = 3;
 
 impl Engine {
@@ -65,11 +65,11 @@ impl Engine {
         }
     }
 
-    /// A ticket that somebody awaits: a frame of lazy batches is written for it.
+    /// Somebody awaits this ticket: its frame is written even if it holds only lazy batches.
     pub(crate) fn want(&self, ticket: &Arc<Ticket>) {
         let mut s = self.seq.lock();
         s.open.wanted |= Arc::ptr_eq(&s.open.ticket, ticket);
-        // Its frame may have been closed by somebody who had nothing to write, and woke nobody.
+        // Its frame may have been closed by a thread that had nothing to write, and woke nobody.
         self.wake_writer(&s);
     }
 
@@ -90,35 +90,35 @@ impl Engine {
         }
     }
 
-    /// At close: as [`Engine::seal_for_good`], in a file that is still the log's. Written to, one that was cut would be as long as it was, and have
-    /// holes; of one that was removed nothing is left when this is done, so it is asked for last.
+    /// At close: as [`Engine::seal_for_good`], if the file is still the log's. One that was cut must not be written to: it would be as long
+    /// as it was, and have holes. Of one that was removed nothing is left when this is done, so its name is asked for last.
     pub(crate) fn end_well(&self) -> Result<()> {
         if matches!(self.seq.lock().stopped, Some(Error::Closed)) {
-            // Whoever does that just now may find that it fails, and says so under this lock.
+            // The thread that closes it just now may find that it fails, and says so under this lock.
             drop(self.cleaning.lock());
             return Err(self.seq.lock().stopped.clone().unwrap_or(Error::Closed));
         }
         self.look_after_file(|disk| disk.check_size())?;
         let _hurry = self.hurry.begin();
         let _tell_after_the_locks = self.hold();
-        // Nothing moves any more, and whoever closes the log as well waits until this is done.
+        // Nothing moves any more, and another close waits until this is done.
         let _still = self.cleaning.lock();
         self.seal_for_good()?;
-        // A failure is what is told from then on, as there.
+        // From then on a failure is what is told, as there.
         self.look_after_file(|disk| disk.check_name()).inspect_err(|why| self.seq.lock().stopped = Some(why.clone()))
     }
 
-    /// As [`Engine::seal_everything`]; the superblock says how far the log reached, and where its index lies. How far without the
-    /// seal itself: it brings nothing, and its rot must not look like a loss. The cleaner's lock is held.
+    /// As [`Engine::seal_everything`]; the superblock says how far the log reached, without the seal itself, and where its index lies. The
+    /// seal brings nothing, and its rot must not look like a loss. The caller holds the cleaner's lock.
     fn seal_for_good(&self) -> Result<()> {
         for _ in 0..FREEZES {
             let durable = self.sync()?;
             self.seal_everything()?;
-            // Whoever writes it at this moment may fail, and then it is not written again: that must be seen before all is stopped.
+            // A thread that writes it at this moment may fail, and then it is not written again: that must be seen before all is stopped.
             let mut superblock = self.superblock.lock();
             if self.freeze() {
                 let marked = self.mark_closed(&mut superblock, durable.get());
-                // A failure is what is told from then on, and not the close that met it.
+                // From then on the failure is what is told, and not the close that met it.
                 return marked.inspect_err(|why| self.seq.lock().stopped = Some(why.clone()));
             }
         }
@@ -138,7 +138,7 @@ impl Engine {
         rests
     }
 
-    /// Writes a frame even if nobody has anything to say: it carries the watermark and the tail.
+    /// Writes a frame even if it is empty: it carries the watermark and the tail.
     pub(crate) fn seal(&self, class: Class) -> Result<()> {
         let ticket = {
             let mut s = self.seq.lock();
@@ -160,7 +160,7 @@ impl Engine {
         if self.pool.lock().has_dying() {
             self.seal(Class::Clean)?;
         }
-        // Where only pins held space, a reader may have let go meanwhile.
+        // If only pins held space, readers may have let go meanwhile.
         self.pool.lock().release(0, &self.pins);
         Ok(())
     }
@@ -175,7 +175,7 @@ mod tests {
     use crate::disk::sim::SimDisk;
     use crate::{Batch, Wal};
 
-    /// As where what was to be carried is gone by then: room was made for it, and nothing is written.
+    /// As happens when what was to be carried is gone by then: room was made for it, and nothing is written.
     #[test]
     fn whoever_awaits_a_lazy_batch_wakes_the_writer_also_where_its_frame_was_closed() {
         let options = Wal::options().segment_size(64 << 10).chunk_size(4096);

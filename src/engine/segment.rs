@@ -11,7 +11,7 @@ use crate::format::{EntryId, POOL_OFFSET, crc};
 use crate::index::Loc;
 use crate::sync::Arc;
 
-/// A slice of a frame is handed out only if it is at least this part of it: small slices must not keep big buffers alive.
+/// A slice of a frame is handed out only if it is more than one part in this many: small slices must not keep big buffers alive.
 const SHARE_PART: usize = 4;
 
 impl Engine {
@@ -22,7 +22,7 @@ impl Engine {
         let lsn = loc.lsn(self.head());
         let data = lsn + ENTRY_CRC_BYTES as u64;
         let len = loc.len() as usize;
-        // Twice: a frame may be sealed between the first look and the second.
+        // Twice: the frame may be sealed between the look at recent frames and the look at unsealed ones.
         for _ in 0..2 {
             if let Some(frame) = self.recent.find(lsn) {
                 let Some(bytes) = frame.slice(data, len) else { return Ok(None) };
@@ -44,7 +44,7 @@ impl Engine {
         self.read_segment(id, lsn, view)
     }
 
-    /// What is mapped, to be held for a few reads. Nothing is where reads are copies, or the file was given up.
+    /// The mapping, held for a few reads. `None` where reads are copies, or the file was given up.
     pub(crate) fn view(&self) -> Option<Arc<View>> {
         self.map.as_ref()?.hold()
     }
@@ -59,7 +59,7 @@ impl Engine {
             if len > BLOCK {
                 self.ask_if_cold(offset, bytes);
             }
-            // What is checked are copies: of what they were made of nobody says that it stays.
+            // The copy is checked, not the mapping: what is mapped may change.
             let Some((&crc, payload)) = bytes.split_first_chunk() else { return Ok(None) };
             let payload = Bytes::copy_from_slice(payload);
             return Ok(self.is_whole(id, lsn, crc, &payload).then_some(payload));
@@ -67,7 +67,7 @@ impl Engine {
         self.read_copied(id, lsn, offset)
     }
 
-    /// An entry of the journal from the device, whatever is mapped: where it cannot be read, that is an error and no signal.
+    /// Reads an entry of the journal from the device, even where it is mapped: if that fails, it is an error and no signal.
     pub(crate) fn read_unmapped(&self, id: EntryId, loc: Loc) -> io::Result<Option<Bytes>> {
         let lsn = loc.lsn(self.head());
         let (seq, within) = (lsn / self.geo.segment_bytes, lsn % self.geo.segment_bytes);
@@ -91,7 +91,8 @@ impl Engine {
         crc == self.geo.seed.entry_crc(crc::of(payload), lsn, id).to_le_bytes()
     }
 
-    /// Holds a live segment. First the pin, then the question whether it is live: whoever frees it asks in the other order.
+    /// Pins a live segment. First it pins, then it asks whether the segment is live: the thread that frees one takes it off the list first,
+    /// then asks for pins.
     pub(super) fn pin_segment(&self, seq: u64) -> Option<PinnedSegment<'_>> {
         let slab = self.segment_map.read().slab(seq)?;
         let chunk = slab * (self.geo.segment_bytes / u64::from(self.geo.chunk_bytes)) as u32;

@@ -18,18 +18,18 @@ use crate::sync::{Arc, MutexGuard, thread_local};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Telling {
     Nobody,
-    /// Nobody, but it is a log's own: whom it wakes must not wait for its end.
+    /// Nobody, but the thread is a log's own: a task that it wakes must not wait for the log's end.
     Own,
     /// What they submit must not wait: this thread may be the one that it would wait for.
     Listeners,
-    /// On a thread of a log's own. Nor may they wait for any frame: this thread may be the one that writes it.
+    /// Listeners, on a thread of a log's own. They may not wait for any frame either: this thread may be the one that writes it.
     ListenersOfOwn,
-    /// Nor may these: no other frame is completed before they return.
+    /// These may not wait for any frame either: no other one is completed before they return.
     Callbacks,
 }
 
 impl Telling {
-    /// What becomes of it when these are told, too.
+    /// Whom the thread is telling when it tells these, too.
     fn and(self, whom: Self) -> Self {
         match (self, whom) {
             (Self::Own, Self::Listeners) => Self::ListenersOfOwn,
@@ -39,7 +39,7 @@ impl Telling {
 }
 
 thread_local! {
-    // Not `const`: loom's macro does not know that. It has nothing to drop: a thread that is ending has it, too.
+    // Not `const`: loom's macro does not know that. It has nothing to drop, so a thread that is ending still has it.
     #[allow(clippy::missing_const_for_thread_local)]
     pub(super) static TELLING: ThreadCell<Telling> = ThreadCell::new(Telling::Nobody);
     #[allow(clippy::missing_const_for_thread_local)]
@@ -60,9 +60,9 @@ pub(crate) enum Mode {
     Block,
     /// Say `Busy`.
     Try,
-    /// Say `Busy`, and be told when to ask again. Before it was `relieved` ([`Engine::ask_for_relief`]), `Full` is no last word, and
-    /// nobody is told of it. Where only the cleaner makes room, and failed since it had failed so often, its error is the last word; and
-    /// where it gained nothing for so long, that the log is full.
+    /// Say `Busy`, and be told when to ask again. Before the task was `relieved` ([`Engine::ask_for_relief`]), `Full` is no last word, and
+    /// no listener is told of it. If only the cleaner can make room, and it failed since it had failed `failures` times, its error is the
+    /// last word; if it gained nothing until `patience` was over, `Full` is.
     Async { relieved: bool, failures: Option<u64>, patience: Option<Patience> },
 }
 
@@ -71,18 +71,18 @@ pub(crate) enum Mode {
 pub(crate) struct Submitted {
     pub lsn: Lsn,
     pub ticket: Arc<Ticket>,
-    /// The writer thread will write its frame. Not said of a frame of lazy batches, which nobody writes unless it is wanted.
+    /// The writer thread will write its frame. Never set for a frame of lazy batches, which nobody writes unless it is wanted.
     pub writer_busy: bool,
-    /// Who asked to lead writes this first.
+    /// The frame that a caller which asked to lead must write first.
     pub taken: Option<Box<SealedFrame>>,
 }
 
 /// What [`Error::UsedUp`] says of the journal's bytes.
 pub(crate) const USED_UP_BYTES: &str = "3 EiB of journal";
-/// And of sessions.
+/// What it says of sessions.
 pub(crate) const USED_UP_OPENINGS: &str = "three thousand million openings";
 
-/// How often room may be found made, nobody having taken any, without being enough.
+/// How often in a row a relief may make room that is not enough, although the log did not move.
 const UNMOVED_RELIEFS: u32 = 3;
 
 /// Whether the log still takes any batch at all.
@@ -106,14 +106,15 @@ pub(crate) fn telling<T>(whom: Telling, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// As if the thread told nobody anything: for a log that nobody else knows yet, so that nobody can wait for it in what it is told, nor it for
-/// them. Who opens it may be in another's callback, and is there again behind this: nothing that was left with the thread ends in here.
+/// Runs `f` as if the thread told nobody anything: for a log that nobody else knows yet, so that nothing that is told by it can wait for
+/// it, nor it for that. The thread that opens it may be in another log's callback, and is there again behind this: endings left with the
+/// thread are not finished in here.
 pub(crate) fn among_ourselves<T>(f: impl FnOnce() -> T) -> T {
     let _told = Told(TELLING.with(|t| t.replace(Telling::Own)));
     f()
 }
 
-/// While this lives the thread is telling somebody something. A guard: whatever unwinds through it leaves nothing behind.
+/// While this lives the thread is telling somebody something. A guard: a panic that unwinds through it leaves nothing behind.
 pub(super) struct Told(Telling);
 
 impl Told {
@@ -135,8 +136,9 @@ impl Drop for Told {
 impl Engine {
     /// Checks, admits and applies the batch: readable on return.
     ///
-    /// `lead`: the caller means to write the frame itself, so nobody is woken for it; it is taken at once, if it may be. Between two locks
-    /// another batch would join it, and its caller would have to be woken, where it could have led a frame of its own.
+    /// `lead`: the caller means to write the frame itself, so nobody is woken for it; it is taken at once, if that is allowed. Were it
+    /// taken under a second lock, another batch could join it in between, whose caller would have to be woken, though it could have led a
+    /// frame of its own.
     pub(crate) fn submit(
         &self,
         batch: &mut Batch,
@@ -148,7 +150,7 @@ impl Engine {
         self.submit_told(batch, mode, &mut whom, lead)
     }
 
-    /// As [`Engine::submit`]; whom to tell is taken only from a batch that is accepted.
+    /// As [`Engine::submit`]; `whom` is taken only if the batch is accepted.
     pub(crate) fn submit_told(
         &self,
         batch: &mut Batch,
@@ -158,7 +160,8 @@ impl Engine {
     ) -> Result<Submitted> {
         self.writable()?;
         batch.check()?;
-        // Taken, not borrowed: while this one waits, callbacks may submit on the same thread. One that is ending may have it no more.
+        // Taken, not borrowed: while this one waits, callbacks may submit on the same thread. A thread that is ending may not have it any
+        // more.
         let mut scratch = SCRATCH.try_with(ThreadCell::take).ok().flatten().unwrap_or_default();
         let mut standing = Standing::default();
         let outcome = self.submit_with(batch, mode, whom, lead, &mut scratch, &mut standing);
@@ -166,7 +169,7 @@ impl Engine {
             self.let_tasks_in();
         }
         scratch.adm.clear();
-        // Their memory is the batch's.
+        // Their buffers may be the batch's, and are not kept alive for it.
         scratch.plan.pieces.clear();
         let _ = SCRATCH.try_with(|s| s.set(Some(scratch)));
         outcome
@@ -207,7 +210,7 @@ impl Engine {
             let (waiting, limit) = (s.waiting_bytes(), self.run.queue_bytes as u64);
             let full = waiting > 0 && waiting + plan.bytes() > limit;
             if full || !standing.is_next(&s.line) {
-                // Also for who does not wait: what is lazy would never make room for who comes again.
+                // Also for a caller that does not wait: lazy batches would never make room for it when it comes again.
                 s.open.wanted |= s.open.batches > 0;
                 if mode != Mode::Block {
                     self.wake_writer(&s);
@@ -219,7 +222,7 @@ impl Engine {
                 continue;
             }
             if standing.leave(&mut s.line) {
-                // Who is first now may fit as well.
+                // The caller that is first now may fit as well.
                 self.room.notify_all();
             }
             self.validate(batch, plan, adm)?;
@@ -247,7 +250,7 @@ impl Engine {
                     return Err(self.full(plan, why));
                 }
                 hopeless = !self.make_room_for(why.lack)?;
-                // Room was made, and others took it, or nothing moves.
+                // Others took the room that was made, or nothing moves.
                 unmoved = if stands == stood { unmoved + 1 } else { 0 };
                 hopeless |= unmoved > UNMOVED_RELIEFS;
                 stood = stands;
@@ -261,7 +264,7 @@ impl Engine {
                 class => class,
             };
             if !s.make_room(plan.payload, table, class, &self.segment_map) {
-                // What was closed to make room is ready to go.
+                // A frame that was closed to make room is ready to be written.
                 self.wake_writer(&s);
                 let waited = match mode {
                     Mode::Block => Some(Patience::go_on(patience, self, &s)),
@@ -273,9 +276,9 @@ impl Engine {
                     if mode == Mode::Try {
                         self.polled_enough();
                     }
-                    // Whoever lets go of something is the only one who can help the cleaner, and gets of what is kept for it.
+                    // Only a batch that frees something can help the cleaner: it gets some of what is kept for it.
                     if !last_resort && adm.class == Class::Keep && self.lets_go(batch, adm) {
-                        // At first of what the cleaner can do without for a while.
+                        // At first only what the cleaner can do without for a while.
                         last_resort = class == Class::LetGo || !s.is_stuck();
                         continue;
                     }
@@ -293,7 +296,7 @@ impl Engine {
                 continue;
             }
             self.apply(&mut s, batch, plan, adm);
-            // What only the cleaner may take was not gained, and nobody else waits the longer for it.
+            // Not where it took what is kept for the cleaner: nothing was gained then, and nobody else must wait longer for it.
             s.accepted += u64::from(class == adm.class);
             s.open.times.joined(waits);
             return Ok(self.submitted(&mut s, batch.lazy, whom.take(), lead));
@@ -307,7 +310,7 @@ impl Engine {
         if let Some(whom) = whom {
             s.open.notices.add(lsn, whom);
         }
-        // A lazy batch causes no write, unless the queue fills with its kind. Nor does nothing at all: an empty frame may have no place.
+        // A lazy batch causes no write, unless the queue fills with lazy ones. Nor does an empty frame, which may have no place.
         s.open.wanted |= s.open.batches > 0 && (!lazy || s.waiting_bytes() > self.run.queue_bytes as u64 / 2);
         if s.open.wanted && s.open.times.begun.is_none() {
             s.open.times.begun = Some(Instant::now());
@@ -331,13 +334,14 @@ impl Engine {
         }
     }
 
-    /// Behind others: the first of them sees to it that there is room.
+    /// Waits behind others: the first of them sees to it that there is room.
     fn wait_in_line<'a>(&'a self, s: MutexGuard<'a, Sequencer>) -> MutexGuard<'a, Sequencer> {
         self.counters.stalls.add(1);
         self.room.wait(s)
     }
 
-    /// Nobody stands in line any more: tasks that were refused for that alone come again. No frame need be written for it to end.
+    /// Nobody stands in line any more: wakes the tasks that were refused only for that. The line may end without a frame being written,
+    /// which would wake them.
     fn let_tasks_in(&self) {
         let wakers = self.seq.lock().room_tasks.take();
         // This thread may have taken a frame that it has not written yet.
@@ -370,8 +374,8 @@ impl Engine {
         Ok(self.seq.lock())
     }
 
-    /// For who does not wait: the cleaner makes room for another attempt. Who has waited for that already, as a task, or who came before, is told
-    /// why it cannot.
+    /// For a caller that does not wait: asks the cleaner to make room for another attempt. A task that has waited for that already, or a
+    /// poller that came before, is told why the cleaner failed.
     fn ask_cleaner(&self, mode: Mode) -> Result<()> {
         let failed = {
             let cleaner = self.cleaner.lock();

@@ -1,4 +1,4 @@
-//! The ways in: who waits for room, who may not, and who is let in first.
+//! The ways in: callers that wait for room, those that may not, and which of them is let in first.
 
 use super::Arc;
 use crate::disk::sim::SimDisk;
@@ -84,7 +84,7 @@ fn who_waits_for_a_cleaner_that_cannot_read_is_told() {
     assert_eq!(wal.replica(1).entry(1).expect("kept").data, [9; 3000][..]);
 }
 
-/// Nor who comes again and again instead of waiting.
+/// A poller is told so, too.
 #[test]
 fn who_polls_beside_a_cleaner_that_cannot_read_is_told() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -115,7 +115,7 @@ fn who_polls_beside_a_cleaner_that_cannot_read_is_told() {
     }
 }
 
-/// Nor does a task spin: each failure wakes it, and it would ask the cleaner again.
+/// A task is told, and does not spin: each failure wakes it, and it would ask the cleaner again.
 #[test]
 fn a_task_that_waits_for_a_cleaner_that_cannot_read_is_told() {
     for with_callback in [false, true] {

@@ -1,10 +1,10 @@
 //! Making durable what was written: one door for all of a log's syncs.
 //!
-//! A flush that failed is final: what was written before it may be gone, and one that comes behind it says that all is well all the same. Who
-//! flushed hears of it, and nobody else. So flushes go one after the other, as they do at the device, and behind one that failed there is none.
+//! A flush that failed is final: what was written before it may be gone, and yet a later one says that all is well. Only the thread that
+//! flushed hears of the failure. So flushes go one after the other, as they do at the device, and none comes behind one that failed.
 
 use std::io;
-// In no model is it waited for.
+// Not from `crate::sync`: no model waits for it.
 use std::sync::OnceLock;
 
 use super::Engine;
@@ -15,9 +15,9 @@ use crate::sync::Mutex;
 /// How the syncs of a log went so far.
 #[derive(Debug)]
 pub(crate) struct Syncs {
-    /// **Held while the device works, and for nothing else**: who comes next must know how this one ended.
+    /// **Held while the device works, and for nothing else**: the next sync must know how this one ended.
     turn: Mutex<()>,
-    /// Why there are no more of them.
+    /// Why there are no more syncs.
     failed: OnceLock<String>,
     /// A durable write covers its own range and nothing else: it need not wait for others.
     apart: bool,
@@ -29,16 +29,16 @@ impl Syncs {
         Self { turn: Mutex::new(()), failed: OnceLock::new(), apart }
     }
 
-    /// Behind all others, and not at all behind one that failed.
+    /// Runs a sync behind all others, and not at all behind one that failed.
     fn in_turn(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        // Who sleeps here leaves the device idle until it is awake.
+        // A thread that sleeps here leaves the device idle until it is awake.
         let _turn = self.turn.lock_awake();
         self.unless_one_failed(sync)
     }
 
-    /// Not behind one that failed; and that it went well counts only where no other failed meanwhile. Two frames are written beside each
-    /// other, and one that failed need not have taken more along than itself; but a device may be without forced unit access. Then a durable
-    /// write is a write and a flush, and one that failed in between, whoever asked for it, took what was written along.
+    /// Runs a sync, but not behind one that failed; its success counts only if no other failed meanwhile. Two frames are written beside
+    /// each other, and one that failed need not have taken more along than itself. But on a device without forced unit access a durable
+    /// write is a write and a flush, and a flush that failed in between, on anybody's behalf, took what was written along.
     fn unless_one_failed(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let failed = |when: &str| match self.failed.get() {
             Some(why) => Err(io::Error::other(format!("{when} failed: {why}"))),
@@ -53,7 +53,7 @@ impl Syncs {
 }
 
 impl Engine {
-    /// Makes everything durable that had been written before; of frames and what is placed beside them, or for another writer.
+    /// Makes everything durable that was written before: frames and what is placed beside them, or what another `writer` wrote.
     pub(crate) fn flush(&self, writer: Option<Writer>) -> io::Result<()> {
         self.syncs.in_turn(|| match writer {
             Some(writer) => self.disk.flush_of(writer),
@@ -61,7 +61,7 @@ impl Engine {
         })
     }
 
-    /// Writes this, durable: of a frame, or for another writer.
+    /// Writes these bytes, durable: a frame's, or another `writer`'s.
     pub(crate) fn write_durable(&self, writer: Option<Writer>, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let write = || match writer {
             Some(writer) => self.disk.write_durable_of(writer, offset, bytes),
@@ -85,7 +85,7 @@ mod tests {
     use crate::sync::Arc;
     use crate::{Batch, Placement, Wal};
 
-    /// Where whoever comes next is held.
+    /// Where the next thread that comes is held.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum At {
         /// Behind several writes, before their flush.

@@ -1,4 +1,4 @@
-//! Telling who waits that a log has ended: in the order of the log, by one thread, and when that holds none of the log's locks.
+//! Telling waiters that a log has ended: in the order of the log, by one thread at a time, and when that holds none of the log's locks.
 
 use std::cell::Cell as ThreadCell;
 use std::sync::atomic::Ordering as StdOrdering;
@@ -9,7 +9,7 @@ use super::submit::{TELLING, Telling, Told};
 use crate::error::Error;
 use crate::journal::wake_all;
 
-/// While this lives the thread tells nobody anything. Made before the locks, so that it goes after them.
+/// While this lives, the thread tells nobody anything of the log. Made before the locks are taken, so that it goes after them.
 pub(crate) struct Hold<'a> {
     engine: &'a Engine,
     holding: Option<Holding>,
@@ -23,31 +23,33 @@ impl Drop for Hold<'_> {
 }
 
 impl Engine {
-    /// What happens, and what ends, under a lock is told when that is free again.
+    /// What happens or ends under locks taken from here on is told when the guard goes, behind them.
     pub(crate) fn hold(&self) -> Hold<'_> {
         Hold { engine: self, holding: Some(Holding::begin(self.events.log())) }
     }
 
-    /// Tells what there is to tell, unless this thread holds locks: then its guard does.
+    /// Tells what there is to tell, unless this thread holds locks: then its [`Hold`] does.
     pub(super) fn tell(&self) {
         if is_holding(self.events.log()) {
             return;
         }
-        // Not in another log's callback: whoever tells of this one may be in a callback that waits to tell of that. Its ending does it.
+        // Not in another log's callback: the thread that tells of this log may be in a callback that waits to tell of the other. This log's
+        // ending does it.
         let elsewhere = TELLING.with(ThreadCell::get) == Telling::Callbacks;
-        // Set under the sequencer lock: whoever ends a flight behind that finds it.
+        // Set under the sequencer lock: a thread that ends a flight after that finds it set.
         if self.ended.load(StdOrdering::Relaxed) && !elsewhere {
             self.tell_ended();
         }
         self.events.flush();
     }
 
-    /// Tells of the frames that will not be durable, but for those behind one that is being written: whoever ends that does it.
+    /// Tells the waiters of frames that will not be durable, but for those behind one that is being written: the thread that ends that one
+    /// does it.
     pub(super) fn tell_ended(&self) {
         let _told = Told::begin(Telling::Callbacks);
-        // Nor of events while one of them stops the log once more: they wait for the lock.
+        // If one of them stops the log once more, it tells nothing: events wait until the lock is free.
         let _once = Holding::begin(self.events.log());
-        // By whoever holds this others are told that they are durable: one thread at a time, one frame after the other.
+        // Waiters are told under the same lock that they are durable: one thread at a time, one frame after the other.
         let _in_order = self.completion.lock();
         let (why, ended, wakers) = {
             let mut s = self.seq.lock();
@@ -68,7 +70,7 @@ mod tests {
     use crate::sync::Arc;
     use crate::{Batch, Error, Wal};
 
-    /// Neither by whoever ends the log, nor by a guard inside another, which goes while there are locks.
+    /// Neither the thread that ends the log tells, nor a guard inside another, which goes while there are locks.
     #[test]
     fn whoever_waits_is_told_of_the_end_when_the_last_lock_is_free() {
         let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
@@ -90,7 +92,7 @@ mod tests {
         assert!(matches!(told.try_recv(), Ok(Err(Error::Poisoned { .. }))));
     }
 
-    /// Its end is another's, or it would wait for the thread that it goes on.
+    /// Another thread ends the log: this one would wait for itself.
     #[test]
     fn the_last_log_may_go_in_a_callback_that_hears_of_the_end() {
         let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);

@@ -12,35 +12,36 @@ pub(super) struct Touched {
     pub exists: bool,
     pub first: u64,
     pub last: u64,
-    /// Something else than its creation was asked for: removing it now would contradict that.
+    /// Whether anything but its creation was asked for: removing it then would contradict that.
     pub changed: bool,
-    /// What it had is forgotten, and what waited for its state machine.
+    /// It was removed: what it had is forgotten, and what waited for its state machine.
     pub removed: bool,
-    /// Only what waited for its state machine is.
+    /// A snapshot was installed: only what waited for its state machine is forgotten.
     pub reset: bool,
     /// Its keyed state may miss an update.
     pub suspect: bool,
-    /// It begins a new life before the batch says anything of it.
+    /// The snapshot by which it begins a new life, before anything else of the batch is applied to it.
     pub anew: Option<Anew>,
     pub charge: Charge,
     pub demand: Demand,
-    /// Of its metadata, what entries of the batch have.
+    /// How much of the metadata in `demand` belongs to entries of the batch.
     pub appended_meta: u64,
     pub grows: bool,
     /// Lives that the batch may begin.
     pub lives: u64,
-    /// The last entry lies in the journal.
+    /// Whether the last entry lies in the journal, so that the next one continues its run.
     pub adjoins: bool,
-    /// What it truncates, as far as that may be given back (`Engine::give_back_truncated`).
+    /// The first index that the batch's truncations leave; taken by `Engine::give_back_truncated`.
     pub truncated: Option<u64>,
-    /// The latest report of the batch.
+    /// The highest report of the batch.
     pub report: Option<u64>,
-    /// Something was reported before it exists, in the batch that may create it. How much is of another life, if it is not nothing: what counts from
-    /// its birth on is that it reports.
+    /// The batch, which may create it, reports for it before it exists. The index reported is of another life, unless it is 0: what counts
+    /// once it is created is only that it reports.
     pub reports_unborn: bool,
-    /// None of the entries that it has now is counted any more.
+    /// Whether none of the entries that it has now is counted any more.
     pub replaced: bool,
-    /// Whether it was admitted as one whose entries are carried; `None` where that was not asked, or some of them are being settled.
+    /// Whether it was admitted with chunks, or as one whose entries are carried; `None` where that was not asked, or it takes no chunks
+    /// while some of them are being settled.
     pub admitted: Option<InChunks>,
 }
 
@@ -77,7 +78,7 @@ impl Touched {
         }
     }
 
-    /// As it stands now.
+    /// Takes over how the replica stands now.
     pub fn look(&mut self) {
         let s = self.cell.lock();
         (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
@@ -89,18 +90,18 @@ impl Touched {
         (self.truncated, self.report, self.reports_unborn, self.replaced) = (None, None, false, false);
     }
 
-    /// Admitted as one whose entries are not carried.
+    /// Whether it was admitted as one whose entries are not carried.
     pub fn is_in_chunks(&self) -> bool {
         self.admitted == Some(InChunks::Yes)
     }
 
-    /// The last entry may have gone. Where its run is counted it makes room for another; not where it is being settled, and only what comes
-    /// is counted.
+    /// The last entry may have gone. If its run is counted, it makes room for the next one; not while entries are being settled, when only
+    /// new ones are counted.
     pub fn cut(&mut self) {
         self.adjoins &= self.demand.pledged.is_none();
     }
 
-    /// From this index on entries are kept.
+    /// Entries are kept from this index on.
     pub fn truncate(&mut self, first: u64) {
         self.first = self.first.max(first);
         if self.first > self.last {
@@ -108,17 +109,17 @@ impl Touched {
         }
     }
 
-    /// An entry of the batch has so much metadata.
+    /// Counts the metadata of an entry of the batch.
     pub fn append_meta(&mut self, bytes: u64) {
         self.demand.meta_bytes += bytes;
         self.appended_meta += bytes;
     }
 
-    /// A snapshot takes all entries: what they cost until now is given back when the batch is applied, terms, runs and descriptors among it. Not while some of
-    /// them are being settled.
+    /// A snapshot takes all entries away: what they cost until now is given back when the batch is applied, with their terms, runs and
+    /// descriptors. Not while some of them are being settled.
     pub fn replace_entries(&mut self) {
         if self.demand.pledged.is_none() {
-            // Of what it has now only once.
+            // What it has now is given back only once.
             let had = if self.replaced { 0 } else { self.cell.lock().meta_bytes_of_entries() };
             let gone = had + std::mem::take(&mut self.appended_meta);
             self.demand = Demand { meta_bytes: self.demand.meta_bytes.saturating_sub(gone), ..Demand::default() };

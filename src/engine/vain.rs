@@ -1,10 +1,10 @@
-//! What a relief in vain leaves behind: the next one would write everything that the journal carries anew, and find no more.
+//! What a relief in vain leaves behind: without it the next one would write everything that the journal carries anew, and find no more.
 
 use super::Engine;
 use super::relief::Lack;
 use crate::space::Charge;
 
-/// The sums by which it is judged what a relief could find.
+/// The sums that tell what a relief could find.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sums {
     free: u64,
@@ -23,11 +23,11 @@ pub(super) struct Sums {
 /// A relief that was in vain: everything that the log held when it began was cleaned.
 #[derive(Debug)]
 pub(crate) struct Vain {
-    /// As it ended.
+    /// The sums when it ended.
     then: Sums,
-    /// What was taken while it lasted it may not have cleaned.
+    /// What was taken while it lasted, and it may not have cleaned.
     meanwhile: Charge,
-    /// How far the log grew by it.
+    /// By how much the log grew meanwhile.
     cost: u64,
 }
 
@@ -37,11 +37,11 @@ impl Vain {
         Self { then, meanwhile, cost }
     }
 
-    /// Whether another relief might find what is lacking. What it cleans only gives back, at most, what was taken since, so there is never
-    /// more than there was then and all that was let go since: however much was taken in its place.
+    /// Whether another relief might find what is lacking. Cleaning gives back at most what was taken since: so there is never more than
+    /// there was then plus all that was let go since, however much was taken in its place.
     ///
-    /// A slab can be spared where less is carried, or less lies in the journal: `spares`, where it has more than it must have. That is
-    /// told from what was let go, too; and whatever these sums do not tell, once the log has grown by as much as another relief may write.
+    /// A slab can be spared if less is carried, or less lies in the journal, and that has more slabs than it must have (`spares`). That is
+    /// told from what was let go, too. What these sums do not tell is tried once the log has grown by as much as another relief may write.
     fn may_be_more(&self, now: &Sums, lack: Lack, spares: bool, segment: u64) -> bool {
         let Self { then, meanwhile, cost } = self;
         let gone = now.let_go.beyond(then.let_go);
@@ -83,8 +83,8 @@ impl Engine {
         vain.as_ref().is_some_and(|v| !v.may_be_more(&now, lack, spares, self.geo.segment_bytes))
     }
 
-    /// A relief that began with these sums, and cleaned all that there was before segment `end`, was in vain. One that had no room to clean
-    /// tells nothing.
+    /// Notes that a relief that began with these sums was in vain, if it cleaned all that there was before segment `end`. One that had no
+    /// room to clean tells nothing.
     pub(super) fn was_in_vain(&self, began: &Sums, end: u64) {
         let all = {
             let s = self.seq.lock();
