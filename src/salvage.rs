@@ -290,7 +290,7 @@ impl Wal {
     }
 }
 
-/// Whether whoever is told of `said` thereby knows of `lost`.
+/// Whether `said` tells all that `lost` does.
 fn covers(said: &Damage, lost: &Damage) -> bool {
     match (&said.lost, &lost.lost) {
         (Lost::Entries { first, last }, Lost::Entries { first: from, last: to }) => first <= from && to <= last,

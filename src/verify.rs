@@ -320,7 +320,7 @@ mod tests {
         }
     }
 
-    /// A pace can only be kept over what is told.
+    /// A pace can only be kept over bytes that are told.
     #[test]
     fn all_that_is_read_of_a_replica_is_told() {
         let disk = Arc::new(SimDisk::new(16 << 20));
