@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Entries kept of each replica: older ones are truncated as a raft store would.
 const KEPT: u64 = 32;
 
-/// A log, and how far each replica of it has come.
+/// A log, and the next index of each of its replicas.
 struct Appender {
     wal: Wal,
     batch: Batch,
@@ -75,7 +75,7 @@ fn commit_many(c: &mut Criterion) {
     group.finish();
 }
 
-/// What `submit` costs its caller: no disk in it, until the queue is full.
+/// What `submit` costs its caller: the disk is not involved until the queue is full.
 fn submit(c: &mut Criterion) {
     let payload = vec![7; 256];
     let mut log = Appender::new(1000);

@@ -1,4 +1,4 @@
-//! The hot paths on a disk that does nothing, a fixed number of times: for counting their instructions (`cargo xtask instructions`).
+//! The hot paths on a disk that does nothing, run a fixed number of times, to count their instructions (`cargo xtask instructions`).
 //!
 //! `hot WHAT N`, where WHAT is one of [`WHATS`].
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use strandlog::disk::{Disk, DiskInfo, Map, SyncMethod};
 use strandlog::{Batch, Error, Lsn, Sink, Wal};
 
-/// A disk that holds only what opening a log reads: the beginning of the file.
+/// A disk that keeps only what opening a log reads: the beginning of the file.
 #[derive(Debug)]
 struct Nowhere(std::sync::Mutex<Vec<u8>>);
 
@@ -17,7 +17,7 @@ const HEAD: usize = 64 << 10;
 const CAPACITY: u64 = 256 << 20;
 const REPLICAS: u64 = 1000;
 const BYTES: usize = 256;
-/// Entries a replica keeps: the log never grows beyond what its journal holds without cleaning.
+/// Entries a replica keeps: few enough that the journal holds all of them without cleaning.
 const KEPT: u64 = 32;
 
 impl Disk for Nowhere {
@@ -89,7 +89,7 @@ impl Log {
         }
     }
 
-    /// One entry a batch, 500 batches a frame, told by tag.
+    /// One entry a batch, 500 batches a frame, completed by tag.
     fn tagged(&mut self, n: u64) {
         let sink: Arc<dyn Sink> = Arc::new(Nobody);
         for i in 0..n {
@@ -157,7 +157,7 @@ const WHATS: [(&str, Path); 6] = [
 fn main() {
     let mut args = std::env::args().skip(1);
     let (Some(what), Some(Ok(n))) = (args.next(), args.next().map(|n| n.parse())) else {
-        // As a bench without arguments: nothing to time here.
+        // Run as a bench, without arguments: there is nothing to time here.
         println!("hot WHAT N, with WHAT one of {}", WHATS.map(|w| w.0).join(", "));
         return;
     };
@@ -166,7 +166,7 @@ fn main() {
     let wal =
         Wal::options().capacity(CAPACITY).recent_bytes(1 << 20).background(false).open_disk(disk).expect("formatted");
     let mut log = Log { wal, batch: Batch::new(), next: vec![1; REPLICAS as usize], payload: vec![7; BYTES] };
-    // Every replica is there, and every buffer: what follows is the steady state.
+    // Creates every replica and every buffer: what follows is the steady state.
     log.batched(16 * REPLICAS);
     path(&mut log, n);
 }

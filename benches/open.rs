@@ -8,10 +8,10 @@ use strandlog::{Batch, Wal};
 use tempfile::TempDir;
 
 const CAPACITY: u64 = 1 << 30;
-/// Small chunks: each of many small replicas may be given some of its own.
+/// Small chunks, so that each of many small replicas can be given some of its own.
 const CHUNK: u32 = 4 << 10;
 
-/// A log with so many entries of 256 bytes, spread over the replicas; not closed.
+/// A log with `entries` entries of 256 bytes, spread over the replicas; not closed.
 fn filled(replicas: u64, entries: u64) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("log");
@@ -36,7 +36,7 @@ fn open(c: &mut Criterion) {
         group.throughput(Throughput::Elements(entries));
         group.bench_function(BenchmarkId::from_parameter(format!("{replicas} replicas, {entries} entries")), |b| {
             b.iter(|| {
-                // For reading only: it changes nothing, so that every round finds the same file.
+                // Read-only: it changes nothing, so that every round finds the same file.
                 let wal = Wal::options().read_only(true).open(&path).expect("it recovers");
                 black_box(wal.durable_lsn());
             });

@@ -38,7 +38,7 @@ fn read(c: &mut Criterion) {
         let mut n = 0_u64;
         group.bench_function("a random entry", |b| {
             b.iter(|| {
-                // A full cycle over a prime number of steps: everywhere, in no order.
+                // A stride that shares no factor with their number: every entry is visited, in no order.
                 n = (n + 61_027) % (REPLICAS * ENTRIES);
                 let entry = wal.replica(n / ENTRIES).entry(1 + n % ENTRIES);
                 black_box(entry.expect("it is there"));

@@ -1,7 +1,7 @@
 //! Asynchronous commits: a leader goes on while its entries become durable, and is told when they are.
 //!
-//! One thread submits for a thousand replicas, and waits for nothing. Completions run in order of LSN, a frame at a time, on the
-//! thread that wrote the frame: here they only count, and a channel wakes whoever must send a message.
+//! One thread submits for a thousand replicas, and waits for nothing. Completions run in order of LSN, a frame at a time, on the thread
+//! that wrote the frame: here they only tell a channel, whose receiver would send the messages.
 //!
 //! ```sh
 //! cargo run --release --example async_commit
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for replica in 0..REPLICAS {
             batch.append(replica, &[(index, 1, &payload)]);
             let tell = acknowledged.clone();
-            // Short, and it never waits: it runs where the next frame is about to be written.
+            // Short, and never waits: it runs where the next frame is about to be written.
             wal.submit_with(&mut batch, move |outcome| {
                 let _ = tell.send(outcome.map(|lsn| (replica, index, lsn)));
             })?;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let submitted = started.elapsed();
     drop(acknowledged);
 
-    // Here a store would answer its peers. Outcomes come in the order in which the batches went in.
+    // Here a store would answer its peers. Outcomes come in the order in which the batches were submitted.
     let mut count = 0;
     let mut last = None;
     for outcome in acknowledgements {
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         stats.write_amplification()
     );
 
-    // The same with a future, and with a wait: all three may be mixed.
+    // Instead of a callback one may await, or wait for, what `submit` returns: all three may be mixed.
     batch.append(1, &[(ROUNDS + 1, 1, "awaited")]);
     let pending = wal.submit(&mut batch)?;
     let lsn = pending.lsn();

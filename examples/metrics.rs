@@ -21,10 +21,10 @@ use metrics::{Counter, Gauge, HistogramFn, Key, KeyName, Metadata, Recorder, Sha
 use strandlog::metrics::Metrics;
 use strandlog::{Batch, Wal};
 
-/// Buckets with a bound: each doubles the one before, from a millionth (of a second) to 1,073 (batches).
+/// Buckets with a bound: each bound is twice the one before, from a millionth (of a second) to 1,073 (batches).
 const BOUNDS: u32 = 31;
 
-/// Seconds in millionths, so that a sum is a whole number.
+/// Values are summed in millionths, as whole numbers.
 const SCALE: f64 = 1e6;
 
 #[derive(Default)]
@@ -119,7 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let seconds: u64 = std::env::args().nth(2).map_or(Ok(2), |s| s.parse())?;
 
-    // The recorder before the log: metrics are registered when they are made.
+    // The recorder comes before the log: metrics are registered when they are made.
     let text = Text::default();
     metrics::set_global_recorder(text.clone()).map_err(|e| e.to_string())?;
     let scratch = tempfile::tempdir()?;
@@ -133,7 +133,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::thread::spawn(move || {
         let (wal, text, metrics) = shown;
         for stream in server.incoming().flatten() {
-            // Whatever is asked for, this is the answer.
+            // Whatever the request is, this is the answer.
             let mut request = BufReader::new(&stream).lines();
             while request.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
             metrics.observe(&wal.stats());
@@ -146,7 +146,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     });
 
-    // Something to see: a thousand replicas, truncated behind.
+    // Something to see: a thousand replicas, truncated as they go.
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut batch = Batch::new();
     let mut index = 0;

@@ -1,13 +1,13 @@
 //! How to embed the log in a raft of your own, in a hundred lines: what to write when, what to wait for, and what to do after a crash.
 //!
-//! The raft here has one member a group, so that nothing but the log is in the way: what it calls *send* goes nowhere. What matters
-//! is the order of things, which is the same in every raft:
+//! The raft here has one member a group, so that nothing distracts from the log: what it calls *send* goes nowhere. What matters is the
+//! order of things, which is the same in every raft:
 //!
 //! 1. gather what all groups have to persist into one batch: entries, and term and vote where they changed;
 //! 2. submit it, and go on. What was appended is readable at once: a leader sends it while it becomes durable;
 //! 3. answer, and count yourself, only when it is durable: the sink is told;
 //! 4. apply what is committed; make the state machine durable when *it* likes, and report that with `durable_applied`;
-//! 5. truncate as far as followers need no more. The log holds back what the state machine does not hold durably.
+//! 5. truncate what the followers no longer need. The log holds back what the state machine does not hold durably.
 //!
 //! ```sh
 //! cargo run --example own_raft
@@ -19,7 +19,7 @@ use std::sync::{Arc, mpsc};
 
 use strandlog::{Batch, Lsn, Sink, Wal};
 
-/// Told by the log's writer: only passes on which groups' writes are durable.
+/// Called by the log's writer: only passes on which groups' writes are durable.
 struct Durable(mpsc::Sender<(Vec<u64>, strandlog::Result<Lsn>)>);
 
 impl Sink for Durable {
@@ -29,7 +29,7 @@ impl Sink for Durable {
     }
 }
 
-/// One raft group: its volatile state, and a state machine that sums up what it is told.
+/// One raft group: its volatile state, and a state machine that sums up its entries.
 struct Group {
     id: u64,
     term: u64,
@@ -42,19 +42,19 @@ struct Group {
 }
 
 impl Group {
-    /// After a crash: hard state from the log, the state machine from its copy, and what lies behind that is applied again.
+    /// After a crash: hard state from the log, the state machine from its copy; what lies behind the copy is applied again.
     fn open(wal: &Wal, id: u64, saved: (u64, u64)) -> Result<Self, Box<dyn Error>> {
         let log = wal.replica(id);
         let hard_state = log.get(b"hard_state")?;
         let term = hard_state.map_or(Ok(0), |bytes| bytes[..].try_into().map(u64::from_le_bytes))?;
         let mut group = Self { id, term, matched: log.last_index(), applied: saved.0, sum: saved.1, saved };
-        // The log never asks for less than the state machine has: a report may be lost in a crash, it is never ahead.
+        // The log has all that the state machine lacks: a report may be lost in a crash, but it is never ahead of the copy.
         assert!(log.reapply_from()? <= group.applied + 1, "the state machine lost what the log has let go");
         group.apply(wal)?;
         Ok(group)
     }
 
-    /// A new term: durable before anything is said in it.
+    /// A new term: it must be durable before anything is said in it.
     fn campaign(&mut self, batch: &mut Batch) {
         self.term += 1;
         batch.put(self.id, b"hard_state", &self.term.to_le_bytes());
@@ -68,7 +68,7 @@ impl Group {
     /// Applies what is committed: here, what is durable.
     fn apply(&mut self, wal: &Wal) -> Result<(), Box<dyn Error>> {
         while self.applied < self.matched {
-            // A few at a time; what the followers lack would be read the same way.
+            // A few at a time; entries that followers lack would be read the same way.
             for entry in wal.replica(self.id).entries(self.applied + 1..self.matched + 1, 1 << 20)? {
                 self.sum += u64::from_le_bytes(entry.data[..].try_into()?);
                 self.applied = entry.index;
@@ -102,9 +102,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         for group in groups.values() {
             group.propose(&wal, &mut batch, round);
         }
-        // One batch for all groups; a store with thousands submits as each is ready, with the group as the tag.
+        // One batch for all groups; a store with thousands submits each group when it is ready, with the group as the tag.
         wal.submit_to(&mut batch, &sink, round)?;
-        // Here messages with the new entries would leave: they are readable. Then other work, until the sink is told.
+        // Here messages with the new entries would leave: these are readable. Then other work, until the sink is told.
         let (_, outcome) = told.recv()?;
         outcome?;
         for group in groups.values_mut() {
@@ -112,14 +112,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             group.apply(&wal)?;
         }
         if round % 20 == 0 {
-            // Each state machine saves itself, then says so; no sync for either report or truncation.
+            // Each state machine saves itself, then reports that; neither the report nor the truncation costs a sync.
             for group in groups.values_mut() {
                 group.saved = (group.applied, group.sum);
             }
             let reports: Vec<_> = groups.values().map(|group| (group.id, group.saved.0)).collect();
             wal.durable_applied_many(&reports)?;
         }
-        // As if every follower had everything: the log knows how far it may go.
+        // As if every follower had everything: the log itself knows how far it may truncate.
         for group in groups.values() {
             batch.truncate_prefix(group.id, group.applied + 1);
         }
@@ -128,7 +128,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let kept = wal.replica(1).bounds();
     println!("{GROUPS} groups, {ROUNDS} rounds, {} syncs; group 1 keeps {}..={}", wal.stats().frames, kept.0, kept.1);
 
-    // A crash: no close, and the state machines are what they last saved.
+    // A crash: no close, and the state machines are as they last saved themselves.
     let saved: Vec<(u64, (u64, u64))> = groups.values().map(|group| (group.id, group.saved)).collect();
     drop(wal);
     let wal = options().open(&path)?;

@@ -1,7 +1,7 @@
 //! A sharded queue with the log under it: each shard is a replica, each message an entry, each consumer's position a keyed value.
 //!
-//! There is no raft here: terms stay 1. Producers on many threads share each sync; a consumer reads without a lock; what every
-//! consumer has is truncated, and costs no sync of its own.
+//! There is no raft here: terms stay 1. Producers on many threads share each sync; a consumer reads without a lock; what every consumer has
+//! confirmed is truncated, and costs no sync of its own.
 //!
 //! ```sh
 //! cargo run --release --example queue
@@ -18,7 +18,7 @@ const TERM: u64 = 1;
 
 struct Queue {
     wal: Wal,
-    /// The next index of each shard; its lock is held while a message gets its place, not while that becomes durable.
+    /// The next index of each shard; locked while a message gets its place, not while that becomes durable.
     shards: Vec<Mutex<u64>>,
 }
 
@@ -39,12 +39,12 @@ impl Queue {
             *next += 1;
             (*next - 1, pending)
         };
-        // Whoever else pushes meanwhile is in the same sync.
+        // Other pushes of the same moment share this sync.
         pending.wait()?;
         Ok(index)
     }
 
-    /// Messages of the shard that this consumer has not confirmed yet, at most so many bytes of them, one at least if there is one.
+    /// Messages of the shard that this consumer has not confirmed yet: at most `bytes` bytes of them, but at least one if there is one.
     fn poll(&self, shard: u64, consumer: &[u8], bytes: usize) -> strandlog::Result<Vec<(u64, Bytes)>> {
         let r = self.wal.replica(shard);
         let from = self.position(shard, consumer)? + 1;
@@ -57,8 +57,8 @@ impl Queue {
         Ok(value.and_then(|v| v[..].try_into().ok()).map_or(0, u64::from_le_bytes))
     }
 
-    /// The consumers have everything up to `index`: each remembers it, and what all of them have goes. One lazy batch: after a crash
-    /// a consumer may see again what it had, and never misses anything.
+    /// The consumer has everything up to `index`: that is remembered, and what all consumers have is truncated. One lazy batch: after a
+    /// crash a consumer may see again what it had, but never misses anything.
     fn confirm(&self, shard: u64, consumer: &[u8], index: u64, others: &[&[u8]]) -> strandlog::Result<()> {
         let mut batch = Batch::new();
         batch.put(shard, consumer, &index.to_le_bytes());

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     batch.append(REPLICA, &[(next + 1, 2, "the second, as the new leader has it")]);
     wal.commit(&mut batch)?;
 
-    // Dropped without closing: like a crash. What was acknowledged is there.
+    // Dropped without closing, as in a crash. What was acknowledged is there.
     drop(wal);
     let wal = options().open(&path)?;
     let replica = wal.replica(REPLICA);
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Applied, and durable in the state machine: the prefix may go. That costs no sync of its own.
     batch.truncate_prefix(REPLICA, next + 1).lazy();
-    // Nobody waits for it: whether it outlives a crash does not matter, it can be said again.
+    // Nobody waits for it: whether it survives a crash does not matter, as it can be repeated.
     drop(wal.submit(&mut batch)?);
     println!("truncated: replica {REPLICA} begins at {}", replica.first_index());
     wal.close()?;

@@ -1,45 +1,46 @@
-//! What state machines have made durable, as embedders report it: no truncation overtakes it, and recovery tells from where to apply again.
+//! What state machines have made durable, as embedders report it: no truncation overtakes it, and it tells recovery from where to apply
+//! again.
 
 use crate::batch::Batch;
 use crate::error::{Damage, Error, Lost, Result};
 use crate::replica::Replica;
 use crate::wal::Wal;
 
-/// From where on a state machine that holds so much must apply what the log holds, from its first index to its last.
+/// The index from which a state machine that holds everything up to `applied` must apply what the log holds, `first` to `last`.
 pub(crate) fn reapply_from((first, last): (u64, u64), applied: Option<u64>) -> u64 {
     let behind = applied.map_or(first, |applied| applied.min(last).saturating_add(1));
     behind.max(first)
 }
 
 impl Batch {
-    /// The state machine has made everything up to `index` durable: see [`Wal::durable_applied`]. Of a replica that does not
-    /// exist it is ignored (it was removed meanwhile), unless a later operation of the batch creates it: then it counts as a report of 0, as it may be
-    /// a late one of the life before. One that says less than an earlier one is ignored, too. [`Batch::install_snapshot`] takes back what was
-    /// reported beyond it, also before it in the same batch.
+    /// Reports that the state machine has made everything up to `index` durable: see [`Wal::durable_applied`]. A report for a replica that
+    /// does not exist (it was removed meanwhile) is ignored, unless a later operation of the batch creates the replica: then it counts as a
+    /// report of 0, as it may be a late one of the life before. A report below an earlier one is ignored, too. [`Batch::install_snapshot`]
+    /// takes back what was reported beyond it, also earlier in the same batch.
     pub fn durable_applied(&mut self, replica: u64, index: u64) -> &mut Self {
         self.report(replica, index)
     }
 }
 
 impl Wal {
-    /// The replica's state machine has made everything up to `index` durable.
+    /// Reports that the replica's state machine has made everything up to `index` durable.
     ///
-    /// From the first report on (0: nothing yet) no entry above it is truncated: what [`Batch::truncate_prefix`] asks for beyond waits
-    /// until a report reaches it. So the log can be the state machine's only write-ahead log: after a crash apply again
+    /// From the first report on (0: nothing yet) no entry above the reported index is truncated: what [`Batch::truncate_prefix`] asks for
+    /// beyond it waits until a report reaches it. So the log can be the state machine's only write-ahead log: after a crash apply again
     /// from [`Replica::reapply_from`] on. A replica that never reported is truncated as asked.
     ///
-    /// A report says less than an earlier one only behind [`Batch::install_snapshot`], which takes back what was reported beyond its index: that
-    /// is how a state machine is made anew from a peer's snapshot, or from an older state of its own. An index beyond the log's last is
-    /// taken, for a snapshot that is about to be installed. Report nothing that is not committed: a suffix that is cut or overwritten takes no
-    /// report back, and what comes in its place would not be applied.
+    /// A report may be below an earlier one only after [`Batch::install_snapshot`], which takes back what was reported beyond its index:
+    /// that is how a state machine is made anew from a peer's snapshot, or from an older state of its own. An index beyond the log's last
+    /// is accepted, for a snapshot that is about to be installed. Report nothing that is not committed: cutting or overwriting a suffix
+    /// takes no report back, and what comes in its place would not be applied.
     ///
-    /// Causes no sync: the report, and the truncations that it allows, ride with the next commit. A crash may lose reports, so that
-    /// entries are applied twice, and truncations that wait, which are then to be asked for again. Report
+    /// Causes no sync: the report, and the truncations that it allows, ride with the next commit. A crash may lose reports, so that entries
+    /// are applied twice, and waiting truncations, which must then be asked for again. Report
     ///
-    /// - once after each opening, before the first truncation; and sync the state machine's files before that: what a killed process
-    ///   left may be in the kernel's cache alone;
-    /// - in the batch that creates a replica ([`Batch::durable_applied`]; before what creates it it counts as 0): a report of one that does not exist is
-    ///   ignored;
+    /// - once after each opening, before the first truncation; and sync the state machine's files before that: what a killed process left
+    ///   may be only in the kernel's cache;
+    /// - in the batch that creates a replica ([`Batch::durable_applied`]; placed before the creating operation, it counts as 0): a report
+    ///   for a replica that does not exist is ignored;
     /// - again after a damaged replica was healed by [`Batch::install_snapshot`].
     ///
     /// Heal a replica whose state is [lost](Lost::State) before you truncate it: if damage took all its reports, nobody knows that there
@@ -56,7 +57,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::durable_applied`]. Reports that one batch does not hold are split: some may have been taken when one is refused.
     pub fn durable_applied_many(&self, reports: &[(u64, u64)]) -> Result<()> {
-        // A frame holds that many even where segments are smallest.
+        // A frame holds that many even with the smallest segments.
         const TOGETHER: usize = 256;
         let mut batch = Batch::new();
         for reports in reports.chunks(TOGETHER) {
@@ -70,8 +71,8 @@ impl Wal {
 }
 
 impl Replica {
-    /// What the state machine was last reported to hold durably; `None` if nothing was in this life of the replica. After a crash
-    /// it may be older than the last report, never newer.
+    /// The index up to which the state machine was last reported to be durable; `None` if nothing was reported in this life of the replica.
+    /// After a crash it may be older than the last report, never newer.
     ///
     /// # Errors
     /// [`Error::Damaged`] where keyed state may miss an update.
@@ -84,9 +85,9 @@ impl Replica {
         Ok(state.reported())
     }
 
-    /// From where on the state machine must apply again after an opening: behind what it was reported to hold durably, or from the
-    /// first entry that is kept. One beyond the last index when there is nothing to apply, also where the report lies further: made before
-    /// its snapshot was installed, or of a suffix that was cut. A report is taken back by [`Batch::install_snapshot`] alone.
+    /// The index from which the state machine must apply again after an opening: behind what was reported as durable, or the first entry
+    /// that is kept. One beyond the last index when there is nothing to apply, also where the report lies further: made before its snapshot
+    /// was installed, or of a suffix that was cut. Only [`Batch::install_snapshot`] takes a report back.
     ///
     /// # Errors
     /// As [`Replica::durable_applied`].

@@ -1,22 +1,23 @@
-//! Other people's code that panics: callbacks, wakers, listeners, disks. Whoever called it goes on, and takes nobody along.
+//! Other people's code that panics: callbacks, wakers, listeners, disks. The thread that called it goes on, and nobody else is harmed.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What it answers; `None` if it panicked.
+/// What the call returns; `None` if it panicked.
 pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Option<T> {
-    // What it panicked with is theirs, too, and may panic when it is dropped, where nobody would catch that.
+    // The panic's payload is theirs, too, and may panic when it is dropped, where nobody would catch that: it is leaked.
     catch_unwind(AssertUnwindSafe(call)).map_err(std::mem::forget).ok()
 }
 
-/// What the log says of itself. Whoever listens may panic, as one does that writes to what is closed: it was heard or not, and that is all.
+/// Runs `say`, in which the log says something of itself. The listener may panic, as one that writes to something closed does: it was heard
+/// or not, and that is all.
 pub(crate) fn said(say: impl FnOnce()) {
     let _ = caught(say);
 }
 
-/// What a disk answers. One that panics has failed: what it was to do may be done in part, or not at all.
+/// What a disk answers. A disk that panics has failed: the operation may have been done in part, or not at all.
 pub(crate) fn by_disk<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    // By a panic a model's own device says that the model does not hold.
+    // In a model, the device's panic says that the model does not hold.
     if cfg!(any(loom, shuttle)) {
         return call();
     }
@@ -25,7 +26,7 @@ pub(crate) fn by_disk<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> 
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 pub(crate) mod tests {
-    /// A panic with this panics once more when it is dropped.
+    /// A panic with this as its payload panics once more when the payload is dropped.
     pub struct Bomb;
 
     impl Drop for Bomb {

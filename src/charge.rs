@@ -1,5 +1,5 @@
-//! What the operations of a batch take of a frame, at most. A batch counts by it as it is filled (`Batch::log_bytes`), and the engine plans by it
-//! when the batch is submitted: were these two accounts, a batch that counts as small could be refused as too large.
+//! The most that the operations of a batch take in a frame. A batch counts by it while it is filled (`Batch::log_bytes`), and the engine
+//! plans by it when the batch is submitted: with two separate accounts, a batch that counts as small could be refused as too large.
 
 use crate::format::BLOCK_BYTES;
 use crate::format::frame::ENTRY_CRC_BYTES;
@@ -9,16 +9,16 @@ use crate::format::varint;
 use crate::index::{APPLIED_BYTES, APPLIED_KEY, INLINE_VALUE_BYTES};
 use crate::operation::{Meta, What};
 
-/// A run of one term in a descriptor: how many entries, and the term.
+/// A run of one term in a descriptor: the number of entries, and the term.
 const TERM_BYTES: u64 = 2 * varint::MAX_BYTES as u64;
 /// A descriptor of one extent and one term, in a record of its own.
 const DESCRIPTOR: u64 = RECORD_HEAD + PieceDesc::TYPICAL_BYTES + PieceDesc::EXTENT_BYTES + TERM_BYTES;
 /// The descriptors of a value that is placed directly.
 pub(crate) const VALUE_DESCRIPTORS: u64 = 2 * DESCRIPTOR;
-// Such a value counts with its length, which is more.
+// Such a value is charged its length, which is more.
 const _: () = assert!(VALUE_DESCRIPTORS <= INLINE_VALUE_BYTES as u64);
 
-/// What an operation takes, wherever its entries and its value come to lie and whether or not it begins a life.
+/// The most that an operation takes, wherever its entries and its value come to lie and whether or not it begins a life.
 #[inline]
 pub(crate) fn at_most(what: What, metas: &[Meta]) -> u64 {
     let brings = match what {
@@ -36,10 +36,10 @@ pub(crate) fn at_most(what: What, metas: &[Meta]) -> u64 {
 /// An operation's records, without the value or the entries that it brings.
 pub(crate) fn records(what: What) -> u64 {
     match what {
-        // One for each term: see `Run`.
+        // One record for each term: see `Run`.
         What::Append { .. } => 0,
         What::Put { key, .. } | What::Delete { key } => RECORD_HEAD + key.len as u64,
-        // With the truncation that it may let go; with the report that it may take back.
+        // `Applied`: with the truncation that it may let go. `Reset`: with the report that it may take back.
         What::Applied { .. } | What::Reset { .. } => 2 * RECORD_HEAD + (APPLIED_KEY.len() + APPLIED_BYTES) as u64,
         What::Truncate { .. } | What::Cut { .. } | What::Remove => RECORD_HEAD,
     }
@@ -55,7 +55,7 @@ pub(crate) struct Run {
 impl Run {
     #[inline]
     pub fn of(metas: &[Meta]) -> Self {
-        // As most are: a batch is filled with one after the other.
+        // The common case: a batch is filled one entry at a time.
         if let [one] = metas {
             return Self { entries: 1, payload: one.len.into(), terms: 1 };
         }
@@ -66,21 +66,21 @@ impl Run {
         }
     }
 
-    /// In the journal.
+    /// The bytes that the entries take in the journal.
     #[inline]
     fn inline(&self) -> u64 {
         const ENTRY: u64 = (ENTRY_CRC_BYTES + varint::MAX_BYTES_32) as u64;
         self.payload + self.entries * ENTRY + self.terms * RECORD_HEAD
     }
 
-    /// Of what is placed directly, in chunks of that size.
+    /// The bytes that the descriptors take if the entries are placed directly, in chunks of `chunk` bytes.
     #[inline]
     pub fn descriptors(&self, chunk: u64) -> u64 {
         let bytes = self.payload + self.entries * PIECE_SLOT_BYTES as u64;
         let pieces = if bytes + PIECE_HEADER_BYTES as u64 <= chunk && self.terms <= MAX_TERM_RUNS as u64 {
             1
         } else {
-            // Next-fit: two neighbouring pieces fill a chunk at least.
+            // Next-fit: two neighbouring pieces fill at least one chunk.
             2 * bytes.div_ceil(chunk) + 1 + self.terms / MAX_TERM_RUNS as u64
         };
         pieces * DESCRIPTOR + self.terms * TERM_BYTES + bytes / chunk * PieceDesc::EXTENT_BYTES

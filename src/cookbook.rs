@@ -1,10 +1,10 @@
 //! Recipes: whole programs, as they are in `examples/`. They are run as tests of this documentation.
 //!
 //! - [A raft of one's own](own_raft) on the log, in a hundred lines.
-//! - [A sharded queue](queue), whose write-ahead log it is.
-//! - The log as the only one: an LSM whose own journal stays empty, crashed hundreds of times, in `examples/only-wal`.
+//! - [A sharded queue](queue) with the log as its write-ahead log.
+//! - The log as a store's only write-ahead log: an LSM whose own journal stays empty, crashed hundreds of times, in `examples/only-wal`.
 //! - Figures for Prometheus: `examples/metrics.rs`, and the feature `metrics`.
-//! - raft-rs: the crate `strandlog-raft` is the whole of its `Storage`, and of the asynchronous Ready flow; openraft: `strandlog-openraft`.
+//! - raft-rs: the crate `strandlog-raft` implements all of its `Storage`, and the asynchronous Ready flow; openraft: `strandlog-openraft`.
 
 /// A raft of one's own.
 ///

@@ -29,12 +29,12 @@ pub struct Grown {
 /// Zeros written at a time.
 const STEP: usize = 256 * BLOCK;
 
-/// Makes the log at `path` `capacity` bytes long. Nobody may have it open; what it holds is not touched. Takes as long as writing
-/// the difference does: the new part is written with zeros, as a new file is. Where the file is longer already, as an earlier growth was
-/// interrupted, what is behind `capacity` is cut off: no superblock ever named it.
+/// Makes the log at `path` `capacity` bytes long. Nobody may have it open; what it holds is not touched. Takes as long as writing the
+/// difference does: the new part is filled with zeros, as a new file is. Where the file is longer already, because an earlier growth was
+/// interrupted, what lies beyond `capacity` is cut off: no superblock ever named it.
 ///
-/// Whenever it is interrupted, the log opens, with the old size or with the new one. With the old one, growing again does it all. With the
-/// new one it is done: growing again to the same is refused, and puts the superblock's second copy right, as any opening does.
+/// Whenever it is interrupted, the log opens, with the old size or with the new one. With the old size, growing again does it all. With the
+/// new one it is done: growing again to the same size is refused, and repairs the superblock's second copy, as any opening does.
 ///
 /// # Errors
 /// [`Error::Option`] where `capacity` is not at least a segment more than the log has, or too much; [`Error::Locked`] while it is
@@ -54,7 +54,7 @@ pub fn grow(path: impl AsRef<Path>, capacity: u64, mut progress: impl FnMut(Prog
         }
         other => other,
     })?;
-    // Whole blocks, and above the old end by a segment at least.
+    // Whole blocks, and at least a segment above the old end.
     let to = capacity / BLOCK_BYTES * BLOCK_BYTES;
     let resized = if to < file_from { disk.shortened(to) } else { disk.extended(to) };
     let disk = resized.map_err(|e| open_error(path, e))?;
@@ -69,8 +69,8 @@ fn end(superblock: &Superblock) -> u64 {
 
 /// The superblock of the same log in a larger file.
 ///
-/// The journal's floor grows as that of a new file would, and its cap where nobody chose one: a larger file has more to carry. A cap that
-/// was chosen stays, which is what an opening may take, unless the floor is above it.
+/// The journal's floor grows to that of a new file, and so does its cap where nobody chose one: a larger file has more to carry. A chosen
+/// cap stays, as it bounds what an opening has to read, unless the floor is above it.
 pub(crate) fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
     let segment = u64::from(old.segment_bytes);
     let least = end(old).saturating_add(segment);
@@ -82,15 +82,15 @@ pub(crate) fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
     let cap = if has_default_cap(old) { default_cap(slabs, segment) } else { old.journal_cap.into() };
     let mut new = Superblock {
         epoch: old.epoch + 1,
-        // No more than blocks, which fit.
+        // No more than there are blocks, which fit 32 bits.
         slab_count: slabs as u32,
         journal_floor: floor,
         journal_cap: cap.max(floor.into()).min(MAX_JOURNAL_SLABS as u64) as u32,
-        // What it stands for is the old file: the next opening reads the journal.
+        // It describes the old file: the next opening reads the journal.
         snapshot: None,
         ..old.clone()
     };
-    // From the end: chains fill the pool from the front. All that are new are free.
+    // From the end, as chains fill the pool from the front. All new slabs are free.
     let mut free = (old.slab_count..new.slab_count).rev();
     while (new.journal_slabs.len() as u32) < floor {
         let Some(slab) = free.next() else { break };
@@ -102,7 +102,7 @@ pub(crate) fn enlarged(old: &Superblock, capacity: u64) -> Result<Superblock> {
 
 /// Zeros, durable; then A, durable; then B, durable.
 ///
-/// What is behind the old end may be anything: an earlier growth that was cut, or a file that was longer once.
+/// Behind the old end may be anything: what an interrupted growth left, or the contents of a file that was once longer.
 pub(crate) fn enlarge(
     disk: &dyn Disk,
     old: &Superblock,
@@ -170,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Appends fit, more than the old log had room for if this is the new one.
+    /// Appends fit: in the new log, more than the old one had room for.
     fn use_it(wal: &Wal, bytes: u64) {
         let entry = vec![7; 30_000];
         for index in 1..=bytes / 30_000 {
@@ -197,7 +197,7 @@ mod tests {
         drop(wal);
         let disk = disk.crash_kept_all();
         let Found::Log(superblock) = read_superblock(&disk, true).expect("read") else { panic!("blank") };
-        // At its end what a longer file of this log may have left: frames of days that are not these.
+        // At its end, what a longer file of this log may have left: frames of another history than this one.
         let later = Arc::new(disk.restart());
         let wal = options(OLD).open_disk(later.clone()).expect("a log");
         wal.commit(Batch::new().append(1, &entries(1, 10..20))).expect("room");
@@ -254,7 +254,7 @@ mod tests {
                 use_it(&wal, if size == end(&old) { 400 << 10 } else { 3 << 20 });
                 check(&wal);
                 drop(wal);
-                // Once more: it completes, whatever the first one left.
+                // Once more: it completes, whatever the first growth left.
                 let [a, b] = copies(&crash);
                 halves += usize::from(a != b);
                 let Found::Log(found) = read_superblock(&crash, false).expect("read") else { panic!("blank") };
@@ -314,7 +314,7 @@ mod tests {
         );
     }
 
-    /// What was growing was killed, by somebody who wanted less, too.
+    /// A growth that was killed; the next one asks for less.
     #[test]
     fn a_growth_that_was_interrupted_is_no_capacity_and_the_next_one_makes_what_it_is_told() {
         let dir = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir()).expect("a directory");

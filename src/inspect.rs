@@ -12,7 +12,7 @@ use crate::replica::Replica;
 use crate::space::{ChunkUse, Pool};
 use crate::wal::Wal;
 
-/// Neighbouring chunks of one use.
+/// Neighbouring chunks with the same use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceRun {
     /// Their use.
@@ -21,7 +21,7 @@ pub struct SpaceRun {
     pub chunks: u64,
 }
 
-/// Neighbouring chunks of one use and one owner, and how much in them is alive. A journal segment is always one of its own.
+/// Neighbouring chunks with the same use and owner, and how much in them is alive. A journal segment is always a stretch of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stretch {
@@ -29,10 +29,10 @@ pub struct Stretch {
     pub used: ChunkUse,
     /// How many.
     pub chunks: u64,
-    /// Whose chain they are in; `None` outside of chains, and where all pieces are dead and not freed yet.
+    /// The replica whose chain they are in; `None` outside of chains, and where all pieces are dead but not freed yet.
     pub replica: Option<u64>,
-    /// Bytes in them that are still wanted: entries, keyed values, and what describes them; in chains as if all entries of a piece
-    /// were of one length. The rest is dead, or was never used.
+    /// Bytes in them that are still wanted: entries, keyed values, and what describes them; in chains estimated as if all entries of a
+    /// piece had the same length. The rest is dead, or was never used.
     pub live_bytes: u64,
 }
 
@@ -42,14 +42,14 @@ impl Wal {
         self.engine.superblock.lock().uuid
     }
 
-    /// What every chunk is used for, from the front of the file to its end, as runs. The journal neither grows nor shrinks meanwhile; commits go on,
-    /// so neighbouring segments' worth of chunks are each as they stood when they were looked at.
+    /// The use of every chunk, from the front of the file to its end, as runs. The journal neither grows nor shrinks meanwhile; commits go
+    /// on, so each slab's chunks are shown as they stood when that slab was looked at.
     pub fn space_map(&self) -> Vec<SpaceRun> {
         self.engine.space_map()
     }
 
-    /// As [`Wal::space_map`], with owners and live bytes. Looks at every replica and every chunk, in memory; nothing is appended and nothing committed
-    /// meanwhile.
+    /// As [`Wal::space_map`], with owners and live bytes. Looks at every replica and every chunk, in memory; meanwhile nothing is appended
+    /// or committed.
     pub fn layout(&self) -> Vec<Stretch> {
         self.engine.layout()
     }
@@ -64,7 +64,7 @@ impl Replica {
 
 impl Engine {
     fn space_map(&self) -> Vec<SpaceRun> {
-        // Nothing moves between the journal and the chains while this looks.
+        // Nothing moves between the journal and the chains meanwhile.
         let superblock = self.superblock.lock();
         let journal: RoaringBitmap = superblock.journal_slabs.iter().copied().collect();
         let live: RoaringBitmap = {
@@ -86,7 +86,7 @@ impl Engine {
                 add(used, u64::from(chunks.end - chunks.start));
                 continue;
             }
-            // A slab at a time: whoever completes a frame needs the pool, too.
+            // A slab at a time: completing a frame takes the pool's lock, too.
             let pool = self.pool.lock();
             chunks.for_each(|chunk| add(used_for(&pool, &snapshot, chunk), 1));
         }
@@ -94,10 +94,10 @@ impl Engine {
     }
 }
 
-/// What a record of the journal takes besides what it carries, generously.
+/// A generous estimate of what a record of the journal takes besides its content.
 const RECORD_BYTES: u64 = 48;
 
-/// Live bytes: of chunks, with their owner, and of journal segments.
+/// Live bytes: by chunk, with their owner, and by journal segment.
 #[derive(Default)]
 struct Live {
     chunks: HashMap<u32, (u64, u64)>,
@@ -105,7 +105,7 @@ struct Live {
 }
 
 impl Live {
-    /// Adds what a replica holds. `head` unpacks locations.
+    /// Adds what a replica holds. Locations are unpacked relative to `head`.
     fn add(&mut self, id: u64, state: &ReplicaState, engine: &Engine, head: u64) {
         let geo = &engine.geo;
         for span in state.places.spans().iter() {
@@ -159,7 +159,7 @@ fn overlap(extent: Extent, chunk: u32, blocks_per_chunk: u32) -> u64 {
     to.min(begin + u64::from(blocks_per_chunk)).saturating_sub(from.max(begin))
 }
 
-/// What a chunk that is no journal's is for.
+/// The use of a chunk that is not the journal's.
 fn used_for(pool: &Pool, snapshot: &RoaringBitmap, chunk: u32) -> ChunkUse {
     match pool.used_for(chunk) {
         ChunkUse::Free if snapshot.contains(chunk) => ChunkUse::Snapshot,
@@ -174,7 +174,7 @@ impl Engine {
     }
 
     fn layout(&self) -> Vec<Stretch> {
-        // In the order in which whoever resizes the journal takes them: nothing moves while this looks.
+        // Locked in the same order as when the journal is resized: nothing moves meanwhile.
         let superblock = self.superblock.lock();
         let s = self.seq.lock();
         let (mut live, head) = (Live::default(), self.head.load(crate::sync::Ordering::Relaxed));
@@ -256,7 +256,7 @@ mod tests {
         wal.commit(batch.truncate_prefix(2, 31)).expect("committed");
         let left = live(&wal.layout(), |s| s.replica == Some(2));
         assert!((10_000..14_000).contains(&left), "{left}: a quarter, by whole entries");
-        // Dead, and not free before a later frame says that it is durable.
+        // Dead, but not free before a later frame says that this is durable.
         wal.commit(batch.remove(3)).expect("committed");
         let layout = wal.layout();
         assert_eq!(live(&layout, |s| s.replica == Some(3)), 0);

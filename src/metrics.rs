@@ -120,7 +120,7 @@ from_stats! { log:
 /// Microseconds in a second.
 const MICROS: f64 = 1e6;
 
-/// Feeds the metrics of one log: a [`Listener`] for [`Options::listener`](crate::Options::listener), and figures now and then.
+/// Feeds the metrics of one log: as a [`Listener`] for [`Options::listener`](crate::Options::listener), and by [`Metrics::observe`].
 pub struct Metrics {
     commit: Histogram,
     device: Histogram,
@@ -142,7 +142,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Registers every metric with the recorder that is installed, under the label `log` with this value.
+    /// Registers every metric with the installed recorder; `log` is the value of the label `log`.
     pub fn new(log: &str) -> Self {
         use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
         let label = || log.to_owned();
@@ -173,7 +173,7 @@ impl Metrics {
         }
     }
 
-    /// Publishes figures: call it now and then, or when somebody asks.
+    /// Publishes the figures: call it now and then, or when somebody asks for them.
     pub fn observe(&self, stats: &Stats) {
         self.figures.observe(stats);
     }
@@ -220,14 +220,14 @@ impl Listener for Metrics {
 mod tests {
     use super::*;
 
-    /// The names in a text: each begins like all of them.
+    /// The metric names in a text: all begin alike.
     fn names(text: &str) -> std::collections::BTreeSet<&str> {
         let word = |c: char| c.is_ascii_lowercase() || c == '_';
         let words = text.split(|c| !word(c)).filter(|w| w.starts_with("strandlog_"));
         words.map(|w| w.strip_suffix("_bucket").unwrap_or(w)).collect()
     }
 
-    /// Hears what is registered, and nothing else.
+    /// A recorder that notes what is registered, and nothing else.
     #[derive(Default)]
     struct Names(std::sync::Mutex<std::collections::BTreeSet<String>>);
 

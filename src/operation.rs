@@ -1,10 +1,10 @@
-//! The operations of a batch, as the engine takes them: what is wanted of which replica, and where the batch has the bytes.
+//! The operations of a batch, as the engine takes them: what is to be done to which replica, and where in the batch the bytes lie.
 
 /// An entry's place in the batch, and the part of its checksum that needs no lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meta {
     pub term: u64,
-    /// Where it begins in the arena; of a bulky entry, which of the buffers is its own.
+    /// Where it begins in the arena; of a bulky entry, the number of the buffer that it has for itself.
     pub offset: usize,
     pub len: u32,
     pub payload_crc: u32,
@@ -36,7 +36,7 @@ pub(crate) enum What {
     Truncate {
         first: u64,
     },
-    /// The entries from `from` on go.
+    /// The entries from `from` on are cut.
     Cut {
         from: u64,
     },

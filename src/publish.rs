@@ -1,7 +1,7 @@
-//! Publishing: the figures of a log in use, in a small file, for whoever looks from outside (`strandlog top`).
+//! Publishing: the figures of a log in use, in a small file, for observers from outside (`strandlog top`).
 //!
-//! A log that is open is locked, so that nobody can look into the file itself; and what is seen there is not how the log fares. This
-//! costs those who commit nothing but a lock now and then, held for as long as a few numbers are copied.
+//! An open log is locked, so nobody can look into the file itself; nor would that show how the log fares. Publishing costs committers
+//! nothing but a lock now and then, held while a few numbers are copied.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::wal::Wal;
 
-/// The layout of the file. A reader that knows another one says so.
+/// The layout of the file. A reader that knows only another one says so.
 const FORMAT: u32 = 1;
-/// Of the replicas that hold most, so many are named.
+/// How many of the replicas that hold most are named.
 const HOLDERS: usize = 16;
-/// Looking at a million replicas takes a while: at most this fraction of the time is spent on it.
+/// Looking at a million replicas takes a while: at most one part in this many of the time is spent on it.
 const MOST_OF_THE_TIME: u32 = 20;
 
-/// Publishes for as long as it lives; then the file goes.
+/// Publishes for as long as it lives; then the file is removed.
 #[derive(Debug)]
 #[must_use = "dropped, it publishes no more"]
 pub struct Publisher {
@@ -31,13 +31,13 @@ pub struct Publisher {
 }
 
 impl Wal {
-    /// Writes how the log fares into the file at `path`, now and again and again, from a thread of its own; a common choice is the
-    /// log's path with `.stats` behind it, where `strandlog top` looks. The file is replaced as a whole (JSON, a few KiB) and never
-    /// synced. What goes wrong later is logged: a log does not fail for its figures. With very many replicas it comes less often than
-    /// asked for, and says how often.
+    /// Writes how the log fares into the file at `path`, now and again and again, from a thread of its own; a common choice is the log's
+    /// path with `.stats` appended, where `strandlog top` looks. The file is replaced as a whole (JSON, a few KiB) and never synced. Later
+    /// errors are logged: a log does not fail for its figures. With very many replicas it is written less often than asked for, and says
+    /// how often.
     ///
     /// # Errors
-    /// [`Error::Option`] for an interval of nothing; [`Error::Io`] when the file cannot be written or the thread cannot be started.
+    /// [`Error::Option`] for an interval of zero; [`Error::Io`] when the file cannot be written or the thread cannot be started.
     pub fn publish_stats(&self, path: impl AsRef<Path>, every: Duration) -> Result<Publisher> {
         if every.is_zero() {
             let (name, given) = ("every", "0 s".to_owned());
@@ -65,7 +65,7 @@ impl Drop for Publisher {
     }
 }
 
-/// Until nobody wants it any more, or the log is gone.
+/// Runs until nobody wants the figures any more, or the log is gone.
 fn publish(engine: &Weak<Engine>, file: &File, (every, mut pause): (Duration, Duration), told: &mpsc::Receiver<()>) {
     while told.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         let Some(engine) = engine.upgrade() else { break };
@@ -78,7 +78,7 @@ fn publish(engine: &Weak<Engine>, file: &File, (every, mut pause): (Duration, Du
     file.remove();
 }
 
-/// The file, and the name under which it is written.
+/// The file, and the temporary name under which it is written.
 struct File {
     path: PathBuf,
     next: PathBuf,
@@ -98,13 +98,13 @@ impl File {
     }
 
     fn remove(&self) {
-        // Gone already, or it stays: whoever reads it sees how old it is.
+        // It is gone already, or it stays: a reader sees how old it is.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Everything that is published, as JSON, and the pause that is to follow: whoever reads that the next comes later than asked for does not
-/// take the log for one that hangs.
+/// Everything that is published, as JSON, and the pause that is to follow. The JSON states the pause: a reader must not take a log that
+/// publishes less often than asked for one that hangs.
 fn figures(engine: &Engine, every: Duration, mut clock: impl FnMut() -> Instant) -> (String, Duration) {
     let start = clock();
     let stats = engine.stats();
@@ -161,7 +161,7 @@ struct Holder {
     chain: u64,
 }
 
-/// The replicas that hold most, the first of them first; and how many are damaged.
+/// The replicas that hold most, the largest first; and how many replicas are damaged.
 fn look(engine: &Engine) -> (Vec<Holder>, u64) {
     let (mut holders, mut damaged) = (Vec::new(), 0);
     for cell in engine.registry.all() {

@@ -1,4 +1,4 @@
-//! Salvage: everything that can still be proved, copied into a fresh log that knows what is missing.
+//! Salvage: copies everything that can still be proved into a fresh log that knows what is missing.
 
 use crate::batch::{AsEntry, Batch, Entry};
 use crate::engine::Engine;
@@ -28,22 +28,22 @@ pub struct SalvageReport {
     pub entries: u64,
     /// Bytes of payload copied.
     pub bytes: u64,
-    /// What is lost of the replicas that are known. The fresh log says the same, but of entries before those that it holds.
+    /// What is lost of the known replicas. The fresh log says the same, except for entries before those that it holds.
     pub damage: Vec<Damage>,
-    /// Frames of the journal that cannot be read, at least.
+    /// Frames of the journal that cannot be read, at least this many.
     pub lost_frames: u64,
-    /// Frames at the end that were not believed. After a power cut there may be some, of what was not acknowledged; but what rotted at the end of a log that was
-    /// not closed looks the same.
+    /// Frames at the end that were not believed. A power cut may leave some, of what was not acknowledged; but rot at the end of a log that
+    /// was not closed looks the same.
     pub dropped_frames: u64,
-    /// Replicas may be missing, or older than they were, that nobody can name.
+    /// Whether replicas that nobody can name may be missing, or older than they were.
     pub unnamed: bool,
     /// What the file lost, where it was cut.
     pub cut: Option<CutFile>,
 }
 
 impl SalvageReport {
-    /// Whether nothing at all was lost: nothing that was acknowledged is missing in the copy, which answers as the old log did. Where frames at its end were not
-    /// believed nobody can say that, so it is false then, too, though most often they are what a power cut tore.
+    /// Whether nothing at all was lost: nothing that was acknowledged is missing in the copy, which answers as the old log did. Also false
+    /// where frames at the end were not believed: nobody can say then, though most often they are what a power cut tore.
     pub fn is_whole(&self) -> bool {
         self.cut.is_none()
             && self.damage.is_empty()
@@ -53,15 +53,16 @@ impl SalvageReport {
     }
 }
 
-/// Payload copied in one batch, at most; less where segments are small.
+/// The most payload copied in one batch; less where segments are small.
 const BATCH_BYTES: u64 = 1 << 20;
-/// A longer gap is not filled: its replica is copied from behind it on.
+/// A longer gap is not filled: its replica is copied from behind the gap on.
 const MAX_GAP: u64 = 1 << 20;
 
-/// Entries read by themselves where some of them could not be read together: a piece with a bad sector is not read anew for each.
+/// How many further entries are read one by one where some could not be read together: a piece with a bad sector is not read anew for each
+/// entry.
 const ALONE: usize = 255;
 
-/// Stands for an entry that is lost, where others follow: it is marked as damage and never shown.
+/// Stands in for a lost entry that others follow: it is marked as damage and never shown.
 struct Gap(u64, u64);
 
 impl AsEntry for Gap {
@@ -76,14 +77,14 @@ impl AsEntry for Gap {
     }
 }
 
-/// What comes next of a replica's entries.
+/// The next of a replica's entries.
 enum Read {
     Some(Vec<Entry>),
-    /// Up to here they are lost.
+    /// Entries are lost up to this index.
     Lost(u64),
 }
 
-/// Reads on from `next`; on a bad sector entry by entry, so that it costs no more than what lies there.
+/// Reads on from `next`; on a bad sector entry by entry, so that it costs only what lies there.
 fn read_on(from: &Replica, next: u64, last: u64, budget: usize) -> Result<Read> {
     let together = from.entries_through(next, last, budget);
     match if is_unreadable(&together) { read_alone(from, next, last, budget) } else { together } {
@@ -96,7 +97,7 @@ fn read_on(from: &Replica, next: u64, last: u64, budget: usize) -> Result<Read> 
     }
 }
 
-/// Some entries, each by itself: the first, or why not, and what can be read behind it.
+/// Reads some entries one by one: the first, or why it cannot be read, and what can be read behind it.
 fn read_alone(from: &Replica, next: u64, last: u64, budget: usize) -> Result<Vec<Entry>> {
     let first = from.entry(next)?;
     let (mut left, mut some) = (budget.saturating_sub(first.data.len()), vec![first]);
@@ -109,17 +110,18 @@ fn read_alone(from: &Replica, next: u64, last: u64, budget: usize) -> Result<Vec
     Ok(some)
 }
 
-/// It may lie on a bad sector, or beside one.
+/// What was asked for may lie on a bad sector, or beside one.
 fn is_unreadable<T>(read: &Result<T>) -> bool {
     matches!(read, Err(Error::Io { .. }))
 }
 
-/// Whether the copy is what was read. What cannot be read again was whole when it was copied; the copy's own checksum says the rest.
+/// Whether the copy is what was read. What cannot be read again was intact when it was copied; the copy's own checksum vouches for the
+/// rest.
 fn is_same<T: PartialEq>(read: Result<T>, copy: Result<T>) -> Result<bool> {
     if is_unreadable(&read) { copy.map(|_| true) } else { Ok(read? == copy?) }
 }
 
-/// Begins a copy behind an entry, with its term where that is known.
+/// Begins a copy behind the entry `before`, with its term where that is known.
 fn begin_behind(from: &Replica, before: u64, batch: &mut Batch, lost: &mut Vec<Damage>) {
     let term = from.term(before).unwrap_or_else(|_| {
         lost.push(Damage { replica: from.id(), lost: Lost::Entries { first: before, last: before } });
@@ -129,13 +131,13 @@ fn begin_behind(from: &Replica, before: u64, batch: &mut Batch, lost: &mut Vec<D
 }
 
 impl Wal {
-    /// Copies everything readable into `to`, a fresh log, and marks there what is lost: reading it answers with the same damage, until
-    /// the replica is removed or given a snapshot. Everything is durable on return, and was compared.
+    /// Copies everything readable into `to`, a fresh log, and marks there what is lost: reading it answers with the same damage, until the
+    /// replica is removed or given a snapshot. On return everything is durable, and was compared.
     ///
     /// # Errors
-    /// [`Error::Contradiction`] where `to` holds a replica already; what [`Wal::commit`] and reading say of `to`, [`Error::Full`] among it where
-    /// it is too small (give it an eighth more than this one has: a copy asks for the room of entries before they are moved to where
-    /// they take least); [`Error::Damaged`] where the two do not compare. What cannot be read of this one is lost.
+    /// [`Error::Contradiction`] where `to` holds a replica already; any error of [`Wal::commit`] and of reading `to`, [`Error::Full`] among
+    /// them where it is too small (give it an eighth more than this log has: a copy needs the room that entries take before they are moved
+    /// to where they take least); [`Error::Damaged`] where the two do not compare equal. What cannot be read of this log is lost.
     pub fn salvage_into(&self, to: &Wal, mut progress: impl FnMut(SalvageProgress)) -> Result<SalvageReport> {
         let ids = self.replicas();
         let stats = self.stats();
@@ -153,7 +155,7 @@ impl Wal {
             let lost = self.copy_replica(to, id, &mut report)?;
             to.engine.mark_lost(id, &lost)?;
             self.compare(to, id, &lost)?;
-            // As it was written down, where it could be: see `compare`.
+            // As the copy recorded it, where it could: see `compare`.
             let (mut lost, mut said) = (lost, to.replica(id).damage());
             lost.retain(|lost| !said.iter().any(|said| covers(said, lost)));
             said.retain(|said| !lost.iter().any(|lost| covers(lost, said)));
@@ -165,20 +167,20 @@ impl Wal {
         Ok(report)
     }
 
-    /// Copies one replica; answers what of it is lost.
+    /// Copies one replica; returns what of it is lost.
     fn copy_replica(&self, to: &Wal, id: u64, report: &mut SalvageReport) -> Result<Vec<Damage>> {
         let from = self.replica(id);
         let (first, last) = from.bounds();
         let mut lost: Vec<Damage> = Vec::new();
-        // Half of what a batch may put into the journal: the other is for what comes with the entries.
+        // Half of what a batch may put into the journal: the other half is for what comes with the entries.
         let budget = BATCH_BYTES.min(to.engine.max_inline() / 2);
         let most_entries = (budget / OP_BYTES).max(1) as usize;
         let mut batch = Batch::new();
         begin_behind(&from, first - 1, &mut batch, &mut lost);
         let mut state_lost = from.damage().iter().any(|d| d.lost == Lost::State);
-        // In as many batches as it takes: a copy that was cut short is thrown away.
+        // In as many batches as it takes: a copy that is interrupted is thrown away.
         for key in from.keys() {
-            // What lies on a bad sector is lost like what rotted: all else is to be saved.
+            // What lies on a bad sector is lost like what rotted: everything else is to be saved.
             let first_look = from.get(&key);
             match if is_unreadable(&first_look) { from.get(&key) } else { first_look } {
                 Ok(Some(value)) => {
@@ -192,7 +194,7 @@ impl Wal {
                 Err(error) => return Err(error),
             }
         }
-        // In the middle of a migration: else the log would be taken for another's.
+        // In the middle of a migration: without its mark the log would be taken for another's.
         if let Ok(Some(mark)) = from.get(MOVING_KEY) {
             batch.put_own(id, MOVING_KEY, &mark);
         }
@@ -229,18 +231,18 @@ impl Wal {
                     next = end.checked_add(1);
                 }
                 Read::Lost(end) => {
-                    // What lies before it cannot stay, and what is behind it is all that is left.
+                    // What lies before it cannot stay: only what lies behind it is left.
                     lost.clear();
                     lost.push(Damage { replica: id, lost: Lost::Entries { first, last: end } });
                     (entries, bytes) = (0, 0);
                     if end == last {
-                        // Nobody appended so much: the bounds themselves are damage. Nothing of it can be relied upon.
+                        // Nobody appended that much: the bounds themselves are damage, and nothing of the replica can be relied upon.
                         batch.remove(id);
                         to.commit(&mut batch)?;
                         state_lost = true;
                     }
                     let behind = end.checked_add(1);
-                    // Nothing can begin behind the last index there is: that one is appended, and lost.
+                    // Nothing can begin behind the last index there is: that entry is appended, as lost.
                     begin_behind(&from, if behind.is_some() { end } else { end - 1 }, &mut batch, &mut lost);
                     if behind.is_none() {
                         batch.append(id, &[Gap(end, term)]);
@@ -258,7 +260,7 @@ impl Wal {
         Ok(lost)
     }
 
-    /// Everything that was not lost is the same in both.
+    /// Checks that everything that was not lost is the same in both.
     fn compare(&self, to: &Wal, id: u64, lost: &[Damage]) -> Result<()> {
         let (from, to) = (self.replica(id), to.replica(id));
         let (first, last) = to.bounds();
@@ -274,7 +276,7 @@ impl Wal {
         if lost.is_empty() && (from.bounds() != to.bounds() || from.term(first - 1)? != to.term(first - 1)?) {
             return Err(differs(Lost::Entries { first, last }));
         }
-        // As it was written down: what lies between many ranges is called damaged with them.
+        // As the copy recorded it: what lies between many ranges is called damaged with them.
         let known = to.damage();
         let gone = |index| {
             known.iter().any(|d| matches!(d.lost, Lost::Entries { first, last } if (first..=last).contains(&index)))
@@ -288,7 +290,7 @@ impl Wal {
     }
 }
 
-/// Whether who is told of the one knows of the other.
+/// Whether `said` tells all that `lost` does.
 fn covers(said: &Damage, lost: &Damage) -> bool {
     match (&said.lost, &lost.lost) {
         (Lost::Entries { first, last }, Lost::Entries { first: from, last: to }) => first <= from && to <= last,
@@ -297,7 +299,7 @@ fn covers(said: &Damage, lost: &Damage) -> bool {
 }
 
 impl Engine {
-    /// Writes down what is lost of a replica, durably.
+    /// Records what is lost of a replica, durably.
     fn mark_lost(&self, id: u64, lost: &[Damage]) -> Result<()> {
         let Some(cell) = self.registry.get(id).filter(|_| !lost.is_empty()) else { return Ok(()) };
         {

@@ -1,4 +1,4 @@
-//! Copies of what can be proved: what stands for the rest, at every edge.
+//! Copies of what can be proved, and what stands in for the rest, at every edge.
 
 use super::*;
 use crate::Placement;
@@ -9,7 +9,7 @@ use crate::sync::Arc;
 
 const LAST: u64 = 60;
 
-/// More of them than a log writes down one by one.
+/// More damaged spots than a log records one by one.
 #[test]
 fn many_spots_of_one_replica_are_salvaged_around() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -53,7 +53,7 @@ fn small() -> crate::Options {
     Wal::options().capacity(4 << 20).segment_size(64 << 10).chunk_size(4096).background(false)
 }
 
-/// As the log, another of its shape.
+/// Salvages the whole log into another of the same geometry.
 fn salvaged(wal: &Wal) -> Wal {
     let to = small().open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
     let report = wal.salvage_into(&to, |_| ()).expect("salvaged");
@@ -61,10 +61,10 @@ fn salvaged(wal: &Wal) -> Wal {
     to
 }
 
-/// Torn or rotten: the newest frame looks the same, and this one was acknowledged. It carries no damage, and nobody is missing whom nobody names.
+/// A torn newest frame looks like a rotten one, and this one was acknowledged. No replica has damage, and none is missing without a name.
 #[test]
 fn where_the_newest_frame_is_not_believed_nothing_is_called_whole() {
-    // Behind the last one in its segment, and the first of the next.
+    // A newest frame that follows others in its segment, and one that begins the next.
     for begins_a_segment in [false, true] {
         let disk = Arc::new(SimDisk::new(4 << 20));
         let wal = small().open_disk(disk.clone()).expect("formatted");
@@ -93,7 +93,7 @@ fn where_the_newest_frame_is_not_believed_nothing_is_called_whole() {
         assert_eq!((report.is_whole(), vote), (true, newest));
         let (old, new) = (before.kept_image(), after.kept_image());
         let first = (0..new.len()).find(|&at| old[at] != new[at]).expect("written");
-        // In its header, where that says what it is, where it lies and what it follows, and in its table.
+        // In its header, where that says what the frame is, where it lies and what it follows, and in its table.
         for at in [0, 4, 9, 20, 33, 60, 124, 130, 3000] {
             let hurt = after.restart();
             hurt.flip_bit((first + at) as u64, 3);
@@ -186,7 +186,7 @@ fn what_stands_for_a_lost_entry_has_its_term_where_that_is_known() {
     let term = |id, index| to.engine.registry.get(id).expect("there").lock().terms.get(index);
     assert_eq!([term(1, 10), term(1, 11), term(1, 12), term(2, 5)], [Some(1), Some(2), Some(2), Some(3)]);
     assert_eq!(to.replica(2).term(4).expect("known"), 3);
-    // It is told to nobody: an opening takes a guess over a hole for the same, and cannot tell which it is.
+    // That term is told to nobody: an opening cannot tell it from a guess over a hole.
     to.commit(Batch::new().truncate_prefix(1, 13)).expect("committed");
     drop(to);
     let to = small().open_disk(Arc::new(disk.restart())).expect("opened");
@@ -198,7 +198,7 @@ fn what_stands_for_a_lost_entry_has_its_term_where_that_is_known() {
 fn a_term_that_is_unknown_before_the_first_entry_stays_so() {
     let (_, wal) = fresh();
     let damage = |id, index| wal.engine.registry.get(id).expect("there").lock().add_damage(index, index);
-    // One that holds entries, and one that is empty.
+    // A replica that holds entries, and an empty one.
     for (id, last) in [(1, 4), (2, 2)] {
         let entries: Vec<_> = (1..=last).map(|i| (i, 1, [7; 100])).collect();
         wal.commit(Batch::new().append(id, &entries)).expect("committed");
@@ -216,7 +216,7 @@ fn a_term_that_is_unknown_before_the_first_entry_stays_so() {
     }
 }
 
-/// Such a one has lost what nobody can fill in. What lies behind it is as good as ever.
+/// Such a replica has lost what nobody can fill in. What lies behind the gap is as good as ever.
 #[test]
 fn behind_a_long_gap_a_copy_begins_anew_and_counts_what_it_has() {
     const FAR: u64 = 2 * MAX_GAP;
@@ -289,7 +289,7 @@ fn what_cannot_be_read_is_damage_and_ends_no_salvage() {
     }
 }
 
-/// Nothing can be begun behind it.
+/// Nothing can begin behind the last index.
 #[test]
 fn a_replica_that_ends_at_the_last_index_there_is_is_salvaged() {
     let (_, wal) = fresh();
@@ -314,7 +314,8 @@ fn a_replica_that_ends_at_the_last_index_there_is_is_salvaged() {
     assert_eq!(to.replica(2).entry(1).expect("salvaged").data, b"another"[..]);
 }
 
-/// What is written at once weighs more than what was settled bit by bit: its like does not hold the copy, an eighth more does.
+/// Entries written at once take more than those settled bit by bit: a log of the same size does not hold the copy, one an eighth larger
+/// does.
 #[test]
 fn a_full_log_is_salvaged_into_one_that_is_an_eighth_larger() {
     let options = || Wal::options().background(false);

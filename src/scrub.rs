@@ -1,4 +1,4 @@
-//! Scrubbing: a slow verification of a log in use, that quarantines what it finds, and mends what memory has right.
+//! Scrubbing: a slow verification of a log in use, which quarantines what it finds, and repairs what memory has right.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -23,29 +23,30 @@ pub struct Scrubbed {
     pub bytes: u64,
     /// Its damage, known before or found now. Entries found damaged now are quarantined: reads of them answer with this damage from now on,
     /// also after the log is opened again. [`Lost::State`] that [`Wal::damage`](crate::Wal::damage) does not name is rot of a large keyed
-    /// value: told here by each scrub, and by [`Replica::get`](crate::Replica::get) of that key once it is not in memory any more, until the key is put
-    /// again. It is not recorded: the rest of the state is whole, the vote among it.
+    /// value: reported here by each scrub, and by [`Replica::get`](crate::Replica::get) of that key once it is no longer in memory, until
+    /// the key is put again. It is not recorded: the rest of the state is whole, the vote included.
     pub damage: Vec<Damage>,
     /// Rot that costs no data: the header of a piece.
     pub structure: Vec<String>,
 }
 
-/// What a scrub found of the journal's frames, in which hard states, other small values and all metadata lie, and of the superblock, without which
-/// nothing in the file can be read.
+/// What a scrub found of the journal's frames, which hold hard states, other small values and all metadata, and of the superblock, without
+/// which nothing in the file can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScrubbedJournal {
     /// Frames whose header or table rotted, or cannot be read: see [`VerifyReport::rotten_frames`].
     pub rotten_frames: u64,
-    /// What they said was written anew, durably, and their segments are given up: nothing of it is lost. Not where none rotted; nor in a log that is
-    /// open for reading only, or too full for it, or where something else in these segments cannot be read: the next scrub tries again.
+    /// Whether what they said was written anew, durably, and their segments given up: then nothing of it is lost. False if none rotted;
+    /// also in a log that is open for reading only, or too full for it, and where something else in these segments cannot be read: the next
+    /// scrub tries again.
     pub healed: bool,
-    /// Copies of the superblock, of two, that were bad, or could not be read, or had missed their last write. They were written anew, durably; not
-    /// in a log that is open for reading only, to which an older copy is not bad.
+    /// How many of the two copies of the superblock were bad, could not be read, or had missed their last write. They were written anew,
+    /// durably; but not in a log that is open for reading only, to which an older copy is not bad.
     pub bad_superblocks: u64,
 }
 
-/// Keeps a reader to so many bytes a second, whatever the size of what it reads.
+/// Keeps a reader to a number of bytes a second, whatever the size of its reads.
 #[derive(Debug)]
 pub(crate) struct Pace {
     started: Instant,
@@ -53,7 +54,7 @@ pub(crate) struct Pace {
     rate: u64,
 }
 
-/// An entry without payload costs a read, too.
+/// The least charge of a read: an entry without payload costs one, too.
 const LEAST_BYTES: u64 = 512;
 /// Shorter pauses are saved up.
 const LEAST_PAUSE: Duration = Duration::from_millis(5);
@@ -63,7 +64,7 @@ impl Pace {
         Self { started: Instant::now(), bytes: 0, rate: bytes_per_second.max(1) }
     }
 
-    /// Accounts for `bytes`; answers how far the reader is ahead of its rate after `elapsed`.
+    /// Accounts for `bytes`; returns how far the reader is ahead of its rate after `elapsed`.
     fn ahead(&mut self, bytes: u64, elapsed: Duration) -> Duration {
         self.bytes = self.bytes.saturating_add(bytes.max(LEAST_BYTES));
         let micros = u128::from(self.bytes) * 1_000_000 / u128::from(self.rate);
@@ -78,7 +79,7 @@ impl Pace {
     }
 }
 
-/// What stands in the cleaner's way is no reason to look no further: whose entry cannot be read is told when it is looked at.
+/// What hinders the cleaner is no reason to look no further: an entry that cannot be read is reported when it is looked at.
 fn hindered(why: Error) -> Result<bool> {
     match why {
         Error::Io { .. } | Error::Full(_) => {
@@ -115,14 +116,15 @@ impl Engine {
             let (name, given) = ("bytes_per_second", "0".to_owned());
             return Err(Error::Option { name, given, range: "1 or more; u64::MAX for no limit".into() });
         }
-        // Before all is read, and not where the first damage is to be written down.
+        // Asked before everything is read, not only when the first damage is to be recorded.
         self.may_wait()?;
         let mut pace = Pace::new(bytes_per_second);
-        // First, as what it says is lost with the next crash.
+        // First, as what rotten frames say is lost with the next crash.
         let journal = self.scrub_journal(&mut pace)?;
         let mut cells = self.registry.all();
         cells.sort_unstable_by_key(|c| c.id);
-        // A bad sector under one replica is told when the others were looked at: else nobody would, as long as it is there.
+        // A bad sector under one replica is reported when all others were looked at: otherwise nobody would look at them, as long as it is
+        // there.
         let mut unreadable = None;
         for cell in cells {
             if !cell.lock().exists {
@@ -144,8 +146,8 @@ impl Engine {
             }
             let mut damage = report.damage;
             if !self.read_only {
-                // As it stands now: entries that were truncated or healed meanwhile are no damage any more. Rot of a
-                // keyed value is told as it was found: nothing quarantines it.
+                // As it stands now: entries that were truncated or healed meanwhile are no damage any more. Rot of a keyed value is
+                // reported as found: nothing quarantines it.
                 let state = Damage { replica: cell.id, lost: Lost::State };
                 let found = damage.contains(&state);
                 damage = cell.lock().damage(cell.id);
@@ -162,8 +164,8 @@ impl Engine {
         unreadable.map_or(Ok(journal), Err)
     }
 
-    /// Sees to the superblock's copies; frees the segments in which a frame rotted: what is alive there is written anew by it, out of memory what lay in tables. What is freed need
-    /// not be read at the next opening.
+    /// Repairs the superblock's copies, then has the segments freed in which a frame rotted: what is alive there is written anew, and what
+    /// lay in tables comes out of memory. The next opening need not read what was freed.
     fn scrub_journal(&self, pace: &mut Pace) -> Result<ScrubbedJournal> {
         let bad_superblocks = self.heal_copies()?;
         pace.keep((SUPERBLOCK_OFFSETS.len() * SUPERBLOCK_BYTES) as u64);
@@ -176,16 +178,16 @@ impl Engine {
         Ok(journal)
     }
 
-    /// Records what is found damaged, durably. Every entry is looked at once more: **what is quarantined is lost**, so it must lie
-    /// where it lay when it could not be read, and everything must be on the disk. One that the device does not answer for then may be readable
-    /// tomorrow, as any bad sector: it is no damage, and no hindrance to the others. The first such error is the answer.
+    /// Records what is found damaged, durably. Every entry is looked at once more: **what is quarantined is lost**, so it must lie where it
+    /// lay when it could not be read, and everything must be on the disk. An entry that the device does not return then may be readable
+    /// tomorrow, as on any bad sector: it is no damage, and no hindrance to the others. Returns the first such error.
     fn quarantine(&self, cell: &Cell, found: &[Damage]) -> Result<Option<Error>> {
         let (mut hurt, mut unreadable) = (false, None);
         for damage in found {
             let Lost::Entries { first, last } = damage.lost else { continue };
             let mut next = Some(first);
             while let Some(index) = next.filter(|&index| index <= last) {
-                // What is known need not be looked at one by one: it may be all the numbers there are.
+                // Known damage need not be looked at one by one: it may be all the numbers there are.
                 let known = cell.lock().damage_at(index);
                 next = known.map_or(index, |(_, end)| end).checked_add(1);
                 if known.is_some() {
@@ -216,11 +218,11 @@ impl Engine {
         Ok(unreadable)
     }
 
-    /// Tells of values that rotted, each once: these are their pieces. They are no damage of the state that would be recorded: that costs the replica
-    /// its vote, which is whole.
+    /// Reports values that rotted, each once; `rotten` are their pieces. This damage of the state is not recorded: that would cost the
+    /// replica its vote, which is whole.
     fn tell_of_values(&self, cell: &Cell, mut rotten: Vec<u64>) {
         if cell.lock().state_suspect {
-            // All that it has is told to be lost.
+            // All of its state has been reported as lost.
             rotten.clear();
         }
         let untold = {
@@ -238,7 +240,7 @@ impl Engine {
         }
     }
 
-    /// The entry is damage from now on: the cleaner leaves it, and nobody is given wrong bytes.
+    /// From now on the entry is damage: the cleaner leaves it, and nobody is given wrong bytes.
     pub(crate) fn forget_damaged(
         &self,
         s: &mut crate::journal::Sequencer,

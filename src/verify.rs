@@ -1,4 +1,4 @@
-//! Verification: everything that is kept is read back from the disk and compared with its checksums.
+//! Verification: reads back from the disk everything that is kept, and compares it with its checksums.
 
 use crate::chain::PieceRef;
 use crate::engine::{Checked, Engine};
@@ -32,25 +32,25 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Damage, known before or found now.
     pub damage: Vec<Damage>,
-    /// What the device cannot read: bad sectors, under these entries and large keyed values. It may read them tomorrow; a salvage takes them for
-    /// lost.
+    /// What the device cannot read: bad sectors, under these entries and large keyed values. They may be readable tomorrow; a salvage takes
+    /// them for lost.
     pub unreadable: Vec<Damage>,
-    /// Frames of the journal whose header or table rotted, or cannot be read: hard states, other small values and all metadata lie there. What the
-    /// log has in memory of them is right, and lost with the next crash: [`Wal::scrub`](crate::Wal::scrub) has it written anew. Behind one whose
-    /// header rotted no other is looked for in its segment, and where it is the first one there, nor is any before it.
+    /// Frames of the journal whose header or table rotted, or cannot be read: hard states, other small values and all metadata lie there.
+    /// What the log has of them in memory is right, but lost with the next crash: [`Wal::scrub`](crate::Wal::scrub) has it written anew.
+    /// Nothing is looked at behind a rotten header in its segment, nor, if it is the first one there, in any segment before.
     pub rotten_frames: u64,
-    /// Rot outside of entries and values: a copy of the superblock (also one whose last write was lost, where the log is written to), the header
-    /// of a piece. Costs no data. One bad copy of the superblock is also what a power cut leaves in which it was written: the log opens with the
-    /// other, and the next opening for writing, or a [scrub](crate::Wal::scrub), writes it anew.
+    /// Rot outside of entries and values: a copy of the superblock (also one whose last write was lost, where the log is written to), the
+    /// header of a piece. Costs no data. One bad copy of the superblock may also come from a power cut while it was written: the log opens
+    /// with the other, and the next opening for writing, or a [scrub](crate::Wal::scrub), writes it anew.
     pub structure: Vec<String>,
-    /// What the file lost, where it was cut: what lay there is damage, where anything did.
+    /// What the file lost, if it was cut: whatever lay there is damage.
     pub cut: Option<CutFile>,
     /// Chunks that are not in exactly one place. Empty unless strandlog itself is wrong.
     pub accounting: Vec<String>,
 }
 
 impl VerifyReport {
-    /// Whether everything is as it should be. Not where a power cut left one bad copy of the superblock, which costs nothing: see
+    /// Whether everything is as it should be. False where a power cut left one bad copy of the superblock, which costs nothing: see
     /// [`structure`](Self::structure).
     pub fn is_clean(&self) -> bool {
         let Self { damage, unreadable, rotten_frames, structure, cut, accounting, .. } = self;
@@ -59,16 +59,16 @@ impl VerifyReport {
     }
 }
 
-/// What was found of one replica, beside what is reported.
+/// What was found of one replica, besides what is reported.
 #[derive(Default)]
 pub(crate) struct CheckedReplica {
-    /// The pieces of values that rotted.
+    /// The pieces of rotten values.
     pub rotten_values: Vec<u64>,
-    /// Why something of it could not be read: the first time.
+    /// The first error for which something of it could not be read.
     pub unreadable: Option<Error>,
 }
 
-/// A replica that is being checked: what is reported, what is found beside that, and who is told the bytes of each reading.
+/// A replica that is being checked: the report, what is found besides, and whom to tell the bytes of each read.
 struct Check<'a, R> {
     report: &'a mut VerifyReport,
     found: CheckedReplica,
@@ -80,14 +80,14 @@ impl<R: FnMut(u64)> Check<'_, R> {
         (self.told)(bytes);
     }
 
-    /// A bad sector: what lies around it is looked at all the same.
+    /// Notes a bad sector: what lies around it is looked at all the same.
     fn cannot_read(&mut self, error: Error) {
         self.found.unreadable.get_or_insert(error);
         self.read(0);
     }
 }
 
-/// Adds an entry to the last of the ranges, or behind them.
+/// Adds an entry to the last of the ranges, or as a new range behind them.
 fn add_entry(ranges: &mut Vec<Damage>, replica: u64, index: u64) {
     match ranges.last_mut() {
         Some(Damage { replica: r, lost: Lost::Entries { last, .. } })
@@ -104,7 +104,7 @@ const ONE_COPY: &str = ": rot, or what a power cut leaves in which it was writte
 
 impl Engine {
     pub(crate) fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
-        // In a callback: the cleaner, whom the audit keeps out, waits for the frame that is being completed.
+        // Not in a callback: the audit waits for the cleaner, which waits for the frame that is being completed.
         self.may_wait()?;
         if !self.read_only && self.seq.lock().stopped.is_none() {
             self.sync()?;
@@ -126,7 +126,7 @@ impl Engine {
         Ok(report)
     }
 
-    /// Reads everything that one replica holds, as far as the device does; `read` is told the bytes of each reading.
+    /// Reads everything that one replica holds, as far as the device can; `read` is told the bytes of each read.
     pub(crate) fn check_replica(
         &self,
         cell: &Cell,
@@ -150,7 +150,7 @@ impl Engine {
         };
         let (mut next, mut asked) = (Some(first), first);
         while let Some(index) = next.filter(|&i| i <= last) {
-            // What is known to be lost need not be asked for one by one: it may be all the numbers there are.
+            // Known damage need not be read one by one: it may be all the numbers there are.
             let known = cell.lock().damage_at(index);
             if let Some((_, end)) = known {
                 next = end.checked_add(1);
@@ -205,10 +205,10 @@ impl Engine {
     }
 
     fn verify_superblocks(&self, report: &mut VerifyReport) {
-        // Resizing the journal writes one after the other: not now.
+        // Holds off a resize of the journal, which writes one copy after the other.
         let current = self.superblock.lock();
-        // To whoever only reads, an older one is what a power cut between the two leaves; the next opening brings it up to date. So it may be
-        // what the end of the log left.
+        // In a log that is open for reading only, an older copy is what a power cut between the two leaves; the next opening brings it up
+        // to date. The end of the log may have left one, too.
         let known = !self.read_only && self.seq.lock().stopped.is_none();
         let amiss = self.copies_amiss(known.then_some(&*current));
         for copy in &amiss {
@@ -217,13 +217,13 @@ impl Engine {
         }
     }
 
-    /// The header of every piece, and the checksum of its table.
+    /// Checks the header of every piece, and the checksum of its table.
     fn verify_headers(&self, cell: &Cell, check: &mut Check<'_, impl FnMut(u64)>) -> Result<()> {
         let pieces: Vec<(PieceRef, u32)> = {
             let state = cell.lock();
             let values = state.keys.iter().filter_map(|e| e.value.piece());
             let all = state.places.chain().iter().chain(values);
-            // Pinned before the lock is left: none of them is reused while it is looked at.
+            // Pinned before the lock is released: none of them is reused while it is looked at.
             all.map(|p| (self.piece(cell.id, p), p.desc.crc)).collect()
         };
         for (piece, crc) in pieces {
@@ -234,10 +234,10 @@ impl Engine {
                         // Never written, and never acknowledged.
                         continue;
                     }
-                    // Submitted but a moment ago: on its way to the disk.
+                    // Submitted a moment ago: on its way to the disk.
                     self.sync()?;
                 }
-                // In any case once more: a device may answer one reading with older bytes.
+                // Once more in any case: a device may answer one read with older bytes.
                 holds = piece.header_holds(&*self.disk, self.geo.seed, crc);
             }
             let (id, at, first) = (cell.id, piece.offset(), piece.first);
@@ -264,14 +264,14 @@ impl Engine {
         state.exists && index >= state.first && index <= state.last && state.damage_at(index).is_none()
     }
 
-    /// Chunks that are not in exactly one place. Nothing moves while it looks.
+    /// Finds the chunks that are not in exactly one place. Nothing moves meanwhile.
     fn audit(&self) -> Vec<String> {
         let _hurry = self.hurry.begin();
         let _still = self.cleaning.lock();
-        // Before the sequencer, as whoever resizes the journal does.
+        // Before the sequencer, as when the journal is resized.
         let superblock = self.superblock.lock();
         let _order = self.seq.lock();
-        // By chunk: a map of them would take many times as long.
+        // An array by chunk: a map would take many times as long.
         let mut linked: Vec<u16> = vec![0; self.geo.chunks as usize];
         for cell in self.registry.all() {
             let state = cell.lock();
@@ -320,7 +320,7 @@ mod tests {
         }
     }
 
-    /// A pace can only be kept over what is told.
+    /// A pace can only be kept over bytes that are told.
     #[test]
     fn all_that_is_read_of_a_replica_is_told() {
         let disk = Arc::new(SimDisk::new(16 << 20));
@@ -332,7 +332,7 @@ mod tests {
         let (before, mut told) = (disk.bytes_read(), 0);
         wal.engine.check_replica(&cell, &mut super::VerifyReport::default(), |bytes| told += bytes).expect("read");
         let read = disk.bytes_read() - before;
-        // But for the checksum before an entry.
+        // All but the checksum before an entry.
         assert!(told + 100 >= read && read > 500_000, "{told} of {read}");
     }
 }

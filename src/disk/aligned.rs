@@ -7,8 +7,8 @@ use std::{fmt, ops};
 
 /// A growable byte buffer whose first byte is always aligned to [`BLOCK`].
 ///
-/// Its memory is initialised once, and used again, also by others: it is kept when a buffer is dropped. Bytes of an earlier use never
-/// show, unless they are asked for: growing in length fills with zeros.
+/// Its memory is initialised once and reused, also by other buffers: it is kept when a buffer is dropped. Bytes of an earlier use never
+/// show unless they are asked for: growing in length fills with zeros.
 #[derive(Default)]
 pub struct AlignedBuf {
     memory: Option<Piece>,
@@ -31,7 +31,7 @@ impl AlignedBuf {
         Self::of(capacity, Use::Whole)
     }
 
-    /// A buffer of `len` bytes to be read into here and there: what is in it before that is unspecified, and where nothing is read takes
+    /// A buffer of `len` bytes that is read into here and there: its content is unspecified until then, and what is never read into takes
     /// no memory.
     pub(crate) fn sparse(len: usize) -> Self {
         let mut this = Self::of(len, Use::Sparse);
@@ -39,7 +39,7 @@ impl AlignedBuf {
         this
     }
 
-    /// Gives the memory of buffers that are gone back to the system: what an opening needed is more than what goes on does.
+    /// Gives the memory of dropped buffers back to the system: an opening needs more than what follows it.
     pub(crate) fn release_spare() {
         spare::release();
     }
@@ -48,7 +48,7 @@ impl AlignedBuf {
         Self { memory: spare::take(capacity, usage), usage, len: 0 }
     }
 
-    /// Sets the length; what is in it is unspecified until it was read into.
+    /// Sets the length; the content is unspecified until it is read into.
     #[inline]
     pub(crate) fn set_len_to_fill(&mut self, len: usize) {
         self.reserve(len.saturating_sub(self.len));
@@ -89,7 +89,7 @@ impl AlignedBuf {
         self.len = 0;
     }
 
-    /// Makes room for `more` bytes beyond those in use, at least doubling what there is.
+    /// Makes room for `more` bytes beyond those in use; a buffer that must grow at least doubles.
     #[inline]
     pub fn reserve(&mut self, more: usize) {
         let needed = self.len.saturating_add(more);
@@ -114,7 +114,7 @@ impl AlignedBuf {
         }
     }
 
-    /// Fills up with zeros to a whole number of blocks.
+    /// Pads with zeros to a whole number of blocks.
     pub fn pad_to_block(&mut self) {
         self.resize(self.len.next_multiple_of(BLOCK));
     }

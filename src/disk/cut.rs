@@ -1,4 +1,4 @@
-//! A disk that has lost its end, read as if that were zeros: what is left of it can be looked at.
+//! A disk that has lost its end, which reads as zeros, so that what is left can be looked at.
 
 use super::{
     Disk, DiskInfo, Map,
@@ -6,7 +6,7 @@ use super::{
 };
 use std::{io, sync::Arc};
 
-/// Longer than what is behind it. Only to be read, and not mapped.
+/// A disk that is longer than the one behind it. Read-only, and not mapped.
 #[derive(Debug)]
 pub(crate) struct CutDisk {
     inner: Arc<dyn Disk>,

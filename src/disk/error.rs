@@ -36,7 +36,7 @@ pub enum OpenError {
         /// The method that was asked for.
         method: SyncMethod,
     },
-    /// The file cannot be mapped: an address space that is limited has no room for it, or what it is on does not map.
+    /// The file cannot be mapped: a limited address space has no room for it, or its file system does not support it.
     #[error("mapping {}: {source}; ReadMode::Copied reads it without", .path.display())]
     Mapping {
         /// The file.
@@ -70,7 +70,7 @@ impl From<OpenError> for io::Error {
     }
 }
 
-/// Whether an error says that the system cannot do it this way, and not that it went wrong.
+/// Whether an error says that the system does not support this, not that it went wrong.
 pub(super) fn unsupported(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(is_unsupported) || error.kind() == io::ErrorKind::Unsupported
 }

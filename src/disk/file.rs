@@ -29,7 +29,7 @@ pub struct OpenMode {
     pub sync: SyncMethod,
     /// Whether to map the file, for reads without a copy.
     pub mapped: bool,
-    /// One read or write after the other, where `io_uring` would take several at once.
+    /// Makes one read or write after the other, even where `io_uring` would take several at once.
     pub without_io_uring: bool,
 }
 
@@ -52,9 +52,9 @@ pub struct FileDisk {
 impl FileDisk {
     /// Opens and locks an existing file, and measures how its writes become durable fastest.
     ///
-    /// That writes to it. So `look` is shown the file before, locked and to be read only, and says whether it is one of the caller's: somebody
-    /// else's may be written by its owner at this very moment, and bytes that are written back would take the place of newer ones. Where the
-    /// file is opened to be read only, `look` is not asked.
+    /// Measuring writes to the file. So `look` is shown the file first, locked and read-only, and says whether it is one of the caller's:
+    /// the owner of somebody else's file may be writing to it at this very moment, and the bytes that the probe writes back would replace
+    /// newer ones. `look` is not called where the file is opened read-only.
     ///
     /// The caller checks that the file is as long as its own header says before it relies on the
     /// mapping: a page past the end of the file is a signal, not an error.
@@ -70,7 +70,7 @@ impl FileDisk {
     ) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let access = if mode.read_only { OFlags::RDONLY } else { OFlags::RDWR };
-        // Not to wait for the other end, should the path be that of a pipe.
+        // So as not to wait for the other end, should the path be that of a pipe.
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = retry_on_intr(|| fs::open(path, flags, Mode::empty()))
             .map_err(|errno| failed("opening", path)(errno.into()))?;
@@ -79,7 +79,7 @@ impl FileDisk {
             return Err(OpenError::NotAFile { path: path.into() });
         }
         let mut handles = Handles::lock(file, path, mode.read_only)?;
-        // Again, now that nobody else makes it longer.
+        // Again, now that nobody else can make it longer.
         let stat = fs::fstat(handles.buffered()).map_err(|errno| failed("examining", path)(errno.into()))?;
         let len = u64::try_from(stat.st_size).unwrap_or(0);
         if !mode.read_only {
@@ -90,7 +90,7 @@ impl FileDisk {
             handles.open_again(CWD, path).map_err(failed("opening", path))?;
             sync_name(path)?;
         }
-        // Also of one that is only read: whoever looks into a copy is to know before it is used.
+        // Also where it is opened read-only: whoever inspects a copy should know of its holes before it is used.
         let hole_bytes = handles.hole_bytes(len).map_err(failed("examining", path))?;
         let mut disk = Self::assemble(path, handles, len, mode).map_err(|error| for_holes(error, hole_bytes))?;
         disk.info.hole_bytes = hole_bytes;
@@ -105,7 +105,7 @@ impl FileDisk {
         Ok(disk)
     }
 
-    /// The file as it is before it is known whose it is.
+    /// The file as a read-only disk, before it is known whose it is.
     pub(super) fn unwritten(path: &Path, handles: Handles, len: u64) -> Self {
         let info = DiskInfo { read_only: true, ..DiskInfo::unprobed(SyncMethod::Auto) };
         let writable = AtomicBool::new(false);
@@ -144,7 +144,7 @@ impl FileDisk {
         Ok(Self { path: path.into(), handles, len, info, map, view: Mutex::new(view), writable })
     }
 
-    /// The same file, longer: what is behind its old end reads as zeros, and is to be written before it is relied upon. Not mapped.
+    /// The same file, longer: beyond its old end it reads as zeros, and must be written before it is relied upon. Not mapped.
     ///
     /// # Errors
     /// `StorageFull` when there is no space, and what the system says; the file is then as long as it was.
@@ -155,11 +155,11 @@ impl FileDisk {
         let file = self.handles.buffered();
         let longer = check_limit(len)
             .and_then(|()| reserve(file, self.len, len))
-            // Where the system does not know how to reserve, the file is not longer yet.
+            // Where the system cannot reserve space, the file is not longer yet.
             .and_then(|()| Ok(retry_on_intr(|| fs::ftruncate(file, len))?))
             .and_then(|()| sync(file));
         if let Err(error) = longer {
-            // Half of it is no use. If this fails as well, it is behind the end of the log.
+            // Half an extension is no use. If this fails as well, it lies behind the end of the log.
             let _ = retry_on_intr(|| fs::ftruncate(file, self.len));
             return Err(failed("extending", &self.path)(error));
         }
@@ -168,7 +168,7 @@ impl FileDisk {
         Ok(self)
     }
 
-    /// The same file, shorter: what is behind is nobody's. Not mapped.
+    /// The same file, shorter: what lay behind belongs to nobody. Not mapped.
     ///
     /// # Errors
     /// What the system says.
@@ -176,7 +176,7 @@ impl FileDisk {
         if self.info.read_only || len > self.len || !len.is_multiple_of(super::BLOCK as u64) {
             return Err(failed("shortening", &self.path)(io::ErrorKind::InvalidInput.into()));
         }
-        // Nothing is mapped that the file no longer has.
+        // Nothing may stay mapped that the file no longer has.
         (self.map, self.view) = (None, Mutex::new(None));
         let file = self.handles.buffered();
         let shorter = retry_on_intr(|| fs::ftruncate(file, len)).map_err(io::Error::from).and_then(|()| sync(file));
@@ -191,7 +191,7 @@ impl FileDisk {
     }
 
     fn check_writable(&self) -> io::Result<()> {
-        // Relaxed: whoever releases the disk has ended its writers, which orders more than this could.
+        // Relaxed: the caller of `release` has ended all writers, which orders more than this could.
         if !self.writable.load(Ordering::Relaxed) {
             return Err(not_writable());
         }
@@ -204,8 +204,8 @@ impl FileDisk {
     }
 }
 
-/// Makes the file's name durable: whoever created it may have been killed before that, and what is acknowledged from now on would go with
-/// the name.
+/// Makes the file's name durable: its creator may have been killed before that, and what is acknowledged from now on would be lost with the
+/// name.
 fn sync_name(path: &Path) -> Result<(), OpenError> {
     let fail = |errno: Errno| failed("syncing the directory of", path)(errno.into());
     match open_directory(path) {
@@ -219,7 +219,7 @@ fn sync_name(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// The directory in which the file's name is. A path is followed to where it leads only where the name itself does: along the way there may be
+/// The directory that holds the file's name. The path is resolved only if the name itself is a symbolic link: above it there may be
 /// directories that may not be entered, and a relative path need not pass them.
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     let real = match fs::readlink(path, Vec::new()) {
@@ -319,7 +319,7 @@ impl fmt::Debug for FileDisk {
     }
 }
 
-/// Where there is no room for what no log ever takes anew: says why it is taken.
+/// Adds to "no space" why space is needed at all, as a log never takes any anew.
 pub(super) fn for_holes(error: OpenError, hole_bytes: u64) -> OpenError {
     match error {
         OpenError::Io { context, path, source } if source.kind() == io::ErrorKind::StorageFull => {
@@ -344,7 +344,8 @@ mod tests {
     use super::*;
     use rustix::fs::AtFlags;
 
-    /// So deep that nobody can say where it is from the root on: as where a directory on the way may not be entered, which does not keep root out.
+    /// A path so deep that nobody can say where it is from the root on. It stands for one below a directory that may not be entered, which
+    /// would not keep root out.
     #[test]
     fn a_file_is_opened_by_a_path_that_does_not_pass_the_root() {
         let top = tempfile::tempdir().unwrap();
@@ -363,7 +364,7 @@ mod tests {
         fs::unlinkat(&dir, "wal", AtFlags::empty()).unwrap();
     }
 
-    /// Else the directory of the link would be synced, and not that of the name.
+    /// Otherwise the directory of the link would be synced, not that of the name.
     #[test]
     fn the_directory_of_a_file_is_where_a_link_leads() {
         let top = tempfile::tempdir().unwrap();

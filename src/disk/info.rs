@@ -51,15 +51,15 @@ pub struct DiskInfo {
     pub io_uring: bool,
     /// Whether the disk refuses writes because it was opened to be read only.
     pub read_only: bool,
-    /// About how many bytes of the file had no place on the device when it was opened, as in a copy made with holes
-    /// (`cp --sparse=always`): to write them takes space, and fails where there is none. `cp --sparse=never` makes a copy that has it all.
+    /// About how many bytes of the file had no space on the device when it was opened, as in a copy made with holes (`cp --sparse=always`):
+    /// writing them takes space, and fails where there is none. `cp --sparse=never` makes a copy that has all its space.
     pub hole_bytes: u64,
     /// What the probe measured when the disk was opened; empty when a method was asked for.
     pub probe: ProbeMicros,
 }
 
 impl DiskInfo {
-    /// Of a disk that can be written, where nothing was measured: one in memory, or one of your own.
+    /// For a writable disk where nothing was measured: one in memory, or one of your own.
     pub fn unprobed(method: SyncMethod) -> Self {
         let direct = method == SyncMethod::DirectDsync;
         Self { method, direct, io_uring: false, read_only: false, hole_bytes: 0, probe: ProbeMicros::default() }

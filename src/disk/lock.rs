@@ -8,22 +8,22 @@ use rustix::{
 };
 use std::sync::Arc;
 
-/// The file is this process's alone until this is gone, or shared with others that only read.
+/// While this lives, the file belongs to this process alone, or is shared with others that only read.
 ///
-/// To close the descriptor would not do: a mapping refers to the same open file, and reads go on.
+/// Closing the descriptor would not be enough: a mapping refers to the same open file, and reads go on.
 pub(super) struct Lock {
     file: Arc<OwnedFd>,
     opener: Opener,
 }
 
 impl Lock {
-    /// As a child finds it that was forked from who took it.
+    /// Turns this into what a forked child finds of its parent's lock.
     #[cfg(test)]
     pub fn leave_to_the_parent(&mut self) {
         self.opener = Opener::parent();
     }
 
-    /// `WOULDBLOCK` at once where somebody else has it: whoever does will usually have it for days.
+    /// `WOULDBLOCK` at once if somebody else holds the lock: they usually will for days.
     pub fn take(file: Arc<OwnedFd>, read_only: bool) -> Result<Self> {
         let how = match read_only {
             true => FlockOperation::NonBlockingLockShared,
@@ -36,9 +36,9 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // It is one lock for all that have this open file, and a forked child has it: what it gave up would be its parent's.
+        // The lock belongs to the open file, which a forked child shares: if the child gave it up, its parent would lose it.
         if self.opener.is_here() {
-            // An unlock of a lock that is held has no way to fail that anybody could act upon.
+            // Unlocking a lock that is held cannot fail in a way that anybody could act upon.
             let _ = retry_on_intr(|| fs::flock(&self.file, FlockOperation::Unlock));
         }
     }

@@ -1,14 +1,14 @@
-//! The process that has a file open. One that is forked from it has all of that, too, but for the other threads, and must not touch the file:
-//! what it wrote would lie over what its parent writes, and the lock that it gave up would be its parent's.
+//! The process that has a file open. A process forked from it has all of that, too, except for the other threads, and must not touch the
+//! file: it would overwrite what its parent writes, and the lock that it gave up would be its parent's.
 
 use super::map::Mark;
 use std::{io, process};
 
-/// The process that it was made in.
+/// The process in which this was made.
 #[derive(Debug)]
 pub(crate) struct Opener {
     number: u32,
-    /// What its children do not have. Where there is no such thing, its number tells.
+    /// The mark that its children do not have. Where there are no marks, the number tells.
     mark: Option<Mark>,
 }
 
@@ -17,13 +17,13 @@ impl Opener {
         Self { number: number(), mark: Mark::new() }
     }
 
-    /// Another process than this one, as far as anybody can tell: what a child finds of its parent.
+    /// A process other than this one, as far as anybody can tell: what a child finds of its parent.
     #[cfg(test)]
     pub fn parent() -> Self {
         Self { number: number().wrapping_add(1), mark: Mark::of_a_parent() }
     }
 
-    /// Whether this is still that process. It is asked before each write, so the system is not, if that can be helped.
+    /// Whether this is still that process. Asked before each write, so it avoids the system call if possible.
     pub fn is_here(&self) -> bool {
         self.mark.map_or_else(|| self.number == number(), Mark::is_here)
     }

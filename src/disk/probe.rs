@@ -1,9 +1,8 @@
 //! Which way of making a write durable is the fastest here.
 //!
-//! The answer differs by device, file system and kernel, so it is measured, with a few writes of one
-//! block, in the scratch area of the file's header. The probe writes back the bytes that it found: a
-//! power cut harms nothing. Whoever opens a file has looked whether it is a log before: in somebody
-//! else's, these bytes may have changed meanwhile.
+//! The answer differs by device, file system and kernel, so it is measured, with a few writes of one block, in the scratch area of the
+//! file's header. The probe writes back the bytes that it found, so a power cut does no harm. The caller has checked before that the file
+//! is a log: in somebody else's file, these bytes may have changed meanwhile.
 
 use super::{AlignedBuf, BLOCK, ProbeMicros, SyncMethod, error::unsupported, handle::Handles};
 use std::{
@@ -12,23 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Where in the file nothing is kept.
+/// The part of the file in which nothing is kept.
 pub(super) const SCRATCH: Range<u64> = 32_768..65_536;
 
-/// Writes by each method: enough to tell a method from an interruption.
+/// Writes by each method: enough to tell the method's cost from a disturbance.
 const ROUNDS: usize = 6;
-/// After so many it may be clear already: see [`is_clear`].
+/// After this many writes each the choice may already be clear: see [`is_clear`].
 const CLEAR: usize = 2;
 
 /// Enough for six rounds on anything but a rotating disk, where one round says as much.
 const BUDGET: Duration = Duration::from_millis(60);
 
-/// The methods, the one to prefer first: the costs that a probe of single small writes does not show.
-/// Direct writes are copied by nobody, which large ones gain severalfold from; a ranged sync does not
-/// wait for what others have written.
+/// The methods in order of preference, which reflects costs that a probe of single small writes does not show. Direct writes are not
+/// copied, from which large ones gain severalfold; a ranged sync does not wait for what others have written.
 const PREFERENCE: [SyncMethod; 3] = [SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync];
 
-/// Times the method asked for, or all of them, and says which to use; nothing if none works.
+/// Times the requested method, or all of them, and says which to use; `None` if none works.
 pub(super) fn choose(handles: &Handles, len: u64, wanted: SyncMethod) -> io::Result<Option<(SyncMethod, ProbeMicros)>> {
     let mut candidates: Vec<Candidate> = PREFERENCE
         .into_iter()
@@ -43,17 +41,17 @@ pub(super) fn choose(handles: &Handles, len: u64, wanted: SyncMethod) -> io::Res
     Ok(fastest(&candidates).map(|best| (best.method, figures(&candidates))))
 }
 
-/// The one to use, of candidates in order of preference.
+/// The method to use; the candidates are in order of preference.
 fn fastest(candidates: &[Candidate]) -> Option<&Candidate> {
     candidates.iter().reduce(|best, candidate| {
-        // Half as fast again, or it may be noise, and the one to prefer stays.
+        // Another method must be half as fast again: less may be noise, and the preferred one stays.
         if candidate.cost() * 3 < best.cost() * 2 { candidate } else { best }
     })
 }
 
 struct Candidate {
     method: SyncMethod,
-    /// A block of its own, so that it does not trip over pages that another left in the cache.
+    /// A block of its own, so that it does not run into pages that another method left in the cache.
     offset: u64,
     taken: Vec<Duration>,
 }
@@ -69,14 +67,13 @@ impl Candidate {
     fn cost(&self) -> Duration {
         let mut taken = self.taken.clone();
         taken.sort_unstable();
-        // The second best, or the only one. What disturbs a measurement makes it longer, and on a busy
-        // machine it disturbs most of them, by milliseconds: the median of six then measures neighbours.
+        // The second best, or the only one. Disturbances make a measurement longer, and on a busy machine they hit most of them, by
+        // milliseconds: the median of six would then measure the neighbours.
         taken.get(1).or(taken.first()).copied().unwrap_or_default()
     }
 }
 
-/// Lets the methods write in turns, so that what else happens on the machine hits all of them, and
-/// leaves those standing that work here.
+/// Lets the methods write in turns, so that what else happens on the machine hits all of them, and removes those that do not work here.
 fn race(handles: &Handles, candidates: &mut Vec<Candidate>) -> io::Result<()> {
     let mut scratch = AlignedBuf::new();
     scratch.resize((SCRATCH.end - SCRATCH.start) as usize);
@@ -99,7 +96,7 @@ fn race(handles: &Handles, candidates: &mut Vec<Candidate>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the one to prefer stays even if each other is taken at the best of its writes.
+/// Whether the preferred method stays even if every other is judged by its best write.
 fn is_clear(candidates: &[Candidate]) -> bool {
     let Some((first, others)) = candidates.split_first() else { return false };
     let best = others.iter().flat_map(|other| &other.taken).min();
@@ -176,7 +173,7 @@ mod tests {
         for (direct, ranged, chosen) in
             [(100, 67, SyncMethod::DirectDsync), (100, 66, SyncMethod::RwfDsync), (80, 100, SyncMethod::DirectDsync)]
         {
-            // On a busy machine most of the six are accidents.
+            // On a busy machine most of the six are disturbed.
             let candidates = [
                 candidate(SyncMethod::DirectDsync, &[4000, direct, 9000, 4000, direct, 4000]),
                 candidate(SyncMethod::RwfDsync, &[ranged]),

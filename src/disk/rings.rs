@@ -1,4 +1,4 @@
-//! The queues of one file: those that nobody uses just now, and what became of what was given to them.
+//! The rings of one file: those that are free, and the outcomes of the requests made with them.
 
 use super::error::{is_unsupported, unsupported};
 use super::map::{Outcomes, Ring};
@@ -9,11 +9,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Rings that nobody uses just now.
+/// The rings that nobody is using.
 #[derive(Default)]
 pub(super) struct Rings {
     free: Mutex<Vec<Ring>>,
-    /// There are none: not on this system, or not for this process.
+    /// There are no rings: not on this system, or not for this process.
     none: AtomicBool,
 }
 
@@ -22,22 +22,22 @@ impl Rings {
         self.none.store(true, Ordering::Relaxed);
     }
 
-    /// Lets go of none of them.
+    /// Forgets the free rings without closing them.
     pub fn leave(&mut self) {
         std::mem::forget(std::mem::take(self.free.get_mut()));
     }
 
-    /// Keeps one that nobody uses any more.
+    /// Takes back a ring that is no longer used.
     pub fn give_back(&self, ring: Ring) {
         self.free.lock().push(ring);
     }
 
-    /// Whether there are any, as far as is known.
+    /// Whether there are rings, as far as is known.
     pub fn are_there(&self) -> bool {
         !self.none.load(Ordering::Relaxed)
     }
 
-    /// One that is free, or a new one.
+    /// A free ring, or a new one.
     pub fn take(&self) -> Option<Ring> {
         if !self.are_there() {
             return None;
@@ -46,8 +46,8 @@ impl Rings {
         free.map_or_else(Ring::new, Ok).inspect_err(|error| self.refused(error)).ok()
     }
 
-    /// A process that is out of descriptors or of memory may have some again, and others give theirs back; what the system does not know, or
-    /// forbids, it will not allow later.
+    /// A process that is out of descriptors or memory may have some again later, and other users give theirs back; what the system does not
+    /// know, or forbids, it will not allow later, either.
     fn refused(&self, error: &io::Error) {
         tracing::debug!(target: "strandlog", %error, "no io_uring: one read or write after the other");
         if unsupported(error) || error.kind() == io::ErrorKind::PermissionDenied {
@@ -55,7 +55,7 @@ impl Rings {
         }
     }
 
-    /// Gives `f` a ring, if there is one.
+    /// Runs `f` with a ring, if there is one.
     pub fn with(&self, f: impl FnOnce(Ring) -> (Outcomes, Option<Ring>)) -> Option<Outcomes> {
         let (outcomes, ring) = f(self.take()?);
         match ring {
@@ -65,7 +65,7 @@ impl Rings {
         Some(outcomes)
     }
 
-    /// How much of the `i`th was done. What was not done, or not in this way, is to be done in another.
+    /// How many bytes of the `i`th request were done. The rest is to be done without a ring.
     pub fn done(&self, outcomes: Option<&Outcomes>, i: usize) -> io::Result<usize> {
         let Some(&outcome) = outcomes.and_then(|outcomes| outcomes.get(i)) else { return Ok(0) };
         if let Ok(bytes) = usize::try_from(outcome) {
@@ -76,7 +76,7 @@ impl Rings {
             self.forgo();
             return Ok(0);
         }
-        // Of a queue, not of the device.
+        // A failure of the queue, not of the device.
         if [Errno::AGAIN, Errno::INTR, Errno::CANCELED, Errno::NOMEM].iter().any(|e| e.raw_os_error() == errno) {
             return Ok(0);
         }

@@ -1,17 +1,17 @@
-//! Memory for buffers, used again: a fresh megabyte costs hundreds of page faults, which is more than writing it to a fast device.
+//! Memory for buffers, reused: a fresh megabyte costs hundreds of page faults, which is more than writing it to a fast device.
 //!
-//! By size, in slabs. The first slab of a size is small, so that who needs little takes little; those behind it are huge pages.
+//! Kept by size, in slabs. The first slab of a size is small, so that whoever needs little takes little; the further ones are huge pages.
 
 use parking_lot::Mutex;
 
 use super::BLOCK;
 use super::map::{HUGE, Piece, pieces};
 
-/// Larger ones are rare, and given back to the system.
+/// Larger pieces are rare, and given back to the system.
 const MOST: usize = 8 << 20;
-/// What the first slab of a size takes, if a piece is no larger.
+/// The length of a class's first slab, if a piece is no longer than that.
 const FIRST: usize = 256 << 10;
-/// Bytes of slabs of which nothing is in use that are kept in all.
+/// The most bytes kept in idle slabs, of which nothing is in use.
 const KEPT: usize = 16 << 20;
 const CLASSES: usize = (MOST / BLOCK).ilog2() as usize + 1;
 const _: () = assert!(BLOCK << (CLASSES - 1) == MOST && KEPT >= MOST && FIRST >= BLOCK && HUGE >= FIRST);
@@ -20,10 +20,10 @@ const _: () = assert!(BLOCK << (CLASSES - 1) == MOST && KEPT >= MOST && FIRST >=
 struct Slab {
     /// Its address.
     from: usize,
-    /// Of which it consists.
+    /// How many pieces it consists of.
     pieces: usize,
     free: Vec<Piece>,
-    /// When the last piece came back, counted in slabs that became idle.
+    /// When its last piece came back, on [`Spare::clock`].
     idle_since: u64,
 }
 
@@ -37,16 +37,16 @@ pub(super) enum Use {
     Sparse,
 }
 
-/// By size: powers of two of [`BLOCK`].
+/// Slabs by the size of their pieces: powers of two of [`BLOCK`].
 struct Spare {
     classes: [Vec<Slab>; CLASSES],
-    /// Bytes of slabs of which nothing is in use.
+    /// Bytes of all idle slabs.
     idle: usize,
-    /// How many slabs became idle so far.
+    /// How many times a slab has become idle.
     clock: u64,
 }
 
-/// One for the process: what one log lets go of serves the batches that are being filled for another.
+/// One pool for the process: memory that one log lets go of serves the batches that are being filled for another.
 static WHOLE: Mutex<Spare> = Mutex::new(Spare::new());
 static SPARSE: Mutex<Spare> = Mutex::new(Spare::new());
 
@@ -58,12 +58,12 @@ impl Use {
         }
     }
 
-    /// So many pieces side by side.
+    /// `count` pieces side by side.
     fn pieces(self, count: usize, each: usize) -> impl Iterator<Item = Piece> {
         pieces(count, each, self == Self::Whole)
     }
 
-    /// A slab of the class, and a piece of it.
+    /// A new slab of the class, and a piece of it.
     fn slab(self, class: usize, first: bool) -> Option<(Slab, Piece)> {
         let each = bytes_of(class);
         let bytes = if first && each < FIRST { FIRST } else { HUGE };
@@ -74,7 +74,7 @@ impl Use {
     }
 }
 
-/// The class whose pieces hold so many bytes.
+/// The class whose pieces hold `bytes`; `None` above [`MOST`].
 fn class_for(bytes: usize) -> Option<usize> {
     (bytes <= MOST).then(|| bytes.div_ceil(BLOCK).next_power_of_two().ilog2() as usize)
 }
@@ -98,10 +98,10 @@ impl Spare {
         Self { classes: [const { Vec::new() }; CLASSES], idle: 0, clock: 0 }
     }
 
-    /// A piece, or whether the class has no slab at all.
+    /// A piece; or, if there is none, whether the class has no slab at all.
     fn take(&mut self, class: usize) -> Result<Piece, bool> {
         let Some(slabs) = self.classes.get_mut(class) else { return Err(true) };
-        // The oldest first: the younger ones get a chance to be given back whole.
+        // The oldest slab first: so the younger ones may become idle, and be given back.
         let Some(slab) = slabs.iter_mut().find(|slab| !slab.free.is_empty()) else { return Err(slabs.is_empty()) };
         self.idle -= if slab.is_idle() { slab.bytes(class) } else { 0 };
         slab.free.pop().ok_or(false)
@@ -113,7 +113,7 @@ impl Spare {
         }
     }
 
-    /// Answers the slabs that go back to the system: those that nobody has used for longest.
+    /// Returns the slabs that go back to the system: those idle for longest.
     fn give_back(&mut self, piece: Piece) -> Vec<Slab> {
         let (each, at) = (piece.len(), piece.as_ptr().addr());
         let Some(class) = class_for(each) else { return Vec::new() };
@@ -146,7 +146,7 @@ impl Spare {
         Some(slab)
     }
 
-    /// The slabs of which nothing is in use; the small ones are not worth it.
+    /// Takes all idle slabs, except for the small ones, which are not worth it.
     fn take_idle(&mut self) -> Vec<Slab> {
         let mut gone = Vec::new();
         for (class, slabs) in self.classes.iter_mut().enumerate() {
@@ -159,7 +159,7 @@ impl Spare {
     }
 }
 
-/// Gives all that is not in use back to the system: after something that needs more than what goes on does.
+/// Gives idle slabs back to the system, after something that needed more than what follows it.
 pub(super) fn release() {
     for usage in [Use::Whole, Use::Sparse] {
         let gone = { usage.spare().lock().take_idle() };
@@ -167,7 +167,7 @@ pub(super) fn release() {
     }
 }
 
-/// Memory for `capacity` bytes; what is in it is unspecified.
+/// Memory for `capacity` bytes; its content is unspecified.
 pub(super) fn take(capacity: usize, usage: Use) -> Option<Piece> {
     let Some(class) = class_for(capacity) else { return usage.pieces(1, capacity.next_multiple_of(BLOCK)).next() };
     let spare = usage.spare();
@@ -177,7 +177,7 @@ pub(super) fn take(capacity: usize, usage: Use) -> Option<Piece> {
             Err(first) => first,
         }
     };
-    // Outside of the lock: the system may have to find the memory first.
+    // Outside the lock: the system may first have to find the memory.
     let (slab, piece) = usage.slab(class, first)?;
     spare.lock().add(class, slab);
     Some(piece)
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!((spare.take_idle().len(), spare.idle), (0, FIRST), "a small one stays");
     }
 
-    /// Giants that were needed once do not keep out what is needed again and again.
+    /// Giants that were needed once do not displace what is needed again and again.
     #[test]
     fn what_was_idle_for_longest_goes_first() {
         let mut spare = Spare::new();

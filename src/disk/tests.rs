@@ -1,4 +1,4 @@
-//! What a real file does: opened, locked, written, mapped, created and not created.
+//! What a real file does: how it is opened, locked, written, mapped and created, and when creation is refused.
 
 use super::*;
 use std::{
@@ -18,7 +18,7 @@ fn mode(sync: SyncMethod) -> OpenMode {
 
 const READ_ONLY: OpenMode = OpenMode { read_only: true, sync: SyncMethod::Auto, mapped: true, without_io_uring: false };
 
-/// A directory on a real file system: what is in memory knows no direct I/O.
+/// A directory on a real file system: one in memory knows no direct I/O.
 fn directory() -> TempDir {
     tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir_in(".")).unwrap()
 }
@@ -120,7 +120,7 @@ fn many_at_once_are_as_one_after_the_other() {
     });
 }
 
-/// What a queue leaves undone is done in the other way; what failed is never tried again.
+/// What a queue leaves undone is done without it; what failed is never tried again.
 #[test]
 fn what_was_not_done_at_once_is_done_and_what_failed_is_told() {
     use rustix::io::Errno;
@@ -131,7 +131,7 @@ fn what_was_not_done_at_once_is_done_and_what_failed_is_told() {
     let place = |i: usize| (i * 4 * BLOCK) as u64;
     let writes: Vec<(u64, &[u8])> = (0..).map(place).zip(bufs.iter().map(|buf| &buf[..])).collect();
     let mut outcomes = [0; map::DEPTH];
-    // Of the first only so much is there, as the queue says: one block, and part of another.
+    // Of the first, only as much is there as the queue says: one block, and part of another.
     disk.write_at(0, &bufs[0][..BLOCK]).unwrap();
     outcomes[..4].copy_from_slice(&[BLOCK as i32 + 17, error(Errno::AGAIN), error(Errno::INTR), 0]);
     disk.handles.finish_writes(&writes, Some(&outcomes)).unwrap();
@@ -148,7 +148,7 @@ fn what_was_not_done_at_once_is_done_and_what_failed_is_told() {
     let mut block = [9; 1];
     disk.read_at(place(1), &mut block).unwrap();
     assert_eq!((block, disk.at_once()), ([0], at_once), "it is not written again");
-    // A system that does not know what was asked for is not asked again.
+    // If the system does not know a request, it is not asked again.
     outcomes[1] = error(Errno::INVAL);
     disk.handles.finish_writes(&writes, Some(&outcomes)).unwrap();
     disk.read_at(place(1), &mut block).unwrap();
@@ -173,7 +173,7 @@ fn what_was_asked_for_or_found_best_is_said() {
     });
 }
 
-/// Whoever looks at a file sees all of it, locked, and cannot write; what is refused was not written to by anybody.
+/// `look` sees the whole file, locked, and cannot write; a file that is refused is not written to.
 #[test]
 fn a_file_is_looked_at_before_anything_is_written() {
     let dir = directory();
@@ -255,7 +255,7 @@ fn a_second_open_fails_at_once_and_readers_share() {
     open(&path, mode(SyncMethod::Auto)).unwrap();
 }
 
-/// Of a write that failed in the page cache the system tells once for each open file: each who syncs has one.
+/// The system reports a write that failed in the page cache once for each open file: so each writer has one of its own.
 #[test]
 fn each_writer_syncs_by_an_open_file_of_its_own_where_writes_are_cached() {
     let dir = directory();
@@ -279,7 +279,7 @@ fn each_writer_syncs_by_an_open_file_of_its_own_where_writes_are_cached() {
     }
 }
 
-/// Whoever opens the file next writes to what is still being read: nobody may, and when nobody reads, anybody may.
+/// The next opener writes to the file: so nobody may open it while it is still being read, and anybody may afterwards.
 #[test]
 fn a_view_keeps_the_lock_and_a_mapping_that_nobody_reads_does_not() {
     let dir = directory();
@@ -412,11 +412,11 @@ fn a_name_that_is_taken_stays_taken() {
             Ok(())
         })
     };
-    // By somebody who was faster, while we were writing.
+    // By somebody faster, while we were writing.
     assert!(matches!(create(&|| fs::write(&path, "theirs").unwrap()), Err(OpenError::Exists { .. })));
     assert_eq!(fs::read(&path).unwrap(), b"theirs");
     assert_eq!(names(&dir), std::slice::from_ref(&path));
-    // And from the beginning: then not a byte is written.
+    // And from the start: then not a byte is written.
     assert!(matches!(create(&|| panic!("initialised")), Err(OpenError::Exists { .. })));
     assert_eq!(fs::read(&path).unwrap(), b"theirs");
 }
@@ -492,7 +492,7 @@ fn writers_and_readers_of_different_ranges_do_not_disturb_each_other() {
     });
 }
 
-/// The log takes no space anew: who is told that there is none left must hear what takes it.
+/// The log takes no new space: whoever is told that none is left must hear what takes it.
 #[test]
 fn where_holes_find_no_room_that_is_said() {
     let full =
@@ -504,7 +504,7 @@ fn where_holes_find_no_room_that_is_said() {
     assert_eq!(said(super::file::for_holes(other, 4096)), (false, ErrorKind::PermissionDenied));
 }
 
-/// A forked child has the same open file, and so the same lock, as whoever has a copy of the descriptor. Its parent goes on.
+/// A forked child has the same open file, and so the same lock, as has every copy of the descriptor. Its parent goes on.
 #[test]
 fn a_forked_child_neither_writes_nor_gives_up_the_lock_of_its_parent() {
     for_each_method(|path, method| {

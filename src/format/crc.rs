@@ -1,25 +1,25 @@
 //! CRC-32C (Castagnoli): the one checksum of the format.
 //!
-//! Two libraries, one sum. `crc-fast` folds long slices with carry-less multiplications, as wide as the processor has them: what is in the
-//! cache in half the time, what is not as fast as memory is. `crc32c` feeds the processor's own instruction, eight bytes at a time: quicker
-//! where a few bytes are added to a sum that is there, and as quick in a log where a slice is short.
+//! Two libraries compute the same sum. `crc-fast` folds long slices with carry-less multiplications, as wide as the processor has them:
+//! twice as fast for data in the cache, at memory speed for the rest. `crc32c` uses the processor's own instruction, eight bytes at a time:
+//! faster where a few bytes are added to an existing sum, and as fast for the short slices of a log.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-/// So many bytes are folded, fewer are not worth setting it up.
+/// Slices of at least this length are folded; for shorter ones the set-up does not pay.
 const FOLDED: usize = 512;
 
-/// The sum of all of `bytes`.
+/// The checksum of `bytes`.
 pub fn of(bytes: &[u8]) -> u32 {
     if bytes.len() < FOLDED { crc32c::crc32c(bytes) } else { crc_fast::crc32_iscsi(bytes) }
 }
 
-/// The sum of what `crc` is the sum of, and `bytes` behind it.
+/// The checksum of the bytes that `crc` covers, followed by `bytes`.
 pub fn append(crc: u32, bytes: &[u8]) -> u32 {
     if bytes.len() < FOLDED {
         return crc32c::crc32c_append(crc, bytes);
     }
-    // A digest's state is the sum before its last inversion.
+    // A digest's state is the sum before its final inversion.
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!crc));
     digest.update(bytes);
     digest.finalize() as u32
@@ -29,7 +29,7 @@ pub fn append(crc: u32, bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// Of every length about which either library changes its ways, cut in two at every such place.
+    /// All lengths around which either library switches its method, cut in two at every such length.
     #[test]
     fn both_libraries_agree_wherever_a_slice_is_cut() {
         let bytes: Vec<u8> = (0..9000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8).collect();

@@ -16,11 +16,11 @@ use super::{BLOCK_BYTES, Reader, Seed, varint};
 pub const FRAME_HEADER_BYTES: usize = 128;
 /// Each entry's payload follows its checksum.
 pub const ENTRY_CRC_BYTES: usize = 4;
-/// What a frame's list of its predecessor's participants may take in any log: thousands of ids in sequence.
+/// The bytes that a frame's list of its predecessor's participants may take in any log: thousands of consecutive ids.
 pub const LEAST_PARTICIPANT_BYTES: u64 = 10 << 10;
 
-/// What a frame's list of its predecessor's participants may take: beyond that it says "many", and if that one frame rots, nobody can say
-/// who was in it.
+/// The bytes that a frame's list of its predecessor's participants may take. A longer list becomes "many": if that predecessor rots, nobody
+/// can say which replicas were in it.
 pub fn participant_bytes(segment_bytes: u64) -> u64 {
     (segment_bytes / 16).max(LEAST_PARTICIPANT_BYTES)
 }
@@ -30,19 +30,20 @@ const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
 const LSN_AT: usize = 8;
 const PREV_LSN_AT: usize = 32;
 
-/// How many frames may be in flight at once: what lies above the watermark can be no more. Two keep a device busy while what was
-/// acknowledged comes back; more would only widen what a torn end can hide.
+/// How many frames may be in flight at once, so how many may lie above the watermark. Two keep a device busy while acknowledgements travel
+/// back; more would only widen what a torn end can hide.
 pub const MAX_IN_FLIGHT: u32 = 2;
 
-/// No log goes on so far: a header that claims so is none, and nothing that counts on overflows.
+/// No log ever reaches this LSN: a header that claims a higher one is not believed, so arithmetic on LSNs cannot overflow.
 pub const MAX_LSN: u64 = 3 << 60;
 /// As [`MAX_LSN`], for sessions.
 pub const MAX_SESSION: u64 = 3 << 62;
-/// No frame lies behind it: what is written next could not be read again.
+/// No frame is written beyond this LSN: the next one could not be read back.
 pub const LAST_LSN: u64 = MAX_LSN - (1 << 56);
-/// As [`LAST_LSN`], for sessions: three thousand million openings that write.
+/// As [`LAST_LSN`], for sessions: three thousand million openings for writing.
 pub const LAST_SESSION: u64 = MAX_SESSION - (1 << 56);
-/// Behind it no batch is accepted: a hundred years of a gigabyte a second. What is left is the cleaner's, and a scrub's.
+/// Beyond this LSN no batch is accepted: it takes a gigabyte a second a hundred years to get there. The rest is for the cleaner and for a
+/// scrub.
 pub const USED_UP_LSN: u64 = LAST_LSN - (1 << 52);
 
 /// The header's fields.
@@ -50,7 +51,7 @@ pub const USED_UP_LSN: u64 = LAST_LSN - (1 << 52);
 pub struct FrameHeader {
     /// Where the frame begins; must equal the place it is found at.
     pub lsn: u64,
-    /// One opening of the log: a number that grows in the high half, a random one in the low.
+    /// One opening of the log: a growing number in the high half, a random one in the low.
     pub session: u64,
     /// Where this session decided that the log before it ends: frames of earlier sessions at or above it do not exist.
     pub cut: u64,
@@ -68,19 +69,19 @@ pub struct FrameHeader {
     pub table_bytes: u32,
     /// Checksum of the table.
     pub table_crc: u32,
-    /// Checksum over the entries' checksums: an old body at this very place does not pass for this one.
+    /// Checksum over the entries' checksums: an older body at this very place does not pass for this one.
     pub payload_digest: u32,
     /// Every frame that ends at or below this LSN was durable when this one was sealed.
     pub watermark: u64,
     /// Sequence number of the oldest live segment.
     pub tail_seq: u64,
-    /// The slab in which the next segment will lie, counted from 1; 0 where that was not known. An opening need not look for it
+    /// The slab in which the next segment will lie, counted from 1; 0 where that was not known. An opening need not look for the segment
     /// elsewhere.
     pub next: u32,
-    /// As [`FrameHeader::next`], of the segment behind that one: whatever becomes of one segment, the next is found by those before it.
+    /// As [`FrameHeader::next`], for the segment after that one: if one segment is lost, those before it still name the one that follows.
     pub after: u32,
-    /// The predecessor's [`FrameHeader::prev_hash`]; 0 when there is none. If the predecessor rots, this says what it followed: that no
-    /// other is missing.
+    /// The predecessor's [`FrameHeader::prev_hash`]; 0 when there is none. If the predecessor rots, this says which frame it followed, and
+    /// so that no other frame is missing.
     pub prev_prev_hash: u64,
 }
 
@@ -116,8 +117,8 @@ impl FrameHeader {
         out[..FRAME_HEADER_BYTES].copy_from_slice(&b);
     }
 
-    /// Says where the frame lies once more, at the end of its padding, if it is one block long and has so much. What is lost with the header's sector
-    /// would else look as if nothing had been written.
+    /// Repeats the frame's place at the end of its padding, if the frame is one block long and its padding has room. Otherwise a frame that
+    /// loses the sector of its header would look as if nothing had been written.
     pub fn encode_echo(&self, seed: Seed, frame: &mut [u8]) {
         let padding = if self.blocks == 1 { frame.get_mut(self.table_range().end..) } else { None };
         if let Some(echo) = padding.and_then(<[u8]>::last_chunk_mut) {
@@ -125,15 +126,15 @@ impl FrameHeader {
         }
     }
 
-    /// Whether the block is that of a frame at this place, whatever became of its header.
+    /// Whether the block belongs to a frame at this place, whatever became of its header.
     pub fn is_echoed(seed: Seed, lsn: u64, block: &[u8]) -> bool {
         block.last_chunk() == Some(&seed.mark(lsn).to_le_bytes())
     }
 
     /// Decodes a header found `offset` bytes into a segment of `segment_bytes`; `None`: no frame begins here.
     ///
-    /// The frame says its own LSN, and so which segment this is; checksum and offset vouch for it. A frame of the slab's
-    /// earlier life decodes too: its segment number is lower.
+    /// The frame states its own LSN, and thereby which segment this is; its checksum and the offset confirm it. A frame of the slab's
+    /// earlier life decodes, too: its segment number is lower.
     pub fn decode(seed: Seed, offset: u64, segment_bytes: u64, bytes: &[u8]) -> Option<Self> {
         let body = bytes.get(..CRC_AT)?;
         let crc = Reader::new(bytes.get(CRC_AT..)?).u32()?;
@@ -173,13 +174,13 @@ impl FrameHeader {
         sound.then_some(this)
     }
 
-    /// Whether a header may begin here, of whichever file: more cannot be told without its seed.
+    /// Whether these bytes may begin a frame of any file: no more can be told without that file's seed.
     pub fn looks_like_one(bytes: &[u8]) -> bool {
         let mut r = Reader::new(bytes);
         r.u32() == Some(MAGIC) && r.u32().is_some_and(|flying| flying <= MAX_IN_FLIGHT)
     }
 
-    /// Where a header says that its frame lies, and the one before it, whether it is whole or not.
+    /// Where a header says that its frame and the one before it lie, whether or not the header is intact.
     pub fn places_said(bytes: &[u8]) -> (Option<u64>, Option<u64>) {
         let at = |at: usize| bytes.get(at..).and_then(|rest| Reader::new(rest).u64());
         (at(LSN_AT), at(PREV_LSN_AT))
@@ -201,11 +202,11 @@ impl FrameHeader {
         start..start.saturating_add(self.table_bytes as usize)
     }
 
-    /// What a successor remembers this frame by: session, place, table and order are all in it.
+    /// By what a successor identifies this frame: session, place, table and order all go into it.
     pub fn hash(&self, seed: Seed) -> u64 {
         let mut bytes = [0; FRAME_HEADER_BYTES];
         self.encode(seed, &mut bytes);
-        // Not of its checksum, too: a CRC of bytes and their CRC is the same for all bytes.
+        // The header's own checksum is left out: the CRC of bytes followed by their CRC is the same for all bytes.
         let high = crc::of(&bytes[..CRC_AT]);
         u64::from(high) << 32 | u64::from(self.table_crc ^ self.session as u32)
     }
@@ -215,18 +216,18 @@ impl FrameHeader {
         self.prev_lsn.saturating_add(u64::from(self.prev_blocks) * BLOCK_BYTES)
     }
 
-    /// Whether this frame may follow `prev`: it names its place and its hash.
+    /// Whether this frame may follow `prev`: it names `prev`'s place and hash.
     pub fn follows(&self, prev: &FrameHeader, seed: Seed) -> bool {
         self.prev_lsn == prev.lsn && self.prev_hash == prev.hash(seed)
     }
 
-    /// Whether one frame, and no other, lay between `before` and this one.
+    /// Whether exactly one frame lay between `before` and this one.
     pub fn follows_but_one(&self, before: &FrameHeader, seed: Seed) -> bool {
         self.prev_lsn > before.lsn && self.prev_lsn < self.lsn && self.prev_prev_hash == before.hash(seed)
     }
 }
 
-/// Replicas of the previous frame, as a frame lists them.
+/// The previous frame's replicas, as a frame lists them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Participants {
     /// Exactly these, ascending.
@@ -236,12 +237,12 @@ pub enum Participants {
 }
 
 impl Participants {
-    /// Appends the list, if it takes no more than `limit` bytes; `ids` need not be sorted, and is sorted and deduplicated here.
+    /// Appends the list if it takes no more than `limit` bytes, else "many". Sorts and deduplicates `ids`.
     pub fn encode(ids: &mut Vec<u64>, limit: u64, out: &mut Vec<u8>) {
         ids.sort_unstable();
         ids.dedup();
         let start = out.len();
-        // One more than there are: nought says "many".
+        // The count plus one: zero says "many".
         varint::encode(ids.len() as u64 + 1, out);
         let mut last = 0;
         for &id in ids.iter() {
@@ -254,7 +255,7 @@ impl Participants {
         }
     }
 
-    /// Reads the list off the front of the table; `None`: it is none, or takes more than `limit` bytes, as no writer's does.
+    /// Reads the list off the front of the table; `None` if it is malformed or takes more than `limit` bytes, which no writer's does.
     pub fn decode(r: &mut Reader<'_>, limit: u64) -> Option<Self> {
         let (all, limit) = (r.rest(), usize::try_from(limit).unwrap_or(usize::MAX));
         let mut list = Reader::new(all.get(..limit).unwrap_or(all));
@@ -396,7 +397,7 @@ mod tests {
         };
         assert!(third.follows_but_one(&dropped, seed) && !third.follows_but_one(&replacement, seed));
         assert!(!third.follows_but_one(&next, seed) && !next.follows_but_one(&dropped, seed));
-        // What it says lies in between must lie there.
+        // The frame that it says lies in between must lie there.
         for prev_lsn in [dropped.lsn, third.lsn] {
             assert!(!FrameHeader { prev_lsn, ..third }.follows_but_one(&dropped, seed));
         }
@@ -426,9 +427,9 @@ mod tests {
         Participants::encode(&mut (0..5000).collect(), LEAST_PARTICIPANT_BYTES, &mut many);
         let all = Participants::decode(&mut Reader::new(&many), LEAST_PARTICIPANT_BYTES);
         assert_eq!(all, Some(Participants::These((0..5000).collect())));
-        // As many as a hostile table says, no more than it holds.
+        // A table cannot claim more ids than it holds.
         assert_eq!(Participants::decode(&mut Reader::new(&many[..many.len() - 1]), LEAST_PARTICIPANT_BYTES), None);
-        // What follows is left to be read, and a longer list than any writer's is none.
+        // What follows the list is left unread, and a list longer than any writer's is refused.
         many.extend([7; 3]);
         let mut reader = Reader::new(&many);
         assert_eq!((Participants::decode(&mut reader, 5002), reader.rest()), (all, &[7; 3][..]));

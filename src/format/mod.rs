@@ -1,7 +1,7 @@
 //! What the bytes mean: pure encoding and decoding, no I/O.
 //!
-//! Every decoder takes bytes that may be hostile and answers with a typed value or `None`/an error; none panics,
-//! allocates what a length field asks for, or believes a field before its checksum.
+//! Every decoder takes bytes that may be hostile and returns a typed value or `None`/an error; none panics, allocates what a length field
+//! asks for, or believes a field before its checksum.
 
 pub mod crc;
 pub mod frame;
@@ -15,14 +15,14 @@ use crate::disk::BLOCK;
 /// Version of the on-disk format that this library writes.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// Size of the block that every structure is padded to. Never refilled once acknowledged.
+/// Size of the block that every structure is padded to. An acknowledged block is never refilled.
 pub const BLOCK_BYTES: u64 = BLOCK as u64;
 
 /// Where the slabs begin: two superblocks of 16 KiB and 32 KiB of scratch for the sync probe come first.
 pub const POOL_OFFSET: u64 = 64 * 1024;
 
-/// 2^64 by the golden ratio: multiplied by it, numbers that follow each other come to lie far apart in the upper bits (Knuth, TAOCP 3, 6.4). On the
-/// disk by [`Seed::mark`] and the numbers of records: never another.
+/// 2^64 divided by the golden ratio: multiplied by it, consecutive numbers land far apart in the upper bits (Knuth, TAOCP 3, 6.4). It is
+/// part of the on-disk format, through [`Seed::mark`] and the records' sequence numbers: it must never change.
 pub(crate) const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 const _: () = assert!(SPREAD % 2 == 1, "no two numbers have one product");
 
@@ -44,7 +44,7 @@ impl Seed {
         crc::append(crc::of(&salt), bytes)
     }
 
-    /// What only this file says, and of this position only. No checksum: it costs next to nothing.
+    /// A value that is specific to this file and this position. Not a checksum: it costs next to nothing.
     pub fn mark(self, position: u64) -> u64 {
         let file = u64::from(self.0);
         (position ^ (file << 32 | file)).wrapping_mul(SPREAD)
@@ -52,8 +52,8 @@ impl Seed {
 
     /// The checksum of an entry at `place` (its LSN in the journal, its piece's id in a chain).
     ///
-    /// `payload_crc` is the plain CRC-32C of the payload, computed by the caller before any lock is taken; the identity
-    /// is appended to it, so that a torn write cannot pair this header with another body, nor a body with another place.
+    /// `payload_crc` is the plain CRC-32C of the payload, computed by the caller before any lock is taken; the identity is appended to it,
+    /// so that a torn write cannot pair this header with another body, nor a body with another place.
     pub fn entry_crc(self, payload_crc: u32, place: u64, id: EntryId) -> u32 {
         let mut salt = [0_u8; 40];
         salt[..4].copy_from_slice(&self.0.to_le_bytes());
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         self.0 = self.0.get(used..)?;
         Some(value)
     }
-    /// Passes over so many LEB128 integers.
+    /// Skips `n` LEB128 integers.
     pub fn varints(&mut self, n: u64) -> Option<()> {
         (0..n).try_for_each(|_| self.varint().map(drop))
     }

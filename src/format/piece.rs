@@ -5,11 +5,11 @@
 //! | magic| count | piece id | replica | first | bytes | 0 | table crc | 0 ...  | crc |
 //! | count x { end u32, crc u32 } | payloads, back to back | (zeros to the block) |
 //! ```
-//! `end` is where the entry's payload ends, counted from the first payload. Its *descriptor* lives in the journal; the header
-//! is for cross-checks, `verify` and salvage.
+//! `end` is where the entry's payload ends, counted from the first payload. The piece's *descriptor* lives in the journal; the header is
+//! for cross-checks, `verify` and salvage.
 //!
-//! A *bare* piece is one entry and nothing else: for entries that fill chunks by themselves, so that 64 KiB take 64 KiB. What its
-//! header would say is in the descriptor.
+//! A *bare* piece is one entry and nothing else: for entries that fill chunks by themselves, so that 64 KiB take 64 KiB. What its header
+//! would say is in the descriptor.
 
 use smallvec::SmallVec;
 
@@ -19,18 +19,18 @@ use super::{BLOCK_BYTES, POOL_OFFSET, Reader, Seed, varint};
 pub const PIECE_HEADER_BYTES: usize = 64;
 /// Size of one slot of the table that follows it.
 pub const PIECE_SLOT_BYTES: usize = 8;
-/// A piece holds at most so many changes of term, so that its descriptor stays small whatever the log holds.
+/// The most runs of equal terms in a piece, so that its descriptor stays small whatever the log holds.
 pub const MAX_TERM_RUNS: usize = 32;
 /// The most extents that a piece may be scattered over: a 64 MiB entry in 4 KiB chunks, with its header.
 pub const MAX_EXTENTS: usize = 1 << 15;
 
-/// The largest piece: an entry of 64 MiB, header and slot. So much is read at a time, whatever a descriptor says.
+/// The largest piece: an entry of 64 MiB, header and slot. No more is read at a time, whatever a descriptor says.
 pub const MAX_PIECE_BYTES: u32 = (64 << 20) + (PIECE_HEADER_BYTES + PIECE_SLOT_BYTES) as u32;
 
 const MAGIC: u32 = 0x4345_4950; // "PIEC"
 const CRC_AT: usize = PIECE_HEADER_BYTES - 4;
 
-/// Whether an entry lies bare: with header and table it would not fit a chunk.
+/// Whether an entry lies bare: it would not fit a chunk together with header and table.
 pub fn is_bare(bytes: usize, chunk_bytes: u32) -> bool {
     bytes.saturating_add(PIECE_HEADER_BYTES + PIECE_SLOT_BYTES) > chunk_bytes as usize
 }
@@ -60,19 +60,19 @@ impl Extent {
     }
 }
 
-/// Where a piece lies: nearly always in one range. Of a million pieces none should cost an allocation.
+/// Where a piece lies: nearly always one extent. With a million pieces, none should cost an allocation.
 pub type Extents = SmallVec<[Extent; 1]>;
 /// Runs of equal terms: (entries, term). Nearly always one.
 pub type TermRuns = SmallVec<[(u32, u64); 1]>;
 
-/// What the journal says of a piece: all that is needed to find, read and check it.
+/// What the journal records of a piece: all that is needed to find, read and check it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PieceDesc {
-    /// Unique for ever; part of every checksum in the piece.
+    /// Unique forever; part of every checksum in the piece.
     pub id: u64,
     /// Index of the first entry in it, dead or alive.
     pub first: u64,
-    /// How many entries from `first` on were not overwritten when this was written.
+    /// How many entries from `first` on were not yet overwritten when this was written.
     pub count: u32,
     /// How many entries it physically holds.
     pub slots: u32,
@@ -80,7 +80,7 @@ pub struct PieceDesc {
     pub bare: bool,
     /// Header, table and payloads in bytes, without padding.
     pub bytes: u32,
-    /// Checksum of its header and table; of a bare piece that of its entry, as if its term were 0.
+    /// Checksum of its header and table; for a bare piece that of its entry, computed as if the entry's term were 0.
     pub crc: u32,
     /// Runs of equal terms over the first `count` entries: (entries, term).
     pub terms: TermRuns,
@@ -94,7 +94,7 @@ impl PieceDesc {
         u64::from(self.bytes).saturating_sub(self.payload_start()) as usize
     }
 
-    /// Blocks that it takes.
+    /// How many blocks it takes.
     pub fn blocks(&self) -> u64 {
         self.extents.iter().map(|e| u64::from(e.blocks)).sum()
     }
@@ -113,7 +113,7 @@ impl PieceDesc {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.to_le_bytes());
         out.extend_from_slice(&self.crc.to_le_bytes());
-        // No slots: bare.
+        // A bare piece is encoded as having no slots.
         let slots = if self.bare { 0 } else { u64::from(self.slots) };
         for value in [self.first, self.count.into(), slots, self.bytes.into(), self.terms.len() as u64] {
             varint::encode(value, out);
@@ -129,14 +129,14 @@ impl PieceDesc {
         }
     }
 
-    /// Reads a descriptor; `None` unless every field agrees with the others and lies within `pool_blocks`.
+    /// Decodes a descriptor; `None` unless its fields agree with each other and every extent lies within `pool_blocks`.
     pub fn decode(r: &mut Reader<'_>, pool_blocks: u32) -> Option<Self> {
         let this = Self::decode_without_terms(r, pool_blocks)?;
         let covered: u64 = this.terms.iter().map(|&(n, _)| u64::from(n)).sum();
         (covered == u64::from(this.count)).then_some(this)
     }
 
-    /// Passes over a descriptor. What is in it is not checked.
+    /// Skips a descriptor without checking its content.
     pub fn pass(r: &mut Reader<'_>) -> Option<()> {
         // Id and checksum; then first, count, slots, bytes.
         r.take(size_of::<u64>() + size_of::<u32>())?;
@@ -148,7 +148,7 @@ impl PieceDesc {
         Some(())
     }
 
-    /// As [`PieceDesc::decode`], of a descriptor whose terms are kept elsewhere: they need not cover its entries.
+    /// As [`PieceDesc::decode`], for a descriptor whose terms are kept elsewhere: its runs need not cover its entries.
     pub fn decode_without_terms(r: &mut Reader<'_>, pool_blocks: u32) -> Option<Self> {
         let (id, crc) = (r.u64()?, r.u32()?);
         let first = r.varint()?;
@@ -183,20 +183,20 @@ impl PieceDesc {
         let sound = count <= slots
             && (!bare || count == 1)
             && this.payload_start() <= u64::from(bytes)
-            // Nobody takes a block more than it fills: a few bytes of journal do not name all the space there is.
+            // No piece takes a block more than it fills: otherwise a few bytes of journal could name all the space there is.
             && room.checked_sub(bytes.into()).is_some_and(|spare| spare < BLOCK_BYTES)
             && bytes <= MAX_PIECE_BYTES
             && first.checked_add(u64::from(slots) - 1).is_some();
         sound.then_some(this)
     }
 
-    /// The most that an extent takes of a descriptor.
+    /// The most bytes that an extent takes in a descriptor.
     pub const EXTENT_BYTES: u64 = 2 * varint::MAX_BYTES_32 as u64;
-    /// An upper bound on [`PieceDesc::encode`]'s length for the common piece: one extent, few terms.
+    /// An upper bound on the length of [`PieceDesc::encode`] for the common piece: one extent, few terms.
     pub const TYPICAL_BYTES: u64 = 64;
 }
 
-/// Whose piece, and where in its log: what the header says.
+/// What a piece's header says: the piece's owner, and its place in the owner's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PieceHeader {
     /// The piece's id.
@@ -212,7 +212,7 @@ pub struct PieceHeader {
 }
 
 impl PieceHeader {
-    /// Encodes header and table checksum into `out`, whose table is already in place; answers the descriptor's checksum.
+    /// Seals the table that is already in `out`, writes the header in front of it, and returns the checksum for the descriptor.
     pub fn seal(&self, seed: Seed, out: &mut [u8]) -> u32 {
         let table_end = PIECE_HEADER_BYTES + self.slots as usize * PIECE_SLOT_BYTES;
         let table_crc = seed.crc(self.id, &out[PIECE_HEADER_BYTES..table_end]);
@@ -232,7 +232,7 @@ impl PieceHeader {
         crc
     }
 
-    /// Decodes a header and checks it and the table behind it; `None` unless both are whole.
+    /// Decodes a header and checks it and the table behind it; `None` unless both are intact.
     pub fn decode(seed: Seed, bytes: &[u8]) -> Option<(Self, u32)> {
         let body = bytes.get(..CRC_AT)?;
         let crc = Reader::new(bytes.get(CRC_AT..)?).u32()?;

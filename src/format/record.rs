@@ -1,39 +1,39 @@
-//! Records: what one replica did, or had done to it, as the frame's table says it.
+//! Records: what one replica did, or what was done to it, as written in the frame's table.
 //!
 //! ```text
 //! | kind u8 | codec u8 (if kind & 0x80) | replica varint | seq u16 | body |
 //! ```
-//! Replay begins in the middle of history, so each kind means the same with or without what came before.
+//! Replay begins in the middle of history, so each kind of record means the same with or without what came before.
 
 use smallvec::SmallVec;
 
 use super::piece::{MAX_TERM_RUNS, PieceDesc};
 use super::{Reader, varint};
 
-/// Set in the kind byte when a codec id follows: room for compression and encryption of payloads.
+/// Set in the kind byte when a codec id follows: reserved for compression and encryption of payloads.
 const HAS_CODEC: u8 = 0x80;
 /// The most damage ranges that a CORE record carries; more are merged.
 pub const MAX_DAMAGE_RANGES: usize = 16;
-/// Kind and sequence: what every record begins with, its replica apart.
+/// Kind and sequence number: what every record begins with, besides its replica.
 pub const KIND_AND_SEQ: u64 = 3;
-/// A record at its shortest: it says that its replica is gone.
+/// The shortest record: a REMOVE.
 pub const LEAST_RECORD_BYTES: u64 = KIND_AND_SEQ + 1;
-/// A CORE without damage at its longest: its head, incarnation, flags, how many ranges (one byte tells), and the integers.
+/// The longest CORE without damage: its head, incarnation, flags, number of ranges (one byte), and the integers.
 pub const CORE_BYTES: u64 = KIND_AND_SEQ + 8 + 2 + 4 * varint::MAX_BYTES as u64;
-/// A range of damage in it at its longest.
+/// The longest damage range in a CORE.
 pub const DAMAGE_RANGE_BYTES: u64 = 2 * varint::MAX_BYTES as u64;
-/// A CORE at its longest.
+/// The longest CORE.
 pub const MOST_CORE_BYTES: u64 = CORE_BYTES + MAX_DAMAGE_RANGES as u64 * DAMAGE_RANGE_BYTES;
-/// A record's parts at their longest: kind, sequence, replica, first, term, count.
+/// The longest record head: kind, sequence number, replica, first, term, count.
 pub const RECORD_HEAD: u64 = KIND_AND_SEQ + 4 * varint::MAX_BYTES as u64;
-/// What an operation of a batch takes in a frame at most, beside its key, value or payloads: its record, and that of the life which it
+/// The most that an operation of a batch takes in a frame, besides its key, value or payloads: its record, and the CORE of the life that it
 /// may begin. An entry takes less; what is placed directly takes less than its length.
 pub const OP_BYTES: u64 = RECORD_HEAD + CORE_BYTES;
 
 /// Where a replica stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Core {
-    /// This life of the replica; a re-created one gets another.
+    /// This life of the replica; a re-created replica gets another.
     pub incarnation: u64,
     /// First index it holds.
     pub first: u64,
@@ -41,15 +41,15 @@ pub struct Core {
     pub prev_term: u64,
     /// Last index it holds; `first - 1` when empty.
     pub last: u64,
-    /// The first record of a life: whatever stood before is gone.
+    /// The first record of a life: everything before it is gone.
     pub fresh: bool,
-    /// Keyed state may miss an update: not to be trusted until the replica is reset.
+    /// Keyed state may miss an update and is not to be trusted until the replica is reset.
     pub state_suspect: bool,
     /// Ranges of indexes known to be lost or stale.
     pub damaged: Vec<(u64, u64)>,
 }
 
-/// Lengths of a record's entries: varints, checked once when decoded.
+/// Lengths of a record's entries: varints, validated once when decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lens<'a> {
     bytes: &'a [u8],
@@ -60,7 +60,7 @@ impl<'a> Lens<'a> {
     fn decode(r: &mut Reader<'a>) -> Option<Self> {
         let count = r.varint32()?;
         let start = r.rest();
-        // Each length takes a byte at least: a count beyond the rest is refused before the loop.
+        // Each length takes at least one byte: a count beyond the remaining bytes is refused before the loop.
         if count as usize > start.len() {
             return None;
         }
@@ -81,13 +81,13 @@ impl<'a> Lens<'a> {
     }
 }
 
-/// The pieces of one record: mostly one.
+/// The pieces of one record: nearly always one.
 pub type Pieces = SmallVec<[PieceDesc; 1]>;
 
 /// The body of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// Here the replica stands thus. The first record of every life; carried.
+    /// The replica's state at this point of the log. The first record of every life; carried.
     Core(Core),
     /// Entries from `first` on, of one term; every index above the last of them is cut.
     Append {
@@ -98,7 +98,7 @@ pub enum Body<'a> {
         /// Their lengths.
         lens: Lens<'a>,
     },
-    /// Copies of live entries: moves, never cuts.
+    /// Copies of live entries: moves them, never cuts.
     Carried {
         /// Index of the first.
         first: u64,
@@ -107,9 +107,9 @@ pub enum Body<'a> {
         /// Their lengths.
         lens: Lens<'a>,
     },
-    /// As `Append`, the payload lying in pieces; every index above the last of them is cut.
+    /// As `Append`, with the payload in pieces; every index above the last of them is cut.
     Placed(Pieces),
-    /// As `Carried`, the payload lying in pieces.
+    /// As `Carried`, with the payload in pieces.
     Settled(Pieces),
     /// A keyed value.
     Put {
@@ -125,7 +125,7 @@ pub enum Body<'a> {
         /// Where the value lies.
         piece: PieceDesc,
     },
-    /// As `PutOut`, carried: the piece was there before.
+    /// As `PutOut`, but carried: the piece is older than the frame.
     KeptOut {
         /// Its key.
         key: &'a [u8],
@@ -141,7 +141,7 @@ pub enum Body<'a> {
     Truncate {
         /// The first index kept.
         first: u64,
-        /// Term of `first - 1`. `None`: what would have told it was damaged.
+        /// Term of `first - 1`. `None`: unknown, as what would have told it was damaged.
         prev_term: Option<u64>,
     },
     /// Entries from `first` on are gone.
@@ -178,24 +178,24 @@ const TRUNCATE_BLIND: u8 = 14;
 /// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Whose.
+    /// The replica it belongs to.
     pub replica: u64,
-    /// The replica's count of records, modulo 2^16.
+    /// Its number among the replica's records, modulo 2^16.
     pub seq: u16,
-    /// What.
+    /// Its content.
     pub body: Body<'a>,
 }
 
-/// What [`Records::next_of`] came upon.
+/// What [`Records::next_of`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// A record that was asked for.
+    /// A record of a replica that was asked for.
     Record(Record<'a>),
-    /// One that was not; of a run of entries, how long they are: what follows in the frame lies behind them.
+    /// A record of another replica. Of a run of entries, their lengths: the payloads that follow in the frame lie behind them.
     Passed(Option<Lens<'a>>),
 }
 
-/// Why a table was not understood.
+/// Why a table could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
     /// The checksum held, yet the bytes make no sense.
@@ -215,7 +215,7 @@ fn head(out: &mut Vec<u8>, kind: u8, replica: u64, seq: u16) {
 /// Whether a run of entries is new or moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunKind {
-    /// New entries: they cut what stands above them.
+    /// New entries: they cut the entries above them.
     Append,
     /// Moved entries.
     Carried,
@@ -270,14 +270,14 @@ pub fn encode_put(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8], value: 
     bytes(out, value);
 }
 
-/// Appends a keyed value that lies in a piece, new like this record.
+/// Appends a keyed value that lies in a piece, written together with this record.
 pub fn encode_put_out(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8], piece: &PieceDesc) {
     head(out, PUT_OUT, replica, seq);
     bytes(out, key);
     piece.encode(out);
 }
 
-/// Appends a keyed value that is carried: its piece stays where it is.
+/// Appends a carried keyed value: its piece stays where it is.
 pub fn encode_kept_out(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8], piece: &PieceDesc) {
     head(out, KEPT_OUT, replica, seq);
     bytes(out, key);
@@ -290,7 +290,8 @@ pub fn encode_delete(out: &mut Vec<u8>, replica: u64, seq: u16, key: &[u8]) {
     bytes(out, key);
 }
 
-/// Appends a prefix truncation. Without a term: that is unknown from then on. Every term is one that an entry may have, so none stands for it.
+/// Appends a prefix truncation. Without a term, the term of `first - 1` is unknown from then on: that needs a record kind of its own, as
+/// every term is one that an entry may have.
 pub fn encode_truncate(out: &mut Vec<u8>, replica: u64, seq: u16, first: u64, prev_term: Option<u64>) {
     head(out, if prev_term.is_some() { TRUNCATE } else { TRUNCATE_BLIND }, replica, seq);
     varint::encode(first, out);
@@ -335,13 +336,13 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// Starts behind the participants.
+    /// Starts behind the list of participants.
     pub fn new(rest: Reader<'a>, pool_blocks: u32) -> Self {
         Self { rest, pool_blocks }
     }
 
-    /// The next record, if it is of a replica that `mine` says yes to. Others are passed over, and their pieces are not even looked at: what
-    /// makes no sense may stay unsaid.
+    /// The next record, or what was passed over if `mine` does not accept its replica. Pieces of other replicas are not even looked at:
+    /// nonsense there may go unreported.
     #[inline]
     pub fn next_of(&mut self, mine: impl Fn(u64) -> bool) -> Option<Result<Step<'a>, RecordError>> {
         if self.rest.rest().is_empty() {
@@ -432,7 +433,7 @@ impl<'a> Iterator for Records<'a> {
         let step = self.next_of(|_| true)?;
         match step {
             Ok(Step::Record(record)) => Some(Ok(record)),
-            // All are asked for.
+            // `|_| true` skips nothing.
             Ok(Step::Passed(_)) => None,
             Err(error) => Some(Err(error)),
         }

@@ -1,4 +1,4 @@
-//! Records: each kind there and back, and each bound from both sides.
+//! Records: each kind round-trips, and each bound holds from both sides.
 
 use super::super::piece::Extent;
 use super::*;
@@ -58,7 +58,7 @@ fn every_kind_round_trips() {
     assert_eq!((got[10].replica, got[10].seq), (4, 65535));
     assert_eq!(got[11], Record { replica: 5, seq: 11, body: Body::Cut { first: 300 } });
     assert_eq!(got[12], Record { replica: 4, seq: 12, body: Body::KeptOut { key: b"k", piece: desc() } });
-    // One replica's are found among the others', and of these what moves the payload on.
+    // One replica's records are found among the others', and of those the lengths that move the payload on.
     for wanted in [1, 2, 3, 4, 5, u64::MAX, 9] {
         let mut records = Records::new(Reader::new(&t), 10);
         let steps: Vec<_> =
@@ -81,7 +81,7 @@ fn every_kind_round_trips() {
     }
 }
 
-/// What is reckoned with is what is written at most.
+/// What is budgeted is the most that is written.
 #[test]
 fn a_core_is_as_long_as_the_longest_and_no_longer() {
     let longest = |ranges: usize| {
@@ -155,7 +155,7 @@ fn every_bound_of_a_record_holds_from_both_sides() {
             panic!("{core:?}")
         };
         assert_eq!(read, core);
-        // The flags are the last byte but one; bits that nobody knows are refused.
+        // The flags are the last byte but one; unknown bits are refused.
         let at = t.len() - 2;
         t[at] |= 4;
         assert!(!matches!(Records::new(Reader::new(&t), 10).next(), Some(Ok(_))));

@@ -7,9 +7,9 @@
 //! 16080         16088   16096 16100  16104                              16380
 //! | last frame  | bytes | crc | n    | n x { block u32, blocks u32 } | 0 | crc u32 |      the snapshot, if there is one: n is not 0
 //! ```
-//! Two copies; the valid one with the higher epoch serves. Rewritten only when the set of slabs changes, at close, at the opening that follows
-//! a close or finds a torn end that alone said how far the log was durable, and when the file grows: A, sync, B, sync. And an
-//! opening or a scrub that finds a bad copy writes it anew.
+//! There are two copies; the valid one with the higher epoch counts. They are rewritten only when the set of slabs changes, at close, at an
+//! opening after a close, at one that finds a torn end that alone said how far the log was durable, and when the file grows: A, sync, B,
+//! sync. An opening or a scrub that finds a bad copy also rewrites that one.
 
 use super::crc;
 use super::frame::MAX_LSN;
@@ -20,16 +20,16 @@ use super::{BLOCK_BYTES, FORMAT_VERSION, POOL_OFFSET, Reader, Seed};
 pub const SUPERBLOCK_BYTES: usize = 16 * 1024;
 /// Where the two copies lie.
 pub const SUPERBLOCK_OFFSETS: [u64; 2] = [0, SUPERBLOCK_BYTES as u64];
-/// The most slabs that a journal may own: what fits the superblock beside its fields.
+/// The most slabs that a journal may own: as many as fit the superblock beside its other fields.
 pub const MAX_JOURNAL_SLABS: usize = 4000;
-/// The smallest segment: no slab is shorter.
+/// The smallest segment, and so the smallest slab.
 pub const MIN_SEGMENT_BYTES: u32 = 64 << 10;
 
-/// No file is rewritten so often: one that claims so is not believed, and counting on does not overflow.
+/// No file is rewritten this often: a higher epoch is not believed, so that counting up cannot overflow.
 const MAX_EPOCH: u64 = 3 << 60;
-/// From here on no log is opened any more: it could not be rewritten often enough.
+/// From this epoch on the log is no longer opened: it could not be rewritten often enough.
 pub const LAST_EPOCH: u64 = MAX_EPOCH - (1 << 56);
-/// How a copy begins.
+/// The first bytes of a copy.
 pub const MAGIC: [u8; 8] = *b"strandl\x01";
 const FIXED_BYTES: usize = 80;
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
@@ -50,11 +50,11 @@ pub struct Superblock {
     pub uuid: [u8; 16],
     /// Grows by one with each rewrite.
     pub epoch: u64,
-    /// Everything below this LSN was durable when this was written: what is missing there is lost, and no torn tail.
+    /// Everything below this LSN was durable when this was written: what is missing there is lost, not a torn tail.
     pub durable: u64,
-    /// Bytes a chunk.
+    /// Bytes in a chunk.
     pub chunk_bytes: u32,
-    /// Bytes a slab (and so a journal segment).
+    /// Bytes in a slab (and so in a journal segment).
     pub segment_bytes: u32,
     /// Slabs in the file.
     pub slab_count: u32,
@@ -64,14 +64,14 @@ pub struct Superblock {
     pub journal_cap: u32,
     /// The slabs that the journal owns.
     pub journal_slabs: Vec<u32>,
-    /// The index as the last close left it: only until the next opening.
+    /// The index as the last close left it; named only until the next opening.
     pub snapshot: Option<Snapshot>,
 }
 
-/// Where a snapshot of the index lies, and what it stands for.
+/// Where a snapshot of the index lies, and which frame it reflects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Where the last frame begins whose records are in it.
+    /// LSN of the last frame whose records are in it.
     pub lsn: u64,
     /// Its length.
     pub bytes: u64,
@@ -82,7 +82,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The checksum of a snapshot that is named by a superblock of this epoch, and by no other.
+    /// The checksum of a snapshot named by a superblock of this epoch: under any other epoch it does not match.
     pub fn checksum(seed: Seed, epoch: u64, bytes: &[u8]) -> u32 {
         seed.crc(epoch, bytes)
     }
@@ -98,7 +98,7 @@ impl Snapshot {
         }
     }
 
-    /// Reads a description; `None` where there is none, and where it makes no sense: a log opens without it, too.
+    /// Decodes a description; `None` if there is none or it makes no sense: a log opens without a snapshot, too.
     fn decode(r: &mut Reader<'_>, pool_blocks: u64) -> Option<Self> {
         let (lsn, bytes, crc, n) = (r.u64()?, r.u64()?, r.u32()?, r.u32()?);
         if n == 0 || n as usize > MAX_SNAPSHOT_EXTENTS {
@@ -131,9 +131,9 @@ pub enum SuperblockError {
     Blank,
     /// It does not begin as a superblock does.
     Foreign,
-    /// Its checksum or a field is wrong.
+    /// Its checksum or one of its fields is wrong.
     Invalid(&'static str),
-    /// The file is shorter than this says.
+    /// The file is shorter than this copy says.
     Cut {
         /// Where the last slab ends.
         log_bytes: u64,
@@ -144,7 +144,7 @@ pub enum SuperblockError {
     Features(u64),
 }
 
-/// What arrives as a whole of a write that is cut, at least.
+/// The smallest unit that an interrupted write leaves whole.
 const SECTOR_BYTES: usize = 512;
 
 impl Superblock {
@@ -182,8 +182,9 @@ impl Superblock {
         out
     }
 
-    /// Whether this is what a cut leaves of the very first write of a copy, over zeros: a sector in which it has something did not arrive. Every later
-    /// write finds something in all of them, and leaves something, whatever part of it is lost; but for what it adds to the list of slabs.
+    /// Whether this is what a power cut leaves of the very first write of a copy, over zeros: a sector that the write fills is still all
+    /// zeros. Every later write finds something in all of these sectors and leaves something there, whatever part of it is lost; except in
+    /// sectors that it adds to the list of slabs.
     pub fn is_begun(bytes: &[u8]) -> bool {
         let nothing = |part: &[u8]| part.iter().all(|&b| b == 0);
         let listed = bytes.get(FIXED_BYTES - 4..).and_then(|count| Reader::new(count).u32()).unwrap_or(0) as usize;
@@ -192,7 +193,7 @@ impl Superblock {
         bytes.get(..filled).is_some_and(|part| part.chunks(SECTOR_BYTES).any(nothing)) || end.is_some_and(nothing)
     }
 
-    /// Decodes one copy and checks every field against the others and against the file's length.
+    /// Decodes one copy and checks every field against the others and against the length of the file.
     pub fn decode(bytes: &[u8], file_bytes: u64) -> Result<Self, SuperblockError> {
         use SuperblockError::{Blank, Foreign, Invalid};
         if bytes.len() != SUPERBLOCK_BYTES {
@@ -433,7 +434,7 @@ mod tests {
         assert_eq!(places, (16, 1600, POOL_OFFSET + 3 * slab));
     }
 
-    /// Each bound of a snapshot's description, from both sides. One that makes no sense is none, and costs nothing but time.
+    /// Each bound of a snapshot's description, from both sides. A description that makes no sense counts as none, and costs only time.
     #[test]
     fn a_snapshot_that_cannot_be_is_none() {
         let most = 100 * 256;

@@ -2,7 +2,7 @@
 
 /// The longest encoding of a `u64`.
 pub const MAX_BYTES: usize = 10;
-/// The same, of 32 bits.
+/// The longest encoding of a `u32`.
 pub const MAX_BYTES_32: usize = 5;
 
 /// Appends `value` to `out`.
@@ -19,14 +19,14 @@ pub fn encode(mut value: u64, out: &mut Vec<u8>) {
 #[inline]
 pub fn len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
-    // A seventh, rounded up: the same for all up to 64, without dividing.
+    // `bits` / 7, rounded up, without a division: exact for all values up to 64.
     (9 * bits + 64) / 64
 }
 
 /// Reads one integer: its value and how many bytes it took. `None` when cut short or wider than 64 bits.
 #[inline]
 pub fn decode(bytes: &[u8]) -> Option<(u64, usize)> {
-    // Most of them.
+    // The common case.
     match bytes.first() {
         Some(&byte) if byte < 0x80 => Some((byte.into(), 1)),
         _ => decode_longer(bytes),

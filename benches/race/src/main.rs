@@ -79,7 +79,7 @@ fn main() {
         let ctx = rows::Context { store, dir, phase, seconds, scale, notes, payload: payload::Payload::new() };
         let figures = rows::find(&row).expect("a row").measure(&ctx);
         println!("{}", serde_json::to_string(&figures).expect("plain figures"));
-        // Not closed, unless the row closed it: the next opening finds what a process that was killed leaves.
+        // Not closed, unless the row closed it: the next opening finds what a killed process leaves.
         std::process::exit(0);
     }
     if args.list {
@@ -123,7 +123,7 @@ fn run(args: &Args) -> Race {
     race
 }
 
-/// Runs all phases of a row, each in its own process, and gives the figures of all of them.
+/// Runs all phases of a row, each in its own process, and returns the figures of all of them.
 fn measure(args: &Args, row: rows::Row, store: &str) -> Result<Figures, String> {
     let dir = args.dir.join(format!("{}-{store}", row.name()));
     let _ = std::fs::remove_dir_all(&dir);
@@ -147,7 +147,7 @@ fn measure(args: &Args, row: rows::Row, store: &str) -> Result<Figures, String> 
     Ok(all)
 }
 
-/// What others left dirty is written before, not during; and whoever reads reads from the device.
+/// Has what others left dirty written before the measurement, not during it, and empties the cache, so that reads come from the device.
 fn settle_device(dir: &Path) {
     if let Ok(dir) = std::fs::File::open(dir) {
         let _ = rustix::fs::syncfs(&dir);

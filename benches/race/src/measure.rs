@@ -47,7 +47,7 @@ pub fn record(h: &mut Histogram<u64>, since: Instant) {
     h.record(since.elapsed().as_nanos() as u64).expect("it grows");
 }
 
-/// What was used between two moments.
+/// Measures what is used between two moments.
 pub struct Meter {
     device: Option<std::path::PathBuf>,
     start: Instant,
@@ -58,7 +58,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Begins; `dir` is on the device whose bytes are counted.
+    /// Begins; `dir` must be on the device whose bytes are counted.
     pub fn start(dir: &Path) -> Self {
         let device = device_of(dir);
         let (peak, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -76,7 +76,7 @@ impl Meter {
         self.start.elapsed().as_secs_f64()
     }
 
-    /// Ends: device bytes for each of `user_bytes`, processor time for each of `items`, and the most anonymous memory.
+    /// Ends; returns the device bytes per user byte, the processor time per item, and the peak of anonymous memory.
     pub fn figures(self, items: f64, user_bytes: f64) -> Figures {
         let cpu = cpu() - self.cpu;
         let written = written(self.device.as_deref()) - self.written;
@@ -89,7 +89,7 @@ impl Meter {
     }
 }
 
-/// The kernel's statistics of the block device under a directory.
+/// The kernel's statistics of the block device that holds a directory.
 fn device_of(dir: &Path) -> Option<std::path::PathBuf> {
     let dev = rustix::fs::stat(dir).ok()?.st_dev;
     let path = format!("/sys/dev/block/{}:{}/stat", rustix::fs::major(dev), rustix::fs::minor(dev));
@@ -109,9 +109,9 @@ fn written(device: Option<&Path>) -> u64 {
     of_device().or_else(of_process).unwrap_or(0)
 }
 
-/// Whoever reads next reads from the device, mapped pages apart.
+/// Makes the next reads come from the device, except for mapped pages.
 pub fn drop_caches() {
-    // Without the right to: what is cold then is only as cold as it is.
+    // Without the privilege for this, "cold" is only as cold as the cache happens to be.
     let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
 }
 

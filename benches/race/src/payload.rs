@@ -1,5 +1,5 @@
-//! Payload that no compressor shortens and that does not repeat within any window, and that lies as near as what has just come
-//! from the network: a random walk through memory would measure the machine's page tables, the same for every contestant.
+//! Payload that no compressor shortens and that does not repeat within any window, yet lies as near as what has just come from the network:
+//! a random walk through memory would measure the machine's page tables, the same for every contestant.
 
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
@@ -7,7 +7,7 @@ use rand::{RngCore, SeedableRng};
 /// Many times the window of LZ4 (64 KiB).
 const BYTES: usize = 8 << 20;
 
-/// It is there as long as the process: who keeps an entry need not copy it, as no store of rafts would.
+/// It lives as long as the process: whoever keeps an entry need not copy it, as no raft store would.
 pub struct Payload(&'static [u8]);
 
 impl Payload {

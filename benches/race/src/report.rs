@@ -47,7 +47,7 @@ impl Race {
     }
 }
 
-/// Whether more of it is better.
+/// Whether more of this figure is better.
 pub fn more_is_better(figure: &str) -> bool {
     figure.contains("per s")
 }
@@ -66,7 +66,7 @@ impl RowRuns {
         })
     }
 
-    /// How many times better strandlog is than that: the median of the rounds' ratios, and their least and greatest.
+    /// How many times better strandlog is than that peer: the median, least and greatest of the rounds' ratios.
     pub fn ratio(&self, figure: &str) -> Option<(f64, f64, f64)> {
         let (us, best) = (self.store("strandlog")?, self.better_peer(figure)?);
         let each = us.rounds.iter().zip(&best.rounds).filter_map(|(a, b)| {
@@ -114,7 +114,7 @@ fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
     Some((*values.get(values.len() / 2)?, *values.first()?, *values.last()?))
 }
 
-/// Three digits, and a letter for the rest.
+/// Three digits, and a letter for thousands or millions.
 pub fn short(v: f64) -> String {
     match v {
         v if v >= 1e6 => format!("{:.2}M", v / 1e6),

@@ -1,6 +1,6 @@
 //! What the groups' entries say, and the model of what a state machine must hold after them.
 //!
-//! Entry `index` of a group is a function of both and of the run's seed: whoever checks needs no record of what was proposed.
+//! Entry `index` of a group is a function of both and of the run's seed: the checker needs no record of what was proposed.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::Result;
 
 /// Keys of each group: few enough that most entries overwrite something.
 pub const KEYS: u32 = 100;
-/// One entry in so many deletes its key.
+/// One entry in this many deletes its key.
 const DELETES: u32 = 16;
 
 /// A change to one key of a group: its new value, or none.
@@ -22,9 +22,9 @@ pub struct Command {
 }
 
 impl Command {
-    /// What the group's entry at `index` is to say.
+    /// The command that the group's entry at `index` holds.
     pub fn of(seed: u64, group: u64, index: u64, value_bytes: usize) -> Self {
-        // Odd factors: no two entries of a run draw from the same place.
+        // Odd factors: no two entries of a group draw from the same place.
         let place = seed ^ group.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index.wrapping_mul(0xd1b5_4a32_d192_ed03);
         let mut rng = SmallRng::seed_from_u64(place);
         let key = rng.random_range(0..KEYS);

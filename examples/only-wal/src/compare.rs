@@ -16,7 +16,7 @@ use crate::Result;
 use crate::machine::{Journal, Settings};
 use crate::node::{Node, Shape};
 
-/// Groups that write in a round: what a sync of a busy store is shared by.
+/// Groups that write in a round: those that share a sync in a busy store.
 const ACTIVE: usize = 64;
 /// The unit of the kernel's counters of a device.
 const SECTOR: u64 = 512;
@@ -25,7 +25,7 @@ fn shape(seed: u64) -> Shape {
     Shape { seed, groups: 1000, active: ACTIVE, value_bytes: 256, capacity: 256 << 20, lies: false }
 }
 
-/// The child: does the work, and says what it cost, as names and numbers.
+/// The child process: does the work, and prints what it cost, as names and numbers.
 pub fn measure(dir: &Path, journal: Journal, rounds: u64, seed: u64) -> Result<()> {
     let shape = shape(seed);
     let entry_bytes = shape.value_bytes as u64;
@@ -44,7 +44,7 @@ pub fn measure(dir: &Path, journal: Journal, rounds: u64, seed: u64) -> Result<(
     }
     let seconds = began.elapsed().as_secs_f64();
     let frames = node.wal.stats().frames;
-    // Both end with all that they hold on the device.
+    // Every set-up ends with all that it holds on the device.
     node.close()?;
     rustix::fs::syncfs(&whole)?;
     micros.sort_unstable();
@@ -58,14 +58,14 @@ pub fn measure(dir: &Path, journal: Journal, rounds: u64, seed: u64) -> Result<(
     Ok(())
 }
 
-/// What this process had written to any device: pages that it dirtied, and direct writes.
+/// Bytes that this process caused to be written to any device: pages that it dirtied, and direct writes.
 fn process_bytes() -> Result<u64> {
     let io = fs::read_to_string("/proc/self/io")?;
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).ok_or("no write_bytes")?;
     Ok(line.parse()?)
 }
 
-/// What the device below the directory was given to write, by whomever; `None` where there is none that counts.
+/// Bytes written to the device below the directory, by anybody; `None` where no device counts them.
 fn device_bytes(dir: &Path) -> Result<Option<u64>> {
     let device = fs::metadata(dir)?.dev();
     let path = format!("/sys/dev/block/{}:{}/stat", rustix::fs::major(device), rustix::fs::minor(device));

@@ -1,9 +1,9 @@
 //! Crashes, and what must hold after each.
 //!
-//! A real process works until SIGKILL. That alone is not a power cut: what was written but not synced is still in the kernel's
-//! cache. So after each flush and each opening, before it is reported, the tables are kept as they are then (by hard links: tables never
-//! change). After every other crash, all that was written to the tables' directory since is thrown away. Both are what a power cut
-//! may leave, the latter is the worst of it. The log is left as it was: what it has acknowledged was durable.
+//! A real process works until SIGKILL. That alone is not a power cut: what was written but not synced is still in the kernel's cache. So
+//! after each flush and each opening, before it is reported, the tables are preserved as they are then (by hard links: tables never
+//! change). After every other crash, all that was written to the tables' directory since is thrown away. Both are what a power cut may
+//! leave; the latter is the worst of it. The log is left as it was: what it has acknowledged was durable.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,9 +22,9 @@ use crate::command::{KEYS, Model};
 use crate::machine::{Flushed, Journal, Settings};
 use crate::node::{Node, Shape};
 
-/// Acknowledged rounds until a crash, at most: some lives flush several times, some never.
+/// The most acknowledged rounds before a crash: some lives flush several times, some never.
 const ROUNDS: u64 = 150;
-/// The crash comes so much later than the round that calls for it, at most: anywhere in another round, or in a flush.
+/// The longest delay of the crash after the round that calls for it: it comes anywhere in another round, or in a flush.
 const DELAY_MICROS: u64 = 3000;
 
 fn shape(seed: u64, lies: bool) -> Shape {
@@ -36,7 +36,7 @@ fn settings(dir: &Path) -> Settings {
     Settings { journal: Journal::None, table_bytes: 64 << 10, flushed: Some(keeper(dir)) }
 }
 
-/// The child: says after each round who got which index, and that it is durable, until it is killed.
+/// The child process: after each round prints which group got which index, as that is durable, until it is killed.
 pub fn work(dir: &Path, seed: u64, life: u64, lies: bool) -> Result<()> {
     let mut node = Node::open(dir, shape(seed, lies), settings(dir))?;
     let mut rng = SmallRng::seed_from_u64(seed ^ life << 32);
@@ -47,12 +47,12 @@ pub fn work(dir: &Path, seed: u64, life: u64, lies: bool) -> Result<()> {
         for (group, index) in node.round(&mut rng, &mut batch)? {
             line += &format!("{group} {index} ");
         }
-        // In one write: the parent hears all of it, or ignores it.
+        // In one write: the parent reads all of it, or ignores it.
         writeln!(out, "{line}").and_then(|()| out.flush())?;
     }
 }
 
-/// What was acknowledged: of each group the last index.
+/// What was acknowledged: the last index of each group.
 type Told = BTreeMap<u64, u64>;
 
 fn run_and_kill(dir: &Path, seed: u64, life: u64, lies: bool, told: &mut Told) -> Result<u64> {
@@ -72,7 +72,7 @@ fn run_and_kill(dir: &Path, seed: u64, life: u64, lies: bool, told: &mut Told) -
         }
         if heard == rounds {
             std::thread::sleep(Duration::from_micros(rng.random_range(0..DELAY_MICROS)));
-            // What it says until it is dead still counts.
+            // What it prints until it is dead still counts.
             child.kill()?;
         }
         line.clear();
@@ -84,7 +84,7 @@ fn run_and_kill(dir: &Path, seed: u64, life: u64, lies: bool, told: &mut Told) -
     }
 }
 
-/// All groups are as the model says, and no shorter than acknowledged.
+/// Checks that all groups are as the model says, and no shorter than acknowledged.
 fn check(node: &Node, seed: u64, told: &mut Told, models: &mut BTreeMap<u64, Model>) -> Result<()> {
     let Shape { groups, value_bytes, .. } = shape(seed, false);
     for group in 0..groups {
@@ -96,7 +96,7 @@ fn check(node: &Node, seed: u64, told: &mut Told, models: &mut BTreeMap<u64, Mod
         if node.machine.applied(group) != last {
             return Err(format!("lost: group {group} is applied up to {}", node.machine.applied(group)).into());
         }
-        // What was found is durable: it may not be lost any more.
+        // What was found is durable: it must not be lost from now on.
         told.insert(group, last);
         let model = models.entry(group).or_default();
         model.advance(seed, group, last, value_bytes);
@@ -116,7 +116,7 @@ pub fn crashes(scratch: &Path, seed: u64, crashes: u64, lies: bool) -> Result<()
     let (mut told, mut models) = (Told::new(), BTreeMap::new());
     let (mut heard, mut cuts, mut again, mut most) = (0, 0, 0, 0);
     for life in 1..=crashes {
-        // As a crash would: nothing is closed. The tables have nothing that they would write now.
+        // As in a crash, nothing is closed. The tables have nothing left to write now.
         drop(node);
         let in_life = |error: &dyn std::fmt::Display| format!("seed {seed}, crash {life}: {error}");
         heard += run_and_kill(&dir, seed, life, lies, &mut told).map_err(|e| in_life(&e))?;
@@ -145,7 +145,7 @@ pub fn crashes(scratch: &Path, seed: u64, crashes: u64, lies: bool) -> Result<()
 
 const KEPT: &str = "kept.";
 
-/// The newest complete copy, and its number.
+/// The newest complete copy of the tables, and its number.
 fn last_kept(dir: &Path) -> Result<(u64, Option<PathBuf>)> {
     let mut newest = (0, None);
     for file in fs::read_dir(dir)? {
@@ -163,7 +163,7 @@ fn keeper(dir: &Path) -> Flushed {
     Arc::new(move || keep(&dir))
 }
 
-/// Keeps the tables as they are: everything in them is durable now.
+/// Preserves the tables as they are: everything in them is durable now.
 fn keep(dir: &Path) -> Result<()> {
     let (number, before) = last_kept(dir)?;
     let (tables, new) = (dir.join("tables"), dir.join("new"));
@@ -171,7 +171,7 @@ fn keep(dir: &Path) -> Result<()> {
         if new.exists() {
             fs::remove_dir_all(&new)?;
         }
-        // Compaction goes on meanwhile: only what it did not change under our hands is one state.
+        // Compaction goes on meanwhile: only a copy during which it changed nothing is of one state.
         let named = versions(&tables)?;
         if link(&tables, &new).is_ok() && versions(&tables)? == named {
             break;
@@ -181,7 +181,7 @@ fn keep(dir: &Path) -> Result<()> {
     before.map_or(Ok(()), |before| Ok(fs::remove_dir_all(before)?))
 }
 
-/// What names the state of each tree.
+/// The contents of the files that name the state of each tree.
 fn versions(tables: &Path) -> Result<Vec<Vec<u8>>> {
     let mut versions = Vec::new();
     for tree in fs::read_dir(tables.join("keyspaces"))? {
@@ -200,7 +200,7 @@ fn link(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Throws away what was written to the tables since they were kept.
+/// Throws away what was written to the tables since they were last preserved.
 fn lose_power(dir: &Path) -> Result<()> {
     let tables = dir.join("tables");
     let kept = last_kept(dir)?.1.ok_or("nothing was kept")?;

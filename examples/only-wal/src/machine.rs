@@ -1,9 +1,9 @@
 //! The state machine: keys and values of all groups in one keyspace of fjall, an LSM tree.
 //!
-//! fjall's journal cannot be switched off: whatever is inserted goes through it. What is *ingested* does not: sorted data becomes a
-//! table at once, written, synced, and made part of the keyspace as a whole or not at all. So the state machine keeps a table of its
-//! own in memory, and ingests it when it is large. With the values goes, for each group, the index of the last entry that is in
-//! them: a table that is there tells by itself what it holds, and what the log is needed for.
+//! fjall's journal cannot be switched off: whatever is inserted goes through it. What is *ingested* does not: sorted data becomes a table
+//! at once, written, synced, and added to the keyspace as a whole or not at all. So the state machine keeps a table of its own in memory,
+//! and ingests it when it is large. With the values goes, for each group, the index of the last entry that is in them: so a table tells by
+//! itself what it holds, and for what the log is needed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub enum Journal {
     Synced,
 }
 
-/// Called when all that was written to the tables is durable, before anybody is told.
+/// Called when all that was written to the tables is durable, before that is reported.
 pub type Flushed = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 /// Groups, and the last index of each that is durable in the tables now.
@@ -35,14 +35,14 @@ pub type Reports = Vec<(u64, u64)>;
 #[derive(Clone)]
 pub struct Settings {
     pub journal: Journal,
-    /// Size of the table in memory from which on it is written.
+    /// Size from which on the table in memory is written.
     pub table_bytes: usize,
     pub flushed: Option<Flushed>,
 }
 
 type Table = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// Keys of values, and of the applied indexes, begin so.
+/// First bytes of the keys: of values, and of applied indexes.
 const VALUE: u8 = b'v';
 const APPLIED: u8 = b'a';
 
@@ -59,7 +59,7 @@ pub struct Machine {
     keyspace: Keyspace,
     settings: Settings,
     applied: BTreeMap<u64, u64>,
-    /// What was applied since the last flush began, and which groups it is of.
+    /// What was applied since the last flush began, and to which groups.
     fresh: Table,
     fresh_bytes: usize,
     touched: BTreeMap<u64, u64>,
@@ -69,7 +69,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// What the tables hold is durable on return.
+    /// Opens the tables; what they hold is durable on return.
     pub fn open(dir: &Path, settings: Settings) -> Result<Self> {
         let lazy = settings.journal != Journal::Synced;
         let db = Database::builder(dir).manual_journal_persist(lazy).open()?;
@@ -83,7 +83,7 @@ impl Machine {
             let group = key.get(1..).ok_or("a key without a group")?.try_into().map(u64::from_be_bytes)?;
             applied.insert(group, value[..].try_into().map(u64::from_le_bytes)?);
         }
-        // What a killed process wrote last may be in the kernel's cache only: it is found, and a power cut may still take it.
+        // What a killed process wrote last may be only in the kernel's cache: it is found now, but a power cut may still take it.
         rustix::fs::syncfs(std::fs::File::open(dir)?)?;
         settings.flushed.as_ref().map_or(Ok(()), |flushed| flushed())?;
         Ok(Self {
@@ -131,7 +131,7 @@ impl Machine {
             self.fresh.extend(round);
             return Ok(());
         }
-        // The table in memory is fjall's own, and so is the journal before it.
+        // The table in memory is fjall's own here, and so is the journal before it.
         let synced = (self.settings.journal == Journal::Synced).then_some(PersistMode::SyncData);
         let mut batch = self.db.batch().durability(synced);
         for (key, value) in round {
@@ -143,8 +143,8 @@ impl Machine {
         Ok(batch.commit()?)
     }
 
-    /// Begins to make durable what was applied, where that is much by now or `all` is wanted, and says what has become durable since it
-    /// was asked last. Does not wait, unless all is wanted.
+    /// Begins to make durable what was applied, if that is much by now or `all` is wanted, and returns what has become durable since the
+    /// last call. Waits only if `all` is wanted.
     pub fn flush(&mut self, all: bool) -> Result<Reports> {
         if self.settings.journal == Journal::Synced {
             return Ok(std::mem::take(&mut self.touched).into_iter().collect());
@@ -176,7 +176,7 @@ impl Machine {
         }));
     }
 
-    /// What the flush made durable, if one ended, or once it has ended.
+    /// What the flush made durable, if it has ended; with `wait`, once it has.
     fn landed(&mut self, wait: bool) -> Result<Reports> {
         let Some(flush) = self.flush.take_if(|flush| wait || flush.is_finished()) else { return Ok(Vec::new()) };
         let reports = flush.join().map_err(|_| "the flush failed")??;
@@ -184,7 +184,7 @@ impl Machine {
         Ok(reports)
     }
 
-    /// Bytes of the device that fjall's own journal takes.
+    /// Bytes that fjall's own journal takes on the device.
     pub fn journal_bytes(&self) -> Result<u64> {
         let mut bytes = 0;
         for file in std::fs::read_dir(path_of(&self.keyspace)?)? {
@@ -211,6 +211,6 @@ fn ingest(keyspace: &Keyspace, table: &Table) -> Result<()> {
             None => ingestion.write_tombstone(&key[..])?,
         }
     }
-    // Synced, and known by name, when this returns.
+    // Synced, and part of the keyspace, when this returns.
     Ok(ingestion.finish()?)
 }

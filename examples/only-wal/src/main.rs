@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use machine::Journal;
 
-/// Anything may go wrong here; it is told, and the program ends.
+/// Anything may go wrong here; it is reported, and the program ends.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 #[derive(Debug, Parser)]

@@ -12,7 +12,7 @@ use crate::machine::{Machine, Settings};
 
 /// There are no elections.
 const TERM: u64 = 1;
-/// So much is read at once when entries are applied again.
+/// The most bytes read at once when entries are applied again.
 const READ_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Shape {
     pub active: usize,
     pub value_bytes: usize,
     pub capacity: u64,
-    /// To see that the check finds it: reports what is applied as if it were durable.
+    /// Reports what is applied as if it were durable, to see that the check finds the loss.
     pub lies: bool,
 }
 
@@ -36,7 +36,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens both, and applies again what the tables lack: from where the log says, as far as the log goes.
+    /// Opens both, and applies again what the tables lack, as far as the log goes.
     pub fn open(dir: &Path, shape: Shape, settings: Settings) -> Result<Self> {
         let wal = Wal::options().capacity(shape.capacity).open(dir.join("raft.log"))?;
         let mut machine = Machine::open(&dir.join("tables"), settings)?;
@@ -46,7 +46,7 @@ impl Node {
             let log = wal.replica(id);
             let applied = machine.applied(id);
             durable.push((id, applied));
-            // A report may be lost, so the log may say less than the tables hold; it never says more.
+            // A report may be lost, so the log may claim less than the tables hold; it never claims more.
             if log.reapply_from()? > applied + 1 {
                 let from = log.reapply_from()?;
                 return Err(format!("lost: group {id} is to be applied from {from} on, and ends at {applied}").into());
@@ -66,7 +66,7 @@ impl Node {
         Ok(Self { wal, machine, shape, again })
     }
 
-    /// Some groups propose an entry each: one batch, one sync. Then they apply it. Says who got what index.
+    /// Some groups propose an entry each: one batch, one sync. Then they apply it. Returns which group got which index.
     pub fn round(&mut self, rng: &mut SmallRng, batch: &mut Batch) -> Result<Vec<(u64, u64)>> {
         let Shape { seed, groups, active, value_bytes, lies, .. } = self.shape;
         let mut proposed = Vec::with_capacity(active);
@@ -93,7 +93,7 @@ impl Node {
         Ok(said)
     }
 
-    /// What is durable is reported, and everything applied is given up: the log keeps what is not reported yet. Neither costs a sync.
+    /// Reports what is durable, and truncates everything applied: the log keeps what is not reported yet. Neither costs a sync.
     fn truncate(&self, reports: &[(u64, u64)], applied: &[(u64, u64)], batch: &mut Batch) -> Result<()> {
         self.wal.durable_applied_many(reports)?;
         for &(id, index) in applied {
@@ -103,7 +103,7 @@ impl Node {
         Ok(())
     }
 
-    /// Everything applied becomes durable in the state machine; the log is closed.
+    /// Makes everything applied durable in the state machine, and closes the log.
     pub fn close(mut self) -> Result<()> {
         let reports = self.machine.flush(true)?;
         self.wal.durable_applied_many(&reports)?;

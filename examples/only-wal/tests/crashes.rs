@@ -15,7 +15,7 @@ fn nothing_acknowledged_is_lost() {
     assert!(said.contains("own journal takes 0 bytes"), "{said}");
 }
 
-/// Whoever reports what is not durable loses it, and is told: the check is no formality.
+/// A store that reports what is not durable loses it, and the check finds that: it is no formality.
 #[test]
 fn a_report_that_comes_too_early_is_found() {
     let output = run(&["--crashes", "8", "--lie"]);

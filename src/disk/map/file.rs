@@ -18,7 +18,7 @@ pub enum Advice {
     Normal,
     /// Here and there: reading ahead would be wasted.
     Random,
-    /// From front to back: read ahead far, and drop behind.
+    /// From front to back: read far ahead, and drop what lies behind.
     Sequential,
     /// Soon: start reading now.
     WillNeed,
@@ -26,51 +26,50 @@ pub enum Advice {
 
 /// A read-only view of a whole file, for as long as nobody else can have it open.
 ///
-/// Bytes come without a system call and without a copy. In exchange, a device that cannot read a page
-/// raises a signal (`SIGBUS`) and not an error; who cannot live with that reads copies instead.
+/// Reading takes neither a system call nor a copy. In exchange, a device that cannot read a page raises a signal (`SIGBUS`), not an error;
+/// a caller that cannot accept that reads copies instead.
 pub struct Map {
-    /// Gone when the disk was released and nobody reads any more.
+    /// Dead once the disk was released and nobody reads any more.
     view: Weak<View>,
     len: u64,
 }
 
-/// The mapping, and the lock under which alone it tells the truth.
+/// The mapping, and the lock without which it cannot be trusted.
 ///
 /// A slice promises that its bytes do not change while it lives, and the mapping alone cannot keep that promise: whoever takes a slice must
-/// know that nobody writes to its range. The log takes slices only of chunks that are completely written, and keeps them from reuse for
-/// as long as a slice lives; what may be written meanwhile (the journal) it copies while it is kept from that, and checks the copy. **Whoever opens
-/// the file next knows nothing of that**: so the file stays locked until the last view is gone, and no view is given out after its release.
+/// know that nobody writes to its range. The log takes slices only of chunks that are completely written, and keeps these from reuse as
+/// long as a slice lives; what may be written meanwhile (the journal) it copies while that is kept from reuse, and checks the copy.
+/// **Whoever opens the file next knows nothing of that**: so the file stays locked until the last view is gone, and no view is given out
+/// after its release.
 pub(crate) struct View {
-    // In this order: no page is mapped any more when the next one opens the file, and forgets what the system holds of it.
+    // In this order: no page may be mapped any more when the next process opens the file and has the system forget what it holds of it.
     bytes: Mmap,
     _lock: Arc<Lock>,
-    /// The disk was released: whoever holds this is the last of its kind.
+    /// The disk was released: this view is given to nobody else.
     released: AtomicBool,
 }
 
 impl View {
-    /// Maps the first `len` bytes of a file that has at least so many.
+    /// Maps the first `len` bytes of a file that has at least that many.
     pub(in crate::disk) fn new(file: &OwnedFd, len: u64, lock: Arc<Lock>) -> io::Result<Self> {
         let len = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, "the file exceeds the address space"))?;
         // SAFETY: a file mapping is sound while (1) its pages exist and (2) no byte changes under a
         // live reference.
         //
-        // (1) `len` is the size the file has, and it never shrinks: no code here changes the size of
-        // a file that has been opened, and the advisory lock on it is held by every process
-        // that keeps the rules. A foreign process that truncates the file makes reads raise SIGBUS,
-        // which ends the process and does not corrupt it.
+        // (1) `len` is the size the file has, and no code here shrinks a file while it is mapped (`FileDisk::shortened` lets go of the
+        // mapping first); the advisory lock on it is held by every process that keeps the rules. A foreign process that truncates the file
+        // makes reads raise SIGBUS, which ends the process and does not corrupt it.
         //
-        // (2) The mapping is read-only and never handed out as `&mut`. References come only from
-        // `View::slice`, which is the crate's own, and the documented duty of its callers is to slice only ranges that
-        // nothing writes to while the slice lives; chunks are pinned for that purpose. Others that open the file cannot know of
-        // pins: none can while this is here, as the lock lives as long. As with every file mapping, a foreign process that writes to the
-        // file in spite of the lock is beyond what a program can exclude.
+        // (2) The mapping is read-only and never handed out as `&mut`. References come only from `View::slice`, which is private to the
+        // crate, and whose callers must slice only ranges that nothing writes to while the slice lives; chunks are pinned for that purpose.
+        // Another opener of the file would know nothing of pins, but there can be none while this is here, as it holds the lock. As with
+        // every file mapping, a foreign process that writes to the file in spite of the lock is beyond what a program can exclude.
         let bytes = unsafe { MmapOptions::new().len(len).map(file)? };
         Ok(Self { bytes, _lock: lock, released: AtomicBool::new(false) })
     }
 
-    /// From now on it is given to nobody else, or who reads again and again would keep the file for ever.
+    /// From now on this view is given to nobody else: otherwise a caller that reads again and again would keep the file forever.
     pub(in crate::disk) fn release(&self) {
         self.released.store(true, Ordering::Relaxed);
     }
@@ -99,8 +98,8 @@ impl Map {
         self.len == 0
     }
 
-    /// The view, which keeps the file from being anybody else's while it is held. Nothing once the disk was released: then there are only
-    /// copies to be had.
+    /// The view, which keeps others from opening the file while it is held. `None` once the disk was released: then there are only copies
+    /// to be had.
     pub(crate) fn hold(&self) -> Option<Arc<View>> {
         self.view.upgrade().filter(|view| !view.released.load(Ordering::Relaxed))
     }

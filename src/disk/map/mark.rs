@@ -1,7 +1,7 @@
 //! A mark in memory that a forked child does not have.
 //!
-//! The number of a process would tell the two apart as well, but for a system call each time, and but for a child in another PID namespace, which may
-//! have its parent's: in a container both are often the first.
+//! The process number would tell the two apart as well, but it takes a system call each time, and a child in another PID namespace may have
+//! its parent's: in a container both are often number 1.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -11,14 +11,14 @@ use memmap2::MmapMut;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Less than a page, which is what the system makes of it.
+/// Less than a page: the system rounds it up.
 const LEN: usize = size_of::<u64>();
 
-/// What stands on a page of this process, which has one: in each child that is forked from it the system gives the page zeros, and whoever asks there first
-/// writes another number, drawn by chance.
+/// The number on a page that every process has for itself: in a forked child the system fills the page with zeros, and whoever asks first
+/// there writes another number, drawn at random.
 ///
-/// A child that *shares* its parent's memory (`vfork`, `CLONE_VM`) sees the mark, and is the same process as far as the log goes, as a thread is: it has the same
-/// locks, whoever holds them, and the log's threads work for it. After `vfork` it may do nothing but `exec` or end anyway.
+/// A child that *shares* its parent's memory (`vfork`, `CLONE_VM`) sees the mark, and for the log is the same process, as a thread is: it
+/// has the same locks, whoever holds them, and the log's threads work for it. After `vfork` it may do nothing but `exec` or end anyway.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::disk) struct Mark {
     page: &'static AtomicU64,
@@ -26,19 +26,20 @@ pub(in crate::disk) struct Mark {
 }
 
 impl Mark {
-    /// None where there is no memory, or the system knows no such pages (Linux before 4.14, and what only acts as if it were Linux).
+    /// `None` where there is no memory, or the system knows no such pages (Linux before 4.14, and systems that only act as if they were
+    /// Linux).
     pub fn new() -> Option<Self> {
         let page = page()?;
         if page.load(Ordering::Relaxed) == 0 {
             let mut drawn = [0; LEN];
             getrandom(&mut drawn[..], GetRandomFlags::empty()).ok().filter(|&n| n == LEN)?;
-            // Whoever was first stays.
+            // The first number stays.
             let _ = page.compare_exchange(0, u64::from_ne_bytes(drawn).max(1), Ordering::Relaxed, Ordering::Relaxed);
         }
         Some(Self { page, stood: page.load(Ordering::Relaxed) })
     }
 
-    /// As a child finds that of its parent.
+    /// The mark of a parent, as its child finds it.
     #[cfg(test)]
     pub fn of_a_parent() -> Option<Self> {
         Self::new().map(|own| Self { stood: !own.stood, ..own })
@@ -47,21 +48,21 @@ impl Mark {
     /// Whether this is the process that made it.
     #[inline]
     pub fn is_here(self) -> bool {
-        // Relaxed: nothing else is ordered by it. An atomic, as what was read before a fork is not what is there behind it.
+        // Relaxed: it orders nothing else. Atomic, because what was read before a fork is not what is there after it.
         self.page.load(Ordering::Relaxed) == self.stood
     }
 }
 
-/// The page of this process, for as long as it lives: each of its logs asks for it, and a page each would be three calls of the system.
+/// The page of this process, for as long as it lives: each of its logs asks for it, and a page for each would take three system calls.
 fn page() -> Option<&'static AtomicU64> {
     static PAGE: OnceLock<Option<MmapMut>> = OnceLock::new();
     if PAGE.get().is_none() {
-        // Not made while others wait for it: a child that is forked meanwhile would wait for ever.
+        // Not under a lock that others wait for (`get_or_init`): a child forked meanwhile would wait forever.
         let _ = PAGE.set(wiped_page());
     }
     let page = PAGE.get()?.as_ref()?;
-    // SAFETY: the page is mapped, readable and writable, until the process ends, as nothing drops a static; it is aligned as pages are, longer than this, and nobody
-    // reads or writes it in another way, but the system where no thread runs yet.
+    // SAFETY: the page is mapped, readable and writable, until the process ends, as statics are never dropped; it is aligned as pages are
+    // and longer than a `u64`, and nobody else accesses it in another way, except for the system, in a child in which no thread runs yet.
     Some(unsafe { AtomicU64::from_ptr(page.as_ptr().cast_mut().cast()) })
 }
 
@@ -73,20 +74,22 @@ fn wiped_page() -> Option<MmapMut> {
     (!takes_any_advice()).then_some(page)
 }
 
-/// Whether the system says yes to what it does not do: none that does it does so for memory that is shared. (Emulators took all advice for a hint.)
+/// Whether the system accepts advice that it does not follow: no system that wipes pages does so for shared memory. (Emulators took all
+/// advice for a hint.)
 fn takes_any_advice() -> bool {
     // SAFETY: new memory, to which nothing refers.
     let Ok(at) = (unsafe { mmap_anonymous(ptr::null_mut(), LEN, ProtFlags::READ, MapFlags::SHARED) }) else {
         return true;
     };
-    // SAFETY: it is this function's. The advice changes nothing in this process.
+    // SAFETY: the memory is this function's. The advice changes nothing in this process.
     let taken = unsafe { madvise(at, LEN, Advice::LinuxWipeOnFork) }.is_ok();
     // SAFETY: as above, and gone before anything could refer to it.
     let _ = unsafe { munmap(at, LEN) };
     taken
 }
 
-/// What `f` says in a forked child. It must allocate nothing and take no lock: other threads, which are not there, may have held it.
+/// What `f` returns in a forked child. It must allocate nothing and take no lock: another thread, which the child does not have, may have
+/// held it.
 #[cfg(test)]
 pub(in crate::disk) fn in_a_child(f: impl FnOnce() -> bool) -> bool {
     // SAFETY: the child does what `f` does, which is allowed there, and ends without running anything else.
@@ -131,7 +134,7 @@ mod tests {
         assert!(mark.is_here() && Mark::new().is_some_and(|again| again.stood == mark.stood));
     }
 
-    /// The first process of a container, and its child that is the first of another.
+    /// Process 1 of a namespace, and its child that is process 1 of another.
     #[test]
     fn a_child_of_the_same_number_in_another_namespace_has_no_mark() {
         // SAFETY: it concerns the children that this process has from now on, and no memory.

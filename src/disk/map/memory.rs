@@ -1,7 +1,7 @@
 //! Memory for buffers, in pieces of one mapping.
 //!
-//! Mapped and not allocated, because only what begins at a boundary of two megabytes lies in huge pages. A device is then given one range where
-//! it would be given hundreds of pages, each to be found, pinned and listed: a durable write of a megabyte takes a quarter less.
+//! Mapped and not allocated, because only memory that begins at a 2 MiB boundary lies in huge pages. A device is then given one range
+//! instead of hundreds of pages, each to be found, pinned and listed: a durable write of a megabyte takes a quarter less time.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::NonNull;
@@ -12,38 +12,37 @@ use memmap2::{Advice, MmapMut};
 
 use crate::disk::BLOCK;
 
-/// The size of a huge page: what a page table of the lowest level spans, where pages have 4 KiB.
+/// The size of a huge page: what a page table of the lowest level spans with pages of 4 KiB.
 pub const HUGE: usize = 2 << 20;
 
-/// So many bytes that nobody else has, zeros at first. They begin on a block boundary.
+/// Bytes that nobody else has, initially zeros. They begin on a block boundary.
 pub struct Piece {
     at: NonNull<u8>,
     len: usize,
-    /// Keeps the mapping, of which this is a part.
+    /// Keeps the mapping alive, of which this is a part.
     _mapping: Arc<MmapMut>,
 }
 
-// SAFETY: a piece owns its bytes as a `Box<[u8]>` does: no other piece has any of them, and whoever holds the mapping holds it only to
-// keep it.
+// SAFETY: a piece owns its bytes as a `Box<[u8]>` does: no two pieces share any, and the mapping is held only to keep it alive.
 unsafe impl Send for Piece {}
-// SAFETY: as above; what `&Piece` gives is `&[u8]`.
+// SAFETY: as above; `&Piece` gives only `&[u8]`.
 unsafe impl Sync for Piece {}
 
-/// Maps memory for `count` pieces of `each` bytes, which is a multiple of [`BLOCK`] and not 0, side by side; if asked, in huge pages, where
-/// it fills some and the system has any. A huge page takes all of its memory at its first byte.
+/// Maps memory for `count` adjacent pieces of `each` bytes, a multiple of [`BLOCK`] and not 0; if `huge`, in huge pages, where it fills
+/// some and the system has any. A huge page takes all of its memory at its first byte.
 ///
-/// The end of the process where there is no memory, as for whatever allocates.
+/// Ends the process where there is no memory, as every allocation does.
 pub fn pieces(count: usize, each: usize, huge: bool) -> impl Iterator<Item = Piece> {
     assert!(each > 0 && each.is_multiple_of(BLOCK), "{each} is not a whole number of blocks");
     let bytes = count.saturating_mul(each);
-    // Not every system begins a mapping at a boundary. What lies before it is never touched, and no memory then.
+    // Not every system begins a mapping at such a boundary. What lies before it is never touched, and so takes no memory.
     let spare = if huge && bytes >= HUGE { HUGE } else { 0 };
     let Ok(mut mapping) = MmapMut::map_anon(bytes.saturating_add(spare)) else {
         handle_alloc_error(Layout::from_size_align(bytes, BLOCK).unwrap_or(Layout::new::<u8>()))
     };
     let start = if spare > 0 { mapping.as_ptr().addr().wrapping_neg() % HUGE } else { 0 };
     if spare > 0 {
-        // A system without huge pages says no: then these are small ones.
+        // A system without huge pages refuses: then the pages are small.
         let _ = mapping.advise_range(Advice::HugePage, start, bytes);
     }
     let first = mapping.as_mut_ptr();

@@ -1,10 +1,10 @@
-//! What is mapped: the file, to be read, a page that tells a process from its children, memory for buffers, and queues shared with the system. The only
-//! `unsafe` of the crate.
+//! What is mapped: the file (read-only), a page that tells a process from its children, memory for buffers, and queues shared with the
+//! system. The only `unsafe` code of the crate.
 
 mod file;
 mod mark;
 mod memory;
-// How the system lays out its queues is known for these.
+// The architectures for which the layout of the system's queues is known.
 #[cfg(any(
     target_arch = "x86_64",
     target_arch = "aarch64",
@@ -31,8 +31,8 @@ pub(super) use self::mark::in_a_child;
 pub(super) use self::memory::{HUGE, Piece, pieces};
 pub(super) use self::ring::Ring;
 
-/// So many are at the device at once, at most: more make what comes from elsewhere wait, and gain little.
+/// The most requests at the device at once: more would delay those of others, and gain little.
 pub(super) const DEPTH: usize = 8;
 
-/// What became of each: bytes that were transferred, or the error's number below zero.
+/// The outcome of each request: the bytes transferred, or the negated error number.
 pub(super) type Outcomes = [i32; DEPTH];

@@ -1,4 +1,4 @@
-//! Where it is not known how the system lays out its queues: there are none, and one read or write is made after the other.
+//! Where the layout of the system's queues is not known: there are no rings, and reads and writes are made one after the other.
 
 use std::io;
 

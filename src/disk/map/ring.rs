@@ -1,7 +1,7 @@
-//! Queues that are shared with the system (`io_uring`): many reads or writes with one system call, all of them at the device at once.
+//! Queues shared with the system (`io_uring`): many reads or writes with one system call, all of them at the device at once.
 //!
-//! Eight writes one after the other are eight times put to sleep and woken; together they cost a fifth of the processor's time, and take
-//! a device that can do several things at once less than half as long.
+//! Eight writes one after the other put the thread to sleep and wake it eight times; together they cost a fifth of the processor time, and
+//! take a device that can do several things at once less than half as long.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -14,11 +14,11 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DEPTH, Outcomes};
 
-/// What the system would have to wait for before it can begin is told to be tried again: else it gives that to a thread of its own, and
-/// where a limit lets it start none, nobody ever hears of it again.
+/// Requests that could begin only after waiting are to fail with `EAGAIN`: otherwise the system gives them to a thread of its own, and
+/// where a limit lets it start none, they never complete.
 const NOW: i32 = ReadWriteFlags::NOWAIT.bits() as i32;
 
-/// What was not even begun.
+/// The outcome of a request that was not even begun.
 const NOT_BEGUN: i32 = -Errno::AGAIN.raw_os_error();
 
 /// A pair of queues: for one thread at a time.
@@ -28,11 +28,11 @@ impl Ring {
     /// # Errors
     /// Where the system has none, or does not let this process have one.
     pub fn new() -> io::Result<Self> {
-        // A child process would share the queues, and not the memory that is named in them.
+        // A child process would share the queues, but not the memory that they name.
         Ok(Self(IoUring::builder().dontfork().build(DEPTH as u32)?))
     }
 
-    /// Reads the first [`DEPTH`] of these at once. `None` for the ring, if it is of no more use.
+    /// Reads the first [`DEPTH`] of these at once. Returns no ring if it is of no more use.
     pub fn read(mut self, file: &OwnedFd, reads: &mut [(u64, &mut [u8])]) -> (Outcomes, Option<Self>) {
         let fd = Fd(file.as_raw_fd());
         let entries = reads.iter_mut().map(|(offset, buf)| {
@@ -46,7 +46,7 @@ impl Ring {
         (outcomes, sound.then_some(self))
     }
 
-    /// Writes the first [`DEPTH`] of these at once. `None` for the ring, if it is of no more use.
+    /// Writes the first [`DEPTH`] of these at once. Returns no ring if it is of no more use.
     pub fn write(mut self, file: &OwnedFd, writes: &[(u64, &[u8])]) -> (Outcomes, Option<Self>) {
         let fd = Fd(file.as_raw_fd());
         let entries = writes.iter().map(|(offset, buf)| {
@@ -58,18 +58,17 @@ impl Ring {
         (outcomes, sound.then_some(self))
     }
 
-    /// Hands the entries over, and **returns when the system has done with every one of them**, whatever happens. Answers whether the ring
-    /// can be used again: what the system did not take is still in it otherwise.
+    /// Submits the entries, and **returns when the system has done with every one of them**, whatever happens. Also returns whether the
+    /// ring can be used again: if not, requests that the system did not take are still in it.
     ///
     /// # Safety
-    /// What the entries name must stay as it is until this has returned: buffers, borrowed as for a read or a write of their own, and the
-    /// file.
+    /// What the entries name must stay as it is until this has returned: buffers, borrowed as for an ordinary read or write, and the file.
     unsafe fn run(&mut self, entries: impl Iterator<Item = Entry>) -> (Outcomes, bool) {
         let (mut outcomes, mut given, mut done) = ([NOT_BEGUN; DEPTH], 0, 0);
         {
             let mut queue = self.0.submission();
             for (i, entry) in (0..DEPTH as u64).zip(entries) {
-                // SAFETY: see above. The system takes none of them before it is entered, below, and all that it took are waited for.
+                // SAFETY: see above. The system takes no entry before it is entered, below, and each that it took is waited for.
                 if unsafe { queue.push(&entry.user_data(i)) }.is_err() {
                     break;
                 }
@@ -93,7 +92,7 @@ impl Ring {
                     tracing::debug!(target: "strandlog", %error, "a queue of reads and writes is given up");
                     return (outcomes, false);
                 }
-                // Some of them are with the system, and will come back.
+                // Some requests are with the system, and will complete.
                 std::thread::yield_now();
             }
         }
@@ -112,7 +111,7 @@ mod tests {
         Ring::new().inspect_err(|error| eprintln!("no io_uring here: {error}")).ok()
     }
 
-    /// A file past the page cache, and its name; on a file system that knows no such thing, none.
+    /// A file opened past the page cache, with its name; `None` on a file system that cannot do that.
     fn direct() -> Option<(tempfile::NamedTempFile, OwnedFd)> {
         let mut file =
             tempfile::NamedTempFile::new_in("target").or_else(|_| tempfile::NamedTempFile::new_in(".")).unwrap();
@@ -136,7 +135,7 @@ mod tests {
             let mut reads: Vec<(u64, &mut [u8])> = places().zip(read.iter_mut().map(|buf| &mut buf[..])).collect();
             let (outcomes, again) = again.unwrap().read(&fd, &mut reads);
             for (i, (read, block)) in read.iter().zip(&blocks).enumerate() {
-                // Or it is to be tried again: the system would have had to wait.
+                // Otherwise it is to be tried again: the system would have had to wait.
                 let (wrote, got) = (written[i] == block.len() as i32, outcomes[i] == 11 * BLOCK as i32);
                 assert!(
                     (wrote || written[i] == NOT_BEGUN) && (got || outcomes[i] == NOT_BEGUN),
@@ -165,7 +164,7 @@ mod tests {
         let (outcomes, ring) = ring.read(&fd, &mut reads);
         assert_eq!(outcomes[..4], [4096, 904, 0, 0]);
         assert!(bufs[DEPTH].iter().all(|b| *b == 0));
-        // To be read only: each write is refused by itself.
+        // Opened read-only: each write is refused by itself.
         let read_only: OwnedFd = std::fs::File::open("/proc/self/exe").unwrap().into();
         let block = [1; 512];
         let (outcomes, ring) = ring.unwrap().write(&read_only, &[(0, &block), (512, &block)]);

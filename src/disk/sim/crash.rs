@@ -86,12 +86,12 @@ impl SimDisk {
         })
     }
 
-    /// What a cut may leave, told apart by content: for each sector in doubt every choice, short of tearing and garbage, that leaves
-    /// other bytes than those before it. What was durable comes first, the rest from the oldest version to the newest. Sectors
-    /// that are the same in every case are left out.
+    /// What a cut may leave, told apart by content: for each sector in doubt, every choice (short of tearing and garbage) that leaves other
+    /// bytes than those before it. What was durable comes first, then the versions, oldest first. Sectors that are the same in every case
+    /// are left out.
     ///
-    /// A frame of a few hundred bytes covers eight sectors, seven of them zeros over zeros: whoever explores every outcome needs
-    /// to know that it is two cases and not 256.
+    /// A frame of a few hundred bytes covers eight sectors, seven of them zeros over zeros: whoever explores every outcome needs to know
+    /// that these are two cases and not 256.
     pub fn outcomes(&self) -> Vec<(u64, Vec<Choice>)> {
         self.with_medium(|medium| {
             let outcomes = medium.unsynced().map(|(sector, versions)| {
@@ -174,7 +174,7 @@ impl Random {
     }
 
     fn spoil(&mut self, versions: usize) -> Choice {
-        // One more than there are versions, where 0 stands for what was durable.
+        // One more value than there are versions: 0 stands for what was durable.
         let mut any = || (self.below(versions as u64 + 1) as usize).checked_sub(1);
         let (head, tail) = (any(), any());
         match self.below(4) {

@@ -50,7 +50,7 @@ pub enum Fault {
     /// (and what a durable write wrote is visible to reads, as when only its sync failed). After
     /// a failed flush, no later flush covers what this one should have.
     Error(i32),
-    /// It writes so many bytes, rounded down to whole sectors, and then fails with this error
+    /// It writes `kept` bytes, rounded down to whole sectors, and then fails with this error
     /// number. A flush just fails.
     ShortThenError {
         /// The bytes that are written.

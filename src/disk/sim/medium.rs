@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 /// The unit that a device writes, and in which it may lose, tear or spoil what it was not asked to sync.
 pub const SECTOR: usize = 512;
 
-/// One thing that was written to a sector and that no sync has covered.
+/// One write to a sector that no sync has covered yet.
 #[derive(Clone)]
 pub(super) struct Version {
     /// Which write it came from; grows with time, and over restarts.
@@ -110,8 +110,8 @@ impl Medium {
         }
     }
 
-    /// Another process opens the file, and what it reads is read from the device: what failed is there or not, and the next sync
-    /// covers that, too.
+    /// Another process opens the file and reads it from the device: what failed to be written is there or not, and the next sync covers
+    /// that, too.
     pub(super) fn read_anew(&mut self) {
         for (sector, versions) in &mut self.unsynced {
             if versions.iter().any(|version| version.abandoned) {

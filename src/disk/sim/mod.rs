@@ -72,8 +72,8 @@ impl SimDisk {
     /// The disk as the next process finds it when only the process died and the power stayed: every
     /// completed write can be read, but what was not synced is still in doubt.
     ///
-    /// What a failed sync left behind is read if it was visible: a device that took it after all. The other end, a device that
-    /// did not, is [`SimDisk::crash_lost_all`].
+    /// What a failed sync left in doubt is read if it was visible, as from a device that took it after all. The other extreme, a device
+    /// that took none of it, is [`SimDisk::crash_lost_all`].
     pub fn restart(&self) -> SimDisk {
         self.with_medium(|medium| {
             let mut medium = medium.clone();
@@ -258,7 +258,7 @@ impl Disk for SimDisk {
         AT_ONCE
     }
 
-    /// All of them are begun, whatever becomes of the first; when the power goes meanwhile, those behind were in flight.
+    /// All of them are begun, even if the first fails; if the power goes meanwhile, those behind were in flight.
     fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
         let (mut outcome, was_cut) = (Ok(()), self.is_cut());
         for &(offset, buf) in writes {

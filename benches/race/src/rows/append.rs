@@ -16,7 +16,7 @@ use super::{Context, REPLICAS};
 use crate::measure::{Figures, Meter, histogram, record};
 use crate::stores::{Part, Scratch, Store, Strand};
 
-/// Runs a worker a thread until the time is up; gives the histogram of all.
+/// Runs one worker for each thread until the time is up; returns the histogram of all.
 pub fn crowd(
     seconds: f64,
     threads: u64,
@@ -41,12 +41,12 @@ pub fn crowd(
     all
 }
 
-/// A file of so many bytes that was written beforehand, for direct writes.
+/// A file of `len` bytes for direct writes, written in full beforehand.
 pub fn bare_file(path: &Path, len: u64) -> OwnedFd {
     const ZEROS: usize = 1 << 20;
     let fd =
         rustix::fs::open(path, OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT, Mode::from_raw_mode(0o600)).unwrap();
-    // Past the page cache, these zeros too: over pages that are cached ext4 makes a direct write a buffered one without a word.
+    // These zeros go past the page cache, too: over cached pages ext4 silently turns a direct write into a buffered one.
     let mut zeros = AlignedBuf::with_capacity(ZEROS);
     zeros.resize(ZEROS);
     for offset in (0..len).step_by(ZEROS) {
@@ -56,10 +56,10 @@ pub fn bare_file(path: &Path, len: u64) -> OwnedFd {
     fd
 }
 
-/// Durable writes of so many bytes, from so many threads at once, into a file written beforehand.
+/// Durable writes of `bytes` each, from several threads at once, into a file written in full beforehand.
 pub fn raw(ctx: &Context, threads: u64, bytes: usize) -> Figures {
     const LEN: u64 = 512 << 20;
-    // More in flight than a device has use for says nothing about it.
+    // More in flight than the device has use for says nothing about it.
     let threads = threads.min(2);
     let fd = bare_file(&ctx.dir.join("raw"), LEN);
     let block = bytes.next_multiple_of(strandlog::disk::BLOCK);
@@ -89,11 +89,11 @@ pub fn raw(ctx: &Context, threads: u64, bytes: usize) -> Figures {
     figures
 }
 
-/// So many threads, each appending one entry to one of its replicas and waiting.
+/// `threads` threads, each appending one entry to one of its replicas and waiting.
 pub fn threads(ctx: &Context, threads: u64, bytes: usize, replicas: u64) -> Figures {
-    // Large entries: fewer replicas, or what is alive would not fit.
+    // For large entries fewer replicas, or what is alive would not fit.
     let replicas = replicas.min((4 << 30) / (bytes as u64 * 64)).max(threads);
-    // Applied and truncated once so many are there: the log does not grow without end.
+    // Truncated, as if applied, once this many entries are there: the log does not grow without end.
     let keep = (128_u64 << 10).div_ceil(bytes as u64).clamp(4, 256);
     let live = replicas * keep * bytes as u64;
     let store = ctx.open((2 * live).max(512 << 20));
@@ -124,7 +124,7 @@ pub fn threads(ctx: &Context, threads: u64, bytes: usize, replicas: u64) -> Figu
     figures
 }
 
-/// One thread with so many appends outstanding, each told by a callback; whoever has none writes so many at once.
+/// One thread with `window` appends outstanding, each completed by tag; a store without that commits batches of `window` entries.
 pub fn window(ctx: &Context, window: u64) -> Figures {
     if !ctx.store.starts_with("strandlog") {
         return window_of_batches(ctx, window);
@@ -180,7 +180,7 @@ fn window_of_batches(ctx: &Context, window: u64) -> Figures {
     let (mut scratch, mut n, mut h) = (Scratch::default(), 0_u64, histogram());
     while meter.seconds() < ctx.seconds {
         let (first, last) = (n, n + window);
-        // At most one entry of a replica in a part, as they come.
+        // One entry a part, in the order in which they come.
         let entries: Vec<[&'static [u8]; 1]> = (first..last).map(|i| [ctx.payload.get(i, 256)]).collect();
         let parts: Vec<Part<'_>> = (first..last)
             .zip(&entries)
@@ -204,7 +204,7 @@ fn window_of_batches(ctx: &Context, window: u64) -> Figures {
     figures
 }
 
-/// So many threads, each committing batches of one entry to each of so many replicas.
+/// `threads` threads, each committing batches of one entry to each of `replicas` replicas.
 pub fn batches(ctx: &Context, replicas: u64, threads: u64) -> Figures {
     let store = ctx.open(512 << 20);
     let meter = Meter::start(&ctx.dir);

@@ -14,14 +14,14 @@ const THREADS: u64 = 16;
 const KEYS: u64 = 100_000;
 const STATE_BYTES: u64 = 512 << 20;
 
-/// Each commit appends a value durably; then the value is applied: put under a key of the state machine, unsynced. The log keeps the
-/// last 64 KiB of a replica, and two entries at least.
+/// Each commit appends a value durably; then the value is applied: put under a key of the state machine, unsynced. The log keeps the last
+/// 64 KiB of each replica, and at least two entries.
 pub fn beside(ctx: &Context, bytes: usize) -> Figures {
     let keep = (64_u64 << 10).div_ceil(bytes as u64).max(2);
     let keys = KEYS.min(STATE_BYTES / bytes as u64);
     let replicas = REPLICAS.min((2 << 30) / (2 * keep * bytes as u64)).max(THREADS);
     let store = ctx.open((4 * replicas * keep * bytes as u64).max(512 << 20));
-    // Another one, unless the log's own will do.
+    // A RocksDB of its own, unless the log's will do.
     let own = if ctx.store == "rocksdb" { None } else { Some(Rocks::open(&ctx.dir.join("state"))) };
     let apply = |key: u64, value: &[u8]| match &own {
         Some(state) => state.apply(key, value),

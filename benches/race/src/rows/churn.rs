@@ -1,4 +1,4 @@
-//! Rows with a long run: what is truncated soon, what is never truncated, and what lags behind.
+//! Rows with a long run: entries that are soon truncated, entries that never are, and replicas that lag behind.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ pub fn churn(ctx: &Context, how: Churn) -> Figures {
             let mut heads = vec![(1_u64, 1_u64); mine.len()];
             let mut sent = 0_u64;
             while done.fetch_add(RUN * together, Ordering::Relaxed) < goal {
-                // Neighbours from a place drawn at random: no replica twice in one batch.
+                // In steps of 7 from a random start: no replica twice in one batch.
                 let at = rng.random_range(0..mine.len());
                 let chosen: Vec<usize> = (0..together as usize).map(|k| (at + k * 7) % mine.len()).collect();
                 let mut next = || {
@@ -108,7 +108,7 @@ pub fn churn(ctx: &Context, how: Churn) -> Figures {
         for worker in workers {
             all.add(worker.join().unwrap()).unwrap();
         }
-        // Before the one that tends wakes up and ends.
+        // Before the thread that tends the store wakes up and ends.
         let seconds = meter.seconds();
         finished.store(true, Ordering::Relaxed);
         seconds
@@ -158,14 +158,14 @@ pub fn keep(ctx: &Context) -> Figures {
     figures
 }
 
-/// 32 threads on 1,000 replicas; in the second half a tenth of them stop truncating, and in the end read all they have, and again, and
-/// a third time in another process, with nothing in memory.
+/// 32 threads on 1,000 replicas; in the second half a tenth of these stop truncating. In the end all that they have is read, then read
+/// again, and a third time in another process, with nothing in memory.
 pub fn slow(ctx: &Context) -> Figures {
     let store = ctx.open(4 << 30);
     let told = ctx.dir.join("lagging.json");
     if ctx.phase == 1 {
         let lagging: Vec<(u64, u64, u64)> = serde_json::from_str(&std::fs::read_to_string(told).unwrap()).unwrap();
-        // Who opens by reading everything has it in memory.
+        // A store that opens by reading everything has it in memory.
         crate::measure::drop_caches();
         return Figures::default().with("cold catch-up per s", catch_up(&*store, &lagging));
     }
@@ -217,7 +217,7 @@ pub fn slow(ctx: &Context) -> Figures {
     figures
 }
 
-/// Reads all of these: replica, first index, last one.
+/// Reads all these ranges (replica, first index, last index); returns the entries a second.
 fn catch_up(store: &dyn Store, lagging: &[(u64, u64, u64)]) -> f64 {
     let start = Instant::now();
     let read: u64 = lagging.iter().map(|&(replica, first, last)| store.read(replica, first, last)).sum();

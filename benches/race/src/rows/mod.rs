@@ -42,7 +42,7 @@ impl Context {
         }
     }
 
-    /// MiB that the files take on the disk; and of those in how much something is alive, where a store writes its file whole beforehand.
+    /// MiB that the files take on the disk; and, for a store that writes its file whole beforehand, in how many of them something is alive.
     pub fn footprint(&self, store: &dyn Store) -> Figures {
         let mib = |bytes| bytes as f64 / f64::from(1 << 20);
         let disk = Figures::default().with("disk MiB", mib(crate::measure::occupied(&self.dir)));
@@ -56,34 +56,34 @@ impl Context {
 /// A row and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// So many threads, each appending one entry of so many bytes and waiting.
+    /// `threads` threads, each appending one entry of `bytes` bytes and waiting.
     Threads { threads: u64, bytes: usize },
-    /// One thread that never waits, with so many appends outstanding.
+    /// One thread that never waits, with this many appends outstanding.
     Window(u64),
-    /// Batches of one entry to each of so many replicas, from so many threads.
+    /// Batches of one entry to each of `replicas` replicas, from `threads` threads.
     Batch { replicas: u64, threads: u64 },
     /// 10,000 replicas with a live tail of 20 to 40 entries, one in a hundred never truncated.
     Churn(churn::Churn),
     /// Small entries that are never truncated.
     Keep,
-    /// A tenth of the replicas stop truncating, and catch up by reading it all.
+    /// A tenth of the replicas stop truncating, and catch up by reading everything.
     Slow,
-    /// Hard state alone, 10,000 replicas, so many threads with so many replicas a commit.
+    /// Hard state alone, of 10,000 replicas: `threads` threads, `replicas` of them in a commit.
     State { threads: u64, replicas: u64 },
     /// Reading what was written interleaved.
     Read,
     /// Opening.
     Open(open::Open),
-    /// The same work half full and at 95 %.
+    /// The same work in a log that is half full, and in one that is 95 % full.
     Full,
-    /// The same work on so many replicas.
+    /// The same work on this many replicas.
     Replicas(u64),
-    /// Values of so many bytes, logged and applied to a RocksDB that is not synced.
+    /// Values of this many bytes, logged and applied to a RocksDB that is not synced.
     #[cfg(feature = "rocksdb")]
     Beside(usize),
 }
 
-/// How many replicas there are, where the row does not say.
+/// How many replicas there are, unless the row says.
 pub const REPLICAS: u64 = 1000;
 
 const GROUPS: &[(&str, &str, &[&str])] = &[
@@ -142,7 +142,7 @@ const BESIDE: &[&str] = &[];
 
 const ALONE: &[&str] = &["read"];
 
-/// The row of a name.
+/// The row with a name.
 pub fn find(name: &str) -> Option<Row> {
     let (kind, rest) = name.split_once('-').unwrap_or((name, ""));
     let number = |s: &str| s.parse::<u64>().ok().filter(|n| *n > 0);
@@ -193,7 +193,7 @@ fn words(bytes: usize) -> String {
     }
 }
 
-/// The rows of names and of groups.
+/// The rows with these names, and those of these groups.
 pub fn select(names: &[String]) -> Vec<Row> {
     let known = |name: &str| find(name).unwrap_or_else(|| panic!("no such row: {name}; --list shows them"));
     let of_group = |name: &String| GROUPS.iter().find(|g| g.0 == name && !ALONE.contains(&g.0));
@@ -282,7 +282,7 @@ impl Row {
         }
     }
 
-    /// In how many processes it is measured.
+    /// In how many processes it is measured, one after the other.
     pub fn phases(&self) -> usize {
         match self {
             Row::Open(_) | Row::Read | Row::Slow => 2,

@@ -1,4 +1,4 @@
-//! Opening: one process writes and ends, another opens with nothing in the cache.
+//! Opening: one process writes and ends, another opens with an empty cache.
 
 use std::time::Instant;
 
@@ -85,7 +85,7 @@ pub fn open(ctx: &Context, what: Open) -> Figures {
         store.close();
         drop(store);
     } else {
-        // What was lent to a process that is killed is not given back.
+        // As in a process that is killed, nothing is dropped.
         std::mem::forget(store);
     }
     Figures::default()

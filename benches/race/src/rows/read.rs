@@ -96,7 +96,7 @@ pub fn read(ctx: &Context) -> Figures {
         .with("beside: reads per s", reads)
 }
 
-/// Readers of random entries and writers together, two threads each.
+/// Readers of random entries and writers at the same time, two threads each.
 fn together(ctx: &Context, store: &dyn Store, each: u64) -> (f64, f64) {
     let (appended, read) = (std::sync::atomic::AtomicU64::new(0), std::sync::atomic::AtomicU64::new(0));
     let start = Instant::now();
@@ -115,7 +115,7 @@ fn together(ctx: &Context, store: &dyn Store, each: u64) -> (f64, f64) {
                 let parts: Vec<_> = (0..REPLICAS / 2)
                     .map(|r| Part { replica: r * 2 + t - 1, first: index, entries: &entry, truncate: None })
                     .collect();
-                // As many as the file has room for, and then only reads.
+                // As many appends as the file has room for, then only reads.
                 if index - each < 400 {
                     store.commit(&parts, &mut scratch);
                     appended.fetch_add(REPLICAS / 2, Ordering::Relaxed);

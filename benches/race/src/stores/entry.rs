@@ -1,4 +1,4 @@
-//! An entry as raft has it when it is to be persisted: a message that is there already, whose data is not its own.
+//! An entry as raft has it when it is to be persisted: a message that exists already and borrows its data.
 
 use std::any::Any;
 use std::borrow::Cow;

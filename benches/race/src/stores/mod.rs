@@ -21,11 +21,11 @@ pub struct Part<'a> {
     pub replica: u64,
     pub first: u64,
     pub entries: &'a [&'static [u8]],
-    /// Entries below this go.
+    /// Entries below this are truncated.
     pub truncate: Option<u64>,
 }
 
-/// Buffers a thread keeps, as it would that commits again and again.
+/// Buffers that a thread keeps, as one that commits again and again would.
 #[derive(Default)]
 pub struct Scratch {
     pub batch: Batch,
@@ -33,20 +33,20 @@ pub struct Scratch {
     pub messages: Vec<entry::Entry>,
 }
 
-/// For what a store cannot do: [`Row::takes`](crate::rows::Row::takes) keeps it out of the rows that ask for it.
+/// Called for what a store cannot do: [`Row::takes`](crate::rows::Row::takes) keeps the store out of the rows that ask for it.
 fn not_asked() -> ! {
     panic!("a row asks a store for what it cannot do: see `Row::takes`")
 }
 
 /// A log of many replicas.
 pub trait Store: Send + Sync {
-    /// Durable on return.
+    /// Commits; durable on return.
     fn commit(&self, parts: &[Part<'_>], scratch: &mut Scratch);
     /// Sets the hard state of each replica, durable on return.
     fn state(&self, _replicas: &[u64], _value: &[u8], _scratch: &mut Scratch) {
         not_asked()
     }
-    /// Reads the entries `[first, last]`; gives their number.
+    /// Reads the entries `[first, last]`; returns how many.
     fn read(&self, _replica: u64, _first: u64, _last: u64) -> u64 {
         not_asked()
     }
@@ -54,20 +54,20 @@ pub trait Store: Send + Sync {
     fn entry(&self, _replica: u64, _index: u64) -> usize {
         not_asked()
     }
-    /// Term of an entry, where a store knows terms.
+    /// Term of an entry, if the store knows terms.
     fn term(&self, _replica: u64, _index: u64) -> Option<u64> {
         None
     }
-    /// Puts a value that need not be durable, where a store keeps such.
+    /// Puts a value that need not be durable, if the store keeps such.
     #[cfg(feature = "rocksdb")]
     fn apply(&self, _key: u64, _value: &[u8]) {
         not_asked()
     }
-    /// What a store's user must call now and then.
+    /// What a user of the store must do now and then.
     fn tend(&self) {}
-    /// An orderly end.
+    /// Closes the store in an orderly way.
     fn close(&self) {}
-    /// Bytes in which something is alive, where a store writes its file whole beforehand.
+    /// Bytes in which something is alive, for a store that writes its file whole beforehand.
     fn occupied(&self) -> Option<u64> {
         None
     }
@@ -76,7 +76,7 @@ pub trait Store: Send + Sync {
     }
 }
 
-/// Everybody who can be asked to run.
+/// All contestants that can be asked to run.
 pub const NAMES: &[(&str, &str)] = &[
     ("raw", "a bare loop of O_DIRECT | O_DSYNC writes: the device's limit"),
     ("shared", "callers who share such writes, and nothing else: the machine's limit for who waits"),
@@ -90,7 +90,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("walrus", "walrus-rust 0.2: a topic a replica, synced after each entry"),
 ];
 
-/// Opens a contestant; `capacity` is for those that must know it beforehand.
+/// Opens a contestant; `capacity` is for those that must know it in advance.
 pub fn open(dir: &Path, name: &str, capacity: u64) -> Box<dyn Store> {
     match name {
         "shared" => Box::new(shared::Shared::open(dir)),

@@ -26,7 +26,7 @@ impl RaftEngine {
             config.batch_compression_threshold = ReadableSize(0);
             config.enable_log_recycle = true;
             config.prefill_for_recycle = true;
-            // More than a row writes. All of its 15 GiB, written before each measurement, would be what is measured.
+            // More than a row writes. With all of its 15 GiB written before each measurement, that would be what is measured.
             config.prefill_limit = Some(ReadableSize::gb(3));
         }
         config.recovery_mode = RecoveryMode::TolerateTailCorruption;
@@ -36,7 +36,7 @@ impl RaftEngine {
 
 impl Store for RaftEngine {
     fn commit(&self, parts: &[Part<'_>], scratch: &mut Scratch) {
-        // What it holds is taken out of it, its memory stays.
+        // The write takes everything out of the batch, which keeps its memory.
         let Scratch { log_batch, messages, .. } = scratch;
         for part in parts {
             messages.clear();
@@ -72,7 +72,7 @@ impl Store for RaftEngine {
     }
 
     fn term(&self, replica: u64, index: u64) -> Option<u64> {
-        // It knows terms only by the entries; what is in these is no matter.
+        // It knows terms only through the entries; their value does not matter here.
         self.0.get_entry::<Ext>(replica, index).unwrap().map(|_| 1)
     }
 

@@ -1,5 +1,5 @@
-//! The limit for callers who share writes: they leave their bytes, one of them or a thread writes them together, all are released. No
-//! replica, no index, no checksum, no order, and nothing that could be read. What this machine takes for that no log can save.
+//! The limit for callers who share writes: they leave their bytes, one of them or a thread writes these together, and all are released. No
+//! replica, no index, no checksum, no order, and nothing that could be read. What this costs on a machine, no log can save.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -15,9 +15,9 @@ use super::{Part, Scratch, Store};
 
 /// As many as a device of this kind has use for.
 const IN_FLIGHT: usize = 2;
-/// Fewer callers are faster each by himself.
+/// With fewer callers, each is faster on its own.
 const CROWD: u64 = 4;
-/// How often the thread that writes lets those in whom it has just released.
+/// How often the writing thread yields to those that it has just released.
 const YIELDS: u32 = 16;
 const LEN: u64 = 512 << 20;
 
@@ -30,7 +30,7 @@ struct Frame {
 
 struct State {
     open: Frame,
-    /// Buffers that were used before.
+    /// Buffers to be used again.
     spare: VecDeque<AlignedBuf>,
     next: u64,
     in_flight: usize,
@@ -58,7 +58,7 @@ impl Frame {
 }
 
 impl Inner {
-    /// Takes what is there, where one more write may be under way.
+    /// Takes the open frame, if one more write may be in flight.
     fn take(state: &mut State) -> Option<(Frame, u64)> {
         if state.open.commits == 0 || state.in_flight == IN_FLIGHT {
             return None;

@@ -18,7 +18,7 @@ impl Store for Strand {
     fn commit(&self, parts: &[Part<'_>], scratch: &mut Scratch) {
         for part in parts {
             let mut index = part.first;
-            // Tuples as the API takes them; small enough to live on the stack of the loop.
+            // Tuples as the API takes them; a few at a time, so that they live on the stack.
             for chunk in part.entries.chunks(8) {
                 let mut tuples: [(u64, u64, &[u8]); 8] = [(0, 1, &[]); 8];
                 for (slot, data) in tuples.iter_mut().zip(chunk) {

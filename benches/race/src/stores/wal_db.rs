@@ -1,4 +1,4 @@
-//! wal-db: records in one log. What replica an entry is of is written in front of it; nothing is indexed, nothing is truncated.
+//! wal-db: records in one log. Each entry's replica is written in front of it; nothing is indexed, nothing is truncated.
 
 use std::path::Path;
 

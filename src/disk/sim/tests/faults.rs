@@ -63,7 +63,7 @@ fn writes_that_were_begun_together_may_each_survive_without_the_others() {
         false => Choice::Version(0),
     });
     assert_eq!([0, 1, 2, 3].map(|i| block_at(&after, i)), [0, 0, 3, 0], "the third was in flight");
-    // One that fails for itself: the others are written, and the failure is told.
+    // One write fails by itself: the others are made, and the failure is reported.
     let disk = SimDisk::new(4 * B);
     disk.fail_at(0, Fault::Error(EIO));
     assert_eq!(writes(&blocks, &disk).unwrap_err().raw_os_error(), Some(EIO));
