@@ -12,7 +12,7 @@ use crate::replica::Replica;
 use crate::space::{ChunkUse, Pool};
 use crate::wal::Wal;
 
-/// Neighbouring chunks of one use.
+/// Neighbouring chunks with the same use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceRun {
     /// Their use.
@@ -21,7 +21,7 @@ pub struct SpaceRun {
     pub chunks: u64,
 }
 
-/// Neighbouring chunks of one use and one owner, and how much in them is alive. A journal segment is always one of its own.
+/// Neighbouring chunks with the same use and owner, and how much in them is alive. A journal segment is always a stretch of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stretch {
@@ -29,10 +29,10 @@ pub struct Stretch {
     pub used: ChunkUse,
     /// How many.
     pub chunks: u64,
-    /// Whose chain they are in; `None` outside of chains, and where all pieces are dead and not freed yet.
+    /// The replica whose chain they are in; `None` outside chains, and where all pieces are dead but not freed yet.
     pub replica: Option<u64>,
-    /// Bytes in them that are still wanted: entries, keyed values, and what describes them; in chains as if all entries of a piece
-    /// were of one length. The rest is dead, or was never used.
+    /// Live bytes in them: entries, keyed values, and what describes them. In chains this is computed as if all entries of a piece
+    /// had the same length. The rest is dead, or was never used.
     pub live_bytes: u64,
 }
 
@@ -42,13 +42,13 @@ impl Wal {
         self.engine.superblock.lock().uuid
     }
 
-    /// What every chunk is used for, from the front of the file to its end, as runs. The journal neither grows nor shrinks meanwhile; commits go on,
-    /// so neighbouring segments' worth of chunks are each as they stood when they were looked at.
+    /// What every chunk is used for, from the front of the file to its end, as runs. The journal neither grows nor shrinks meanwhile. Commits go on,
+    /// so each segment's worth of chunks is shown as it was when it was looked at.
     pub fn space_map(&self) -> Vec<SpaceRun> {
         self.engine.space_map()
     }
 
-    /// As [`Wal::space_map`], with owners and live bytes. Looks at every replica and every chunk, in memory; nothing is appended and nothing committed
+    /// Like [`Wal::space_map`], with owners and live bytes. Looks at every replica and every chunk, in memory; nothing is appended or committed
     /// meanwhile.
     pub fn layout(&self) -> Vec<Stretch> {
         self.engine.layout()
@@ -56,7 +56,7 @@ impl Wal {
 }
 
 impl Replica {
-    /// What the replica takes, and where.
+    /// How much space the replica takes, and where.
     pub fn usage(&self) -> ReplicaUsage {
         self.cell().map_or_else(ReplicaUsage::default, |cell| cell.lock().usage())
     }
