@@ -37,7 +37,7 @@ pub struct VerifyReport {
     pub unreadable: Vec<Damage>,
     /// Frames of the journal whose header or table rotted, or cannot be read. They hold hard states, other small values and all metadata. The log's
     /// memory still has these right, but the next crash would lose them: [`Wal::scrub`](crate::Wal::scrub) rewrites them. After a frame with a rotten
-    /// header, no further frame of its segment is checked; and if it is the first of its segment, neither is any before it.
+    /// header, no further frame of its segment is checked; if it is the first of its segment, no earlier segment is checked either.
     pub rotten_frames: u64,
     /// Rot outside entries and values, which costs no data: in a copy of the superblock (if the log is open for writing, also a copy whose last write was lost), or in the header
     /// of a piece. A power cut while a superblock was being written leaves one bad copy, too: the log opens with the
