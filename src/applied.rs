@@ -13,35 +13,36 @@ pub(crate) fn reapply_from((first, last): (u64, u64), applied: Option<u64>) -> u
 }
 
 impl Batch {
-    /// Reports that the state machine has made everything up to `index` durable: see [`Wal::durable_applied`]. A report for a replica that
-    /// does not exist (it was removed meanwhile) is ignored, unless a later operation of the batch creates the replica: then it counts as a
-    /// report of 0, as it may be a late one of the life before. A report below an earlier one is ignored, too. [`Batch::install_snapshot`]
-    /// takes back what was reported beyond it, also earlier in the same batch.
+    /// Reports that the state machine has made everything up to `index` durable: see [`Wal::durable_applied`].
+    ///
+    /// A report lower than an earlier one is ignored. So is one for a replica that does not exist (it may have been removed meanwhile), unless a later operation of
+    /// the batch creates the replica: then it counts as a report of 0, as it may be a late one from the previous life. [`Batch::install_snapshot`]
+    /// lowers what was reported beyond its index, even earlier in the same batch.
     pub fn durable_applied(&mut self, replica: u64, index: u64) -> &mut Self {
         self.report(replica, index)
     }
 }
 
 impl Wal {
-    /// Reports that the replica's state machine has made everything up to `index` durable.
+    /// Reports that the replica's state machine has made everything up to `index` durable (0: nothing yet).
     ///
-    /// From the first report on (0: nothing yet) no entry above the reported index is truncated: what [`Batch::truncate_prefix`] asks for
-    /// beyond it waits until a report reaches it. So the log can be the state machine's only write-ahead log: after a crash apply again
+    /// From the first report on, no entry above the report is truncated: a [`Batch::truncate_prefix`] that asks for more waits
+    /// until a report covers it. So the log can be the state machine's only write-ahead log: after a crash, apply again
     /// from [`Replica::reapply_from`] on. A replica that never reported is truncated as asked.
     ///
-    /// A report may be below an earlier one only after [`Batch::install_snapshot`], which takes back what was reported beyond its index:
-    /// that is how a state machine is made anew from a peer's snapshot, or from an older state of its own. An index beyond the log's last
-    /// is accepted, for a snapshot that is about to be installed. Report nothing that is not committed: cutting or overwriting a suffix
-    /// takes no report back, and what comes in its place would not be applied.
+    /// A report may be lower than an earlier one only after [`Batch::install_snapshot`], which lowers what was reported beyond its index: that
+    /// is how a state machine is rebuilt from a peer's snapshot, or from an older state of its own. An index beyond the log's last is
+    /// accepted, for a snapshot that is about to be installed. Report only what is committed: cutting or overwriting a suffix does not lower the
+    /// report, so what takes its place would not be applied.
     ///
-    /// Causes no sync: the report, and the truncations that it allows, ride with the next commit. A crash may lose reports, so that entries
-    /// are applied twice, and waiting truncations, which must then be asked for again. Report
+    /// Causes no sync: the report, and the truncations that it allows, are written with the next commit. A crash may lose reports, so that
+    /// entries are applied twice, and waiting truncations, which must then be asked for again. Report
     ///
-    /// - once after each opening, before the first truncation; and sync the state machine's files before that: what a killed process left
-    ///   may be only in the kernel's cache;
-    /// - in the batch that creates a replica ([`Batch::durable_applied`]; placed before the creating operation, it counts as 0): a report
-    ///   for a replica that does not exist is ignored;
-    /// - again after a damaged replica was healed by [`Batch::install_snapshot`].
+    /// - once after each opening, before the first truncation. Sync the state machine's files before that, as what a killed process
+    ///   left may be only in the kernel's cache;
+    /// - in the batch that creates a replica ([`Batch::durable_applied`]), because a report for a replica that does not exist is ignored. (Before the operation
+    ///   that creates it, it counts as 0.);
+    /// - again after [`Batch::install_snapshot`] has healed a damaged replica.
     ///
     /// Heal a replica whose state is [lost](Lost::State) before you truncate it: if damage took all its reports, nobody knows that there
     /// were any, and it is truncated as asked.
@@ -52,10 +53,10 @@ impl Wal {
         self.durable_applied_many(&[(replica, index)])
     }
 
-    /// As [`Wal::durable_applied`], for many replicas at once: for a store whose state machines are flushed together.
+    /// Like [`Wal::durable_applied`], for many replicas at once: for a store that flushes its state machines together.
     ///
     /// # Errors
-    /// As [`Wal::durable_applied`]. Reports that one batch does not hold are split: some may have been taken when one is refused.
+    /// As [`Wal::durable_applied`]. If the reports do not fit one batch, they are split, and some may have been accepted when another is refused.
     pub fn durable_applied_many(&self, reports: &[(u64, u64)]) -> Result<()> {
         // A frame holds that many even with the smallest segments.
         const TOGETHER: usize = 256;
@@ -71,11 +72,11 @@ impl Wal {
 }
 
 impl Replica {
-    /// The index up to which the state machine was last reported to be durable; `None` if nothing was reported in this life of the replica.
-    /// After a crash it may be older than the last report, never newer.
+    /// What the state machine was last reported to hold durably; `None` if nothing was reported in this life of the replica. After a crash
+    /// it may be lower than the last report, never higher.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where keyed state may miss an update.
+    /// [`Error::Damaged`] if the keyed state may miss an update.
     pub fn durable_applied(&self) -> Result<Option<u64>> {
         let Some(cell) = self.cell() else { return Ok(None) };
         let state = cell.lock();
@@ -85,9 +86,9 @@ impl Replica {
         Ok(state.reported())
     }
 
-    /// The index from which the state machine must apply again after an opening: behind what was reported as durable, or the first entry
-    /// that is kept. One beyond the last index when there is nothing to apply, also where the report lies further: made before its snapshot
-    /// was installed, or of a suffix that was cut. Only [`Batch::install_snapshot`] takes a report back.
+    /// The index from which the state machine must apply again after an opening: right after what it was reported to hold durably, or the
+    /// first entry that is kept. If there is nothing to apply, one beyond the last index, even if the report is higher (it was made before
+    /// its snapshot was installed, or covers a suffix that was cut). Only [`Batch::install_snapshot`] lowers a report.
     ///
     /// # Errors
     /// As [`Replica::durable_applied`].

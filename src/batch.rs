@@ -20,12 +20,12 @@ pub struct Entry {
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// Its payload. A slice of a chain pins its chunk for as long as it lives, and keeps the file of a log that was closed meanwhile
-    /// ([`Error::Locked`](crate::Error::Locked)): whoever opened that could write under it. Copy what is to be kept for long.
+    /// Its payload. A slice of a chain pins its chunk for as long as it lives. If the log is closed meanwhile, the slice keeps the file locked
+    /// ([`Error::Locked`](crate::Error::Locked)), because another opener could overwrite what it shows. Copy payloads that you keep for long.
     pub data: Bytes,
 }
 
-/// Anything that can be appended: an [`Entry`], a tuple of index, term and bytes, or your raft's own entry type.
+/// Anything that can be appended: an [`Entry`], a tuple of index, term and bytes, or your raft library's entry type.
 pub trait AsEntry {
     /// The entry's index: 1 or more.
     fn index(&self) -> u64;
@@ -82,12 +82,12 @@ const SHORT: usize = 32;
 
 /// A list of changes that become durable together or not at all.
 ///
-/// Payloads are copied in, and checksummed, as they are added: outside of every lock. A batch given to
-/// [`commit`](crate::Wal::commit) by `&mut` is cleared on success and keeps its buffers, so that steady use allocates nothing.
+/// Payloads are copied and checksummed as they are added, outside all locks. A batch passed to
+/// [`commit`](crate::Wal::commit) as `&mut` is cleared on success and keeps its buffers, so that steady use allocates nothing.
 ///
-/// The short entries of a batch must fit one segment of the journal, with its keyed state. So a round of a poller with thousands of groups is
-/// submitted when its [`log_bytes`](Batch::log_bytes) come to a quarter of [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), and goes on in
-/// the next batch: more brings no more speed, and from [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes) on it may be refused
+/// The short entries of a batch and its keyed state must together fit one segment of the journal. So a poller with thousands of groups should submit its
+/// batch when [`log_bytes`](Batch::log_bytes) reaches a quarter of [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), and go on with
+/// the next one. Larger batches are no faster, and beyond [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes) they may be refused
 /// ([`Error::BatchTooLarge`]).
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -117,7 +117,7 @@ impl Batch {
         Self::default()
     }
 
-    /// Appends entries of consecutive indexes. An index at or below the replica's last overwrites from there on.
+    /// Appends entries with consecutive indexes. If the first of them is at or below the replica's last index, everything from there on is overwritten.
     pub fn append<E: AsEntry>(&mut self, replica: u64, entries: &[E]) -> &mut Self {
         let Some(head) = entries.first() else { return self };
         let first = head.index();
@@ -150,11 +150,11 @@ impl Batch {
         Ok(())
     }
 
-    /// Sets a keyed value: hard state, conf state, applied index, anything small and often overwritten. At most
-    /// [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), and at most half a segment of the log: more is refused when the batch is submitted
+    /// Sets a keyed value: hard state, conf state, applied index, anything small and often overwritten. A value of more than
+    /// [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), or more than half a segment of the log, is refused when the batch is submitted
     /// ([`Error::ValueTooLarge`]).
     ///
-    /// Keys that begin with a zero byte and `sl.` are the log's own, and refused.
+    /// Keys that begin with a zero byte and `sl.` are reserved for the log, and refused.
     pub fn put(&mut self, replica: u64, key: &[u8], value: &[u8]) -> &mut Self {
         self.check_own(replica, key);
         let key = self.span(key);
@@ -162,29 +162,33 @@ impl Batch {
         self.push(replica, What::Put { key, value })
     }
 
-    /// Deletes a keyed value; one that is not there may be deleted too.
+    /// Deletes a keyed value. Deleting one that does not exist is allowed.
     pub fn delete(&mut self, replica: u64, key: &[u8]) -> &mut Self {
         self.check_own(replica, key);
         let key = self.span(key);
         self.push(replica, What::Delete { key })
     }
 
-    /// Drops every entry below `first_kept`, at most `last_index + 1`: beyond that the batch is refused ([`Error::Contradiction`]). Costs no sync of
-    /// its own. A `first_kept` that is already reached changes nothing. Over a damaged entry the term before `first_kept` is unknown
-    /// ([`Replica::term`](crate::Replica::term)), until the next truncation. Entries that the state machine is not
-    /// [reported](crate::Wal::durable_applied) to hold durably wait, if it reports at all. What the same batch appends or cuts below `first_kept`
-    /// behind this is refused ([`Error::Compacted`]), also where the truncation waits and the first index is a lower one still.
+    /// Drops every entry below `first_kept`. Costs no sync of its own.
+    ///
+    /// - `first_kept` is at most `last_index + 1`: beyond that the batch is refused ([`Error::Contradiction`]). If it is at or below the first
+    ///   index, nothing changes.
+    /// - If the state machine [reports](crate::Wal::durable_applied) what it holds durably, entries beyond the report are kept until a report covers them.
+    /// - If the last dropped entry is damaged, the term before `first_kept` is unknown ([`Replica::term`](crate::Replica::term)) until the next truncation.
+    /// - A later append or cut below `first_kept` in the same batch is refused ([`Error::Compacted`]), even where the truncation waits for a report
+    ///   and the first index is still lower.
     pub fn truncate_prefix(&mut self, replica: u64, first_kept: u64) -> &mut Self {
         self.push(replica, What::Truncate { first: first_kept })
     }
 
-    /// Drops the entry at `from_index` and every one behind it; the next index is then `from_index`. The suffix is not read, so one that
-    /// is damaged goes too, and with it that damage. Where raft did not ask for it, a suffix that is damaged is no less promised: to cut it off forgets
-    /// what was acknowledged. See [the guide](crate::guide#damage). Never refused on a full log. A suffix that is overwritten needs none of this: see
-    /// [`Batch::append`].
+    /// Drops the entry at `from_index` and all entries after it; the next index is then `from_index`. Never refused on a full log. To overwrite a
+    /// suffix, append: that needs no truncation (see [`Batch::append`]).
     ///
-    /// Beyond the last index there is nothing to drop, and nothing changes; of a replica that does not exist, too. Below the first index the
-    /// batch is refused ([`Error::Compacted`]; [`Error::Contradiction`] for index 0): what the prefix's truncation took cannot be cut.
+    /// The suffix is not read, so a damaged suffix is dropped too, together with its damage. Unless raft asked for it, that forgets
+    /// entries that were acknowledged: see [the guide](crate::guide#damage).
+    ///
+    /// If `from_index` is beyond the last index, or the replica does not exist, nothing changes. If it is below the first index, the
+    /// batch is refused ([`Error::Compacted`]; [`Error::Contradiction`] for index 0): entries whose prefix was truncated cannot be cut.
     pub fn truncate_suffix(&mut self, replica: u64, from_index: u64) -> &mut Self {
         if from_index == 0 {
             self.refuse(replica, "index 0 is before the first entry");
@@ -193,19 +197,21 @@ impl Batch {
         self.push(replica, What::Cut { from: from_index })
     }
 
-    /// A snapshot at `index` and `term` was installed: every entry goes, the next index is `index + 1`, and
-    /// `term(index)` answers `term` (but for index 0, at which no log has an entry: its term is always 0). Keyed state stays, but what was
-    /// [reported](crate::Wal::durable_applied) beyond `index` is taken back to it, and truncations that wait for a report wait no more. Creates the replica, and heals a damaged one: where its state was suspect, what the
-    /// same batch puts, before it or behind it, is believed again, and nothing else of it. When that is right in a raft group: see
-    /// [the guide](crate::guide#damage).
+    /// Records that a snapshot at `index` and `term` was installed. Every entry is dropped, the next index is `index + 1`, and
+    /// `term(index)` returns `term` (but index 0, where no log has an entry, always has term 0). Creates the replica if it does not exist.
+    ///
+    /// Keyed state stays. A [report](crate::Wal::durable_applied) beyond `index` is lowered to it, and truncations that wait for a report are forgotten.
+    ///
+    /// Heals a damaged replica. If its keyed state was suspect, only the keys that the same batch puts, before or after this, are valid again.
+    /// [The guide](crate::guide#damage) says when that is right in a raft group.
     pub fn install_snapshot(&mut self, replica: u64, index: u64, term: u64) -> &mut Self {
         self.push(replica, What::Reset { index, term })
     }
 
-    /// Forgets the replica: entries, keyed state and all. If it is written again later, nothing of this life shows.
+    /// Removes the replica with all entries and keyed state. If it is written again later, nothing of this life shows.
     ///
-    /// What the batch asked of it before is ended by this, and no longer looked at: an entry that is too large does not matter any more. What
-    /// contradicts itself stays refused, until it is [withdrawn](Self::withdraw). What comes behind it begins a new life.
+    /// It cancels what the batch asked of the replica before: that is no longer checked, so an entry that is too large does not matter any more. But what
+    /// contradicts itself stays refused until it is [withdrawn](Self::withdraw). Operations after the removal begin a new life.
     pub fn remove(&mut self, replica: u64) -> &mut Self {
         self.take_back(replica);
         self.push(replica, What::Remove)
@@ -249,25 +255,25 @@ impl Batch {
         }
     }
 
-    /// Marks the batch lazy: it causes no sync, but rides with the next one. For updates that may be lost, such as the commit index. For
-    /// [`Wal::submit`](crate::Wal::submit), and its `Pending` dropped: who waits for it, by [`Wal::commit`](crate::Wal::commit) too, asks for
+    /// Marks the batch lazy: it causes no sync, but is written with the next commit. For updates that may be lost, such as the commit index. Use it with
+    /// [`Wal::submit`](crate::Wal::submit), and drop the `Pending`: waiting for the batch, or using [`Wal::commit`](crate::Wal::commit), causes
     /// a sync all the same.
     pub fn lazy(&mut self) -> &mut Self {
         self.lazy = true;
         self
     }
 
-    /// Takes back everything that was asked of the replica, also what was refused of it; the others' stays. For a batch of many that is
-    /// refused for one: [`Error::EntryTooLarge`](crate::Error::EntryTooLarge) and its like name it.
+    /// Takes back everything that the batch asks of the replica, including what contradicts itself; the parts of other replicas stay. For a batch of many replicas that is
+    /// refused because of one: [`Error::EntryTooLarge`](crate::Error::EntryTooLarge) and similar errors name it.
     pub fn withdraw(&mut self, replica: u64) -> &mut Self {
         self.bad.retain(|&(of, _)| of != replica);
         self.take_back(replica);
         self
     }
 
-    /// Takes out what was asked of these replicas, also what was refused of them, into a batch of its own: for one that is too large
-    /// ([`Error::BatchTooLarge`]) and need not be atomic over all its replicas. What is asked of one replica stays together, in its order.
-    #[must_use = "what was taken out is written by nobody else"]
+    /// Moves everything that is asked of the replicas for which `moves` returns true, including what contradicts itself, into a batch of its own. For a batch that is too large
+    /// ([`Error::BatchTooLarge`]) and need not be atomic over all its replicas. The operations of one replica stay together, in order.
+    #[must_use = "what was taken out is in the returned batch alone"]
     pub fn split_off(&mut self, moves: impl Fn(u64) -> bool) -> Self {
         let moved = self.only(&moves);
         *self = self.only(|of| !moves(of));
@@ -313,7 +319,7 @@ impl Batch {
         self.metas.push(Meta { offset, ..*meta });
     }
 
-    /// The value that the batch leaves under the key, if it puts one there.
+    /// The value that the batch would leave under the key, if it puts one.
     pub fn value(&self, replica: u64, key: &[u8]) -> Option<&[u8]> {
         let counting = self.named.as_ref().map_or(0, |named| named.ended_before(replica));
         // What was added last counts; it is what is mostly asked for, too.
@@ -343,19 +349,19 @@ impl Batch {
         self.named.iter_mut().for_each(|named| named.clear());
     }
 
-    /// Whether the batch asks for nothing.
+    /// Whether the batch contains no operation.
     pub fn is_empty(&self) -> bool {
         self.ops.len() == self.named.as_ref().map_or(0, |named| named.ended()) && self.bad.is_empty()
     }
 
-    /// What the batch takes in the log at most, in bytes: keys, values and payloads in full, and some hundred bytes for each operation, which say
-    /// what it is, whose, and that a replica begins. Known without looking through the batch.
+    /// An upper bound on the bytes that the batch takes in the log: keys, values and payloads in full, plus some hundred bytes for each operation (its kind, its
+    /// replica, and the record that begins a new replica). Maintained as the batch grows, so this call costs nothing.
     ///
-    /// For whoever gathers the writes of many replicas and must know when to submit them. Up to
-    /// [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), more than half a segment ([`Stats::segment_size`](crate::Stats::segment_size)), a
-    /// batch is never [`Error::BatchTooLarge`]; beyond that it is where too little of it can be placed beside the journal, as long runs of entries
-    /// and large values are. A run that is shorter than the carry fraction of a chunk ([`Options::carry_fraction`](crate::Options::carry_fraction))
-    /// is not: it would take a chunk of its own.
+    /// It tells those who gather the writes of many replicas when to submit. Up to
+    /// [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), which is more than half a segment ([`Stats::segment_size`](crate::Stats::segment_size)), a
+    /// batch is never [`Error::BatchTooLarge`]. A larger one is refused if too little of it can be placed beside the journal, where long runs of entries
+    /// and large values go. To make room for a batch, no run shorter than the carry fraction of a chunk
+    /// ([`Options::carry_fraction`](crate::Options::carry_fraction)) is placed there: it would take a chunk of its own.
     pub fn log_bytes(&self) -> u64 {
         self.charged
     }

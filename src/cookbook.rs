@@ -1,12 +1,12 @@
-//! Recipes: whole programs, as they are in `examples/`. They are run as tests of this documentation.
+//! Recipes: the complete programs of `examples/`, run as doctests.
 //!
-//! - [A raft of one's own](own_raft) on the log, in a hundred lines.
-//! - [A sharded queue](queue) with the log as its write-ahead log.
-//! - The log as a store's only write-ahead log: an LSM whose own journal stays empty, crashed hundreds of times, in `examples/only-wal`.
+//! - [A raft of your own](own_raft) on the log, in a hundred lines.
+//! - [A sharded queue](queue) that uses the log as its write-ahead log.
+//! - The log as a state machine's only log: an LSM whose own journal stays empty, crashed hundreds of times, in `examples/only-wal`.
 //! - Figures for Prometheus: `examples/metrics.rs`, and the feature `metrics`.
-//! - raft-rs: the crate `strandlog-raft` implements all of its `Storage`, and the asynchronous Ready flow; openraft: `strandlog-openraft`.
+//! - raft-rs: the crate `strandlog-raft` implements all of its `Storage`, and the asynchronous Ready flow. openraft: `strandlog-openraft`.
 
-/// A raft of one's own.
+/// A raft of your own.
 ///
 #[doc = concat!("```\n", include_str!("../examples/own_raft.rs"), "\n```")]
 pub mod own_raft {}

@@ -22,21 +22,21 @@ pub(crate) use {rebuild_all, salvage_it};
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong. Cheap to clone: one failed sync is told to every waiter.
+/// Everything that can go wrong. Cheap to clone, as one failed sync is reported to every waiter.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An append would leave a hole: nothing was changed.
+    /// An append would leave a gap: nothing was changed.
     #[error("replica {replica}: entry {index} leaves a gap, the next index is {expected}; nothing was changed")]
     Gap {
         /// The replica.
         replica: u64,
         /// The index that was given.
         index: u64,
-        /// The index that may come next at most.
+        /// The highest index that may come next.
         expected: u64,
     },
-    /// The index lies before the first that is kept.
+    /// The index is below the first that is kept.
     #[error(
         "replica {replica}: index {index} lies before the first that is kept, {first_index}: whoever needs it takes a snapshot, and an append leaves out what was truncated, the entries below {first_index}"
     )]
@@ -48,7 +48,7 @@ pub enum Error {
         /// The first index that is kept.
         first_index: u64,
     },
-    /// The index lies behind the last.
+    /// The index is beyond the last.
     #[error("replica {replica}: index {index} is beyond the last, {last_index}; ask for last_index first")]
     OutOfRange {
         /// The replica.
@@ -64,15 +64,15 @@ pub enum Error {
         /// The replica.
         replica: u64,
     },
-    /// The batch contradicts itself, or names something impossible: nothing was changed.
+    /// The batch contradicts itself, or asks for something impossible: nothing was changed.
     #[error("replica {replica}: {why}; nothing was changed")]
     Contradiction {
         /// The replica.
         replica: u64,
-        /// What does not fit.
+        /// What is wrong.
         why: &'static str,
     },
-    /// An entry beyond the limit.
+    /// An entry exceeds the limit.
     #[error(
         "replica {replica}: entry {index} has {bytes} bytes, the limit is {limit} (option max_entry_bytes); nothing was changed"
     )]
@@ -86,8 +86,8 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// A key or a keyed value beyond the limit: [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES), [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), and for a
-    /// value half a segment of this log where that is less.
+    /// A key or a keyed value exceeds the limit: [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES) for a key; for a value [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES),
+    /// or half a segment of this log if that is less.
     #[error(
         "replica {replica}: {what} of {bytes} bytes, the limit is {limit} (a key: 256; a value: 1 MiB, or half a segment of the log if that is less); nothing was changed"
     )]
@@ -101,34 +101,34 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// The batch is larger than a frame, and too little of it consists of long runs and large values, which lie beside the journal; or it is larger than 1 GiB. Split it:
-    /// a part of at most `limit` [`Batch::log_bytes`](crate::Batch::log_bytes) is never refused so.
+    /// The batch is larger than a frame, and too little of it is long runs and large values, which are placed beside the journal; or it is larger than 1 GiB. Split it
+    /// ([`Batch::split_off`](crate::Batch::split_off)): a part of at most `limit` [`Batch::log_bytes`](crate::Batch::log_bytes) is never too large.
     #[error("the batch has {bytes} bytes, and {limit} surely fit one: split it by its log_bytes; nothing was changed")]
     BatchTooLarge {
-        /// Its [`log_bytes`](crate::Batch::log_bytes); where it is more than 1 GiB, the bytes of its payloads.
+        /// Its [`log_bytes`](crate::Batch::log_bytes); or, of a batch larger than 1 GiB, the bytes of its payloads.
         bytes: u64,
-        /// So many surely fit: [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), or 1 GiB.
+        /// What always fits: [`Wal::max_batch_bytes`](crate::Wal::max_batch_bytes), or 1 GiB.
         limit: u64,
     },
-    /// No room: nothing was changed. Truncation, removal and state that does not grow still succeed; of values over 4 KiB one at a time, once what
-    /// was written before is durable: see [the guide](crate::guide#a-full-log).
+    /// No room: nothing was changed. Truncation, removal and state that does not grow still succeed; values over 4 KiB only one at a time, once the
+    /// previous one is durable: see [the guide](crate::guide#a-full-log).
     #[error("{0}")]
     Full(Box<FullReport>),
-    /// What was asked for would have to wait, and may not. One of:
+    /// The call would have to wait, and may not. One of:
     ///
-    /// - `try_submit` found no room, or others who wait for room already. Nothing was submitted. Who comes again and again is told when none can be made.
-    /// - A callback, or a listener on a thread of the log's own, would wait for durability, which that very thread brings about. What it wanted to commit was not
-    ///   submitted; a batch that it waited for is on its way.
-    /// - A callback, a sink or a listener closes the log, whose end would wait for it. The log stays open.
+    /// - `try_submit` found no room, or others already waiting for room. Nothing was submitted. A caller that keeps retrying is told when no room can be made.
+    /// - A callback, or a listener on one of the log's own threads, would wait for durability, which that very thread brings about. What it tried to commit was not
+    ///   submitted; a batch that it tried to wait for is on its way.
+    /// - A callback, a sink or a listener tried to close the log, which would wait for it. The log stays open.
     #[error("{}", what_is_busy(*queued, *limit))]
     Busy {
-        /// Bytes in the queue. With none it is not the queue that is full.
+        /// Bytes in the queue. If 0, it is not the queue that is full.
         queued: u64,
-        /// The bound.
+        /// Its limit.
         limit: u64,
     },
-    /// A write or a sync failed, or a thread of the log's. Nothing after it is acknowledged; reads are still served. What was acknowledged is in the
-    /// file: opening it anew is right, once the device was looked at.
+    /// A write or a sync failed, or one of the log's threads did. Nothing after it is acknowledged; reads are still served. Everything acknowledged is in the
+    /// file: check the device, then reopen it.
     #[error(
         "the log is poisoned: {cause}; everything acknowledged is in its file, nothing unacknowledged is promised: look at the device, then open it anew"
     )]
@@ -136,10 +136,10 @@ pub enum Error {
         /// The first failure.
         cause: Arc<str>,
     },
-    /// The file was cut, removed or replaced while it was in use: as [`Error::Poisoned`], and told wherever that may be, but **opening it anew is
-    /// wrong**. What was acknowledged is no longer under its name, where an opening would begin an empty log (but for
-    /// [`create(false)`](crate::Options::create)), and replicas that have forgotten their votes would vote once more. Of a file that was removed the cause
-    /// says how to copy it: do that before the log is dropped, and open the copy. One that was cut is salvaged.
+    /// The file was cut, removed or replaced while it was in use. Like [`Error::Poisoned`], and returned by the same calls, but **do not reopen the
+    /// file**: what was acknowledged is no longer under its name. Opening would begin an empty log there (except with
+    /// [`create(false)`](crate::Options::create)), and replicas that have forgotten their votes would vote again. If the file was removed, the cause
+    /// says how to copy it: do that before the log is dropped, and open the copy. If it was cut, salvage it.
     #[error(
         "the log has lost its file: {cause}; nothing more is acknowledged, and its name may lead to an empty log, or to less than was acknowledged: do not open that anew"
     )]
@@ -150,13 +150,13 @@ pub enum Error {
     /// The log was closed or dropped.
     #[error("the log is closed; what was not acknowledged may be lost: open it again")]
     Closed,
-    /// Somebody else has the file open.
+    /// The file is already open, in this process or another.
     #[error("{} is open in another process, or elsewhere in this one; close it there first, and let go of entries that were read of it", path.display())]
     Locked {
         /// The file.
         path: PathBuf,
     },
-    /// The bytes asked for are damaged; other replicas are not affected. What it takes to heal the replica: see [the guide](crate::guide#damage).
+    /// The bytes asked for are damaged; other replicas are not affected. For how to heal the replica see [the guide](crate::guide#damage).
     #[error("{0}")]
     Damaged(Damage),
     /// The file cannot be opened as it is.
@@ -169,22 +169,22 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
-    /// The file is shorter than its log: its end was cut off. A salvage reads what is left, and takes the rest for lost; not where less than a 64th is
-    /// left. To make it as long again helps nobody: of what lay there nothing tells any more that it is missing.
+    /// The file is shorter than its log: its end was cut off. A salvage reads what is left, unless that is less than a 64th, and takes the rest for
+    /// lost. Do not extend the file again: then nothing would tell what is missing.
     #[error("the file is cut: it has {file_bytes} bytes, and its log {log_bytes}; {}", cut_advice(*file_bytes, *log_bytes))]
     Cut {
-        /// Bytes that the file has.
+        /// Length of the file.
         file_bytes: u64,
-        /// Bytes that its superblock says it has at least.
+        /// Length that it must have, by its superblock, at least.
         log_bytes: u64,
     },
-    /// The file needs something that this version does not know.
+    /// The file needs a feature that this version does not know.
     #[error("the file needs {feature}, which this version of strandlog does not know; use a newer one")]
     Unsupported {
         /// Its name.
         feature: String,
     },
-    /// An option outside its range.
+    /// An option is out of range.
     #[error("option {name} = {given}: it must be {range}")]
     Option {
         /// The option.
@@ -194,7 +194,7 @@ pub enum Error {
         /// What is allowed.
         range: String,
     },
-    /// The operating system said no.
+    /// The operating system reported an error.
     #[error("{context}: {source}")]
     Io {
         /// What was being done.
@@ -202,13 +202,13 @@ pub enum Error {
         /// What it said.
         source: Arc<io::Error>,
     },
-    /// The log is so old that it has no number left for what is written next: nothing was changed, and nothing more will be. What it holds is there, and is
-    /// read, by later openings too. [`Wal::salvage_into`](crate::Wal::salvage_into) copies it into a new log, which begins anew.
+    /// The log has used up its numbers (of journal bytes, or of openings): nothing was changed, and nothing can be written any more. Everything in it stays
+    /// readable, by later openings too. [`Wal::salvage_into`](crate::Wal::salvage_into) copies it into a new log, which starts afresh.
     #[error(
         "the log has used up its numbers, after {what}: nothing was changed, and all that it holds is read; copy it into a new one (`strandlog salvage`)"
     )]
     UsedUp {
-        /// After how much: the bound that was met.
+        /// Which limit was reached.
         what: &'static str,
     },
     /// The log was opened read-only.
@@ -250,22 +250,22 @@ impl Error {
     }
 }
 
-/// Why an append found no room, and what would make some.
+/// Why an append found no room, and who could make some.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FullReport {
-    /// Bytes the batch would need: as it was counted, in whole chunks, where chunks are lacking; what it has, where the bound on metadata was met.
+    /// Bytes that the batch needs: if chunks are lacking, counted in whole chunks; if the limit on metadata was reached, the bytes it has.
     pub needed: u64,
     /// Bytes in free chunks.
     pub free: u64,
-    /// Of these, bytes held back so that what is in the journal can be moved into chains, and a large value written anew. A batch that lacks chunks
+    /// Of these, bytes reserved for moving the journal's contents into chains, and for rewriting a large value. A batch that lacks chunks
     /// needs more than the rest.
     pub reserved: u64,
-    /// Bytes in chunks that are dead but pinned by a reader, or whose truncation is not durable yet.
+    /// Bytes in chunks that are dead, but pinned by a reader, or whose truncation is not durable yet.
     pub pending: u64,
-    /// Whether the bound on metadata and small replicas was met, rather than the bound on chunks.
+    /// Whether the limit on metadata and small replicas was reached, rather than that on chunks.
     pub metadata: bool,
-    /// The replicas that hold most, or did a moment ago, and how many bytes, entries and keyed state together: truncate or remove these first. Where
-    /// the bound on metadata was met, those of which most counts for that: keys, terms, and all entries of a small replica.
+    /// The replicas that hold most, or did a moment ago, with their bytes of entries and keyed state together: truncate or remove these first. If
+    /// the limit on metadata was reached, those that contribute most to it, by keys, terms, and all entries of a small replica.
     pub holders: Vec<(u64, u64)>,
 }
 
@@ -292,7 +292,7 @@ impl fmt::Display for FullReport {
     }
 }
 
-/// What was lost, and whose. Where it is said of the entry before the first that is held, nothing is lost but that one's term: see
+/// What was lost, and of which replica. If it names the entry before the first that is held, only that entry's term is lost: see
 /// [`Lost::Entries`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
@@ -306,17 +306,18 @@ pub struct Damage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lost {
-    /// Entries that cannot be read, or that may be older than what was acknowledged. May name the one before the first held, too: a
-    /// truncation over damage left its term unknown, until the next truncation. That replica lacks nothing else: it sends followers a snapshot where it
-    /// would tell that term.
+    /// Entries that cannot be read, or that may be older than what was acknowledged.
+    ///
+    /// The range may include the entry before the first that is held: a truncation over damage left its term unknown, until the next truncation. If it names
+    /// that entry alone, the replica lacks nothing else: a follower that needs the term is sent a snapshot.
     Entries {
         /// First index.
         first: u64,
         /// Last index.
         last: u64,
     },
-    /// Keyed state that may miss an update, a vote among it: the replica must not take part before it was taken out of its group and removed, to
-    /// come back as a new member. See [the guide](crate::guide#damage).
+    /// Keyed state that may miss an update, possibly a vote. The replica must not take part in its group until it has been taken out of the configuration, removed, and
+    /// added back as a new member. See [the guide](crate::guide#damage).
     State,
 }
 

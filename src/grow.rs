@@ -10,7 +10,7 @@ use crate::open::{look, open_error};
 use crate::options::{MAX_CAPACITY, Progress, capacity_in, default_cap, has_default_cap, journal_floor, within};
 use crate::recovery::{superblock_of_log, write_superblocks};
 
-/// What a growth did.
+/// The result of [`grow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Grown {
@@ -18,9 +18,9 @@ pub struct Grown {
     pub from: u64,
     /// Size of the log now, and of the file.
     pub to: u64,
-    /// Size of the file before: more than `from` where an earlier growth was interrupted.
+    /// Size of the file before: more than `from` if an earlier growth was interrupted.
     pub file_from: u64,
-    /// Bytes that the log can use, before.
+    /// Bytes that the log could use before.
     pub usable_from: u64,
     /// Bytes that the log can use now: whole segments.
     pub usable_to: u64,
@@ -29,16 +29,16 @@ pub struct Grown {
 /// Zeros written at a time.
 const STEP: usize = 256 * BLOCK;
 
-/// Makes the log at `path` `capacity` bytes long. Nobody may have it open; what it holds is not touched. Takes as long as writing the
-/// difference does: the new part is filled with zeros, as a new file is. Where the file is longer already, because an earlier growth was
-/// interrupted, what lies beyond `capacity` is cut off: no superblock ever named it.
+/// Enlarges the log at `path` to `capacity` bytes. Nobody may have it open; its contents are not touched. It takes as long as writing
+/// the difference, because the new part is filled with zeros, as a new file is. If an interrupted growth has left the file longer than
+/// `capacity`, the excess is cut off: no superblock ever named it.
 ///
-/// Whenever it is interrupted, the log opens, with the old size or with the new one. With the old size, growing again does it all. With the
-/// new one it is done: growing again to the same size is refused, and repairs the superblock's second copy, as any opening does.
+/// If it is interrupted at any point, the log opens with either the old size or the new one. With the old size, grow it again. With the
+/// new size, growth is complete: growing again to the same size is refused, and repairs the superblock's second copy, as any opening does.
 ///
 /// # Errors
-/// [`Error::Option`] where `capacity` is not at least a segment more than the log has, or too much; [`Error::Locked`] while it is
-/// open; [`Error::Io`] when there is no space; [`Error::Corrupt`], [`Error::Cut`] and [`Error::Unsupported`] as an opening.
+/// [`Error::Option`] if `capacity` is not at least a segment more than the log has, or is too large; [`Error::Locked`] while it is
+/// open; [`Error::Io`] if there is no space; [`Error::Corrupt`], [`Error::Cut`] and [`Error::Unsupported`] as for an opening.
 pub fn grow(path: impl AsRef<Path>, capacity: u64, mut progress: impl FnMut(Progress)) -> Result<Grown> {
     let path = path.as_ref();
     let mode = OpenMode { read_only: false, mapped: false, ..OpenMode::default() };

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The last bucket takes everything from 2^22 microseconds (4 seconds) on.
 const BUCKETS: usize = 24;
 
-/// How often something took how long. Bucket `i` counts what took less than `2^i` microseconds, but at least half of that; the last one
-/// everything longer.
+/// A histogram of durations. Bucket `i` counts durations below `2^i` microseconds and not below half of that; the
+/// last bucket counts everything longer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; BUCKETS],
@@ -19,23 +19,23 @@ impl Histogram {
         &self.counts
     }
 
-    /// The exclusive upper bound of bucket `i`, in microseconds. `None` for the last one, which has no bound.
+    /// The upper bound of bucket `i`, exclusive, in microseconds. `None` for the last one, which has no bound.
     pub fn bound_micros(i: usize) -> Option<u64> {
         (i + 1 < BUCKETS).then(|| 1 << i)
     }
 
-    /// How many durations were counted.
+    /// The number of durations counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The sum of all durations, in microseconds.
+    /// Their sum, in microseconds.
     pub fn sum_micros(&self) -> u64 {
         self.sum_micros
     }
 
-    /// A bound below which this part of all durations lies, from 0 to 1: 0.99 for the 99th percentile. `None` if nothing was counted, or if
-    /// the answer is in the last bucket.
+    /// An upper bound of the given quantile, from 0 to 1: 0.99 for the 99th percentile. `None` if nothing was counted, or if
+    /// the quantile is in the last bucket.
     pub fn quantile_micros(&self, part: f64) -> Option<u64> {
         let wanted = (self.count() as f64 * part.clamp(0.0, 1.0)).ceil().max(1.0);
         let mut seen = 0;

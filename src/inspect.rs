@@ -29,10 +29,10 @@ pub struct Stretch {
     pub used: ChunkUse,
     /// How many.
     pub chunks: u64,
-    /// The replica whose chain they are in; `None` outside of chains, and where all pieces are dead but not freed yet.
+    /// The replica whose chain they are in; `None` outside chains, and where all pieces are dead but not freed yet.
     pub replica: Option<u64>,
-    /// Bytes in them that are still wanted: entries, keyed values, and what describes them; in chains estimated as if all entries of a
-    /// piece had the same length. The rest is dead, or was never used.
+    /// Live bytes in them: entries, keyed values, and what describes them. In chains this is computed as if all entries of a piece
+    /// had the same length. The rest is dead, or was never used.
     pub live_bytes: u64,
 }
 
@@ -42,21 +42,21 @@ impl Wal {
         self.engine.superblock.lock().uuid
     }
 
-    /// The use of every chunk, from the front of the file to its end, as runs. The journal neither grows nor shrinks meanwhile; commits go
-    /// on, so each slab's chunks are shown as they stood when that slab was looked at.
+    /// What every chunk is used for, from the front of the file to its end, as runs. The journal neither grows nor shrinks meanwhile. Commits go on,
+    /// so each segment's worth of chunks is shown as it was when it was looked at.
     pub fn space_map(&self) -> Vec<SpaceRun> {
         self.engine.space_map()
     }
 
-    /// As [`Wal::space_map`], with owners and live bytes. Looks at every replica and every chunk, in memory; meanwhile nothing is appended
-    /// or committed.
+    /// Like [`Wal::space_map`], with owners and live bytes. Looks at every replica and every chunk, in memory; nothing is appended or committed
+    /// meanwhile.
     pub fn layout(&self) -> Vec<Stretch> {
         self.engine.layout()
     }
 }
 
 impl Replica {
-    /// What the replica takes, and where.
+    /// How much space the replica takes, and where.
     pub fn usage(&self) -> ReplicaUsage {
         self.cell().map_or_else(ReplicaUsage::default, |cell| cell.lock().usage())
     }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// A log sequence number: one byte of the journal, named for ever. From batch to batch it never goes back; batches of one frame may
+/// A log sequence number: the position of a byte in the journal, never used twice. From batch to batch it never decreases; batches of one frame may
 /// share one, and they become durable together.
 ///
-/// A batch's LSN is durable when [`Wal::durable_lsn`](crate::Wal::durable_lsn) has reached it.
+/// A batch is durable when [`Wal::durable_lsn`](crate::Wal::durable_lsn) has reached its LSN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub(crate) u64);
 

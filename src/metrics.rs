@@ -16,7 +16,7 @@
 //! # }
 //! ```
 //!
-//! Every name, each with the label `log`. Those marked *as it happens* are counted by the listener, all others by
+//! All names follow; each metric has the label `log`. Those marked *as it happens* are recorded by the listener, all others by
 //! [`Metrics::observe`].
 //!
 //! | name | kind | what |
@@ -47,7 +47,7 @@
 //! | `strandlog_free_bytes` | gauge | in free chunks, reserved ones among them |
 //! | `strandlog_reserved_bytes` | gauge | free, but held back for what is in the journal, and for large values |
 //! | `strandlog_used_bytes` | gauge | in chunks that hold pieces |
-//! | `strandlog_pinned_bytes` | gauge | free but for a reader's pin |
+//! | `strandlog_pinned_bytes` | gauge | free, except for a reader's pin |
 //! | `strandlog_journal_bytes` | gauge | size of the journal |
 //! | `strandlog_journal_free_bytes` | gauge | of these, in free segments |
 //! | `strandlog_queued_bytes` | gauge | waiting for the writer |

@@ -13,9 +13,9 @@ use crate::sync::{Arc, Mutex};
 use crate::wal::Wal;
 
 impl Options {
-    /// Opens the log at `path`: recovers it, or creates it where there is none. One process at a time.
+    /// Opens the log at `path` and recovers it, or creates it if it does not exist. One process at a time.
     ///
-    /// Creation is atomic: the file appears under its name whole, or not at all.
+    /// Creation is atomic: the file appears under its name complete, or not at all.
     ///
     /// # Errors
     /// [`Error::Option`], [`Error::Locked`], [`Error::Corrupt`], [`Error::Cut`], [`Error::Unsupported`], [`Error::Io`]; [`Error::Damaged`] with
@@ -85,9 +85,10 @@ impl Options {
         self.geometry(uuid, capacity)
     }
 
-    /// Opens a log on any [`Disk`]: one whose superblocks are blank is formatted, and so is one that holds nothing but a part of the first of them,
-    /// where formatting was cut off. For tests on the simulated disk, and for
-    /// stores with a device of their own. The disk must not be shared.
+    /// Opens a log on any [`Disk`]: for tests on the simulated disk, and for stores with a device of their own. The disk must not be shared.
+    ///
+    /// A disk whose superblocks are blank is formatted. So is one that holds nothing but a part of the first superblock, because formatting was
+    /// interrupted.
     ///
     /// # Errors
     /// As [`Options::open`].

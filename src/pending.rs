@@ -12,9 +12,9 @@ use crate::journal::{Class, Seat, Whom};
 use crate::lsn::Lsn;
 use crate::sync::Arc;
 
-/// A submitted batch that is readable already and durable later.
+/// A submitted batch: readable already, durable later. Wait for it, or await it.
 ///
-/// Dropping it gives up the notice, not the batch.
+/// Dropping it gives up the notification, not the batch.
 #[derive(Debug)]
 #[must_use = "the batch is not durable before this says so"]
 pub struct Pending {
@@ -43,8 +43,8 @@ impl Pending {
     /// Blocks until the batch is durable.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] or [`Error::FileLost`] when a write or a sync failed or the file is gone, [`Error::Closed`] when the log was dropped first:
-    /// the batch may or may not be there after the next opening; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a thread of the log.
+    /// [`Error::Poisoned`] or [`Error::FileLost`] if a write or a sync failed, or the file is gone; [`Error::Closed`] if the log was dropped first. After any of
+    /// these the batch may or may not be there at the next opening. [`Error::Busy`] if it would have to wait, in a callback or in a listener on a thread of the log.
     pub fn wait(self) -> Result<Lsn> {
         self.engine.drive(&self.submitted.ticket)?;
         Ok(self.lsn())
@@ -79,7 +79,7 @@ impl Future for Pending {
     }
 }
 
-/// Submits once the queue has room: the asynchronous way in. Made by [`Wal::submit_async`](crate::Wal::submit_async).
+/// Submits once the queue has room. Returned by [`Wal::submit_async`](crate::Wal::submit_async).
 ///
 /// Dropping it before it is done submits nothing.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl Future for SubmitFuture<'_> {
     }
 }
 
-/// Submits once the queue has room, and calls back when the batch is durable. Made by
+/// Submits once the queue has room, and calls back when the batch is durable. Returned by
 /// [`Wal::submit_with_async`](crate::Wal::submit_with_async).
 #[must_use = "nothing is submitted before this is awaited"]
 pub struct SubmitWithFuture<'a> {

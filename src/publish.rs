@@ -22,7 +22,7 @@ const HOLDERS: usize = 16;
 /// Looking at a million replicas takes a while: at most one part in this many of the time is spent on it.
 const MOST_OF_THE_TIME: u32 = 20;
 
-/// Publishes for as long as it lives; then the file is removed.
+/// Publishes for as long as it lives; when it is dropped, the file is removed.
 #[derive(Debug)]
 #[must_use = "dropped, it publishes no more"]
 pub struct Publisher {
@@ -31,13 +31,13 @@ pub struct Publisher {
 }
 
 impl Wal {
-    /// Writes how the log fares into the file at `path`, now and again and again, from a thread of its own; a common choice is the log's
-    /// path with `.stats` appended, where `strandlog top` looks. The file is replaced as a whole (JSON, a few KiB) and never synced. Later
-    /// errors are logged: a log does not fail for its figures. With very many replicas it is written less often than asked for, and says
-    /// how often.
+    /// Writes the log's figures into the file at `path`, now and then at the given interval, from a thread of its own. A common choice is the
+    /// log's path with `.stats` appended, where `strandlog top` looks. The file is replaced as a whole (JSON, a few KiB) and never
+    /// synced. Later failures are only traced: a log does not fail for its figures. With very many replicas the file is written less often than
+    /// asked for, and states how often.
     ///
     /// # Errors
-    /// [`Error::Option`] for an interval of zero; [`Error::Io`] when the file cannot be written or the thread cannot be started.
+    /// [`Error::Option`] for an interval of zero; [`Error::Io`] if the file cannot be written or the thread cannot be started.
     pub fn publish_stats(&self, path: impl AsRef<Path>, every: Duration) -> Result<Publisher> {
         if every.is_zero() {
             let (name, given) = ("every", "0 s".to_owned());

@@ -10,9 +10,9 @@ use crate::error::{Damage, Error, Result};
 use crate::index::{Cell, is_own};
 use crate::sync::Arc;
 
-/// Reads one replica. Reads see every submitted batch at once, durable or not, and wait for no disk write.
+/// A handle to read one replica. Reads see every submitted batch at once, durable or not, and never wait for a disk write.
 ///
-/// What one call answers is of one moment: it stood in the log together. What two calls answer need not be: between them the log may be written.
+/// One call returns a consistent view: what it returns stood in the log together. Two calls need not agree, as the log may be written between them.
 #[derive(Clone, Debug)]
 pub struct Replica {
     pub(crate) engine: Arc<Engine>,
@@ -43,22 +43,22 @@ impl Replica {
         self.id
     }
 
-    /// Whether it was ever written, and not removed since.
+    /// Whether it was written, and not removed since.
     pub fn exists(&self) -> bool {
         self.with(|c| c.lock().exists).unwrap_or(false)
     }
 
-    /// The first index it holds; 1 when it does not exist. Beyond [`Replica::last_index`] when it is empty.
+    /// The first index it holds; 1 if it does not exist. One more than [`Replica::last_index`] if it is empty.
     pub fn first_index(&self) -> u64 {
         self.with(|c| c.lock().first).unwrap_or(1)
     }
 
-    /// The last index it holds; `first_index - 1` when it is empty.
+    /// The last index it holds; `first_index - 1` if it is empty.
     pub fn last_index(&self) -> u64 {
         self.with(|c| c.lock().last).unwrap_or(0)
     }
 
-    /// First and last index at one moment.
+    /// The first and the last index, read together.
     pub fn bounds(&self) -> (u64, u64) {
         let bounds = |c: &Cell| {
             let state = c.lock();
@@ -67,27 +67,27 @@ impl Replica {
         self.with(bounds).unwrap_or((1, 0))
     }
 
-    /// How often entries of it went that others may have taken the place of, since the log was opened: by an append over them, a cut of the end, a
-    /// snapshot, its removal. Whoever finds the number that was there before knows that what he has read since is of one history, and follows what he
-    /// had read. A truncation of the front does not count. Touches memory only.
+    /// How often, since the log was opened, entries of it were dropped that others may have replaced: by an overwriting append, a truncation of the suffix, a
+    /// snapshot, or its removal. If the number is the same before and after several reads, all that they returned belongs to one history. Truncating the
+    /// prefix does not count. Touches memory only.
     ///
-    /// It outlives the replica for handles that were made when it had been written. It wraps.
+    /// A handle that was made after the replica was written keeps the count when the replica is removed. The count wraps.
     pub fn cuts(&self) -> u32 {
         self.with(|c| c.lock().cuts).unwrap_or(0)
     }
 
-    /// Whether all that was submitted of it is durable, lazy batches among it. What is not is so after [`Wal::sync`](crate::Wal::sync). Touches memory only.
+    /// Whether everything submitted for it is durable, including lazy batches. If not, [`Wal::sync`](crate::Wal::sync) makes it so. Touches memory only.
     ///
-    /// For whoever takes over a replica from somebody of the same process who may have been ended while he waited.
+    /// For code that takes over a replica from another owner in the same process, who may have been stopped while it waited for durability.
     pub fn is_durable(&self) -> bool {
         self.with(|c| c.lock().listed_frame < self.engine.durable()).unwrap_or(true)
     }
 
-    /// The term of entry `index`, or of `first_index - 1`: raft asks for it after a truncation. Touches memory only.
+    /// The term of entry `index`, or of `first_index - 1`, which raft asks for after a truncation. Touches memory only.
     ///
     /// # Errors
-    /// [`Error::Compacted`], [`Error::OutOfRange`], [`Error::UnknownReplica`]; [`Error::Damaged`] of a damaged entry, and of `first_index - 1` where
-    /// a truncation ended behind one: to whom that term was to be told, send a snapshot.
+    /// [`Error::Compacted`], [`Error::OutOfRange`], [`Error::UnknownReplica`]; [`Error::Damaged`] for a damaged entry, and for `first_index - 1` if
+    /// a truncation ended right behind a damaged entry: send a snapshot to a follower that needs that term.
     pub fn term(&self, index: u64) -> Result<u64> {
         match self.with(|cell| self.engine.read_term(cell, index)) {
             Some(term) => term,
@@ -97,21 +97,24 @@ impl Replica {
         }
     }
 
-    /// The entry at `index`. Zero-copy from a mapped chain, whose chunk stays pinned while the payload lives; else a copy, or a slice of memory that holds it (the buffer of a recent
-    /// frame or piece, which then stays while the payload lives).
+    /// The entry at `index`. Its payload is one of three: a zero-copy slice of a mapped chain, which pins the chunk while the payload lives; a slice of the
+    /// buffer of a recent frame or piece, which stays in memory as long; or a copy.
     ///
     /// # Errors
-    /// As [`Replica::term`]; [`Error::Damaged`] also when the bytes do not match their checksum, and [`Error::Io`] when they cannot be read. Nothing
-    /// is known of `first_index - 1` but its term: that is [`Error::Compacted`].
+    /// As [`Replica::term`]; also [`Error::Damaged`] if the bytes do not match their checksum, and [`Error::Io`] if they cannot be read. Of
+    /// `first_index - 1` only the term is known, so its entry is [`Error::Compacted`].
     pub fn entry(&self, index: u64) -> Result<Entry> {
         self.engine.read_entry(&*self.known()?, index)
     }
 
-    /// Entries from the front of `range`, as many as fit `max_bytes` of payload, and one in any case: behind a first one that exceeds them by itself none, not even an empty
-    /// one. They stood in the log together. Where entries are overwritten, cut off or truncated while it reads, it answers what it has by then: ask again for the rest, which may be of another history.
+    /// Entries from the front of `range`, as many as fit into `max_bytes` of payload, but at least one. If the first entry alone exceeds `max_bytes`, it is
+    /// returned alone, even if an empty one follows.
+    ///
+    /// The entries stood in the log together. If entries are overwritten, cut off or truncated during the read, it returns what it has read by then. Ask again
+    /// for the rest, which may belong to another history (see [`Replica::cuts`]).
     ///
     /// # Errors
-    /// As [`Replica::entry`], of the first of them. An empty range is `Ok` and empty; one that ends beyond the last index is
+    /// As [`Replica::entry`], for the first entry. An empty range is `Ok` and empty; a range that ends beyond the last index is
     /// [`Error::OutOfRange`].
     pub fn entries(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>> {
         if range.is_empty() {
@@ -125,8 +128,8 @@ impl Replica {
         self.engine.read_entries(&cell, range.start, range.end, max_bytes)
     }
 
-    /// As [`Replica::entries`], of those from `first` to `last`, both among them: a range ends before the last possible index. Up to that one it ends
-    /// before it, too, unless it is the only one that is asked for: ask on for it.
+    /// Like [`Replica::entries`], for the inclusive range `first..=last`, which can include the last possible index, `u64::MAX`. A read up to that
+    /// index stops before it, unless it is the only one asked for: ask for it separately.
     ///
     /// # Errors
     /// As [`Replica::entries`].
@@ -144,23 +147,24 @@ impl Replica {
         }
     }
 
-    /// Whether [`Replica::entries`] of the same would find everything in the log's own memory, and ask the file for nothing. Entries that
-    /// are not held, or are damaged, ask it for nothing either. What holds now need not hold a moment later.
+    /// Whether [`Replica::entries`] with the same arguments would be served from the log's own memory, without reading the file. That is also
+    /// true of entries that do not exist or are damaged. The answer may change at any moment, and near the byte limit it is an estimate: the lengths of
+    /// settled entries are taken for the mean of their piece.
     ///
-    /// For those who must not wait for a disk: what is older is better read by another thread.
+    /// For threads that must not wait for a disk: let another thread read what is not in memory.
     pub fn is_in_memory(&self, range: Range<u64>, max_bytes: usize) -> bool {
         self.cell().is_none_or(|cell| self.engine.is_in_memory(&cell, range, max_bytes))
     }
 
-    /// The value of a key of keyed state.
+    /// The keyed value under `key`.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where the state may miss an update: such a replica must not vote. [`Error::Io`] where a large value cannot be read.
+    /// [`Error::Damaged`] if the keyed state may miss an update: such a replica must not vote. [`Error::Io`] if a large value cannot be read.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.cell().map_or(Ok(None), |cell| self.engine.read_key(&cell, key))
     }
 
-    /// The keys of keyed state, in no order. Not the log's own.
+    /// The keys of its keyed state, in no particular order, without those reserved for the log.
     pub fn keys(&self) -> Vec<Bytes> {
         let keys = |c: Arc<Cell>| {
             let state = c.lock();
@@ -170,7 +174,7 @@ impl Replica {
         self.cell().map_or_else(Vec::new, keys)
     }
 
-    /// What of it is known to be lost.
+    /// What is known to be lost of it.
     pub fn damage(&self) -> Vec<Damage> {
         self.cell().map_or_else(Vec::new, |c| c.lock().damage(self.id))
     }

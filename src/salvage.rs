@@ -9,7 +9,7 @@ use crate::replica::Replica;
 use crate::stats::CutFile;
 use crate::wal::Wal;
 
-/// How far a salvage has come.
+/// The progress of a salvage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SalvageProgress {
     /// Replicas done.
@@ -28,22 +28,22 @@ pub struct SalvageReport {
     pub entries: u64,
     /// Bytes of payload copied.
     pub bytes: u64,
-    /// What is lost of the known replicas. The fresh log says the same, except for entries before those that it holds.
+    /// What is lost of the replicas that are known. The fresh log reports the same, except for entries before those that it holds.
     pub damage: Vec<Damage>,
     /// Frames of the journal that cannot be read, at least this many.
     pub lost_frames: u64,
-    /// Frames at the end that were not believed. A power cut may leave some, of what was not acknowledged; but rot at the end of a log that
-    /// was not closed looks the same.
+    /// Frames at the end that were discarded because they cannot be proved. After a power cut there may be some, of batches that were not acknowledged; but
+    /// rot at the end of a log that was not closed looks the same.
     pub dropped_frames: u64,
-    /// Whether replicas that nobody can name may be missing, or older than they were.
+    /// Whether replicas may be missing, or older than they were, without being named.
     pub unnamed: bool,
-    /// What the file lost, where it was cut.
+    /// What the file lost, if it was cut.
     pub cut: Option<CutFile>,
 }
 
 impl SalvageReport {
-    /// Whether nothing at all was lost: nothing that was acknowledged is missing in the copy, which answers as the old log did. Also false
-    /// where frames at the end were not believed: nobody can say then, though most often they are what a power cut tore.
+    /// Whether nothing at all was lost: nothing that was acknowledged is missing in the copy, and it answers as the old log did. Also false if frames at the end were
+    /// discarded: most often a power cut tore them, but nobody can prove that.
     pub fn is_whole(&self) -> bool {
         self.cut.is_none()
             && self.damage.is_empty()
@@ -131,13 +131,14 @@ fn begin_behind(from: &Replica, before: u64, batch: &mut Batch, lost: &mut Vec<D
 }
 
 impl Wal {
-    /// Copies everything readable into `to`, a fresh log, and marks there what is lost: reading it answers with the same damage, until the
-    /// replica is removed or given a snapshot. On return everything is durable, and was compared.
+    /// Copies everything readable into `to`, a fresh log, and marks there what is lost: reading it returns the same damage, until
+    /// the replica is removed or given a snapshot. On return everything is durable, and was compared. What cannot be read in this log is lost.
+    ///
+    /// Give `to` an eighth more capacity than this log has: a copy needs room for entries before they are moved to where they take least.
     ///
     /// # Errors
-    /// [`Error::Contradiction`] where `to` holds a replica already; any error of [`Wal::commit`] and of reading `to`, [`Error::Full`] among
-    /// them where it is too small (give it an eighth more than this log has: a copy needs the room that entries take before they are moved
-    /// to where they take least); [`Error::Damaged`] where the two do not compare equal. What cannot be read of this log is lost.
+    /// [`Error::Contradiction`] if `to` already holds a replica; errors of [`Wal::commit`] and of reads on `to`, including [`Error::Full`] if
+    /// it is too small; [`Error::Damaged`] if the copy differs from the original.
     pub fn salvage_into(&self, to: &Wal, mut progress: impl FnMut(SalvageProgress)) -> Result<SalvageReport> {
         let ids = self.replicas();
         let stats = self.stats();

@@ -11,7 +11,7 @@ use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
 use crate::index::{Cell, Loc, Place, ReplicaState};
 use crate::verify::VerifyReport;
 
-/// What a scrub found of one replica.
+/// What a scrub found in one replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Scrubbed {
@@ -21,28 +21,29 @@ pub struct Scrubbed {
     pub entries: u64,
     /// Bytes of payload read.
     pub bytes: u64,
-    /// Its damage, known before or found now. Entries found damaged now are quarantined: reads of them answer with this damage from now on,
-    /// also after the log is opened again. [`Lost::State`] that [`Wal::damage`](crate::Wal::damage) does not name is rot of a large keyed
-    /// value: reported here by each scrub, and by [`Replica::get`](crate::Replica::get) of that key once it is no longer in memory, until
-    /// the key is put again. It is not recorded: the rest of the state is whole, the vote included.
+    /// Its damage, known before or found now. Entries found damaged now are quarantined: from now on reads of them return this damage,
+    /// also after the log is reopened.
+    ///
+    /// A [`Lost::State`] that [`Wal::damage`](crate::Wal::damage) does not name means that a large keyed value rotted. Each scrub reports it here, and so does
+    /// [`Replica::get`](crate::Replica::get) of that key once it is no longer in memory, until the key is put
+    /// again. It is not recorded, because the rest of the state is whole, including the vote.
     pub damage: Vec<Damage>,
-    /// Rot that costs no data: the header of a piece.
+    /// Rot that costs no data: in the header of a piece.
     pub structure: Vec<String>,
 }
 
-/// What a scrub found of the journal's frames, which hold hard states, other small values and all metadata, and of the superblock, without
-/// which nothing in the file can be read.
+/// What a scrub found in the journal's frames, which hold hard states, other small values and all metadata, and in the superblock, without which
+/// nothing in the file can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScrubbedJournal {
     /// Frames whose header or table rotted, or cannot be read: see [`VerifyReport::rotten_frames`].
     pub rotten_frames: u64,
-    /// Whether what they said was written anew, durably, and their segments given up: then nothing of it is lost. False if none rotted;
-    /// also in a log that is open for reading only, or too full for it, and where something else in these segments cannot be read: the next
-    /// scrub tries again.
+    /// Whether their contents were rewritten, durably, and their segments freed, so that nothing is lost. False if none rotted; also if the log is
+    /// read-only or too full for it, or if something else in these segments cannot be read: then the next scrub tries again.
     pub healed: bool,
-    /// How many of the two copies of the superblock were bad, could not be read, or had missed their last write. They were written anew,
-    /// durably; but not in a log that is open for reading only, to which an older copy is not bad.
+    /// How many of the two copies of the superblock were bad, could not be read, or had missed their last write. They were rewritten, durably, except
+    /// in a read-only log, for which an older copy does not count as bad.
     pub bad_superblocks: u64,
 }
 

@@ -53,19 +53,19 @@ counters!(
     opened_by_snapshot,
 );
 
-/// Figures about a log. Counters run from the opening.
+/// Counters and gauges of a log. Counters start at 0 at each opening.
 ///
-/// They are gathered one group after the other while the log is in use, so two that belong together may be of moments a little apart: subtract them with `saturating_sub`.
+/// They are read in groups while the log is in use, so related figures may be from slightly different moments: subtract them with `saturating_sub`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Batches made durable: those of callers.
+    /// Batches of callers made durable.
     pub batches: u64,
     /// Entries made durable.
     pub entries: u64,
-    /// Bytes of payload, of keys and of their values that callers gave and that became durable.
+    /// Bytes of payloads, keys and values that callers gave and that became durable.
     pub user_bytes: u64,
-    /// Frames written: group commits. `entries / frames` is what one sync carried.
+    /// Frames written (group commits). `entries / frames` is the average number of entries per sync.
     pub frames: u64,
     /// Bytes written to the journal.
     pub journal_bytes: u64,
@@ -81,52 +81,52 @@ pub struct Stats {
     pub carried_entries: u64,
     /// Journal segments freed.
     pub segments_cleaned: u64,
-    /// Times that a submit had to wait for the queue or for the cleaner.
+    /// How often a submit had to wait for the queue or for the cleaner.
     pub stalls: u64,
     /// How long the opening took, in microseconds.
     pub recovery_micros: u64,
     /// Frames replayed at the opening.
     pub recovered_frames: u64,
-    /// Frames that were durable and could not be read at the opening: see [`Wal::damage`](crate::Wal::damage).
+    /// Durable frames that could not be read at the opening: see [`Wal::damage`](crate::Wal::damage).
     pub lost_frames: u64,
-    /// Frames at the end that were dropped at the opening: torn, or behind one that is, and so never acknowledged. Unless what looks torn rotted: of the
-    /// newest frame of a log that was not closed nobody can tell. After an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage) also
-    /// what cannot be proved.
+    /// Frames at the end that were dropped at the opening: torn, or behind a torn one, and so never acknowledged. (If the newest frame of a log that was not
+    /// closed is unreadable, it may instead have rotted: the two look the same.) After an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage), also
+    /// frames that cannot be proved.
     pub dropped_frames: u64,
     /// Entries that the cleaner or a scrub found damaged since the opening. All damage known: [`Wal::damage`](crate::Wal::damage).
     pub damaged_entries: u64,
-    /// Not 0 only after an opening with [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage): frames are lost of which nobody can say who
-    /// was in them, or may be: what lies where the newest would lie cannot be read. So replicas may be missing, or older than they were, without being
-    /// named.
+    /// If not 0, replicas may be missing, or older than they were, without being named: frames are lost whose replicas nobody can
+    /// name, or may be lost, because the place where the newest frame would lie cannot be read. Always 0 unless opened with
+    /// [`RecoveryMode::Salvage`](crate::RecoveryMode::Salvage).
     pub unnamed_losses: u64,
-    /// 1 where the opening took the index as the last close had left it, and read no frames; else 0.
+    /// 1 if the opening used the index saved by the last close, and read no frames; otherwise 0.
     pub opened_by_snapshot: u64,
     /// Everything at or below this LSN is durable.
     pub durable_lsn: u64,
     /// Replicas that exist.
     pub replicas: u64,
-    /// Size of the log, as its superblock has it: of the file, unless that is longer by a segment or more.
+    /// Size of the log, by its superblock: that of the file, unless the file is longer by a segment or more.
     pub capacity: u64,
-    /// Size of the file. Where it is more than `capacity`, growing it was interrupted: [`grow`](crate::grow()) goes on. Where it is less, the
-    /// file was cut, which only a salvage opens.
+    /// Size of the file. If it is more than `capacity`, growing it was interrupted: call [`grow`](crate::grow()) again. If it is less, the
+    /// file was cut, and only a salvage opens it.
     pub file_bytes: u64,
-    /// Bytes a chunk.
+    /// Bytes per chunk.
     pub chunk_size: u64,
-    /// Bytes a journal segment.
+    /// Bytes per journal segment.
     pub segment_size: u64,
-    /// Chunks outside of the journal.
+    /// Chunks outside the journal.
     pub chunks: u64,
     /// Of these, chunks that are free.
     pub free_chunks: u64,
     /// Chunks that hold pieces, or whose freeing is not durable yet.
     pub used_chunks: u64,
-    /// Chunks that are free but for a reader's pin.
+    /// Chunks that would be free, but are pinned by a reader.
     pub pinned_chunks: u64,
-    /// Free chunks that appends cannot have: those held back for what is in the journal, and `reserved_for_values`. Where `free_chunks` is no more
-    /// than that, appends are refused ([`Error::Full`](crate::Error::Full)).
+    /// Free chunks that appends cannot have: those reserved for moving the journal's contents, and `reserved_for_values`. If `free_chunks` is no more
+    /// than this, appends are refused ([`Error::Full`](crate::Error::Full)).
     pub reserved_chunks: u64,
-    /// Of `reserved_chunks`, those that are left for a large keyed value that is written anew: what the largest takes, or, where that is
-    /// more, a thirty-second of the log, 1 MiB at most.
+    /// Of `reserved_chunks`, those kept for rewriting a large keyed value: as many as the largest value takes, or, if that is
+    /// more, a thirty-second of the log, up to 1 MiB.
     pub reserved_for_values: u64,
     /// Segments of the journal.
     pub journal_segments: u64,
@@ -134,26 +134,26 @@ pub struct Stats {
     pub free_segments: u64,
     /// The most segments that the journal may grow to.
     pub journal_cap_segments: u64,
-    /// Journal bytes of metadata and small replicas, and their bound.
+    /// Journal bytes of metadata and small replicas, which the cleaner carries forward.
     pub carried_class_bytes: u64,
-    /// The bound on `carried_class_bytes`. It grows with the journal, up to `journal_cap_segments` and while chunks are left for that; small replicas spend three
-    /// quarters of it at most, and take chunks then, so what comes near it is metadata: keys, descriptors, replicas.
+    /// The limit of `carried_class_bytes`. It grows with the journal, up to `journal_cap_segments` and as long as there are chunks to grow into. Small replicas use at
+    /// most three quarters of it, and take chunks beyond that. So what fills the rest is metadata: keys, descriptors, replicas.
     pub carried_class_limit: u64,
-    /// Replicas whose truncation waits for their state machine: see [`Wal::durable_applied`](crate::Wal::durable_applied).
+    /// Replicas with a truncation that waits for a report of their state machine: see [`Wal::durable_applied`](crate::Wal::durable_applied).
     pub held_truncations: u64,
     /// Bytes of recent frames held in memory.
     pub recent_bytes: u64,
-    /// Bytes waiting for the writer: none of a log that has ended.
+    /// Bytes waiting for the writer; 0 once the log has ended.
     pub queued_bytes: u64,
-    /// How long group commits took, from the first batch that somebody waits for until they were durable, waiting for room included.
+    /// How long group commits took: from the first batch that somebody waits for until the frame was durable, including waits for room.
     pub commit_micros: Histogram,
-    /// How long their writes took on the device.
+    /// How long their writes and syncs took on the device.
     pub device_micros: Histogram,
     /// How writes are made durable, and what the probe found.
     pub disk: Option<DiskInfo>,
 }
 
-/// A file that lost its end: what lay there is read as zeros, and so as lost.
+/// A file that lost its end. The missing part is read as zeros, and so counts as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutFile {
     /// Bytes that the file has.
@@ -173,7 +173,7 @@ macro_rules! figures {
 }
 
 impl Stats {
-    /// Every figure that is a number, by the name of its field: for exporters.
+    /// All numeric figures, by the name of their field: for exporters.
     pub fn figures(&self) -> Vec<(&'static str, u64)> {
         figures!(self:
             batches, entries, user_bytes, frames, journal_bytes, placed_bytes, settled_bytes, settled_entries, carried_bytes,
@@ -184,7 +184,7 @@ impl Stats {
         )
     }
 
-    /// Bytes written to the device for each byte that callers gave; 0 before the first.
+    /// Bytes written to the device per byte that callers gave; 0 before the first.
     pub fn write_amplification(&self) -> f64 {
         let written = self.journal_bytes + self.placed_bytes + self.settled_bytes;
         if self.user_bytes == 0 { 0.0 } else { written as f64 / self.user_bytes as f64 }

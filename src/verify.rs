@@ -7,7 +7,7 @@ use crate::index::{Cell, Value};
 use crate::space::count_pieces;
 use crate::stats::CutFile;
 
-/// How far a verification has come.
+/// The progress of a verification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifyProgress {
     /// Replicas done.
@@ -32,25 +32,25 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Damage, known before or found now.
     pub damage: Vec<Damage>,
-    /// What the device cannot read: bad sectors, under these entries and large keyed values. They may be readable tomorrow; a salvage takes
-    /// them for lost.
+    /// What the device cannot read: bad sectors under these entries and large keyed values. They may be readable later; a salvage counts them as
+    /// lost.
     pub unreadable: Vec<Damage>,
-    /// Frames of the journal whose header or table rotted, or cannot be read: hard states, other small values and all metadata lie there.
-    /// What the log has of them in memory is right, but lost with the next crash: [`Wal::scrub`](crate::Wal::scrub) has it written anew.
-    /// Nothing is looked at behind a rotten header in its segment, nor, if it is the first one there, in any segment before.
+    /// Frames of the journal whose header or table rotted, or cannot be read. They hold hard states, other small values and all metadata. The log's
+    /// memory still has these right, but the next crash would lose them: [`Wal::scrub`](crate::Wal::scrub) rewrites them. After a frame with a rotten
+    /// header, no further frame of its segment is checked; if it is the first of its segment, no earlier segment is checked either.
     pub rotten_frames: u64,
-    /// Rot outside of entries and values: a copy of the superblock (also one whose last write was lost, where the log is written to), the
-    /// header of a piece. Costs no data. One bad copy of the superblock may also come from a power cut while it was written: the log opens
-    /// with the other, and the next opening for writing, or a [scrub](crate::Wal::scrub), writes it anew.
+    /// Rot outside entries and values, which costs no data: in a copy of the superblock (if the log is open for writing, also a copy whose last write was lost), or in the header
+    /// of a piece. A power cut while a superblock was being written leaves one bad copy, too: the log opens with the
+    /// other, and the next opening for writing, or a [scrub](crate::Wal::scrub), rewrites it.
     pub structure: Vec<String>,
-    /// What the file lost, if it was cut: whatever lay there is damage.
+    /// What the file lost, if it was cut. Anything that lay there is reported as damage.
     pub cut: Option<CutFile>,
-    /// Chunks that are not in exactly one place. Empty unless strandlog itself is wrong.
+    /// Chunks that are not in exactly one place. Not empty only if strandlog itself has a bug.
     pub accounting: Vec<String>,
 }
 
 impl VerifyReport {
-    /// Whether everything is as it should be. False where a power cut left one bad copy of the superblock, which costs nothing: see
+    /// Whether everything is as it should be. False also if a power cut left one bad copy of the superblock, although that costs nothing: see
     /// [`structure`](Self::structure).
     pub fn is_clean(&self) -> bool {
         let Self { damage, unreadable, rotten_frames, structure, cut, accounting, .. } = self;

@@ -18,15 +18,15 @@ use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex};
 use crate::verify::{VerifyProgress, VerifyReport};
 
-/// A shared write-ahead log of any number of replicas, in one file.
+/// A write-ahead log shared by any number of replicas, in one file.
 ///
 /// All methods may be called from any number of threads; put it in an `Arc`. Dropping it without [`Wal::close`] stops it like a
-/// crash: what was acknowledged is there, what was not may be lost. Dropped in a callback, a sink or a listener, it gives its file up a little
-/// later, when what is being written has ended.
+/// crash: what was acknowledged is kept, what was not may be lost. If it is dropped in a callback, a sink or a listener, it gives up its file a little
+/// later, once writes in flight have ended.
 ///
-/// It belongs to the process that opened it. A child that is forked from that, and does not become another program (`exec`), must leave it alone: the
-/// threads of the log are not there, and what other threads held is held for ever. It cannot harm the file: its writes are refused, and its end gives
-/// nothing up.
+/// A log belongs to the process that opened it. A forked child that does not `exec` must leave it alone: the log's threads do not exist
+/// there, and locks that other threads held are held forever. It cannot harm the file: its writes are refused, and its exit does not give up
+/// the file or its lock.
 #[derive(Debug)]
 pub struct Wal {
     pub(crate) engine: Arc<Engine>,
@@ -35,37 +35,42 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// The options to open a log with.
+    /// The default options, to open a log with.
     pub fn options() -> Options {
         Options::default()
     }
 
-    /// Applies the batch and waits until it is durable. When nobody else is about, the caller writes the frame itself.
+    /// Applies the batch and waits until it is durable. While few threads commit, the caller writes the frame itself.
     ///
-    /// Takes a `Batch`, or a `&mut Batch`, which is then cleared and can be filled again without allocating.
+    /// Takes a `Batch`, or a `&mut Batch`, which is then cleared and can be refilled without allocating.
     ///
     /// # Errors
-    /// Everything that [`Wal::submit`] and [`Pending::wait`] may say. After a refusal the batch is as it was.
+    /// All errors of [`Wal::submit`] and [`Pending::wait`]. A refused batch is left as it was.
     pub fn commit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Lsn> {
         self.engine.commit(batch.borrow_mut())
     }
 
-    /// Applies the batch: readable on return, durable when the [`Pending`] says so. Waits while the queue is full.
+    /// Applies the batch: it is readable on return, and durable when the [`Pending`] says so. Waits while the queue is full.
     ///
     /// # Errors
-    /// A batch that is refused changes nothing: [`Error::Gap`], [`Error::Compacted`], [`Error::Contradiction`], [`Error::UnknownReplica`]
-    /// (the prefix of one that does not exist), [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`], [`Error::Full`];
-    /// [`Error::Io`] where the journal has no room, and cannot be cleaned because something alive in it cannot be read; [`Error::Busy`] in a
-    /// callback or a listener, where it would have to wait; [`Error::Poisoned`], [`Error::FileLost`], [`Error::Closed`] and [`Error::UsedUp`] when the log
-    /// takes no more, and [`Error::ReadOnly`] when it takes none.
+    /// A refused batch changes nothing.
+    ///
+    /// - The batch cannot be applied: [`Error::Gap`], [`Error::Compacted`], [`Error::Contradiction`], [`Error::UnknownReplica`]
+    ///   (truncating the prefix of a replica that does not exist), [`Error::EntryTooLarge`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`].
+    /// - There is no room: [`Error::Full`]; or [`Error::Io`], where the journal cannot be cleaned because something alive in it cannot be read.
+    /// - It would have to wait, in a callback or a listener: [`Error::Busy`].
+    /// - The log takes no more batches: [`Error::Poisoned`], [`Error::FileLost`], [`Error::Closed`], [`Error::UsedUp`]; or takes none:
+    ///   [`Error::ReadOnly`].
     pub fn submit(&self, mut batch: impl BorrowMut<Batch>) -> Result<Pending> {
         self.submit_as(batch.borrow_mut(), Mode::Block)
     }
 
-    /// As [`Wal::submit`], but says [`Error::Busy`] instead of waiting. Nor is anything done for it that takes time: [`Error::Full`] may be said where
-    /// [`Wal::submit`] would clean the journal and find room. Where the cleaner goes around and gains nothing, or fails, one of those who come again and
-    /// again is told so, each time that it has, as who waits would be: [`Error::Full`], [`Error::Io`]. Without threads
-    /// ([`Options::background`](crate::Options::background)) nobody makes room in the meantime but who waits.
+    /// Like [`Wal::submit`], but returns [`Error::Busy`] instead of waiting.
+    ///
+    /// It does nothing that takes time, so it may return [`Error::Full`] where [`Wal::submit`] would clean the journal and find room. When the
+    /// cleaner has gone around in vain, or has failed, one of the callers that keep retrying is told so, as a waiting caller would be, with
+    /// [`Error::Full`] or [`Error::Io`]; and one more each time that this happens again. Without threads
+    /// ([`Options::background`](crate::Options::background)) only calls that wait make room.
     ///
     /// # Errors
     /// As [`Wal::submit`].
@@ -79,15 +84,15 @@ impl Wal {
         Ok(Pending::new(&self.engine, submitted))
     }
 
-    /// As [`Wal::submit`], but waits for room without blocking the thread. The batch goes with the future, refused or not: to try again, fill
-    /// another. Threads that block for room go first. Among tasks there is no order, so that a batch nearly as large as the queue
-    /// may wait for as long as smaller ones come.
+    /// Like [`Wal::submit`], but waits for room without blocking the thread. The future consumes the batch, even if it is refused: to try again, fill
+    /// another. Threads that block for room go first. Among tasks there is no order, so a batch nearly as large as the queue
+    /// may wait for as long as smaller ones keep coming.
     pub fn submit_async(&self, batch: Batch) -> SubmitFuture<'_> {
         SubmitFuture { engine: &self.engine, batch, waits: Waits::default() }
     }
 
-    /// As [`Wal::submit_with`], but waits for room without blocking the thread; resolves when the batch is accepted, not when it is durable. If the future is
-    /// dropped before that, or the batch refused, nothing is submitted and `done` is not called; the batch is gone, as with [`Wal::submit_async`].
+    /// Like [`Wal::submit_with`], but waits for room without blocking the thread. Resolves when the batch is accepted, not when it is durable. If the future is
+    /// dropped before that, or the batch is refused, nothing is submitted and `done` is not called; the batch is gone, as with [`Wal::submit_async`].
     pub fn submit_with_async(
         &self,
         batch: Batch,
@@ -101,15 +106,15 @@ impl Wal {
         }
     }
 
-    /// As [`Wal::submit`], and calls `done` once with the outcome: `Ok` when the batch is durable, else why it never will be. Callbacks run one at a time, in the order of the
-    /// log.
+    /// Like [`Wal::submit`], and calls `done` once with the outcome: `Ok` when the batch is durable, otherwise the reason why it never will be. Callbacks run
+    /// one at a time, in log order.
     ///
-    /// They run on the thread that wrote the frame; where the log has ended or failed, on that of whoever ended it or was the last to write. So `done` must be short. What it
-    /// submits does not wait for room, and it may neither wait for durability nor close the log: that is [`Error::Busy`]. It may drop the last `Wal`: the log is stopped then,
-    /// and another thread gives the file up a little later.
+    /// A callback runs on the thread that wrote the frame, or, if the log has ended or failed, on the thread that ended it or was the last to
+    /// write. So `done` must be short. Inside it, a call that would have to wait for room or for durability returns [`Error::Busy`], and so does
+    /// closing the log. It may drop the last `Wal`: the log then stops, and another thread gives up the file a little later.
     ///
-    /// A thread that waits for a batch may be woken before earlier callbacks of the same frame have run (of other frames, too, where the log has failed): what must come behind a callback is
-    /// submitted with one itself.
+    /// A thread that waits for a batch may wake before earlier callbacks of the same frame have run (or of other frames, if the log has
+    /// failed). Work that must follow a callback needs a callback of its own.
     ///
     /// # Errors
     /// As [`Wal::submit`]; `done` is then not called.
@@ -121,7 +126,7 @@ impl Wal {
         self.submit_telling(batch.borrow_mut(), Mode::Block, Whom::Caller(Box::new(done)))
     }
 
-    /// As [`Wal::submit_with`], but says [`Error::Busy`] instead of waiting, and [`Error::Full`] as [`Wal::try_submit`] does.
+    /// Like [`Wal::submit_with`], but returns [`Error::Busy`] instead of waiting, and [`Error::Full`] as [`Wal::try_submit`] does.
     ///
     /// # Errors
     /// As [`Wal::submit`]; `done` is then not called.
@@ -133,11 +138,11 @@ impl Wal {
         self.submit_telling(batch.borrow_mut(), Mode::Try, Whom::Caller(Box::new(done)))
     }
 
-    /// As [`Wal::submit_with`], but `sink` is told that the batch of this `tag` is durable, or why it never will be: for many batches under way, without an allocation for each. Tags are the
-    /// caller's; the log does not look at them.
+    /// Like [`Wal::submit_with`], but instead of calling back, tells `sink` that the batch with this `tag` is durable, or why it never will be. For many batches
+    /// in flight, without an allocation for each. Tags are the caller's; the log does not interpret them.
     ///
     /// # Errors
-    /// As [`Wal::submit`]; the sink then hears nothing of the tag.
+    /// As [`Wal::submit`]; the sink is then not told of the tag.
     pub fn submit_to(
         &self,
         mut batch: impl BorrowMut<Batch>,
@@ -153,7 +158,7 @@ impl Wal {
         Ok(submitted.lsn)
     }
 
-    /// Everything submitted at or below this LSN is durable. Never goes back.
+    /// Everything submitted at or below this LSN is durable. It never decreases.
     pub fn durable_lsn(&self) -> Lsn {
         Lsn(self.engine.durable())
     }
@@ -161,7 +166,7 @@ impl Wal {
     /// Blocks until everything at or below `lsn` is durable.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] or [`Error::FileLost`], [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out; [`Error::Busy`] where it would have to
+    /// [`Error::Poisoned`], [`Error::FileLost`] or [`Error::Closed`]; [`Error::Option`] for an LSN that was never given out; [`Error::Busy`] if it would have to
     /// wait, in a callback or in a listener on a thread of the log.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         if self.durable_lsn() >= lsn {
@@ -173,7 +178,7 @@ impl Wal {
         }
     }
 
-    /// As [`Wal::wait_durable`], without blocking the thread.
+    /// Like [`Wal::wait_durable`], without blocking the thread.
     ///
     /// # Errors
     /// As [`Wal::wait_durable`].
@@ -187,45 +192,45 @@ impl Wal {
         }
     }
 
-    /// Makes everything submitted so far durable, lazy batches among it.
+    /// Makes everything submitted so far durable, including lazy batches.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] or [`Error::FileLost`], [`Error::Closed`], [`Error::ReadOnly`]; [`Error::Busy`] where it would have to wait, in a callback or in a listener on a
+    /// [`Error::Poisoned`], [`Error::FileLost`], [`Error::Closed`] or [`Error::ReadOnly`]; [`Error::Busy`] if it would have to wait, in a callback or in a listener on a
     /// thread of the log.
     pub fn sync(&self) -> Result<Lsn> {
         self.engine.writable()?;
         self.engine.sync()
     }
 
-    /// Whether the log still takes batches, and why not: what [`Wal::submit`] would say of any. For whoever has nothing to write, and must
-    /// not go on without a log: the failure may be that of another's write. Touches memory only.
+    /// Whether the log still takes batches, and if not, why: the error that [`Wal::submit`] would return for any batch. For callers that have
+    /// nothing to write and must not go on without a log, as another caller's write may have failed. Touches memory only.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] or [`Error::FileLost`], [`Error::Closed`], [`Error::ReadOnly`].
+    /// [`Error::Poisoned`], [`Error::FileLost`], [`Error::Closed`] or [`Error::ReadOnly`].
     pub fn check(&self) -> Result<()> {
         self.engine.writable()?;
         self.engine.seq.lock().stopped.clone().map_or(Ok(()), Err)
     }
 
-    /// Size of the log: [`Stats::capacity`](crate::Stats::capacity), without the rest of them.
+    /// The size of the log: [`Stats::capacity`](crate::Stats::capacity) alone.
     pub fn capacity(&self) -> u64 {
         self.engine.capacity()
     }
 
-    /// The largest entry that it takes: [`Options::max_entry_bytes`]. A larger one has its whole batch refused.
+    /// The largest entry that it accepts: [`Options::max_entry_bytes`]. A larger one causes its whole batch to be refused.
     pub fn max_entry_bytes(&self) -> u64 {
         self.engine.run.max_entry_bytes.into()
     }
 
-    /// The largest value of keyed state that it takes: [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), or half of a segment if that is less. A
-    /// larger one has its whole batch refused.
+    /// The largest keyed value that it accepts: [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), or half a segment if that is less. A
+    /// larger one causes its whole batch to be refused.
     pub fn max_value_bytes(&self) -> u64 {
         self.engine.max_value()
     }
 
-    /// A batch of at most so many [`Batch::log_bytes`] is never too large, whatever is in it. Beyond that it is refused ([`Error::BatchTooLarge`]), unless enough of it
-    /// is placed beside the journal: long runs of entries, and large values. It is what fits a segment of the journal. Better submit at a quarter of it: a batch that does
-    /// not fit the rest of a segment leaves that rest empty.
+    /// The most [`Batch::log_bytes`] with which a batch is never too large, whatever is in it: what fits one segment of the journal. A larger batch is refused
+    /// ([`Error::BatchTooLarge`]), unless enough of it is placed beside the journal: long runs of entries, and large values. Better submit at a quarter
+    /// of this: a batch that does not fit the rest of a segment leaves that rest empty.
     pub fn max_batch_bytes(&self) -> u64 {
         self.engine.max_inline()
     }
@@ -243,39 +248,40 @@ impl Wal {
         ids
     }
 
-    /// Figures about the log. Touches memory only.
+    /// Counters and gauges of the log. Touches memory only.
     pub fn stats(&self) -> Stats {
         self.engine.stats()
     }
 
-    /// Reads everything that is kept, the journal's frames and both superblocks among it, and compares it with its checksums. Then checks that every chunk is in exactly one place.
+    /// Reads everything that is kept, including the journal's frames and both superblocks, and verifies the checksums. Then checks that every
+    /// chunk is in exactly one place.
     ///
-    /// For that last check the log stands still: nothing is appended, committed or cleaned while every piece and every chunk is looked at
-    /// once. It grows with the file and with what that holds, but is done in memory: nothing is read from the device meanwhile.
+    /// During that last check the log stands still: nothing is appended, committed or cleaned while every piece and every chunk is looked at
+    /// once. Its duration grows with the file and its contents, but it runs in memory: nothing is read from the device meanwhile.
     ///
     /// # Errors
-    /// [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`], [`Error::FileLost`] or [`Error::Closed`] when the log
-    /// ends while something is looked at twice; [`Error::Io`] where the file is shorter than it was. Neither damage nor a bad sector is an error here: they are in
+    /// [`Error::Busy`] in a callback, or in a listener on a thread of the log; [`Error::Poisoned`], [`Error::FileLost`] or [`Error::Closed`] if the log
+    /// ends while something is being checked a second time; [`Error::Io`] if the file is shorter than it was. Damage and bad sectors are not errors here: they are in
     /// the report.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         self.engine.verify(progress)
     }
 
-    /// Reads everything that is kept, one replica after the other, at most `bytes_per_second`, while the log is in use; `each` is
-    /// told of every replica and may end the scrub. Blocks the calling thread only: no lock is held while the disk is read.
+    /// Reads everything that is kept, at most `bytes_per_second`, while the log is in use. It goes replica by replica; `each` is
+    /// called for every replica, and may end the scrub. Blocks the calling thread only: no lock is held while the disk is read.
     ///
-    /// An entry that cannot be read any more is *quarantined*: recorded as that replica's damage, durably, so that reading answers with it
-    /// until the replica is healed, or the entry is overwritten, cut off or truncated. All others are untouched. A large keyed value that rotted is told
-    /// by [`Scrubbed::damage`], and once by [`Event::Damaged`](crate::Event::Damaged), and is not recorded: the rest of the state is whole; put it again.
+    /// An entry whose bytes have rotted is *quarantined*: recorded durably as that replica's damage, and returned as damage by reads
+    /// until the replica is healed, or the entry is overwritten, cut off or truncated. All other entries are untouched. A large keyed value that rotted is
+    /// reported in [`Scrubbed::damage`], and once by [`Event::Damaged`](crate::Event::Damaged), but not recorded: the rest of the state is whole; put the value again.
     ///
-    /// Before that, both copies of the superblock are read, and the journal's frames, in which hard states, other small values and all metadata lie. Where
-    /// one rotted, memory has it right: it is written anew, a frame by cleaning the journal up to there. The answer says so.
+    /// Before the replicas, it reads both copies of the superblock, and the journal's frames, which hold hard states, other small values and all
+    /// metadata. If one of these rotted, it is rewritten from memory, which has it right; a frame, by cleaning the journal up to there. The result says so.
     ///
     /// # Errors
-    /// [`Error::Option`] for a rate of 0; [`Error::Closed`], [`Error::Poisoned`] or [`Error::FileLost`] when the log ends meanwhile; [`Error::Full`] where what was
-    /// found could not be written down, and is known until the log is opened again; [`Error::Busy`] in a callback, or in a listener on a thread of the
-    /// log; what the device says. Where it cannot read something of a replica (a bad sector), `each` is not told of that one, and this is answered when all
-    /// others were looked at.
+    /// [`Error::Option`] for a rate of 0; [`Error::Closed`], [`Error::Poisoned`] or [`Error::FileLost`] if the log ends meanwhile; [`Error::Full`] if damage that was
+    /// found could not be recorded (it is then known only until the next opening); [`Error::Busy`] in a callback, or in a listener on a thread of the
+    /// log; and errors of the device. If something of a replica cannot be read (a bad sector), `each` is not called for that replica, and the error is
+    /// returned once all others have been looked at.
     pub fn scrub(
         &self,
         bytes_per_second: u64,
@@ -284,32 +290,32 @@ impl Wal {
         self.engine.scrub(bytes_per_second, each)
     }
 
-    /// All damage known now. Reading and [`Wal::verify`] may find more.
+    /// All damage known so far. Reads and [`Wal::verify`] may find more.
     pub fn damage(&self) -> Vec<Damage> {
         let mut cells = self.engine.registry.all();
         cells.sort_unstable_by_key(|c| c.id);
         cells.iter().flat_map(|c| c.lock().damage(c.id)).collect()
     }
 
-    /// Cleans every journal segment but the newest now, rather than when space is needed.
+    /// Cleans every journal segment except the newest now, rather than when space is needed.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] or [`Error::FileLost`], [`Error::Closed`], [`Error::ReadOnly`], or what the device says when it is read; [`Error::Busy`] in a callback, or in a
+    /// [`Error::Poisoned`], [`Error::FileLost`], [`Error::Closed`] or [`Error::ReadOnly`]; errors of the device on reading; [`Error::Busy`] in a callback, or in a
     /// listener on a thread of the log.
     pub fn checkpoint(&self) -> Result<()> {
         self.engine.writable()?;
         self.engine.clean_all().map(|_| ())
     }
 
-    /// Makes everything durable, seals the log and gives the file up. Reads still work, and are copies; a slice that was
-    /// taken of a chain before keeps the file until it is gone. Closing twice does no harm.
+    /// Makes everything durable, seals the log and gives up the file. Reads still work, and return copies. A slice that was
+    /// taken of a chain before keeps the file locked until it is dropped. Closing twice does no harm.
     ///
-    /// The index is left in the file, where there is room, so that the next opening need not read the journal. If commits keep coming
-    /// meanwhile it is not, and the next opening reads the journal.
+    /// If there is room, the index is saved in the file, so that the next opening need not read the journal. If commits keep coming
+    /// meanwhile it is not saved, and the next opening reads the journal.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] when the last writes failed; [`Error::FileLost`] when the file was cut, or has no name any more; [`Error::Busy`] in a
-    /// callback, a sink or a listener, which the log's end would wait for: nothing is ended then; [`Error::Io`] in a process that was forked from the
+    /// [`Error::Poisoned`] if the last writes failed; [`Error::FileLost`] if the file was cut, or its name is gone; [`Error::Busy`] in a
+    /// callback, a sink or a listener, because closing would wait for it: the log stays open then; [`Error::Io`] in a process that was forked from the
     /// one that opened it.
     pub fn close(&self) -> Result<()> {
         self.opener.check().map_err(|e| Error::io("closing the log", e))?;

@@ -51,8 +51,8 @@ pub struct DiskInfo {
     pub io_uring: bool,
     /// Whether the disk refuses writes because it was opened to be read only.
     pub read_only: bool,
-    /// About how many bytes of the file had no space on the device when it was opened, as in a copy made with holes (`cp --sparse=always`):
-    /// writing them takes space, and fails where there is none. `cp --sparse=never` makes a copy that has all its space.
+    /// About how many bytes of the file had no space allocated on the device when it was opened, as in a copy made with holes
+    /// (`cp --sparse=always`): writing them takes space, and fails if there is none. `cp --sparse=never` makes a copy without holes.
     pub hole_bytes: u64,
     /// What the probe measured when the disk was opened; empty when a method was asked for.
     pub probe: ProbeMicros,

@@ -53,7 +53,7 @@ pub(crate) use self::{cut::CutDisk, map::View, opener::Opener};
 /// physical block below which a device would have to read, modify and write.
 pub const BLOCK: usize = 4096;
 
-/// A writer other than that of frames, which makes something durable while frames are being written. Each does one thing at a time.
+/// Writers that make something durable while frames are being written. Each does one thing at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Writer {
@@ -66,14 +66,13 @@ pub enum Writer {
 /// A fixed number of bytes that survive: what the log is written to.
 ///
 /// Every method may be called from any number of threads at once. The disk orders nothing: two
-/// writes to the same range at the same time leave either, or a mixture. A disk that panics where a log in use writes or flushes has
-/// failed: the log is poisoned.
+/// writes to the same range at the same time leave either, or a mixture. A panic in a write or a flush counts as its failure:
+/// the log is poisoned.
 pub trait Disk: Send + Sync + fmt::Debug {
     /// The size in bytes. It never changes.
     fn len(&self) -> u64;
 
-    /// How many of these bytes exist: fewer than [`Disk::len`] only while a log whose file was cut is salvaged. The missing ones read as
-    /// zeros.
+    /// How many of these bytes exist: fewer only if a log is salvaged whose file was cut. The missing ones read as zeros.
     fn held(&self) -> u64 {
         self.len()
     }
@@ -89,13 +88,13 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// `UnexpectedEof` when the range reaches past the end; otherwise what the device says.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
-    /// How many reads or writes the disk does at once for one caller of [`Disk::read_many`] or [`Disk::write_many`]. Where it is 1, several
-    /// threads get more out of the disk.
+    /// How many reads or writes the disk does at once for one caller of [`Disk::read_many`] or [`Disk::write_many`]. If it is 1,
+    /// several threads get more out of the disk.
     fn at_once(&self) -> usize {
         1
     }
 
-    /// Fills all these buffers as [`Disk::read_at`] does, in any order, and at once as far as the system can.
+    /// Fills all of these as [`Disk::read_at`] does, in any order, and at once as far as the system can.
     ///
     /// # Errors
     /// As [`Disk::read_at`]; then any of the buffers may hold anything.
@@ -103,7 +102,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
         reads.iter_mut().try_for_each(|(offset, buf)| self.read_at(*offset, buf))
     }
 
-    /// Says that the range will be read soon. A hint: nothing depends on it.
+    /// A hint that the range will be read soon; nothing depends on it.
     fn prefetch(&self, _offset: u64, _len: u64) {}
 
     /// Writes all of `buf`: visible to readers on return, **not** durable.
@@ -113,7 +112,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// reaches past the end. After any other error the range may hold anything.
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
 
-    /// Writes all these buffers as [`Disk::write_at`] does, in any order, and at once as far as the system can.
+    /// Writes all of these as [`Disk::write_at`] does, in any order, and at once as far as the system can.
     ///
     /// # Errors
     /// As [`Disk::write_at`]; then any of the ranges may hold anything.
@@ -135,8 +134,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// cover what this one lost.
     fn flush(&self) -> io::Result<()>;
 
-    /// As [`Disk::flush`], for a writer other than that of frames. Where writes go through a cache, the system may report a failed one only
-    /// to the first who asks: so each writer asks for itself, and none is told that all is well because another one heard of the failure.
+    /// Like [`Disk::flush`], for a writer other than that of frames. If writes go through a cache, the system may report a failed one
+    /// only to the first caller that asks. So each writer asks for itself, and none is told that all is well because another got the error.
     ///
     /// # Errors
     /// As [`Disk::flush`].
@@ -145,7 +144,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
         self.flush()
     }
 
-    /// As [`Disk::write_durable_at`], and as [`Disk::flush_of`].
+    /// Like [`Disk::write_durable_at`], for a writer other than that of frames: see [`Disk::flush_of`].
     ///
     /// # Errors
     /// As [`Disk::write_durable_at`].
@@ -154,7 +153,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
         self.write_durable_at(offset, buf)
     }
 
-    /// Whether the disk still has the size it had: a file can be cut behind our back. Costs one system call.
+    /// Checks that the disk still has its size: a file can be cut behind our back. Costs one system call.
     ///
     /// # Errors
     /// `UnexpectedEof` when it is shorter; otherwise what the device says.
@@ -162,9 +161,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Whether the next opening still finds the disk: a file can be removed behind our back, and is then gone when the last process that
-    /// has it open closes it. Costs one system call. A file with a second name (a hard link, as some backups make them) is still found by
-    /// that: nobody is told when the first name is removed, or given to another file.
+    /// Checks that the next opener will still find the disk: a file can be removed behind our back, and then vanishes with the last process that
+    /// has it open. Costs one system call. A file with a second name (a hard link, as some backups make them) still has that name: it is not
+    /// noticed when the first is removed, or given to another file.
     ///
     /// # Errors
     /// `NotFound`, with what to do, if it had a name when it was opened and has none now; otherwise what the device says.
@@ -178,7 +177,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// How writes are made durable, and why that way.
     fn info(&self) -> DiskInfo;
 
-    /// Gives the lock up, so that somebody else can open the disk; later writes fail.
+    /// Gives up the lock, so that somebody else can open the disk; later writes fail.
     ///
     /// Reads go on working. Releasing twice does nothing more. It does not wait for writes of
     /// other threads: the caller has ended them.

@@ -1,7 +1,6 @@
 //! Committing: frames go to the disk, a few at a time, and only then is anybody told, in the order of the log.
 
 use std::cell::Cell as ThreadCell;
-use std::io;
 use std::sync::atomic::Ordering as StdOrdering;
 use std::time::Instant;
 
@@ -11,7 +10,6 @@ use super::submit::{TELLING, Telling, Told};
 use super::{Completion, Engine, Mode, Submitted};
 use crate::batch::Batch;
 use crate::caught::by_disk;
-use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::format::piece::Extent;
@@ -69,7 +67,11 @@ impl Engine {
             self.poison(format!("writing frame {}: {error}", frame.header.lsn), Some(frame));
             return;
         }
-        // Woken tasks count as callbacks, too: they may run, or go, at once. Made before the lock, so that it goes after it.
+        if let Err(why) = self.find_file_again() {
+            self.fail(&why, Some(frame));
+            return;
+        }
+        // Those who are woken among them: they may run, or go, at once. Made before the lock, so that it goes after it.
         let _told = Told::begin(Telling::Callbacks);
         {
             let mut completion = self.completion.lock();
@@ -221,21 +223,9 @@ impl Engine {
         self.fail(&Error::Poisoned { cause: cause.into() }, frame);
     }
 
-    /// Asks the disk about its file, and ends the log if that fails. If the file was cut or removed behind its back, the error says so: the
-    /// log must not be opened anew then.
-    pub(crate) fn look_after_file(&self, look: impl FnOnce(&dyn Disk) -> io::Result<()>) -> Result<()> {
-        let Err(error) = by_disk(|| look(&*self.disk)) else { return Ok(()) };
-        let cause = format!("looking after the file: {error}").into();
-        let why = match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => Error::FileLost { cause },
-            _ => Error::Poisoned { cause },
-        };
-        self.fail(&why, None);
-        Err(why)
-    }
-
-    fn fail(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
-        // Before it is said: a subscriber may panic, and nobody would be told.
+    /// As [`Engine::poison`], for whatever reason.
+    pub(super) fn fail(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
+        // Before it is said: who hears it may panic, and nobody would be told.
         self.stop(why, frame);
         let said = why.clone();
         self.events.say(move || tracing::error!(target: "strandlog", "{said}"));

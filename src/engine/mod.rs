@@ -22,6 +22,7 @@ mod hands;
 mod hands_loom;
 mod holding;
 mod idle;
+mod looking;
 mod oldest;
 mod patience;
 #[cfg(all(test, not(loom)))]
@@ -66,6 +67,7 @@ pub(crate) use turn::Turn;
 use self::ease::Hurry;
 use self::full::Holders;
 use self::hands::Hands;
+use self::looking::Looked;
 use self::relief::Relief;
 use self::reports::Held;
 use self::syncs::Syncs;
@@ -188,7 +190,8 @@ pub(crate) struct Engine {
     /// One cleaning at a time, and what it remembers. A thread that waits for it is in a [hurry](Hurry).
     pub cleaning: Mutex<Oldest>,
     pub hurry: Hurry,
-    /// The last relief that was in vain. Locked under no other lock but `cleaning`.
+    looked: Looked,
+    /// The last relief that was in vain. Asked for under no other lock but `cleaning`.
     vain: Mutex<Option<vain::Vain>>,
     /// The door through which everything is made durable.
     pub syncs: Syncs,
@@ -264,6 +267,7 @@ impl Engine {
             clean: Condvar::new(),
             cleaning: Mutex::new(Oldest::default()),
             hurry: Hurry::default(),
+            looked: Looked::default(),
             vain: Mutex::new(None),
             syncs: Syncs::new(apart),
             hands: Hands::default(),

@@ -1,9 +1,9 @@
-//! What a replica takes, and where.
+//! How much space a replica takes, and where.
 
 use super::own::is_own;
 use super::state::ReplicaState;
 
-/// What a replica takes, and where.
+/// How much space a replica takes, and where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplicaUsage {
@@ -15,12 +15,12 @@ pub struct ReplicaUsage {
     pub pieces: u64,
     /// How many keys of keyed state: those of [`Replica::keys`](crate::Replica::keys), not the log's own.
     pub keys: u64,
-    /// Bytes of keyed state in the journal: keys, the values that lie there, and where the large ones lie; of the log's own keys, too.
+    /// Bytes of keyed state in the journal: keys, values that are stored there, and the descriptors of large values; including the log's own keys.
     pub key_bytes: u64,
 }
 
 impl ReplicaUsage {
-    /// All that it takes.
+    /// All bytes together.
     pub(crate) fn bytes(self) -> u64 {
         self.journal_bytes + self.chain_bytes + self.key_bytes
     }

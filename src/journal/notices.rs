@@ -6,16 +6,16 @@ use crate::caught::{caught, said};
 use crate::error::Result;
 use crate::lsn::Lsn;
 
-/// Is told the outcome of batches by the tags with which they were submitted: see [`Wal::submit_to`](crate::Wal::submit_to).
+/// Receives the outcome of batches, by the tags that they were submitted with: see [`Wal::submit_to`](crate::Wal::submit_to).
 ///
-/// For callers with thousands of batches under way: one call for all tags that stand together in a frame, and no allocation for each.
+/// For callers with thousands of batches in flight: one call for all adjacent tags of a frame, and no allocation per batch.
 pub trait Sink: Send + Sync {
-    /// The batches with these tags, in the order of the log, are durable up to the LSN; or they never will be, for the reason given.
+    /// The batches with these tags, in log order, are durable, up to the LSN; or the error says why they never will be.
     ///
-    /// Runs on the thread that wrote the frame or, once the log has ended or failed, on the one that ended it or was the last to write;
-    /// never on two at once. It must be short, and what it submits does not wait ([`Error::Busy`](crate::Error::Busy)). It may not close
-    /// the log, which is refused as `Busy`, too. The last [`Wal`](crate::Wal) may be dropped in it, or with it: the log is then stopped,
-    /// and another thread gives up the file a little later.
+    /// Called on the thread that wrote the frame, or, if the log has ended or failed, on the thread that ended it or was the last to write; never on two
+    /// threads at once. It must be short. A submit in it that would have to wait returns [`Error::Busy`](crate::Error::Busy), and so does
+    /// closing the log. The last [`Wal`](crate::Wal) may be dropped in it, or
+    /// with it: the log then stops, and another thread gives up the file a little later.
     fn done(&self, tags: &[u64], outcome: &Result<Lsn>);
 }
 

@@ -1,22 +1,24 @@
-//! Migration from another log while the store runs: both are written, what they say is compared, and each replica moves over by itself.
+//! Migration from another log while the store runs: both logs are written, their answers are compared, and each replica moves over on its own.
 //!
-//! A replica begins in the old log. With its first write it is *mirrored*: strandlog takes its keyed state and every entry from there on.
-//! Reads come from the old log. At a truncation that leaves nothing in the old log that is not in strandlog, the two are
-//! compared, and where they agree the replica is *switched*: it is removed from the old log, and strandlog alone has it.
+//! A replica begins in the old log. With its first write it is *mirrored*: strandlog receives its keyed state and every entry from there on;
+//! reads still come from the old log. When a truncation leaves nothing in the old log that is not in strandlog, the two are
+//! compared. If they agree, the replica is *switched*: it is removed from the old log, and only strandlog has it.
 //!
-//! The old log is written first, and it is the truth until the switch: after a crash between the two writes, or a failure of either,
-//! strandlog's copy is made anew from it. So a migration can be given up, for each replica that is not switched yet, by
-//! opening the old log alone. A batch is atomic over replicas of one kind only: those switched, and those not.
+//! The old log is written first, and it is the source of truth until the switch: after a crash between the two writes, or a failure of either,
+//! strandlog's copy is rebuilt from it. So a migration can be abandoned, for every replica that is not switched yet, by
+//! opening the old log alone. A batch is atomic only across replicas of one kind: those switched, or those not.
 //!
-//! A replica that strandlog has no place for, because it is full or the old log holds a value beyond its limits, or a key that begins with
-//! `\0sl.` as strandlog's own do, stays in doubt: it is neither appended to nor switched. What only drops entries and keys of it goes to the old log
-//! alone, and so may cure that; a removal waits for nothing.
+//! Strandlog may have no place for a replica: it is full, the old log holds a value beyond its limits, or a key that begins with
+//! `\0sl.` as strandlog's own keys do. Such a replica stays in doubt: nothing can be appended to it, and it is not switched. Operations that only drop entries and keys of it go to the old log
+//! alone, and so may resolve that; a removal does not have to wait for it.
 //!
-//! What state machines report ([`Batch::durable_applied`]) is in strandlog alone. A copy that is made anew keeps no more of it than that there
-//! was a report, 0: truncations wait for the next. After a migration was given up, begin it again with a new file: a replica that was removed
-//! and came back meanwhile with the same entries would be taken for the one before, and its report, too. The old log is truncated no further
-//! than the reports go, either. Apply again from [`DualWrite::reapply_from`]: until the switch the copy may begin later than the old log, and
-//! [`Replica::reapply_from`](crate::Replica::reapply_from) knows of no more than the copy.
+//! Reports of state machines ([`Batch::durable_applied`]) are kept in strandlog alone. A copy that is rebuilt keeps only the fact that there
+//! was a report, as 0, so truncations wait for the next report. The old log is truncated no further than the reports go, either. After a crash, apply again from
+//! [`DualWrite::reapply_from`]: until the switch the copy may begin later than the old log, and
+//! [`Replica::reapply_from`](crate::Replica::reapply_from) knows only the copy.
+//!
+//! If a migration was abandoned, begin the next one with a new file. Otherwise a replica that was removed
+//! and came back meanwhile with the same entries would be taken for the previous one, and so would its report.
 
 mod again;
 mod ask;
@@ -53,20 +55,20 @@ const COPY_BYTES: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
-    /// The old log failed, or gave an answer that [`OldLog`] does not allow. What was to be written may be in it; strandlog is made to agree before it is
+    /// The old log failed, or gave an answer that [`OldLog`] does not allow. It may contain the write or not; strandlog is brought into agreement before it is
     /// written again.
     #[error("the old log: {0}")]
     Old(#[source] OldError),
-    /// Strandlog failed, or has no room, or would refuse this whatever room there is (a gap, an entry or a value beyond its limits). Nothing of a
-    /// batch was written to the old log by this attempt.
+    /// Strandlog failed, or has no room, or would refuse this even with room (a gap, an entry or a value beyond its limits). This attempt wrote
+    /// nothing of the batch to the old log.
     #[error("strandlog: {0}")]
     New(#[from] Error),
-    /// Strandlog failed, or has no room, where the old log had written its part of the batch already: that is durable there. Given again, the batch
-    /// comes to the same.
+    /// Strandlog failed, or has no room, after the old log had written its part of the batch: that is durable there. The batch can be committed again, with the
+    /// same result.
     #[error("strandlog: {0}; but the old log, which is written first, has its part of the batch")]
     OldAlone(#[source] Error),
-    /// Strandlog holds a replica of this id that does not come from this migration, and the old log holds one, too. Or it had moved over, and the old log
-    /// was used alone since, and has it anew. Nothing was changed.
+    /// Both logs hold a replica with this id, and strandlog's does not come from this migration. Or the replica had been switched, and the old log
+    /// was then used alone and has it again. Nothing was changed.
     #[error(
         "replica {replica} is in both logs, and this migration did not put it there; is this the right file? If the old log was used alone since the \
          replica had moved over, begin with a new file"
@@ -94,29 +96,29 @@ fn refused(error: &MigrateError) -> bool {
 /// How far a replica has moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// In the old log alone: not written since the migration began.
+    /// Only in the old log: not written since the migration began.
     Old,
-    /// In both; read from the old one.
+    /// In both logs; reads come from the old one.
     Mirrored,
-    /// In strandlog alone.
+    /// Only in strandlog.
     Switched,
 }
 
 impl Replica {
-    /// How far a [migration](self) had come with the replica when it was last written down, in a log that one wrote: mirrored or switched, and
-    /// switched for as long as it lives. `None` of one that no migration put there.
+    /// How far a [migration](self) has moved the replica, as last recorded in this log: mirrored or switched. A switched replica
+    /// stays marked as long as it lives. `None` if no migration put it there.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where keyed state may miss an update.
+    /// [`Error::Damaged`] if the keyed state may miss an update.
     pub fn migration(&self) -> Result<Option<Stage>, Error> {
         let mark = self.get(MOVING_KEY)?;
         Ok(mark.map(|mark| if *mark == *SWITCHED { Stage::Switched } else { Stage::Mirrored }))
     }
 }
 
-/// Both logs, behind one face: see the [module](self).
+/// Both logs behind one interface: see the [module](self).
 ///
-/// One thread at a time: put it behind a lock. It commits, and waits, as the old log does.
+/// For one thread at a time: put it behind a lock. It commits and waits, as the old log does.
 #[derive(Debug)]
 pub struct DualWrite<O> {
     old: O,
@@ -145,10 +147,10 @@ impl MigrateError {
 }
 
 impl<O: OldLog> DualWrite<O> {
-    /// Begins a migration, or goes on with one: what a crash left between the two logs is put right.
+    /// Begins or resumes a migration. Differences that a crash left between the two logs are repaired.
     ///
     /// # Errors
-    /// [`MigrateError::Collision`] where strandlog holds replicas of its own; [`Error::ReadOnly`] where it was opened for reading; what either log says.
+    /// [`MigrateError::Collision`] if strandlog holds replicas of its own; [`Error::ReadOnly`] if it was opened read-only; errors of either log.
     pub fn open(old: O, new: Wal) -> Result<Self, MigrateError> {
         // Before the old log is told to let go of anything: what a salvage shows of the new one may lack what that has.
         if new.engine.read_only {
@@ -184,12 +186,12 @@ impl<O: OldLog> DualWrite<O> {
         Ok(this)
     }
 
-    /// Where a replica is.
+    /// Which log holds a replica.
     pub fn stage(&self, replica: u64) -> Stage {
         self.stages.get(&replica).copied().unwrap_or(Stage::Old)
     }
 
-    /// Whether the old log holds nothing any more.
+    /// Whether the old log is empty: the migration is complete.
     ///
     /// # Errors
     /// What the old log says.
@@ -197,17 +199,17 @@ impl<O: OldLog> DualWrite<O> {
         self.old.replicas().map(|ids| ids.is_empty()).map_err(MigrateError::Old)
     }
 
-    /// Both logs, each by itself again.
+    /// Returns both logs, separately.
     pub fn into_parts(self) -> (O, Wal) {
         (self.old, self.new)
     }
 
-    /// Strandlog, for figures.
+    /// The new log, for its figures.
     pub fn new_log(&self) -> &Wal {
         &self.new
     }
 
-    /// Where the logs did not agree since somebody last asked; the newest 1024. What differed was copied anew from the old log.
+    /// The differences found since the last call; the newest 1024. What differed was copied again from the old log.
     pub fn take_differences(&mut self) -> Vec<Difference> {
         std::mem::take(&mut self.differences)
     }
@@ -318,10 +320,10 @@ impl<O: OldLog> DualWrite<O> {
         self.differences.drain(..many);
     }
 
-    /// First and last index; `None` where the replica does not exist.
+    /// First and last index; `None` if the replica does not exist.
     ///
     /// # Errors
-    /// What the log says that holds it.
+    /// Errors of the log that holds it.
     pub fn bounds(&self, replica: u64) -> Result<Option<(u64, u64)>, MigrateError> {
         if self.stage(replica) != Stage::Switched {
             return self.old_bounds(replica);
@@ -341,8 +343,8 @@ impl<O: OldLog> DualWrite<O> {
         Ok(self.new.replica(replica).term(index)?)
     }
 
-    /// Entries from `first` to `last`, both among them: at least one. What comes from the old log is compared with strandlog's copy, where
-    /// it has one; a difference is reported, and copied anew with the next write.
+    /// Entries in the inclusive range `first..=last`, at least one. Entries from the old log are compared with strandlog's copy, if
+    /// it has one. A difference is reported, and the replica is copied again with the next write.
     ///
     /// # Errors
     /// As [`DualWrite::bounds`].

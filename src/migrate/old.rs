@@ -7,67 +7,67 @@ use bytes::Bytes;
 
 use crate::batch::Entry;
 
-/// An error of the old log: whatever it says.
+/// An error of the old log, of any type.
 pub type OldError = Box<dyn StdError + Send + Sync>;
 
-/// The log to leave, as [`DualWrite`](crate::migrate::DualWrite) needs it. You implement it over the one that you have.
+/// The log to migrate from, as [`DualWrite`](crate::migrate::DualWrite) needs it. Implement it for the log that you have.
 ///
-/// It is asked for nothing that makes no sense where it stands: no term or entry of an index that it does not have, no append that leaves a gap, nor
-/// one or a cut that lies before its first entry, no truncation beyond one behind its last. Such a batch is refused before either log hears of it.
+/// It is never asked for anything that its state does not allow: no term or entry of an index that it does not have, no append that leaves a gap, no append
+/// or cut before its first entry, no truncation beyond `last + 1`. A batch that asks for such a thing is refused before either log sees it.
 ///
-/// What it answers is looked at, too: bounds that contradict each other, no entries at all or others than were asked for are an error
-/// ([`MigrateError::Old`](crate::migrate::MigrateError::Old)). A commit asks for the bounds of each replica that is not switched once, and once more where it
-/// truncates that.
+/// Its answers are checked: contradictory bounds, no entries at all, or entries other than those asked for, are an error
+/// ([`MigrateError::Old`](crate::migrate::MigrateError::Old)). A commit asks once for the bounds of each replica that is not switched, and once more if it
+/// truncates that replica.
 pub trait OldLog {
     /// Applies all changes, in order, and makes them durable. After an error they may or may not be there.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     fn write(&mut self, changes: &[Change<'_>]) -> Result<(), OldError>;
 
     /// The replicas that it holds.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     fn replicas(&self) -> Result<Vec<u64>, OldError>;
 
-    /// First and last index of a replica, `first - 1` where it is empty; `None` where it does not exist.
+    /// First and last index of a replica (the last is `first - 1` if it is empty); `None` if it does not exist.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     fn bounds(&self, replica: u64) -> Result<Option<(u64, u64)>, OldError>;
 
     /// The term of an entry, or of the one before the first.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     fn term(&self, replica: u64, index: u64) -> Result<u64, OldError>;
 
-    /// Entries from `first` to `last`, both among them: at least one, in order, as many as it likes.
+    /// Entries from the front of the inclusive range `first..=last`, in order: at least one, and as many as it likes.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     fn entries(&self, replica: u64, first: u64, last: u64) -> Result<Vec<Entry>, OldError>;
 
-    /// All keyed state of a replica: hard state, and whatever else lies beside the entries.
+    /// All keyed state of a replica: hard state, and whatever else is stored beside the entries.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     fn state(&self, replica: u64) -> Result<Vec<(Bytes, Bytes)>, OldError>;
 }
 
-/// One change, as the old log is to make it: the operations of a [`Batch`](crate::Batch).
+/// One change for the old log to make: an operation of a [`Batch`](crate::Batch).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Change<'a> {
-    /// Entries of consecutive indexes; what is at or above the first of them goes.
+    /// Append entries with consecutive indexes; existing entries at or above the first of them are dropped.
     Append {
         /// The replica.
         replica: u64,
         /// Index, term, payload.
         entries: &'a [(u64, u64, &'a [u8])],
     },
-    /// A keyed value.
+    /// Set a keyed value.
     Put {
         /// The replica.
         replica: u64,
@@ -76,28 +76,28 @@ pub enum Change<'a> {
         /// The value.
         value: &'a [u8],
     },
-    /// A keyed value goes.
+    /// Delete a keyed value.
     Delete {
         /// The replica.
         replica: u64,
         /// Its key.
         key: &'a [u8],
     },
-    /// Every entry below goes; where there is none, nothing changes.
+    /// Drop every entry below an index; if there is none, nothing changes.
     TruncatePrefix {
         /// The replica.
         replica: u64,
         /// The first that stays.
         first_kept: u64,
     },
-    /// This entry goes, and every one behind it.
+    /// Drop an entry and all entries after it.
     TruncateSuffix {
         /// The replica.
         replica: u64,
         /// The first that goes.
         from: u64,
     },
-    /// A snapshot was installed: every entry goes, the next index is one behind; keyed state stays.
+    /// A snapshot was installed: drop every entry; the next index is one after the snapshot's. Keyed state stays.
     InstallSnapshot {
         /// The replica.
         replica: u64,
@@ -106,14 +106,14 @@ pub enum Change<'a> {
         /// Its term.
         term: u64,
     },
-    /// The replica goes, keyed state and all.
+    /// Remove the replica, with its keyed state.
     Remove {
         /// The replica.
         replica: u64,
     },
 }
 
-/// Where the two logs do not say the same.
+/// A difference between the two logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The replica.
@@ -126,7 +126,7 @@ pub struct Difference {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Differs {
-    /// The old log does not have the replica any more.
+    /// The old log no longer has the replica.
     Gone,
     /// The last index.
     Last {
@@ -135,7 +135,7 @@ pub enum Differs {
         /// Of strandlog.
         new: u64,
     },
-    /// The term of the entry before those that are held.
+    /// The term of the entry before the first that is held.
     Term {
         /// Its index.
         index: u64,
@@ -150,7 +150,7 @@ pub enum Differs {
         /// Its key.
         key: Bytes,
     },
-    /// Strandlog cannot read what it was given.
+    /// Strandlog cannot read its copy.
     Unreadable {
         /// Why.
         why: String,

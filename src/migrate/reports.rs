@@ -39,9 +39,9 @@ impl Reported {
 }
 
 impl<O: OldLog> DualWrite<O> {
-    /// From where on the state machine must apply again after an opening: behind what it was reported to hold durably
-    /// ([`Batch::durable_applied`](crate::Batch::durable_applied)), or from the first entry that is kept, in the old log until the switch.
-    /// One beyond the last index when there is nothing to apply.
+    /// The index from which the state machine must apply again after an opening: right after what it was reported to hold durably
+    /// ([`Batch::durable_applied`](crate::Batch::durable_applied)), or the first entry that is kept (in the old log until the switch).
+    /// One beyond the last index if there is nothing to apply.
     ///
     /// # Errors
     /// As [`DualWrite::bounds`] and [`Replica::durable_applied`].

@@ -9,14 +9,15 @@ use crate::index::MOVING_KEY;
 use crate::operation::{Op, What};
 
 impl<O: OldLog> DualWrite<O> {
-    /// Writes the batch to the old log for replicas that are not switched, then to strandlog for all; durable in both on return. The
-    /// batch is then empty again. What only drops entries and keys of a replica that strandlog has no place for goes to the old log alone.
+    /// Writes the batch to the old log for replicas that are not switched, then to strandlog for all. Durable in both on return, and the
+    /// batch is empty again. Operations that only drop entries and keys of a replica that strandlog has no place for go to the old log alone.
     ///
     /// # Errors
-    /// [`MigrateError`]; the batch is as it was. It may be durable in the old log alone, or in part, as after any failed commit. Given again, before
-    /// another is given for the same replicas, it comes to the same as if it had not failed; what it lacks and what it has is found out. A
-    /// truncation of it that was to wait for a report may have to be asked for again. After an opening nobody remembers it: read
-    /// [`bounds`](DualWrite::bounds), and build a batch from what is there. So does who gives another: one that appends behind what the failed one
+    /// [`MigrateError`]; the batch is left as it was. It may be durable in the old log alone, or in part, as after any failed commit.
+    ///
+    /// Commit it again before any other batch for the same replicas, and the result is as if it had not failed: the migration finds out what is already there.
+    /// Only a truncation in it that had to wait for a report may have to be asked for again. After a reopening the failed batch is no longer known: read
+    /// [`bounds`](DualWrite::bounds), and build a batch from what is there. Do the same to commit a different batch: one that appends after what the failed batch
     /// cut, or below what it truncated, is refused ([`Error::Gap`](crate::Error::Gap), [`Error::Compacted`](crate::Error::Compacted)).
     pub fn commit(&mut self, batch: &mut Batch) -> Result<(), MigrateError> {
         batch.check()?;

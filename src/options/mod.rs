@@ -18,45 +18,45 @@ use journal::{MIN_FLOOR, possible_cap};
 /// Where an entry's payload is written first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
-    /// Small runs into the journal, runs at or above the direct threshold straight into the replica's chain. Shorter ones, too, where a batch
-    /// overflows a segment of the journal: the longest first, as far down as the carry fraction of a chunk.
+    /// Small runs into the journal; runs at or above the direct threshold straight into the replica's chain. If a batch overflows a journal segment,
+    /// shorter runs go there too, the longest first, but none below the carry fraction of a chunk.
     #[default]
     Auto,
-    /// Everything that fits a frame into the journal. Of a batch that does not, what [`Auto`](Placement::Auto) would place, too.
+    /// Everything that fits a frame into the journal. Of a batch that does not fit, runs go into chains as with [`Auto`](Placement::Auto).
     Journal,
-    /// Everything straight into the replica's chain: for large entries and few replicas, or where scatter is cheap.
+    /// All entries straight into the replica's chain: for large entries and few replicas, or where scattered writes are cheap.
     Chain,
 }
 
 /// How data that is not in memory is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadMode {
-    /// Zero-copy from a mapping. A media error under a mapping raises SIGBUS, as for every program that maps files. All of the file takes
-    /// address space: where that is limited to less (`ulimit -v`), the opening fails.
+    /// Zero-copy from a mapping. A media error under a mapping raises SIGBUS, as in any program that maps files. The whole file takes
+    /// address space: if that is limited to less (`ulimit -v`), the opening fails.
     #[default]
     Mapped,
-    /// Copied by read calls: a media error is an error.
+    /// Copied by read calls: a media error is returned as an error.
     Copied,
 }
 
-/// What an opening makes of a log that is not whole.
+/// What an opening does with a log that is not whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecoveryMode {
-    /// Whatever is not as a clean end leaves it refuses the opening: a frame cut off at the end, a damaged replica. For stores that
-    /// would rather fetch everything anew than go on with less. A log that was closed opens, and one that was killed between writes.
+    /// Anything that a clean end would not leave refuses the opening: a torn frame at the end, a damaged replica. For stores that
+    /// would rather fetch everything anew than go on with less. A log that was closed opens, and so does one that was killed between writes.
     Strict,
-    /// What was being written when the power failed is cut off: it was never acknowledged. Damage is reported per replica, and the others
-    /// go on. Where nobody can say who was hurt, the opening is refused.
+    /// What was being written when the power failed is cut off: it was never acknowledged. Damage is reported per replica, and the other replicas
+    /// go on. If the damaged replicas cannot be named, the opening is refused.
     #[default]
     TolerateTornTail,
-    /// For reading only, and for saving what can be saved: opens what the others refuse, as far as anything can be proved. What is missing
-    /// is in [`Wal::damage`](crate::Wal::damage) and [`Stats`](crate::Stats); a replica may be missing without being named, if
-    /// `Stats::unnamed_losses` says so. See [`Wal::salvage_into`](crate::Wal::salvage_into).
+    /// Read-only, to save what can be saved: opens what the other modes refuse, as far as anything can be proved. What is missing
+    /// is in [`Wal::damage`](crate::Wal::damage) and [`Stats`](crate::Stats). Replicas may be missing without being named if
+    /// `Stats::unnamed_losses` is not 0. See [`Wal::salvage_into`](crate::Wal::salvage_into).
     Salvage,
 }
 
-/// How far a long task has come.
+/// The progress of a long task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// What is being done: "creating", "recovering" or "growing".
@@ -69,7 +69,7 @@ pub struct Progress {
 
 type ProgressFn = Box<dyn FnMut(Progress) + Send>;
 
-/// How to open a log. Every option has a default; what is out of bounds is refused with its range.
+/// How to open a log. Every option has a default. A value out of bounds is refused, and the error states the range.
 ///
 /// `capacity`, `chunk_size`, `segment_size` and `journal_cap` shape a new file; an existing one keeps its own ([`grow`](crate::grow) makes
 /// it longer).
@@ -105,7 +105,7 @@ pub(crate) struct RunOptions {
 /// Largest entry that may be allowed: 64 MiB.
 pub const MAX_ENTRY_BYTES: u32 = 64 << 20;
 const _: () = assert!(MAX_ENTRY_BYTES < crate::format::piece::MAX_PIECE_BYTES);
-/// Largest keyed value of any log: 1 MiB. In one whose segments are shorter than 2 MiB (by default those of less than 128 MiB of capacity) it is
+/// Largest keyed value of any log: 1 MiB. In a log whose segments are shorter than 2 MiB (by default, one of less than 128 MiB of capacity) the limit is
 /// half a segment.
 pub const MAX_VALUE_BYTES: u32 = 1 << 20;
 /// Longest key of keyed state.
@@ -158,32 +158,34 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// Size of the file in bytes, all of it written with zeros at creation. Default 1 GiB; at least 8 segments and 64 KiB, where the
-    /// superblocks lie, and at most 8 TiB. A log that exists keeps its size whatever is asked for here: see [`grow`](crate::grow()).
+    /// Size of the file in bytes; all of it is filled with zeros at creation. Default 1 GiB; at least 8 segments and 64 KiB (for the
+    /// superblocks), at most 8 TiB. An existing log keeps its size, whatever is asked for here: see [`grow`](crate::grow()).
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
         self
     }
-    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two, 4 KiB to 4 MiB. Default 64 KiB.
+    /// Bytes per chunk, the unit in which a replica takes and frees space: a power of two, 4 KiB to 4 MiB. Default 64 KiB.
     #[must_use]
     pub fn chunk_size(mut self, bytes: u32) -> Self {
         self.chunk_size = bytes;
         self
     }
-    /// Bytes a journal segment: a power of two, 64 KiB to 64 MiB, at least one chunk. It bounds what one batch may put into
-    /// the journal. Default 4 MiB, less where the capacity is below 256 MiB.
+    /// Bytes per journal segment: a power of two, 64 KiB to 64 MiB, at least one chunk. It limits what one batch may put into
+    /// the journal. Default 4 MiB, or less if the capacity is below 256 MiB.
     #[must_use]
     pub fn segment_size(mut self, bytes: u32) -> Self {
         self.segment_size = Some(bytes);
         self
     }
-    /// The most bytes that the journal may grow to, and so what an opening has to read. Default an eighth of the
-    /// capacity, from 512 MiB to 4 GiB, at most half. Never less than what the journal owns from the beginning, a sixteenth of the file, 6 segments at
-    /// least: from 64 GiB on that is more than the default's 4 GiB. 4,000 segments at most, whatever is asked for.
+    /// The most bytes that the journal may grow to, and so the most that an opening has to read. Default: an eighth of the
+    /// capacity, but at least 512 MiB, at most 4 GiB, and at most half the capacity.
     ///
-    /// Within the default the journal grows to 256 MiB so as to move less, and to 512 MiB where small replicas' entries would be moved before they die; further for want of
-    /// room alone. Within a cap that was chosen it may take all of it to move less.
+    /// The cap is never less than what the journal owns from the beginning, which is a sixteenth of the file and at least 6 segments; from 64 GiB of capacity on that
+    /// is more than the default's 4 GiB. It is never more than 4,000 segments, whatever is asked for.
+    ///
+    /// With the default cap, the journal grows to 256 MiB so that less has to be moved, to 512 MiB if the entries of small replicas would otherwise be moved before they
+    /// die, and beyond that only for want of room. If a cap was chosen, the journal may use all of it so that less has to be moved.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Self {
         self.journal_cap = Some(bytes);
@@ -195,47 +197,47 @@ impl Options {
         self.run.placement = placement;
         self
     }
-    /// With [`Placement::Auto`]: runs of so many bytes go straight into the chain. 4 KiB to 64 MiB, default 64 KiB.
+    /// With [`Placement::Auto`], runs of at least this many bytes go straight into the chain. 4 KiB to 64 MiB, default 64 KiB.
     #[must_use]
     pub fn direct_threshold(mut self, bytes: u32) -> Self {
         self.run.direct_threshold = bytes;
         self
     }
-    /// A replica that holds less than so many percent of a chunk in the journal (or than a quarter of a segment, if that is less) is carried forward
-    /// instead of being given chunks of its own. 1 to 100, default 50. It may be another one at each opening: in a nearly full log that was filled
-    /// with another, nothing may grow until some is truncated.
+    /// A replica that holds less than this percentage of a chunk in the journal (or less than a quarter of a segment, if that is less) is carried forward
+    /// in the journal, instead of being given chunks of its own. 1 to 100, default 50. It may differ from one opening to the next, but if a nearly full log was filled
+    /// with another value, nothing may grow until something is truncated.
     #[must_use]
     pub fn carry_fraction(mut self, percent: u8) -> Self {
         self.run.carry_percent = percent;
         self
     }
-    /// Memory for recently written frames, from which reads are served. Default 8 MiB; 1 MiB to 64 GiB. What is in flight
-    /// may exceed it, and large payloads, which lie beside their frames, take up to a quarter more.
+    /// Memory for recently written frames, from which reads are served. Default 8 MiB; 1 MiB to 64 GiB. Frames in flight
+    /// may exceed it, and large payloads, which are placed beside their frames, take up to a quarter more.
     #[must_use]
     pub fn recent_bytes(mut self, bytes: usize) -> Self {
         self.run.recent_bytes = bytes;
         self
     }
-    /// Bytes that may wait for the writer before `submit` blocks, those that remember whom to call back among them. Default 16 MiB; 64 KiB to
-    /// 4 GiB. A larger batch waits until it is alone. Who blocks is let in before who comes later.
+    /// Bytes that may wait for the writer before `submit` blocks, including the memory for pending callbacks. Default 16 MiB; 64 KiB to
+    /// 4 GiB. A larger batch waits until the queue is empty. Blocked callers are admitted in the order of their arrival.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.run.queue_bytes = bytes;
         self
     }
-    /// The largest entry accepted. Default and most 64 MiB.
+    /// The largest entry accepted. The default, 64 MiB, is also the maximum.
     #[must_use]
     pub fn max_entry_bytes(mut self, bytes: u32) -> Self {
         self.run.max_entry_bytes = bytes;
         self
     }
-    /// How writes are made durable. Default: probe the device at open and choose ([`Stats`](crate::Stats) says what was found).
+    /// How writes are made durable. Default: probe the device at each opening, and choose ([`Stats`](crate::Stats) says what was found).
     #[must_use]
     pub fn sync_method(mut self, method: SyncMethod) -> Self {
         self.sync_method = method;
         self
     }
-    /// What to make of a log that is not whole. Default [`RecoveryMode::TolerateTornTail`].
+    /// What to do with a log that is not whole. Default [`RecoveryMode::TolerateTornTail`].
     #[must_use]
     pub fn recovery_mode(mut self, mode: RecoveryMode) -> Self {
         self.run.recovery = mode;
@@ -249,29 +251,29 @@ impl Options {
         self
     }
 
-    /// Whether several reads or writes are given to the system at once (`io_uring`), where it lets them. Default: yes.
+    /// Whether several reads or writes are submitted with one system call (`io_uring`), where the system allows it. Default: yes.
     ///
-    /// Where it does not, as in many containers, they are done one after the other, or by several threads: cleaning then takes more of
-    /// the processors' time, and nothing else changes. Commits that are one write never use it.
+    /// Where it does not, as in many containers, they are done one after the other, or by several threads. Cleaning then takes more
+    /// processor time, and nothing else changes. Commits that are one write never use it.
     #[must_use]
     pub fn io_uring(mut self, yes: bool) -> Self {
         self.io_uring = yes;
         self
     }
-    /// With `false` the log starts no threads: callers lead each commit and clean the journal themselves, so that every run of the
+    /// With `false` the log starts no threads: callers write each frame and clean the journal themselves, so that every run of the
     /// same calls makes the same writes. Lazy batches wait for the next commit. Default `true`.
     #[must_use]
     pub fn background(mut self, background: bool) -> Self {
         self.run.background = background;
         self
     }
-    /// Whether a file that is not there is created. Default `true`.
+    /// Whether a missing file is created. Default `true`. Use `false` for a store that was set up before: a wrong path is then an error, not an empty log.
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
-    /// Opens for reading only: nothing is written, not even a repair. For tools. Default `false`.
+    /// Opens read-only: nothing is written, not even a repair. For tools. Default `false`.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only || self.run.recovery == RecoveryMode::Salvage;
@@ -284,14 +286,14 @@ impl Options {
         self
     }
 
-    /// Who is told what happens to the log. Default: nobody, and then it costs one branch a frame.
+    /// Receives events of the log. Default: none, which costs one branch per frame.
     #[must_use]
     pub fn listener(mut self, listener: Arc<dyn Listener>) -> Self {
         self.listener = Some(listener);
         self
     }
 
-    /// A commit slower than this is reported, with the reason: to the listener, and as a warning of `tracing`. Default 1 second;
+    /// A commit slower than this is reported, with the reason, to the listener and as a `tracing` warning. Default 1 second;
     /// zero reports every commit, [`Duration::MAX`] none.
     #[must_use]
     pub fn slow_commit(mut self, limit: Duration) -> Self {

@@ -4,16 +4,16 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChunkUse {
-    /// For nothing.
+    /// Nothing: it is free.
     Free,
     /// Part of a journal segment that holds something, or is being written.
     Journal,
-    /// Part of a journal segment that may be written anew.
+    /// Part of a journal segment that is free to be rewritten.
     JournalFree,
     /// In the chain of one replica.
     Chain,
-    /// Dead, but a reader still holds it.
+    /// Dead, but still pinned by a reader.
     Pinned,
-    /// Free, but for the snapshot of the last close, which the next opening for writing makes use of.
+    /// Free, except that it holds the snapshot of the last close, which the next opening for writing uses.
     Snapshot,
 }
