@@ -71,7 +71,7 @@ impl Engine {
             self.fail(&why, Some(frame));
             return;
         }
-        // Those who are woken among them: they may run, or go, at once. Made before the lock, so that it goes after it.
+        // Woken tasks count as callbacks, too: they may run, or go, at once. Made before the lock, so that it goes after it.
         let _told = Told::begin(Telling::Callbacks);
         {
             let mut completion = self.completion.lock();
@@ -223,9 +223,9 @@ impl Engine {
         self.fail(&Error::Poisoned { cause: cause.into() }, frame);
     }
 
-    /// As [`Engine::poison`], for whatever reason.
+    /// As [`Engine::poison`], for any reason.
     pub(super) fn fail(&self, why: &Error, frame: Option<Box<SealedFrame>>) {
-        // Before it is said: who hears it may panic, and nobody would be told.
+        // Before it is said: a subscriber may panic, and nobody would be told.
         self.stop(why, frame);
         let said = why.clone();
         self.events.say(move || tracing::error!(target: "strandlog", "{said}"));

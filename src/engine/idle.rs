@@ -25,8 +25,8 @@ impl Engine {
                 let relief = cleaner.relief.take();
                 (std::mem::take(&mut cleaner.wanted), relief)
             };
-            // Written on, a file that was cut would have holes, and a mapping that kills whoever reads it; of one that was removed nothing is
-            // left when the process ends, and the next opening begins an empty log in its place.
+            // If writing went on, a file that was cut would have holes, and its mapping would kill the process that reads it; a removed one
+            // is gone when the process ends, and the next opening begins an empty log in its place.
             if let Err(why) = self.find_file() {
                 self.fail(&why, None);
                 return;

@@ -1,5 +1,5 @@
-//! Looking after the file: it may be cut, removed or replaced behind our back, and what is written to it then is acknowledged in vain. The cleaner's
-//! thread looks while it rests; while it cleans, which may take seconds, whoever writes a frame does.
+//! Looking after the file: it may be cut, removed or replaced behind our back, and what is written to it then is acknowledged in vain. The
+//! cleaner's thread looks while it rests; while it cleans, which may take seconds, whoever writes a frame does.
 
 use std::io;
 use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering as StdOrdering};
@@ -10,10 +10,10 @@ use crate::caught::by_disk;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 
-/// No frame is acknowledged behind a look that was longer ago.
+/// No frame is acknowledged if the last look is longer ago than this.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// When somebody last looked. The plain atomic of the standard library in every build: two that look at once do no harm.
+/// When somebody last looked. A plain atomic of the standard library in every build: two that look at once do no harm.
 #[derive(Debug)]
 pub(crate) struct Looked {
     since: Instant,
@@ -48,17 +48,17 @@ impl Engine {
         self.ask_disk(|disk| disk.check_size().and_then(|()| disk.check_name()))
     }
 
-    /// As [`Engine::find_file`], where nobody did for long. Without threads nobody looks.
+    /// As [`Engine::find_file`], if nobody did for long. Without background threads nobody looks.
     pub(super) fn find_file_again(&self) -> Result<()> {
         if self.run.background && self.looked.is_long_ago() { self.find_file() } else { Ok(()) }
     }
 
-    /// Asks the disk for its file, and ends the log where that was cut or removed behind its back.
+    /// Asks the disk about its file, and ends the log if that was cut or removed behind its back.
     pub(super) fn look_after_file(&self, look: impl FnOnce(&dyn Disk) -> io::Result<()>) -> Result<()> {
         self.ask_disk(look).inspect_err(|why| self.fail(why, None))
     }
 
-    /// Whoever is told that the file was cut or removed must not open it anew.
+    /// Asks the disk about its file. If it was cut or removed, the error says so: the log must not be opened anew then.
     fn ask_disk(&self, look: impl FnOnce(&dyn Disk) -> io::Result<()>) -> Result<()> {
         let Err(error) = by_disk(|| look(&*self.disk)) else { return Ok(()) };
         let cause = format!("looking after the file: {error}").into();

@@ -191,7 +191,7 @@ pub(crate) struct Engine {
     pub cleaning: Mutex<Oldest>,
     pub hurry: Hurry,
     looked: Looked,
-    /// The last relief that was in vain. Asked for under no other lock but `cleaning`.
+    /// The last relief that was in vain. Locked under no other lock but `cleaning`.
     vain: Mutex<Option<vain::Vain>>,
     /// The door through which everything is made durable.
     pub syncs: Syncs,
