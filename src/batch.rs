@@ -21,7 +21,7 @@ pub struct Entry {
     /// Its term.
     pub term: u64,
     /// Its payload. A slice of a chain pins its chunk for as long as it lives. If the log is closed meanwhile, the slice keeps the file locked
-    /// ([`Error::Locked`](crate::Error::Locked)), because another opener could overwrite what it shows. Copy payloads that you keep for long.
+    /// ([`Error::Locked`]), because another opener could overwrite what it shows. Copy payloads that you keep for long.
     pub data: Bytes,
 }
 
@@ -264,7 +264,7 @@ impl Batch {
     }
 
     /// Takes back everything that the batch asks of the replica, including what contradicts itself; the parts of other replicas stay. For a batch of many replicas that is
-    /// refused because of one: [`Error::EntryTooLarge`](crate::Error::EntryTooLarge) and similar errors name it.
+    /// refused because of one: [`Error::EntryTooLarge`] and similar errors name it.
     pub fn withdraw(&mut self, replica: u64) -> &mut Self {
         self.bad.retain(|&(of, _)| of != replica);
         self.take_back(replica);

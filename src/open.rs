@@ -19,7 +19,7 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::Option`], [`Error::Locked`], [`Error::Corrupt`], [`Error::Cut`], [`Error::Unsupported`], [`Error::Io`]; [`Error::Damaged`] with
-    /// [`RecoveryMode::Strict`](crate::RecoveryMode::Strict).
+    /// [`RecoveryMode::Strict`].
     pub fn open(mut self, path: impl AsRef<Path>) -> Result<Wal> {
         self.check()?;
         let path = path.as_ref();

@@ -71,7 +71,7 @@ type ProgressFn = Box<dyn FnMut(Progress) + Send>;
 
 /// How to open a log. Every option has a default. A value out of bounds is refused, and the error states the range.
 ///
-/// `capacity`, `chunk_size`, `segment_size` and `journal_cap` shape a new file; an existing one keeps its own ([`grow`](crate::grow) makes
+/// `capacity`, `chunk_size`, `segment_size` and `journal_cap` shape a new file; an existing one keeps its own ([`grow`](crate::grow()) makes
 /// it longer).
 pub struct Options {
     pub(crate) capacity: u64,
