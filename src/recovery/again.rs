@@ -96,8 +96,8 @@ impl<'a> Look<'a> {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// Whether the next frame was there, but its header rotted, or is lost with its sector. A power cut can only leave the latter: a sector
-    /// is written or not.
+    /// Whether the next frame was there, but its header rotted or is lost with its sector. A power cut leaves only the latter: a sector is
+    /// written or not.
     pub fn met_spoilt(&self) -> bool {
         self.spoilt.load(Ordering::Relaxed)
     }

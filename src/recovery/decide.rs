@@ -6,7 +6,7 @@
 //! | intact, payload good | no | any | apply |
 //! | payload or placed piece bad | no | fewer than may be in flight | the log ends before it |
 //! | payload or placed piece bad | no | as many, or more | impossible: refuse |
-//! | unreadable | yes | any | damage: those listed by the next frame, and whoever shows a gap |
+//! | unreadable | yes | any | damage: those listed by the next frame, and all that show a gap |
 //! | unreadable | no | fewer than may be in flight | the log ends before it |
 //! | unreadable | no | as many, or more | impossible: refuse |
 //!

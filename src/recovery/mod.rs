@@ -172,8 +172,7 @@ fn used_up(segments: &Segments, segment_bytes: u64, session: u64) -> Option<&'st
     Some(what)
 }
 
-/// What an opening writes before the log is handed out: damage that no CORE records yet, and a frame that repeats what only a torn one
-/// said.
+/// What an opening writes before anybody knows of the log: damage that no CORE records yet, and in a frame what only a torn one said.
 fn say_again(engine: &Engine, hurt: &[Arc<Cell>], said_by_dropped: bool, end: u64) -> Result<()> {
     engine.record_damage(hurt.iter().map(|cell| &**cell))?;
     // If no frame was written so far, one must say how far the log was durable, and which segments are superseded. These become free, and

@@ -76,8 +76,7 @@ mod tests {
         wal.commit(Batch::new().append(replica, &[(1, 1, [7; 100])])).expect("room");
     }
 
-    /// Leaves no more free segments than are kept back, so that the log goes on in the one that holds `place`; the one that holds `also`
-    /// stays.
+    /// Leaves no more free segments than are kept back, so that the log goes on in that of `place`; that of `also` stays, too.
     fn spare_none(disk: &SimDisk, place: u64, also: u64) {
         let Ok(Found::Log(sb)) = read_superblock(disk, true) else { panic!("a log") };
         let slab = |offset: u64| ((offset - POOL_OFFSET) >> 16) as u32;

@@ -267,8 +267,8 @@ impl Replay<'_> {
         applied
     }
 
-    /// A frame is missing before this one. Its participants are hurt; if `more` may be missing, so is every replica that cannot show that
-    /// it was not in those.
+    /// A frame is missing before this one. Its participants are hurt; if `more` may be missing, so are all that cannot show that they were
+    /// not in those.
     fn lost(&mut self, listed: Participants, more: bool) {
         self.unnamed |= more || listed == Participants::Many;
         match listed {

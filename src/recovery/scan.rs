@@ -105,8 +105,7 @@ impl<'a> Window<'a> {
         found.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the slab"))
     }
 
-    /// Reads the window block by block: one that cannot be read holds no frame. Whether the newest may be there, the second look
-    /// (`again.rs`) tells.
+    /// Reads the window block by block: an unreadable one holds no frame. Whether the newest may be there, the second look tells.
     fn read_what_can_be(&mut self) {
         let start = self.offset + self.start as u64;
         for (at, block) in (0_u64..).step_by(BLOCK).zip(self.bytes.as_mut_slice().chunks_mut(BLOCK)) {

@@ -59,16 +59,15 @@ impl Living {
     }
 }
 
-/// The slabs to be read besides those already `read`, whose frames are in `scan`; empty if nothing else can live. `firsts`: the first
-/// frames of slabs.
+/// The slabs to be read besides those already `read`, whose frames are in `scan`; empty: nothing else can live. `firsts`: slabs' first
+/// frames.
 pub(super) fn more(sb: &Superblock, scan: &Scan, read: &HashSet<u32>, firsts: &FxHashMap<u32, Found>) -> Vec<u32> {
     let segment = u64::from(sb.segment_bytes);
     let seq_of = |slab: &u32| firsts.get(slab).map(|f| f.header.lsn / segment);
     let unread: Vec<u32> = sb.journal_slabs.iter().copied().filter(|slab| !read.contains(slab)).collect();
     let living = Living::of(sb, scan);
     if living.newest.is_none() {
-        // Nothing that counts was found so far: on from the newest slab. As many as were read, since each round looks through all that was
-        // found.
+        // Nothing counts so far: on from the newest slab. As many as were read, since all that was found is looked through each time.
         let mut newest: Vec<u32> = unread.iter().copied().filter(|slab| seq_of(slab).is_some()).collect();
         newest.sort_by_key(|slab| Reverse(seq_of(slab)));
         newest.truncate(read.len().max(1));

@@ -195,8 +195,7 @@ fn frame(seq: u64, tail_seq: u64, following: [u32; 2]) -> Frame {
     Frame { header, offset: 0, table: Some(Box::default()) }
 }
 
-/// What else is read of a journal of ten slabs, of which those with frames in `read` were read, and those with frames in `firsts` begin
-/// with them.
+/// What else is read of a journal of ten slabs, where those with frames in `read` were read, and `firsts` has the first frames of others.
 fn wanted(read: &[(u32, Frame)], firsts: &[(u32, Frame)]) -> Vec<u32> {
     let sb = options().geometry([1; 16], 20 << 20).expect("sound");
     let sb = Superblock { journal_slabs: (0..10).collect(), ..sb };

@@ -168,8 +168,7 @@ fn a_disk_with_a_superblock_that_cannot_be_read_and_no_whole_one_is_an_error_and
     }
 }
 
-/// What a power cut leaves of the very first write of a copy, whichever of its sectors arrived: the disk never held anything that could be
-/// restored.
+/// What a power cut leaves of the very first write of a copy, whichever of its sectors arrived: there was never anything to be restored.
 #[test]
 fn a_disk_whose_formatting_was_cut_is_formatted_anew() {
     let whole = superblock().encode();
