@@ -1,8 +1,8 @@
 //! The pieces of a replica, in the order of their entries: a queue, as they come at its end and go at its front.
 //!
-//! A log that is replayed names them in another order: first those that were not carried for long, then, each before or among these, the
-//! ones that were. If others were moved for each, hundreds of thousands would take an opening minutes. So where one comes or goes in the
-//! midst of many, all lie in a tree until the replay ends.
+//! A replayed log names them in another order: first those that were not carried for long, then, before or among these, the ones that were.
+//! If others were moved for each, hundreds of thousands would take an opening minutes. So where one comes or goes in the midst of many, all
+//! lie in a tree until the replay ends.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -220,8 +220,8 @@ impl Places {
         }
     }
 
-    /// Forgets what pieces hold of `lo..=hi`, whose entries were moved within the journal: so what pieces hold from `lo` on was cut before,
-    /// though the record that says so may be lost. A piece that begins behind `hi` may be newer than that, and stays.
+    /// Forgets what pieces hold of `lo..=hi`, which was moved within the journal: so what pieces hold from `lo` on was cut before, though
+    /// the record of that may be lost. A piece that begins behind `hi` may be newer, and stays.
     pub fn forget_chain(&mut self, lo: u64, hi: u64) {
         if let Some(chain) = self.chain.as_deref_mut() {
             chain.pieces.forget(lo, hi);

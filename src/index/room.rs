@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// A list may have room for this many times what is in it: as much as doubling may leave when it grows, so that a list of steady length
-/// keeps its memory.
+/// A list may have room for this many times what is in it: as much as doubling may leave, so that a list of steady length keeps its memory.
 const MOST_TIMES: usize = 4;
 /// Half of that is left to it, so that it halves at least before anything is moved again.
 const LEFT_TIMES: usize = MOST_TIMES / 2;

@@ -21,8 +21,8 @@ pub(crate) struct Span {
     buf: SmallVec<[Loc; 2]>,
     /// How many these are: fewer than four thousand million, as there may be a million spans.
     left: u32,
-    /// How many at its end lie each behind the one before: all, but for those that were carried, and those in front of them. Counts to four
-    /// thousand million at most.
+    /// How many at its end lie each behind the one before: all, but for carried ones and those in front of them. Counts to four thousand
+    /// million.
     ordered: u32,
 }
 
@@ -180,8 +180,8 @@ impl Span {
         self.ordered = ordered;
     }
 
-    /// Puts these in front, into the room of what has gone. Where that is too little, more room is made than they take: a log may name one
-    /// after the other, each before the last.
+    /// Puts these in front, into the room of what has gone. If that is too little, more is made than they take: a log may name entries in
+    /// descending order.
     fn prepend(&mut self, first: u64, front: &[Loc]) {
         self.first = first;
         match self.left().checked_sub(front.len()) {

@@ -1,4 +1,5 @@
-//! Recovery: superblock and journal tell everything; chains are not read. After a clean close the snapshot tells it faster.
+//! Recovery: superblock and journal tell everything; of chains only pieces in doubt are read. After a clean close the snapshot tells it
+//! faster.
 
 mod account;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -128,8 +129,8 @@ pub(crate) fn recover(
         replicas,
     };
     if !read_only && (superblock.snapshot.is_some() || standing.said_by_dropped.is_some()) {
-        // **Before anything else is written**, be it a frame or a piece in the snapshot's chunks: the snapshot would be believed once more;
-        // and what a torn frame says of those before it is overwritten with that frame.
+        // **Before anything else is written**, be it a frame or a piece in the snapshot's chunks: the snapshot would be believed once more,
+        // and what a torn frame says of those before it is overwritten with it.
         superblock.snapshot = None;
         superblock.durable = superblock.durable.max(standing.said_by_dropped.unwrap_or(0));
         superblock.epoch += 1;
@@ -175,8 +176,8 @@ fn used_up(segments: &Segments, segment_bytes: u64, session: u64) -> Option<&'st
 /// What an opening writes before anybody knows of the log: damage that no CORE records yet, and in a frame what only a torn one said.
 fn say_again(engine: &Engine, hurt: &[Arc<Cell>], said_by_dropped: bool, end: u64) -> Result<()> {
     engine.record_damage(hurt.iter().map(|cell| &**cell))?;
-    // If no frame was written so far, one must say how far the log was durable, and which segments are superseded. These become free, and
-    // appends could wait for them for ever; without any, the frame takes nothing that the cleaner counts on.
+    // If no frame was written so far, one says how far the log was durable, and which segments are superseded. These become free, and
+    // appends could wait for them for ever; if there are none, it takes nothing that the cleaner counts on.
     let leaving = !engine.seq.lock().segments.leaving.is_empty();
     if leaving || said_by_dropped && engine.durable() == end {
         engine.seal_if_room(if leaving { Class::Clean } else { Class::Keep })?;
@@ -238,7 +239,7 @@ fn from_journal(
         }
     }
     let unread = look.met_unread();
-    // Counts as a frame whose table is torn or rotten: nobody knows whether it was acknowledged.
+    // Counts like a frame whose table is torn or rotten: nobody knows whether it was acknowledged.
     walk.dropped += u64::from(look.met_spoilt());
     let replayed = replay::replay(geo, scan, &walk, mode)?;
     if replayed.unnamed && mode != RecoveryMode::Salvage {
@@ -262,7 +263,7 @@ fn from_journal(
     counters.recovered_frames.set(walk.accepted.len() as u64);
     counters.lost_frames.set(walk.lost);
     counters.dropped_frames.set(walk.dropped);
-    // Where the file was cut and lost a segment of the journal, that may be the newest, of which no other frame tells.
+    // Where a cut file lost a segment of the journal, that may be the newest, of which no other frame tells.
     let slab_end = |&slab: &u32| superblock.slab_offset(slab).saturating_add(superblock.segment_bytes.into());
     let journal_cut = superblock.journal_slabs.iter().map(slab_end).max().is_some_and(|end| end > disk.held());
     // The newest segment may also lie where the log would go on, if that cannot be read.

@@ -7,7 +7,7 @@ use crate::format::frame::{Participants, participant_bytes};
 
 /// Bytes of records that are worth one more thread, whichever replicas they are of: each part reads all records and replays its share.
 const WORTH_A_THREAD: usize = 8 << 20;
-/// As many are worth it where most replicas are new: each takes memory that the system has to find, which costs more than its record.
+/// Bytes that are worth one where most replicas are new: each takes memory that the system has to find, which costs more than its record.
 const WORTH_IF_NEW: usize = 1 << 20;
 const _: () = assert!(WORTH_IF_NEW < WORTH_A_THREAD);
 /// As every part reads all records, more would gain little.

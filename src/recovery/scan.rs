@@ -235,8 +235,8 @@ fn scan_once(
     progress(Progress { what: "recovering", done: total, total });
     // Sorted, so that of two slabs that claim one number the same is always called the second.
     scan.slabs.sort_by_key(|s| (s.seq, s.slab));
-    // Nothing past counts, so another slab that shows such a number is no contradiction: a frame may have gone astray to where the journal
-    // has grown since.
+    // Nothing past counts, so another slab with such a number is no contradiction: a frame may have gone astray to where the journal has
+    // grown.
     let tail = tail_of(&existing(&scan));
     scan.slabs.dedup_by(|second, first| second.seq == first.seq && first.seq < tail);
     if let Some(pair) = scan.slabs.windows(2).find(|w| w[0].seq == w[1].seq) {

@@ -129,8 +129,8 @@ pub(crate) fn formatting_was_cut(disk: &dyn Disk, sb: &Superblock) -> bool {
         && sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab), BLOCK))
 }
 
-/// Whether a disk holds a log that was written to: more than a creation leaves that was cut off before the file was named. In doubt it
-/// does.
+/// Whether a disk holds a log that was written to: more than a creation leaves that was cut off before the file was named. If in doubt,
+/// yes.
 pub(crate) fn holds_a_log(disk: &dyn Disk) -> bool {
     let mut block = vec![0; BLOCK];
     let mut is_blank = |at| disk.read_at(at, &mut block).is_ok_and(|()| block.iter().all(|&byte| byte == 0));

@@ -64,9 +64,8 @@ impl Walk<'_> {
         Some(self.watermark).filter(|&watermark| watermark > kept)
     }
 
-    /// Drops what stands between this frame and the one that it follows with one lost frame between them. It is not in the log: a torn end
-    /// that comes back, as the lost frame is the only one of the session that cut it off. A torn end is no longer than what may be in
-    /// flight. Returns how many were dropped.
+    /// Drops the frames between this one and the one that it follows but for one lost frame, and returns how many. They are a torn end that
+    /// comes back, as the lost frame is the only one of the session that cut it off. A torn end is no longer than what may be in flight.
     fn pass_over(&mut self, header: &FrameHeader, seed: Seed) -> u64 {
         let follows = |at: &Accepted<'_>| header.follows_but_one(&at.header, seed);
         // Before the lost frame, and of an earlier session than this frame: a session does not cut off its own.
@@ -154,8 +153,8 @@ pub(super) fn walk<'a>(
         }
         let condition = match &frame.table {
             None => Condition::Unreadable,
-            // Pieces placed by these frames share no block: if they name more blocks than there are, one of them lies, and reading all of
-            // them might never end.
+            // Pieces placed by these frames share no block: frames that name more blocks than there are lie, and reading all of it might
+            // never end.
             Some(_) if placed > u64::from(geo.pool_blocks) => Condition::PayloadBad,
             // Twice: a read may have been answered with older bytes.
             Some(table)
@@ -176,7 +175,7 @@ pub(super) fn walk<'a>(
                 }
                 let before = if hole && before == Before::Whole { Before::LostSome } else { before };
                 if before != Before::Whole && !below && header.prev_end() > watermark {
-                    // Its predecessor is missing and was not durable when this frame was sealed: both were in flight, and neither was
+                    // Its predecessor is missing and was not durable when this frame was sealed: they were in flight together, neither
                     // acknowledged.
                     walk.dropped += 1;
                     continue;
