@@ -1,5 +1,5 @@
-//! What goes wrong without a power failure: device errors, bad superblocks, unknown formats, rotten bytes. Every fault is typed, named and
-//! survived.
+//! What goes wrong without a power failure: device errors, bad superblocks, unknown formats, rotten bytes. Each is told by a typed error or
+//! by name, and costs nothing else.
 
 mod support;
 

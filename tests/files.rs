@@ -1,5 +1,5 @@
-//! Files that are not as a log leaves them: somebody else's, removed, cut, grown halfway, with holes. Each is refused, or opened and
-//! reported, and nothing in it is destroyed.
+//! Files that are not as a log leaves them: somebody else's, removed, cut, grown halfway, with holes. How each is refused, opened or
+//! reported, without destroying what it still holds.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
