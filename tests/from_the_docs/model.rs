@@ -57,7 +57,7 @@ pub fn batch(ops: &Ops) -> Batch {
     batch
 }
 
-/// Why a batch is refused, however full the log is.
+/// Why a batch is refused, other than for want of room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     Gap,
