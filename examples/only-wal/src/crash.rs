@@ -24,7 +24,7 @@ use crate::node::{Node, Shape};
 
 /// Acknowledged rounds until a crash, at most: some lives flush several times, some never.
 const ROUNDS: u64 = 150;
-/// The crash comes so much later than the round that calls for it, at most: anywhere in another round, or in a flush.
+/// The crash comes at most so much later than the round that calls for it: anywhere in another round, or in a flush.
 const DELAY_MICROS: u64 = 3000;
 
 fn shape(seed: u64, lies: bool) -> Shape {
@@ -116,7 +116,7 @@ pub fn crashes(scratch: &Path, seed: u64, crashes: u64, lies: bool) -> Result<()
     let (mut told, mut models) = (Told::new(), BTreeMap::new());
     let (mut heard, mut cuts, mut again, mut most) = (0, 0, 0, 0);
     for life in 1..=crashes {
-        // As a crash would: nothing is closed. The tables have nothing that they would write now.
+        // Nothing is closed, as in a crash. The tables have nothing that they would write now.
         drop(node);
         let in_life = |error: &dyn std::fmt::Display| format!("seed {seed}, crash {life}: {error}");
         heard += run_and_kill(&dir, seed, life, lies, &mut told).map_err(|e| in_life(&e))?;

@@ -42,7 +42,7 @@ impl Context {
         }
     }
 
-    /// MiB that the files take on the disk; and of those in how much something is alive, where a store writes its file whole beforehand.
+    /// MiB that the files take on the disk; and, for a store that writes its file whole beforehand, in how many of them something is alive.
     pub fn footprint(&self, store: &dyn Store) -> Figures {
         let mib = |bytes| bytes as f64 / f64::from(1 << 20);
         let disk = Figures::default().with("disk MiB", mib(crate::measure::occupied(&self.dir)));

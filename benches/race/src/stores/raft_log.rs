@@ -1,4 +1,4 @@
-//! raft-log: the log of a single raft group. All threads append to that one; who waits in line gets on with the same flush.
+//! raft-log: the log of a single raft group. All threads append to that one; those that wait in line share a flush.
 
 use std::io;
 use std::path::Path;
