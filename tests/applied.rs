@@ -359,7 +359,7 @@ impl Run {
         assert_eq!(seen, without_held(&self.world));
     }
 
-    /// At most one life changes a batch: removal stands alone.
+    /// A batch removes a replica or installs a snapshot at most once, and only as its first operation.
     fn add(&mut self, batch: &mut Batch, id: u64, asked: &mut u64) {
         let rep = self.world.get(&id).cloned();
         match (self.rng.random_range(0..10), rep) {

@@ -216,7 +216,7 @@ fn a_panic_of_the_old_log_is_a_failure_like_any() {
         batches[4].durable_applied(2, 11).truncate_prefix(2, 11).install_snapshot(3, 20, 2).remove(9);
         strange.panics.set(Some(behind));
         for batch in &mut batches {
-            // As it was given, again: the panic may have come before it, behind it or in its middle.
+            // Given again as it was: the panic may have come before it, behind it or in its middle.
             while !batch.is_empty() {
                 let outcome = catch_unwind(AssertUnwindSafe(|| dual.commit(batch)));
                 panicked += u64::from(outcome.is_err());

@@ -25,7 +25,7 @@ pub fn is_same(dual: &DualWrite<Old>, old: &World, id: u64) -> bool {
         })
 }
 
-/// A world, and what was truncated on the way to it. A batch that fails may leave the stand behind any of its operations.
+/// A world, and what was truncated on the way to it. A batch that fails may leave what stood behind any of its operations.
 #[derive(Clone, Debug)]
 pub struct Stand {
     pub world: World,

@@ -167,7 +167,7 @@ impl World {
         events.max(1)
     }
 
-    /// What was found is exactly some prefix, in log order, of what was submitted. From now on it is promised.
+    /// Asserts that what was found is exactly some prefix, in log order, of what was submitted. From now on it is promised.
     fn check(&mut self, found: &Model) {
         let (mut newest_kept, mut oldest_lost) = (None, None);
         let mut want = Model::default();

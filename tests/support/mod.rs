@@ -1,5 +1,5 @@
-//! What the recovery tests share: a reference model, an oracle for crashes, generated work, and a disk that remembers
-//! what it was before each of its events.
+//! What the tests share: a reference model, an oracle for crashes, generated work, a judge of damaged logs, and a disk that remembers what
+//! it was before each of its events.
 #![allow(dead_code)]
 
 pub mod ending;

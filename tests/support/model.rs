@@ -367,7 +367,7 @@ impl Oracle {
         }
     }
 
-    /// Compares what was found after a crash. Answers how many unacknowledged batches survived, or how it violates the promises.
+    /// Compares what was found after a crash. Returns how many unacknowledged batches survived, or how the promises were broken.
     pub fn check(&self, found: &Model) -> Result<usize, String> {
         let mut state = self.durable.clone();
         if state == *found {

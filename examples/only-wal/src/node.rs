@@ -66,7 +66,7 @@ impl Node {
         Ok(Self { wal, machine, shape, again })
     }
 
-    /// Some groups propose an entry each: one batch, one sync. Then they apply it. Says who got what index.
+    /// Some groups propose an entry each: one batch, one sync. Then they apply it. Returns which group got which index.
     pub fn round(&mut self, rng: &mut SmallRng, batch: &mut Batch) -> Result<Vec<(u64, u64)>> {
         let Shape { seed, groups, active, value_bytes, lies, .. } = self.shape;
         let mut proposed = Vec::with_capacity(active);
