@@ -137,7 +137,7 @@ fn a_batch_of_many_idle_replicas_that_does_not_wait_lets_the_journal_grow() {
     assert!(stats.journal_segments > before.journal_segments, "{stats:#?}");
 }
 
-/// A log with metadata up to its budget, so that one segment after the other is full of it. With it, how many replicas it has.
+/// A log with metadata up to its budget, so that one segment after the other is full of it; and how many replicas it has.
 fn full_of_metadata(options: Options, capacity: u64) -> (Arc<SimDisk>, Wal, u64) {
     let disk = Arc::new(SimDisk::new(capacity));
     let wal = open(options, &disk);

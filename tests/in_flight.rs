@@ -167,7 +167,7 @@ fn entry(replica: u64, index: u64) -> Batch {
     batch
 }
 
-/// The last index of each of three replicas, all of whose entries must read as written.
+/// The last index of each of three replicas, whose entries must read as written.
 fn lasts(wal: &Wal) -> [u64; 3] {
     [1, 2, 3].map(|r| {
         let replica = wal.replica(r);
@@ -238,8 +238,7 @@ fn a_frame_behind_a_missing_one_was_never_acknowledged_and_is_dropped() {
             let at = offset as usize;
             let part = &held[..blocks * 512];
             image[at..at + part.len()].copy_from_slice(part);
-            // Its padding is zeros, as the disk is: so it may be whole before its end. And if a placed payload was held, its frame is still
-            // to come.
+            // Its padding is zeros, as the disk is: it may be whole before its end. And of a placed payload the frame is still to come.
             let whole = image[at..at + held.len()] == held && held.starts_with(b"SFRM");
             let mut disk = Arc::new(SimDisk::from_image(image));
             for round in 0..2 {

@@ -1,5 +1,5 @@
 //! Migrations from an old log as somebody else may have written it: slow, with answers that its contract does not allow, and with panics.
-//! And migrations that cannot go on with the strandlog, or the old log, that they find.
+//! And migrations that cannot go on with a log that they find.
 
 mod support;
 

@@ -49,7 +49,7 @@ fn batch(ops: &Ops) -> Batch {
     batch
 }
 
-/// The operations that no later removal ends: those that one ends are not looked at, and need not make sense.
+/// The operations that no later removal ends; the others are not looked at, and need not make sense.
 fn not_ended(ops: &Ops) -> impl Iterator<Item = &(u64, Op)> {
     let ends = |i: usize, id: u64| ops[i + 1..].iter().any(|(other, op)| *other == id && matches!(op, Op::Remove));
     ops.iter().enumerate().filter(move |(i, (id, _))| !ends(*i, *id)).map(|(_, op)| op)
@@ -206,7 +206,7 @@ struct Run {
 }
 
 impl Run {
-    /// Draws an operation, mostly one that makes sense in this world, in which the operations before it in the batch have happened.
+    /// Draws an operation that mostly makes sense in this world, where those before it in the batch have happened.
     fn op(&mut self, world: &World, id: u64) -> Op {
         let life = world.0.get(&id).cloned().unwrap_or_default();
         let (first, last, rng) = (life.rep.first, life.rep.last(), &mut self.rng);

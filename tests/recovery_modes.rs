@@ -244,8 +244,8 @@ fn salvaged(wal: &Wal) {
     }
 }
 
-/// The number of a record tells which life it is of. Nothing else does here: the frames that began the second life are lost, and with them
-/// the lists of who was in them.
+/// A record's number tells which life it is of. Nothing else does: the frames that began the second one are lost, with the lists of who was
+/// in them.
 #[test]
 fn a_salvage_does_not_take_the_records_of_two_lives_for_one() {
     let disk = Arc::new(SimDisk::new(2 << 20));
@@ -384,7 +384,7 @@ fn a_record_that_makes_no_sense_refuses_the_opening_and_salvage_goes_around_its_
                 let wal = wal.unwrap_or_else(|e| panic!("{mode:?}: {e}"));
                 assert_eq!((mode, wal.stats().unnamed_losses), (RecoveryMode::Salvage, 1));
                 assert!(!wal.replica(6).exists() || !wal.damage().is_empty(), "replica 6 is not whole");
-                // A replica with a record behind that frame shows by its number that it had none in the frame. Replica 5 has no later one.
+                // A replica with a record behind that frame shows by its number that it had none in there; replica 5 has no later one.
                 for id in 1..=8 {
                     let entry = wal.replica(id).entry(1);
                     match id {

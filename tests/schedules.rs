@@ -97,7 +97,7 @@ impl Writer {
     }
 }
 
-/// Asserts that the watermark has come to the LSN of which a caller was told.
+/// A caller that is told finds the watermark there.
 fn told_after(wal: &Wal, lsn: Lsn) {
     assert!(wal.durable_lsn() >= lsn, "told of {lsn} while {} is durable", wal.durable_lsn());
 }

@@ -32,7 +32,7 @@ pub struct State {
 }
 
 impl State {
-    /// Makes the directory: each file under its name, or linked under both if two names share it.
+    /// Makes the directory; a file with two names is linked.
     pub fn write(&self, dir: &Path) -> std::io::Result<()> {
         let mut written: BTreeMap<Number, &str> = BTreeMap::new();
         for (name, number) in &self.names {

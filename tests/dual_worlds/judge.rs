@@ -70,8 +70,7 @@ impl Stand {
         all
     }
 
-    /// Whether a replica may be found like this. One that reports may still hold some of what was to be truncated, but never less than it
-    /// must.
+    /// Whether a replica may be found like this. One that reports may still hold some of what was to be truncated, never less.
     fn allows(&self, id: u64, found: Option<&Rep>) -> bool {
         let (is, found) = match (self.world.0.get(&id), found) {
             (None, None) => return true,

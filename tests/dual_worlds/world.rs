@@ -107,7 +107,7 @@ fn options(rng: &mut StdRng) -> Options {
         .background(false)
 }
 
-/// A new file: it gets its name only once there is a log in it, so its creation is never cut.
+/// A new file, which gets its name only once there is a log in it.
 fn fresh(rng: &mut StdRng, capacity: u64) -> SimDisk {
     let disk = Arc::new(SimDisk::new(capacity));
     drop(options(rng).open_disk(Arc::clone(&disk) as Arc<_>).expect("a log"));

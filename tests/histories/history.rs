@@ -263,7 +263,7 @@ pub fn check_outcomes(lines: &[Line], what: &str) {
 pub fn check_crashed(wal: &Wal, lines: &[Line], shared: u64, what: &str) {
     let found = Model::read(wal).unwrap_or_else(|e| panic!("{what}: {e}"));
     let (mut newest, mut missing) = (0, u64::MAX);
-    // Two batches may have one LSN, where their payloads lie outside of the frame: so there may be several newest values.
+    // Two batches may have one LSN, where their payloads lie outside of the frame.
     let mut values: BTreeMap<u8, (u64, Vec<u64>)> = BTreeMap::new();
     for line in lines {
         let steps = line.all();

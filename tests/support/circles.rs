@@ -16,8 +16,7 @@ pub fn none<W>(arrows: &Arrows<W>, told: impl Fn(&str, &str, &W) -> String) {
     }
 }
 
-/// Follows the arrows from `here` and returns a circle that they lead into, if there is one. `path` leads here; those in `done` lead into
-/// none.
+/// Returns a circle that the arrows from `here` lead into. `path` leads here; those in `done` lead into none.
 fn circle<W>(
     here: &str,
     arrows: &Arrows<W>,

@@ -78,8 +78,8 @@ pub fn env(name: &str, default: u64) -> u64 {
     }
 }
 
-/// The seeds to run: `STRANDLOG_SEEDS` many from `STRANDLOG_SEED` on. Only the first set: that many from `from` on. Only the second: that
-/// one alone. Neither: `count` from `from` on.
+/// The seeds to run: `STRANDLOG_SEEDS` many from `STRANDLOG_SEED` on. If only the first is set, that many from `from` on; if only the
+/// second, that one alone; else `count` from `from` on.
 pub fn seeds(from: u64, count: u64) -> Vec<u64> {
     let count = if std::env::var("STRANDLOG_SEED").is_ok() { 1 } else { count };
     let from = env("STRANDLOG_SEED", from);

@@ -66,8 +66,7 @@ impl RowRuns {
         })
     }
 
-    /// How many times better strandlog is than [`better_peer`](Self::better_peer): the median of the rounds' ratios, and their least and
-    /// greatest.
+    /// How many times better strandlog is than that peer: the median of the rounds' ratios, and their least and greatest.
     pub fn ratio(&self, figure: &str) -> Option<(f64, f64, f64)> {
         let (us, best) = (self.store("strandlog")?, self.better_peer(figure)?);
         let each = us.rounds.iter().zip(&best.rounds).filter_map(|(a, b)| {
