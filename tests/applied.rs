@@ -1,4 +1,5 @@
-//! The log as the state machine's only one: no truncation overtakes what the state machine has made durable, whatever is cut off.
+//! The log as the state machine's only log: no truncation removes an entry that the state machine has not made durable, wherever power is
+//! cut. The rules of reports one by one, then random work against a model, then a cut at every event.
 
 mod support;
 
@@ -51,7 +52,7 @@ fn a_truncation_waits_for_the_state_machine_and_follows_it() {
     assert_sound(&wal, "at the end");
 }
 
-/// A snapshot is installed, and raft truncates to where the log begins now: behind what was reported, but there is nothing to wait for.
+/// After a snapshot raft truncates to where the log begins now. That is ahead of what was reported, but there is nothing to wait for.
 #[test]
 fn a_truncation_to_where_the_log_begins_waits_for_nothing() {
     let (_, wal) = log();
@@ -112,7 +113,8 @@ fn what_is_not_there_is_not_brought_to_life_by_a_report() {
     assert_eq!(wal.replica(1).first_index(), 1);
 }
 
-/// Else the store that reports 0 first would have its entries truncated as if it had no state machine. How much it says may be of the life before.
+/// The report counts as 0, since the state it names may be of the replica's previous life. Were it dropped, the store that reports 0 first
+/// would have its entries truncated as if it had no state machine.
 #[test]
 fn a_report_before_what_creates_its_replica_says_that_it_reports() {
     let (disk, wal) = log();
@@ -123,7 +125,7 @@ fn a_report_before_what_creates_its_replica_says_that_it_reports() {
     batch.durable_applied(3, 2).put(3, b"vote", b"1").append(3, &entries).durable_applied(3, 1);
     batch.durable_applied(4, 9).install_snapshot(4, 5, 1);
     batch.remove(5).durable_applied(5, 3).durable_applied(5, 2).append(5, &entries);
-    // Nothing creates this one.
+    // No operation creates replica 6.
     batch.durable_applied(6, 7).truncate_prefix(6, 1).delete(6, b"key");
     wal.commit(&mut batch).expect("room");
     let mut cut = Batch::new();
@@ -147,11 +149,11 @@ fn a_snapshot_goes_before_reports_and_a_cut_suffix_ends_what_waits() {
     fill(&wal, 1, 10);
     wal.durable_applied(1, 2).expect("taken");
     truncate(&wal, 1, 11);
-    // The suffix that was to go is overwritten meanwhile, and shorter.
+    // Meanwhile the suffix that was to be truncated is overwritten by a shorter one.
     wal.commit(Batch::new().append(1, &[(5, 2, b"new")])).expect("committed");
     wal.durable_applied(1, 5).expect("taken");
     assert_eq!((wal.replica(1).first_index(), wal.replica(1).last_index()), (6, 5));
-    // So it is where the state machine is ahead of what is left, and the log goes on behind that.
+    // The same where the state machine is ahead of what is left; the log goes on behind that.
     fill(&wal, 2, 10);
     wal.durable_applied(2, 2).expect("taken");
     truncate(&wal, 2, 11);
@@ -164,7 +166,7 @@ fn a_snapshot_goes_before_reports_and_a_cut_suffix_ends_what_waits() {
     assert_sound(&wal, "at the end");
 }
 
-/// The state machine was made anew from a peer's snapshot: what it held beyond that it holds no more.
+/// The state machine was made anew from a peer's snapshot: it no longer holds what it held beyond that.
 #[test]
 fn a_snapshot_below_what_was_reported_takes_the_report_back() {
     let (disk, wal) = log();
@@ -189,13 +191,13 @@ fn a_snapshot_below_what_was_reported_takes_the_report_back() {
     stands(&wal, "after a crash");
     truncate(&wal, 1, 20);
     assert_eq!((wal.replica(1).first_index(), wal.stats().held_truncations), (11, 1));
-    // In its batch, too, a report counts from the snapshot on, and what waited before that waits no more.
+    // In the batch of a snapshot, too, a report counts from the snapshot on, and truncations that waited before it wait no more.
     let mut batch = Batch::new();
     batch.durable_applied(1, 22).install_snapshot(1, 15, 2).durable_applied(1, 18);
     batch.append(1, &(16..=25).map(|i| (i, 2, payload(1, i, 2, 100))).collect::<Vec<_>>());
     wal.commit(&mut batch).expect("installed");
     assert_eq!((wal.replica(1).bounds(), wal.replica(1).reapply_from().expect("sound")), ((16, 25), 19));
-    // One beyond what was reported leaves the report.
+    // A snapshot beyond what was reported leaves the report as it is.
     wal.commit(Batch::new().install_snapshot(1, 30, 2)).expect("installed");
     let r = wal.replica(1);
     assert_eq!((r.durable_applied().expect("sound"), r.reapply_from().expect("sound")), (Some(18), 31));
@@ -215,7 +217,7 @@ fn a_report_beyond_the_end_of_the_log_leaves_nothing_to_apply() {
     assert_eq!(wal.replica(1).reapply_from().expect("sound"), 1001);
 }
 
-/// What such a batch cuts off or writes would lie before the first index, and the replica would be stuck.
+/// What such a batch cuts or writes below the new first index would leave the replica stuck.
 #[test]
 fn a_report_that_lets_a_truncation_pass_lets_nothing_of_its_batch_behind_it() {
     let (disk, wal) = log();
@@ -231,7 +233,7 @@ fn a_report_that_lets_a_truncation_pass_lets_nothing_of_its_batch_behind_it() {
         assert!(matches!(wal.commit(batch), Err(Error::Compacted { replica: 1, index: 5, first_index: 9 })));
         assert_eq!((r.first_index(), r.last_index()), (3, 10), "nothing of it happened");
     }
-    // A new life has nothing that waits, nor has one whose suffix is cut before the report.
+    // In a new life no truncation waits, nor does one whose entries were cut before the report.
     let again = &mut Batch::new();
     again.remove(1).append(1, &[(1, 2, [7; 100])]).durable_applied(1, 8).append(1, &[(1, 3, [7; 100])]);
     wal.commit(again).expect("another replica 1");
@@ -265,7 +267,7 @@ fn the_logs_own_keys_are_out_of_reach() {
 #[test]
 fn a_replica_that_must_not_be_believed_tells_no_beginning_and_keeps_its_entries() {
     let (disk, wal) = log();
-    // The state's newest update lies in a frame that rots; those before and behind it are whole.
+    // The newest report lies in a frame that rots; the frames before and behind it are whole.
     fill(&wal, 1, 10);
     wal.durable_applied(1, 3).expect("taken");
     wal.sync().expect("durable");
@@ -288,11 +290,11 @@ fn a_replica_that_must_not_be_believed_tells_no_beginning_and_keeps_its_entries(
     assert_eq!(r.first_index(), 1, "nothing goes on the word of a state that may be of another life");
     wal.commit(Batch::new().install_snapshot(1, 5, 1)).expect("healed");
     assert_eq!((r.reapply_from().expect("sound"), r.durable_applied().expect("sound")), (6, None));
-    // What was asked for in the life before is not done in this one.
+    // A truncation asked for in the life before is not done in this one.
     wal.commit(Batch::new().append(1, &[(6, 1, b"a"), (7, 1, b"b"), (8, 1, b"c")])).expect("committed");
     wal.durable_applied(1, 8).expect("taken");
     assert_eq!((r.first_index(), wal.stats().held_truncations), (6, 0));
-    // What the batch says before the snapshot is believed, and taken back to it.
+    // A report before the snapshot in the same batch is believed, and taken back to the snapshot.
     let wal = open(small(Placement::Auto), &again);
     wal.commit(Batch::new().durable_applied(1, 9).install_snapshot(1, 5, 1)).expect("healed");
     assert_eq!(wal.replica(1).durable_applied().expect("sound"), Some(5));
@@ -304,7 +306,7 @@ struct Rep {
     first: u64,
     last: u64,
     applied: Option<u64>,
-    /// Truncation that waits: gone after a crash.
+    /// The truncation that waits; a crash forgets it.
     held: u64,
 }
 
@@ -323,7 +325,7 @@ fn without_held(world: &World) -> World {
     world.iter().map(|(&id, rep)| (id, Rep { held: 0, ..rep.clone() })).collect()
 }
 
-/// The log, a model of it, and the model as it was after each batch since everything was durable.
+/// The log, a model of it, and the model after each batch since everything was last durable.
 struct Run {
     rng: StdRng,
     options: fn() -> Options,
@@ -339,7 +341,7 @@ impl Run {
         let id = self.rng.random_range(1..=4);
         let mut batch = Batch::new();
         let many = self.rng.random_range(1..=3);
-        // Within one batch a truncation counts as it was asked for.
+        // Within one batch the truncation that was asked for counts, not how far it went.
         let mut asked = 0;
         for _ in 0..many {
             self.add(&mut batch, id, &mut asked);
@@ -357,14 +359,14 @@ impl Run {
         assert_eq!(seen, without_held(&self.world));
     }
 
-    /// At most one life changes a batch: removal stands alone.
+    /// A batch removes a replica or installs a snapshot at most once, and only as its first operation.
     fn add(&mut self, batch: &mut Batch, id: u64, asked: &mut u64) {
         let rep = self.world.get(&id).cloned();
         match (self.rng.random_range(0..10), rep) {
             (0..=3, rep) => {
                 let known = rep.is_some();
                 let mut rep = rep.unwrap_or(Rep { first: 1, ..Rep::default() });
-                // What is applied durably is committed: no suffix is cut below.
+                // What is applied durably is committed, so no suffix is cut below it.
                 let from = rep.first.max(rep.applied.unwrap_or(0) + 1).max(rep.last.saturating_sub(2)).max(*asked);
                 let from = from.min(rep.last + 1);
                 let from = self.rng.random_range(from..=rep.last + 1);
@@ -411,7 +413,7 @@ impl Run {
                     batch.remove(id);
                     self.world.remove(&id);
                 } else {
-                    // Now and then the state machine begins anew, behind what it had.
+                    // Now and then the state machine begins anew, from an older state than it had.
                     let behind = self.rng.random_range(0..8);
                     let index = (rep.last + self.rng.random_range(0..5)).saturating_sub(behind);
                     batch.install_snapshot(id, index, 1);
@@ -503,7 +505,7 @@ fn reports_truncations_and_crashes_in_any_order_agree_with_the_model() {
     tally(&[("crashes", crashes.into_inner())]);
 }
 
-/// A state machine that flushes now and then, and a log that is cut at every event: what it did not flush is always there.
+/// Wherever the log is cut, it still holds what a state machine that flushes now and then has not flushed.
 #[test]
 fn an_entry_that_the_state_machine_has_not_made_durable_is_never_truncated() {
     let script = |disk: &Arc<SimDisk>, flushed: &mut u64| {
@@ -515,14 +517,14 @@ fn an_entry_that_the_state_machine_has_not_made_durable_is_never_truncated() {
             if wal.commit(&mut batch).is_err() {
                 return index - 1;
             }
-            // The embedder truncates what it applied, as if it were durable: the log knows better.
+            // The store truncates what it applied as if it were durable; the log knows better.
             batch.clear();
             batch.truncate_prefix(1, index + 1).lazy();
             if wal.submit(&mut batch).is_err() {
                 return index;
             }
             if index % 7 == 0 {
-                // Durable in the state machine first, reported then.
+                // First durable in the state machine, then reported.
                 *flushed = index;
                 let _ = wal.durable_applied(1, index);
             } else if index == 1 {
@@ -535,7 +537,7 @@ fn an_entry_that_the_state_machine_has_not_made_durable_is_never_truncated() {
         40
     };
     let whole = Arc::new(SimDisk::new(DISK_BYTES));
-    // The very first truncation comes before the first report, as would one of a store that upgrades: index 1 may go.
+    // The very first truncation comes before the first report, as in a store that upgrades: index 1 may go.
     assert_eq!(script(&whole, &mut 0), 40);
     let events = whole.events();
     let mut cuts = 0;

@@ -1,4 +1,5 @@
-//! The folders of the library, and the files beside them, use each other one way only: DESIGN.md, *The map*.
+//! The folders of the library and the files beside them never use each other in a circle: the map of DESIGN.md is true. It is read off the
+//! `crate::` paths in the sources.
 
 #[path = "support/circles.rs"]
 mod circles;
@@ -9,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use circles::Arrows;
 
-/// With a file in which it does.
+/// Each arrow with a file that proves it.
 type Found = Arrows<PathBuf>;
 
-/// Rust files below, but for those that are nothing but tests, models and their rigs.
+/// Collects all Rust files below `dir` but tests, models and their rigs.
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -26,7 +27,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What a file says outside of comments and of its tests, which are its end.
+/// The code of a file without comments, up to its tests, which come last.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("text");
     let lines = text.lines().take_while(|line| !line.starts_with("mod tests {"));
@@ -60,7 +61,7 @@ fn arrows() -> Found {
 #[test]
 fn no_two_of_them_use_each_other() {
     let arrows = arrows();
-    // It does see what there is.
+    // The search does find the arrows that there are.
     for (from, to) in [("wal", "engine"), ("engine", "journal"), ("journal", "space"), ("space", "format")] {
         assert!(arrows[from].contains_key(to), "{from} no longer uses {to}");
     }

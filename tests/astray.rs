@@ -1,7 +1,7 @@
-//! Writes that never arrive, and writes that arrive elsewhere, though the device said that all is well.
+//! The device loses a write, or writes it elsewhere, and says that all is well.
 //!
-//! Every write of a log of every structure is lost once, and misdirected to a few places. What was acknowledged and cannot be read is
-//! reported, by name, or refuses the opening; the others are untouched.
+//! Every write to a log with every structure is lost once, and misdirected to a few places. What was acknowledged and cannot be read must
+//! be reported by name, or the opening refused; all other replicas are untouched.
 
 mod support;
 
@@ -17,11 +17,11 @@ use support::judge::{CAPACITY, End, judge, options, write};
 use support::model::{Model, Op, batch};
 use support::{for_each, payload};
 
-/// What is done to the write with this number.
+/// What becomes of the write with this number.
 #[derive(Clone, Copy, Debug)]
 enum Astray {
     Lost,
-    /// Where an earlier or later write of the same log belongs.
+    /// Written where an earlier or later write of the same log belongs.
     To(u64),
 }
 
@@ -30,7 +30,7 @@ fn a_write_that_goes_astray_is_never_silent() {
     let disk = Arc::new(SimDisk::new(CAPACITY));
     write(&disk);
     let events = disk.log();
-    // The first opening formats the disk and believes what it wrote itself: from the first commit on.
+    // From the first commit on: the first opening formats the disk, and believes what it has just written itself.
     let writes: Vec<_> = events.iter().filter(|e| e.kind != EventKind::Flush && e.number > 4).collect();
     let mut cases = Vec::new();
     for (i, event) in writes.iter().enumerate() {
@@ -40,7 +40,7 @@ fn a_write_that_goes_astray_is_never_silent() {
                 cases.push((event.number, Astray::To(writes[other].offset)));
             }
         }
-        // Over a superblock.
+        // Misdirected over a superblock.
         cases.push((event.number, Astray::To([0, 16 << 10][i % 2])));
     }
     let table: Mutex<BTreeMap<(&str, String), u64>> = Mutex::new(BTreeMap::new());
@@ -54,7 +54,7 @@ fn a_write_that_goes_astray_is_never_silent() {
         disk.fail_at(number, fault);
         let (model, _) = write(&disk);
         let closed = disk.kept_image();
-        // As the journal tells it; and with a snapshot, which may know more, and must not know otherwise.
+        // Opened from the journal; and from the snapshot, which may know more but must not say otherwise.
         match judge(support::without_snapshot(closed.clone()), &model) {
             Ok(end) => {
                 let end = match end {
@@ -77,8 +77,8 @@ fn a_write_that_goes_astray_is_never_silent() {
     assert!(failures.is_empty(), "{} of {} cases: {shown:#?}", failures.len(), cases.len());
 }
 
-/// A log that is never closed, in slabs in which large frames lay before. Ends after so many of the small frames, which do not reach where the
-/// large ones end.
+/// Fills all slabs with large frames, then writes `small` small ones over them, which do not reach to where the large ones end. The log is
+/// not closed.
 fn write_over_large_frames(disk: &Arc<SimDisk>, small: u64) -> (Model, Vec<u64>) {
     let options = options().placement(Placement::Journal);
     let wal = options.open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("opened");
@@ -92,7 +92,7 @@ fn write_over_large_frames(disk: &Arc<SimDisk>, small: u64) -> (Model, Vec<u64>)
         Op::Append { replica, entries }
     };
     commit(vec![append(1, 1, &[100; 3]), append(2, 1, &[200; 2])]);
-    // Each of six or seven blocks: once and again through all slabs.
+    // Each frame has six or seven blocks: they go through all slabs more than once.
     for n in 0..60 {
         let first = 1 + 6 * n;
         commit(vec![append(9, first, &[4000; 6]), Op::Truncate { replica: 9, first: first + 6 }]);
@@ -117,7 +117,7 @@ fn a_lost_write_over_a_large_frame_of_an_earlier_life_hides_nothing_of_a_log_tha
     assert!(disk.log().iter().filter(|e| e.number < numbers[0] && e.len >= 6 * BLOCK as u64).count() > 40);
     let mut cases = Vec::new();
     for event in disk.log().iter().filter(|e| e.kind != EventKind::Flush && e.number >= numbers[0]) {
-        // The last two may have been in flight: a log that was never closed cannot miss them.
+        // With three more frames: the last two may have been in flight, and a log that was never closed cannot miss them.
         let small = numbers.partition_point(|&first| first <= event.number) as u64 + 3;
         if small <= SMALL {
             cases.push((small, event.number));
@@ -131,7 +131,7 @@ fn a_lost_write_over_a_large_frame_of_an_earlier_life_hides_nothing_of_a_log_tha
         assert_eq!(again, numbers[..small as usize]);
         match judge(disk.kept_image(), &model) {
             Ok(End::Reported(_)) => *reported.lock().expect("no panic") += 1,
-            // A frame of nobody.
+            // The lost frame was nobody's.
             Ok(End::NoEffect) => {}
             Ok(End::Refused(what)) => panic!("{small} small frames, {lost} lost: refused: {what}"),
             Err(why) => panic!("{small} small frames, {lost} lost: {why}"),

@@ -1,4 +1,5 @@
-//! Full to the brim, whatever the log is like: what must always be possible is, any time, and all of it comes back.
+//! A log of any shape, full to the brim: what must always be possible is possible at any time, and in the end all of its space comes back.
+//! Random work against a model.
 
 mod support;
 
@@ -15,9 +16,9 @@ use support::model::{Model, Op, batch};
 use support::schedule::block_on;
 use support::{PLACEMENTS, assert_sound, for_each, payload, seeds, tally};
 
-/// Whoever waits for ever is told that the disk failed.
+/// Fault that ends a wait that never would: after this many events the disk fails.
 const FOR_EVER: u64 = 300_000;
-/// Or for what never comes.
+/// The same for waits without events.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a log is like.
@@ -29,7 +30,7 @@ struct Shape {
     cap: u64,
     background: bool,
     replicas: u64,
-    /// One for all openings.
+    /// One fraction for all openings; each draws its own if `None`.
     carry: Option<u8>,
     /// Every number is as long as can be: replicas, indexes, terms.
     far: bool,
@@ -65,7 +66,7 @@ fn pick<'a, T>(rng: &mut StdRng, of: &'a [T]) -> &'a T {
     &of[rng.random_range(0..of.len())]
 }
 
-/// A log, and what somebody wrote to it.
+/// A log at work, and the model of what was written to it.
 struct World {
     shape: Shape,
     rng: StdRng,
@@ -73,10 +74,10 @@ struct World {
     wal: Arc<Wal>,
     /// Others write to the same log.
     shared: bool,
-    /// Slices that readers hold, and what they are.
+    /// Slices that readers hold, and the bytes that they must have.
     slices: Vec<(strandlog::Bytes, Vec<u8>)>,
     model: Model,
-    /// What those who report hold durably.
+    /// What each state machine that reports holds durably.
     applied: BTreeMap<u64, u64>,
     salt: u64,
     seed: u64,
@@ -122,14 +123,14 @@ impl World {
         panic!("seed {}, {:?}: {why}\n{}\n{:#?}", self.seed, self.shape, self.told[n..].join("\n"), self.wal.stats())
     }
 
-    /// Submits in some way. Of `must` nothing is refused.
+    /// Submits in one of many ways. A batch that `must` get in may not be refused.
     fn submit(&mut self, ops: &[Op], reports: &[(u64, u64)], must: bool) -> bool {
         if ops.is_empty() && reports.is_empty() {
             return true;
         }
         let make = |ops: &[Op]| {
             let mut all = Batch::new();
-            // Before: a truncation goes as far as they say.
+            // Reports come first: a truncation goes only as far as they allow.
             reports.iter().for_each(|&(id, index)| _ = all.durable_applied(id, index));
             let mut rest = batch(ops);
             if reports.is_empty() {
@@ -171,7 +172,7 @@ impl World {
                             }
                             std::thread::yield_now();
                         }
-                        // Nothing was cleaned for it.
+                        // `try_submit` had nothing cleaned for it.
                         Err(Error::Full(_)) => break self.wal.commit(make(ops)).map(drop),
                         other => break other.map(drop),
                     }
@@ -218,15 +219,15 @@ impl World {
         self.model.reps.keys().copied().collect()
     }
 
-    /// A replica that there never was.
+    /// The number of a replica that never was.
     fn fresh_id(&mut self) -> u64 {
         self.next_id += 1;
         let id = self.next_id - 1;
-        // Far from each other, too.
+        // Far apart, too.
         if self.shape.far { id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63 } else { id }
     }
 
-    /// What it begins with.
+    /// The operations that a replica begins with.
     fn birth(&mut self, id: u64, ops: &mut Vec<Op>) {
         if self.shape.far {
             ops.push(Op::Reset { replica: id, index: FAR, term: FAR });
@@ -289,7 +290,7 @@ impl World {
         }
     }
 
-    /// Until nothing more gets in.
+    /// Appends and puts until nothing more gets in.
     fn fill(&mut self) {
         let lens: &[&[usize]] = &[&[30_000, 3000, 300, 1], &[300, 1], &[5000, 10], &[1], &[3000, 1]];
         let empty: &[&[usize]] = &[&[0], &[1, 0], &[300, 0], &[3000, 0]];
@@ -341,7 +342,7 @@ impl World {
         }
     }
 
-    /// Something that is never refused.
+    /// Operations of the replica that are never refused.
     fn lets_go(&mut self, id: u64, ops: &mut Vec<Op>, reports: &mut Vec<(u64, u64)>) {
         let Some(rep) = self.model.reps.get(&id) else { return };
         let (first, last) = (rep.first, rep.last());
@@ -383,7 +384,7 @@ impl World {
         }
     }
 
-    /// A reader takes a slice, or lets go of some.
+    /// Now and then a reader takes a slice of an entry, or lets go of all slices.
     fn hold(&mut self, ids: &[u64]) {
         if self.rng.random_ratio(1, 4) {
             let id = *pick(&mut self.rng, ids);
@@ -463,7 +464,7 @@ impl World {
                         self.wal.sync().expect("durable");
                         let op = Op::Put { replica: id, key: b"large".to_vec(), value: payload(id, self.salt, 9, len) };
                         let stats = self.wal.stats();
-                        // Where an opening had to carry more, it may have promised what is kept for one.
+                        // An opening that had to carry more may have given away the chunks that are kept for a large value.
                         let must = !self.shared && stats.carried_class_bytes <= stats.carried_class_limit;
                         self.submit(&[op], &[], must);
                         self.wal.sync().expect("durable");
@@ -571,7 +572,7 @@ fn run_in(mut world: World) -> [u64; 3] {
     world.counts
 }
 
-/// Nothing is taken or promised any more. A cleaner's thread may be about to give something back.
+/// Waits until nothing is taken or promised any more: the cleaner's thread may be about to give something back.
 fn comes_back(wal: &Wal, what: &str) {
     let begun = Instant::now();
     loop {
@@ -584,7 +585,7 @@ fn comes_back(wal: &Wal, what: &str) {
     }
 }
 
-/// Several threads fill one log, each with replicas of its own; then all of it is one's.
+/// Several threads fill one log, each with replicas of its own; then one thread goes on with all of them.
 fn run_beside(seed: u64) -> [u64; 3] {
     let mut rng = StdRng::seed_from_u64(seed);
     let shape = Shape { background: true, ..Shape::draw(&mut rng) };
@@ -633,7 +634,7 @@ fn run_beside(seed: u64) -> [u64; 3] {
     counts
 }
 
-/// A full log in which something rotted, before it was opened or since: what lets go of something is never refused, and all of it comes back.
+/// A full log in which something rots, before it is opened or after: what lets go of something is never refused, and all space comes back.
 fn run_rotten(seed: u64) -> [u64; 3] {
     let World { shape, mut rng, disk, wal, .. } = {
         let mut world = World::begin(seed);
@@ -648,7 +649,7 @@ fn run_rotten(seed: u64) -> [u64; 3] {
     let len = (64 << 10) + shape.slabs * u64::from(shape.segment);
     let rots = |disk: &SimDisk, rng: &mut StdRng| disk.poke(rng.random_range(64 << 10..len) / 512 * 512, &[0xEE; 512]);
     (0..*pick(&mut rng, &[1, 3, 20, 200])).for_each(|_| rots(&disk, &mut rng));
-    // Nobody can say who was in what is lost: that is refused.
+    // Where nobody can say which replicas were in what is lost, the opening is refused.
     let Ok(mut wal) = shape.options(&mut rng).open_disk(disk.clone()) else { return counts };
     for salt in 0..300 {
         let ids = wal.replicas();
@@ -720,7 +721,7 @@ fn run_far(seed: u64) -> [u64; 3] {
     run_in(World::begin_as(seed, |shape| Shape { far: true, ..shape }))
 }
 
-/// What is carried takes more of each segment then than where all numbers are short.
+/// With long numbers, what is carried takes more of each segment.
 #[test]
 fn what_must_be_possible_is_where_every_number_is_long() {
     for_all(&seeds(0, 16), run_far);

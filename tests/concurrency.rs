@@ -366,7 +366,7 @@ fn a_full_queue_is_busy_to_try_submit_and_waits_for_the_others() {
     wal.try_submit(big(accepted + 2)).expect("there is room again").wait().expect("durable");
 }
 
-/// Who wants to know when all before is durable says nothing else, and there may be no end to them while the disk stands still.
+/// Even a callback with an empty batch takes room: otherwise there would be no end to them while the disk stands still.
 #[test]
 fn who_is_to_be_told_takes_room_in_the_queue_though_a_batch_says_nothing() {
     let (gate, wal, _first) = stopped_log(64 << 10);
@@ -391,7 +391,7 @@ fn who_is_to_be_told_takes_room_in_the_queue_though_a_batch_says_nothing() {
     assert_eq!(told.load(Ordering::SeqCst), asked, "each once");
 }
 
-/// What is lazy is never written for its own sake: who waits for its room must see to it.
+/// Lazy batches are never written for their own sake: a caller that waits for their room must have them written.
 #[test]
 fn a_task_that_waits_behind_lazy_batches_gets_its_room() {
     let (gate, wal, _first) = stopped_log(64 << 10);
@@ -438,7 +438,7 @@ fn a_task_that_waits_for_room_is_told_of_durability_by_its_callback() {
         accepted += 1;
     };
     assert!((5..=10).contains(&accepted), "{accepted} batches of 7000 bytes in 64 KiB");
-    // One that is dropped while it waits was never there, and nobody is told of it.
+    // A submission that is dropped while it waits never happened, and nobody is told of it.
     let mut dropped = Box::pin(wal.submit_with_async(big(accepted + 1), |_| panic!("it was never submitted")));
     assert!(dropped.as_mut().poll(&mut cx).is_pending());
     drop(dropped);
@@ -453,7 +453,7 @@ fn a_task_that_waits_for_room_is_told_of_durability_by_its_callback() {
     assert_eq!(wal.replica(5).last_index(), accepted + 1);
 }
 
-/// A log is not full before everything was tried that makes room; a task has it done by the log's own thread.
+/// A log is not full before everything that makes room was tried; for a task the log's own thread does that.
 #[test]
 fn a_task_finds_the_room_that_a_truncation_has_just_made() {
     let options = small(Placement::Auto).background(true).journal_cap(6 * (64 << 10));
@@ -473,14 +473,14 @@ fn a_task_finds_the_room_that_a_truncation_has_just_made() {
     };
     assert!(matches!(&error, Error::Full(report) if report.holders[0].0 == 1), "{error:?}");
     for i in 1..=10 {
-        // Lazy: nothing of it is durable, and nothing is free, before somebody asks for it.
+        // Lazy: the truncation is not durable, and frees nothing, before somebody asks for it.
         drop(wal.submit(Batch::new().truncate_prefix(1, i * last / 12).lazy()).expect("submitted"));
         submit(append(2, i)).unwrap_or_else(|e| panic!("{i} of {last}: {e}"));
     }
     assert_sound(&wal, "relieved");
 }
 
-/// Whoever waits for room while others make it finds it made; and who finds it taken again makes more.
+/// A caller that waits for room while others make it finds it made; one that finds it taken again makes more.
 #[test]
 fn many_who_find_the_log_full_at_once_all_get_through() {
     const CALLERS: u64 = 16;
@@ -496,7 +496,7 @@ fn many_who_find_the_log_full_at_once_all_get_through() {
         while wal.commit(append(1, last + 1)).is_ok() {
             last += 1;
         }
-        // Lazy: nothing is free before somebody asks for it.
+        // Lazy: the truncation frees nothing before somebody asks for it.
         drop(wal.submit(Batch::new().truncate_prefix(1, last / 2).lazy()).expect("submitted"));
         let start = Barrier::new(CALLERS as usize);
         std::thread::scope(|scope| {
@@ -520,12 +520,12 @@ fn many_who_find_the_log_full_at_once_all_get_through() {
     }
 }
 
-/// It once asked for the superblock, which the cleaner holds while it writes that.
+/// `stats` once took the superblock's lock, which the cleaner holds while it writes the superblock.
 #[test]
 fn figures_are_given_while_the_superblock_is_being_written() {
     let (gate, waiting) = Gate::new();
     let wal = small(Placement::Auto).background(true).open_disk(gate.clone()).expect("opened");
-    // Into the last free segments, with the disk standing still: the cleaner comes and lets the journal grow.
+    // Fill the last free segments while the disk stands still, so that the cleaner comes and lets the journal grow.
     gate.shut(true);
     let mut writes = 0;
     let mut replica = 1;
@@ -573,7 +573,7 @@ fn awaiting_works_with_threads_and_without() {
             let mut b = Batch::new();
             b.append(1, &[(i, 1, payload(1, i, 1, 100))]);
             if i % 5 == 0 {
-                // A lazy batch that is awaited is wanted.
+                // To await a lazy batch is to want it written.
                 b.lazy();
             }
             let lsn = block_on(async { wal.submit_async(b).await.expect("submitted").await }).expect("durable");
@@ -626,8 +626,8 @@ fn closing_under_load_tells_everybody_how_it_ended() {
     }
 }
 
-/// A commit of a lazy batch that meets the writer thread at work on other frames was left to it, and the thread rested without writing
-/// a frame that nobody had said was wanted.
+/// Such a commit was left to the writer thread, which was at work on other frames and then rested: nobody had told it that the frame of the
+/// lazy batch was wanted.
 #[test]
 fn a_lazy_commit_beside_a_busy_writer_returns() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,10 +1,11 @@
-//! Damage is not a torn tail: a closed log of every kind of structure, hurt in every sector, each time in another way.
+//! A closed log with every kind of structure is damaged in every sector, one wound at a time, in several ways. Damage never passes for a
+//! torn tail.
 //!
 //! Each case must end in one of three ways: no effect, because the space was dead; a typed report that names the replica, all others
 //! byte-exact and writable; or a refusal to open that says what is broken. **Never silent loss, never wrong bytes.**
 //!
-//! `STRANDLOG_DAMAGE=all` flips every single bit, instead of a few in each sector (`STRANDLOG_SEED` chooses which);
-//! `STRANDLOG_DAMAGE=3/40` the third of forty parts of them, which are everything together.
+//! `STRANDLOG_DAMAGE=all` flips every single bit, instead of a few in each sector (`STRANDLOG_SEED` chooses which); `STRANDLOG_DAMAGE=3/40`
+//! flips the third of forty parts of them, which together are all bits.
 
 mod support;
 
@@ -65,7 +66,7 @@ impl Hurt {
     }
 }
 
-/// All that is done to an image of so many sectors. A few bits of each sector, unless every one is asked for.
+/// Every wound to try on an image of so many sectors. Flips a few bits of each sector, unless every bit is asked for.
 fn cases(sectors: usize) -> Vec<Hurt> {
     let mut x = env("STRANDLOG_SEED", 1);
     let mut random = move |below: usize| {
@@ -101,14 +102,14 @@ fn cases(sectors: usize) -> Vec<Hurt> {
     cases
 }
 
-/// What the journal says, as after a crash.
+/// Opened from the journal, as after a crash.
 #[test]
 fn every_wound_is_harmless_or_reported_or_refused() {
     let (image, model) = specimen();
     wounds(support::without_snapshot(image), &model);
 }
 
-/// The snapshot says much of it once more: wounds are fewer, and none of them is silent.
+/// Opened from the snapshot, which says much of the journal once more: fewer wounds hurt, and none is silent.
 #[test]
 fn with_a_snapshot_every_wound_is_harmless_or_reported_or_refused_too() {
     let (image, model) = specimen();

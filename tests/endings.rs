@@ -1,4 +1,5 @@
-//! A log that ends while it tells somebody something: on the thread that its end would wait for. Nobody hangs, and the file is given up.
+//! A log is dropped or closed in a callback, sink, waker or listener that it is just telling something, on the very thread that its end
+//! would wait for. Nobody hangs, and the file is given up.
 
 mod support;
 
@@ -26,14 +27,14 @@ fn log(options: Options) -> (tempfile::TempDir, PathBuf, Arc<Wal>) {
     (dir, path, wal)
 }
 
-/// On a thread of its own: what hangs there does not hang the test.
+/// Runs `body` on a thread of its own: a hang there does not hang the test.
 fn ends<T: Send + 'static>(what: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || tell.send(body()));
     told.recv_timeout(LIMIT).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
-/// Opens the log again as soon as the file was given up.
+/// Opens the log again as soon as the file is given up.
 fn again(path: &Path) -> Wal {
     let begun = Instant::now();
     loop {
@@ -44,7 +45,7 @@ fn again(path: &Path) -> Wal {
     }
 }
 
-/// What it holds goes when whoever else held it has let go.
+/// The last reference to a log: `go` drops it once all other holders have let go.
 struct Last {
     wal: Option<Arc<Wal>>,
     alone: Receiver<()>,
@@ -117,7 +118,7 @@ fn the_last_wal_goes_in_a_callback_on_the_writer_thread() {
     assert_eq!(wal.replica(1).get(b"a").expect("read"), replica.get(b"a").expect("read"));
 }
 
-/// Holds the log itself: its last reference is the log's own, and goes behind what it was told.
+/// A sink that holds the log. The last reference to the sink is the log's own, and goes once the sink was told.
 struct Holds {
     last: Mutex<Last>,
 }
@@ -142,7 +143,7 @@ fn the_last_wal_goes_with_the_sink_that_was_told() {
     assert_eq!(wal.replica(1).get(b"a").expect("read"), replica.get(b"a").expect("read"));
 }
 
-/// The thread that drops it is telling what became of another log, and tells nothing of this one.
+/// The thread that drops the log is telling an outcome of another log, and none of this one.
 #[test]
 fn who_waits_for_a_log_that_goes_in_a_callback_of_another_is_told() {
     let (_dir, _path, wal) = log(options(true));
@@ -154,7 +155,7 @@ fn who_waits_for_a_log_that_goes_in_a_callback_of_another_is_told() {
     assert!(matches!(outcome, Err(Error::Closed)), "{outcome:?}");
 }
 
-/// Each thread tells of the one log, and would wait for the other to have told of the other.
+/// Each thread tells an outcome of one log, and would wait for the other thread to have told those of the other log.
 #[test]
 fn two_logs_each_of_which_goes_in_a_callback_of_the_other_both_end() {
     let (_first_dir, first_path, first) = log(options(true));
@@ -205,7 +206,7 @@ fn a_sink_that_panics_when_it_goes_takes_nobody_along() {
     ends("the writer is gone", move || log.commit(Batch::new().put(1, b"c", b"3"))).expect("it goes on");
 }
 
-/// The task is the waker's: who wakes it last lets the log go.
+/// A task that only its waker holds: waking it drops the log.
 struct Task {
     last: Mutex<Last>,
 }
@@ -222,7 +223,7 @@ fn the_last_wal_goes_with_the_task_that_is_woken() {
     let replica = wal.replica(1);
     let (last, alone) = Last::of(&wal);
     let waker = Waker::from(Arc::new(Task { last: Mutex::new(last) }));
-    // One may be durable at once, and wait for nothing. One that is dropped waits no more.
+    // A batch may be durable at once, and then nothing waits; nor does a `Pending` that is dropped.
     let _waits = loop {
         let mut pending = wal.submit(Batch::new().put(1, b"a", b"1")).expect("submitted");
         if pin!(&mut pending).poll(&mut Context::from_waker(&waker)).is_pending() {
@@ -235,7 +236,7 @@ fn the_last_wal_goes_with_the_task_that_is_woken() {
     assert_eq!(wal.replica(1).get(b"a").expect("read"), replica.get(b"a").expect("read"));
 }
 
-/// Hears of a commit, and then acts.
+/// Hears of a commit, then tries to close the log, and drops it.
 struct Hears {
     last: Mutex<Option<Last>>,
     told: Sender<Result<()>>,
@@ -287,7 +288,8 @@ thread_local! {
     static LATE: Parting = const { Parting(std::cell::RefCell::new(None), 2) };
 }
 
-/// What the log keeps for a thread may be gone by then, or not yet: these go on either side of it. So may the log go itself.
+/// What the log keeps for a thread may be gone by then, or not yet: of these two values one goes before it and one after. So may the log
+/// itself.
 #[test]
 fn a_thread_that_ends_may_commit_and_let_the_log_go() {
     for background in [false, true] {

@@ -1,5 +1,5 @@
-//! What a caller may give, at its ends: every pair of indexes that is the last of something as a range, byte limits from none on, terms, replicas, keys,
-//! values and entries of any length that may be, and one more. Read at once, after a power cut, and behind a close.
+//! Everything that a caller may give, at its limits: each pair of indexes at an end of something as a range, byte limits from 0 on, and
+//! terms, replicas, keys, values and entries of any length allowed, and one more. It is read at once, after a power cut and after a close.
 
 mod support;
 
@@ -67,7 +67,7 @@ impl Held {
         }
     }
 
-    /// Every index that is the last of something, and those beside it.
+    /// Every index at which something ends, and its neighbours.
     fn edges(&self) -> Vec<u64> {
         let near = |at: u64| [at.wrapping_sub(1), at, at.wrapping_add(1)];
         let middle = self.first.saturating_add(5);
@@ -94,7 +94,7 @@ fn compare(wal: &Wal, all: &BTreeMap<u64, Held>, when: &str) {
         let edges = held.edges();
         for &from in &edges {
             assert_eq!(brief(replica.term(from)), held.term(from), "{when}: term {from} of {id}");
-            // But for the one before the first, of which the term is known, and nothing else.
+            // There is no entry before the first index: its term is known, and nothing else.
             let entry = held.entries.iter().find(|entry| entry.0 == from);
             let found = replica.entry(from);
             match (entry, found) {
@@ -109,7 +109,8 @@ fn compare(wal: &Wal, all: &BTreeMap<u64, Held>, when: &str) {
                 let (found, want) = (brief(replica.entries(from..to, max_bytes)), held.entries(from..to, max_bytes));
                 assert_eq!(found, want, "{when}: {from}..{to} of {id}, {max_bytes} bytes");
                 if from <= to {
-                    // No range ends behind the last possible index: up to there it ends before it, and is asked on for that one.
+                    // No half-open range includes the last possible index. So a reading up to there ends before it, and goes on with that
+                    // entry alone.
                     let want = match to.checked_add(1) {
                         Some(end) => held.entries(from..end, max_bytes),
                         None if held.last() < to => Err(("beyond", to)),
@@ -119,7 +120,7 @@ fn compare(wal: &Wal, all: &BTreeMap<u64, Held>, when: &str) {
                     let found = brief(replica.entries_through(from, to, max_bytes));
                     assert_eq!(found, want, "{when}: {from} to {to} of {id}");
                 }
-                // Whatever it says: it asks for nothing.
+                // Any answer will do: it promises nothing.
                 replica.is_in_memory(from..to, max_bytes);
             }
         }
@@ -132,7 +133,7 @@ fn compare(wal: &Wal, all: &BTreeMap<u64, Held>, when: &str) {
     }
 }
 
-/// Entries of every length, of every term, from where a replica begins on.
+/// Adds `n` entries of every length and term to the batch, from `first` on.
 fn fill(batch: &mut Batch, id: u64, first: u64, n: u64) -> Held {
     let lens = [0, 1, 40, 0, 4096, MOST_ENTRY as usize, 0, 300];
     let prev_term = if first == 1 { 0 } else { u64::MAX };
@@ -171,7 +172,7 @@ fn whatever_is_read_at_the_ends_is_what_was_written() {
             wal.commit(&mut batch).expect("room");
             all.insert(id, held);
         }
-        // The largest that there may be, and one more.
+        // The largest that is allowed, and one byte more.
         let largest = payload(0, 0, 1, value);
         wal.commit(Batch::new().put(0, &[7; 256], &largest)).expect("room");
         all.get_mut(&0).expect("there").keys.insert(vec![7; 256], largest);
@@ -188,16 +189,16 @@ fn whatever_is_read_at_the_ends_is_what_was_written() {
             refuses(&wal, Batch::new().truncate_prefix(0, u64::MAX), "beyond last_index + 1");
             refuses(&wal, Batch::new().append(0, &[(u64::MAX, 1, "")]), "leaves a gap");
         }
-        // Nothing changes by these.
+        // None of these changes anything.
         wal.commit(Batch::new().truncate_prefix(0, 0).truncate_suffix(0, u64::MAX).truncate_suffix(9, 1))
             .map(drop)
             .unwrap_or_else(|e| panic!("{e}"));
         if last == u64::MAX {
-            // It was the last possible one.
+            // But the last possible entry was cut.
             all.get_mut(&0).expect("there").entries.pop();
         }
         compare(&wal, &all, "at once");
-        // The state machine holds more than there is: what is truncated goes at once.
+        // The state machine is ahead of the log, so the truncation takes effect at once.
         wal.commit(Batch::new().durable_applied(1, u64::MAX).truncate_prefix(1, all[&1].last())).expect("room");
         let held = all.get_mut(&1).expect("there");
         held.prev_term = held.entries[10].1;
@@ -219,7 +220,7 @@ fn whatever_is_read_at_the_ends_is_what_was_written() {
     }
 }
 
-/// Geometry and all else at its least and at its most: the log takes what its limits say, and opens again.
+/// Geometry and all other options at their least and at their most: the log takes what its limits say, and opens again.
 #[test]
 fn every_option_holds_at_its_bounds() {
     let (small, large) = (64 << 10, 64 << 20);
@@ -261,7 +262,7 @@ fn every_option_holds_at_its_bounds() {
             assert!(matches!(refused, Err(Error::Option { name: "capacity", .. })), "{what}: {refused:?}");
         }
     }
-    // Only what is empty.
+    // With a limit of 0 only empty entries are taken.
     let least = |options: Options| options.segment_size(64 << 10).chunk_size(4096);
     let opened = |options: Options| least(options).open_disk(Arc::new(SimDisk::new(4 << 20)));
     let wal = opened(base().max_entry_bytes(0)).expect("opened");
@@ -270,8 +271,8 @@ fn every_option_holds_at_its_bounds() {
     assert!(matches!(opened(base().max_entry_bytes((64 << 20) + 1)), Err(Error::Option { .. })));
 }
 
-/// A quarter of a tebibyte, and the largest log there is with `STRANDLOG_LARGEST=1`: nothing that counts its blocks overflows. Of the device only what was
-/// written is held.
+/// A log of a quarter of a tebibyte, or with `STRANDLOG_LARGEST=1` the largest that there is: nothing that counts its blocks overflows. The
+/// simulated device holds only what was written.
 #[test]
 fn the_largest_log_is_one() {
     let options = || Wal::options().chunk_size(4 << 20).segment_size(64 << 20).background(false);

@@ -1,4 +1,4 @@
-//! What a listener is told, and that it may look at the log whenever it is told anything: no lock is held then.
+//! What a listener is told, and when. It may look at the log whenever it is told anything: no lock is held then.
 
 mod support;
 
@@ -20,7 +20,7 @@ use support::{payload, small};
 struct Heard {
     events: Mutex<Vec<Event>>,
     wal: OnceLock<Weak<Wal>>,
-    /// Cleans the log when it hears of this: asks for the cleaner's lock and for all others.
+    /// Cleans the log when it hears that the journal has grown: that takes the cleaner's lock and all others.
     clean_when_grown: bool,
     panics: bool,
 }
@@ -75,7 +75,7 @@ fn commits_are_told_one_by_one_and_add_up_to_the_figures() {
         assert!(commit.device_bytes > len as u64 && commit.micros() >= commit.device_micros);
         last = commit.lsn;
     }
-    // A lazy batch waits for nobody, and nobody waits for it: how long it lay there is no latency.
+    // How long a lazy batch lay there is no latency: it waits for nobody, and nobody waits for it.
     drop(wal.submit(Batch::new().put(1, b"k", b"v").lazy()).expect("submitted"));
     assert_eq!(heard.take(), []);
     wal.close().expect("closed");
@@ -107,7 +107,7 @@ fn the_life_of_the_journal_is_told_outside_of_every_lock() {
         events.iter().map(|e| if let Event::SegmentsFreed { segments, .. } = e { *segments } else { 0 }).sum();
     assert!(freed > 0 && freed <= wal.stats().segments_cleaned, "{freed} of {}", wal.stats().segments_cleaned);
     assert_eq!(count(|e| matches!(e, Event::Committed(_))), wal.stats().frames);
-    // Now everything at once: low, given back by the journal, refused.
+    // Now all at once: space becomes low, the journal gives slabs back, an append is refused.
     let refused = loop {
         match append(&wal, 2, 3000) {
             Ok(()) => {}
@@ -124,7 +124,7 @@ fn the_life_of_the_journal_is_told_outside_of_every_lock() {
     assert!(heard.take().iter().any(|e| matches!(e, Event::SpaceRecovered(s) if s.free > s.reserved)));
 }
 
-/// Who hears of a failed write may open the log anew; who hears of this must not.
+/// After a failed write a listener may open the log anew; after a lost file it must not.
 #[test]
 fn a_lost_file_is_told_as_that() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -139,7 +139,7 @@ fn a_lost_file_is_told_as_that() {
     for told in [wal.check(), wal.sync().map(drop)] {
         assert!(matches!(told, Err(Error::FileLost { .. })), "{told:?}");
     }
-    // The other ends it, too: else it would be waited for in vain.
+    // `Poisoned` ends the loop, too: otherwise a wrong event would be waited for in vain.
     let is_lost = |event: &Event| matches!(event, Event::FileLost { .. } | Event::Poisoned { .. });
     let mut events = Vec::new();
     while !events.iter().any(is_lost) {
@@ -212,9 +212,9 @@ fn a_listener_that_panics_harms_nobody() {
     (0..3).for_each(|_| append(&wal, 1, 100).expect("committed"));
     let read = |r: Replica| r.entry(3).map(|e| e.data.len());
     assert_eq!(read(wal.replica(1)).expect("there"), 100);
-    // The first of them before the log was known to the listener.
+    // The first of the four came before the listener knew the log.
     assert_eq!(heard.events.lock().map_or_else(|e| e.into_inner().len(), |e| e.len()), 4);
-    // This thread may wait again: in the listener it must not.
+    // This thread may wait for room again, which it must not in a listener.
     for index in 4..=10 {
         let batch = &mut Batch::new();
         batch.append(1, &[(index, 1, payload(1, index, 1, 40_000))]);
@@ -261,7 +261,7 @@ fn space_is_low_once_until_there_is_clearly_more() {
     assert!(between > 3, "{between}");
 }
 
-/// Waits at the commit by which space became low, until it is let go on.
+/// Halts at the commit by which space became low, until the test lets it go on.
 struct Late {
     heard: Heard,
     low: u64,
@@ -283,11 +283,11 @@ impl Listener for Late {
     }
 }
 
-/// Who keeps the last that was told would else take space for low for as long as it lasts.
+/// Told the other way round, a listener that keeps the last event would take space for low for as long as that lasts.
 #[test]
 fn that_space_is_low_is_told_before_that_it_is_not_whoever_tells() {
     let ((tell, late), (go, gone)) = (mpsc::channel(), mpsc::channel());
-    // As many chunks as there are in whole segments.
+    // A tenth of the chunks that lie in whole segments.
     let low = ((4 << 20) - strandlog::format::POOL_OFFSET) / (64 << 10) * 16 / 10;
     let listener = Arc::new(Late { heard: Heard::default(), low, stands: Mutex::new(Some((tell, gone))) });
     let options = small(Placement::Auto).listener(Arc::clone(&listener) as Arc<dyn Listener>);
@@ -384,7 +384,7 @@ impl Listener for Waits {
     }
 }
 
-/// In a crowd what waits is left to the writer thread, and this is that.
+/// With a crowd waiting, the frame is left to the writer thread, and the listener runs on that.
 #[test]
 fn a_listener_on_a_thread_of_the_log_may_not_wait_for_it() {
     let (tell, told) = mpsc::channel();
@@ -409,13 +409,13 @@ impl Listener for Cleans {
         if let Some(wal) = self.0.get().and_then(Weak::upgrade)
             && matches!(event, Event::Committed(_))
         {
-            // It may have ended.
+            // The log may have ended.
             let _ = wal.checkpoint();
         }
     }
 }
 
-/// The end of a log keeps the cleaner out: the listener, which may ask for it, is told behind that.
+/// The end of a log keeps the cleaner out. The listener, which may ask for it, is told only after that.
 #[test]
 fn a_listener_may_clean_the_log_while_it_is_closed() {
     let cleans = Arc::new(Cleans(OnceLock::new()));

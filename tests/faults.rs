@@ -1,4 +1,5 @@
-//! What goes wrong without the power failing: errors of the device, torn superblocks, unknown formats, rotten bytes.
+//! What goes wrong without a power failure: device errors, bad superblocks, unknown formats, rotten bytes. Each is told by a typed error or
+//! by name, and costs nothing else.
 
 mod support;
 
@@ -21,7 +22,7 @@ fn formatted(placement: Placement) -> Arc<SimDisk> {
     Arc::new(disk.restart())
 }
 
-/// The same batches each time, cleaning included; answers how it ended.
+/// The same batches each time, cleaning and the close included; returns how that ended.
 fn work(wal: &Wal, oracle: &mut Oracle) -> Result<(), Error> {
     let shape =
         Shape { replicas: (1..8).collect(), sizes: vec![0, 1, 100, 700, 4096, 9000], live_bytes: 300_000, nonsense: 0 };
@@ -83,7 +84,7 @@ fn a_failed_write_or_sync_poisons_for_good_and_nothing_acknowledged_is_lost() {
         let error = work(&wal, &mut oracle).expect_err("a fault");
         let Error::Poisoned { cause } = &error else { panic!("{what}: {error}") };
         let (durable, events) = (wal.durable_lsn(), disk.events());
-        // Sticky: every way in says the same, and nothing more is written or acknowledged.
+        // Sticky: every call returns the same error, and nothing more is written or acknowledged.
         let refused = [
             wal.commit(Batch::new().put(1, b"k", b"v")).map(drop),
             wal.submit(Batch::new().put(1, b"k", b"v")).map(drop),
@@ -107,7 +108,7 @@ fn a_failed_write_or_sync_poisons_for_good_and_nothing_acknowledged_is_lost() {
             oracle.check(&found).unwrap_or_else(|why| panic!("{what}: {why}"));
             assert_sound(&wal, &what);
             drop(wal);
-            // What an opening shows is promised: raft answers others by it. No cut takes it back.
+            // What an opening shows is promised, since raft answers others by it: no cut takes it back.
             for cut in [disk.crash_lost_all(), disk.crash_kept_all(), disk.crash_seeded(event)] {
                 let wal = open(small(Placement::Auto), &Arc::new(cut));
                 let again = Model::read(&wal).unwrap_or_else(|e| panic!("{what}, then cut: {e}"));
@@ -137,7 +138,7 @@ fn whoever_waits_for_a_frame_that_fails_is_told() {
     assert_eq!(wal.stats().queued_bytes, 0, "no writer comes for what is lost");
 }
 
-/// Both found none; the slower one finds what the faster has made: in use, or left.
+/// Two creations found no log. The slower one opens what the faster one has made, or finds it in use.
 #[test]
 fn a_creation_that_another_was_faster_than_opens_what_is_there() {
     for in_use in [true, false] {
@@ -192,7 +193,7 @@ fn a_second_opening_fails_at_once_until_the_first_has_ended() {
     drop(reader);
     let missing = Wal::options().create(false).open(dir.path().join("none"));
     assert!(matches!(missing, Err(Error::Io { .. })), "{missing:?}");
-    // Who says that a log is there is not to begin an empty one for want of a mount.
+    // An opening that may not create must not begin an empty log just because a device is not mounted.
     let said = missing.err().map_or(String::new(), |e| e.to_string());
     assert!(said.contains("its device mounted") && said.contains("an empty log would begin here"), "{said}");
     assert!(!dir.path().join("none").exists());
@@ -210,7 +211,7 @@ fn opening_for_reading_writes_nothing_whatever_it_finds() {
         let torn = crashed.clone();
         torn.poke(SUPERBLOCKS[0] + 512, &[0xEE; 512]);
         let rotten = crashed.clone();
-        // The middle of the journal.
+        // In the middle of the journal.
         rotten.poke(strandlog::format::POOL_OFFSET + 2 * (64 << 10), &[0xEE; 4096]);
         for disk in [crashed, torn, rotten] {
             let disk = Arc::new(disk.restart());
@@ -250,7 +251,7 @@ fn one_bad_superblock_is_repaired_from_the_other_and_two_are_refused() {
             let wal = open(small(Placement::Auto), &hurt);
             assert!(Model::read(&wal).expect("readable") == model);
             drop(wal);
-            // It is whole again: now the other may go.
+            // The bad copy is whole again, so the other may now go bad.
             let hurt = hurt.restart();
             hurt.poke(SUPERBLOCKS[good], &[0xEE; 512]);
             let wal = open(small(Placement::Auto), &Arc::new(hurt));
@@ -267,7 +268,7 @@ fn one_bad_superblock_is_repaired_from_the_other_and_two_are_refused() {
 
 #[test]
 fn a_cut_while_the_superblocks_are_written_leaves_one_of_them() {
-    // The journal grows: A, durable; B, durable. Torn at any of them, the log opens with the old set of slabs or the new.
+    // The journal grows: superblock A is written durably, then B. With either torn, the log opens with the old set of slabs or the new one.
     let disk = formatted(Placement::Journal);
     let wal = open(small(Placement::Journal), &disk);
     let mut batch = Batch::new();
@@ -282,7 +283,7 @@ fn a_cut_while_the_superblocks_are_written_leaves_one_of_them() {
     assert!(writes.chunks(2).all(|w| (w[0].offset, w[1].offset) == (SUPERBLOCKS[0], SUPERBLOCKS[1])), "A before B");
 }
 
-/// Cut between A and B, the log went on with A; cut again while A was written, only B was left, and did not know every slab.
+/// Cut between A and B, the log had gone on with A; cut again while A was written, only B was left, which did not know every slab.
 #[test]
 fn a_superblock_left_behind_by_a_cut_is_brought_up_before_the_other_is_written_again() {
     let disk = formatted(Placement::Journal);
@@ -315,7 +316,7 @@ fn a_superblock_left_behind_by_a_cut_is_brought_up_before_the_other_is_written_a
     assert!(seen.load(std::sync::atomic::Ordering::Relaxed));
     let last = wal.replica(1).last_index() - 1;
     drop(wal);
-    // What was in flight is garbage.
+    // What was in flight becomes garbage.
     let torn = disk.crash(&mut |sector, _| strandlog::disk::sim::Choice::Garbage(sector));
     let wal = open(small(Placement::Journal), &Arc::new(torn));
     assert!(wal.replica(1).last_index() >= last, "{:?}, {last} was acknowledged", wal.replica(1).bounds());
@@ -326,7 +327,7 @@ fn a_superblock_left_behind_by_a_cut_is_brought_up_before_the_other_is_written_a
 fn an_unknown_version_or_feature_is_refused_by_name() {
     let (disk, _) = filled(Placement::Auto);
     let image = disk.kept_image();
-    // Version, then feature bits; the checksum is made good again: what is refused is the meaning, not the bytes.
+    // The version, then feature bits. The checksum is made good again: the meaning is refused, not the bytes.
     for (at, name) in [(8, "format version"), (16, "feature bits"), (23, "feature bits")] {
         let mut changed = image[..SUPERBLOCK_BYTES].to_vec();
         changed[at] ^= 0x40;
@@ -344,7 +345,7 @@ fn an_unknown_version_or_feature_is_refused_by_name() {
     }
 }
 
-/// Where the payload of an entry lies in the file: its bytes are like no other's. Every copy.
+/// All places in the file where the payload lies, whose bytes are like no other's.
 fn find(disk: &SimDisk, bytes: &[u8]) -> Vec<u64> {
     let image = disk.kept_image();
     let head = &bytes[..32];
@@ -361,7 +362,7 @@ fn find(disk: &SimDisk, bytes: &[u8]) -> Vec<u64> {
 
 const LEN: usize = 600;
 
-/// Three replicas, twenty entries each, then a frame that vouches for all before it. `settled`: in chains.
+/// Three replicas of twenty entries each, then a frame that vouches for all before it. If `settled`, the entries lie in chains.
 fn victims(options: Options, settled: bool) -> Arc<SimDisk> {
     let disk = Arc::new(SimDisk::new(4 << 20));
     let wal = options.open_disk(disk.clone()).expect("opened");
@@ -424,7 +425,7 @@ fn a_rotten_entry_is_named_and_hurts_nobody_else_until_it_is_healed() {
             let lost = Damage { replica: 2, lost: Lost::Entries { first: 7, last: 7 } };
             assert_eq!((report.damage.as_slice(), report.accounting.len()), (&[lost][..], 0), "{what}");
 
-            // Everybody goes on, the hurt one included.
+            // All replicas go on, the hurt one included.
             for replica in 1..=3 {
                 wal.commit(Batch::new().append(replica, &[(21, 2, b"more")])).expect("writable");
             }
@@ -442,7 +443,7 @@ fn a_rotten_entry_is_named_and_hurts_nobody_else_until_it_is_healed() {
             let report = wal.verify(|_| ()).expect("verified");
             assert!(report.damage.iter().all(|d| d.replica == 2) && !report.damage.is_empty(), "{what}: {report:?}");
 
-            // Truncation past it and an entry more, whose term is known; a snapshot, removal, writing it anew: each heals.
+            // Each of these heals: a truncation past the entry and one more, whose term is known; a snapshot; a removal; writing it anew.
             for heal in 0..4 {
                 let disk = Arc::new(disk.restart());
                 let wal = open(small(placement), &disk);
@@ -474,14 +475,14 @@ fn rot_in_the_journal_below_the_watermark_is_told_and_never_truncates_the_log() 
     let disk = victims(small(Placement::Journal), false);
     let frames: Vec<_> = disk.log().into_iter().filter(|e| e.offset >= strandlog::format::POOL_OFFSET).collect();
     assert!(frames.len() > 20);
-    // Every frame but those that nothing vouches for yet, and without the snapshot of the close.
+    // Every frame that a later one vouches for. The snapshot of a close is not used.
     for frame in &frames[..frames.len() - 3] {
         for at in [10, 60, 127, frame.len / 2] {
             let what = format!("byte {at} of the frame at {}", frame.offset);
             let hurt = Arc::new(disk.restart());
             hurt.flip_bit(frame.offset + at, 5);
             let wal = open(small(Placement::Journal), &hurt);
-            // All three were in every frame: hurt or not, nothing vanishes without a word, and no wrong byte is shown.
+            // All three replicas are in every frame: hurt or not, nothing vanishes without a word, and no wrong byte is shown.
             let check = |wal: &Wal, when: &str| {
                 for replica in 1..=3 {
                     let r = wal.replica(replica);
@@ -494,7 +495,7 @@ fn rot_in_the_journal_below_the_watermark_is_told_and_never_truncates_the_log() 
                                 assert_eq!(d.replica, replica, "{what} {when}");
                                 lost += 1;
                             }
-                            // Its CORE is lost, and with it where the log began: told, so that it is fetched again.
+                            // The replica's CORE is lost, and with it where its log began: that is told, so that it is fetched again.
                             Err(Error::Compacted { first_index, .. }) if told && first_index == r.first_index() => {}
                             Err(error) => {
                                 panic!("{what} {when}: replica {replica} entry {i} of {:?}: {error}", r.bounds())
@@ -506,7 +507,7 @@ fn rot_in_the_journal_below_the_watermark_is_told_and_never_truncates_the_log() 
                         Err(Error::Damaged(Damage { lost: Lost::State, .. })) => assert!(told, "{what} {when}"),
                         Err(error) => panic!("{what} {when}: {error}"),
                     }
-                    // One rotten byte in a payload costs that entry; in a header or a table, what one frame's participants hold.
+                    // A rotten byte in a payload costs that entry; in a header or a table it costs what the frame held of its participants.
                     assert!(told || lost <= 1, "{what} {when}: replica {replica}: {lost} entries, and it is not told");
                 }
             };
@@ -522,7 +523,7 @@ fn rot_in_the_journal_below_the_watermark_is_told_and_never_truncates_the_log() 
             check(&wal, "reopened");
             let still = (1..=3).filter(|&r| !wal.replica(r).damage().is_empty()).count();
             assert!(still >= hurt_ones, "{what}: damage was forgotten: {hurt_ones} hurt, then {still}");
-            // A snapshot, with state put again, heals each of them, whichever of the two is said first.
+            // A snapshot with state put again heals each of them, whichever of the two comes first in the batch.
             for replica in 1..=3 {
                 let mut b = Batch::new();
                 match replica {
@@ -618,7 +619,7 @@ fn a_batch_beyond_the_limits_is_refused_and_changes_nothing() {
     assert_eq!(wal.replicas(), [] as [u64; 0]);
 }
 
-/// Entries in buffers of their own and others, values and keys: what stays is what was asked for.
+/// Entries in buffers of their own and entries that are not, values and keys: what stays in the batch is what was asked for.
 #[test]
 fn a_batch_that_is_refused_for_one_replica_is_taken_without_it() {
     let disk = formatted(Placement::Auto);
@@ -648,7 +649,7 @@ fn a_batch_that_is_refused_for_one_replica_is_taken_without_it() {
     holds(&options().open_disk(Arc::new(disk.crash_lost_all())).expect("opened again"));
 }
 
-/// A mapping of a file that was cut kills whoever reads beyond its end; what can be noticed before is.
+/// A mapping of a file that was cut kills whoever reads beyond its end; all that can be noticed before is.
 #[test]
 fn a_file_cut_behind_our_back_is_noticed_and_ends_all_writing() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -682,7 +683,7 @@ fn a_file_cut_behind_our_back_is_noticed_and_ends_all_writing() {
     assert!(matches!(again, Err(Error::Cut { file_bytes: 1_048_576, .. })), "{again:?}");
 }
 
-/// A lost write, or a disk of which one half was restored: no order of writes of ours leaves it so.
+/// A lost write may leave this, or a disk half of which was restored; no order of our own writes does.
 #[test]
 fn of_two_superblocks_the_newer_one_counts_wherever_it_lies() {
     for newer in [0, 1] {
@@ -728,8 +729,8 @@ fn what_may_be_carried_is_as_much_when_the_log_is_opened_again() {
     assert_eq!(reopened.carried_class_limit, after.carried_class_limit);
 }
 
-/// A frame that was dropped left its body at a place where the next session writes a frame of the same entries, with other bytes; that
-/// is torn so that its header and table meet the old body, of which every checksum holds.
+/// A dropped frame left its body at a place where the next session writes a frame of the same entries with other bytes. That frame is torn
+/// so that its header and table meet the old body, all of whose checksums hold.
 #[test]
 fn the_body_of_a_dropped_frame_does_not_pass_for_that_of_its_successor() {
     let options = || small(Placement::Journal).journal_cap(6 * (64 << 10));
@@ -741,7 +742,7 @@ fn the_body_of_a_dropped_frame_does_not_pass_for_that_of_its_successor() {
         wal.commit(Batch::new().append(2, &[(i, 1, payload(2, i, 1, 3000))])).expect("committed");
     }
     drop(wal);
-    // The one in the middle begins and ends in sectors that it shares with its neighbours alone.
+    // The middle entry shares the sectors in which it begins and ends with its neighbours alone.
     let batch = |byte: u8| {
         let mut batch = Batch::new();
         batch.append(3, &[(1, 1, [3; 600])]).append(1, &[(1, 1, [byte; 2000])]).append(4, &[(1, 1, [4; 600])]);
@@ -762,7 +763,7 @@ fn the_body_of_a_dropped_frame_does_not_pass_for_that_of_its_successor() {
     let headless = Arc::new(keep(&disk, &|sector| sector != 0));
     assert_eq!(cut_while_writing(&headless, 0xBB), at, "the next session writes at the same place");
     let mut found = [0; 2];
-    // Any of the sectors may be the old ones.
+    // Any combination of the sectors may still be the old ones.
     for old in 0..1_u32 << 8 {
         let torn = keep(&headless, &|sector| old >> sector & 1 == 0);
         let wal = open(options(), &Arc::new(torn));
@@ -776,7 +777,7 @@ fn the_body_of_a_dropped_frame_does_not_pass_for_that_of_its_successor() {
     assert!(found[0] > 0 && found[1] > 0, "{found:?}");
 }
 
-/// Nor is anything else of the failed batch: nobody was told that it is there.
+/// Nor anything else of the failed batch: nobody was told that it is there.
 #[test]
 fn a_verification_of_a_log_that_failed_accuses_nothing_that_was_never_written() {
     for placement in PLACEMENTS {
@@ -791,7 +792,7 @@ fn a_verification_of_a_log_that_failed_accuses_nothing_that_was_never_written() 
     }
 }
 
-/// What is in a batch happens in the order in which it was asked for: a removal ends what came before it, and what comes behind it begins anew.
+/// A batch happens in the order in which it was asked for: a removal ends what came before it, and what comes after it begins anew.
 #[test]
 fn a_batch_that_changes_a_replica_and_then_removes_it_removes_it() {
     let disk = formatted(Placement::Auto);
@@ -799,7 +800,7 @@ fn a_batch_that_changes_a_replica_and_then_removes_it_removes_it() {
     let whole = |n: u8| [(1, 1, vec![n; 100]), (2, 1, vec![n; 36_000])];
     wal.commit(Batch::new().append(1, &whole(1)).put(1, b"k", b"old").append(2, &whole(2))).expect("committed");
     let mut batch = Batch::new();
-    // One that exists, ones that do not, one that begins anew and one that goes again; and what happens to another meanwhile.
+    // Removed are a replica that exists, ones that do not, one that begins anew and one that goes again; meanwhile another is changed.
     batch.append(1, &[(3, 1, b"more")]).put(1, b"k", b"new").append(3, &whole(3)).append(2, &[(3, 1, b"stays")]);
     batch.install_snapshot(4, 7, 1).durable_applied(1, 3).remove(1).remove(3).remove(4).put(2, b"k", b"stays");
     batch.append(5, &whole(5)).remove(5).append(5, &whole(6)).put(5, b"k", b"five");
@@ -820,7 +821,7 @@ fn a_batch_that_changes_a_replica_and_then_removes_it_removes_it() {
     holds(&open(small(Placement::Auto), &Arc::new(disk.restart())));
 }
 
-/// Nor does what went count for what stays; and what was refused stays refused.
+/// What a removal ends takes no room from what stays, and what is refused on its own is refused all the same.
 #[test]
 fn what_a_removal_ends_takes_no_room_and_absolves_of_nothing() {
     let wal = open(small(Placement::Auto), &formatted(Placement::Auto));

@@ -1,4 +1,5 @@
-//! Files that are not as a log leaves them: somebody else's, removed, cut, grown halfway, with holes.
+//! Files that are not as a log leaves them: somebody else's, removed, cut, grown halfway, with holes. How each is refused, opened or
+//! reported, without destroying what it still holds.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -10,20 +11,20 @@ use strandlog::format::POOL_OFFSET;
 use strandlog::{Batch, Error, Wal, grow};
 use tempfile::TempDir;
 
-/// On a real file system, for a file of this name.
+/// A directory on a real file system, and a path in it.
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir()).expect("a directory");
     let path = dir.path().join("test.log");
     (dir, path)
 }
 
-/// Bytes, and when they were written last.
+/// The file's bytes, and when they were last written.
 fn state(path: &Path) -> (Vec<u8>, SystemTime) {
     let written = fs::metadata(path).and_then(|m| m.modified()).expect("there");
     (fs::read(path).expect("read"), written)
 }
 
-/// Even the bytes that it holds must not be written back: they may be older than what its owner writes meanwhile.
+/// Not even the bytes that it holds may be written back: they may be older than what its owner writes meanwhile.
 #[test]
 fn nothing_is_written_to_a_file_that_is_no_log() {
     let (_dir, path) = place();
@@ -44,7 +45,7 @@ fn nothing_is_written_to_a_file_that_is_no_log() {
     }
 }
 
-/// Commits until the log ends, and says why it does. The housekeeper looks ten times a second.
+/// Commits until the log ends, and returns why it did. The housekeeper looks ten times a second.
 fn commit_until_it_ends(wal: &Wal) -> String {
     for _ in 0..10_000 {
         let next = wal.replica(1).last_index() + 1;
@@ -57,20 +58,21 @@ fn commit_until_it_ends(wal: &Wal) -> String {
     panic!("it goes on and on");
 }
 
-/// Nobody finds it again: what is acknowledged would be gone with the process, and who opens the name begins an empty log.
+/// Nobody would find the file again: what is acknowledged would be gone with the process, and whoever opens the name would begin an empty
+/// log.
 #[test]
 fn a_log_whose_file_was_removed_ends_and_says_how_to_save_it() {
     for replaced in [false, true] {
         let (dir, path) = place();
         let options = || Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
         let wal = options().open(&path).expect("created");
-        // It is still the log's.
+        // Renamed and linked, the file is still the log's.
         let moved = dir.path().join("moved.log");
         fs::rename(&path, &moved).expect("renamed");
         fs::hard_link(&moved, dir.path().join("second.log")).expect("a second name");
         fs::remove_file(&moved).expect("one of two");
         wal.commit(Batch::new().append(1, &[(1, 1, b"kept")])).expect("it has a name");
-        // At rest it is looked at, and sealed.
+        // At rest the housekeeper looks at the file, and the log is sealed.
         let begun = wal.stats().frames;
         while wal.stats().frames == begun {
             std::thread::sleep(Duration::from_millis(5));
@@ -88,7 +90,7 @@ fn a_log_whose_file_was_removed_ends_and_says_how_to_save_it() {
         let said = wal.check().expect_err("it has ended").to_string();
         assert!(said.contains(&cause) && said.ends_with("do not open that anew"), "{said}");
         assert_eq!(wal.replica(1).entry(1).expect("still there").data, b"kept"[..]);
-        // As the error says.
+        // Copied as the error says.
         let last = wal.replica(1).last_index();
         let from = cause.split("cp ").nth(1).and_then(|rest| rest.strip_suffix(" NEW")).expect("how to copy it");
         let copy = dir.path().join("copy.log");
@@ -100,7 +102,7 @@ fn a_log_whose_file_was_removed_ends_and_says_how_to_save_it() {
     }
 }
 
-/// A copy that leaves out what is zero: the device may have no room for that when it is written.
+/// A copy that leaves out zeros: the device may have no room for them when they are written.
 #[test]
 fn a_copy_with_holes_opens_and_says_what_it_lacks() {
     let (dir, path) = place();
@@ -126,7 +128,7 @@ fn a_copy_with_holes_opens_and_says_what_it_lacks() {
     if fs::metadata(&sparse).expect("there").blocks() * 512 > 6 << 20 {
         return; // No holes on this file system.
     }
-    // Also whoever only looks into it.
+    // A reader is told, too.
     for read_only in [true, false] {
         let wal = Wal::options().read_only(read_only).open(&sparse).expect("opens");
         assert!(holes(&wal) > 6 << 20, "read only: {read_only}, {}", holes(&wal));
@@ -135,7 +137,7 @@ fn a_copy_with_holes_opens_and_says_what_it_lacks() {
     assert_eq!(wal.replica(1).entry(1).expect("kept").data, b"kept"[..]);
 }
 
-/// As long as growing came before it was killed: no superblock names what is behind the old end.
+/// The file has grown, but growing was killed before a superblock named what lies behind the old end.
 #[test]
 fn a_file_that_is_longer_than_its_log_is_no_capacity() {
     let (_dir, path) = place();
@@ -150,11 +152,11 @@ fn a_file_that_is_longer_than_its_log_is_no_capacity() {
     assert_eq!(fs::metadata(&path).expect("there").len(), 8 << 20);
 }
 
-/// Whoever opens it for writing is told what it lacks; a salvage takes what lay there for lost, and says so.
+/// An opening for writing or reading says what the file lacks; a salvage takes what lay there for lost, and says so.
 #[test]
 fn of_a_file_that_was_cut_what_is_left_is_saved() {
     let (dir, path) = place();
-    // Its journal stays where it is: at the front.
+    // The journal does not grow: it stays at the front.
     let options = || {
         let options = Wal::options().capacity(4 << 20).chunk_size(4096).segment_size(64 << 10);
         options.direct_threshold(8 << 10).journal_cap(6 * (64 << 10))
@@ -168,7 +170,7 @@ fn of_a_file_that_was_cut_what_is_left_is_saved() {
     wal.close().expect("closed");
     drop(wal);
     let whole = fs::read(&path).expect("read");
-    // The chains fill from the front: behind the first cut there is nothing, behind the second some of replica 1.
+    // Chains fill from the front: nothing lay behind the first cut, and some of replica 1 behind the second.
     for (left, all) in [(4 << 20) - (64 << 10), 2 << 20].into_iter().zip([true, false]) {
         fs::write(&path, &whole[..left]).expect("cut");
         let (file_bytes, log_bytes) = (left as u64, 4 << 20);
@@ -198,8 +200,8 @@ fn of_a_file_that_was_cut_what_is_left_is_saved() {
     }
 }
 
-/// The newest frame brings a vote, and a large entry beside it that lay in what was cut. It was acknowledged: that the entry reads as zeros is no
-/// sign of a torn write.
+/// The newest frame brings a vote, and with it a large entry that lay in what was cut. It was acknowledged: that the entry reads as zeros
+/// is no sign of a torn write.
 #[test]
 fn of_a_cut_file_no_older_vote_is_told_as_sound() {
     let (dir, path) = place();
@@ -233,7 +235,7 @@ fn of_a_cut_file_no_older_vote_is_told_as_sound() {
     assert!(lost > 50, "{lost}");
 }
 
-/// Made as long as it was, a file that lost its journal's end opens as if nothing had been there: no error may send anybody that way.
+/// Extended to its old length, a file that lost the end of its journal would open as if nothing had been there: no error may advise that.
 #[test]
 fn a_file_that_was_cut_is_advised_what_does_not_hide_the_loss() {
     let (dir, path) = place();
@@ -270,7 +272,7 @@ fn a_file_that_was_cut_is_advised_what_does_not_hide_the_loss() {
     assert!(behind > 0, "its journal never lay behind the cut");
 }
 
-/// Between two looks of the housekeeper, or without one: whoever hears that all is well finds nothing under the name.
+/// The file goes between two looks of the housekeeper, or there is none: a close that succeeded would leave nothing under the name.
 #[test]
 fn a_log_whose_file_was_removed_or_cut_is_not_closed_well() {
     for removed in [true, false] {
@@ -290,7 +292,7 @@ fn a_log_whose_file_was_removed_or_cut_is_not_closed_well() {
         assert!(removed || fs::metadata(&path).expect("there").len() == 2 << 20, "it was written to");
         assert_eq!(wal.replica(1).get(b"vote").expect("readable").expect("put"), b"me"[..]);
     }
-    // What is removed once it is closed is nobody's loss.
+    // A file removed after the close is nobody's loss.
     let (_dir, path) = place();
     let wal = Wal::options().capacity(4 << 20).open(&path).expect("created");
     wal.close().expect("closed");
@@ -298,7 +300,7 @@ fn a_log_whose_file_was_removed_or_cut_is_not_closed_well() {
     wal.close().expect("closed twice is well");
 }
 
-/// It has the name that the creation of another takes meanwhile: what a creation that was killed leaves there is removed, and nothing else.
+/// Its name is the one under which another log is created. What a killed creation leaves there is removed, and nothing else.
 #[test]
 fn creating_a_log_removes_no_other_log() {
     let (dir, path) = place();
@@ -318,7 +320,7 @@ fn creating_a_log_removes_no_other_log() {
         assert!(!path.exists() && fs::read(&other).expect("still there") == before);
     }
     drop(wal);
-    // Formatted, and killed before it had its name.
+    // Formatted, and killed before it got its name.
     fs::remove_file(&other).expect("removed");
     drop(options().open(&other).expect("created"));
     options().open(&path).expect("created").close().expect("closed");

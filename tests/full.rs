@@ -1,4 +1,5 @@
-//! A full log: what frees space, and the state that raft needs to free more, gets through in every order, crashes in between included.
+//! A full log: what frees space gets through, and so does the state that raft needs to free more, in every order and with crashes in
+//! between.
 
 mod support;
 
@@ -11,7 +12,7 @@ use support::model::{Model, Op, batch};
 use support::{PLACEMENTS, assert_sound, assert_space, for_each, open, payload, small};
 
 const REPLICAS: u64 = 6;
-/// Keyed values are as long before as after: hard state does not grow.
+/// Keyed values keep their length: hard state does not grow.
 const STATE: usize = 40;
 
 fn options(placement: Placement) -> Options {
@@ -22,12 +23,12 @@ fn put(replica: u64, salt: u64) -> Op {
     Op::Put { replica, key: b"hard_state".to_vec(), value: payload(replica, salt, 7, STATE) }
 }
 
-/// A value with a piece of its own, of two chunks.
+/// A value in a piece of its own, of two chunks.
 fn large(salt: u64) -> Op {
     Op::Put { replica: 1, key: b"large".to_vec(), value: payload(1, salt, 9, 8000) }
 }
 
-/// A log that takes no append any more; what it holds.
+/// The image of a log that takes no more appends, and what it holds.
 fn full(placement: Placement) -> (Vec<u8>, Model) {
     let disk = Arc::new(SimDisk::new(12 * (64 << 10) + (64 << 10)));
     let wal = open(options(placement), &disk);
@@ -40,7 +41,7 @@ fn full(placement: Placement) -> (Vec<u8>, Model) {
         wal.commit(batch(&first)).expect("empty as it is");
         model.apply(&first);
     }
-    // Entries small and large, until not even the smallest gets in.
+    // Append entries large and small, until not even the smallest gets in.
     for len in [3000, 300, 1] {
         let mut replica = 0;
         let mut refused = 0;
@@ -63,7 +64,7 @@ fn full(placement: Placement) -> (Vec<u8>, Model) {
     (disk.crash_lost_all().kept_image(), model)
 }
 
-/// What must get through, one for each of five replicas; the sixth is left alone.
+/// Operations that must get through, one for each of five replicas; the sixth is left alone.
 fn relief(model: &Model) -> Vec<Op> {
     let half = |id: u64| (model.reps[&id].first + model.reps[&id].last()) / 2 + 1;
     vec![
@@ -75,7 +76,7 @@ fn relief(model: &Model) -> Vec<Op> {
     ]
 }
 
-/// The `n`th order of `count` things.
+/// The `n`th permutation of `count` things.
 fn permutation(mut n: usize, count: usize) -> Vec<usize> {
     let mut left: Vec<usize> = (0..count).collect();
     let mut order = Vec::new();
@@ -92,7 +93,7 @@ fn whatever_frees_space_gets_through_a_full_log_in_every_order() {
     for placement in PLACEMENTS {
         let (image, model) = full(placement);
         let ops = relief(&model);
-        // Bits say before which of them the power fails.
+        // Each bit says whether the power fails before that operation.
         let jobs: Vec<(usize, u32)> = (0..ORDERS).flat_map(|n| [0, 0b11111, 0b01010].map(|cuts| (n, cuts))).collect();
         for_each(&jobs, |(n, cuts)| {
             let mut model = model.clone();
@@ -117,7 +118,7 @@ fn whatever_frees_space_gets_through_a_full_log_in_every_order() {
     }
 }
 
-/// It needs nothing but its record: neither room for an entry nor one that could be read.
+/// A cut needs nothing but its record: neither room for an entry nor one that can be read.
 #[test]
 fn a_full_log_takes_cuts_of_one_entry_of_half_and_of_all() {
     for placement in PLACEMENTS {
@@ -151,7 +152,7 @@ fn assert_takes_more(wal: &Wal, model: &mut Model) {
     }
 }
 
-/// State that does not grow is written as often as one likes, and a full log opens as often as one likes.
+/// State that does not grow can be written any number of times, and a full log opened any number of times.
 #[test]
 fn a_full_log_takes_hard_states_for_ever_and_opens_for_ever() {
     for placement in PLACEMENTS {
@@ -174,7 +175,7 @@ fn a_full_log_takes_hard_states_for_ever_and_opens_for_ever() {
     }
 }
 
-/// The new one is written beside the old one: the chunks for it are kept from appends, wherever those are placed.
+/// The new value is written beside the old one: chunks for it are kept from appends of every placement.
 #[test]
 fn a_full_log_takes_a_large_value_again_and_again() {
     for placement in PLACEMENTS {
@@ -193,7 +194,8 @@ fn a_full_log_takes_a_large_value_again_and_again() {
     }
 }
 
-/// A little of everybody in every segment: settled segment by segment, each part would take a chunk that was reserved for the whole.
+/// Every replica has a little in every segment. Settled segment by segment, each part would take a chunk, of which only one was reserved
+/// for the whole.
 #[test]
 fn a_full_log_of_scattered_replicas_is_cleaned_within_what_was_reserved() {
     const SCATTERED: u64 = 15;
@@ -231,7 +233,7 @@ fn a_full_log_of_scattered_replicas_is_cleaned_within_what_was_reserved() {
     assert!(Model::read(&wal).expect("readable") == model);
 }
 
-/// No more than ten keys or small replicas are written in one batch.
+/// So many keys or small replicas are written in one batch.
 const AT_ONCE: u64 = 10;
 
 fn narrow() -> Options {
@@ -239,8 +241,8 @@ fn narrow() -> Options {
     options.journal_cap(16 * (64 << 10)).background(false)
 }
 
-/// A log whose chunks are taken or reserved, and of whose budget small replicas have so many `quarters`, and keys most of another, goes on
-/// being cleaned; also when it was opened `again`, with these options.
+/// Asserts that a log goes on being cleaned whose chunks are all taken or reserved, in whose budget small replicas have so many `quarters`
+/// and keys most of another one; if `again` is given, after it was opened again with these options.
 fn is_cleaned_when_full(again: Option<Options>, quarters: u64) {
     let disk = Arc::new(SimDisk::new(256 * (64 << 10) + (64 << 10)));
     let mut wal = narrow().open_disk(disk.clone()).expect("formatted");
@@ -274,7 +276,7 @@ fn is_cleaned_when_full(again: Option<Options>, quarters: u64) {
         wal.commit(keys_from(keys, 3)).expect("room");
         keys += AT_ONCE;
     }
-    // What is left of the chunks is reserved.
+    // Reserve the chunks that are left.
     let mut large = 0;
     while spare(&wal) >= 3 {
         wal.commit(Batch::new().append(900_001 + large % 3, &[(large / 3 + 1, 1, vec![4; 3000])])).expect("room");
@@ -287,7 +289,7 @@ fn is_cleaned_when_full(again: Option<Options>, quarters: u64) {
         let stats = wal.stats();
         assert!(stats.reserved_chunks <= stats.free_chunks, "chunks are reserved that are not there: {stats:#?}");
     }
-    // Keys are written anew, each as long as before: that is never refused.
+    // Keys written anew at the same length are never refused.
     for round in 0..60 {
         for first in (0..keys).step_by(AT_ONCE as usize) {
             wal.commit(keys_from(first, round)).unwrap_or_else(|e| panic!("{e}, in round {round}: {:#?}", wal.stats()));
@@ -304,20 +306,20 @@ fn a_full_log_goes_on_being_cleaned() {
     is_cleaned_when_full(None, 3);
 }
 
-/// An opening does not know who was carried and who held chunks: it gives nobody one that is another's.
+/// An opening does not know which replicas were carried and which held chunks: it gives no replica a chunk that is another's.
 #[test]
 fn a_full_log_goes_on_being_cleaned_when_it_was_opened_again() {
     is_cleaned_when_full(Some(narrow()), 3);
 }
 
-/// Whoever was carried is too large for that all at once, and there are no chunks.
+/// Replicas that were carried are suddenly too large for that, and there are no chunks for them.
 #[test]
 fn a_full_log_goes_on_being_cleaned_when_less_is_carried_than_before() {
     is_cleaned_when_full(Some(narrow().carry_fraction(1)), 2);
 }
 
-/// Who watches `free_chunks - reserved_chunks` sees it coming, and what the error says is why it was refused: also the chunks that appends leave
-/// for a large value are none that they could have.
+/// `free_chunks - reserved_chunks` shows that a log is filling up, and the figures of the error say why the append was refused. So the
+/// chunks that appends leave for a large value are not among those shown as free to them.
 #[test]
 fn a_full_log_has_nothing_free_that_is_not_reserved() {
     for (capacity, len) in [(16 << 20, 3000), (16 << 20, 200_000), (2 << 20, 100)] {
@@ -339,7 +341,7 @@ fn a_full_log_has_nothing_free_that_is_not_reserved() {
         let stats = wal.stats();
         assert!(stats.free_chunks >= stats.reserved_chunks, "{stats:#?}");
         let unreserved = (stats.free_chunks - stats.reserved_chunks) * stats.chunk_size;
-        // No more than what would not have been enough.
+        // Less than would have been enough.
         assert!(
             unreserved < len as u64 + 3 * stats.chunk_size,
             "{unreserved} bytes are free and not reserved: {report}"
@@ -352,19 +354,19 @@ fn a_full_log_has_nothing_free_that_is_not_reserved() {
     }
 }
 
-/// So many writes are more than any of these tests has to wait for: who waits behind a cleaner that writes for ever is told that the disk failed.
+/// More writes than any of these tests has to wait for: then the disk fails, and ends a wait behind a cleaner that would write for ever.
 const FOR_EVER: u64 = 30_000;
-/// The only one with entries in the journal.
+/// The only replica with entries in the journal.
 const LARGE: u64 = 100;
 const VALUE_OWNER: u64 = 5000;
 
-/// Chunks that nobody reserved, beside those that are kept for a large value.
+/// Chunks that are neither reserved nor kept for a large value.
 fn spare(wal: &Wal) -> u64 {
     let s = wal.stats();
     s.free_chunks.saturating_sub(s.reserved_chunks)
 }
 
-/// One replica has most of the journal, and reserves nearly all chunks that are left, beside a large value of so many bytes.
+/// A log in which one replica has most of the journal and reserves nearly all chunks that are left, beside a large value of so many bytes.
 fn nearly_full(options: Options, value: usize) -> (Arc<SimDisk>, Wal) {
     let disk = Arc::new(SimDisk::new(256 * (64 << 10) + (64 << 10)));
     let wal = options.open_disk(disk.clone()).expect("formatted");
@@ -390,7 +392,7 @@ fn nearly_full(options: Options, value: usize) -> (Arc<SimDisk>, Wal) {
     (disk, wal)
 }
 
-/// Whatever is asked for first: a vote of the same length, a truncation, a removal.
+/// What is asked for first after an opening: a vote of the same length, a truncation, a removal.
 const FIRST: [&str; 3] = ["vote", "truncation", "removal"];
 
 fn first(what: &str, wal: &Wal) -> Batch {
@@ -403,7 +405,7 @@ fn first(what: &str, wal: &Wal) -> Batch {
     batch
 }
 
-/// A log that was opened is drained. Whoever would wait for ever is told that the disk failed.
+/// Asserts that a log that was just opened can be drained. A wait that would be endless ends with a failure of the disk.
 fn drains(wal: &Wal, disk: &SimDisk, what: &str) {
     let opened = wal.stats();
     disk.fail_at(disk.events() + FOR_EVER, Fault::Error(EIO));
@@ -427,8 +429,8 @@ fn goes_on(options: fn() -> Options, crashed: impl Fn() -> SimDisk) {
     }
 }
 
-/// The larger one finds its chunks where entries are settled for it, and leaves those that are kept for one of the same length; whoever was promised
-/// the others finds them.
+/// The larger value gets its chunks once entries were settled for it, and leaves those that are kept for the next one of its length. The
+/// chunks that were promised to others are there.
 #[test]
 fn a_log_whose_large_value_has_grown_goes_on_when_it_is_opened_again() {
     let grown = |options: Options| {
@@ -447,7 +449,7 @@ fn a_log_whose_large_value_has_grown_goes_on_when_it_is_opened_again() {
     });
 }
 
-/// Of the same length, twice in one frame: until another frame is durable, the first of them is not free.
+/// Two values of the same length in one frame: the chunks of the first are not free until another frame is durable.
 #[test]
 fn a_log_whose_large_value_was_put_twice_goes_on_when_it_is_opened_again() {
     goes_on(narrow, || {
@@ -460,8 +462,8 @@ fn a_log_whose_large_value_was_put_twice_goes_on_when_it_is_opened_again() {
     });
 }
 
-/// Damage parts runs, which nobody was asked for: the chunks that are kept for large values pay for it, and are spent here: a value was put again and again
-/// in the last frame. What finds none is carried, far beyond what a journal should carry.
+/// Damage splits runs, and nobody had reserved for that: the chunks kept for large values pay for it. Here these are spent, as a value was
+/// put again and again in the last frame. Runs that find no chunk are carried, far beyond what a journal should carry.
 #[test]
 fn a_log_that_has_lost_frames_and_lacks_chunks_goes_on_when_it_is_opened_again() {
     const SEGMENT: usize = 64 << 10;
@@ -472,7 +474,7 @@ fn a_log_that_has_lost_frames_and_lacks_chunks_goes_on_when_it_is_opened_again()
     wal.sync().expect("written");
     drop(wal);
     let image = disk.crash_lost_all().kept_image();
-    // Of its entries, in the midst of segments.
+    // Frames with its entries, in the middle of segments.
     let in_the_midst = |at: &usize| (2 * 4096..14 * 4096).contains(&(at % SEGMENT));
     let is_frame = |at: &usize| image[*at..].starts_with(b"SFRM");
     let of_large = |at: &usize| image[*at..*at + 4096].windows(300).any(|bytes| bytes == [4; 300]);
@@ -488,7 +490,7 @@ fn a_log_that_has_lost_frames_and_lacks_chunks_goes_on_when_it_is_opened_again()
             assert!(opened.reserved_chunks <= opened.free_chunks && !wal.damage().is_empty(), "{opened:#?}");
             carried_beyond += u64::from(opened.carried_class_bytes > opened.carried_class_limit);
             if nth % 2 == 0 {
-                // As much of it is settled as finds chunks: what is lacking is little.
+                // As much is settled as finds chunks, so that little is lacking.
                 wal.checkpoint().expect("cleaned");
                 assert_space(&wal, "cleaned");
             }

@@ -1,4 +1,4 @@
-//! The fuzzers' corpora, replayed without a fuzzer: what was found once stays found.
+//! Replays the fuzzers' corpora without a fuzzer: what was found once stays found.
 //!
 //! Files called `found-*` made something fail; the others are what coverage-guided runs kept. See `fuzz/README.md`.
 
@@ -9,7 +9,7 @@ mod harness;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// No input may take longer: a hostile one must not make the log work for ever.
+/// No input may take longer than this: a hostile one must not make the log work for ever.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn replay(target: &str, run: fn(&[u8])) {
@@ -46,7 +46,7 @@ fn the_decode_corpus_holds() {
     replay("decode", harness::decode::run);
 }
 
-/// Whoever looked at an image first kept the next one from opening it: a quarter of the corpus did nothing more.
+/// An image that was looked at first could not be opened for work afterwards: a quarter of the corpus did nothing more.
 #[test]
 fn a_sound_image_is_worked_on_whoever_looked_at_it_before() {
     for looks in [0, 0x40, 0x80, 0xc0] {
@@ -56,7 +56,7 @@ fn a_sound_image_is_worked_on_whoever_looked_at_it_before() {
     }
 }
 
-/// The oracle is worth something: on a disk that ignores its syncs the same inputs fail.
+/// Proves the oracle: on a disk that ignores its syncs some of the same inputs fail.
 #[test]
 fn a_disk_that_ignores_syncs_is_found_out() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/crash_image");

@@ -1,4 +1,4 @@
-//! What the fuzzers found, told so that one can read it. The inputs themselves are in `fuzz/corpus`, called `found-*`.
+//! What the fuzzers found, each as a readable test. The inputs themselves are in `fuzz/corpus`, called `found-*`.
 
 mod support;
 
@@ -23,8 +23,8 @@ fn disk() -> Arc<SimDisk> {
     Arc::new(SimDisk::new(14 * SEGMENT + strandlog::format::POOL_OFFSET))
 }
 
-/// The frame that brought a replica's entries rots; a later one truncates them. The bounds that were left made no sense, and the
-/// record of the damage could not be read by the next opening: the whole log was lost with one replica.
+/// The frame that brought a replica's entries rots; a later one truncates them. The bounds that were left made no sense, and the next
+/// opening could not read the record of the damage: one replica took the whole log along.
 #[test]
 fn a_truncation_behind_a_lost_frame_leaves_a_log_that_opens() {
     let disk = disk();
@@ -59,8 +59,8 @@ fn a_truncation_behind_a_lost_frame_leaves_a_log_that_opens() {
     assert_eq!(wal.damage(), []);
 }
 
-/// Each closing writes a frame that says where the log ends. In the end these frames had taken the very segments that the cleaner
-/// needs to make room, and nothing could be written ever again.
+/// Each close writes a frame that says where the log ends. In the end these frames had taken the very segments that the cleaner needs to
+/// make room, and nothing could ever be written again.
 #[test]
 fn a_log_that_is_opened_and_closed_for_ever_goes_on_working() {
     let mut disk = disk();
@@ -81,7 +81,7 @@ fn a_log_that_is_opened_and_closed_for_ever_goes_on_working() {
     assert!(wal.verify(|_| ()).unwrap().is_clean());
 }
 
-/// A power cut between the two superblocks leaves one behind the other. That is no damage, and the next opening ends it.
+/// A power cut between the writes of the two superblocks leaves one older than the other. That is no damage, and the next opening ends it.
 #[test]
 fn a_superblock_left_behind_by_a_power_cut_is_no_damage() {
     let disk = disk();
@@ -100,11 +100,11 @@ fn a_superblock_left_behind_by_a_power_cut_is_no_damage() {
     assert_eq!(image[..16 << 10], image[16 << 10..32 << 10]);
 }
 
-/// A frame of a segment that is past says that it is of a session that nobody reached. An opening that left its slab unread went on; the
-/// next one read the slab, believed it, and all that had been written since did not exist.
+/// A frame of a segment below the tail claims a session that was never reached. An opening that left its slab unread went on; the next one
+/// read the slab and believed it, so that all that had been written since did not exist.
 #[test]
 fn what_a_past_frame_says_of_its_session_is_heard_by_no_opening() {
-    // The one of many to come, the other of more than there can be.
+    // A session of the far future, and one above all that there can be.
     for session in [0xff << 32, LAST_SESSION + 1] {
         let disk = disk();
         let options = || options().journal_cap(8 * SEGMENT);
@@ -138,7 +138,7 @@ fn what_a_past_frame_says_of_its_session_is_heard_by_no_opening() {
     }
 }
 
-/// Gives the second frame of each segment that is past this session, checksums and all. Answers how many there are.
+/// Gives the second frame of each segment below the tail this session, with its checksum made good. Returns how many there are.
 fn forge_the_past(disk: &SimDisk, session: u64) -> usize {
     let image = disk.kept_image();
     let sb = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).unwrap();
@@ -159,8 +159,8 @@ fn forge_the_past(disk: &SimDisk, session: u64) -> usize {
     forged.count()
 }
 
-/// Where an entry lies is remembered by fewer bits than there are in a number of the log. A frame of no past claimed one so far ahead that what
-/// was appended from there on seemed to lie before what was there.
+/// The index remembers an entry's place in fewer bits than an LSN has. A forged frame claimed an LSN so far ahead that what was appended
+/// from there on seemed to lie before what was there.
 #[test]
 fn a_number_so_far_ahead_that_places_would_meet_is_no_number_to_go_on_from() {
     let disk = disk();

@@ -1,5 +1,5 @@
-//! A frame and the payload beside it, written at once by two threads: either may be on the disk without the other, and neither counts
-//! before both do.
+//! A frame and the payload beside it are written at once by two threads: a cut may leave either without the other, and neither counts
+//! before both are written.
 
 mod support;
 
@@ -12,7 +12,7 @@ use strandlog::{Batch, Error, Placement, Wal};
 
 use support::{assert_sound, open, payload, small};
 
-/// Larger than any frame that only describes it.
+/// Larger than any frame that only describes such a payload.
 const PAYLOAD: usize = 40_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +28,11 @@ enum Verdict {
     Fail,
 }
 
-/// Holds one part of a commit back, or lets it fail.
+/// A disk that holds back one part of a commit, or has it fail.
 #[derive(Debug)]
 struct Parted {
     disk: Arc<SimDisk>,
-    /// What becomes of frames and of payloads.
+    /// For frames and for payloads: what becomes of them.
     verdicts: Mutex<[Verdict; 2]>,
     /// Plain writes of frames and of payloads that reached the disk.
     arrived: Mutex<[u64; 2]>,
@@ -59,7 +59,7 @@ impl Parted {
         self.arrived.lock().expect("no other panic")[part as usize]
     }
 
-    /// Waits until so many of them arrived: another thread is on its way to it.
+    /// Waits until so many of them have arrived, by another thread.
     fn until_arrived(&self, part: Part, n: u64) {
         let mut arrived = self.arrived.lock().expect("no other panic");
         while arrived[part as usize] < n {
@@ -79,7 +79,7 @@ impl Parted {
     }
 }
 
-/// Lets everything pass at its end: a test that fails must not leave a thread waiting.
+/// Lets everything pass when it is dropped: a test that fails must not leave a thread waiting.
 struct Release<'a>(&'a Parted);
 
 impl Drop for Release<'_> {
@@ -91,7 +91,7 @@ impl Drop for Release<'_> {
 }
 
 impl Disk for Parted {
-    // Who writes several at once needs no hands.
+    // A disk that takes several writes at once needs no hands.
     support::passed_on!(one_at_a_time);
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.disk.read_at(offset, buf)
@@ -129,7 +129,7 @@ fn last(wal: &Wal) -> u64 {
 fn opened(disk: &Arc<Parted>) -> Arc<Wal> {
     let wal = small(Placement::Chain).background(true).open_disk(disk.clone()).expect("opened");
     wal.commit(entry(1)).expect("committed");
-    // The hands rest by now, or this waits for them.
+    // Go on until a hand takes a frame at once: by then the hands are at rest.
     for i in 2.. {
         disk.set(Part::Payload, Verdict::Hold);
         let before = disk.arrived(Part::Frame);
@@ -146,7 +146,7 @@ fn opened(disk: &Arc<Parted>) -> Arc<Wal> {
     unreachable!("the loop ends by itself");
 }
 
-/// The log as a power cut leaves it, in every mixture of what was written and not flushed that a seed chooses, and with all of it.
+/// The log as power cuts leave it: seeded mixtures of what was written and not flushed, none of it, and all of it.
 fn cuts(disk: &Parted) -> Vec<SimDisk> {
     let mut cuts: Vec<SimDisk> = (0..20).map(|seed| disk.disk.crash_seeded(seed)).collect();
     cuts.extend([disk.disk.crash_lost_all(), disk.disk.crash_kept_all()]);

@@ -1,4 +1,4 @@
-//! Idle replicas in big numbers: the journal carries them, and grows for it; a journal full of what it carries still works.
+//! Many idle replicas: the journal carries them and grows for it, and works even when full of what it carries.
 
 mod support;
 
@@ -10,7 +10,7 @@ use strandlog::{Batch, Error, Options, Placement, Wal};
 use support::model::Model;
 use support::{assert_sound, assert_space, open, payload, small};
 
-/// One entry each, until the log takes no more; how many there are.
+/// Gives new replicas one entry each, until the log takes no more; returns how many.
 fn one_each(wal: &Wal, from: u64, most: u64, len: usize) -> u64 {
     for replica in from..from + most {
         match wal.commit(Batch::new().append(replica, &[(1, 1, payload(replica, 1, 1, len))])) {
@@ -22,7 +22,7 @@ fn one_each(wal: &Wal, from: u64, most: u64, len: usize) -> u64 {
     most
 }
 
-/// Segments of several sizes, chunks small and as large as a segment.
+/// Segments of several sizes, with chunks from small ones up to a whole segment.
 fn shapes() -> Vec<(Options, u64)> {
     [
         (64 << 10, 4096, 6 << 20),
@@ -48,14 +48,15 @@ fn no_idle_replica_takes_a_chunk_while_the_journal_can_grow() {
         }
         carried += one_each(&wal, carried, 100, 256);
     }
-    // Each takes 345 bytes of the budget, and small replicas stop at three quarters of it.
+    // Each replica takes 345 bytes of the budget, and small replicas stop at three quarters of it.
     assert!(carried * 345 >= wal.stats().carried_class_limit * 7 / 10, "{carried}");
     assert!(wal.stats().journal_segments > 4 * before.journal_segments);
     let before = wal.stats();
     drop(wal);
     let wal = open(small(Placement::Auto), &Arc::new(disk.crash_lost_all()));
     let after = wal.stats();
-    // An opening charges everybody's metadata first, 65 bytes of the 345: of whoever holds chunks it displaces less than a quarter as many.
+    // An opening charges every replica's metadata first, 65 of the 345 bytes. So it can displace less than a quarter as many as already
+    // hold chunks.
     let reserved = |stats: &strandlog::Stats| stats.reserved_chunks - stats.reserved_for_values;
     let (held, holds) = (reserved(&before), reserved(&after));
     assert!((held..=held + held.div_ceil(4)).contains(&holds), "{holds} reserved, {held} before");
@@ -63,7 +64,7 @@ fn no_idle_replica_takes_a_chunk_while_the_journal_can_grow() {
     assert_sound(&wal, "reopened");
 }
 
-/// What it grows by it takes from nobody who was promised chunks.
+/// It grows by nothing that was promised to others.
 #[test]
 fn a_journal_that_would_grow_leaves_what_is_kept_for_large_values() {
     let wal = open(small(Placement::Auto), &Arc::new(SimDisk::new(8 << 20)));
@@ -114,11 +115,11 @@ fn who_does_not_wait_is_told_to_come_back_when_the_journal_has_grown() {
     assert_sound(&wal, "grown");
 }
 
-/// One batch that carries more than is left for it: it is let in once the journal has grown, and takes no chunks.
+/// The batch carries more than is left for that: it is let in once the journal has grown, and takes no chunks.
 #[test]
 fn a_batch_of_many_idle_replicas_that_does_not_wait_lets_the_journal_grow() {
     let wal = open(small(Placement::Auto).background(true), &Arc::new(SimDisk::new(6 << 20)));
-    // The journal may grow before the batch comes, while others are written: their threads decide.
+    // The journal may grow before the batch comes, while other replicas are written: the threads decide.
     let before = wal.stats();
     let mut batch = Batch::new();
     one_each(&wal, 1000, 25, 300);
@@ -136,7 +137,7 @@ fn a_batch_of_many_idle_replicas_that_does_not_wait_lets_the_journal_grow() {
     assert!(stats.journal_segments > before.journal_segments, "{stats:#?}");
 }
 
-/// Metadata up to the budget, so that one segment after the other is full of it.
+/// A log with metadata up to its budget, so that one segment after the other is full of it; and how many replicas it has.
 fn full_of_metadata(options: Options, capacity: u64) -> (Arc<SimDisk>, Wal, u64) {
     let disk = Arc::new(SimDisk::new(capacity));
     let wal = open(options, &disk);
@@ -162,16 +163,16 @@ fn a_journal_full_of_what_it_carries_is_cleaned_again_and_again() {
         for turn in 0..6 {
             let what = format!("shape {n}, turn {turn}: {:#?}", wal.stats());
             wal.checkpoint().unwrap_or_else(|e| panic!("{what}: {e}"));
-            // Half of what is not kept back, and what is carried lies close together.
+            // About half of what is not kept back is free, and what is carried lies close together.
             let stats = wal.stats();
             assert!(stats.free_segments * 5 >= stats.journal_segments * 2, "{what}: {stats:#?}");
-            // State that does not grow, everywhere: each segment that holds it is then half dead.
+            // Write state everywhere, without growth: each segment that holds it is then half dead.
             for replica in (1..=replicas).filter(|r| (r + turn) % 7 == 0) {
                 wal.commit(Batch::new().put(replica, b"hard_state", &payload(replica, turn, 0, 150)))
                     .unwrap_or_else(|e| panic!("{what}, replica {replica}: {e}"));
             }
         }
-        // A few of them less, and twice the file goes through what is left of the journal.
+        // With a few replicas less, twice the file's length goes through what is left of the journal.
         let mut batch = Batch::new();
         for replica in 10..40 {
             batch.remove(replica);
@@ -192,7 +193,7 @@ fn a_journal_full_of_what_it_carries_survives_a_hundred_crashes_and_openings() {
     drop(wal);
     let mut disk = Arc::new(disk.crash_lost_all());
     for n in 0..100_u64 {
-        // Every other time in the middle of cleaning, of which a little stays each time.
+        // Every other time power is cut in the middle of cleaning, and a little of that reaches the disk.
         let wal = open(small(Placement::Auto), &disk);
         if n % 2 == 1 {
             disk.fail_at(disk.events() + n * 7 % 40, Fault::Cut);
@@ -217,7 +218,7 @@ fn a_journal_full_of_what_it_carries_survives_a_hundred_crashes_and_openings() {
     assert_sound(&wal, "at the end");
 }
 
-/// Cuts the power everywhere in what `change` does to the log, and hands on what is found then.
+/// Cuts the power at every event of `change`, and hands the log that is found then to `check`.
 fn cut_everywhere(disk: &SimDisk, change: impl Fn(&Wal), mut check: impl FnMut(&Wal, u64)) {
     let uncut = Arc::new(disk.restart());
     let wal = open(small(Placement::Auto), &uncut);
@@ -234,7 +235,7 @@ fn cut_everywhere(disk: &SimDisk, change: impl Fn(&Wal), mut check: impl FnMut(&
     }
 }
 
-/// The journal takes slabs for what it carries; chains take the rest; what was carried goes, and slabs are given back to the chains.
+/// The journal takes slabs for what it carries; chains take the rest. When the carried replicas go, slabs go back to the chains.
 #[test]
 fn slabs_come_for_what_is_carried_and_go_with_it_whatever_is_cut() {
     let disk = Arc::new(SimDisk::new(6 << 20));
@@ -244,7 +245,7 @@ fn slabs_come_for_what_is_carried_and_go_with_it_whatever_is_cut() {
     while wal.stats().journal_segments < floor + 6 {
         replicas += one_each(&wal, replicas, 1, 300);
     }
-    // Just before it grows again.
+    // Go on to just before it grows again.
     loop {
         let copy = Arc::new(disk.restart());
         let next = open(small(Placement::Auto), &copy);
@@ -275,7 +276,7 @@ fn slabs_come_for_what_is_carried_and_go_with_it_whatever_is_cut() {
     );
     assert!(grown[0] > 0 && grown[1] > 0, "{grown:?}");
 
-    // Chains up to the brim, while the journal holds what it has.
+    // Fill the chains to the brim while the journal holds what it has.
     let disk = Arc::new(disk);
     let wal = open(small(Placement::Auto), &disk);
     let mut last = 0;
@@ -289,7 +290,7 @@ fn slabs_come_for_what_is_carried_and_go_with_it_whatever_is_cut() {
     let full = wal.stats();
     assert!(full.carried_class_bytes <= full.carried_class_limit, "{full:#?}");
     assert!(full.journal_segments > floor, "what is carried holds on to its slabs: {full:#?}");
-    // The idle ones go, two thirds of them: now appends find room that was the journal's.
+    // Two thirds of the idle replicas go: now appends find room that was the journal's.
     let mut batch = Batch::new();
     for replica in (1..replicas).filter(|r| r % 3 > 0) {
         batch.remove(replica);
@@ -298,7 +299,7 @@ fn slabs_come_for_what_is_carried_and_go_with_it_whatever_is_cut() {
     drop(wal);
     let disk = disk.crash_lost_all();
     let slabs = open(small(Placement::Auto), &Arc::new(disk.restart())).stats().journal_segments;
-    // What it may carry shrinks with it, as the next opening sees it.
+    // What the journal may carry shrinks with it, as the next opening confirms.
     let uncut = Arc::new(disk.restart());
     let wal = open(small(Placement::Auto), &uncut);
     for i in last + 1..last + 6 {

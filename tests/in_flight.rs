@@ -1,4 +1,4 @@
-//! Two frames in flight: the later may be on the disk before the earlier, and must not count before it.
+//! Two frames in flight: a later one may be on the disk before an earlier one, and must not count before it.
 
 mod support;
 
@@ -20,18 +20,18 @@ enum Gate {
     Open,
     /// The next frame is kept from the disk, and the gate opens behind it.
     HoldNext,
-    /// So are the next two.
+    /// The next two frames are kept from the disk.
     HoldTwo,
     /// The next frame fails.
     FailNext,
 }
 
-/// Lets one frame wait while others pass.
+/// A disk that holds chosen frames back while others pass.
 #[derive(Debug)]
 struct Held {
     disk: Arc<SimDisk>,
     gate: Mutex<Gate>,
-    /// What the held frames will say, by the order in which they were held: their own error, or success.
+    /// Whether each held frame will succeed, by the order in which they were held.
     verdicts: Mutex<BTreeMap<usize, bool>>,
     told: Condvar,
     holding: AtomicUsize,
@@ -68,7 +68,7 @@ impl Held {
         *self.gate.lock().expect("no other panic") = gate;
     }
 
-    /// Lets the frame go that was held first, of those that still are.
+    /// Releases the frame that was held first, of those that still are.
     fn release(&self, ok: bool) {
         let first = self.verdicts.lock().expect("no other panic").len();
         self.release_nth(first, ok);
@@ -154,7 +154,7 @@ impl Disk for Held {
     }
 }
 
-/// That of [`small`].
+/// The segment size of [`small`].
 const SEGMENT: u64 = 64 << 10;
 
 fn options(placement: Placement) -> Options {
@@ -167,7 +167,7 @@ fn entry(replica: u64, index: u64) -> Batch {
     batch
 }
 
-/// What each of three replicas holds.
+/// The last index of each of three replicas, whose entries must read as written.
 fn lasts(wal: &Wal) -> [u64; 3] {
     [1, 2, 3].map(|r| {
         let replica = wal.replica(r);
@@ -192,7 +192,7 @@ fn scene(placement: Placement, second: Gate) -> Scene {
     scene_behind(placement, second, 0)
 }
 
-/// The same behind so many more entries of replica 3.
+/// As [`scene`], behind `more` further entries of replica 3.
 fn scene_behind(placement: Placement, second: Gate, more: u64) -> Scene {
     let disk = Held::new();
     let wal = Arc::new(options(placement).open_disk(disk.clone()).expect("opened"));
@@ -200,7 +200,7 @@ fn scene_behind(placement: Placement, second: Gate, more: u64) -> Scene {
         wal.commit(entry(3, i)).expect("committed");
     }
     if more > 0 {
-        // The free slabs are in another order than an opening finds them in.
+        // This leaves the free slabs in another order than an opening finds them in.
         wal.checkpoint().expect("cleaned");
     }
     disk.set(Gate::HoldNext);
@@ -232,13 +232,13 @@ fn a_frame_behind_a_missing_one_was_never_acknowledged_and_is_dropped() {
         assert!(!s.second.is_finished(), "acknowledged before the frame in front of it");
         let image = s.disk.disk.durable_image();
         let (offset, held) = s.disk.kept.lock().expect("no other panic").clone();
-        // Power fails now. Of the held write nothing arrived, or any part of it.
+        // Power fails now. Of the held write nothing has arrived, or any first part of it.
         for blocks in 0..=held.len() / 512 {
             let mut image = image.clone();
             let at = offset as usize;
             let part = &held[..blocks * 512];
             image[at..at + part.len()].copy_from_slice(part);
-            // The padding is zeros as the disk is; and of a placed payload the frame is still to come.
+            // Its padding is zeros, as the disk is: it may be whole before its end. And of a placed payload the frame is still to come.
             let whole = image[at..at + held.len()] == held && held.starts_with(b"SFRM");
             let mut disk = Arc::new(SimDisk::from_image(image));
             for round in 0..2 {
@@ -267,8 +267,8 @@ fn a_frame_behind_a_missing_one_was_never_acknowledged_and_is_dropped() {
     }
 }
 
-/// The frame behind the missing one began a segment, and is dropped: neither its number nor its LSNs are given again, or its bytes would
-/// be believed in the place of others.
+/// The frame behind the missing one began a segment, and is dropped. Neither that segment's number nor its LSNs are given again: its bytes
+/// would be believed in the place of others.
 #[test]
 fn the_segment_of_a_dropped_frame_is_not_begun_again() {
     let mut begun = 0;
@@ -308,8 +308,8 @@ fn a_frame_behind_a_failed_one_is_told_so_though_it_is_on_the_disk() {
     }
 }
 
-/// It was written. But where a sync failed that may have been a flush, which took along what was written (without forced unit access a durable
-/// write is one); where it was only a write, all behind it is lost and nothing before it.
+/// The frame was written. But a sync that fails may have been a flush, which took along what was written (without forced unit access a
+/// durable write is one). Where only a write failed, all behind it is lost and nothing before it.
 #[test]
 fn a_frame_in_flight_beside_a_failed_sync_is_not_acknowledged_and_beside_a_failed_write_it_is() {
     for placement in PLACEMENTS {
@@ -416,7 +416,7 @@ fn a_sync_waits_for_every_frame_in_flight() {
     }
 }
 
-/// A callback that waits for what only its own thread completes is told so, and hangs nobody; what it submits is on its way.
+/// A callback that would wait for what only its own thread completes gets an error, and hangs nobody; what it submits is on its way.
 #[test]
 fn a_callback_that_waits_for_durability_is_refused() {
     let wal = Arc::new(options(Placement::Auto).open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted"));
@@ -443,7 +443,7 @@ fn a_callback_that_waits_for_durability_is_refused() {
     assert_eq!([1, 2, 3].map(|id| wal.replica(id).last_index()), [1, 0, 1], "what was refused was not submitted");
 }
 
-/// What is being written when the frame before it fails lands in vain; its callback must hear of it all the same, and once.
+/// A frame that is being written when the one before it fails lands in vain. Its callback must hear of it all the same, and once.
 #[test]
 fn a_callback_behind_a_failed_frame_is_told_when_its_own_write_ends() {
     let Both { disk, wal, told, first, second } = both_held(Held::new(), options(Placement::Journal), entry(2, 1));
@@ -461,7 +461,7 @@ fn a_callback_behind_a_failed_frame_is_told_when_its_own_write_ends() {
     assert_eq!(wal.durable_lsn(), before);
 }
 
-/// What is submitted while as many frames as may be are in flight is nobody's: whoever led one of them wakes the writer for it.
+/// A batch submitted while as many frames are in flight as may be has no leader: the leader of one of those frames wakes the writer for it.
 #[test]
 fn what_nobody_waits_for_is_written_when_the_frames_in_flight_have_landed() {
     let disk = Held::new();
@@ -484,7 +484,7 @@ fn what_nobody_waits_for_is_written_when_the_frames_in_flight_have_landed() {
     told.recv_timeout(std::time::Duration::from_secs(10)).expect("told").expect("durable");
 }
 
-/// Of a frame that is being written there is nothing on the disk to read: it stays in memory, whatever that may hold.
+/// A frame that is being written cannot be read from the disk: it stays in memory, however little that may hold.
 #[test]
 fn a_frame_in_flight_is_readable_though_nothing_is_kept_in_memory() {
     let disk = Held::with(128 << 20, SyncMethod::DirectDsync);
@@ -501,7 +501,7 @@ fn a_frame_in_flight_is_readable_though_nothing_is_kept_in_memory() {
     second.join().expect("no panic").expect("durable");
 }
 
-/// Lost alone, with the one behind it on the disk, it would leave a session that an opening may not find, whose number it would draw again.
+/// Were it lost with the frame behind it on the disk, an opening might not find its session, and would draw the same number again.
 #[test]
 fn the_first_frame_of_an_opening_is_in_flight_alone() {
     let disk = Held::new();
@@ -528,7 +528,8 @@ fn the_first_frame_of_an_opening_is_in_flight_alone() {
     }
 }
 
-/// Where a sync covers more than its own write, the system may tell the first who asks of another's error: only one write at a time.
+/// Where a sync covers more than its own write, the system may report another write's error to the first that syncs: so there is one write
+/// at a time.
 #[test]
 fn where_a_sync_covers_others_writes_one_frame_is_in_flight() {
     for method in [SyncMethod::RwfDsync, SyncMethod::Fdatasync] {
@@ -613,7 +614,7 @@ fn three() -> Three {
     three_while(|_| ())
 }
 
-/// `told` runs in each callback.
+/// As [`three`], with `told` called in each callback.
 fn three_while(told: impl Fn(char) + Send + Sync + 'static) -> Three {
     let during = Arc::new(told);
     let disk = Held::new();
@@ -627,7 +628,7 @@ fn three_while(told: impl Fn(char) + Send + Sync + 'static) -> Three {
             heard.lock().expect("no other panic").push(told);
         };
         wal.submit_with(entry(replica, 1), done).expect("submitted");
-        // Not the log itself: the last that holds that is the test.
+        // The callbacks hold no reference to the log: the test must hold the last one.
         wal.submit(Batch::new().put(replica, b"k", &[1, 0, 0, 0, 0, 0, 0, 0])).expect("submitted")
     };
     disk.set(Gate::HoldTwo);
@@ -642,7 +643,7 @@ fn three_while(told: impl Fn(char) + Send + Sync + 'static) -> Three {
     Three { disk, wal, heard, first, second }
 }
 
-/// Who takes the first that waits whenever one is called would else take one's failure for another's.
+/// Otherwise a caller that takes each callback for that of the first batch waiting would take one batch's failure for another's.
 #[test]
 fn callbacks_come_in_the_order_of_the_log_though_a_later_frame_fails_first() {
     let Three { disk, wal, heard: all, first, second } = three();
@@ -650,7 +651,7 @@ fn callbacks_come_in_the_order_of_the_log_though_a_later_frame_fails_first() {
     let failed = second.join().expect("no panic");
     let refused = wal.commit(entry(4, 1));
     let early = outcomes(&all);
-    // Whatever is asserted, or the end of the log would wait for it.
+    // Before anything is asserted: the end of the log would wait for it.
     disk.release_nth(0, true);
     let before = first.join().expect("no panic");
     assert_eq!((early.as_str(), outcomes(&all).as_str()), ("", "ABC"), "not before what is still being written");
@@ -722,13 +723,13 @@ impl std::task::Wake for Gone {
     }
 }
 
-/// Neither those who are told behind it, nor the frame that landed behind this one, nor the thread that wakes.
+/// Not the waiters told after it, nor the frame that landed behind this one, nor the thread that wakes.
 #[test]
 fn a_waker_that_panics_takes_nobody_along() {
     const LIMIT: Duration = Duration::from_secs(20);
     let disk = Held::new();
     let wal = begun(&disk, options(Placement::Journal).background(true));
-    // The log is sealed when nothing happens for a while: not in the midst of this.
+    // A log at rest is sealed: wait for that, so that it does not come in the midst of this.
     disk.until("sealed", |_| wal.stats().frames > 1);
     disk.set(Gate::HoldNext);
     let (tell, told) = mpsc::channel();
@@ -758,7 +759,7 @@ fn a_waker_that_panics_takes_nobody_along() {
     wal.close().expect("closed");
 }
 
-/// Who takes a replica over asks for it.
+/// A caller that takes a replica over asks for this.
 #[test]
 fn a_replica_is_durable_when_all_that_was_submitted_of_it_is() {
     let disk = Arc::new(SimDisk::new(8 << 20));

@@ -1,4 +1,5 @@
-//! A real process under load is killed with SIGKILL, again and again, on one real file. What it had been told was durable is there.
+//! A real process under load is killed with SIGKILL, again and again, on one real file. Whatever it was told is durable is there
+//! afterwards.
 //!
 //! `STRANDLOG_KILLS=n` changes the number of rounds.
 
@@ -33,7 +34,7 @@ fn placement(round: u64) -> Placement {
     support::PLACEMENTS[round as usize % 3]
 }
 
-/// The length of an entry says what it must be: the parent needs no list.
+/// The length of an entry follows from its place, so the parent needs no list.
 fn len(replica: u64, index: u64) -> usize {
     match (replica ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 40 {
         0 => 20_000,
@@ -114,7 +115,7 @@ fn run_and_kill(file: &Path, round: u64, acks: u64, told: &mut Acknowledged) -> 
         }
         heard += 1;
         if heard == 1 + round * 31 % acks {
-            // Whenever a second one comes, it is told at once, and disturbs nobody.
+            // A second opening is refused at once, and disturbs nobody.
             let second = options(placement(round)).open(file);
             assert!(matches!(second, Err(strandlog::Error::Locked { .. })), "round {round}: {second:?}");
         }
@@ -127,7 +128,7 @@ fn run_and_kill(file: &Path, round: u64, acks: u64, told: &mut Acknowledged) -> 
     heard
 }
 
-/// Everything acknowledged is there; what is beyond may be, and then it is whole.
+/// Asserts that everything acknowledged is there. What is beyond may be there, and is whole then.
 fn check(wal: &Wal, told: &Acknowledged, round: u64) {
     for (&replica, &(first, last, term)) in told {
         let r = wal.replica(replica);

@@ -1,4 +1,5 @@
-//! A full log: a large value is written anew beside the old one, in chunks that are kept for that. Whatever grows leaves them.
+//! A full log still takes a large value in the place of one that takes as many chunks: the new one is written beside the old one, in chunks
+//! that are kept for that, and whatever grows leaves those alone.
 
 mod support;
 
@@ -12,15 +13,15 @@ use strandlog::{Batch, Error, Options, Placement, Wal};
 
 use support::{assert_sound, assert_space, for_each, open, payload, seeds, tally};
 
-/// A value beyond this lies in chunks.
+/// A value longer than this lies in chunks.
 const LARGE: usize = 4096;
-/// Before a value that fits a chunk: the header of its piece.
+/// The length of a piece's header, which lies before a value that fits a chunk.
 const HEADER: usize = 72;
-/// Whoever has values; the others have entries.
+/// Replicas with values; the others have entries.
 const OWNERS: u64 = 3;
 const OTHERS: u64 = 6;
 
-/// A log of so many segments.
+/// The size of a log.
 #[derive(Clone, Copy, Debug)]
 struct Size {
     chunk: u32,
@@ -49,7 +50,7 @@ impl Size {
         }
     }
 
-    /// A length about the bounds of chunks, the largest, or any.
+    /// A length near the bounds of chunks, near the largest, or any.
     fn length(self, rng: &mut StdRng, most: usize) -> usize {
         let chunk = self.chunk as usize;
         let around = |at: usize, rng: &mut StdRng| (at + rng.random_range(0..3)).saturating_sub(1);
@@ -63,7 +64,7 @@ impl Size {
         .min(most)
     }
 
-    /// One that takes no more chunks than one of so many bytes, and is no longer where neither takes any. One in chunks stays in chunks.
+    /// A length that takes no more chunks than `than` does, and is no longer if that takes none. A value in chunks stays in chunks.
     fn no_larger(self, rng: &mut StdRng, than: usize) -> usize {
         let (shortest, longest) = match self.chunks(than) {
             0 => (0, than),
@@ -112,7 +113,7 @@ impl Life {
         Ok(())
     }
 
-    /// Entries large and small, and keys, until not one more gets in.
+    /// Appends entries large and small until not one more gets in.
     fn fill(&mut self) {
         for len in [20_000, 3000, 300, 1] {
             let mut refused = 0;
@@ -128,7 +129,7 @@ impl Life {
         }
     }
 
-    /// What grows may be refused, and must leave what is kept for what does not.
+    /// Puts a value of any length. One that grows may be refused, and must leave what is kept for those that do not.
     fn grow(&mut self) {
         let at = (self.rng.random_range(0..OWNERS), self.rng.random_range(0..4));
         let len = self.size.length(&mut self.rng, self.most);
@@ -139,7 +140,7 @@ impl Life {
         }
     }
 
-    /// Each value, one after the other, in the place of itself.
+    /// Puts each value anew in its own place, no larger than before.
     fn write_anew(&mut self) {
         let all: Vec<((u64, u8), usize)> = self.values.iter().map(|(&at, value)| (at, value.len())).collect();
         for (at, was) in all {
@@ -164,7 +165,7 @@ impl Life {
         assert_space(&self.wal, &self.what);
     }
 
-    /// The power fails, or the log is closed.
+    /// Closes the log or cuts the power, and opens it again.
     fn again(mut self, placement: Placement) -> Self {
         self.check();
         let disk = match self.rng.random_range(0..3) {
@@ -182,7 +183,7 @@ impl Life {
     }
 }
 
-/// Logs of as few segments as there may be, and of more; chunks of a block, of a segment, and between.
+/// Logs of as few segments as there may be, and of more; chunks from a block to a segment.
 fn sizes() -> Vec<Size> {
     let (small, large) = (64 << 10, 1 << 20);
     let of = |chunk, segment, segments| Size { chunk, segment, segments };
@@ -228,10 +229,10 @@ fn a_full_log_takes_a_large_value_in_the_place_of_one_that_takes_as_many_chunks(
     assert!(written > 0 && grown > 0 && refused > 0);
 }
 
-/// Who was carried is large then, and finds no chunk but those that are kept.
+/// Replicas that were carried count as large then, and find no chunks but those that are kept.
 #[test]
 fn a_full_log_takes_a_large_value_also_when_less_is_carried_than_before() {
-    // More of them than are kept, or fewer.
+    // More such replicas than chunks that are kept, or fewer.
     for (chunk, segments, small) in [(4096, 12, 12), (4096, 40, 5), (16 << 10, 16, 12), (16 << 10, 16, 2)] {
         let size = Size { chunk, segment: 64 << 10, segments };
         let options = |carry| size.options().direct_threshold(4096).carry_fraction(carry);
@@ -258,7 +259,7 @@ fn a_full_log_takes_a_large_value_also_when_less_is_carried_than_before() {
             wal.commit(Batch::new().put(2, b"vote", &[salt as u8; 40])).expect("room");
         }
         assert_sound(&wal, "less is carried");
-        // They are settled as far as there are chunks, and all can be cleaned.
+        // The replicas are settled as far as there are chunks, and all segments can be cleaned.
         wal.checkpoint().expect("cleaned");
         assert_sound(&wal, "cleaned");
         for replica in 100..100 + small {
@@ -269,8 +270,8 @@ fn a_full_log_takes_a_large_value_also_when_less_is_carried_than_before() {
     }
 }
 
-/// What was carried in the journal may be no small part of a chunk any more when the log is opened again: it does not get those that are kept
-/// for a large value.
+/// With a smaller fraction, what was carried may no longer count as a small part of a chunk. It does not get the chunks that are kept for a
+/// large value.
 #[test]
 fn a_full_log_that_is_opened_with_a_smaller_carry_fraction_still_takes_a_value_in_its_own_place() {
     for percent in [1, 12] {
@@ -282,7 +283,7 @@ fn a_full_log_that_is_opened_with_a_smaller_carry_fraction_still_takes_a_value_i
         let value = [7; 30_000];
         let wal = open(options(100), &disk);
         wal.commit(Batch::new().put(1, b"large", &value)).expect("there is room");
-        // Some of which each is carried, then what fills the chunks.
+        // First replicas that are carried, then what fills the chunks.
         for id in 10..14 {
             wal.commit(Batch::new().append(id, &[(1, 1, [0; 3000])])).expect("there is room");
         }

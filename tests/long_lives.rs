@@ -1,5 +1,5 @@
-//! Logs that live for years: the same is done so often that whatever creeps shows. Work is counted, never timed: what the device is given, and what is
-//! held of memory and of chunks. `STRANDLOG_LIVES=n` does n times as much.
+//! Logs that live for years: the same is done so often that anything that grows shows. Costs are counted, never timed: what is given to the
+//! device, and what is held of memory and of chunks. `STRANDLOG_LIVES=n` does n times as much.
 
 mod support;
 
@@ -10,7 +10,7 @@ use strandlog::{Batch, Lost, Placement, Wal};
 
 use support::{assert_sound, env, open, payload, small, superblocks};
 
-/// Rounds of the same; what the first of them leave is how it stays.
+/// Rounds of the same work. The second one is the measure of the last.
 const ROUNDS: u64 = 8;
 
 fn times(n: u64) -> u64 {
@@ -23,7 +23,7 @@ fn resident() -> u64 {
     pages.split(' ').nth(1).expect("resident").parse::<u64>().expect("a number") * 4096
 }
 
-/// What a round came to.
+/// What a round cost.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     journal: u64,
@@ -33,7 +33,8 @@ struct Cost {
     resident: u64,
 }
 
-/// Does the same in rounds. None takes more of the device than the second did, but for a fifth, nor leaves more behind.
+/// Does the same work in rounds. The last must not take more of the device than the second, nor leave more behind, but for a fifth and a
+/// little.
 fn stays_as_it_is(what: &str, wal: &Wal, mut round: impl FnMut(&Wal)) {
     let mut costs: Vec<Cost> = Vec::new();
     for _ in 0..ROUNDS {
@@ -60,7 +61,7 @@ fn stays_as_it_is(what: &str, wal: &Wal, mut round: impl FnMut(&Wal)) {
     assert!(cleaned > 0, "{what}: the journal goes round: {costs:#?}");
 }
 
-/// A log in a file: a simulated disk remembers each event.
+/// A log in a real file: a simulated disk would remember each event.
 fn in_a_file(placement: Placement) -> (tempfile::TempDir, Wal) {
     let dir = tempfile::tempdir().expect("a directory");
     let options = small(placement).capacity(8 << 20).journal_cap(8 * (64 << 10)).queue_bytes(256 << 10);
@@ -68,19 +69,19 @@ fn in_a_file(placement: Placement) -> (tempfile::TempDir, Wal) {
     (dir, wal)
 }
 
-/// What waits for the next frame, and costs none of its own.
+/// Submits the batch lazily: it waits for the next frame, and costs none of its own.
 fn put_off(wal: &Wal, batch: &mut Batch) {
     drop(wal.submit(batch.lazy()).expect("room"));
     batch.clear();
 }
 
-/// In one test: they measure the memory of one process.
+/// All in one test: what is measured is the memory of the whole process.
 #[test]
 fn what_is_done_again_and_again_leaves_nothing_behind() {
     let n = times(800);
     for placement in support::PLACEMENTS {
         let (_dir, wal) = in_a_file(placement);
-        // Somebody else, who must be carried all the while.
+        // Another replica, which must be carried all the while.
         wal.commit(Batch::new().put(7, b"vote", b"for 1").append(7, &[(1, 1, b"kept")])).expect("room");
         let mut batch = Batch::new();
         stays_as_it_is("a key that comes and goes", &wal, |wal| {
@@ -151,7 +152,7 @@ fn what_is_done_again_and_again_leaves_nothing_behind() {
     }
 }
 
-/// What an opening and the end behind it gave the device.
+/// How many events, and how many bytes, an opening and the end of the log after it gave the device.
 fn one_life(disk: &mut Arc<SimDisk>, life: u64) -> (u64, u64) {
     let options = small(support::PLACEMENTS[life as usize % 3]);
     *disk = Arc::new(match life % 4 {
@@ -173,7 +174,7 @@ fn one_life(disk: &mut Arc<SimDisk>, life: u64) -> (u64, u64) {
     (events.len() as u64, bytes)
 }
 
-/// Of thousands of openings, behind closes, crashes and ends of a process, the last costs what the first did.
+/// After thousands of openings, each behind a close, a crash or the end of a process, one costs what it did at first.
 #[test]
 fn a_log_that_is_opened_for_ever_is_opened_as_it_was() {
     let mut disk = Arc::new(SimDisk::new(2 << 20));
@@ -196,7 +197,7 @@ fn a_log_that_is_opened_for_ever_is_opened_as_it_was() {
     assert!(wal.damage().iter().all(|damage| damage.lost != Lost::State), "{:?}", wal.damage());
 }
 
-/// A segment more each time, with a life in between.
+/// The file grows by a segment each time, with a life in between.
 #[test]
 fn a_log_that_is_grown_again_and_again_has_all_of_it() {
     let dir = tempfile::tempdir().expect("a directory");

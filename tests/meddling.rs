@@ -1,5 +1,5 @@
-//! Callers that come between two steps of the cleaner, on a log that is nearly full: what is reserved is there at every moment, and nothing
-//! that was accepted is lost.
+//! On a log that is nearly full, callers submit batches between any two steps of the cleaner. What is reserved is there at every moment,
+//! and nothing that was accepted is lost.
 
 mod support;
 
@@ -17,11 +17,11 @@ use support::model::{Model, batch};
 use support::work::{Shape, Work};
 use support::{PLACEMENTS, assert_sound, assert_space, for_each, open, seeds, small};
 
-/// Lets somebody in before each write.
+/// A disk that lets a caller in before each write and each flush.
 struct Meddled {
     disk: Arc<SimDisk>,
     caller: Mutex<Option<Caller>>,
-    /// A panic on the way through the log would leave its frame in flight for ever: it waits here.
+    /// What a caller panicked with. On its way through the log a panic would leave a frame in flight for ever, so it waits here.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -31,13 +31,13 @@ impl std::fmt::Debug for Meddled {
     }
 }
 
-/// Who comes: batches that need no write by themselves.
+/// Submits batches without waiting for a write.
 struct Caller {
     wal: Weak<Wal>,
     desk: Arc<Mutex<Desk>>,
 }
 
-/// What is written, and what must be there.
+/// What callers write, and what the log must hold.
 struct Desk {
     work: Work,
     model: Model,
@@ -46,7 +46,7 @@ struct Desk {
 }
 
 thread_local! {
-    /// Whoever came is not disturbed by his own writes.
+    /// Whether a caller is inside: its own writes let nobody in.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -63,7 +63,7 @@ impl Caller {
 }
 
 impl Desk {
-    /// A batch, or what makes room for others.
+    /// Submits a batch of work, or one that makes room for others.
     fn writes(&mut self, wal: &Wal, may_wait: bool) {
         let relief = self.work.rng.random_range(0..8) == 0 && !self.model.reps.is_empty();
         let ops = if relief { self.work.relief(&self.model) } else { self.work.batch(&self.model) };
@@ -116,7 +116,7 @@ impl Disk for Meddled {
     }
 }
 
-/// Full before it would turn to truncation by itself.
+/// Work that fills the log before it would turn to truncation by itself.
 fn work(seed: u64, chunk: usize) -> Work {
     let sizes = Shape::boundaries(chunk, 64 << 10, 8 << 10);
     Work::new(seed, Shape { replicas: vec![1, 2, 3, 4, 5, 6], sizes, live_bytes: 2 << 20, nonsense: 0 })

@@ -1,4 +1,5 @@
-//! Both logs at once: whatever fails, and wherever a crash falls, the store reads what it wrote, and each replica moves over whole.
+//! A migration, with both logs at once: whatever fails, and wherever a crash falls, the store reads what it wrote, and each replica moves
+//! over whole.
 
 mod support;
 
@@ -13,7 +14,7 @@ use strandlog::{Batch, Bytes, Error, Placement, Wal};
 use support::old_log::{Fails, Old, Rep, World, apply, open, past};
 use support::{assert_sound, for_each, payload, seeds, small, tally};
 
-/// What the two together say.
+/// Reads what both logs together say.
 fn read(dual: &mut DualWrite<Old>, ids: std::ops::RangeInclusive<u64>, keys: &[&'static [u8]]) -> World {
     let mut world = World::new();
     for id in ids {
@@ -47,7 +48,7 @@ fn a_replica_is_old_then_in_both_then_in_strandlog_alone() {
     assert_eq!((dual.stage(1), dual.stage(2)), (Stage::Mirrored, Stage::Old));
     assert_eq!(dual.bounds(1).expect("readable"), Some((4, 12)));
     assert_eq!(dual.new_log().replica(1).bounds(), (11, 12), "what came since");
-    // Not everything that stays is in strandlog.
+    // Strandlog does not have everything that stays, so the replica does not move over.
     dual.commit(batch.truncate_prefix(1, 10)).expect("truncated in both");
     assert_eq!(dual.stage(1), Stage::Mirrored);
     dual.commit(batch.truncate_prefix(1, 12)).expect("truncated in both");
@@ -56,7 +57,7 @@ fn a_replica_is_old_then_in_both_then_in_strandlog_alone() {
     for (key, value) in [(&b"vote"[..], &b"3"[..]), (b"hard_state", b"term 1")] {
         assert_eq!(dual.get(1, key).expect("readable").as_deref(), Some(value));
     }
-    // An overwrite from before the mirror's beginning takes that along.
+    // An overwrite from before the place where the copy begins moves that place along.
     dual.commit(batch.append(2, &[(7, 2, b"a new leader")])).expect("written to both");
     assert_eq!((old.rep(2).expect("there").bounds(), dual.new_log().replica(2).bounds()), ((4, 7), (7, 7)));
     // So does a suffix that is cut from before it.
@@ -68,7 +69,7 @@ fn a_replica_is_old_then_in_both_then_in_strandlog_alone() {
     assert_eq!(dual.differences_of(2).expect("readable"), []);
     dual.commit(batch.install_snapshot(2, 20, 3)).expect("installed in both");
     assert_eq!((dual.stage(2), dual.bounds(2).expect("readable")), (Stage::Switched, Some((21, 20))));
-    // One of which nobody knew.
+    // A replica that is in neither log.
     dual.commit(batch.append(9, &[(1, 3, b"first")])).expect("written to both");
     dual.commit(batch.remove(3).remove(9)).expect("removed from both");
     assert!(dual.is_done().expect("readable") && dual.take_differences().is_empty());
@@ -132,13 +133,13 @@ fn a_difference_is_reported_and_nothing_moves_over_it() {
     let keys: Vec<_> = dual.take_differences().into_iter().map(|d| d.what).collect();
     let key = |k: &'static [u8]| Differs::Key { key: Bytes::from_static(k) };
     assert_eq!(keys, [key(b"hard_state"), key(b"only there")]);
-    // It was copied anew: the next truncation moves it.
+    // The replica was copied anew, so the next truncation moves it over.
     dual.commit(batch.append(1, &[(13, 1, b"x")]).truncate_prefix(1, 13)).expect("truncated");
     assert_eq!(dual.stage(1), Stage::Switched);
     assert_eq!(dual.get(1, b"hard_state").expect("readable").as_deref(), Some(&b"term 9"[..]));
 }
 
-/// Somebody else appended to the old log, or removed a replica: what comes next is taken as the old log takes it.
+/// Somebody else appended to the old log, or removed a replica from it: the next batch is taken as the old log takes it.
 #[test]
 fn a_copy_that_ends_before_the_old_log_is_made_anew_before_it_is_written() {
     let changes = [
@@ -182,7 +183,7 @@ fn a_failure_of_either_side_leaves_the_old_log_the_truth() {
         batch.append(1, &[(12, 1, b"doubtful")]);
         assert!(matches!(dual.commit(&mut batch), Err(MigrateError::Old(_))));
         assert!(!batch.is_empty(), "as it was");
-        // Another leader, another entry: whatever there was.
+        // A new leader's entry is taken, whatever was there.
         batch.clear();
         dual.commit(batch.append(1, &[(12, 2, b"other")]).put(1, b"k", b"v")).expect("written");
         assert_eq!(dual.differences_of(1).expect("readable"), [], "{fails:?}");
@@ -237,7 +238,7 @@ fn life(term: u64) -> Vec<(u64, u64, Bytes)> {
     (1..=5).map(|i| (i, term, payload(9, i, 1, 50))).collect()
 }
 
-/// Nothing of the new life is taken for applied, and nothing of it is truncated before it is.
+/// Asserts that nothing of the new life counts as applied, and that nothing of it is truncated before it does.
 fn assert_begun_anew(mut dual: DualWrite<Old>, when: &str) {
     let mut batch = Batch::new();
     dual.commit(batch.durable_applied(9, 0)).expect("the report of the start");
@@ -313,20 +314,20 @@ fn a_copy_made_anew_remembers_that_its_replica_reports() {
     let mut dual = with_report(&old, &disk);
     let mut batch = Batch::new();
     dual.commit(batch.append(9, &life(1)[3..])).expect("written to both");
-    // Behind our back: the copy is longer than the log that it is a copy of, and is found so when the replica is to move over.
+    // Behind our back the old log is cut: its copy is now longer, which is found when the replica is to move over.
     old.change(&Change::TruncateSuffix { replica: 9, from: 5 });
     dual.commit(batch.truncate_prefix(9, 3)).expect("truncated");
     assert_eq!(dual.stage(9), Stage::Mirrored);
     assert!(!dual.take_differences().is_empty());
     dual.commit(batch.append(9, &[(5, 1, "on"), (6, 1, "and on")])).expect("written to both");
     dual.commit(batch.truncate_prefix(9, 6)).expect("truncated");
-    // The copy begins with 5, and nothing says that what is before was applied.
+    // The copy begins with 5, and nothing says that what lies before it was applied.
     assert_eq!((dual.stage(9), dual.bounds(9).expect("readable")), (Stage::Mirrored, Some((3, 6))), "none was applied");
     dual.commit(batch.durable_applied(9, 5)).expect("reported");
     assert_eq!((dual.stage(9), dual.bounds(9).expect("readable")), (Stage::Switched, Some((6, 6))));
 }
 
-/// The switch of one replica fails in the batch that removes another: that one is gone, and its next life is a mirrored one like any.
+/// The switch of one replica fails in the batch that removes another one. That one is gone, and its next life is mirrored like any.
 #[test]
 fn a_switch_that_fails_leaves_nobody_half_removed() {
     let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
@@ -425,7 +426,7 @@ fn migrate(seed: u64) -> (u64, u64) {
     for step in 0..300 {
         let mut after = model.clone();
         let mut batch = Batch::new();
-        // One replica a batch: over both kinds a batch is not atomic.
+        // One replica a batch: a batch is not atomic over replicas of both kinds.
         let id = rng.random_range(1..=5);
         for _ in 0..rng.random_range(1..=3) {
             let (first, last) = after.get(&id).map_or((1, 0), Rep::bounds);

@@ -1,4 +1,5 @@
-//! Both logs at their edges: reports that come late or not at all, and what strandlog refuses.
+//! A migration at its edges: reports that come late or not at all, batches that strandlog refuses or has no room for, and batches that are
+//! given again.
 
 mod support;
 
@@ -46,7 +47,7 @@ fn a_report_that_comes_after_the_removal_is_not_one_of_the_next_life() {
     }
 }
 
-/// The removal reached the old log alone: what is left in strandlog is of that life.
+/// The removal reached the old log alone: what strandlog still has is of the life that it ended.
 #[test]
 fn a_late_report_behind_half_a_removal_begins_nothing() {
     let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
@@ -63,7 +64,7 @@ fn a_late_report_behind_half_a_removal_begins_nothing() {
     assert_eq!(dual.differences_of(9).expect("readable"), []);
 }
 
-/// What changes nothing where there is nothing creates nobody, as in strandlog alone.
+/// Operations that change nothing create no replica, as in strandlog alone.
 #[test]
 fn who_is_in_neither_log_is_begun_only_by_what_begins_a_life() {
     let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
@@ -83,7 +84,7 @@ fn who_is_in_neither_log_is_begun_only_by_what_begins_a_life() {
     assert_eq!(dual.get(9, b"k").expect("readable").as_deref(), Some(&b"v"[..]));
 }
 
-/// As [`past`], with a strandlog that replica `by` fills; replica 1 has a copy, and in the old log what the new one has no room for.
+/// As [`past`], with a strandlog that replica `by` fills. Replica 1 has a copy, and in the old log entries for which strandlog has no room.
 fn full(by: u64) -> (Old, Arc<SimDisk>, DualWrite<Old>) {
     let (old, disk) = (past(), Arc::new(SimDisk::new(13 * (64 << 10))));
     let mut dual = open(&old, &disk);
@@ -109,7 +110,7 @@ fn full(by: u64) -> (Old, Arc<SimDisk>, DualWrite<Old>) {
     (old, disk, dual)
 }
 
-/// What strandlog had no room for stops nothing that makes room, nor the next opening.
+/// What strandlog has no room for stops nothing that makes room, nor the next opening.
 #[test]
 fn a_full_strandlog_stops_no_truncation_no_removal_and_no_opening() {
     for (by, opened_anew) in [(1, false), (1, true), (2, false), (2, true)] {
@@ -148,7 +149,7 @@ fn a_full_strandlog_stops_no_truncation_no_removal_and_no_opening() {
     }
 }
 
-/// One that has no copy yet, and gets none for want of room: the old log goes on being truncated.
+/// A replica that has no copy, and gets none for want of room: it goes on being truncated in the old log.
 #[test]
 fn a_full_strandlog_stops_no_truncation_of_who_has_no_copy() {
     let (old, _disk, mut dual) = full(2);
@@ -278,7 +279,7 @@ fn the_old_log_keeps_what_no_report_has_let_go() {
     assert_sound(dual.new_log(), "at the end");
 }
 
-/// As in strandlog: the state machine was made anew, and lacks what it had reported. Also where only the old log heard of it.
+/// As in strandlog: the state machine was made anew, and lacks what it had reported. Also if only the old log heard of the snapshot.
 #[test]
 fn a_snapshot_below_a_report_lets_the_old_log_keep_what_is_behind_it() {
     for half in [false, true] {
@@ -302,7 +303,7 @@ fn a_snapshot_below_a_report_lets_the_old_log_keep_what_is_behind_it() {
     }
 }
 
-/// What waits is of one life.
+/// A truncation waits within one life.
 #[test]
 fn a_truncation_that_waits_is_not_one_of_the_next_life() {
     let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
@@ -333,7 +334,7 @@ fn entries_are_read_up_to_the_last_index_that_there_is() {
     }
 }
 
-/// Nothing was changed in strandlog: that is not all that there is to say where the old log has it.
+/// It is true that nothing was changed in strandlog, but the error must also say that the old log has the batch.
 #[test]
 fn what_only_the_old_log_took_is_said_to_be_there() {
     let (old, disk) = (past(), Arc::new(SimDisk::new(13 * (64 << 10))));
@@ -350,17 +351,17 @@ fn what_only_the_old_log_took_is_said_to_be_there() {
     assert!(matches!(error, MigrateError::OldAlone(Error::Full(_))), "{error}");
     assert!(error.to_string().ends_with("the old log, which is written first, has its part of the batch"), "{error}");
     assert_eq!((dual.stage(1), dual.bounds(1).expect("readable")), (Stage::Mirrored, Some((4, index))));
-    // Given again it is refused before the old log is written: the copy is begun anew behind what that holds, and takes it there.
+    // The copy is begun anew behind what the old log holds, and takes the next entry there.
     batch.clear();
     dual.commit(batch.append(1, &[(index + 1, 1, "on")])).expect("begun anew");
-    // One that neither log takes is in neither.
+    // An entry that neither log takes is in neither.
     let before = old.world();
     let gap = dual.commit(batch.append(1, &[(index + 9, 1, "a gap")]));
     assert!(matches!(gap, Err(MigrateError::New(Error::Gap { .. }))), "{gap:?}");
     assert_eq!(old.world(), before);
 }
 
-/// Whatever of it the old log has by then: it is given as it was, and comes to the same.
+/// The batch is given again as it was, and comes to the same, whatever of it the old log has by then.
 #[test]
 fn a_batch_that_failed_may_be_given_again() {
     type Fill = fn(&mut Batch);
@@ -398,7 +399,7 @@ fn a_batch_that_failed_may_be_given_again() {
                     fill(&mut batch);
                     batch.append(2, &[(12, 1, "a"), (13, 1, "a")]).append(2, &[(12, 2, "b")]).durable_applied(2, 12);
                     if switched {
-                        // What is read back of it does not agree: nothing but the switch fails.
+                        // Replica 2 moves over, and only the write that ends its switch fails.
                         batch.truncate_prefix(2, 12);
                     }
                     if fail {
@@ -424,7 +425,7 @@ fn a_batch_that_failed_may_be_given_again() {
             assert_eq!(write(true), write(false), "{when}");
         }
     }
-    // Another batch is no such one, wherever it begins.
+    // A different batch is not taken for one that is given again, wherever it begins.
     let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
     let mut dual = open(&old, &disk);
     let mut batch = Batch::new();
@@ -472,7 +473,7 @@ fn what_lies_before_the_old_log_is_refused_and_the_old_log_is_not_asked() {
     }
 }
 
-/// The old log is asked for no more than a strandlog that has room would be, though that never sees it.
+/// The old log gets no operation that strandlog would refuse if it had room, though the batch never reaches strandlog.
 #[test]
 fn what_goes_to_the_old_log_alone_makes_sense_there() {
     let (old, _disk, mut dual) = full(2);
@@ -492,8 +493,8 @@ fn what_goes_to_the_old_log_alone_makes_sense_there() {
     assert_eq!(old.rep(3).expect("there").bounds(), (4, last));
 }
 
-/// A late report of the life before, in the batch that begins the next: it counts as 0, also when that batch is given again, where the replica is
-/// there by then.
+/// A late report of the life before, in the batch that begins the next one, counts as 0. So it does when that batch is given again and the
+/// replica is there by then.
 #[test]
 fn a_report_before_what_begins_its_replica_counts_as_none_when_the_batch_is_given_again() {
     for fails in [Fails::Before, Fails::After, Fails::Later] {
@@ -503,7 +504,7 @@ fn a_report_before_what_begins_its_replica_counts_as_none_when_the_batch_is_give
             let mut batch = Batch::new();
             dual.commit(batch.append(1, &[(11, 1, "new")])).expect("written to both");
             batch.durable_applied(9, 3).put(9, b"vote", b"1").append(9, &entries(1..=5));
-            // With what moves over, so that something fails when both have the new life.
+            // Replica 1 moves over, so that a write can still fail when both logs have the new life.
             batch.truncate_prefix(1, 11);
             for _ in 0..again {
                 old.fail(fails);
@@ -521,7 +522,7 @@ fn a_report_before_what_begins_its_replica_counts_as_none_when_the_batch_is_give
     }
 }
 
-/// The old log removed it, by itself or before strandlog failed: that the copy has no keys makes it no less a difference.
+/// The old log removed the replica, by itself or before strandlog failed. It makes no less a difference that the copy has no keys.
 #[test]
 fn a_copy_of_what_the_old_log_has_no_more_differs() {
     let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
@@ -540,7 +541,7 @@ fn a_copy_of_what_the_old_log_has_no_more_differs() {
     }
 }
 
-/// As in strandlog: what a report of the batch lets go, of a truncation that waits, the batch must not write. Also before where the copy begins.
+/// As in strandlog: a batch must not write what its own report lets go of a truncation that waits. Also before the beginning of the copy.
 #[test]
 fn what_a_report_lets_go_is_not_written_with_it() {
     let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));

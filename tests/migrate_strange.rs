@@ -1,5 +1,5 @@
-//! The log to leave as somebody else wrote it: slow, with answers that its contract does not allow, and panics. And strandlogs that a migration
-//! cannot go on with.
+//! Migrations from an old log as somebody else may have written it: slow, with answers that its contract does not allow, and with panics.
+//! And migrations that cannot go on with a log that they find.
 
 mod support;
 
@@ -15,18 +15,18 @@ use strandlog::{Batch, Bytes, Entry, Error, Placement, RecoveryMode};
 use support::old_log::{Fails, Old, open, past};
 use support::{assert_sound, payload, small};
 
-/// What it does beyond its contract.
+/// What the old log does beyond its contract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Does {
     #[default]
     Well,
     /// No entries, though it has them.
     Nothing,
-    /// From the beginning of a block of its own, as it reads them.
+    /// Entries from the beginning of the block in which it keeps them.
     Earlier,
-    /// More than was asked for.
+    /// More entries than were asked for.
     Later,
-    /// Every other one.
+    /// Every other entry.
     Gaps,
     /// Bounds that contradict each other.
     NoBounds,
@@ -39,7 +39,7 @@ struct Strange {
     bounds: Rc<Cell<u64>>,
     entries: Rc<Cell<u64>>,
     writes: Rc<Cell<u64>>,
-    /// The call behind so many others panics.
+    /// After so many other calls one panics.
     panics: Rc<Cell<Option<u64>>>,
 }
 
@@ -56,7 +56,7 @@ impl Strange {
         self.old.as_ref().expect("there")
     }
 
-    /// How often bounds were asked for since the last time.
+    /// How often bounds were asked for since this was last called.
     fn asked(&self) -> u64 {
         self.bounds.take()
     }
@@ -70,7 +70,7 @@ impl OldLog for Strange {
     fn write(&mut self, changes: &[Change<'_>]) -> Result<(), OldError> {
         self.writes.update(|n| n + 1);
         self.old().clone().write(changes)?;
-        // Before the answer, too.
+        // The call may also panic after it has written, before it answers.
         self.old();
         Ok(())
     }
@@ -115,7 +115,8 @@ fn untrue<T: std::fmt::Debug>(outcome: Result<T, MigrateError>, when: &str) {
     assert!(error.to_string().contains("`OldLog` does not allow"), "{when}: {error}");
 }
 
-/// Entries that were not asked for, or none: nothing waits for the rest without end, and nobody moves over for what was not compared.
+/// The old log returns entries that were not asked for, or none. Nothing asks for the rest without end, and no replica moves over
+/// uncompared.
 #[test]
 fn an_answer_that_is_none_is_an_error_of_the_old_log() {
     for does in [Does::Nothing, Does::Earlier, Does::Gaps, Does::Later] {
@@ -133,7 +134,7 @@ fn an_answer_that_is_none_is_an_error_of_the_old_log() {
             assert_eq!(old.rep(1).map(|rep| rep.bounds()), Some((15, 20)), "{does:?}: not removed");
         }
         drop(dual);
-        // It goes on alone, and what it has is copied.
+        // The old log goes on alone, and what it has then is to be copied.
         old.change(&Change::Append { replica: 1, entries: &[(21, 1, b"a"), (22, 1, b"b"), (23, 1, b"c")] });
         strange.does.set(if does == Does::Later { Does::Well } else { does });
         let wal = support::open(small(Placement::Auto), &Arc::new(disk.crash_lost_all()));
@@ -169,13 +170,13 @@ fn the_old_log_is_asked_for_bounds_no_more_than_it_takes() {
     let all = |batch: &mut Batch, index: u64| {
         (1..=3).for_each(|id| _ = batch.append(id, &[(index, 1, "x")]));
     };
-    // Each is asked for once; where it was mirrored already that tells who changed it behind our back.
+    // One call for each replica: of one that is mirrored already it tells whether somebody changed it behind our back.
     for index in 11..=13 {
         all(&mut batch, index);
         dual.commit(&mut batch).expect("written to both");
         assert_eq!(strange.asked(), 3, "{index}");
     }
-    // And once more where both have truncated it.
+    // And another one where both logs have truncated the replica.
     dual.commit(batch.truncate_prefix(1, 13)).expect("truncated");
     assert_eq!((dual.stage(1), strange.asked()), (Stage::Switched, 2));
     dual.commit(batch.truncate_prefix(2, 6)).expect("truncated");
@@ -199,7 +200,7 @@ fn the_old_log_is_asked_for_bounds_no_more_than_it_takes() {
     assert_eq!(strange.asked(), 3, "an opening");
 }
 
-/// A panic at any call, that somebody catches: what comes next finds both as after any failure.
+/// A panic in any call, that the store catches: the next call finds both logs as after any failure.
 #[test]
 fn a_panic_of_the_old_log_is_a_failure_like_any() {
     let mut panicked = 0;
@@ -215,7 +216,7 @@ fn a_panic_of_the_old_log_is_a_failure_like_any() {
         batches[4].durable_applied(2, 11).truncate_prefix(2, 11).install_snapshot(3, 20, 2).remove(9);
         strange.panics.set(Some(behind));
         for batch in &mut batches {
-            // As it was given, again: the panic may have come before it, behind it or in its middle.
+            // Given again as it was: the panic may have come before it, behind it or in its middle.
             while !batch.is_empty() {
                 let outcome = catch_unwind(AssertUnwindSafe(|| dual.commit(batch)));
                 panicked += u64::from(outcome.is_err());
@@ -236,7 +237,7 @@ fn a_panic_of_the_old_log_is_a_failure_like_any() {
     assert!(panicked > 20, "{panicked}");
 }
 
-/// A key in the old log that begins as strandlog's own do: its replica stays, and stops nobody else.
+/// A key in the old log begins as strandlog's own keys do: its replica does not move over, and stops no other one.
 #[test]
 fn a_key_of_strandlogs_own_in_the_old_log_stops_no_opening() {
     for mirrored in [false, true] {
@@ -259,14 +260,14 @@ fn a_key_of_strandlogs_own_in_the_old_log_stops_no_opening() {
             assert!(error.to_string().contains("`sl.` is the log's own"), "{error}");
             assert_eq!(old.world(), before, "mirrored {mirrored}");
             batch.clear();
-            // As it is, in doubt.
+            // Opened again, it is in doubt as before.
             drop(dual);
             dual = open(&old, &Arc::new(disk.crash_lost_all()));
         }
         dual.commit(batch.append(2, &entries(11..=11))).expect("the others go on");
         dual.commit(batch.truncate_prefix(1, last)).expect("the old log alone");
         assert_eq!(dual.bounds(1).expect("readable"), Some((last, last)));
-        // Nobody can delete it by us. The old log's owner can.
+        // The key cannot be deleted through the migration; the owner of the old log can delete it.
         drop(dual);
         old.change(&Change::Delete { replica: 1, key: b"\0sl.a" });
         let mut dual = open(&old, &Arc::new(disk.crash_lost_all()));
@@ -275,7 +276,7 @@ fn a_key_of_strandlogs_own_in_the_old_log_stops_no_opening() {
     }
 }
 
-/// The power is cut between the old log's truncation and strandlog's report that allowed it: with the switch nothing comes back.
+/// The power is cut between the old log's truncation and strandlog's report that allowed it: nothing comes back with the switch.
 #[test]
 fn the_first_index_does_not_go_back_at_the_switch() {
     let mut between = 0;
@@ -337,8 +338,8 @@ fn a_strandlog_that_is_only_read_is_refused_before_the_old_log_lets_go_of_anythi
     assert_eq!(old.rep(1), None);
 }
 
-/// The migration was given up when some had moved over, and the old log has them anew, from their groups' snapshots. It is resumed with the file that
-/// was left: what that has is long past, votes and all.
+/// The migration was given up when some replicas had moved over, and the old log got those anew, from their groups' snapshots. It is
+/// resumed with the file that was left: what that has of them is long past, votes and all.
 #[test]
 fn what_the_old_log_has_anew_is_not_let_go_of() {
     type Changes<'a> = &'a [Change<'a>];
@@ -352,7 +353,7 @@ fn what_the_old_log_has_anew_is_not_let_go_of() {
             Change::Append { replica: 1, entries: &[(11, 1, b"new")] },
             Change::Put { replica: 1, key: b"hard_state", value: b"term 2" },
         ],
-        // As it was, but that it begins earlier.
+        // As strandlog has it, but that it begins earlier.
         &[
             Change::InstallSnapshot { replica: 1, index: 9, term: 1 },
             Change::Append { replica: 1, entries: &[(10, 1, b"old"), (11, 1, b"new")] },
@@ -371,7 +372,7 @@ fn what_the_old_log_has_anew_is_not_let_go_of() {
         let opened = DualWrite::open(old.clone(), wal);
         assert!(matches!(opened, Err(MigrateError::Collision { replica: 1 })), "{changes:?}: {opened:?}");
         assert_eq!(old.world(), before, "{changes:?}");
-        // It is begun again with a new file.
+        // The migration is begun again with a new file.
         let mut dual = open(&old, &Arc::new(SimDisk::new(4 << 20)));
         let last = old.rep(1).expect("there").bounds().1;
         dual.commit(Batch::new().append(1, &[(last + 1, 4, "on")]).truncate_prefix(1, last + 1)).expect("truncated");
@@ -379,7 +380,7 @@ fn what_the_old_log_has_anew_is_not_let_go_of() {
     }
 }
 
-/// A write of the old log failed, and what can be seen of it is lost with the power: nobody moves over by that.
+/// A write of the old log failed, and what can be seen of it may be lost with the power: no replica moves over by that.
 #[test]
 fn nobody_moves_over_by_what_the_old_log_may_lose_yet() {
     let (old, disk) = (Old::new(), Arc::new(SimDisk::new(4 << 20)));
@@ -387,7 +388,7 @@ fn nobody_moves_over_by_what_the_old_log_may_lose_yet() {
     let mut dual = strange.open(&disk);
     let mut batch = Batch::new();
     dual.commit(batch.append(1, &entries(1..=5)).durable_applied(1, 3)).expect("written to both");
-    // Behind our back, so that it stays for once.
+    // Behind our back, so that the replica does not move over this time.
     old.change(&Change::Put { replica: 1, key: b"only there", value: b"x" });
     dual.commit(batch.truncate_prefix(1, 5)).expect("it waits");
     assert_eq!((dual.stage(1), dual.bounds(1).expect("readable")), (Stage::Mirrored, Some((4, 5))));
@@ -400,7 +401,7 @@ fn nobody_moves_over_by_what_the_old_log_may_lose_yet() {
     assert_eq!(strange.writes.take(), 2, "one before it was switched, and that it goes");
 }
 
-/// It rots before the old log has let go of it: that has all of it still.
+/// A switched replica rots before the old log has let go of it: the old log still has all of it.
 #[test]
 fn who_was_hurt_before_the_old_log_let_go_of_it_is_copied_anew() {
     let disk = Arc::new(SimDisk::new(4 << 20));

@@ -1,5 +1,5 @@
-//! Batches that mix everything: reports of state machines, snapshots, removals, truncations of both ends, entries and keys of several replicas,
-//! in any order, against a plain model of contents; with power cuts.
+//! Random batches that mix everything: reports of state machines, snapshots, removals, truncations of both ends, entries and keys of
+//! several replicas, in any order. The log must say what a plain model of contents says, also after power cuts.
 
 mod support;
 
@@ -49,13 +49,13 @@ fn batch(ops: &Ops) -> Batch {
     batch
 }
 
-/// What a removal ends is not looked at, and need not make sense.
+/// The operations that no later removal ends; the others are not looked at, and need not make sense.
 fn not_ended(ops: &Ops) -> impl Iterator<Item = &(u64, Op)> {
     let ends = |i: usize, id: u64| ops[i + 1..].iter().any(|(other, op)| *other == id && matches!(op, Op::Remove));
     ops.iter().enumerate().filter(move |(i, (id, _))| !ends(*i, *id)).map(|(_, op)| op)
 }
 
-/// A replica: what it holds, what its state machine reported, and the truncation that waits for that, which no crash leaves.
+/// A replica: what it holds, what its state machine reported, and the truncation that waits for a report, which a crash forgets.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Life {
     rep: Rep,
@@ -84,12 +84,12 @@ impl World {
         Self(reps.into_iter().map(life).collect())
     }
 
-    /// As a crash leaves it.
+    /// The world as a crash leaves it.
     fn without_held(&self) -> Self {
         Self(self.0.iter().map(|(&id, life)| (id, Life { held: None, ..life.clone() })).collect())
     }
 
-    /// Whether the batch makes sense: each replica as it would stand if whatever is asked of it happened at once.
+    /// Whether the batch makes sense, with each replica as it would stand if every operation took effect at once.
     fn takes(&self, ops: &Ops) -> bool {
         /// First and last index, if it exists; and whether it is the life that it was.
         struct At(Option<(u64, u64)>, bool);
@@ -113,7 +113,7 @@ impl World {
                 Op::Truncate(to) => bounds.map(|_| (first.max(*to), last)),
                 Op::Cut(from) if bounds.is_some() && *from < first => return false,
                 Op::Cut(from) => bounds.map(|_| (first, last.min(from - 1))),
-                // What it lets go must not be written behind it.
+                // What a report lets go of must not be written behind it.
                 Op::Report(index) => {
                     let passes = life.filter(|l| *same && l.applied.is_none_or(|known| known < *index));
                     let to = passes
@@ -137,7 +137,7 @@ impl World {
     }
 
     fn apply(&mut self, ops: &Ops) {
-        // Before there is a replica, in the batch that creates it.
+        // Replicas whose report comes before the operation that creates them in this batch.
         let mut early: BTreeSet<u64> = BTreeSet::new();
         for (id, op) in not_ended(ops) {
             if matches!(op, Op::Append(_) | Op::Put(..) | Op::Reset(..)) {
@@ -156,7 +156,7 @@ impl World {
                 Op::Delete(key) => _ = life.rep.keys.remove(key),
                 Op::Truncate(first) => {
                     let allowed = life.applied.map_or(u64::MAX, |applied| applied.saturating_add(1));
-                    // One that is reached already waits for nothing.
+                    // A truncation that the report reaches already does not wait.
                     if *first > allowed.max(life.rep.first) {
                         life.held = life.held.max(Some(*first));
                     }
@@ -183,30 +183,30 @@ impl World {
     }
 }
 
-/// Whether this is more than the index that comes next: behind the last possible one there is none to come.
+/// Whether the index leaves a gap behind `last`: behind the last possible index there is none to leave.
 fn is_behind(index: u64, last: u64) -> bool {
     last.checked_add(1).is_some_and(|next| index > next)
 }
 
-/// Where the numbers come to an end: replicas, and for indexes and terms the last of them.
+/// Replica numbers at the ends of what is possible.
 const ENDS: [u64; REPLICAS as usize] = [0, u64::MAX, u64::MAX - 1, 1 << 63];
 
 struct Run {
     rng: StdRng,
-    /// All is near the end of the numbers.
+    /// Replicas, indexes and terms are all at the end of the numbers.
     far: bool,
     options: Box<dyn Fn() -> Options>,
     disk: Arc<SimDisk>,
     wal: Wal,
     world: World,
-    /// How it stood after each batch that may not be durable, and before the first of them.
+    /// The LSN of each batch that may not be durable, and the world after it; first the world before them.
     history: Vec<(u64, World)>,
     term: u64,
     counts: [u64; 4],
 }
 
 impl Run {
-    /// Mostly one that makes sense: what comes before it in the batch is looked at.
+    /// Draws an operation that mostly makes sense in this world, where those before it in the batch have happened.
     fn op(&mut self, world: &World, id: u64) -> Op {
         let life = world.0.get(&id).cloned().unwrap_or_default();
         let (first, last, rng) = (life.rep.first, life.rep.last(), &mut self.rng);

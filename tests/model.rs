@@ -89,7 +89,7 @@ impl Run {
         let ops = self.work.batch(&self.oracle.current);
         if self.submit_ops(ops).is_err_and(|e| matches!(e, Error::Full(_))) {
             self.counts.full += 1;
-            // What is refused for want of room must leave a way out.
+            // A log that refuses for want of room must leave a way out.
             let relief = self.work.relief(&self.oracle.current);
             if let Err(error) = self.submit_ops(relief) {
                 panic!("{}: relief on a full log: {error}", self.label);
@@ -320,7 +320,7 @@ fn small_run(seed: u64, placement: Placement) -> Run {
     let options = move |rng: &mut StdRng| {
         small(placement).carry_fraction([1, 12, 50, 100][rng.random_range(0..4)]).queue_bytes(64 << 10)
     };
-    // Below what fills the log: a full one has tests of its own.
+    // Too little to fill the log: a full one has tests of its own.
     let mut run = Run::new(seed, capacity, small_shape(capacity as usize / 6), options);
     run.label = format!("seed {seed} {placement:?}");
     run
@@ -350,7 +350,7 @@ fn a_log_that_runs_full_again_and_again_agrees_with_the_model() {
         println!("{}: {:?}", run.label, run.counts);
         full.fetch_add(run.counts.full, Ordering::Relaxed);
     });
-    // Now and then one of them never is.
+    // Now and then one of the logs is never full.
     let full = full.into_inner();
     assert!(full >= seeds.len() as u64, "{full} times full in {} runs", seeds.len());
 }

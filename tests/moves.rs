@@ -1,4 +1,5 @@
-//! What happens while the cleaner moves entries: the disk calls back in the middle of a move, and the log is changed there.
+//! The log is changed while the cleaner moves entries: the disk calls back in the middle of a move. The change counts, and the cleaner
+//! keeps its reserve.
 
 mod support;
 
@@ -14,7 +15,8 @@ use support::{assert_sound, open, payload, small};
 
 type Hook = Box<dyn FnMut() + Send>;
 
-/// Calls back before each read: that is where the cleaner has looked at the index and not moved yet. Or before each write, too.
+/// Calls back before each read: there the cleaner has looked at the index and has not moved anything yet. With `writes`, before each write,
+/// too.
 struct Between {
     disk: Arc<SimDisk>,
     hook: Mutex<Option<Hook>>,
@@ -27,7 +29,7 @@ impl Between {
     }
 
     fn call(&self) {
-        // Not within itself: what it does may read, too.
+        // Not within a call: the hook itself may read.
         let hook = self.hook.lock().expect("no other panic").take();
         if let Some(mut hook) = hook {
             hook();
@@ -84,7 +86,7 @@ fn append(replica: u64, from: u64, term: u64, lens: &[usize]) -> Op {
 /// Were a move not clipped by what happened since it was read, the old entries would come back: alive, or at the next opening.
 #[test]
 fn a_move_is_clipped_by_what_happened_while_it_was_read() {
-    // What happens to each of them in the middle of the move: a small replica is carried, a large one settled.
+    // How the entries are moved: those of a small replica are carried, those of a large one settled.
     let shapes: [(&str, &[usize]); 2] = [("carried", &[90; 6]), ("settled", &[800; 20])];
     for (how, lens) in shapes {
         let last = lens.len() as u64;
@@ -113,7 +115,7 @@ fn a_move_is_clipped_by_what_happened_while_it_was_read() {
                 oracle.acknowledged(lsn);
             };
             commit(&wal, vec![append(1, 1, 1, lens), append(2, 1, 1, lens)]);
-            // Into the next segment, so that the first can be cleaned.
+            // Go on into the next segment, so that the first one can be cleaned.
             for i in 0..12 {
                 commit(&wal, vec![append(3, i + 1, 1, &[7000]), Op::Truncate { replica: 3, first: i + 1 }]);
             }
@@ -149,7 +151,7 @@ fn a_move_is_clipped_by_what_happened_while_it_was_read() {
     }
 }
 
-/// However many segments may be cleaned together: all are, but the one that is being written.
+/// However many segments there are to clean, all are cleaned but the one that is being written.
 #[test]
 fn a_checkpoint_leaves_nothing_but_the_segment_being_written() {
     for segments in [1, 2, 5, 9] {
@@ -167,7 +169,7 @@ fn a_checkpoint_leaves_nothing_but_the_segment_being_written() {
             next += 1;
         }
         wal.checkpoint().expect("cleaned");
-        // What was moved may have opened one more.
+        // The moves may have opened one more.
         assert!(used(&wal) <= 2, "{segments} segments: {:#?}", wal.stats());
         assert_eq!(wal.stats().segments_cleaned, segments, "{:#?}", wal.stats());
         assert_sound(&wal, "cleaned");
@@ -177,8 +179,8 @@ fn a_checkpoint_leaves_nothing_but_the_segment_being_written() {
     }
 }
 
-/// The cleaner opens a segment from its reserve to move into; appends that filled it would leave the cleaner without one, and
-/// then nobody could ever free any.
+/// The cleaner opens a segment from its reserve to move into. If appends filled it, the cleaner would be left without one, and nobody could
+/// ever free any.
 #[test]
 fn appends_between_the_cleaners_moves_leave_it_its_reserve() {
     for len in [200, 3000, 7000] {

@@ -1,4 +1,4 @@
-//! Entries that are read together stood in the log together: the disk calls back in the middle of a reading, and the log is changed there.
+//! Entries that one call reads stood in the log together: the disk calls back in the middle of a read, and the log is changed there.
 
 mod support;
 
@@ -16,7 +16,7 @@ const LAST: u64 = 600;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Calls back once, behind a reading.
+/// A disk that calls back once, after a read.
 struct Interrupted {
     disk: Arc<SimDisk>,
     hook: Mutex<Option<Hook>>,
@@ -60,7 +60,7 @@ fn write(wal: &Wal, term: u64, from: u64) {
     }
 }
 
-/// The log of term 1, none of it in memory.
+/// A log whose entries are all of term 1, none of them in memory.
 fn old(placement: Placement) -> (Arc<Interrupted>, Arc<Wal>) {
     let options = || {
         let sizes = Wal::options().segment_size(256 << 10).chunk_size(64 << 10).recent_bytes(1 << 20);
@@ -75,7 +75,7 @@ fn old(placement: Placement) -> (Arc<Interrupted>, Arc<Wal>) {
     (disk, Arc::new(wal))
 }
 
-/// The indexes and terms that a reading of everything answers, while `change` happens behind the first that it takes from the disk.
+/// The indexes and terms that a read of everything returns, while `change` happens after the first read from the disk.
 fn read(placement: Placement, change: impl FnOnce(&Wal) + Send + 'static) -> Vec<(u64, u64)> {
     let (disk, wal) = old(placement);
     let changed = Arc::clone(&wal);
@@ -105,7 +105,7 @@ fn a_reading_beside_an_overwriting_answers_the_old_log_or_the_new_one() {
     }
 }
 
-/// Terms alone do not tell: whoever gives them may give the same ones again.
+/// Terms alone do not tell lives apart: the caller may give the same terms again.
 #[test]
 fn a_reading_answers_entries_of_one_life() {
     for placement in PLACEMENTS {
@@ -115,12 +115,12 @@ fn a_reading_answers_entries_of_one_life() {
             wal.commit(batch).expect("removed");
             write(wal, 1, 1);
         });
-        // The payloads of both lives are the same, too: what is told is how far the reading came in the first.
+        // The payloads of both lives are the same, too: what can be told is how far the read came in the first.
         assert!(is_the_beginning_of(&read, |_| 1) && read.len() < LAST as usize, "{placement:?}: {}", read.len());
     }
 }
 
-/// What was cut off and written again in the same term.
+/// Entries are cut off and written again in the same term.
 #[test]
 fn a_reading_beside_a_cut_answers_what_stood_before_it() {
     for placement in PLACEMENTS {
@@ -135,7 +135,7 @@ fn a_reading_beside_a_cut_answers_what_stood_before_it() {
     }
 }
 
-/// All that a prefix takes along stood beside the rest a moment before.
+/// Entries whose prefix is truncated meanwhile did stand together a moment before.
 #[test]
 fn a_reading_goes_on_beside_a_truncation_of_the_prefix_and_beside_appends() {
     for placement in PLACEMENTS {
@@ -151,7 +151,7 @@ fn a_reading_goes_on_beside_a_truncation_of_the_prefix_and_beside_appends() {
     }
 }
 
-/// Who reads in several calls sees by it whether they were of one log.
+/// By this count a caller that reads in several calls sees whether all of them read one log.
 #[test]
 fn what_goes_from_the_end_is_counted_and_what_follows_or_goes_from_the_front_is_not() {
     let disk = Arc::new(SimDisk::new(8 << 20));

@@ -1,4 +1,5 @@
-//! The power fails at every write and every sync of a scripted workload, and during the recoveries that follow.
+//! The power fails at every write and every sync of a scripted workload, and during the recoveries that follow. What is left is always a
+//! prefix of the batches with everything acknowledged, and goes on working.
 
 mod support;
 
@@ -94,7 +95,7 @@ impl Script {
         assert!(self.oracle.pending.is_empty(), "a commit acknowledges all before it");
     }
 
-    /// The watermark says what is acknowledged.
+    /// Takes from the watermark what is acknowledged.
     fn told(&mut self) {
         let before = self.oracle.pending.len();
         self.oracle.acknowledged(self.wal.durable_lsn());
@@ -125,7 +126,7 @@ impl Script {
         Op::Truncate { replica, first: first.max((last + 1).saturating_sub(entries)) }
     }
 
-    /// Everything that a log can be asked for, again and again.
+    /// Asks the log for everything that it can do, again and again.
     fn run(&mut self, rounds: u64) {
         let put = |replica, key: &[u8], salt, len| Op::Put {
             replica,
@@ -186,7 +187,7 @@ impl Script {
     }
 }
 
-/// Runs the script without a cut; answers its figures and every event.
+/// Runs the script without a cut; returns its figures and every event.
 fn rehearse(placement: Placement, rounds: u64, stride: u64) -> (Stats, Vec<Cut>, Arc<SimDisk>) {
     let disk = Arc::new(SimDisk::new(4 << 20));
     drop(open(geometry(placement), &disk));
@@ -210,7 +211,7 @@ fn the_script_takes_every_path_it_is_meant_to_take() {
         let (s, cuts, disk) = rehearse(placement, ROUNDS, 1);
         assert_eq!(cuts.len() as u64, disk.events(), "every event is cut");
         let chain = placement == Placement::Chain;
-        // Only descriptors go there when every payload is placed.
+        // When every payload is placed, only descriptors go to the journal.
         let turns = if chain { 1 } else { 2 };
         assert!(s.frames < s.batches, "group commit: {s:#?}");
         assert!(s.segments_cleaned > turns * s.journal_segments, "the journal wraps: {s:#?}");

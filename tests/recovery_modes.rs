@@ -15,7 +15,7 @@ use support::{payload, small};
 
 const MODES: [RecoveryMode; 3] = [RecoveryMode::Strict, RecoveryMode::TolerateTornTail, RecoveryMode::Salvage];
 
-/// Eight replicas, each written by a frame of its own, then all by one.
+/// The image of a log of eight replicas: each was written by a frame of its own, then four of them by one frame.
 fn image(close: bool) -> Vec<u8> {
     let disk = Arc::new(SimDisk::new(2 << 20));
     let wal = support::open(small(Placement::Journal), &disk);
@@ -33,7 +33,7 @@ fn image(close: bool) -> Vec<u8> {
         wal.close().expect("closed");
     }
     drop(wal);
-    // What is looked at here is the journal.
+    // The journal is what is looked at here.
     support::without_snapshot(disk.kept_image())
 }
 
@@ -62,7 +62,7 @@ fn open(image: &[u8], mode: RecoveryMode) -> (Arc<SimDisk>, Result<Wal, Error>) 
     (disk, wal)
 }
 
-/// Everything of these replicas is there.
+/// Asserts that everything of these replicas is there.
 fn assert_whole(wal: &Wal, replicas: impl IntoIterator<Item = u64>) {
     for id in replicas {
         let replica = wal.replica(id);
@@ -138,7 +138,7 @@ fn a_rotten_payload_is_found_when_it_is_read_in_every_mode() {
     }
 }
 
-/// Nobody lists who was in the first of them: only a salvage goes on.
+/// The list of who was in the first lost frame is lost with the second one: only a salvage goes on.
 #[test]
 fn neighbouring_lost_frames_refuse_the_opening_and_are_salvaged_around() {
     let mut image = image(true);
@@ -166,13 +166,13 @@ fn neighbouring_lost_frames_refuse_the_opening_and_are_salvaged_around() {
     }
 }
 
-/// Of the last frames nothing says that they were durable, but for the superblock: it was told so at the close.
+/// Only the superblock, where the close wrote it, says that the last frames were durable.
 #[test]
 fn what_a_close_found_durable_is_never_cut_off_as_a_torn_end() {
     let mut image = image(true);
     let all = frames(&image);
     assert_eq!(all.len(), 10, "nine commits and a seal");
-    // The very headers: each says what was durable before it.
+    // Their headers rot, each of which says what was durable before it.
     all[8..].iter().for_each(|&(at, _)| image[at + 40] ^= 0x10);
     for mode in MODES {
         match open(&image, mode).1 {
@@ -221,7 +221,7 @@ fn two_slabs_of_one_segment(mut image: Vec<u8>) {
     }
 }
 
-/// The fresh log says what the old one could, and of the rest that it is lost.
+/// Salvages into a fresh log. That says what the old one could, and of the rest that it is lost.
 fn salvaged(wal: &Wal) {
     let disk = Arc::new(SimDisk::new(2 << 20));
     let to = support::open(small(Placement::Journal), &disk);
@@ -244,7 +244,8 @@ fn salvaged(wal: &Wal) {
     }
 }
 
-/// Which life a record belongs to is told by its number: nobody lists who was in the frames that began the second one.
+/// A record's number tells which life it is of. Nothing else does: the frames that began the second one are lost, with the lists of who was
+/// in them.
 #[test]
 fn a_salvage_does_not_take_the_records_of_two_lives_for_one() {
     let disk = Arc::new(SimDisk::new(2 << 20));
@@ -292,7 +293,7 @@ fn an_end_that_is_lost_after_a_close_is_missed_even_when_no_frame_tells_of_it() 
     let found = frames(&image);
     assert!(found.len() > 9, "a seal lies behind the last frame");
     for (at, _) in found.into_iter().skip(8) {
-        // Header and all.
+        // The header rots, too.
         image[at] ^= 0x10;
     }
     for mode in [RecoveryMode::Strict, RecoveryMode::TolerateTornTail] {
@@ -302,8 +303,8 @@ fn an_end_that_is_lost_after_a_close_is_missed_even_when_no_frame_tells_of_it() 
     assert_eq!(open(&image, RecoveryMode::Salvage).1.expect("opened").stats().unnamed_losses, 1);
 }
 
-/// Rewrites every frame as a writer with other ideas would have: `edit` sees its number, header and table; checksums and links are
-/// made good again.
+/// Rewrites every frame as another writer might have: `edit` is given its number, header and table; checksums and links are made good
+/// again.
 fn rewrite(image: &mut [u8], edit: impl Fn(usize, &mut FrameHeader, &mut [u8])) {
     let seed = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).expect("valid").seed();
     let mut prev: Option<FrameHeader> = None;
@@ -319,7 +320,7 @@ fn rewrite(image: &mut [u8], edit: impl Fn(usize, &mut FrameHeader, &mut [u8])) 
     }
 }
 
-/// More whole frames behind a bad one than may be in flight, and none of them says that it was durable: no crash leaves that.
+/// Behind a bad frame lie more whole ones than may be in flight, and none of them says that it was durable: no crash leaves that.
 #[test]
 fn what_no_crash_can_leave_refuses_the_opening_and_is_salvaged_up_to_there() {
     for payload in [false, true] {
@@ -383,7 +384,7 @@ fn a_record_that_makes_no_sense_refuses_the_opening_and_salvage_goes_around_its_
                 let wal = wal.unwrap_or_else(|e| panic!("{mode:?}: {e}"));
                 assert_eq!((mode, wal.stats().unnamed_losses), (RecoveryMode::Salvage, 1));
                 assert!(!wal.replica(6).exists() || !wal.damage().is_empty(), "replica 6 is not whole");
-                // Who spoke again behind it shows that nothing of theirs was in it; replica 5 did not.
+                // A replica with a record behind that frame shows by its number that it had none in there; replica 5 has no later one.
                 for id in 1..=8 {
                     let entry = wal.replica(id).entry(1);
                     match id {
@@ -398,7 +399,7 @@ fn a_record_that_makes_no_sense_refuses_the_opening_and_salvage_goes_around_its_
     }
 }
 
-/// What is written next could not be read again: nothing is written then. What says that it was written behind that was made to look like this.
+/// What such a log wrote next could not be read again, so it writes nothing. A frame of a later session is forged, and refused.
 #[test]
 fn a_log_whose_sessions_are_used_up_is_read_and_nothing_is_written() {
     use strandlog::format::frame::{LAST_SESSION, MAX_SESSION};
@@ -425,8 +426,8 @@ fn a_log_whose_sessions_are_used_up_is_read_and_nothing_is_written() {
     }
 }
 
-/// A log of replica 2's votes, 1 to 3, each with a large entry of replica 1's placed beside it or none, killed; and where on the disk what one
-/// looks for lies, in whole blocks.
+/// A killed log with votes of replica 2, 1 to 3, and if `beside` a large placed entry of replica 1 beside each; and the offset of the block
+/// that `look_for` finds.
 fn votes(beside: bool, look_for: impl Fn(&[u8]) -> bool) -> (SimDisk, u64) {
     let disk = Arc::new(SimDisk::new(2 << 20));
     let wal = support::open(small(Placement::Auto).direct_threshold(8 << 10), &disk);
@@ -444,7 +445,7 @@ fn votes(beside: bool, look_for: impl Fn(&[u8]) -> bool) -> (SimDisk, u64) {
     (disk.restart(), at)
 }
 
-/// Refused by default, and salvaged: of the copy nobody may say that it is whole, nor that an older vote is the newest.
+/// Refused by default. When it is salvaged, nothing may say that the copy is whole, nor that an older vote is the newest.
 fn no_older_vote_is_told_as_sound(killed: SimDisk, known: bool) {
     let killed = Arc::new(killed);
     let refused = small(Placement::Auto).open_disk(Arc::clone(&killed) as Arc<dyn Disk>);
@@ -457,7 +458,7 @@ fn no_older_vote_is_told_as_sound(killed: SimDisk, known: bool) {
     assert_eq!(vote, if known { &b"vote is 3"[..] } else { b"vote is 2" });
 }
 
-/// One fault under the newest frame of a log that was killed: it looks as if nothing had been written there.
+/// A bad sector under the newest frame of a killed log: it looks as if nothing had been written there.
 #[test]
 fn where_the_newest_frame_is_on_a_bad_sector_a_salvage_tells_no_older_vote_as_sound() {
     let (killed, at) = votes(false, |block| block.windows(9).any(|w| w == b"vote is 3"));
@@ -465,7 +466,7 @@ fn where_the_newest_frame_is_on_a_bad_sector_a_salvage_tells_no_older_vote_as_so
     no_older_vote_is_told_as_sound(killed, false);
 }
 
-/// A cut of the power leaves nothing that cannot be read: the frame is no torn one, and who is in it is known.
+/// A power cut leaves no sector unreadable: the frame is no torn one, and who is in it is known.
 #[test]
 fn where_what_the_newest_frame_placed_is_on_a_bad_sector_a_salvage_tells_its_vote_and_what_is_lost() {
     let (killed, at) = votes(true, |block| block.iter().all(|&byte| byte == 0xA3));
@@ -473,7 +474,7 @@ fn where_what_the_newest_frame_placed_is_on_a_bad_sector_a_salvage_tells_its_vot
     no_older_vote_is_told_as_sound(killed, true);
 }
 
-/// Also where the device took nothing: a frame that was cut off while it was written is no loss, and nobody is called hurt.
+/// A frame that was cut off while it was written is no loss, also where the device took none of it: no replica counts as hurt.
 #[test]
 fn a_salvage_of_a_killed_log_whose_last_frame_is_torn_misses_nobody() {
     for beside in [false, true] {

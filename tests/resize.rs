@@ -1,4 +1,4 @@
-//! The journal takes slabs and gives them back: what is said on the disk comes before what is done.
+//! The journal takes slabs and gives them back: the superblocks say so before anybody uses the slab.
 
 mod support;
 
@@ -46,13 +46,13 @@ impl Disk for Watched {
     }
 }
 
-/// Chunks that anybody may use: free, used, pinned, or the journal's.
+/// Chunks that are accounted for: free, used, pinned, or the journal's.
 fn accounted(wal: &Wal) -> u64 {
     let s = wal.stats();
     s.free_chunks + s.used_chunks + s.pinned_chunks + s.journal_segments * (s.segment_size / s.chunk_size)
 }
 
-/// Were it the chains' before the superblock says so, a cut would find their bytes in the journal; were it the journal's, an
+/// If the slab were the chains' before the superblocks say so, a cut would leave their bytes in the journal; if it were the journal's, an
 /// opening would not look for frames there.
 #[test]
 fn a_slab_on_its_way_is_nobodys_until_both_superblocks_say_whose_it_is() {

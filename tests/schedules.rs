@@ -1,5 +1,5 @@
-//! Everything that a log can be asked, at once, until it ends: closed, dropped, poisoned, or cut off. Nobody waits for ever, each is
-//! told once and rightly, and nothing acknowledged is gone.
+//! Threads ask a log for everything at once, until it ends: closed, dropped, poisoned, or cut off. Nobody waits for ever, each is told once
+//! and rightly, and nothing acknowledged is gone.
 //!
 //! With `--cfg shuttle` every schedule is drawn from the seed, and a thread that waits for ever is found out at once.
 
@@ -18,7 +18,7 @@ use support::ending::End;
 use support::schedule::{block_on, for_each, thread};
 use support::{PLACEMENTS, assert_sound, open, payload, seeds, small, tally};
 
-/// One of those who write: a replica of its own, a way of its own.
+/// A writer with a replica of its own and its own way to submit.
 struct Writer {
     replica: u64,
     way: u64,
@@ -44,7 +44,7 @@ impl Writer {
         batch
     }
 
-    /// Works until it is told that there is nothing more to do.
+    /// Writes so many steps, or until the log ends.
     fn write(&mut self, wal: &Wal, steps: u64, rng: &mut StdRng, told: &Arc<Told>) -> Result<(), Error> {
         for _ in 0..steps {
             let batch = self.batch(rng);
@@ -97,12 +97,12 @@ impl Writer {
     }
 }
 
-/// Whoever is told finds the watermark there.
+/// A caller that is told finds the watermark there.
 fn told_after(wal: &Wal, lsn: Lsn) {
     assert!(wal.durable_lsn() >= lsn, "told of {lsn} while {} is durable", wal.durable_lsn());
 }
 
-/// Of which replica, and which entry.
+/// A replica, and one of its entries.
 type Tag = (u64, u64);
 
 /// What the callbacks were told.
@@ -110,11 +110,11 @@ type Tag = (u64, u64);
 struct Told {
     asked: AtomicU64,
     answered: AtomicU64,
-    /// One is being told just now.
+    /// A callback is running.
     telling: AtomicBool,
-    /// Who was told, in the order in which that came, and whether it was good.
+    /// Which batches were told, in that order, and whether they succeeded.
     order: Mutex<Vec<(Tag, bool)>>,
-    /// Where in the log they are.
+    /// The LSN of each.
     lsns: Mutex<BTreeMap<Tag, Lsn>>,
     /// The newest index of each replica that was acknowledged.
     newest: Mutex<BTreeMap<u64, u64>>,
@@ -136,7 +136,7 @@ impl Told {
         self.lsns.lock().expect("no other panic").insert((replica, index), lsn);
     }
 
-    /// The good and the bad in one order, that of the log, and no good one behind a bad one.
+    /// Outcomes must come in the order of the log, and no success behind a failure.
     fn check_order(&self, what: &str) {
         let (order, lsns) = (self.order.lock().expect("no panic"), self.lsns.lock().expect("no panic"));
         let told: Vec<(Lsn, bool)> = order.iter().filter_map(|(tag, ok)| Some((*lsns.get(tag)?, *ok))).collect();
@@ -161,7 +161,7 @@ fn world(seed: u64, end: End) {
     let told = Arc::new(Told::default());
     let ended = |error: Error| match (end, &error) {
         (End::Close, Error::Closed) | (End::Fault | End::Cut, Error::Poisoned { .. }) => {}
-        // Whoever writes without threads cleans, and reads for that.
+        // Without threads a caller that writes may have to clean, and reads for that.
         (End::Cut, Error::Io { .. }) if disk.is_cut() => {}
         _ => panic!("{what}: {error}"),
     };
@@ -204,7 +204,7 @@ fn world(seed: u64, end: End) {
     assert_eq!(told.answered.load(SeqCst), told.asked.load(SeqCst), "{what}: each callback once");
     told.check_order(&what);
     let newest = told.newest.lock().expect("no panic").clone();
-    // Not as the next process finds it where the power stayed: that reads what a failed sync lost, too.
+    // As after a power cut: while the power is on, the next process also reads what a failed sync did not make durable.
     let wal = open(small(PLACEMENTS[0]), &Arc::new(disk.crash_lost_all()));
     assert_sound(&wal, &what);
     for w in &writers {

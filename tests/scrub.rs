@@ -115,7 +115,7 @@ fn a_suffix_that_rotted_is_cut_and_its_damage_goes_with_it() {
         rot(&disk, 2, 6);
         scrub(&wal);
         assert_quarantined(&wal);
-        // The last entry kept is a rotten one, and then the first one cut.
+        // First the last entry kept is a rotten one, then the first one cut.
         wal.commit(Batch::new().truncate_suffix(2, 6)).expect("cut");
         assert_eq!((wal.replica(2).bounds(), wal.damage()), ((1, 5), vec![lost(2, 5, 5)]), "{placement:?}");
         wal.commit(Batch::new().truncate_suffix(2, 5)).expect("cut");
@@ -143,7 +143,7 @@ fn what_the_cleaner_cannot_read_is_recorded_as_damage_at_once() {
     let disk = Arc::new(SimDisk::new(4 << 20));
     let wal = open(options(Placement::Journal), &disk);
     fill(&wal, 1..=3);
-    // Opened anew, so that nothing is read from memory; and into the next segment, so that the first can be cleaned.
+    // Opened anew, so that nothing is read from memory; then written on into the next segment, so that the first can be cleaned.
     drop(wal);
     let disk = Arc::new(disk.restart());
     rot(&disk, 2, 5);
@@ -228,7 +228,7 @@ fn nothing_is_accused_while_the_log_changes_under_the_scrub() {
 
 type Hook = Box<dyn FnMut(u64) + Send>;
 
-/// Calls back before each read of a place.
+/// Calls back before each read of one place.
 struct Watched {
     disk: Arc<SimDisk>,
     place: u64,
@@ -338,7 +338,7 @@ impl Listener for Told {
     }
 }
 
-/// It is no damage of the replica's state, which would cost a vote that is whole: it is told, and gone with the next put.
+/// It is no damage of the replica's whole state, which would cost a sound vote. It is told, and gone with the next put.
 #[test]
 fn a_rotten_value_is_told_once_and_costs_nothing_but_itself() {
     let (mut disk, told) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Told::default()));
@@ -382,7 +382,7 @@ fn a_rotten_value_is_told_once_and_costs_nothing_but_itself() {
     assert_eq!((found(&wal), events()), (lost(1), lost(1)));
 }
 
-/// Told by which they are, not by how many.
+/// Values are told of one by one, not by how many there are.
 #[test]
 fn another_value_that_rots_is_told_though_the_first_was_put_again() {
     let (disk, told) = (Arc::new(SimDisk::new(4 << 20)), Arc::new(Told::default()));
@@ -457,7 +457,7 @@ fn frames(image: &[u8]) -> Vec<(u64, FrameHeader)> {
     found
 }
 
-/// Of several segments, the one that is being written among them.
+/// Frames in several segments, among them the one that is being written.
 #[test]
 fn whichever_frame_rots_it_is_found_and_healed() {
     let fill = |wal: &Wal| {
@@ -502,7 +502,8 @@ fn whichever_frame_rots_it_is_found_and_healed() {
     }
 }
 
-/// A bad sector under a vote; and where the cleaner meets another one under an entry, that hinders it, and not the scrub before it comes there.
+/// There is a bad sector under a vote. Another one, under an entry, hinders the cleaner that is to heal it, but not the scrub before it
+/// comes there itself.
 #[test]
 fn a_frame_that_cannot_be_read_is_healed_unless_an_entry_beside_it_cannot_either() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -534,7 +535,7 @@ fn a_frame_that_cannot_be_read_is_healed_unless_an_entry_beside_it_cannot_either
     assert_sound(&wal, "healed");
 }
 
-/// As long as a sector is bad nobody else would be looked at.
+/// Otherwise no other replica would be looked at as long as the sector is bad.
 #[test]
 fn a_bad_sector_under_one_replica_keeps_no_other_from_being_looked_at() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -566,7 +567,8 @@ fn a_bad_sector_under_one_replica_keeps_no_other_from_being_looked_at() {
     assert_eq!(wal.damage(), report.damage, "quarantined, and what may be readable tomorrow is not");
 }
 
-/// Rotten when it is first read, the device does not answer when it is looked at again: a bad sector as any other, which may be readable tomorrow.
+/// An entry is rotten when it is first read, and when it is looked at again the device does not answer: a bad sector like any other, which
+/// may be readable tomorrow.
 #[test]
 fn a_sector_that_goes_bad_while_it_is_looked_at_keeps_no_other_from_being_looked_at() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -611,7 +613,7 @@ fn a_sector_that_goes_bad_while_it_is_looked_at_keeps_no_other_from_being_looked
     }
 }
 
-/// It cannot be mended there, and is told.
+/// The frame cannot be healed there, and is told of.
 #[test]
 fn a_log_that_is_read_only_tells_of_a_rotten_frame() {
     let disk = Arc::new(SimDisk::new(4 << 20));

@@ -117,7 +117,8 @@ fn the_journal_is_reused_for_ever() {
     assert_eq!(report.entries, 4 * 21 + 1501);
 }
 
-/// As raft-rs limits what it sends (`limit_size`), but for the headers that it counts: no entry more, behind one that is more than was asked for.
+/// Reads are limited as raft-rs limits what it sends (`limit_size`), but for the headers that it counts: behind an entry that exceeds the
+/// limit comes no other, not even an empty one.
 #[test]
 fn entries_without_a_payload_come_only_where_what_is_before_them_fits() {
     let lengths = [100, 0, 0, 1, 0, 9000, 0, 5];
@@ -163,7 +164,7 @@ fn what_is_in_memory_is_told_from_what_must_come_from_the_file() {
         assert!(!r.is_in_memory(1..2, usize::MAX) && !r.is_in_memory(1..LAST, 0), "{placement:?}");
         r.entries(1..2, usize::MAX).unwrap();
         assert!(read() > before, "{placement:?}: it was in memory");
-        // From the newest of all backwards, until it is not.
+        // Entries are in memory from the newest of all backwards, up to this one.
         let first = (1..LAST).rev().find(|&i| !r.is_in_memory(i..LAST, usize::MAX)).unwrap() + 1;
         assert!((100..LAST - 20).contains(&first), "{placement:?}: from {first} on");
         assert!(!r.is_in_memory(first - 1..LAST, 4000) && r.is_in_memory(first..LAST, 4000));

@@ -120,7 +120,7 @@ impl Writer {
     }
 }
 
-/// Also where chunks died in the very last batch: the seal behind it has let them go.
+/// Also if chunks died in the very last batch: the seal behind it has let go of them.
 #[test]
 fn a_log_whose_last_batch_freed_chunks_leaves_a_snapshot() {
     for placement in [Placement::Auto, Placement::Chain, Placement::Journal] {
@@ -139,7 +139,7 @@ fn a_log_whose_last_batch_freed_chunks_leaves_a_snapshot() {
     }
 }
 
-/// Damage that the log knows of: a sector of what some replica holds, found by a scrub.
+/// Damages a random sector and has a scrub find it, so that the log knows of the damage.
 fn hurt(rng: &mut StdRng, wal: &Wal, disk: &SimDisk) {
     let image = disk.kept_image();
     let sector = rng.random_range(0..image.len() / SECTOR);
@@ -174,7 +174,7 @@ fn alike(seed: u64) -> u64 {
         used += u64::from(by_snapshot(&from_snapshot));
         let (left, right) = (see(&from_snapshot), see(&from_journal));
         if rots {
-            // What rotted in the journal alone, only the journal shows; and it knows of locations that were given up with their damage.
+            // Rot in the journal shows only when the journal is read, and that knows of locations that were given up with their damage.
             assert!(left.report.accounting.is_empty(), "{what}");
             if from_journal.stats().lost_frames > 0 {
                 return used;
@@ -186,7 +186,7 @@ fn alike(seed: u64) -> u64 {
         assert_sound(&from_snapshot, &what);
         assert_eq!(left, right, "{what}");
         assert_eq!(left.model.ok().as_ref(), Some(&writer.model), "{what}");
-        // Both go on with the same work, clean, and die.
+        // Both go on with the same work, are cleaned, and die.
         writer.work.next_term();
         let (mut other, mut twin) = (writer.clone(), writer.clone());
         other.commit(&from_snapshot, 12);
@@ -266,7 +266,7 @@ fn a_snapshot_that_rots_anywhere_costs_nothing_but_time() {
     });
 }
 
-/// The superblocks of one disk as another has them.
+/// Copies the superblocks of one disk to another.
 fn transplant(from: &SimDisk, to: &SimDisk) {
     let image = from.kept_image();
     for offset in SUPERBLOCK_OFFSETS {
@@ -274,7 +274,7 @@ fn transplant(from: &SimDisk, to: &SimDisk) {
     }
 }
 
-/// The writes that took leave of the snapshot were lost, both of them, by a device that said they were not.
+/// Both writes that dropped the snapshot from the superblocks were lost, by a device that said they were not.
 #[test]
 fn a_snapshot_is_not_believed_once_a_later_session_wrote_a_frame() {
     let mut stale = 0;
@@ -327,7 +327,7 @@ fn a_snapshot_whose_chunks_were_used_again_is_not_believed() {
     drop(wal);
     let disk = Arc::new(disk.restart());
     transplant(&before, &disk);
-    // A journal that has moved on is found by reading it.
+    // That the journal has moved on is found by reading it.
     let wal = open(options(), &disk);
     assert!(!by_snapshot(&wal));
 }
@@ -360,14 +360,14 @@ fn a_snapshot_that_one_superblock_alone_names_is_forgotten() {
             let [a, b] = superblocks(&disk);
             assert!(a.is_some() && a == b, "{what}: both are whole again");
             assert_eq!(a.and_then(|sb| sb.snapshot), None, "{what}");
-            // What was killed there opens from its journal, too.
+            // A log that was killed there opens from its journal, too.
             let wal = open(options(), &Arc::new(disk.crash_lost_all()));
             assert_eq!((by_snapshot(&wal), Model::read(&wal).expect("readable")), (false, model.clone()), "{what}");
         }
     }
 }
 
-/// Before the first frame, before the first piece in its chunks.
+/// The superblocks drop it before the first frame is written, and before the first piece in its chunks.
 #[test]
 fn no_superblock_names_a_snapshot_once_the_log_is_open() {
     let (disk, _) = closed(9);
@@ -380,7 +380,7 @@ fn no_superblock_names_a_snapshot_once_the_log_is_open() {
         let log = disk.log();
         let first = log.iter().position(|e| e.offset >= 64 << 10 && e.kind != EventKind::Flush);
         assert_eq!(first, None, "nothing else was written");
-        // Its chunks are free now.
+        // The chunks of the snapshot are free now.
         assert!(wal.space_map().iter().all(|run| run.used != ChunkUse::Snapshot));
         assert_space(&wal, "open");
     }
@@ -407,7 +407,7 @@ fn who_only_reads_leaves_the_snapshot_to_the_next_who_writes() {
     assert!(by_snapshot(&open(options(), &disk)));
 }
 
-/// One that the power may take back is none.
+/// A snapshot that a power cut could take back would be none.
 #[test]
 fn a_snapshot_survives_a_power_cut_after_the_close() {
     for seed in 20..30 {
@@ -423,13 +423,13 @@ fn a_snapshot_survives_a_power_cut_after_the_close() {
     }
 }
 
-/// Where no chunk is free there is none, and nobody minds.
+/// Without free chunks there is no snapshot, and the log is closed all the same.
 #[test]
 fn a_log_without_free_chunks_is_closed_without_a_snapshot() {
     let disk = Arc::new(SimDisk::new(3 << 20));
     let wal = open(options().placement(Placement::Chain), &disk);
     let mut index = 1;
-    // Until not even a single chunk is to be had.
+    // Append until not even a single chunk is to be had.
     loop {
         match wal.commit(Batch::new().append(1, &[(index, 1, vec![index as u8; 3000])])) {
             Ok(_) => index += 1,
@@ -446,12 +446,12 @@ fn a_log_without_free_chunks_is_closed_without_a_snapshot() {
     assert_sound(&wal, "full");
 }
 
-/// What it lost may be of use to whoever can read more of it than this opening did.
+/// It leaves no snapshot: another opening may be able to read more of what this one lost.
 #[test]
 fn a_log_that_lost_frames_is_read_anew_each_time() {
     let disk = Arc::new(SimDisk::new(3 << 20));
     let wal = open(options(), &disk);
-    // A segment whose first block is not a frame is reason enough not to believe a snapshot: that is not what is looked at here.
+    // A segment whose first block is not a frame is by itself reason enough not to believe a snapshot, and is not what is tested here.
     wal.commit(Batch::new().append(2, &[(1, 1, b"first")])).expect("committed");
     let event = disk.events() as usize;
     wal.commit(Batch::new().append(1, &[(1, 1, b"lost")])).expect("committed");
@@ -470,7 +470,7 @@ fn a_log_that_lost_frames_is_read_anew_each_time() {
     }
 }
 
-/// Callbacks that submit again and again: there is always something that the last frame does not hold.
+/// Callbacks submit again and again, so that there is always something that the last frame does not hold.
 #[test]
 fn what_is_submitted_while_the_log_closes_is_written_or_refused_and_never_in_between() {
     for chain in [0_u64, 1, 2, 3, 5, 6, 7, 1000] {
@@ -509,7 +509,7 @@ struct Cut {
     oracle: Oracle,
 }
 
-/// Openings and closes in turn, a little work between them; every event is cut.
+/// Opens and closes in turn, with a little work between; every event is cut.
 fn rehearse(seed: u64, lives: u64) -> Vec<Cut> {
     let (mut disk, model) = closed(seed);
     let settled = |model: &Model| Oracle { durable: model.clone(), current: model.clone(), ..Oracle::default() };
@@ -540,7 +540,7 @@ fn rehearse(seed: u64, lives: u64) -> Vec<Cut> {
     std::mem::take(&mut *cuts.lock().expect("alive"))
 }
 
-/// Opens what is left, closes it, opens it again, works on, and loses the power: three more chances for a snapshot that is not true.
+/// Opens what is left, closes it, opens it again, works on, and loses the power: three more chances to believe a snapshot that is not true.
 fn go_on(disk: SimDisk, oracle: &Oracle, what: &str) {
     let disk = Arc::new(disk);
     let wal = open(options(), &disk);
@@ -553,7 +553,7 @@ fn go_on(disk: SimDisk, oracle: &Oracle, what: &str) {
         assert!(now == found, "{what}, {when}:{}", found.difference(&now));
         assert_sound(wal, what);
     };
-    // Killed right after it was opened.
+    // Killed right after the opening.
     let disk = Arc::new(disk.crash_lost_all());
     let wal = open(options(), &disk);
     assert!(!by_snapshot(&wal), "{what}: that session left none");
@@ -574,7 +574,7 @@ fn go_on(disk: SimDisk, oracle: &Oracle, what: &str) {
     assert!(!by_snapshot(&wal) && now == after, "{what}, in the end:{}", after.difference(&now));
 }
 
-/// `STRANDLOG_SEEDS` for more of them.
+/// `STRANDLOG_SEEDS=n` runs more logs.
 #[test]
 fn a_cut_at_any_event_of_a_close_or_an_opening_loses_nothing() {
     let (mut events, mut images) = (0, 0);

@@ -29,7 +29,7 @@ fn assert_contents(wal: &Wal, replicas: impl IntoIterator<Item = u64>, len: usiz
     }
 }
 
-/// Twenty times the capacity through one file; two replicas lag far behind, one is removed and comes back all the time.
+/// Writes twenty times the capacity through one file; two replicas lag far behind, one is removed and comes back all the time.
 fn churn(wal: &Wal, capacity: u64) {
     let mut batch = Batch::new();
     let mut written = 0;
@@ -113,7 +113,7 @@ fn a_churn_on_a_real_file_with_threads_gives_everything_back() {
 fn fill(wal: &Wal, len: usize) -> FullReport {
     let mut batch = Batch::new();
     for n in 0_u64.. {
-        // Replica 1 gets half of all.
+        // Replica 1 gets half of everything.
         let replica = if n % 2 == 0 { 1 } else { 2 + n % 3 };
         batch.clear();
         grow(&mut batch, wal, replica, 4, len);
@@ -149,7 +149,7 @@ fn a_full_log_says_who_holds_most_and_truncation_removal_and_state_get_through()
             assert!(report.holders.is_sorted_by(|a, b| a.1 >= b.1), "{what}: {report:?}");
             let said = Error::Full(Box::new(report.clone())).to_string();
             assert!(said.contains("truncate") && said.contains("nothing was changed"), "{said}");
-            // It was used well before it was called full.
+            // Much of the log was used before it was called full.
             let held: u64 = report.holders.iter().map(|h| h.1).sum();
             assert!(held > CAPACITY / 3, "{what}: only {held} bytes: {report:?}");
 
@@ -286,7 +286,7 @@ fn a_slice_keeps_its_bytes_while_its_chunk_is_dead_and_the_log_is_rewritten() {
     wal.commit(Batch::new().put(9, b"a", b"2")).expect("a watermark");
     let pinned = wal.stats().pinned_chunks;
     assert!(pinned > 20, "{pinned} chunks of {settled} are pinned: slices are not copies");
-    // Three times the file, every free chunk of it.
+    // Write three times the file, through every free chunk of it.
     for turn in 0..400 {
         grow(&mut batch, &wal, 7, 1, 64 << 10);
         let (_, last) = wal.replica(7).bounds();
@@ -308,7 +308,7 @@ fn a_slice_keeps_its_bytes_while_its_chunk_is_dead_and_the_log_is_rewritten() {
     assert_sound(&wal, "without pins");
 }
 
-/// Whoever opens the log next knows nothing of what is still being read, and would write to it.
+/// The next opening would know nothing of what is still being read, and would write to it.
 #[test]
 fn a_slice_that_outlives_its_log_keeps_the_file_and_its_bytes() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -333,7 +333,7 @@ fn a_slice_that_outlives_its_log_keeps_the_file_and_its_bytes() {
         wal.commit(Batch::new().append(1, &[(index, 2, payload(1, index, 2, 3000))]).truncate_prefix(1, index))
             .expect("room");
     }
-    // Of a handle of the log that was closed: what is there now is not what it looks for.
+    // A handle of the closed log does not take for its own what is there now.
     assert!(replica.entry(1).is_err());
 }
 
@@ -361,7 +361,7 @@ fn cuts_in_the_middle_of_cleaning_do_not_eat_what_is_kept_for_it() {
     for placement in PLACEMENTS {
         let mut disk = Arc::new(SimDisk::new(CAPACITY));
         let wal = open(small(placement), &disk);
-        // More to be carried than what is left of a segment.
+        // More is to be carried than fits what is left of a segment.
         for replica in 1..=30 {
             wal.commit(Batch::new().put(replica, b"hard_state", &[0; 2900])).expect("state");
         }
@@ -369,7 +369,7 @@ fn cuts_in_the_middle_of_cleaning_do_not_eat_what_is_kept_for_it() {
         let state = Model::read(&wal).expect("readable");
         drop(wal);
         for n in 0..40_u64 {
-            // A little of it reaches the disk each time, and stays there.
+            // A little of the cleaning reaches the disk each time, and stays there.
             let copy = Arc::new(disk.restart());
             let wal = open(small(placement), &copy);
             let opened = copy.events();
@@ -407,12 +407,12 @@ fn what_the_cleaner_moves_is_no_batch_of_a_caller() {
     assert_eq!((stats.batches, stats.entries), (BATCHES, 30 * BATCHES));
 }
 
-/// Entries placed directly between them end a run: each costs a block more, which the batch must find free.
+/// Entries placed directly end the runs between them: each end costs a block more, which the batch must find free.
 #[test]
 fn an_append_that_begins_runs_reserves_for_their_ends() {
     let disk = Arc::new(SimDisk::new(12 * (64 << 10) + (64 << 10)));
     let wal = open(small(Placement::Auto).journal_cap(6 * (64 << 10)), &disk);
-    // As many as there is room for, at once.
+    // As many pairs at once as there is room for.
     let most = (1..=40).rev().find(|&pairs| {
         let mut batch = Batch::new();
         for i in (1..=2 * pairs).step_by(2) {
@@ -423,7 +423,7 @@ fn an_append_that_begins_runs_reserves_for_their_ends() {
         accepted.is_ok()
     });
     assert!(most.is_some_and(|pairs| pairs > 15), "{most:?}");
-    // Out of the segment that is being written.
+    // Go on, out of the segment that is being written.
     for n in 0..60 {
         wal.commit(Batch::new().put(2, b"k", &[n; 2000])).expect("state");
     }
@@ -432,7 +432,7 @@ fn an_append_that_begins_runs_reserves_for_their_ends() {
     assert_sound(&wal, "settled");
 }
 
-/// Of replicas that keep next to nothing: a chunk for each of them would fill the log. What is told is enough to split it by.
+/// The replicas keep next to nothing: a chunk for each of them would fill the log. The error says enough to split the batch by.
 #[test]
 fn a_batch_of_many_small_runs_is_split_and_takes_no_chunk_for_each() {
     let wal = open(small(Placement::Auto), &Arc::new(SimDisk::new(CAPACITY)));
@@ -464,7 +464,7 @@ fn a_batch_of_many_small_runs_is_split_and_takes_no_chunk_for_each() {
     assert_sound(&wal, "at the end");
 }
 
-/// What is as much as the cleaner would settle finds its place beside the journal as before.
+/// Runs so large that the cleaner would settle them are placed beside the journal, as before.
 #[test]
 fn of_a_batch_that_overflows_a_segment_the_runs_that_are_worth_chunks_go_into_them() {
     let wal = open(small(Placement::Auto), &Arc::new(SimDisk::new(CAPACITY)));
@@ -482,7 +482,7 @@ fn of_a_batch_that_overflows_a_segment_the_runs_that_are_worth_chunks_go_into_th
     assert_contents(&wal, 100..140, 100);
 }
 
-/// Who truncates or removes whom the error names must come away with room.
+/// A caller that truncates or removes the replicas that the error names must come away with room.
 #[test]
 fn a_log_full_of_keyed_state_names_who_holds_that() {
     let log = || {

@@ -1,8 +1,8 @@
-//! A device that answers a reading with what was there before the last write, and the next one rightly.
+//! A device that answers a read with what was there before the last write, and the next one rightly.
 //!
-//! Each reading of an opening, of entries and keyed state, of cleaning and of a scrub is stale once, in three ways. What cannot be
-//! read is reported by name, or refuses the opening; nothing is lost silently, no old byte passes for a new one, and what only
-//! looked damaged for a moment is not accused.
+//! Each read of an opening, of entries and keyed state, of cleaning and of a scrub is stale once, in three ways. What cannot be read is
+//! reported by name, or the opening is refused; nothing is lost silently, no old byte passes for a new one, and what only looked damaged
+//! for a moment is not accused.
 
 mod support;
 
@@ -19,14 +19,14 @@ use support::model::{Model, Op, batch};
 use support::recorder::Recorder;
 use support::{assert_sound, for_each, open, payload, tally};
 
-/// What a stale reading answers.
+/// What a stale read returns.
 #[derive(Clone, Copy, Debug)]
 enum Age {
-    /// Of every block what was there before it was last written.
+    /// Every block as it was before its last write.
     Previous,
-    /// Of every block what was there first: zeros.
+    /// Every block as it was first: zeros.
     First,
-    /// Of this one of the blocks that were ever written anew what was there before, of the others what is there.
+    /// Of the blocks that were ever rewritten only this one, as it was before its last write; the others as they are.
     OneBlock(usize),
 }
 
@@ -40,13 +40,13 @@ impl Age {
     }
 }
 
-/// Which reading is stale.
+/// Which read is stale.
 #[derive(Clone, Copy, Debug)]
 enum When {
     Never,
-    /// The one with this number.
+    /// The read with this number.
     Once(u64),
-    /// The first of every block.
+    /// The first read of every block.
     Always,
 }
 
@@ -68,13 +68,13 @@ impl Past {
         self.now = image;
     }
 
-    /// The blocks of a range that were ever written anew.
+    /// The blocks of a range that were ever rewritten.
     fn changed(&self, offset: u64, len: usize) -> Vec<usize> {
         let (first, end) = (offset as usize / BLOCK, (offset as usize + len).div_ceil(BLOCK));
         (first..end).filter(|&block| !self.versions[block].is_empty()).collect()
     }
 
-    /// Gives a block of what was read its old bytes. Whether that changed anything.
+    /// Gives a block of what was read its old bytes. Returns whether that changed anything.
     fn put(&self, block: usize, first: bool, offset: u64, buf: &mut [u8]) -> bool {
         let versions = &self.versions[block];
         let Some(old) = (if first { versions.first() } else { versions.last() }) else { return false };
@@ -87,17 +87,17 @@ impl Past {
     }
 }
 
-/// What a disk was asked since it began to be stale.
+/// What a disk was asked for since it began to be stale.
 #[derive(Default)]
 struct Told {
-    /// Of each reading, how many blocks of it were ever written anew.
+    /// For each read, how many of its blocks were ever rewritten.
     readings: Vec<usize>,
-    /// How many readings were answered with other bytes than those that are there.
+    /// How many reads returned other bytes than those that are there.
     stale: u64,
     seen: HashSet<usize>,
 }
 
-/// Makes a reading stale, counted from now.
+/// Makes reads stale, counted from now.
 fn make_stale(disk: &SimDisk, past: &Arc<Past>, when: When, age: Age) -> Arc<Mutex<Told>> {
     let (past, told) = (Arc::clone(past), Arc::new(Mutex::new(Told::default())));
     let tell = Arc::clone(&told);
@@ -119,7 +119,7 @@ fn make_stale(disk: &SimDisk, past: &Arc<Past>, when: When, age: Age) -> Arc<Mut
     told
 }
 
-/// Every way for one of these readings to be stale.
+/// Every way for one of these reads to be stale.
 fn cases(told: &Told) -> Vec<(When, Age)> {
     let mut cases = Vec::new();
     for (number, &blocks) in told.readings.iter().enumerate().filter(|(_, blocks)| **blocks > 0) {
@@ -156,7 +156,7 @@ fn print(table: &Table) {
     }
 }
 
-/// A log of every structure, closed, and what it held before.
+/// A closed log with every structure, and what its blocks held before.
 fn closed() -> (Arc<Past>, Model) {
     let (past, (model, _)) = remember(CAPACITY, write);
     (past, model)
@@ -166,12 +166,12 @@ fn closed() -> (Arc<Past>, Model) {
 fn a_closed_log_that_is_read_stale_once_loses_nothing_silently() {
     let (past, model) = closed();
     stale_once(&past, &model, &past.now);
-    // The same where nothing but the journal tells.
+    // The same without a snapshot, from the journal alone.
     let ends = stale_once(&past, &model, &support::without_snapshot(past.now.clone()));
     assert!(ends.iter().any(|end| end.starts_with("Reported")), "{ends:?}");
 }
 
-/// Opens the image with each reading stale once: how that ends.
+/// Opens the image with each read stale once; returns how that ended.
 fn stale_once(past: &Arc<Past>, model: &Model, image: &[u8]) -> Vec<String> {
     let disk = Arc::new(SimDisk::from_image(image.to_vec()));
     let told = make_stale(&disk, past, When::Never, Age::First);
@@ -182,7 +182,7 @@ fn stale_once(past: &Arc<Past>, model: &Model, image: &[u8]) -> Vec<String> {
         let disk = Arc::new(SimDisk::from_image(image.to_vec()));
         let told = make_stale(&disk, past, when, age);
         let end = judge_on(&disk, model).and_then(|end| {
-            // A refusal has changed nothing: the next opening, which reads rightly, finds everything.
+            // A refusal has changed nothing: the next opening, whose reads are right, finds everything.
             let again = matches!(end, End::Refused(_)).then(|| judge(disk.kept_image(), model));
             match again {
                 Some(again) if again != Ok(End::NoEffect) => Err(format!("{end:?}, and then {again:?}")),
@@ -239,11 +239,11 @@ impl Task {
     }
 }
 
-/// The device rights itself: whoever asks again gets what is there, so nothing is damage.
+/// The device rights itself: a second read gets what is there, so nothing is damage.
 #[test]
 fn what_is_stale_for_a_moment_is_read_again_and_accused_of_nothing() {
     let (past, mut model) = closed();
-    // Into a segment of its own, so that all others can be cleaned.
+    // Write into a segment of its own, so that all others can be cleaned.
     let more: Vec<_> = (1..=10).map(|i| (i, 1, payload(20, i, 1, 7000))).collect();
     let more = [Op::Append { replica: 20, entries: more }];
     model.apply(&more);
@@ -288,7 +288,7 @@ fn what_is_stale_for_a_moment_is_read_again_and_accused_of_nothing() {
     }
 }
 
-/// What one log holds after each of its commits, all of them acknowledged, and what its blocks held before.
+/// What a log holds after each of its commits, all of them acknowledged, and what its blocks held before.
 fn unclosed(commits: u64) -> (Arc<Past>, Vec<Model>) {
     let mut states = vec![Model::default()];
     let (past, ()) = remember(CAPACITY, |disk| {
@@ -312,7 +312,7 @@ fn unclosed(commits: u64) -> (Arc<Past>, Vec<Model>) {
     (past, states)
 }
 
-/// How a log that was not closed is found.
+/// Opens a log that was not closed; returns how it is found.
 fn reopen(disk: &Arc<SimDisk>, states: &[Model]) -> String {
     let wal = match support::judge::options().open_disk(Arc::clone(disk) as Arc<dyn Disk>) {
         Ok(wal) => wal,

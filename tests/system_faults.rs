@@ -1,4 +1,4 @@
-//! The operating system says no: errors injected into the system calls of a real process on a real file, by `strace`.
+//! The operating system says no: `strace` injects errors into the system calls of a real process on a real file.
 //!
 //! Each time: nothing is acknowledged that is not there afterwards, the error is typed and final, reads go on, and the log opens again.
 //! Where `strace` is missing or may not trace, the test says so and passes.
@@ -21,7 +21,7 @@ const CREATE: &str = "STRANDLOG_FAULTS_CREATE";
 const BATCHES: u64 = 24;
 
 fn options(method: SyncMethod) -> Options {
-    // The probe would take the injected error for an answer.
+    // With a given method, as the probe would take the injected error for an answer.
     Wal::options()
         .capacity(4 << 20)
         .chunk_size(4096)
@@ -182,7 +182,7 @@ fn whatever_call_fails_nothing_acknowledged_is_lost() {
     assert!(poisoned > 10 && refused > 0 && done > 10, "{poisoned} {refused} {done}");
 }
 
-/// Were the error of a sync swallowed, this test would not see it fail: so the injection itself is checked.
+/// Checks the injection itself: without it, the test above could not tell that the error of a sync is not swallowed.
 #[test]
 fn the_injection_reaches_the_log() {
     if !can_trace() {
@@ -261,7 +261,7 @@ fn trace(file: &Path, method: usize) -> Vec<String> {
     text.lines().filter_map(|l| Some(l.split_once(' ')?.1.trim_start().to_owned())).collect()
 }
 
-/// The simulated disk takes a write's word for it that it is durable; here is what the system is asked for.
+/// The simulated disk believes that a durable write is durable; this looks at what the system is asked for.
 #[test]
 fn nothing_is_acknowledged_and_no_name_given_before_the_system_was_asked_to_make_it_durable() {
     if !can_trace() {
@@ -298,7 +298,8 @@ fn nothing_is_acknowledged_and_no_name_given_before_the_system_was_asked_to_make
     }
 }
 
-/// Part of a write that the system took is gone on with; less than a block is an error, and what is not written is not acknowledged.
+/// A write of which the system took only a part goes on with the rest; less than a block is an error, and what is not written is not
+/// acknowledged.
 #[test]
 fn a_write_that_falls_short_is_not_taken_for_a_whole_one() {
     if !can_trace() {
@@ -342,14 +343,14 @@ fn what_the_system_holds_of_the_file_is_forgotten_before_it_is_read_and_its_name
         let calls: Vec<&str> = text.lines().filter_map(|l| Some(l.split_once(' ')?.1.trim_start())).collect();
         // The probe's scratch lies behind the superblocks, and holds nothing.
         let scratch = |c: &str| c.contains(", 32768) = ");
-        // Before the probe writes it is only asked whether it is a log.
+        // Before the probe writes, the file is read only to see whether it is a log.
         let probed = calls.iter().position(|c| c.starts_with("pwritev2(")).expect("it is probed");
         assert!(calls[..probed].iter().filter(|c| c.starts_with("pread64(") && !scratch(c)).count() == 2, "{text}");
         let read =
             calls[probed..].iter().position(|c| c.starts_with("pread64(") && !scratch(c)).expect("it is read") + probed;
         let forgotten = calls.iter().position(|c| c.contains("POSIX_FADV_DONTNEED")).expect("it is forgotten");
         assert!(forgotten < read && calls[..forgotten].last().is_some_and(|c| c.starts_with("fdatasync(")), "{text}");
-        // Nor does it know whether its creator lived to make the name durable.
+        // Nor does an opening know whether the creator lived to make the name durable.
         let named =
             calls.iter().position(|c| c.starts_with("fsync(") && !c.contains("log")).expect("the name is durable");
         let written = calls.iter().position(|c| c.starts_with("pwritev2(") && !scratch(c)).expect("it is written");
@@ -390,7 +391,7 @@ fn a_short_write_is_gone_on_with() {
     assert!(pieces > 8, "some writes were longer than a block: {text}");
 }
 
-/// Runs the creator, or the child on a log that is there, and answers how it ended and what it said.
+/// Runs the creator, or the child on a log that is there; returns how it ended and what it said.
 fn limited(program: &str, args: &[&str], test: &str, file: &Path) -> (Output, String) {
     let mut command = Command::new(program);
     command.args(args).arg(std::env::current_exe().expect("our own name"));
@@ -405,7 +406,7 @@ fn names(dir: &Path) -> Vec<std::ffi::OsString> {
     std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect()
 }
 
-/// Who writes behind it is killed, whatever he is doing.
+/// A process that writes beyond the limit is killed, whatever it is doing.
 #[test]
 fn a_limit_on_the_size_of_files_is_told_before_anything_is_written() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -434,7 +435,7 @@ fn where_no_file_can_be_locked_none_is_left() {
     assert_eq!(names(dir.path()), [""; 0], "{said}");
 }
 
-/// Some file systems begin anew whenever a signal comes.
+/// Some file systems begin the reservation anew whenever a signal comes.
 #[test]
 fn a_reservation_that_is_interrupted_again_and_again_is_done_without() {
     if !can_trace() {
@@ -448,7 +449,7 @@ fn a_reservation_that_is_interrupted_again_and_again_is_done_without() {
     options(SyncMethod::RwfDsync).create(false).open(dir.path().join("log")).expect("created");
 }
 
-/// The first read behind those of the superblocks is that of the probe.
+/// The first read after those of the superblocks is the probe's.
 #[test]
 fn what_direct_reads_refuse_is_read_through_the_cache() {
     if !can_trace() {
@@ -463,7 +464,7 @@ fn what_direct_reads_refuse_is_read_through_the_cache() {
     assert_eq!(heard(&out, "refused once"), ("done".to_owned(), BATCHES));
 }
 
-/// As where the file is on another machine, and this one's timers go off meanwhile.
+/// As it happens where the file is on another machine, and timers go off here meanwhile.
 #[test]
 fn an_opening_that_a_signal_interrupts_goes_on() {
     if !can_trace() {

@@ -1,3 +1,4 @@
+//! The fuzz target `hostile_image`: what the input is and what must hold is in `harness/hostile.rs`.
 #![no_main]
 #[path = "../harness/mod.rs"]
 #[allow(dead_code)]

@@ -1,3 +1,4 @@
+//! The fuzz target `ops`: what the input is and what must hold is in `harness/ops.rs`.
 #![no_main]
 #[path = "../harness/mod.rs"]
 #[allow(dead_code)]

@@ -56,8 +56,8 @@ pub(crate) fn pack(
     pieces
 }
 
-/// The next piece of some entries, of which there is one at least: as many as fit the `room` that is left of a chunk, or else a chunk of
-/// their own. **Never more than the rest of a chunk that is begun**: else a piece that ended early, for its changes of term or where a
+/// Packs the next piece of the entries, of which there is at least one: as many as fit the `room` that is left of a chunk, or else a chunk
+/// of their own. **Never more than the rest of a chunk that is begun**: else a piece that ended early, for its changes of term or where a
 /// run ends, would waste what is behind it, and nothing bounds that.
 pub(crate) fn pack_next(
     seed: Seed,
@@ -68,7 +68,7 @@ pub(crate) fn pack_next(
     next_id: &mut impl FnMut() -> u64,
 ) -> Packed {
     let fits = entries.first().is_some_and(|e| alone(e) as u64 <= room && !is_bare(e.payload.len(), chunk_bytes));
-    // At most a chunk, which fits.
+    // At most a chunk, so the cast is lossless.
     let n = fill(entries, if fits { room as usize } else { chunk_bytes as usize });
     let some = entries.get(..n).unwrap_or(entries);
     let header = PieceHeader { id: next_id(), replica, first, slots: n as u32, bytes: 0 };
@@ -78,18 +78,18 @@ pub(crate) fn pack_next(
     }
 }
 
-/// What is left of the last chunk behind a piece, for which so much was left before.
+/// What is left of the last chunk behind a piece that found `room` left.
 fn room_behind(piece: &Packed, chunk_bytes: u32, room: u64) -> u64 {
     let bytes = piece.buf.len() as u64;
     room.checked_sub(bytes).unwrap_or_else(|| bytes.next_multiple_of(chunk_bytes.into()) - bytes)
 }
 
-/// What an entry takes that is alone in its piece.
+/// What an entry takes if it is alone in its piece.
 fn alone(entry: &PackEntry<'_>) -> usize {
     PIECE_HEADER_BYTES + PIECE_SLOT_BYTES + entry.payload.len()
 }
 
-/// How many of the entries a piece of at most so many bytes takes: at least one.
+/// How many of the entries a piece of `most` bytes takes: at least one.
 fn fill(entries: &[PackEntry<'_>], most: usize) -> usize {
     let mut bytes = PIECE_HEADER_BYTES;
     let (mut runs, mut last_term) = (0, None);
@@ -189,7 +189,7 @@ mod tests {
         chunks
     }
 
-    /// Settled at once, in as many runs as there are, each term change where it hurts.
+    /// All runs settled at once.
     fn settled(runs: &[Vec<(u64, usize)>], bytes: &[u8], chunk: u32) -> Vec<Packed> {
         let (mut pieces, mut room) = (Vec::new(), 0);
         for run in runs {
@@ -244,7 +244,7 @@ mod tests {
             let breaks = [0.0, 0.01, 0.2][rng.random_range(0..3)];
             let (mut term, mut runs) = (1, vec![Vec::new()]);
             for (i, &n) in sizes.iter().enumerate() {
-                // In one shape the tiny ones alone: a piece of them is a block, and what follows a whole chunk.
+                // In one shape the term changes with the tiny ones alone: a piece of them is a block, and what follows is a whole chunk.
                 term +=
                     u64::from(if seed / 3 % 8 == 7 { (i / 40).is_multiple_of(2) } else { rng.random_bool(changes) });
                 if i > 0 && rng.random_bool(breaks) {
@@ -273,7 +273,7 @@ mod tests {
         let bytes = vec![0_u8; 1 << 17];
         for chunk in [16_384_u32, 65_536, 1 << 18] {
             let (blocks, small) = (chunk as usize / 4096, chunk as usize / 8 - 9);
-            // So many blocks does the small entry take, and so many are left in front of it where it does not fit.
+            // The small entry takes `own` blocks, and one fewer is left in front of it, where it does not fit.
             let own = (small + 72).div_ceil(4096);
             let tiny = blocks - own - (own - 1);
             for ends_by_term in [false, true] {

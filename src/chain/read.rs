@@ -212,7 +212,7 @@ impl PieceBytes {
     pub fn entry(&self, seed: Seed, index: u64, term: u64) -> Option<Bytes> {
         let (range, crc) = self.locate(index)?;
         let payload = self.data.get(range.clone())?;
-        // The term of a bare piece is its descriptor's alone: see there.
+        // The term of a bare piece is in its descriptor alone: see there.
         let term = if self.bare.is_some() { 0 } else { term };
         let id = EntryId { replica: self.replica, index, term, len: payload.len() as u32 };
         (seed.entry_crc(crc::of(payload), self.id, id) == crc).then(|| self.data.slice(range))

@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use super::room::Spare as _;
 
-/// None and one take no memory of their own. More lie in a queue, so that what comes before all of them moves none.
+/// None and one take no memory of their own. More lie in a queue, so that an item put before all others moves none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Few<T> {
     #[default]
     None,
     One(T),
-    /// Two at least. In a box: the queue itself is larger than what there may be a million of.
+    /// Two at least. Boxed: the queue itself is too large where there may be a million.
     #[allow(clippy::box_collection)]
     More(Box<VecDeque<T>>),
 }
@@ -97,7 +97,7 @@ impl<T: Copy> Few<T> {
         self.settle();
     }
 
-    /// Puts these in the place of a range that is there. What is moved for it is what lies before or behind, whichever is less.
+    /// Puts these in the place of a range, which must be there. Moves what lies before or behind it, whichever is less.
     pub fn replace(&mut self, range: Range<usize>, with: &[T]) {
         if range.len() == self.len() && with.len() < 2 {
             *self = with.first().map_or(Self::None, |&one| Self::One(one));
@@ -116,7 +116,7 @@ impl<T: Copy> Few<T> {
         self.settle();
     }
 
-    /// Fewer than two take no memory, and more not for ever what very many took.
+    /// Fewer than two take no memory of their own, and more do not keep for ever what very many took.
     fn settle(&mut self) {
         let Self::More(all) = self else { return };
         if all.len() < 2 {

@@ -1,9 +1,10 @@
 //! Maps by replica id.
 //!
-//! As cheap as a hash can be, one multiplication, and nobody can choose ids that meet: a caller's client may, and so may whoever made a file look
-//! like a log. What they are multiplied by is odd, and drawn anew by each process: of any two ids the uppermost bits then agree about as seldom as if
-//! they had been drawn. Both halves of the product count: of ids that are multiples of a large power of two the lower one ends in zeros, whatever the
-//! factor. Something that is only added before a multiplication by a known number would not do: ids that meet would meet elsewhere.
+//! The hash is as cheap as can be, one multiplication, and nobody can choose ids that collide: a caller's client may try, and so may
+//! whoever forged a file. The factor is odd, and drawn anew by each process: the uppermost bits of any two products then agree about as
+//! seldom as if they had been drawn. Both halves of the product count: of ids that are multiples of a large power of two the lower one ends
+//! in zeros, whatever the factor. A secret only added before a multiplication by a known number would not do: ids that collide would
+//! collide elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher};
@@ -11,7 +12,7 @@ use std::hash::{BuildHasher, Hasher};
 pub(crate) type IdMap<T> = HashMap<u64, T, HashIds>;
 pub(crate) type IdSet = HashSet<u64, HashIds>;
 
-/// Whoever hashes has the factor beside the map.
+/// Each map has the factor beside it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HashIds {
     factor: u64,
@@ -23,7 +24,7 @@ impl Default for HashIds {
     }
 }
 
-/// One a process, so that what it does twice in the same way it does in the same order.
+/// One per process, so that what is done twice in the same way is done in the same order.
 #[cfg(not(any(loom, shuttle)))]
 fn factor() -> u64 {
     use std::hash::RandomState;
@@ -58,7 +59,7 @@ impl Hasher for Product {
         self.product = (product >> 64) as u64 ^ product as u64;
     }
 
-    /// Nothing but ids is asked for.
+    /// Never called: only ids are hashed.
     fn write(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
     }
@@ -77,7 +78,7 @@ mod tests {
 
     use super::HashIds;
 
-    /// As many as are in the fullest of 65,536 places.
+    /// How many are in the fullest of 65,536 places.
     fn fullest(ids: &[u64], hash: &impl BuildHasher) -> u64 {
         let mut places: HashMap<u64, u64> = HashMap::new();
         ids.iter().for_each(|id| *places.entry(hash.hash_one(id) % (1 << 16)).or_default() += 1);

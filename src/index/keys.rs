@@ -33,23 +33,23 @@ const PIECE_OVERHEAD: u64 = (PIECE_HEADER_BYTES + PIECE_SLOT_BYTES) as u64;
 /// The longest extent in a descriptor.
 const EXTENT_BYTES: u64 = 10;
 
-/// So many keys are looked for one by one: raft keeps two or three.
+/// Up to this many keys are looked for one by one: raft keeps two or three.
 const FEW: usize = 32;
 
-/// Where there were more they are few again when no more than so many are left: made anew at each bound, the list would be so again and again.
+/// Many keys become few again when no more than this many are left: with one bound for both, the list would be made anew again and again.
 const FEW_AGAIN: usize = FEW / 4;
 
-/// The keys of one replica: a list. Of few it is all there is, and has no room to spare.
+/// The keys of one replica: a list. If they are few, it is all there is, and has no room to spare.
 #[derive(Debug)]
 pub(crate) enum Keys {
     Few(Box<[KeyEntry]>),
     Many(Box<Many>),
 }
 
-// Of a million replicas each has one.
+// Each of a million replicas has one.
 const _: () = assert!(size_of::<Keys>() == size_of::<Box<[KeyEntry]>>());
 
-/// Where each key is in a list that is too long to be gone through. Hashed so that nobody can choose keys that meet.
+/// A list too long to be searched one by one, and where each key is in it. Hashed so that nobody can choose keys that collide.
 #[derive(Debug, Default)]
 pub(crate) struct Many {
     list: Vec<KeyEntry>,
@@ -131,7 +131,7 @@ impl Keys {
         self.list().get(i)
     }
 
-    /// The newest record of it lies in this segment now.
+    /// Notes that the newest record of the `i`th key lies in this segment now.
     pub fn written_in(&mut self, i: usize, seq: u64) {
         if let Some(entry) = self.list_mut().get_mut(i) {
             entry.seq = seq;
@@ -152,7 +152,7 @@ impl Keys {
         self.list().iter()
     }
 
-    /// The bytes of a value's piece are no longer kept in memory.
+    /// Stops keeping the bytes of a value's piece in memory.
     pub fn forget_memory(&mut self, id: u64) {
         for entry in self.list_mut() {
             if let Value::Out(piece) = &mut entry.value
@@ -247,7 +247,7 @@ impl Keys {
         *self = list.into();
     }
 
-    /// Puts another value in the place of one that is there.
+    /// Changes the `i`th value.
     fn change(&mut self, i: usize, seq: u64, change: impl FnOnce(&mut Value)) {
         let Some(entry) = self.list_mut().get_mut(i) else { return };
         entry.seq = seq;
@@ -291,7 +291,7 @@ impl Value {
     }
 }
 
-/// What a value of so many bytes costs in the journal at most.
+/// What a key with a value of this length costs in the journal at most.
 pub(crate) fn value_cost(key: &[u8], bytes: usize) -> u64 {
     let value = if bytes > INLINE_VALUE_BYTES {
         out_of_line_cost(bytes as u64 + PIECE_OVERHEAD)

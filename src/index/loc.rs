@@ -11,9 +11,9 @@ const LSN_MASK: u64 = (1 << LSN_BITS) - 1;
 /// The largest entry whose length fits; larger ones are always placed directly.
 pub(crate) const MAX_INLINE_ENTRY: u32 = (1 << LEN_BITS) - 1;
 
-/// So far apart two entries may lie: of two that lie farther apart nobody could tell which is behind the other.
+/// How far apart two entries may lie: of two that lie farther apart nobody could tell which is behind the other.
 const SPAN: u64 = LSN_MASK / 2;
-/// So far behind the tail a log may go on after an opening: all slabs are filled before the tail moves at the latest.
+/// How far behind the tail a log may go on after an opening. It fills no more than all slabs from there before the tail moves.
 pub(crate) const MAX_JOURNAL_LEAP: u64 = SPAN / 2;
 const _: () = assert!(MAX_JOURNAL_LEAP + crate::format::superblock::MAX_JOURNAL_SLABS as u64 * (64 << 20) < SPAN);
 
@@ -35,7 +35,7 @@ impl Loc {
         (self.0 & u64::from(MAX_INLINE_ENTRY)) as u32
     }
 
-    /// The full LSN, given one at or after it by less than the journal's span.
+    /// The full LSN, given a `head` at or behind it by less than the journal's span.
     pub fn lsn(self, head: u64) -> u64 {
         head - (head.wrapping_sub(self.0 >> LEN_BITS) & LSN_MASK).min(head)
     }

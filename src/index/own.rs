@@ -3,7 +3,7 @@
 use super::keys::Value;
 use super::state::ReplicaState;
 
-/// Keys that begin so are the log's own: callers can neither set nor delete them.
+/// Keys with this prefix are the log's own: callers can neither set nor delete them.
 pub(crate) const OWN_KEYS: &[u8] = b"\0sl.";
 /// The replica's last index that its state machine has made durable: eight bytes, so that a newer report never needs more room.
 pub(crate) const APPLIED_KEY: &[u8] = b"\0sl.a";
@@ -18,7 +18,7 @@ pub(crate) fn is_own(key: &[u8]) -> bool {
 }
 
 impl ReplicaState {
-    /// What its state machine was last reported to hold durably, if anything was in this life of the replica.
+    /// The last index that its state machine was reported to hold durably, if any was in this life of the replica.
     pub fn reported(&self) -> Option<u64> {
         match self.keys.get(APPLIED_KEY)? {
             Value::Inline(value) => Some(u64::from_le_bytes(value.as_slice().try_into().ok()?)),

@@ -1,7 +1,8 @@
 //! The pieces of a replica, in the order of their entries: a queue, as they come at its end and go at its front.
 //!
-//! A log that is replayed names them in another: first those that were not carried for long, then, each before or among these, the ones that were. Moved for
-//! each, hundreds of thousands would take an opening minutes. So where one comes or goes in the midst of many, all lie in a tree until the replay ends.
+//! A replayed log names them in another order: first those that were not carried for long, then, before or among these, the ones that were.
+//! If others were moved for each, hundreds of thousands would take an opening minutes. So where one comes or goes in the midst of many, all
+//! lie in a tree until the replay ends.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,7 +11,7 @@ use crate::disk::AlignedBuf;
 use crate::format::piece::{Extent, PieceDesc};
 use crate::sync::Arc;
 
-/// So many are moved for one that comes or goes.
+/// At most this many pieces are moved for one that comes or goes.
 const FEW: usize = 64;
 
 /// A piece of the chain as the index knows it. Its terms are kept with the replica's, not here.
@@ -28,7 +29,7 @@ pub(crate) struct ChainPiece {
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     queue: VecDeque<ChainPiece>,
-    /// By their first indexes, which nothing changes. Where it is there, the queue is empty. In a box: nearly always it is not there.
+    /// By their first indexes, which never change. While there is a tree, the queue is empty. Boxed, as there nearly never is one.
     #[allow(clippy::box_collection)]
     tree: Option<Box<BTreeMap<u64, ChainPiece>>>,
 }
@@ -47,7 +48,7 @@ pub(super) enum Added {
 }
 
 impl Pieces {
-    /// All of them. Not before a replay has [settled](Self::settle) them.
+    /// All of them. Not to be called before a replay has [settled](Self::settle) them.
     pub fn all(&self) -> &VecDeque<ChainPiece> {
         debug_assert!(self.tree.is_none(), "a replay has not ended");
         &self.queue
@@ -58,14 +59,14 @@ impl Pieces {
         &mut self.queue
     }
 
-    /// No more will come or go in the midst of many.
+    /// Turns a tree into the queue again: no more will come or go in the midst of many.
     pub fn settle(&mut self) {
         if let Some(tree) = self.tree.take() {
             self.queue = tree.into_values().collect();
         }
     }
 
-    /// Makes ready for one that comes or goes at this index, wherever that is.
+    /// Makes ready for a piece that comes or goes at this index: in the midst of many, all go into a tree.
     pub fn expect_anywhere(&mut self, index: u64) {
         if self.tree.is_none() && self.queue.len() > 2 * FEW {
             let before = self.queue.partition_point(|p| p.desc.first < index);
@@ -126,7 +127,7 @@ impl Pieces {
     pub fn cut_from(&mut self, from: u64, freed: &mut Vec<Extent>) {
         while let Some(piece) = self.last_mut().filter(|piece| piece.desc.last() >= from) {
             if piece.desc.first < from {
-                // Shorter than its count, which fits: the cut lies inside the piece.
+                // The cut lies inside the piece, so this is less than its count, and fits.
                 piece.desc.count = (from - piece.desc.first) as u32;
                 break;
             }
@@ -149,7 +150,7 @@ impl Pieces {
         self.queue.spare();
     }
 
-    /// Forgets the pieces that begin within `lo..=hi`, and the end of one that goes on there.
+    /// Forgets the pieces that begin within `lo..=hi`, and the end of one that reaches into it.
     pub fn forget(&mut self, lo: u64, hi: u64) {
         let shorten = |before: &mut ChainPiece| {
             let left = u32::try_from(lo - before.desc.first).unwrap_or(u32::MAX);

@@ -57,7 +57,7 @@ impl Places {
         self.chain.as_deref()?.tail
     }
 
-    /// Nobody writes behind it until it is set anew.
+    /// Takes the tail away: nobody writes behind it until it is set anew.
     pub fn take_tail(&mut self) -> Option<Tail> {
         self.chain.as_deref_mut()?.tail.take()
     }
@@ -109,7 +109,7 @@ impl Places {
         self.pieces_from_mut(first).next().filter(|p| p.desc.id == id)
     }
 
-    /// Makes room for so many pieces: they are about to be added.
+    /// Makes room for this many pieces, which are about to be added.
     pub fn reserve_pieces(&mut self, pieces: usize) {
         if pieces > 0 {
             self.chain.get_or_insert_default().pieces.all_mut().reserve_exact(pieces);
@@ -121,7 +121,7 @@ impl Places {
         self.push_each(first, locs, chunk, Span::push);
     }
 
-    /// Adds entries that lie behind all else in the journal, as whatever is appended does.
+    /// Adds entries that lie behind all else in the journal, as appended ones do.
     pub fn push_newest(&mut self, first: u64, locs: impl IntoIterator<Item = Loc>, chunk: u32) {
         self.push_each(first, locs, chunk, Span::push_newest);
     }
@@ -201,7 +201,7 @@ impl Places {
                 (span.count_below(lo), hi.checked_add(1).map_or(span.locs().len(), |n| span.count_below(n)));
             let last = span.last();
             self.resident.let_go(span.locs().get(from..to).unwrap_or(&[]), chunk);
-            // What is settled is mostly the front of very many: the others stay where they are.
+            // Settling mostly takes the front of very many: the others stay where they are.
             let tail = if from == 0 {
                 span.drop_front(to);
                 None
@@ -220,8 +220,8 @@ impl Places {
         }
     }
 
-    /// Entries of `lo..=hi` were moved within the journal: so what pieces hold from `lo` on was cut before, though the record that says so may
-    /// be lost. What begins behind `hi` may be newer than that, and stays.
+    /// Forgets what pieces hold of `lo..=hi`, which was moved within the journal: so what pieces hold from `lo` on was cut before, though
+    /// the record of that may be lost. A piece that begins behind `hi` may be newer, and stays.
     pub fn forget_chain(&mut self, lo: u64, hi: u64) {
         if let Some(chain) = self.chain.as_deref_mut() {
             chain.pieces.forget(lo, hi);
@@ -233,8 +233,8 @@ impl Places {
         self.set_journal_where(first, locs, chunk, |_, _| true);
     }
 
-    /// As [`Places::set_journal`], of a log that is replayed: it may part long spans and have them meet, again and again. They are one again when
-    /// all is [settled](Places::settle).
+    /// As [`Places::set_journal`], for a replay: it may part long spans and have them meet, again and again. They are joined when all is
+    /// [settled](Places::settle).
     pub fn replay_journal(&mut self, first: u64, locs: impl ExactSizeIterator<Item = Loc>, chunk: u32) {
         self.set_journal_where(first, locs, chunk, Span::is_quickly_joined);
     }
@@ -280,7 +280,7 @@ impl Places {
         }
     }
 
-    /// Adds a piece, or renews the one of the same id. Answers `false`, and changes nothing, where another piece overlaps.
+    /// Adds a piece, or renews the one of the same id. Returns `false`, and changes nothing, where another piece overlaps.
     pub fn set_chain(&mut self, piece: ChainPiece, chunk: u32) -> bool {
         let (first, last) = (piece.desc.first, piece.desc.last());
         let added = self.chain.get_or_insert_default().pieces.add(piece);
@@ -290,14 +290,14 @@ impl Places {
         added != Added::Refused
     }
 
-    /// As [`Places::set_chain`], of a log that is replayed: it may name many in any order. What is there is seen again when they are
+    /// As [`Places::set_chain`], for a replay: it may name many pieces in any order. They can be read again when they are
     /// [settled](Places::settle).
     pub fn replay_chain(&mut self, piece: ChainPiece, chunk: u32) -> bool {
         self.chain.get_or_insert_default().pieces.expect_anywhere(piece.desc.first);
         self.set_chain(piece, chunk)
     }
 
-    /// The log is replayed.
+    /// Ends a replay.
     pub fn settle(&mut self) {
         self.spans.join();
         if let Some(chain) = self.chain.as_deref_mut() {
@@ -305,7 +305,7 @@ impl Places {
         }
     }
 
-    /// Keeps the pieces that `keep` says yes to; answers the ranges of the others.
+    /// Keeps the pieces that `keep` says yes to; returns the ranges of the others.
     pub fn retain_chain(&mut self, mut keep: impl FnMut(&ChainPiece) -> bool) -> Vec<(u64, u64)> {
         let mut lost = Vec::new();
         let Some(chain) = self.pieces_mut() else { return lost };
@@ -335,7 +335,7 @@ impl Places {
             && span.first() <= first
             && last <= span.last()
         {
-            // Nearly every replica.
+            // So it is with nearly every replica.
             return Vec::new();
         }
         let mut ranges: Vec<(u64, u64)> = self.spans.iter().map(|s| (s.first(), s.last())).collect();

@@ -203,7 +203,7 @@ fn parting_a_span_moves_little_wherever_that_is() {
     assert_eq!((met.holes(1, N), met.journal_bytes()), (vec![], N * journal_bytes(7)));
 }
 
-/// In a queue or in a tree, and whichever of them it is when.
+/// Whether they lie in a queue or in a tree, at any time.
 #[test]
 fn pieces_that_are_named_in_any_order_are_as_those_in_a_queue() {
     for seed in 0..20 {

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-/// Sorted ranges, each from its first index to its last. In eight bytes, as there may be a million of them, and of those few that hold any.
+/// Sorted ranges, each from its first index to its last. Eight bytes, as there may be a million of these, few of which hold any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 // A vector in a box: the vector itself, and a boxed slice, are larger.
 #[allow(clippy::box_collection)]

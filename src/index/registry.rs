@@ -1,7 +1,7 @@
 //! From replica id to its cell: sharded, so that readers of different replicas do not meet.
 
 use std::collections::hash_map::Entry;
-// Not of `crate::sync`: no order hangs on it.
+// Not from `crate::sync`: no ordering depends on it.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ids::IdMap;
@@ -12,7 +12,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 const SHARDS: usize = 64;
 const _: () = assert!(SHARDS.is_power_of_two());
-/// So many replicas are looked for shard by shard: a lock for each four of them, which pays for sorting them.
+/// From this many on, replicas are looked for shard by shard: one lock for four of them, which pays for sorting them.
 const SORTED: usize = 4 * SHARDS;
 
 /// One replica's index behind its own lock, held only for as long as memory is touched.
@@ -31,7 +31,7 @@ impl Cell {
         self.state.lock()
     }
 
-    /// Whether it says nothing that a new one would not.
+    /// Whether it says nothing that a new cell would not.
     fn is_gone(&self) -> bool {
         let state = self.lock();
         !state.exists && state.charge == Charge::default() && state.pledge.is_none()
@@ -40,7 +40,7 @@ impl Cell {
 
 type Shard = RwLock<IdMap<Arc<Cell>>>;
 
-/// Cells that are being looked for; kept for the next time, so that steady use allocates nothing.
+/// The memory of a search for cells, kept for the next one, so that steady use allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
     /// Positions of the ids that are asked for, by shard.
@@ -56,7 +56,7 @@ impl Cells {
         let Self { order, begins, .. } = self;
         begins.clear();
         begins.resize(SHARDS + 1, 0);
-        // How many are in the shards up to each; counted down from there, that becomes where its own begin.
+        // How many are in all shards up to each; counted down from there, that becomes where its own begin.
         ids.iter().for_each(|&id| begins[Registry::shard_of(id)] += 1);
         let mut sum = 0;
         for begin in begins.iter_mut() {
@@ -78,7 +78,7 @@ impl Cells {
 #[derive(Debug)]
 pub(crate) struct Registry {
     shards: Box<[Shard]>,
-    /// Of those gone, how many were left when the others were last forgotten.
+    /// How many cells of removed replicas were left when such were last forgotten.
     left: AtomicU64,
 }
 
@@ -108,7 +108,7 @@ impl Registry {
         Arc::clone(shard.entry(id).or_insert_with(|| Arc::new(Cell::new(id, ReplicaState::default()))))
     }
 
-    /// As [`Registry::get_or_create`] for many at once, in their order: each shard is locked once where there are several for it.
+    /// As [`Registry::get_or_create`] for many at once, in the order of `ids`: where there are several for each shard, it is locked once.
     pub fn get_or_create_all<'a>(
         &self,
         ids: &[u64],
@@ -125,7 +125,7 @@ impl Registry {
         cells.drain(..).flatten()
     }
 
-    /// Finds those that are there.
+    /// Finds the cells that exist already.
     fn get_by_shard(&self, ids: &[u64], found: &mut Cells) {
         found.sort_by_shard(ids);
         let Cells { order, begins, cells } = found;
@@ -143,7 +143,7 @@ impl Registry {
         }
     }
 
-    /// As [`Registry::get_or_create`], for who has it alone; says whether it was created.
+    /// As [`Registry::get_or_create`], for a caller that has the registry alone; says whether the cell was created.
     #[inline]
     pub fn find_or_create(&mut self, id: u64) -> (&Arc<Cell>, bool) {
         match self.shards[Self::shard_of(id)].get_mut().entry(id) {
@@ -152,7 +152,7 @@ impl Registry {
         }
     }
 
-    /// Takes over the cells of another one. What is in a shard of both costs most.
+    /// Takes over the cells of another registry. Shards that hold cells in both cost most.
     #[cfg(not(any(loom, shuttle)))]
     pub fn take(&mut self, other: Self) {
         for (mine, other) in self.shards.iter_mut().zip(other.shards) {
@@ -170,8 +170,8 @@ impl Registry {
         self.shards[Self::shard_of(id)].get_mut().remove(&id);
     }
 
-    /// Forgets the cells of those who are gone, where there are `kept` more of them than were left the last time, and so many `replicas`. Not of
-    /// whom anybody holds.
+    /// Forgets the cells of removed replicas that nobody holds, if there are more than `kept` more of these than were left the last time.
+    /// `replicas`: how many exist.
     pub fn forget_those_gone(&self, replicas: u64, kept: u64) {
         let gone = || (self.shards.iter().map(|s| s.read().len() as u64).sum::<u64>()).saturating_sub(replicas);
         if gone() <= self.left.load(Ordering::Relaxed).saturating_add(kept) {
@@ -186,7 +186,7 @@ impl Registry {
             }
             let mut shard = shard.write();
             for id in gone {
-                // Held by nobody else, and nobody finds it meanwhile: so its lock is free, and what it says stands.
+                // Nobody else holds it, nor can find it meanwhile: so its lock is free, and what it says stands.
                 if shard.get(&id).is_some_and(|cell| Arc::strong_count(cell) == 1 && cell.is_gone()) {
                     shard.remove(&id);
                 }

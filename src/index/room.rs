@@ -1,13 +1,12 @@
-//! Memory that a list has to spare: not for ever what it took at its longest.
+//! Gives back memory that a list has to spare: none keeps for ever what it took at its longest.
 
 use std::collections::VecDeque;
 
-/// A list may have room for so many times what is in it: as much as doubling may leave when it grows, so that what stays as long as it is
-/// keeps its memory.
+/// A list may have room for this many times what is in it: as much as doubling may leave, so that a list of steady length keeps its memory.
 const MOST_TIMES: usize = 4;
 /// Half of that is left to it, so that it halves at least before anything is moved again.
 const LEFT_TIMES: usize = MOST_TIMES / 2;
-/// So many bytes are kept whatever is in them. Of thousands of replicas that write, each fills and empties a little again and again.
+/// This many bytes are kept in any case: thousands of replicas that write each fill and empty a little again and again.
 const KEPT_BYTES: usize = 4096;
 
 /// The room that a list of `T` should have, where it has far too much.
@@ -16,7 +15,7 @@ fn instead_of<T>(len: usize, room: usize) -> Option<usize> {
     (room > kept && room / MOST_TIMES > len).then(|| (len * LEFT_TIMES).max(kept))
 }
 
-/// What takes its items in, and lets them go again.
+/// A collection whose items come and go.
 pub(super) trait Spare {
     /// Gives back memory that is far more than it needs. Costs less than what was added and taken since the last time.
     fn spare(&mut self);

@@ -7,35 +7,35 @@ use smallvec::SmallVec;
 use super::loc::Loc;
 use super::room::Spare as _;
 
-/// Room that is made in front: this part of what there is.
+/// Room in front is made for the number of locations held, divided by this.
 const MORE_ROOM: usize = 4;
-/// So many are moved to make one of two.
+/// At most this many locations are moved to join two spans during a replay.
 const MOST_MOVED: usize = 4096;
 
-/// Consecutive journal-resident entries: a queue, which keeps what has left at the front until that is as much as what is left.
+/// Consecutive journal-resident entries: a queue, whose dropped front stays until it is as long as what is left.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
-    /// Index of the first that is left.
+    /// Index of the first entry held.
     first: u64,
-    /// The first of them are gone already, or room. Two take no memory of their own.
+    /// The first of them are gone already, or spare room. Two take no memory of their own.
     buf: SmallVec<[Loc; 2]>,
-    /// How many: fewer than four thousand million, as there may be a million of spans.
+    /// How many these are: fewer than four thousand million, as there may be a million spans.
     left: u32,
-    /// So many at its end lie each behind the one before: all, but for those that were carried, and those in front of them. Of four thousand
-    /// million and more it says no more.
+    /// How many at its end lie each behind the one before: all, but for carried ones and those in front of them. Counts to four thousand
+    /// million.
     ordered: u32,
 }
 
-// Of a million replicas each has room for one.
+// Each of a million replicas has room for one.
 const _: () = assert!(size_of::<Span>() == 40);
 
-/// As many, or four thousand million.
+/// `n`, or four thousand million.
 fn at_most(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 impl Span {
-    /// An empty one.
+    /// An empty span.
     pub fn new(first: u64) -> Self {
         Self { first, buf: SmallVec::new(), left: 0, ordered: 0 }
     }
@@ -68,17 +68,17 @@ impl Span {
         self.buf.push(loc);
     }
 
-    /// Appends one that lies behind all others, without a look at the last: its memory has left the cache, and is waited for.
+    /// Appends one that lies behind all others, without reading the last: its memory has left the cache, and would be waited for.
     pub fn push_newest(&mut self, loc: Loc) {
         debug_assert!(self.locs().last().is_none_or(|last| loc.follows(*last)), "{loc:?} is not the newest");
         self.ordered = self.ordered.saturating_add(1);
         self.buf.push(loc);
     }
 
-    /// From the first on all that may lie at these LSNs: those behind them do not. Where many lie in order few are looked at.
+    /// The front of the span up to the last that may lie at these LSNs. Where many lie in order, few are looked at.
     pub fn up_to(&self, lsns: &Range<u64>) -> &[Loc] {
         let (before, ordered) = self.by_order();
-        // Else those LSNs begin in the midst of them.
+        // If not, those LSNs begin in the midst of them.
         let in_turn = match (ordered.first(), ordered.last()) {
             (Some(first), Some(last)) => first.behind(lsns.start) <= last.behind(lsns.start),
             _ => false,
@@ -90,19 +90,19 @@ impl Span {
         self.locs().get(..before.len() + there).unwrap_or_default()
     }
 
-    /// The LSN of the one that lies first in the journal, of which `head` is the end.
+    /// The LSN of the entry that lies first in the journal, whose end is `head`.
     pub fn oldest(&self, head: u64) -> Option<u64> {
         let (before, ordered) = self.by_order();
         before.iter().chain(ordered.first()).map(|loc| loc.lsn(head)).min()
     }
 
-    /// Those that lie in order, and those before them.
+    /// Splits off those that lie in order from those before them.
     fn by_order(&self) -> (&[Loc], &[Loc]) {
         let locs = self.locs();
         locs.split_at(locs.len().saturating_sub(self.ordered as usize))
     }
 
-    /// Makes room for so many more.
+    /// Makes room for `n` more.
     pub fn reserve(&mut self, n: usize) {
         self.buf.reserve(n);
     }
@@ -115,7 +115,7 @@ impl Span {
         self.settle();
     }
 
-    /// Forgets the first `n`, which are there. What is moved to the front for it is never more than what has gone.
+    /// Forgets the first `n`, which must be there. Never moves more to the front for it than has gone.
     pub fn drop_front(&mut self, n: usize) {
         self.first = self.first.saturating_add(n as u64);
         match u32::try_from(self.left() + n) {
@@ -157,7 +157,7 @@ impl Span {
         Some(tail)
     }
 
-    /// Whether little is moved to append that one.
+    /// Whether appending `next` moves little.
     pub fn is_quickly_joined(&self, next: &Self) -> bool {
         self.locs().len().min(next.locs().len()) <= MOST_MOVED
     }
@@ -180,8 +180,8 @@ impl Span {
         self.ordered = ordered;
     }
 
-    /// Puts these in front, into the room of what has left. Where that is too little more is made than they take: a log may tell of one
-    /// after the other, each before the last.
+    /// Puts these in front, into the room of what has gone. If that is too little, more is made than they take: a log may name entries in
+    /// descending order.
     fn prepend(&mut self, first: u64, front: &[Loc]) {
         self.first = first;
         match self.left().checked_sub(front.len()) {
@@ -204,7 +204,7 @@ impl Span {
         }
     }
 
-    /// The `n` of them from this index on, if all are there: for others to be put in their places.
+    /// The `n` locations from this index on, if all are there, to be overwritten.
     pub fn range_mut(&mut self, first: u64, n: usize) -> Option<&mut [Loc]> {
         let at = usize::try_from(first.checked_sub(self.first)?).ok()?;
         let behind = self.locs().len().checked_sub(at)?.checked_sub(n)?;
@@ -266,7 +266,7 @@ mod tests {
         let mut long = span(1, 131_072);
         (0..131_069).for_each(|_| long.drop_front(1));
         assert!(long.buf.capacity() <= 512 && long.locs().len() == 3);
-        // As long as before it keeps what it has, in front of the last and behind it.
+        // One that stays as long as it is keeps its memory, in front of the last and behind it.
         let mut steady = span(1, 1000);
         let mut room = Vec::new();
         for i in 1001..20_000 {
@@ -377,7 +377,7 @@ mod tests {
         assert!(looked > 0 && all > 0);
     }
 
-    /// One that is long and in order costs what is found; one that was carried in part, that part too.
+    /// A span that is long and in order costs what is found; one that was carried in part, that part too.
     #[test]
     fn of_many_in_order_few_are_looked_at() {
         let mut long = span(1, 10_000);

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use super::span::Span;
 
-/// In the order of their indexes, which no two of them share. None and one take no memory of their own; more lie in a tree: a log may name
-/// them in any order, and none is moved for another.
+/// Spans in the order of their indexes, which no two of them share. None and one take no memory of their own; more lie in a tree: a log may
+/// name them in any order, and none is moved for another.
 #[derive(Debug, Default)]
 pub(crate) enum Spans {
     #[default]
     None,
     One(Span),
-    /// By their first index. In a box: the tree itself is larger than it must be where there may be a million.
+    /// By their first index. Boxed: the tree itself is too large where there may be a million.
     #[allow(clippy::box_collection)]
     More(Box<BTreeMap<u64, Span>>),
 }
 
-// Of a million replicas each has one.
+// Each of a million replicas has one.
 const _: () = assert!(size_of::<Spans>() <= size_of::<Span>() + 8);
 
 impl Spans {
@@ -54,7 +54,7 @@ impl Spans {
         }
     }
 
-    /// Entries may be added to it, and taken from its end; not all.
+    /// Entries may be added to it, and taken from its end, but not all of them.
     #[inline]
     pub fn last_mut(&mut self) -> Option<&mut Span> {
         match self {
@@ -114,7 +114,7 @@ impl Spans {
         }
     }
 
-    /// Forgets the first `n` entries of the first one, which are there; when none is left it goes.
+    /// Forgets the first `n` entries of the first span, which must be there; a span without any goes.
     pub fn drop_front(&mut self, n: usize) {
         match self {
             Self::None => {}
@@ -144,7 +144,7 @@ impl Spans {
         };
     }
 
-    /// Makes one of those that follow each other.
+    /// Joins spans that follow each other.
     pub fn join(&mut self) {
         let follows = |one: &Span, next: &Span| one.last().checked_add(1) == Some(next.first());
         let Self::More(all) = self else { return };
@@ -162,7 +162,7 @@ impl Spans {
         *self = joined;
     }
 
-    /// Fewer than two take no memory.
+    /// Fewer than two take no memory of their own.
     fn settle(&mut self) {
         if let Self::More(all) = self
             && all.len() < 2

@@ -10,7 +10,7 @@ use crate::error::{Damage, Lost};
 use crate::format::record::{CORE_BYTES, Core, DAMAGE_RANGE_BYTES, MAX_DAMAGE_RANGES};
 use crate::space::{Charge, Pledge};
 
-/// Everything the log knows of a replica. There may be millions: what few have lies elsewhere, behind eight or sixteen bytes.
+/// Everything the log knows of a replica. There may be millions: what only few have lies elsewhere, behind eight or sixteen bytes.
 #[derive(Debug)]
 pub(crate) struct ReplicaState {
     pub exists: bool,
@@ -26,16 +26,16 @@ pub(crate) struct ReplicaState {
     pub keys: Keys,
     /// The `seq` of the next record.
     pub seq: u16,
-    /// How often entries went that others may have taken the place of: who looks twice sees by it whether both looks are of one log. Outlives
-    /// the replica.
+    /// How often entries went whose places others may have taken: a reader that looks twice sees by it whether both looks are of one log.
+    /// Outlives the replica.
     pub cuts: u32,
-    /// Segment before which the newest CORE does not lie, or by whose cleaning it must be written anew.
+    /// The newest CORE lies in this segment or a later one, or must be written anew when this one is cleaned.
     pub core_seq: u64,
-    /// LSN of the newest frame whose participants name this replica; so do those of its segment.
+    /// LSN of the newest frame whose participants name this replica, as do those of its segment.
     pub listed_frame: u64,
     /// What it holds of the space accounts.
     pub charge: Charge,
-    /// While some of its entries are being settled. Like the charge, it outlives the replica.
+    /// Set while some of its entries are being settled. Like the charge, it outlives the replica.
     pub pledge: Option<Box<Pledge>>,
     pub state_suspect: bool,
     /// Damaged ranges of indexes, sorted.
@@ -113,12 +113,12 @@ impl ReplicaState {
         self.damaged = merged.into();
     }
 
-    /// Damage outside of what is held has gone with its entries; that of the one before stays, for its term.
+    /// Forgets damage outside of what is held, which went with its entries; that of the one before stays, for its term.
     pub fn clip_damage(&mut self) {
         self.clip_damage_to(self.first_asked_for(), self.last);
     }
 
-    /// The lowest index of which anybody may ask something: raft asks for the term of the one before the first, where there is one.
+    /// The lowest index that anybody may ask about: raft asks for the term of the one before the first, where there is one.
     pub fn first_asked_for(&self) -> u64 {
         self.first.saturating_sub(1).max(1)
     }
@@ -126,7 +126,7 @@ impl ReplicaState {
     /// Nobody knows the term of `first - 1`: it counts as damaged, until the next truncation or a snapshot puts another there.
     pub fn forget_prev_term(&mut self) {
         self.prev_term = 0;
-        // Before the first entry of all there is none to be known.
+        // Index 0 has no term that could be known.
         if self.first > 1 {
             self.add_damage(self.first - 1, self.first - 1);
         }
@@ -165,7 +165,7 @@ impl ReplicaState {
         entries.chain(state).collect()
     }
 
-    /// Whether what is known to be lost is all that a loss can have touched which left entries up to `upto` in doubt, and its state.
+    /// Whether the known damage covers all that a loss can have touched which left entries up to `upto` in doubt: these, and keyed state.
     pub fn tells_of(&self, upto: u64) -> bool {
         let (first, upto) = (self.first, upto.min(self.last));
         self.state_suspect && (upto < first || self.damage_at(first).is_some_and(|(_, end)| upto <= end))
@@ -179,7 +179,7 @@ impl ReplicaState {
                 || self.places.chain().iter().any(|p| holds(p.meta_seq)))
     }
 
-    /// Whether one of its entries lies there in the journal.
+    /// Whether one of its entries lies at these LSNs in the journal.
     pub fn has_entry_in(&self, lsns: &Range<u64>) -> bool {
         self.places.spans().iter().flat_map(|s| s.up_to(lsns)).any(|loc| loc.is_in(lsns))
     }
@@ -201,7 +201,7 @@ impl ReplicaState {
         CORE_BYTES + self.keys.bytes() + self.meta_bytes_of_entries()
     }
 
-    /// Of these, what goes with the entries: descriptors, changes of term, what is known to be lost of them.
+    /// The part of [`Self::meta_bytes`] that goes with the entries: descriptors, changes of term, what is known to be lost of them.
     pub fn meta_bytes_of_entries(&self) -> u64 {
         const PIECE: u64 = crate::format::piece::PieceDesc::TYPICAL_BYTES;
         let damage = self.damaged.len() as u64 * DAMAGE_RANGE_BYTES;

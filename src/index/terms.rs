@@ -18,15 +18,15 @@ pub struct Terms {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Runs {
     List(Few<(u64, u64)>),
-    /// While a log is replayed that names very many in any order, each in the midst of the others. In a box: the tree itself is larger than a list.
+    /// During a replay that names very many runs in any order, each in the midst of others. Boxed: the tree itself is larger than a list.
     #[allow(clippy::box_collection)]
     Tree(Box<BTreeMap<u64, u64>>),
 }
 
-// Of a million replicas each has one.
+// Each of a million replicas has one.
 const _: () = assert!(size_of::<Runs>() == size_of::<Few<(u64, u64)>>());
 
-/// So many are moved for one that is named in the midst of others.
+/// At most this many runs are moved for one that is named in the midst of others.
 const FEW_MOVED: usize = 64;
 
 impl Default for Runs {
@@ -36,7 +36,7 @@ impl Default for Runs {
 }
 
 impl Runs {
-    /// All of them. Not before a replay has [settled](Terms::settle) them.
+    /// All of them. Not to be called before a replay has [settled](Terms::settle) them.
     #[inline]
     fn list(&self) -> &Few<(u64, u64)> {
         match self {
@@ -55,7 +55,7 @@ impl Terms {
         self.runs = Runs::default();
     }
 
-    /// The log is replayed: no more will be named in any order.
+    /// Turns a tree into the list again: the log is replayed, and no more runs come in any order.
     pub fn settle(&mut self) {
         if let Runs::Tree(tree) = &mut self.runs {
             let mut list = Few::None;
@@ -67,7 +67,7 @@ impl Terms {
     /// Says that every index from `index` on has `term`.
     #[inline]
     pub fn push(&mut self, index: u64, term: u64) {
-        // Mostly the term that the newest run has.
+        // Mostly it is the term of the newest run.
         match &self.runs {
             Runs::List(list) if list.last().is_some_and(|&(start, newest)| start < index && newest == term) => {}
             _ => self.begin_run(index, term),
@@ -157,7 +157,7 @@ impl Terms {
         });
         let before = covers(from);
         let with = [Some((lo, term)).filter(|_| before != Some(term)), after.filter(|&(_, behind)| behind != term)];
-        // The next one may begin right there, or be of the term that now lasts until then.
+        // The next run may begin right there, or be of the term that now lasts until then.
         let behind = after.map_or(term, |(_, behind)| behind);
         let goes_on = list.get(to).is_some_and(|&(_, next)| next == behind);
         let with: SmallVec<[_; 2]> = with.into_iter().flatten().collect();
@@ -206,7 +206,7 @@ fn set_in(tree: &mut BTreeMap<u64, u64>, lo: u64, hi: u64, term: u64) {
     while let Some(start) = tree.range(lo..=hi).next().map(|(&start, _)| start) {
         tree.remove(&start);
     }
-    // The next one may begin right there, or be of the term that now lasts until then.
+    // The next run may begin right there, or be of the term that now lasts until then.
     let behind = after.map_or(term, |(_, behind)| behind);
     let next = hi.checked_add(1).and_then(|next| tree.range(next..).next());
     if let Some(start) = next.filter(|&(_, &next)| next == behind).map(|(&start, _)| start) {
@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// In a list or in a tree, and whichever it is when.
+    /// Whether they lie in a list or in a tree, at any time.
     #[test]
     fn a_tree_of_terms_is_as_a_list_of_them() {
         for seed in 0..100 {

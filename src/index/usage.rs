@@ -15,7 +15,7 @@ pub struct ReplicaUsage {
     pub pieces: u64,
     /// How many keys of keyed state: those of [`Replica::keys`](crate::Replica::keys), not the log's own.
     pub keys: u64,
-    /// Bytes of keyed state in the journal: keys, values that are stored there, and the descriptors of large values; including the log's own keys.
+    /// Bytes of keyed state in the journal: keys, inline values, and the descriptors of large ones; those of the log's own keys, too.
     pub key_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What entries come to: in the journal, and at most in chunks.
+//! What entries take: in the journal, and at most in chunks.
 
 use super::loc::Loc;
 use crate::format::piece::{PIECE_HEADER_BYTES, PIECE_SLOT_BYTES, is_bare};
@@ -25,7 +25,7 @@ pub(crate) fn weight(len: u32, chunk_bytes: u32) -> u64 {
     if slot >= chunk / 8 { own + slot + PIECE_HEADER_BYTES as u64 } else { own }
 }
 
-/// What the journal-resident entries come to.
+/// What the journal-resident entries of a replica take.
 #[derive(Debug, Default)]
 pub(super) struct Resident {
     /// Upper bound on what they take when they are packed into chunks.
@@ -40,7 +40,7 @@ impl Resident {
         self.bytes += journal_bytes(loc.len());
     }
 
-    /// These are no longer held.
+    /// Takes these off: they are no longer held.
     pub fn let_go(&mut self, locs: &[Loc], chunk: u32) {
         for loc in locs {
             self.weight -= weight(loc.len(), chunk);

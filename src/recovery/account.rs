@@ -10,12 +10,12 @@ use crate::index::{Cell, ReplicaState};
 use crate::space::{Accounts, Charge, Owners, Pins, Pool, Tail};
 use crate::sync::Arc;
 
-/// Claims the chunks of every linked piece. Answers whose keyed state lost a value, and was not suspect before.
+/// Claims the chunks of every linked piece. Returns the replicas whose keyed state lost a value, and was not suspect before.
 ///
-/// Where two replicas name one chunk, what is known to be lost gives it up, whether its bytes are still there or not: a neighbour's lost
-/// truncation must not hurt the chunk's new owner. Whatever such a truncation freed is known to be lost: its replica is suspect up to the last
-/// entry that it had then; and nobody is shown any of it, so that it costs nothing. Of what is left, the piece whose header lies there keeps
-/// the chunk, and the other is damage.
+/// Where two replicas name one chunk, a piece that is known to be lost gives it up, whether its bytes are still there or not: a neighbour's
+/// lost truncation must not hurt the chunk's new owner. All that such a truncation freed is known to be lost, as its replica is suspect up
+/// to the last entry that it had then; nobody is shown any of it, so giving it up costs nothing. Of the other pieces, the one whose header
+/// lies there keeps the chunk, and the rest are damage.
 pub(super) fn claim_chunks(
     disk: &dyn Disk,
     geo: &Geometry,
@@ -23,12 +23,12 @@ pub(super) fn claim_chunks(
     cells: &[Arc<Cell>],
     pins: &Arc<Pins>,
 ) -> Vec<u64> {
-    // Nobody else has any.
+    // No other replica has chunks.
     let holders: Vec<&Cell> = cells.iter().map(|cell| &**cell).filter(|cell| holds_pieces(&cell.lock())).collect();
     let contested = contested(geo, pool.owners(), &holders);
     let mut suspect = Vec::new();
     let mut owners = pool.owners();
-    // No two pieces that are not lost share a block: whoever says otherwise is not read without end.
+    // Pieces that are not lost share no block: of an image that says otherwise no more is read than the pool.
     let mut unread = u64::from(geo.pool_blocks);
     for (owner, cell) in (0..).zip(&holders) {
         let (id, mut state) = (cell.id, cell.lock());
@@ -59,10 +59,10 @@ pub(super) fn claim_chunks(
     suspect
 }
 
-/// Each lost truncation leaves pieces whose space is somebody else's by now. So many times as much as there is no device loses.
+/// Each lost truncation leaves pieces whose space is somebody else's by now. No device loses so many that they name the pool this often.
 const MOST_TIMES: u64 = 8;
 
-/// Whether the linked pieces take no more space than a log can have lost track of: whoever says otherwise is not accounted without end.
+/// Whether the linked pieces take no more space than a log can lose track of: an image that says otherwise is not accounted without end.
 pub(super) fn is_bounded(geo: &Geometry, cells: &[Arc<Cell>]) -> bool {
     let taken = cells.iter().fold(0_u64, |sum, cell| {
         let state = cell.lock();
@@ -76,7 +76,7 @@ fn holds_pieces(state: &ReplicaState) -> bool {
     !state.places.chain().is_empty() || state.keys.iter().any(|entry| entry.value.piece().is_some())
 }
 
-/// As [`claim_chunks`], of a snapshot: there nobody names another's chunk, or it is none. `false`: somebody does.
+/// As [`claim_chunks`], for a snapshot, in which no replica names another's chunk. `false`: one does, so it is none.
 pub(super) fn claim_all(geo: &Geometry, pool: &mut Pool, cells: &[Arc<Cell>]) -> bool {
     let mut owners = pool.owners();
     for (owner, cell) in (0..).zip(cells) {
@@ -91,7 +91,7 @@ pub(super) fn claim_all(geo: &Geometry, pool: &mut Pool, cells: &[Arc<Cell>]) ->
     true
 }
 
-/// Where the replica's next piece may go: no chunk of its is freed before that.
+/// Where the replica's next piece may go. To be asked before any of its chunks is freed.
 fn tail(geo: &Geometry, pool: &Pool, state: &ReplicaState) -> Option<Tail> {
     let chain = state.places.chain();
     let last = chain.iter().max_by_key(|p| p.desc.id)?.desc.extents.last()?;
@@ -102,7 +102,7 @@ fn tail(geo: &Geometry, pool: &Pool, state: &ReplicaState) -> Option<Tail> {
     pool.tail_behind(end?)
 }
 
-/// Holds the space of pieces that the last frame brought and that nobody links any more, until a watermark covers that frame.
+/// Holds the space of pieces that the last frames brought and that no replica links any more, until a watermark covers them.
 ///
 /// **The next recovery verifies them again**: overwritten before that, they would take an acknowledged frame with them.
 pub(super) fn hold_unsettled(
@@ -162,7 +162,7 @@ fn contested(geo: &Geometry, mut owners: Owners, holders: &[&Cell]) -> HashSet<u
     contested
 }
 
-/// Whether the piece's own header lies where its descriptor says. `unread`: so many blocks may be looked at.
+/// Whether the piece's own header lies where its descriptor says. `unread`: how many blocks may still be looked at.
 fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<Pins>, unread: &mut u64) -> bool {
     let Some(left) = unread.checked_sub(desc.blocks()) else { return false };
     *unread = left;
@@ -171,10 +171,10 @@ fn holds(disk: &dyn Disk, geo: &Geometry, id: u64, desc: &PieceDesc, pins: &Arc<
     verify_piece(disk, geo.seed, id, &desc, pins).unwrap_or(false)
 }
 
-/// Charges every replica, where so many segments and chunks are free, of which so many are `kept` for a large value. Never refuses: a log over its budget opens, and takes no appends
-/// until it is drained.
+/// Charges every replica, where this many segments and chunks are free, `kept` of the chunks for a large value. Never refuses: a log over
+/// its budget opens, and takes no appends until it is drained.
 pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, chunks): (usize, u64), kept: u64) {
-    // Whether a small replica found no room and reserved chunks instead; and whether any did that may have held none.
+    // Whether a small replica found no room and reserved chunks instead; and whether one did that may have held none before.
     let (mut refused, mut perhaps_new) = (false, false);
     for cell in cells {
         let mut state = cell.lock();
@@ -187,7 +187,7 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, ch
     let left = if perhaps_new { kept } else { 0 };
     let is_there = accounts.reserved() + left <= chunks;
     if !refused && accounts.has_room_for_small() && accounts.is_covered(segments) && is_there {
-        // Whatever the order: there was room on the way, too.
+        // The order did not matter: there was room on the way, too.
         return;
     }
     // Metadata first.
@@ -201,13 +201,13 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, ch
         }
     }
     order.sort_by_key(|&(weight, _)| weight);
-    // Who is settled in any case holds its chunks before anybody else has one, the largest first: they take the fewest. Then as many as
-    // possible of the small ones are carried. Nobody is given a chunk that is not there: it would be taken from who is settled earlier, and
-    // one whose turn comes when there is none left ends all cleaning. It is carried, whatever its size. Who is small where more is carried may
-    // have held none: it comes behind those that held some.
+    // Large replicas are settled in any case, and get their chunks before all others, the largest first: they take the fewest. Then as many
+    // small ones as possible are carried. No replica is given a chunk that is not there: it would be taken from one that is settled
+    // earlier, and a replica whose turn comes when none is left ends all cleaning. It is carried instead, whatever its size. A replica that
+    // is small only where more is carried may have held no chunks: it comes behind those that held some.
     let (small, large): (Vec<_>, Vec<_>) =
         order.iter().map(|&(_, cell)| cell).partition(|cell| accounts.may_have_been_small(demand(&cell.lock())));
-    // The large ones first, then the smallest: who is carried takes no chunk.
+    // The large ones first, the largest of them ahead; then the small ones, the smallest ahead: a carried replica takes no chunk.
     let mut in_chunks = Vec::new();
     for cell in large.into_iter().rev().chain(small) {
         let mut state = cell.lock();
@@ -220,8 +220,8 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, ch
         let is_there = price.chunks == 0 || accounts.reserved() + price.chunks <= chunks;
         accounts.settle(&mut state.charge, if is_there { price } else { accounts.price_carried(demand) });
     }
-    // Nor do the others take those that are kept for a large value, as long as they can be carried: keys may have taken the room since in
-    // which they were. The largest first, which the budget has the least room for.
+    // Small replicas that were not carried leave the chunks kept for a large value alone as long as the budget can carry them: since then
+    // keys may have taken the room in which they were. The largest first, for which the budget has the least room.
     for cell in in_chunks.into_iter().rev() {
         let mut state = cell.lock();
         let demand = demand(&state);
@@ -231,8 +231,8 @@ pub(super) fn charge(accounts: &mut Accounts, cells: &[Arc<Cell>], (segments, ch
         let is_there = accounts.reserved() + settled.chunks + left <= chunks;
         accounts.settle(&mut state.charge, if is_there { settled } else { carried });
     }
-    // Who became small where little was free has kept its chunks until now: carried, it could stop the cleaner. Which they were nobody
-    // knows any more, so the largest are settled: they take the fewest chunks.
+    // A replica that became small where little was free has kept its chunks until now: carried, it could stop the cleaner. Which ones these
+    // were is not known any more, so the largest are settled: they take the fewest chunks.
     for (_, cell) in order.into_iter().rev() {
         if accounts.is_covered(segments) {
             return;

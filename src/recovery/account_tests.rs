@@ -221,7 +221,7 @@ fn everybody_is_charged_the_small_ones_first() {
     assert_eq!((roomy.reserved(), roomy.carried()), (0, meta + small + large), "all of them are carried");
 }
 
-/// The smallest are carried as far as they are cleaned with what is free; of the others, who finds a chunk.
+/// The smallest are carried as far as the free segments suffice to clean them; the others reserve chunks as far as there are any.
 #[test]
 fn what_the_cleaner_has_no_segments_for_is_charged_chunks_as_far_as_there_are_any() {
     let holding = |entries: u64| {

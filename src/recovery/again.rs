@@ -4,8 +4,8 @@
 //! looks as if nothing had been written, and whatever the reading covered would be forgotten without a word. So where the log seems to
 //! end, and where its next segment may lie, the blocks that would begin a frame are read once more, each by itself.
 //!
-//! And a frame behind the end may hide others: an opening cut it off, the log went on in its place, and the first write there was lost, so that
-//! its header still stands. So it is looked into.
+//! And a frame behind the end may hide others: an opening cut it off, the log went on in its place, and the first write there was lost, so
+//! that the old header still stands. So such a frame is looked into.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use crate::format::superblock::Superblock;
 use crate::options::RecoveryMode;
 use crate::sync::helped;
 
-/// Blocks read at once, as by the scan: an opening must not wait for one after the other.
+/// Blocks read at once, as by the scan: an opening must not read them one after the other.
 const READERS: usize = 4;
 /// Fewer are not worth a thread.
 const FEW: usize = 2 * READERS;
@@ -40,18 +40,18 @@ pub(super) struct Look<'a> {
     end: u64,
     tail_seq: u64,
     last_seq: Option<u64>,
-    /// What cannot be read is not there.
+    /// What cannot be read counts as absent.
     salvages: bool,
-    /// Something could not in which the newest may lie.
+    /// A place where the newest frame may lie could not be read.
     unread: AtomicBool,
     /// The last frame that counts, unless newer ones are known to be lost.
     last: Option<u64>,
-    /// What would begin the next one was a header.
+    /// The next frame was there, but its header is bad: see [`Look::met_spoilt`].
     spoilt: AtomicBool,
 }
 
 impl<'a> Look<'a> {
-    /// In a salvage there is nothing where nothing can be read.
+    /// In a salvage, what cannot be read counts as absent.
     pub fn new(disk: &'a dyn Disk, sb: &'a Superblock, scan: &'a Scan, walk: &Walk<'_>, mode: RecoveryMode) -> Self {
         let seen = scan.slabs.iter().map(|s| (s.slab, s)).collect();
         let salvages = mode == RecoveryMode::Salvage;
@@ -65,7 +65,7 @@ impl<'a> Look<'a> {
     /// Whether there is a frame behind the end that the scan did not see.
     pub fn shows_more(&self) -> Result<bool> {
         let more = self.behind_the_end().and_then(|more| {
-            // Those between are all accounted for; into any other the log may have gone on.
+            // Segments from the tail to the last are accounted for; the log may have gone on in any other slab.
             let between = |seq: u64| seq >= self.tail_seq && self.last_seq.is_some_and(|last| seq <= last);
             let accounted = |slab: &u32| self.seen.get(slab).is_some_and(|s| between(s.seq));
             let others: Vec<u32> = self.sb.journal_slabs.iter().copied().filter(|slab| !accounted(slab)).collect();
@@ -74,8 +74,8 @@ impl<'a> Look<'a> {
         more.map_err(|e| Error::io("reading the journal behind its end", e))
     }
 
-    /// Whether a frame behind the end, which was stepped over, hides one of a later session that cut it off. It is taken to where such
-    /// frames lie over each other until they are more than the journal: a scan tells for sure, and reads no more than there is.
+    /// Whether a frame behind the end, which was stepped over, hides one of a later session that cut it off. Also `true` where such frames
+    /// overlap so much that they are longer than the journal: a scan tells for sure, and reads no more than there is.
     pub fn hides_more(&self) -> Result<bool> {
         let mut left = self.segment().saturating_mul(self.sb.journal_slabs.len() as u64);
         for slab in &self.scan.slabs {
@@ -91,19 +91,19 @@ impl<'a> Look<'a> {
         Ok(false)
     }
 
-    /// Whether a salvage could not read what it looked at: a frame that counts may be there.
+    /// Whether a salvage could not read a place where a frame that counts may be.
     pub fn met_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// Whether the next frame was there, and its header rotted, or is lost with its sector. A power cut leaves the second alone: a sector is written or
-    /// not.
+    /// Whether the next frame was there, but its header rotted or is lost with its sector. A power cut leaves only the latter: a sector is
+    /// written or not.
     pub fn met_spoilt(&self) -> bool {
         self.spoilt.load(Ordering::Relaxed)
     }
 
-    /// Whether a block so far into a slab, which is no header, was that of the next frame: two of three things that only it says are there, or what its end
-    /// says once more.
+    /// Whether the block at offset `at` in a slab, which is no whole header, was the next frame's: it has two of three things that only
+    /// that header says, or the block's end says it once more.
     fn was_next(&self, at: u64, block: &[u8]) -> bool {
         let (Some(last), Some(last_seq)) = (self.last, self.last_seq) else { return false };
         let lsn = if at == 0 { last_seq.saturating_add(1).saturating_mul(self.segment()) } else { self.end };
@@ -112,7 +112,7 @@ impl<'a> Look<'a> {
         said.into_iter().filter(|&said| said).count() >= 2 || FrameHeader::is_echoed(self.sb.seed(), lsn, block)
     }
 
-    /// Reads from so far into the slab. `false`: it cannot be read, and nobody counts on it.
+    /// Reads from offset `at` in the slab. `false`: it cannot be read, and a salvage goes on without it.
     fn read(&self, slab: u32, at: u64, buf: &mut [u8]) -> io::Result<bool> {
         match self.disk.read_at(self.sb.slab_offset(slab).saturating_add(at), buf) {
             Ok(()) => Ok(true),
@@ -131,7 +131,7 @@ impl<'a> Look<'a> {
         u64::from(self.sb.segment_bytes)
     }
 
-    /// The frame that begins so far into the slab, as it is read now.
+    /// The frame that begins at offset `at` in the slab, as it is read now.
     fn header(&self, slab: u32, at: u64, buf: &mut AlignedBuf) -> io::Result<Option<FrameHeader>> {
         buf.resize(BLOCK);
         if !self.read(slab, at, buf.as_mut_slice())? {
@@ -148,8 +148,8 @@ impl<'a> Look<'a> {
         FrameHeader::decode(self.sb.seed(), at, self.segment(), block.get(..FRAME_HEADER_BYTES)?)
     }
 
-    /// Whether a whole frame lies in this one whose session cut it off. It is taken to where more tables are said to lie in it than can: a
-    /// scan tells for sure, and reads no more than there is.
+    /// Whether a whole frame lies in this one, of a later session that cut this one off. Also `true` where more tables are said to lie in
+    /// it than can: a scan tells for sure, and reads no more than there is.
     fn hides(&self, slab: u32, outer: &FrameHeader) -> io::Result<bool> {
         let at = outer.lsn % self.segment();
         let mut bytes = vec![0; outer.bytes() as usize];

@@ -35,7 +35,7 @@ fn journal() -> Journal {
     journal
 }
 
-/// How a walk saw it that ended at a block of the last segment.
+/// A walk that ended at a block of the last segment.
 fn ended_at(block: usize, last: u64) -> Walk<'static> {
     let end = last * SEGMENT as u64 + (block * BLOCK) as u64;
     Walk {
@@ -154,7 +154,7 @@ fn a_segment_that_begins_where_none_was_seen_is_noticed() {
     assert!(!Look::new(&journal.disk, &journal.sb, &journal.scan(), &walk, DEFAULT).shows_more().expect("readable"));
 }
 
-/// Of the segment a later frame was seen, of the front nothing, or no table.
+/// A later frame of the segment was seen, but of its front nothing, or no table.
 #[test]
 fn a_front_that_could_not_be_read_at_first_is_noticed() {
     let journal = journal();
@@ -237,7 +237,7 @@ fn what_cannot_be_read_the_second_time_is_an_error_and_no_end() {
     assert!(more_than(&scan, &journal));
 }
 
-/// In a salvage there is nothing where nothing can be read; what can be read is still looked at.
+/// In a salvage, what cannot be read counts as absent; what can be read is still looked at.
 #[test]
 fn what_cannot_be_read_hides_nothing_else_from_a_salvage() {
     let journal = journal();
@@ -278,7 +278,7 @@ fn what_a_frame_behind_the_end_hides_is_noticed_if_a_later_session_wrote_it() {
     }
 }
 
-/// Each of them may say that its table reaches to the segment's end: they are not all compared.
+/// Each header may say that its table reaches to the segment's end: not all tables are compared.
 #[test]
 fn more_tables_than_can_lie_in_a_frame_are_left_to_a_scan() {
     let header =
@@ -304,7 +304,7 @@ fn more_tables_than_can_lie_in_a_frame_are_left_to_a_scan() {
     }
 }
 
-/// Each of them may say that it reaches to the segment's end: they are not all read.
+/// Each frame may say that it reaches to the segment's end: not all are read.
 #[test]
 fn frames_behind_the_end_that_lie_over_each_other_are_left_to_a_scan() {
     let blocks = SEGMENT / BLOCK;

@@ -83,7 +83,7 @@ fn frames(disk: &SimDisk) -> Vec<Frame> {
     all
 }
 
-/// Whether what it has of keyed state is doubted.
+/// Whether its keyed state is suspect.
 fn is_suspect(wal: &Wal, id: u64) -> bool {
     wal.replica(id).damage().iter().any(|d| d.lost == Lost::State)
 }
@@ -382,7 +382,7 @@ fn check(wal: &Wal, models: &Models, unnamed: bool, fresh: bool, what: &str) -> 
     told(wal, models, unnamed, fresh, what).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// As one of these it stands, the newest last. Answers which.
+/// Checks that the log stands as one of these, the newest last. Returns which.
 fn stands(wal: &Wal, may: &[Models], unnamed: bool, what: &str, seen: &mut Seen) -> usize {
     let mut why = String::new();
     for (at, models) in may.iter().enumerate().rev() {
@@ -706,7 +706,7 @@ fn life(seed: u64, seen: &mut Seen) {
                 assert!(is_hurt, "{what}");
                 seen.refused += 1;
                 if let Some((copy, at)) = saved {
-                    // It goes on with what was saved: what it has not is told, or nobody knows.
+                    // The log goes on with the saved copy: what that lacks is told as damage, or unnamed.
                     seen.saved += 1;
                     disk = Arc::new(copy);
                     wal = options().open_disk(Arc::clone(&disk) as Arc<dyn Disk>).expect("a copy");

@@ -6,11 +6,11 @@
 //! | intact, payload good | no | any | apply |
 //! | payload or placed piece bad | no | fewer than may be in flight | the log ends before it |
 //! | payload or placed piece bad | no | as many, or more | impossible: refuse |
-//! | unreadable | yes | any | damage: those listed by the next frame, and whoever shows a gap |
+//! | unreadable | yes | any | damage: those listed by the next frame, and all that show a gap |
 //! | unreadable | no | fewer than may be in flight | the log ends before it |
 //! | unreadable | no | as many, or more | impossible: refuse |
 //!
-//! Why impossible: a frame is sealed only while fewer than that are in flight, so the watermark in it covers all but those.
+//! Why impossible: a frame is sealed only while fewer than that many are in flight, so its watermark covers all frames but those.
 
 use crate::format::frame::MAX_IN_FLIGHT;
 
@@ -33,11 +33,11 @@ pub(super) enum Decision {
     Refuse,
 }
 
-/// Decides. `followers` counts valid frames behind this one in the same session.
+/// Decides. `followers` counts valid frames behind this one.
 pub(super) fn decide(condition: Condition, below_watermark: bool, followers: usize) -> Decision {
     match (condition, below_watermark) {
         (Condition::Intact, _) => Decision::Apply,
-        // Below the watermark the frame was durable with all it describes: what is bad is that entry, found when it is read.
+        // Below the watermark the frame was durable with all it describes: a bad entry is that entry's damage, found when it is read.
         (Condition::PayloadBad, true) => Decision::Apply,
         (Condition::Unreadable, true) => Decision::Damage,
         (_, false) if followers < MAX_IN_FLIGHT as usize => Decision::EndOfLog,

@@ -1,4 +1,4 @@
-//! What a file is that is no log: told by what is found in it, and only where nothing shows that it ever was one.
+//! Tells what a file is that is no log, by what is found in it, and only where nothing shows that it ever was one.
 
 use super::superblocks::may_be_a_log;
 use crate::disk::{BLOCK, Disk};
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::format::POOL_OFFSET;
 use crate::format::superblock::{MAGIC, SUPERBLOCK_OFFSETS};
 
-/// So begin the files of raft-engine's logs.
+/// The first bytes of raft-engine's log files.
 const RAFT_ENGINE: &[u8] = b"RAFT-LOG-FILE-HEADER-";
 
 macro_rules! is_none {
@@ -18,11 +18,11 @@ macro_rules! is_none {
     };
 }
 
-/// What is found where a log has its superblocks, of a disk on which neither of them begins as one. `None`: it may be a log all the same.
+/// The error for a disk on which neither superblock begins as one; it says what is there instead. `None`: it may be a log all the same.
 pub(super) fn error_for(disk: &dyn Disk) -> Option<Error> {
     let head = head_of(disk)?;
     let short = disk.len() < POOL_OFFSET;
-    // One of the two is enough; and of what is shorter than both and a frame nothing else could tell.
+    // The beginning of one superblock is enough. A file shorter than both and a frame has nothing else to be told by.
     if SUPERBLOCK_OFFSETS.iter().any(|&at| begins_one(disk, at)) || !short && may_be_a_log(disk) {
         return None;
     }

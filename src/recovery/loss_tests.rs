@@ -98,7 +98,7 @@ fn a_list_of_more_replicas_than_the_lost_frame_had_room_for_is_refused() {
     }
 }
 
-/// The opening writes several frames, the first of them a crowd's, before there is a writer: nobody waits for that.
+/// The opening writes several frames, the first as full as a crowd's, before there is a writer thread: nobody waits for one.
 #[test]
 fn an_opening_with_much_to_say_waits_for_no_writer() {
     const EACH: u64 = 3000;
@@ -124,7 +124,7 @@ fn an_opening_with_much_to_say_waits_for_no_writer() {
     assert!(stats.frames > 1, "{}", stats.frames);
 }
 
-/// What it writes is waited for by nobody but itself, whomever the thread is telling something just now.
+/// The opening itself waits for what it writes, whatever callback the thread is in just now.
 #[test]
 fn a_log_with_something_to_say_can_be_opened_in_a_callback_of_another() {
     let disk = log();
@@ -256,7 +256,7 @@ fn a_loss_that_a_full_log_shows_is_written_by_the_cleaner() {
     while wal.engine.seq.lock().segments.free.len() > RESERVED_SEGMENTS {
         drop(wal.try_submit(&mut fill(1000)).expect("room"));
     }
-    // One that does not tell of what is yet to be lost, far behind it: it is not carried together with that.
+    // A CORE that does not tell of the later loss, and lies far behind it: the two are not carried together.
     let cell = wal.engine.registry.get(1).expect("there");
     wal.engine.record_damage([&*cell].into_iter()).expect("written");
     for value in [1000, 1] {
@@ -308,7 +308,7 @@ fn overwritten_and_lost() -> Arc<SimDisk> {
     Arc::new(disk)
 }
 
-/// Old entry 12 may be anywhere, with an overwritten term: a leader that vouched for that would have followers keep what lies before.
+/// Any peer may hold the old entry 12, with an overwritten term: a leader that vouched for that would have followers keep what lies before.
 #[test]
 fn a_truncation_over_damage_tells_no_term_that_it_does_not_know() {
     let disk = overwritten_and_lost();
@@ -344,7 +344,7 @@ fn a_truncation_over_damage_tells_no_term_that_it_does_not_know() {
     assert_eq!(wal.damage(), [Damage { replica: 1, lost: Lost::State }]);
 }
 
-/// As on a log that was full when it was found: then no CORE tells of it yet, and the truncation takes what would have shown it.
+/// As on a log that was full when the damage was found: no CORE tells of it yet, and the truncation takes what would have shown it.
 #[test]
 fn a_truncation_over_damage_that_nothing_else_tells_of_says_so_itself() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -360,7 +360,7 @@ fn a_truncation_over_damage_that_nothing_else_tells_of_says_so_itself() {
     assert_eq!(wal.replica(1).entry(3).expect("whole").term, 1);
 }
 
-/// Of a frame that was durable even nobody's is missed: who asks for the strictest reading wants no log that lost something.
+/// A durable frame is missed even if it was no replica's: *strict* takes no log that lost something.
 #[test]
 fn a_lost_frame_that_hurt_nobody_is_refused_by_strict_alone() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -416,9 +416,9 @@ fn a_salvage_opens_whichever_block_of_the_journal_cannot_be_read() {
     }
 }
 
-/// What cannot be read is called lost without a name where it may be the newest there is: where the log goes on, and where one of the next two
-/// segments would begin, which the newest frame names. What lies between whole frames the next one names; in a segment that was given up nothing
-/// lies, nor in a slab in which the log cannot have gone on.
+/// What cannot be read is an unnamed loss where it may be the newest there is: where the log goes on, and where one of the next two
+/// segments would begin, which the newest frame names. What lies between whole frames the next one names; nothing lies in a segment that
+/// was given up, nor in a slab in which the log cannot have gone on.
 #[test]
 fn what_a_salvage_cannot_read_is_unnamed_only_where_the_log_may_go_on() {
     let disk = log();
@@ -437,7 +437,7 @@ fn what_a_salvage_cannot_read_is_unnamed_only_where_the_log_may_go_on() {
     for at in [first.0, all[1].0, all[all.len() - 2].0, slab(1) + 4096, slab(3), slab(5), slab(3) + (60 << 10)] {
         assert_eq!(unnamed(&disk, at), 0, "{at}");
     }
-    // Whoever sealed them did not know where the log would go on, of the one segment or of both: it may be anywhere.
+    // The frames do not say where one of the next two segments, or both, would lie: the log may have gone on anywhere.
     for known in [[0, 0], [2, 0], [0, 3]] {
         let disk = disk.restart();
         rewrite(&disk, |_, header| [header.next, header.after] = known);

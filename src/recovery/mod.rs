@@ -1,4 +1,5 @@
-//! Recovery: superblock and journal tell everything; chains are not read. After a clean close the snapshot tells it faster.
+//! Recovery: superblock and journal tell everything; of chains only pieces in doubt are read. After a clean close the snapshot tells it
+//! faster.
 
 mod account;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -66,12 +67,12 @@ use crate::space::{Accounts, Pins, Pool};
 use crate::stats::Counters;
 use crate::sync::Arc;
 
-/// A log that lives again, and what there is to say of it.
+/// A recovered log, and what recovery found.
 pub(crate) struct Recovered {
     pub engine: Engine,
-    /// How many there are.
+    /// How many replicas there are.
     pub replicas: u64,
-    /// All that is known.
+    /// All known damage.
     pub damage: Vec<Damage>,
 }
 
@@ -86,12 +87,12 @@ pub(crate) fn recover(
     let started = Instant::now();
     let _span = tracing::info_span!(target: "strandlog", "recovery", mode = ?run.recovery, read_only).entered();
     if !read_only {
-        // After kill -9 the bytes below may lie in a volatile cache. **Sync before believing.**
+        // After kill -9 the bytes read below may lie in a volatile cache. **Sync before believing.**
         disk.flush().map_err(|e| Error::io("syncing before recovery", e))?;
     }
     let geo = Geometry::new(&superblock);
     let counters = Counters::default();
-    // Whoever asks for the strictest reading gets one, and tools look at the journal itself.
+    // *Strict* asks for the strictest reading, and tools (read-only, salvage) look at the journal itself.
     let trusting = !read_only && run.recovery == RecoveryMode::TolerateTornTail;
     let snapshot = superblock.snapshot.as_ref().filter(|_| trusting);
     let standing = match snapshot.and_then(|s| from_snapshot(&*disk, &geo, &superblock, s)) {
@@ -103,18 +104,18 @@ pub(crate) fn recover(
     };
     let Standing { registry, cells, mut segments, .. } = standing;
     let session = (standing.session >> 32).saturating_add(1) << 32 | u64::from(random_u32());
-    // Nothing is written then, by no such opening: the next one could read it no more.
+    // Where the numbers are used up, no opening writes anything: the next one could not read it.
     let used_up = if read_only { None } else { used_up(&segments, geo.segment_bytes, session) };
     let read_only = read_only || used_up.is_some();
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
     let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);
-    // All that are free: what was promised may take of those, too, that are left for a large value.
+    // All free chunks, also those kept for a large value: what was promised may take these, too.
     let free = (segments.free.len(), standing.pool.free());
     account::charge(&mut accounts, &cells, free, geo.value_reserve());
     let (replicas, damage) = (cells.len() as u64, cells.iter().flat_map(|cell| cell.lock().damage(cell.id)).collect());
     drop(cells);
     let hurt: Vec<Arc<Cell>> = standing.hurt.into_iter().filter_map(|id| registry.get(id)).collect();
-    // Carried before any segment that shows what they lost is freed: also if there is no room to write it at once.
+    // Their CORE is carried before any segment that shows what they lost is freed, even if there is no room to write it now.
     hurt.iter().for_each(|cell| cell.lock().core_seq = segments.carry_with_oldest(cell.id));
     let in_place = in_place(&geo, &segments, standing.end, RESERVED_SEGMENTS + accounts.cleaning());
     let resume = Resume {
@@ -128,8 +129,8 @@ pub(crate) fn recover(
         replicas,
     };
     if !read_only && (superblock.snapshot.is_some() || standing.said_by_dropped.is_some()) {
-        // **Before anything else is written**: a frame, or a piece in its chunks. The snapshot would be believed once more; and what a torn frame
-        // says of those before it is overwritten with that frame.
+        // **Before anything else is written**, be it a frame or a piece in the snapshot's chunks: the snapshot would be believed once more,
+        // and what a torn frame says of those before it is overwritten with it.
         superblock.snapshot = None;
         superblock.durable = superblock.durable.max(standing.said_by_dropped.unwrap_or(0));
         superblock.epoch += 1;
@@ -161,7 +162,7 @@ pub(crate) fn recover(
     Ok(Recovered { engine, replicas, damage })
 }
 
-/// What no number is left for, if there is such a thing.
+/// What the log has no numbers left for, if anything.
 fn used_up(segments: &Segments, segment_bytes: u64, session: u64) -> Option<&'static str> {
     let what = match (segments.reach(segment_bytes) > USED_UP_LSN, session > LAST_SESSION) {
         (true, _) => USED_UP_BYTES,
@@ -172,12 +173,11 @@ fn used_up(segments: &Segments, segment_bytes: u64, session: u64) -> Option<&'st
     Some(what)
 }
 
-/// What an opening writes before anybody knows of the log: losses of which no CORE tells; and what only a torn frame said, if one did, a frame
-/// says again.
+/// What an opening writes before anybody knows of the log: damage that no CORE records yet, and in a frame what only a torn one said.
 fn say_again(engine: &Engine, hurt: &[Arc<Cell>], said_by_dropped: bool, end: u64) -> Result<()> {
     engine.record_damage(hurt.iter().map(|cell| &**cell))?;
-    // If none was written so far: how far the log was durable, and which segments are superseded. These become free, and appends could wait for
-    // them for ever; else it takes nothing that the cleaner counts on.
+    // If no frame was written so far, one says how far the log was durable, and which segments are superseded. These become free, and
+    // appends could wait for them for ever; if there are none, it takes nothing that the cleaner counts on.
     let leaving = !engine.seq.lock().segments.leaving.is_empty();
     if leaving || said_by_dropped && engine.durable() == end {
         engine.seal_if_room(if leaving { Class::Clean } else { Class::Keep })?;
@@ -185,12 +185,12 @@ fn say_again(engine: &Engine, hurt: &[Arc<Cell>], said_by_dropped: bool, end: u6
     Ok(())
 }
 
-/// How the log stands: what an opening goes on from.
+/// The state of the log from which an opening goes on.
 struct Standing {
     registry: Registry,
-    /// All that are in it.
+    /// All cells of the registry.
     cells: Vec<Arc<Cell>>,
-    /// Replicas whose damage no CORE tells of yet. Some may be gone.
+    /// Replicas whose damage no CORE records yet. Some may be gone.
     hurt: HashSet<u64>,
     pool: Pool,
     segments: Segments,
@@ -202,7 +202,7 @@ struct Standing {
     said_by_dropped: Option<u64>,
     /// See [`again::Look::met_spoilt`].
     spoilt: bool,
-    /// The highest session that there was.
+    /// The highest session so far.
     session: u64,
     /// The LSN at which the log ends.
     end: u64,
@@ -233,13 +233,13 @@ fn from_journal(
         scan = &second;
         walk = walk::walk(disk, geo, scan, superblock.durable, mode)?;
         if mode == RecoveryMode::Salvage {
-            // Whether what lies behind the end can be read: it is another one now.
+            // The end is another one now: can what lies behind it be read?
             look = again::Look::new(disk, superblock, scan, &walk, mode);
             look.shows_more()?;
         }
     }
     let unread = look.met_unread();
-    // Torn or rotten, as one whose table is: nobody knows whether it was acknowledged.
+    // Counts like a frame whose table is torn or rotten: nobody knows whether it was acknowledged.
     walk.dropped += u64::from(look.met_spoilt());
     let replayed = replay::replay(geo, scan, &walk, mode)?;
     if replayed.unnamed && mode != RecoveryMode::Salvage {
@@ -263,10 +263,10 @@ fn from_journal(
     counters.recovered_frames.set(walk.accepted.len() as u64);
     counters.lost_frames.set(walk.lost);
     counters.dropped_frames.set(walk.dropped);
-    // Where the journal lost a segment with the file's end, it may be the newest, of which no other frame tells.
+    // Where a cut file lost a segment of the journal, that may be the newest, of which no other frame tells.
     let slab_end = |&slab: &u32| superblock.slab_offset(slab).saturating_add(superblock.segment_bytes.into());
     let journal_cut = superblock.journal_slabs.iter().map(slab_end).max().is_some_and(|end| end > disk.held());
-    // So it may be where the log would go on, if that cannot be read.
+    // The newest segment may also lie where the log would go on, if that cannot be read.
     counters.unnamed_losses.set((replayed.unnamed || journal_cut || unread).into());
     if mode == RecoveryMode::Strict && walk.dropped > 0 {
         return Err(Error::Corrupt {
@@ -329,7 +329,7 @@ fn from_journal(
     })
 }
 
-/// Reads the snapshot; `None` where that is not to be relied upon.
+/// Reads the snapshot; `None` if it cannot be relied upon.
 fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snapshot: &Snapshot) -> Option<Standing> {
     let loaded = snapshot::load(disk, geo, superblock, snapshot)?;
     let mut pool = new_pool(geo, superblock);
@@ -341,7 +341,7 @@ fn from_snapshot(disk: &dyn Disk, geo: &Geometry, superblock: &Superblock, snaps
     Some(Standing {
         registry: loaded.registry,
         cells: loaded.cells,
-        // Whoever was, a CORE tells of, or will before the segment that shows it is freed.
+        // Known damage is in a CORE, or will be before the segment that shows it is freed.
         hurt: HashSet::new(),
         pool,
         segments,
@@ -370,8 +370,8 @@ fn live_segments(
     .collect()
 }
 
-/// Segments that only a frame which was dropped says are superseded. That is true, but it is gone as soon as the log goes on in its place:
-/// until a frame is durable that says so, the next recovery may look for them.
+/// Segments that only a dropped frame says are superseded. That is true, but the frame is gone as soon as the log goes on in its place:
+/// until a durable frame says so again, the next recovery may look for them.
 fn leaving_segments(scan: &scan::Scan, walk: &walk::Walk<'_>) -> VecDeque<(u64, u32)> {
     let kept = walk.accepted.last().map_or(walk.tail_seq, |newest| newest.header.tail_seq);
     let leaving = scan.slabs.iter().filter(|slab| (kept..walk.tail_seq).contains(&slab.seq));

@@ -1,36 +1,36 @@
-//! In how many parts a log is replayed, each by a thread.
+//! Into how many parts a replay is divided, one thread each.
 
 use super::walk::{Accepted, Walk};
 use crate::engine::Geometry;
 use crate::format::Reader;
 use crate::format::frame::{Participants, participant_bytes};
 
-/// So many bytes of records are worth a thread more, whosever they are: each part reads all of them, and replays its share.
+/// Bytes of records that are worth one more thread, whichever replicas they are of: each part reads all records and replays its share.
 const WORTH_A_THREAD: usize = 8 << 20;
-/// So many are worth it where most replicas are new: each takes memory that the system has to find, which costs more than its record.
+/// Bytes that are worth one where most replicas are new: each takes memory that the system has to find, which costs more than its record.
 const WORTH_IF_NEW: usize = 1 << 20;
 const _: () = assert!(WORTH_IF_NEW < WORTH_A_THREAD);
 /// As every part reads all records, more would gain little.
 const MOST_PARTS: usize = 4;
 
-/// So many frames are looked at, evenly spread, ...
+/// At most this many frames are looked at, evenly spread, ...
 const FRAMES: usize = 256;
-/// ... and at so many replicas that they list in all. Less than a quarter as many tell nothing.
+/// ... and at this many replicas that they list in all. Less than a quarter of these tell nothing.
 const LISTED: usize = 4096;
 
-/// In how many parts these frames are best replayed here.
+/// How many parts are best for these frames on this machine.
 pub(super) fn parts(geo: &Geometry, walk: &Walk<'_>) -> usize {
     let bytes: usize = walk.accepted.iter().map(|frame| frame.table.len()).sum();
     let worth = match 1 + bytes / WORTH_A_THREAD {
         1 if bytes >= WORTH_IF_NEW && mostly_new(geo, &walk.accepted) => 2,
         worth => worth.min(MOST_PARTS),
     };
-    // Who asks how many processors there are reads half a dozen files of the system's: a small log opens faster than that.
+    // Asking for the number of processors reads half a dozen files of the system's: a small log opens faster than that.
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     if worth > 1 { worth.min(processors()) } else { 1 }
 }
 
-/// Whether most replicas that a sample of the frames lists are listed by one frame of the sample alone: so it is where there are many thousands.
+/// Whether most replicas listed in a sample of the frames are listed by only one of them, as they are where there are many thousands.
 fn mostly_new(geo: &Geometry, accepted: &[Accepted<'_>]) -> bool {
     let step = accepted.len().div_ceil(FRAMES).max(1);
     let each = LISTED / accepted.len().div_ceil(step).max(1);
@@ -54,7 +54,7 @@ mod tests {
     use crate::recovery::tests::superblock;
     use crate::recovery::walk::Before;
 
-    /// Frames of `each` replicas, the next ones in each, counted round among so many.
+    /// Frames of `each` replicas: consecutive ids, going round among `replicas` of them.
     fn spread(frames: u64, each: u64, replicas: u64) -> bool {
         let tables: Vec<Vec<u8>> = (0..frames)
             .map(|n| {

@@ -54,7 +54,7 @@ fn each_opening_has_a_session_of_its_own_above_all_before_it() {
             wal.engine.seq.lock().session
         })
         .collect();
-    // The log was made by the first one of all; none of these wrote anything.
+    // The very first session made the log; none of these openings wrote anything.
     assert!(sessions.iter().all(|s| s >> 32 == 2), "{sessions:x?}");
     assert!(sessions.iter().any(|s| s != &sessions[0]), "{sessions:x?}");
     let mut disk = Arc::new(disk);
@@ -66,7 +66,7 @@ fn each_opening_has_a_session_of_its_own_above_all_before_it() {
     }
 }
 
-/// Once, by who may write: before anything else no superblock names it any more.
+/// It is believed once, by an opening that may write: before anything else, that one lets no superblock name it any more.
 #[test]
 fn a_snapshot_is_believed_by_the_next_who_writes_and_tolerates_a_torn_end_and_by_nobody_else() {
     let named = |disk: &SimDisk| {
@@ -179,7 +179,7 @@ fn where_no_thread_can_be_started_an_opening_does_everything_itself() {
         "recovery::recover_tests::child_without_threads",
         "recovery::tests::a_new_life_keeps_nothing_of_the_one_before",
     ];
-    // Not by our name: whoever builds the tests anew meanwhile, as on a busy machine somebody does, takes that away.
+    // Not by our file's name: a build that runs meanwhile, as on a busy machine, takes that away.
     let mut child = std::process::Command::new("/proc/self/exe");
     // No system has room for such a stack: every start of a thread fails.
     child.args(tests).arg("--exact").env("RUST_MIN_STACK", (1_u64 << 47).to_string()).env(NO_THREADS, "1");

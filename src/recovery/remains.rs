@@ -1,8 +1,9 @@
-//! What a torn end left behind the place where the log goes on.
+//! Wipes out what a torn end left behind the place where the log goes on.
 //!
-//! Two frames were in flight: of the first nothing arrived, of the second, of one block, its last sectors. Its end still says that a frame lies there.
-//! When the log has come so far again, over the first one's place, that would be taken for its newest frame, of which the header rotted: *strict* would
-//! refuse a log that lacks nothing. (What still has its header says which session wrote it, and is void.) So it is wiped out before the log goes on.
+//! Two frames were in flight: of the first nothing arrived, of the second, which has one block, only its last sectors. Its end still says
+//! that a frame lies there. Once the log has come that far again, over the first one's place, that would be taken for its newest frame with
+//! a rotten header: *strict* would refuse a log that lacks nothing. (A frame that still has its header says which session wrote it, and is
+//! void.) So it is wiped out before the log goes on.
 
 use std::io;
 
@@ -10,11 +11,11 @@ use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::superblock::Superblock;
 
-/// So much is read at once.
+/// Bytes read at once.
 const STEP: u64 = 64 * BLOCK as u64;
 
-/// What there is of frames without a header, where the log goes on in its newest segment: `room` bytes from this LSN and offset on. The first block is the
-/// next frame's own. With `fronts` there is one where the next segment may begin, too.
+/// Wipes out frames without a header where the log goes on in its newest segment, in `room` bytes from this LSN and offset on, but for the
+/// first block, which is the next frame's own. With `fronts` also one where the next segment may begin.
 pub(super) fn wipe(
     disk: &dyn Disk,
     sb: &Superblock,
@@ -26,7 +27,7 @@ pub(super) fn wipe(
     let mut buf = AlignedBuf::new();
     let mut look = |lsn: u64, offset: u64, len: u64| {
         buf.resize(len as usize);
-        // Where nothing can be read nothing says that it was there.
+        // Where nothing can be read, nothing says that a frame was there.
         if disk.read_at(offset, buf.as_mut_slice()).is_err() {
             return;
         }
@@ -75,7 +76,7 @@ mod tests {
         wal.commit(Batch::new().append(replica, &[(1, 1, [7; 100])])).expect("room");
     }
 
-    /// No more segments are free than are kept back, so the log goes on in the one in which this lies; one that holds `also` is among them.
+    /// Leaves no more free segments than are kept back, so that the log goes on in that of `place`; that of `also` stays, too.
     fn spare_none(disk: &SimDisk, place: u64, also: u64) {
         let Ok(Found::Log(sb)) = read_superblock(disk, true) else { panic!("a log") };
         let slab = |offset: u64| ((offset - POOL_OFFSET) >> 16) as u32;
@@ -87,7 +88,7 @@ mod tests {
         SUPERBLOCK_OFFSETS.into_iter().for_each(|offset| disk.poke(offset, &sb.encode()));
     }
 
-    /// A log of which the power cut two frames in flight: of the last but one nothing arrived, of the last all but its first sector.
+    /// A log that lost power with two frames in flight: of the first nothing arrived, of the second all but its first sector.
     fn cut_off(wal: &Wal, disk: &SimDisk) -> (Arc<SimDisk>, u64) {
         commit(wal, 2);
         commit(wal, 3);
@@ -140,7 +141,7 @@ mod tests {
         is_whole_to_all(&goes_on(&disk, RecoveryMode::TolerateTornTail, place));
     }
 
-    /// The seal comes to lie before it.
+    /// The seal of the close lies before it.
     #[test]
     fn nor_does_it_make_a_closed_log_one_that_was_torn() {
         let disk = Arc::new(SimDisk::new(2 << 20));

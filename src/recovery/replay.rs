@@ -1,7 +1,7 @@
 //! Replay: records in log order become the state of every replica.
 //!
-//! Here frames are taken apart, what is lost between them is counted, and the books of segments and frames are kept; what a record means to
-//! its replica is in `replaying.rs`.
+//! This file takes frames apart, counts what is lost between them, and keeps the books of segments and frames; what a record means to its
+//! replica is in `replaying.rs`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,14 +23,14 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Replayed {
     pub registry: Registry,
-    /// All that are in it, in the order in which they were met: they lie beside each other in memory.
+    /// All cells of the registry, in the order in which they were met, so neighbours in memory.
     pub cells: Vec<Arc<Cell>>,
     /// By segment: the replicas with a record in it.
     pub participants: HashMap<u64, Vec<u64>>,
     pub last_participants: Vec<u64>,
-    /// Replicas whose damage no CORE tells of yet.
+    /// Replicas whose damage no CORE records yet.
     pub newly_hurt: HashSet<u64>,
-    /// Frames are lost of which nobody can say who was in them: a replica known only there is gone without a trace.
+    /// Frames are lost whose participants nobody lists: a replica known only there is gone without a trace.
     pub unnamed: bool,
     /// Pieces that a frame above the watermark brings: linked or not, their bytes must stay until a later frame is durable.
     pub unsettled: Vec<(u64, Extents)>,
@@ -43,7 +43,7 @@ struct Replay<'a> {
     registry: Registry,
     cells: Vec<Arc<Cell>>,
     marks: Marks,
-    /// Locations of the run being replayed; kept, so that there is one of it for all runs.
+    /// Locations of the run being replayed: one buffer for all runs.
     locs: Vec<Loc>,
     participants: Vec<(u64, Vec<u64>)>,
     last_participants: Vec<u64>,
@@ -51,7 +51,7 @@ struct Replay<'a> {
     unsettled: Vec<(u64, Extents)>,
     /// Holes of unknown content so far.
     holes: u64,
-    /// Goes on behind a record that makes no sense: every part must stop at it, whosever it is.
+    /// A salvage goes on behind a malformed record, so every part must stop at it, whichever replica it is of.
     salvages: bool,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn replay(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: Recover
     replay_in(geo, scan, walk, mode, parts(geo, walk))
 }
 
-/// As [`replay`], the replicas divided among so many threads.
+/// As [`replay`], with the replicas divided among this many threads.
 #[cfg(not(any(loom, shuttle)))]
 pub(super) fn replay_in(
     geo: &Geometry,
@@ -98,7 +98,7 @@ pub(super) fn replay_in(
     replay_part(geo, scan, walk, mode, Part { n: 0, of: 1 })
 }
 
-/// Whether a frame of so many blocks has room for a record of each: who is listed costs memory, whether it ever was or not.
+/// Whether a frame of this many blocks has room for a record of each listed replica: each costs memory, whether it ever existed or not.
 fn may_have_been_in(listed: &Participants, blocks: u32) -> bool {
     let room = (u64::from(blocks) * BLOCK_BYTES).saturating_sub(FRAME_HEADER_BYTES as u64);
     match listed {
@@ -107,7 +107,7 @@ fn may_have_been_in(listed: &Participants, blocks: u32) -> bool {
     }
 }
 
-/// The replicas whose shard of the registry has this number, counted round.
+/// The replicas whose shard of the registry is `n`, modulo `of`.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     n: usize,
@@ -152,7 +152,7 @@ fn replay_part(geo: &Geometry, scan: &Scan, walk: &Walk<'_>, mode: RecoveryMode,
     for frame in &walk.accepted {
         match replay.frame(scan, frame) {
             Err(Error::Corrupt { .. } | Error::Unsupported { .. }) if mode == RecoveryMode::Salvage => {
-                // What came before the record that makes no sense stands; what came behind it is as if the frame were lost.
+                // What came before the malformed record stands; what came behind it is as if the frame were lost.
                 replay.hole();
                 replay.unnamed = true;
             }
@@ -214,7 +214,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// What a frame above the watermark brings is nobody's in particular: one part is enough.
+    /// Notes the pieces that a frame above the watermark brings. One part does so for all replicas.
     fn note_unsettled(&mut self, frame: &Accepted<'_>, record: &Record<'_>) {
         if self.part.n > 0 || !frame.unsettled {
             return;
@@ -241,7 +241,7 @@ impl Replay<'_> {
         }
         let mut r = self.marks.look(cell, new);
         let before = (r.based || new, r.seen || new, r.suspect_to);
-        // The books: who is in which segment and frame, and whether a record of theirs is missing.
+        // The books: in which segments and frames the replica is, and whether one of its records is missing.
         let fresh = matches!(record.body, Body::Core(Core { fresh: true, .. }));
         let missing = if r.seen { r.state.seq != record.seq } else { self.holes > 0 };
         if missing && !fresh {
@@ -267,8 +267,8 @@ impl Replay<'_> {
         applied
     }
 
-    /// A frame is missing before this one. Its participants are hurt; if more may be missing, so is whoever cannot show that
-    /// nothing of theirs was in it.
+    /// A frame is missing before this one. Its participants are hurt; if `more` may be missing, so are all that cannot show that they were
+    /// not in those.
     fn lost(&mut self, listed: Participants, more: bool) {
         self.unnamed |= more || listed == Participants::Many;
         match listed {
@@ -281,7 +281,7 @@ impl Replay<'_> {
                     let mut r = self.marks.look(cell, new);
                     let before = (r.based || new, r.seen || new, r.suspect_to);
                     r.suspect();
-                    // Removed before, it can only have begun anew in there.
+                    // A replica that was removed before can only have begun anew in the lost frame.
                     r.based &= r.state.exists;
                     self.marks.keep(id, before, &r);
                 }
@@ -293,7 +293,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Behind this nobody is cleared who has not spoken again.
+    /// Behind this, no replica is cleared before its next record.
     fn hole(&mut self) {
         self.holes += 1;
         self.marks.cleared.clear();
@@ -304,7 +304,7 @@ impl Replay<'_> {
         for cell in &self.cells {
             let mut r = self.marks.look(cell, false);
             if self.holes > 0 && !self.marks.cleared.contains(&cell.id) {
-                // Behind a hole of unknown content it never spoke again: it cannot be cleared.
+                // It has no record behind a hole of unknown content, so it cannot be cleared.
                 r.suspect();
             }
             if r.finish(self.geo) {

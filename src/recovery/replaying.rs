@@ -1,7 +1,7 @@
 //! One replica while it is replayed: what each record means to it.
 //!
-//! What a record needs to know of earlier ones it may only learn later, from the CORE that the cleaner carried; so ranges are
-//! taken as they come, and what is missing is found at the end.
+//! What a record needs to know of earlier ones may be learnt only later, from the CORE that the cleaner carried; so ranges are taken as
+//! they come, and what is missing is found at the end.
 
 use crate::engine::Geometry;
 use crate::format::frame::ENTRY_CRC_BYTES;
@@ -15,13 +15,13 @@ pub(super) struct Replaying<'a> {
     pub state: MutexGuard<'a, ReplicaState>,
     /// A CORE or a removal was seen: what is held is all there is.
     pub based: bool,
-    /// Some record was seen.
+    /// A record was seen.
     pub seen: bool,
     /// A record is missing; entries up to here may be older than what was acknowledged.
     pub suspect_to: Option<u64>,
 }
 
-/// What is said of replicas only while they are replayed. There may be millions of them: of most there is nothing to be said.
+/// Marks that replicas have only during the replay. There may be millions of replicas, and most have none.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     /// Neither a CORE nor a removal of them was seen.
@@ -45,7 +45,7 @@ impl Marks {
         }
     }
 
-    /// Notes what became of a replica that looked like `before`.
+    /// Notes what changed of a replica whose marks were `before`.
     pub fn keep(&mut self, id: u64, before: (bool, bool, Option<u64>), r: &Replaying<'_>) {
         let flag = |set: &mut IdSet, was: bool, is: bool| match (was, is) {
             (false, true) => drop(set.insert(id)),
@@ -64,7 +64,7 @@ impl Marks {
 }
 
 impl Replaying<'_> {
-    /// A record is missing. Whatever stands now may be stale.
+    /// Notes that a record is missing: whatever stands now may be stale.
     pub fn suspect(&mut self) {
         self.suspect_to = Some(self.suspect_to.unwrap_or(0).max(self.state.last));
     }
@@ -80,7 +80,7 @@ impl Replaying<'_> {
         locs: &mut Vec<Loc>,
     ) -> Option<()> {
         let chunk = geo.chunk_bytes;
-        // Whose space it was is settled at the end, from what is left.
+        // Not used: space is accounted at the end, for what is left.
         let mut gone = Vec::new();
         match body {
             Body::Core(core) => self.core(core, segment, chunk),
@@ -132,7 +132,7 @@ impl Replaying<'_> {
                     Some(term) => self.state.prev_term = term,
                     None => self.state.forget_prev_term(),
                 }
-                // What is truncated was held, also where the record that brought it is lost.
+                // What is truncated was held, even if the record that brought it is lost.
                 self.state.exists = true;
                 self.state.last = self.state.last.max(first - 1);
                 if self.based {
@@ -141,7 +141,7 @@ impl Replaying<'_> {
             }
             Body::Cut { first } => {
                 self.cut(first, chunk);
-                // What is cut was held, also where the record that brought it is lost.
+                // What is cut was held, even if the record that brought it is lost.
                 self.state.exists = true;
                 self.state.last = first - 1;
             }
@@ -150,7 +150,7 @@ impl Replaying<'_> {
                 self.state.terms.clear();
                 self.state.damaged = Ranges::default();
                 (self.state.first, self.state.last, self.state.prev_term) = (first, first - 1, prev_term);
-                // Its entries are past; what keyed state may have missed is not.
+                // Its entries are gone, but its keyed state may have missed an update.
                 self.suspect_to = self.suspect_to.map(|_| 0);
             }
             Body::Remove => self.wipe(),
@@ -167,7 +167,7 @@ impl Replaying<'_> {
 
     fn core(&mut self, core: Core, segment: u64, chunk: u32) {
         if core.fresh {
-            // Also where only keys were seen of the life before: nothing else says that there was one.
+            // Even if only keys of the life before were seen: nothing else says that there was one.
             self.wipe();
         }
         let mut gone = Vec::new();
@@ -188,7 +188,7 @@ impl Replaying<'_> {
         state.core_seq = segment;
         self.based = true;
         if self.suspect_to.is_some_and(|upto| state.tells_of(upto)) {
-            // All that could be stale is damaged: as an opening writes it of such a loss. What was appended anew behind it is sound.
+            // All that could be stale is damaged: an opening's CORE for such a loss. What was appended anew behind it is sound.
             self.suspect_to = None;
         }
     }
@@ -196,7 +196,7 @@ impl Replaying<'_> {
     fn cut(&mut self, first: u64, chunk: u32) {
         let mut gone = Vec::new();
         if self.state.exists && first < self.state.first {
-            // Nothing is appended below the first: the end of that life, and the beginning of this one, are missing.
+            // Nothing is appended below `first`: the end of that life, and the beginning of this one, are missing.
             self.suspect();
             self.state.first = first;
             self.state.forget_prev_term();
@@ -206,7 +206,7 @@ impl Replaying<'_> {
         self.state.cut_damage(first);
     }
 
-    /// Moved entries were alive here: they say how far the log reached at least.
+    /// Moved entries were live here: the replica's log reached at least this far.
     fn seen_to(&mut self, last: u64) {
         self.state.exists = true;
         if self.state.last < last {
@@ -222,7 +222,7 @@ impl Replaying<'_> {
         let terms = std::mem::take(&mut piece.terms);
         let (first, last) = (piece.first, piece.last());
         if !self.state.places.replay_chain(ChainPiece { desc: piece, meta_seq: segment, mem: None }, chunk) {
-            // Two pieces over one range: something between them is missing.
+            // Two pieces over one range: a record between them is missing.
             self.state.add_damage(first, last);
             return;
         }
@@ -233,7 +233,7 @@ impl Replaying<'_> {
         }
     }
 
-    /// Brings what was learnt together. `true`: damage was found that no CORE tells of.
+    /// Concludes the replay. `true`: damage was found that no CORE records.
     pub fn finish(&mut self, geo: &Geometry) -> bool {
         self.state.places.settle();
         self.state.terms.settle();
@@ -294,7 +294,7 @@ impl Replaying<'_> {
         hurt
     }
 }
-/// The locations of a run whose payload begins at `lsn`, which moves on behind it. `None`: a length that no inline entry has.
+/// Collects the locations of a run whose payload begins at `lsn`, and moves `lsn` behind it. `None`: a length that no inline entry has.
 fn locations(lens: Lens<'_>, lsn: &mut u64, locs: &mut Vec<Loc>) -> Option<()> {
     locs.clear();
     for len in lens.iter() {
@@ -303,7 +303,7 @@ fn locations(lens: Lens<'_>, lsn: &mut u64, locs: &mut Vec<Loc>) -> Option<()> {
     Some(())
 }
 
-/// Moves on behind a run that is somebody else's.
+/// Moves `lsn` behind a run of another part's replica.
 pub(super) fn pass(lens: Lens<'_>, lsn: &mut u64) -> Option<()> {
     lens.iter().try_for_each(|len| location(len, lsn).map(drop))
 }

@@ -48,7 +48,7 @@ pub(super) fn rot(disk: &SimDisk, frame: usize) {
     disk.flip_bit(frames(disk)[frame].2, 0);
 }
 
-/// Of the frames behind it nothing did but what destroyed those that lay there.
+/// Nothing arrived of the frames behind the first, but what lay in their place is destroyed.
 pub(super) fn nothing_but_the_first_frame_arrived(disk: &SimDisk) {
     frames(disk).iter().skip(1).for_each(|frame| disk.poke(frame.0, &[0; 4096]));
 }
@@ -85,8 +85,8 @@ pub(super) fn writes(disk: &SimDisk, options: Options) -> usize {
     events.iter().filter(|e| e.kind != EventKind::Flush).count()
 }
 
-/// As an older log would have numbered its frames: so many segments and openings later. None of them may have a payload, whose checksums are bound to its
-/// place.
+/// As an older log would have numbered its frames: this many segments and openings later. None of them may have a payload, whose checksums
+/// are bound to its place.
 pub(super) fn grown_old(disk: &SimDisk, segments: u64, sessions: u64) {
     let Ok(Found::Log(sb)) = read_superblock(disk, true) else { panic!("a log") };
     let scan = scan(disk, &sb, RecoveryMode::Strict, &mut |_| ()).expect("scanned");

@@ -1,4 +1,4 @@
-//! Scanning: every frame that can be found in the journal's slabs, whatever it is worth.
+//! Scanning: finds every frame in the journal's slabs, whether it counts or not.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,13 +14,13 @@ use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, LAST_LSN, LAST_SESSI
 use crate::format::superblock::Superblock;
 use crate::options::{Progress, RecoveryMode};
 
-/// Headers and tables are all that is read of large frames, so each reading begins with so little, ...
+/// Of large frames only headers and tables are read, so a read begins this small, ...
 const LEAST_WINDOW: usize = 32 << 10;
-/// ... and doubles up to so much while frames are small and one reading follows the other.
+/// ... and doubles up to this while frames are small and one read follows the other.
 const MOST_WINDOW: usize = 1 << 20;
-/// Slabs read at once: not a matter of processors, but of keeping a device busy that answers each reading in a tenth of a millisecond.
+/// Slabs read at once: not a matter of processors, but of keeping a device busy that answers each read in a tenth of a millisecond.
 const READERS: usize = 4;
-/// No two frames of a life share a block, nor do their tables: of a slab no more is compared with checksums than so many times its length.
+/// Frames of one segment share no block, nor do their tables: of a slab's tables no more is checksummed than this many times its length.
 pub(super) const MOST_TABLES: usize = 4;
 const _: () = assert!(LEAST_WINDOW >= BLOCK && LEAST_WINDOW.is_multiple_of(BLOCK) && MOST_WINDOW >= LEAST_WINDOW);
 
@@ -62,7 +62,7 @@ impl Scan {
     }
 }
 
-/// A slab being read from front to back, of which only what is asked for is read.
+/// Reads a slab from front to back, and of it only what is asked for.
 struct Window<'a> {
     disk: &'a dyn Disk,
     /// Where the slab lies, and how long it is.
@@ -72,12 +72,12 @@ struct Window<'a> {
     bytes: &'a mut AlignedBuf,
     start: usize,
     step: usize,
-    /// What cannot be read counts as empty.
+    /// Blocks that cannot be read count as empty.
     salvages: bool,
 }
 
 impl<'a> Window<'a> {
-    /// `bytes`: those of the last slab, to be used again.
+    /// `bytes`: the last slab's buffer, to be used again.
     fn new(disk: &'a dyn Disk, (offset, len): (u64, usize), bytes: &'a mut AlignedBuf, salvages: bool) -> Self {
         bytes.clear();
         Self { disk, offset, len, bytes, start: 0, step: LEAST_WINDOW, salvages }
@@ -89,9 +89,9 @@ impl<'a> Window<'a> {
         if range.start < self.start || range.end > end {
             let follows = range.start >= self.start && range.start <= end && end > 0;
             self.step = if follows { (2 * self.step).min(MOST_WINDOW) } else { LEAST_WINDOW };
-            // Whole blocks: those are read past the page cache, where writes go past it.
+            // Whole blocks, which are read past the page cache where writes go past it.
             self.start = range.start / BLOCK * BLOCK;
-            // With a table the header behind it: of large frames each costs one reading then.
+            // With a table, also the header behind it: a large frame then costs one read.
             let wanted = range.end.next_multiple_of(BLOCK) + BLOCK - self.start;
             let len = wanted.max(self.step).min(self.len.saturating_sub(self.start));
             self.bytes.set_len_to_fill(len);
@@ -105,7 +105,7 @@ impl<'a> Window<'a> {
         found.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the slab"))
     }
 
-    /// Reads the window block by block: where a block cannot be read there is no frame. Whether the newest may be there, the second look tells.
+    /// Reads the window block by block: an unreadable one holds no frame. Whether the newest may be there, the second look tells.
     fn read_what_can_be(&mut self) {
         let start = self.offset + self.start as u64;
         for (at, block) in (0_u64..).step_by(BLOCK).zip(self.bytes.as_mut_slice().chunks_mut(BLOCK)) {
@@ -117,14 +117,14 @@ impl<'a> Window<'a> {
     }
 }
 
-/// A journal of fewer slabs is read whole: that is one reading after the other in either case.
+/// A journal of fewer slabs is read whole: its slabs are read one after the other in either case.
 const SELECTED_FROM: usize = 2 * READERS;
 
-/// Reads the journal once: headers and tables, and of small frames all; of slabs in which nothing can live the first frame.
+/// Reads the journal once: headers and tables, small frames whole; of slabs in which nothing can live only the first frame.
 ///
-/// A frame that is whole is stepped over: what lies in it are bytes of somebody's payload. **Unless it does not count**: then frames may
-/// have been written over it of which the first was lost, so that its header still stands. What counts is known only when most is read;
-/// slabs in which something may be hidden so are read once more, block by block where that is.
+/// A whole frame is stepped over: what lies in it is somebody's payload. **Unless it does not count**: then frames may have been written
+/// over it, the first of which was lost, so that the old header still stands. What counts is known only when most is read; slabs in which
+/// something may be hidden like this are read once more, block by block there.
 pub(super) fn scan(
     disk: &dyn Disk,
     sb: &Superblock,
@@ -143,7 +143,7 @@ pub(super) fn scan_to(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Scan> {
     let (scan, past) = scan_once(disk, sb, mode, (end, true), progress)?;
-    // What was left out as past may live: the frame that said so does not count.
+    // What was left out as past may be live: the frame that said so does not count.
     if tail_of(&existing(&scan)) < past {
         return Ok(scan_once(disk, sb, mode, (end, false), progress)?.0);
     }
@@ -153,7 +153,7 @@ pub(super) fn scan_to(
 /// What is known of the log while it is read: which frames do not count.
 #[derive(Debug, Default)]
 struct Known {
-    /// No segment before it does.
+    /// No segment before it counts.
     tail: u64,
     cuts: Cuts,
     end: Option<u64>,
@@ -169,8 +169,8 @@ impl Known {
     }
 }
 
-/// As [`scan`]. With `glance` a slab that is past counts no further than to its first frame, whether the rest was read or not: who opens the
-/// log the next time reads others, and must find the same. Answers the number below which segments were taken for past, too.
+/// As [`scan`]. With `glance` only the first frame of a slab that is past counts, whether the rest was read or not: the next opening reads
+/// other slabs, and must find the same. Also returns the number below which segments were taken for past.
 fn scan_once(
     disk: &dyn Disk,
     sb: &Superblock,
@@ -187,9 +187,9 @@ fn scan_once(
     let mut wanted = sb.journal_slabs.clone();
     let (mut tail, mut past) = (0, 0);
     let mut known = Known { end, ..Known::default() };
-    // Of slabs that were read once: the lowest number of a frame in them that was stepped over.
+    // Of slabs that were read once: the lowest segment number of a frame that was stepped over in them.
     let mut over: FxHashMap<u32, u64> = FxHashMap::default();
-    // What nobody vouches for is looked for everywhere.
+    // A salvage takes nobody's word, and looks everywhere.
     let salvages = mode == RecoveryMode::Salvage;
     if wanted.len() >= SELECTED_FROM && !salvages {
         each_slab(disk, sb, &wanted, &Part::First, &mut |slab, looked| {
@@ -204,7 +204,7 @@ fn scan_once(
         each_slab(disk, sb, &wanted, &Part::All { known: &known, salvages }, &mut |slab, looked| {
             let mut looked = looked.map_err(|e| Error::io(format!("reading journal slab {slab}"), e))?;
             if read.contains(&slab) {
-                // A second time is enough.
+                // Two readings of a slab are enough.
                 over.remove(&slab);
             } else {
                 progress(Progress { what: "recovering", done, total });
@@ -233,10 +233,10 @@ fn scan_once(
         scan.take(slab, vec![first], segment)?;
     }
     progress(Progress { what: "recovering", done: total, total });
-    // Of two that claim one number the same is always called the second.
+    // Sorted, so that of two slabs that claim one number the same is always called the second.
     scan.slabs.sort_by_key(|s| (s.seq, s.slab));
-    // Of what is past nothing counts: one more that shows such a number is no contradiction. A frame may have gone astray to where the
-    // journal has grown since.
+    // Nothing past counts, so another slab with such a number is no contradiction: a frame may have gone astray to where the journal has
+    // grown.
     let tail = tail_of(&existing(&scan));
     scan.slabs.dedup_by(|second, first| second.seq == first.seq && first.seq < tail);
     if let Some(pair) = scan.slabs.windows(2).find(|w| w[0].seq == w[1].seq) {
@@ -256,7 +256,7 @@ fn scan_once(
     Ok((scan, past))
 }
 
-/// Slabs in which something may live, and may be hidden: a whole frame that does not count was stepped over in them.
+/// Slabs in which something live may be hidden: a whole frame that does not count was stepped over in them.
 fn hiding(sb: &Superblock, scan: &Scan, known: &Known, over: &FxHashMap<u32, u64>, all: bool) -> Vec<u32> {
     let slabs: FxHashMap<u32, &SlabScan> = scan.slabs.iter().map(|s| (s.slab, s)).collect();
     let living = select::Living::of(sb, scan);
@@ -277,7 +277,7 @@ impl Scan {
             self.max_seq = self.max_seq.max(frame.header.lsn / segment);
             self.max_session = self.max_session.max(frame.header.session);
         }
-        // A slab lives many lives; the frames of the newest are those that count.
+        // A slab holds one segment after another; only the frames of the newest count.
         let seq = frames.iter().map(|f| f.header.lsn / segment).max();
         frames.retain(|f| Some(f.header.lsn / segment) == seq);
         if let Some(beyond) = frames.iter().find(|f| f.header.lsn > LAST_LSN || f.header.session > LAST_SESSION) {
@@ -297,12 +297,12 @@ impl Scan {
 /// How much of a slab is read.
 #[derive(Clone, Copy, Debug)]
 enum Part<'a> {
-    /// The frame with which it begins, if it does.
+    /// The frame at its start, if there is one.
     First,
     All {
-        /// What does not count is not stepped over.
+        /// Frames that do not count are not stepped over.
         known: &'a Known,
-        /// Where it cannot be read there is no frame.
+        /// A block that cannot be read holds no frame.
         salvages: bool,
     },
 }
@@ -315,11 +315,11 @@ struct Looked {
     over: Option<u64>,
 }
 
-/// It, or why the slab could not be read.
+/// Takes a slab and what was found in it, or why it could not be read.
 type Take<'a> = &'a mut dyn FnMut(u32, io::Result<Looked>) -> Result<()>;
 
 impl Part<'_> {
-    /// The longest reading. A slab is read by itself, so no more than one has.
+    /// The longest read: never more than a slab, as each is read by itself.
     fn window(&self, sb: &Superblock) -> usize {
         let longest = match self {
             Self::First => LEAST_WINDOW,
@@ -329,7 +329,7 @@ impl Part<'_> {
     }
 }
 
-/// Hands the frames of each slab on, in no order, until that is an error.
+/// Hands the frames of each slab to `take`, in any order, until that returns an error.
 #[cfg(not(any(loom, shuttle)))]
 fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, take: Take<'_>) -> Result<()> {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -349,7 +349,7 @@ fn each_slab(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, t
             let read = move || {
                 let mut buf = AlignedBuf::with_capacity(part.window(sb));
                 while let Some(&slab) = slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    // Nobody listens any more once something was refused.
+                    // Once `take` has returned an error, nobody receives any more.
                     if found.send((slab, frames(disk, sb, slab, part, &mut buf))).is_err() {
                         return;
                     }
@@ -379,8 +379,7 @@ fn one_by_one(disk: &dyn Disk, sb: &Superblock, slabs: &[u32], part: &Part<'_>, 
     slabs.iter().try_for_each(|&slab| take(slab, frames(disk, sb, slab, part, &mut buf)))
 }
 
-/// The frames in one slab. Behind an unreadable one the search goes on block by block, and so it does behind one that does not count, or is
-/// older than what was found before it.
+/// The frames in one slab. Behind one that is unreadable, void or past, or older than one before it, the search goes on block by block.
 fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, part: &Part<'_>, buf: &mut AlignedBuf) -> io::Result<Looked> {
     let (seed, segment) = (sb.seed(), u64::from(sb.segment_bytes));
     let place = (sb.slab_offset(slab), sb.segment_bytes as usize);
@@ -391,7 +390,7 @@ fn frames(disk: &dyn Disk, sb: &Superblock, slab: u32, part: &Part<'_>, buf: &mu
     while at + BLOCK <= slab.len {
         let mut step = BLOCK;
         if let Some(header) = FrameHeader::decode(seed, at as u64, segment, slab.get(at..at + FRAME_HEADER_BYTES)?) {
-            // A header that decodes ends within its slab, and its table within it.
+            // A frame whose header decodes ends within its slab, and its table within the frame.
             let table: Option<Box<[u8]>> = match unread.checked_sub(header.table_bytes as usize) {
                 None => None,
                 Some(left) => {

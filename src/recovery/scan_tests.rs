@@ -45,12 +45,12 @@ impl Frame {
         Self { at, blocks: 1, payload: 100, table: 50 }
     }
 
-    /// So many blocks, of which nothing lies in any but the first.
+    /// A frame of this many blocks, with nothing behind the first.
     pub fn hollow(at: usize, blocks: u32) -> Self {
         Self { at, blocks, payload: 0, table: 50 }
     }
 
-    /// So many blocks, of which the payload takes all that the table does not.
+    /// A frame of this many blocks; the payload takes all that the table does not.
     pub fn full(at: usize, blocks: u32, table: usize) -> Self {
         Self { at, blocks, payload: blocks as usize * BLOCK - FRAME_HEADER_BYTES - table, table }
     }
@@ -69,7 +69,7 @@ impl Journal {
         self.put_at(slab, seq, frame, FrameHeader { session: 1, ..FrameHeader::default() })
     }
 
-    /// The same, of a session, and naming what its header says.
+    /// The same, with the session and the names in `header`.
     fn put_at(&self, slab: u32, seq: u64, frame: Frame, header: FrameHeader) -> Seen {
         let lsn = seq * u64::from(self.sb.segment_bytes) + (frame.at * BLOCK) as u64;
         self.put_as(slab, frame, FrameHeader { lsn, ..header })
@@ -108,7 +108,7 @@ impl Journal {
         self.try_scan(RecoveryMode::TolerateTornTail).expect("it is scanned")
     }
 
-    /// What was read while it was scanned: how far into the slab, and how much.
+    /// What a scan reads of the slab: at which offsets, and how much.
     fn readings(&self, slab: u32) -> Vec<(usize, usize)> {
         let readings = Arc::new(Mutex::new(Vec::new()));
         let (log, start) = (Arc::clone(&readings), self.offset(slab, 0));
@@ -443,7 +443,7 @@ fn the_progress_of_a_scan_is_told_slab_by_slab() {
     }
 }
 
-/// Which slabs are read to their end differs from opening to opening: of what is past each must find the same.
+/// Openings differ in which slabs they read to their end: of what is past, each must find the same.
 #[test]
 fn a_slab_that_is_past_shows_its_first_frame_and_no_other() {
     let journal = Journal::new(SMALL, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
@@ -452,10 +452,10 @@ fn a_slab_that_is_past_shows_its_first_frame_and_no_other() {
     for block in 0..3 {
         put(3, 12, block, past);
     }
-    // Nobody reached this session, and of the segments since it knows nothing.
+    // No log reaches this session, and its frame knows nothing of the segments since.
     put(3, 12, 1, FrameHeader { session: LAST_SESSION + 1, ..past });
     put(4, 13, 0, past);
-    // The newest names the two as those in which it goes on.
+    // The newest frame names two slabs as those in which the log goes on.
     put(7, 20, 0, FrameHeader { session: 2, tail_seq: 20, next: 4, after: 5, ..past });
     let scan = journal.scan();
     let frames: Vec<_> = scan.slabs.iter().map(|s| (s.slab, s.seq, s.frames.len())).collect();
@@ -463,7 +463,7 @@ fn a_slab_that_is_past_shows_its_first_frame_and_no_other() {
     assert_eq!(scan.max_session, 2);
 }
 
-/// A frame whose session was cut off before it names no tail. What it called past may live.
+/// A frame that a later session cut off names no tail. What it called past may be live.
 #[test]
 fn what_a_frame_that_does_not_exist_called_past_is_found() {
     let journal = Journal::new(SMALL, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
@@ -480,8 +480,8 @@ fn what_a_frame_that_does_not_exist_called_past_is_found() {
     assert_eq!(frames, [(3, 12, 3), (4, 13, 1), (6, 19, 1), (7, 20, 1)]);
 }
 
-/// A frame of an earlier life, whose header still stands as the first write over it was lost; a newest frame that names the slab as the one in
-/// which the log goes on, and a tail behind that life.
+/// A frame of an earlier segment, whose header still stands as the first write over it was lost; and a newest frame that names the slab as
+/// one in which the log goes on, and a tail behind that segment.
 fn hidden_under(old: &[Frame], at: usize, slabs: u32) -> (Journal, Vec<Seen>) {
     let journal = Journal::new(LARGE, &(0..slabs).collect::<Vec<_>>());
     for frame in old {

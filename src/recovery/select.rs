@@ -1,15 +1,15 @@
 //! Which slabs of the journal an opening reads to their end: those in which something may live.
 //!
-//! Of the others it looks at the first frame. Most of a journal may be empty, or past: where many replicas are idle, where it has just
+//! Of the others it reads only the first frame. Most of a journal may be empty, or past: where many replicas are idle, where it has just
 //! grown, where the log is new. What makes it safe to leave a slab unread:
 //!
 //! - The newest frame names the tail: no segment before it counts. Segments from there on are read.
-//! - It names the slabs of the next two segments, which are read, too: the first frame of the one may be what rotted, or the only frame of the
-//!   one and the first of the other. Each opening goes on in these slabs, in this order.
+//! - It names the slabs of the next two segments, which are read, too: the first frame of one may have rotted, or the only frame of one and the
+//!   first of the other. Each opening goes on in these slabs, in this order.
 //! - No number between the tail and the newest is missing. If one is, its segment's first frame was lost, and every slab is read.
 //! - Where those slabs were not known, every slab is read.
 //!
-//! The same says in which slabs a newer frame may be hidden by an older one: the scan reads them once more.
+//! The same rules tell in which slabs an older frame may hide a newer one: the scan reads those once more.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -21,7 +21,7 @@ use super::walk::existing;
 use crate::format::frame::FrameHeader;
 use crate::format::superblock::Superblock;
 
-/// What the newest whole frame says of where something may live.
+/// Where something may live, as the newest whole frame says.
 pub(super) struct Living {
     newest: Option<FrameHeader>,
     /// The slabs of the two segments behind it. `None`: not known.
@@ -59,15 +59,15 @@ impl Living {
     }
 }
 
-/// The slabs to be read beside those in `scan`, all of which were `read`; none: nothing else can live. `firsts`: the frames with which slabs
-/// begin.
+/// The slabs to be read besides those already `read`, whose frames are in `scan`; empty: nothing else can live. `firsts`: slabs' first
+/// frames.
 pub(super) fn more(sb: &Superblock, scan: &Scan, read: &HashSet<u32>, firsts: &FxHashMap<u32, Found>) -> Vec<u32> {
     let segment = u64::from(sb.segment_bytes);
     let seq_of = |slab: &u32| firsts.get(slab).map(|f| f.header.lsn / segment);
     let unread: Vec<u32> = sb.journal_slabs.iter().copied().filter(|slab| !read.contains(slab)).collect();
     let living = Living::of(sb, scan);
     if living.newest.is_none() {
-        // Nothing that counts so far: from the newest on. As many as were read, since all that was found is looked through each time.
+        // Nothing counts so far: on from the newest slab. As many as were read, since all that was found is looked through each time.
         let mut newest: Vec<u32> = unread.iter().copied().filter(|slab| seq_of(slab).is_some()).collect();
         newest.sort_by_key(|slab| Reverse(seq_of(slab)));
         newest.truncate(read.len().max(1));

@@ -123,7 +123,7 @@ fn what_is_left_unread_would_change_nothing_whatever_is_cut_lost_or_rotten() {
     }
 }
 
-/// Of a segment the only frame, and of the next the first: what lies behind them must be found all the same, or a log that was not closed
+/// A segment's only frame and the next one's first are lost: what lies behind them must be found all the same, or a log that was not closed
 /// would end before them without a word.
 #[test]
 fn a_segment_lost_whole_and_the_beginning_of_the_next_do_not_end_the_log() {
@@ -164,7 +164,7 @@ fn a_segment_lost_whole_and_the_beginning_of_the_next_do_not_end_the_log() {
     }
 }
 
-/// What makes the slabs that are named worth reading: there the log goes on, also after a crash, whatever order those have that are free.
+/// The log goes on in the named slabs, also after a crash, in whatever order the free ones are: so these are worth reading.
 #[test]
 fn the_next_two_segments_lie_where_the_last_frame_says() {
     let mut disk = Arc::new(SimDisk::new(20 << 20));
@@ -195,7 +195,7 @@ fn frame(seq: u64, tail_seq: u64, following: [u32; 2]) -> Frame {
     Frame { header, offset: 0, table: Some(Box::default()) }
 }
 
-/// Of a journal of ten slabs, of which those with these frames were read, and begin others with these.
+/// What else is read of a journal of ten slabs, where those with frames in `read` were read, and `firsts` has the first frames of others.
 fn wanted(read: &[(u32, Frame)], firsts: &[(u32, Frame)]) -> Vec<u32> {
     let sb = options().geometry([1; 16], 20 << 20).expect("sound");
     let sb = Superblock { journal_slabs: (0..10).collect(), ..sb };
@@ -268,7 +268,7 @@ fn a_large_journal_that_holds_little_is_hardly_read() {
     assert!((1..=4).contains(&read), "{read} slabs of {} were read to their end", sb.journal_slabs.len());
 }
 
-/// All that was read so far is looked through after each reading: slab by slab that would be a square.
+/// All that was read so far is looked through after each reading: slab by slab, that would be quadratic.
 #[test]
 fn where_nothing_counts_twice_as_many_slabs_are_read_each_time() {
     const SLABS: u32 = 2000;

@@ -37,7 +37,7 @@ fn options() -> Options {
     Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10).background(false)
 }
 
-/// One random operation of a replica, which stood so: the batch, and how it stands then.
+/// One random operation on a replica that stood like this: the batch, and how the replica stands then.
 fn operation(rng: &mut StdRng, (id, was): (u64, Option<&Model>), salt: u64) -> Option<(Batch, Model)> {
     let mut batch = Batch::new();
     let mut m = was.cloned().unwrap_or_else(Model::new);

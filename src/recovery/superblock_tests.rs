@@ -67,7 +67,7 @@ fn of_two_superblocks_the_newer_is_believed_and_the_other_repaired() {
     assert!(matches!(read_superblock(&with_superblocks([None; 2]), false), Err(Error::Corrupt { .. })));
 }
 
-/// What is named once only was being named, or forgotten, when the power failed.
+/// A snapshot that one copy alone names was being named, or forgotten, when the power failed.
 #[test]
 fn a_snapshot_that_one_superblock_does_not_name_is_forgotten_in_both_the_good_one_last() {
     let snapshot = Snapshot { lsn: SEGMENT, bytes: 100, crc: 7, extents: vec![Extent { block: 500, blocks: 1 }] };
@@ -168,7 +168,7 @@ fn a_disk_with_a_superblock_that_cannot_be_read_and_no_whole_one_is_an_error_and
     }
 }
 
-/// What a power cut leaves of the very first write of a copy, whichever of its sectors arrived: nothing was ever in it, and nobody restores that.
+/// What a power cut leaves of the very first write of a copy, whichever of its sectors arrived: there was never anything to be restored.
 #[test]
 fn a_disk_whose_formatting_was_cut_is_formatted_anew() {
     let whole = superblock().encode();
@@ -177,11 +177,11 @@ fn a_disk_whose_formatting_was_cut_is_formatted_anew() {
         let disk = SimDisk::new(CAPACITY);
         disk.poke(part.start as u64, &whole[part.clone()]);
         assert!(matches!(read_superblock(&disk, true), Err(Error::Corrupt { .. })), "{part:?}");
-        // Not by whoever may not write, or make a log.
+        // Not by an opening that may not write, or not make a log.
         for options in [options().create(false), options().read_only(true)] {
             assert!(matches!(open(&disk, options), Err(Error::Corrupt { .. })), "{part:?}");
         }
-        // What is not nothing may be somebody's: the other copy, or a frame.
+        // Anything else on the disk may be somebody's: the other copy, or a frame.
         for other in [SUPERBLOCK_OFFSETS[1] + 77, POOL_OFFSET, POOL_OFFSET + SEGMENT] {
             let used = disk.restart();
             used.poke(other, &[7]);
@@ -237,8 +237,8 @@ fn a_disk_whose_formatting_lost_a_sector_in_the_middle_is_formatted_anew() {
     assert!(matches!(open(&disk, options()), Err(Error::Corrupt { .. })));
 }
 
-/// Under the name that a creation gives what it makes: removed, nobody could look into it any more. What a creation leaves that was cut off need not
-/// be blank, but is no frame.
+/// It may lie under the name that a creation gives its unfinished file: removed, nobody could look into it any more. What a cut-off
+/// creation leaves need not be blank, but holds no frame.
 #[test]
 fn a_log_whose_superblocks_are_both_bad_is_taken_for_a_log() {
     let log = |segment: u64, frames: u64| {

@@ -15,7 +15,7 @@ pub(crate) enum Found {
     Log(Box<Superblock>),
 }
 
-/// As [`read_superblock`], of a disk that must be a log.
+/// As [`read_superblock`], for a disk that must be a log.
 pub(crate) fn superblock_of_log(disk: &dyn Disk, read_only: bool) -> Result<Superblock> {
     match read_superblock(disk, read_only)? {
         Found::Log(superblock) => Ok(*superblock),
@@ -29,8 +29,8 @@ pub(crate) fn superblock_of_log(disk: &dyn Disk, read_only: bool) -> Result<Supe
 
 /// Reads both superblocks and takes the newer valid one; the other is repaired unless nothing may be written.
 ///
-/// A snapshot is named by both, or by none: where the copies differ, it is forgotten in both. A copy that cannot be read is as good as a rotten
-/// one while the other is whole, and nothing to call a disk blank for.
+/// A snapshot is named by both, or by none: where the copies differ, it is forgotten in both. A copy that cannot be read counts as rotten
+/// while the other is whole, and makes no disk blank.
 pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found> {
     if disk.len() < POOL_OFFSET {
         return Err(foreign::error_for(disk).unwrap_or(Error::Corrupt {
@@ -59,7 +59,7 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
             Err(error) => errors.push(error),
         }
     }
-    // A whole copy of a newer format beside an older one: somebody's upgrade was cut. It is not ours to "repair".
+    // A whole copy of a newer format beside an older one: an upgrade was cut off. It is not ours to "repair".
     if let Some(newer) = errors.iter().find(|e| matches!(e, SuperblockError::Version(_) | SuperblockError::Features(_)))
     {
         return Err(superblock_error(newer.clone()));
@@ -71,14 +71,14 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
         if errors.iter().all(|e| *e == SuperblockError::Blank) {
             return Ok(Found::Blank);
         }
-        // Where one is whole but for the file's length, that is what ails it.
+        // One that is whole but for the file's length shows that the file was cut.
         let cut = errors
             .iter()
             .filter_map(|e| if let SuperblockError::Cut { log_bytes } = e { Some(*log_bytes) } else { None });
         if let Some(log_bytes) = cut.max() {
             return Err(Error::Cut { file_bytes: disk.held(), log_bytes });
         }
-        // Damage there is only of what was a log.
+        // Only what was a log can be damaged.
         if errors.iter().all(|e| matches!(e, SuperblockError::Blank | SuperblockError::Foreign))
             && let Some(error) = foreign::error_for(disk)
         {
@@ -94,7 +94,7 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
             hint: concat!("its checksum holds, so it was made to look like this: ", rebuild_all!()),
         });
     }
-    // Bad, or older: a cut between A and B. Left so, it would be the only one when the next change tears the other, and it
+    // Bad, or older after a cut between A and B. Left so, it would be the only one when the next change tears the other, and an older one
     // does not know every slab of the journal. The good one is not touched, and made durable first.
     let (mut behind, good): (Vec<_>, Vec<_>) = copies.into_iter().partition(|(_, copy)| copy.as_ref() != Some(&sb));
     if !behind.is_empty() && sb.snapshot.take().is_some() {
@@ -114,8 +114,8 @@ pub(crate) fn read_superblock(disk: &dyn Disk, read_only: bool) -> Result<Found>
     Ok(Found::Log(Box::new(sb)))
 }
 
-/// Whether all there is on a disk is a part of the first superblock ever written to it: whoever formatted it was cut off. B is written behind A, and
-/// any frame behind both. `sb`: as which it would be formatted; it says where the first frame would be.
+/// Whether a disk holds nothing but a part of the first superblock ever written to it: its formatting was cut off. B is written behind A,
+/// and any frame behind both. `sb`: the superblock that formatting would write; it says where the first frame would be.
 pub(crate) fn formatting_was_cut(disk: &dyn Disk, sb: &Superblock) -> bool {
     let read = |offset: u64, len: usize| {
         let mut bytes = vec![0; len];
@@ -129,30 +129,30 @@ pub(crate) fn formatting_was_cut(disk: &dyn Disk, sb: &Superblock) -> bool {
         && sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab), BLOCK))
 }
 
-/// Whether there is a log on a disk that somebody has written to: more than a creation leaves that was cut off before it was named. What cannot
-/// be told may be one.
+/// Whether a disk holds a log that was written to: more than a creation leaves that was cut off before the file was named. If in doubt,
+/// yes.
 pub(crate) fn holds_a_log(disk: &dyn Disk) -> bool {
     let mut block = vec![0; BLOCK];
     let mut is_blank = |at| disk.read_at(at, &mut block).is_ok_and(|()| block.iter().all(|&byte| byte == 0));
     match read_superblock(disk, true) {
         Ok(Found::Log(sb)) => !sb.journal_slabs.iter().all(|&slab| is_blank(sb.slab_offset(slab))),
         Ok(Found::Blank) => false,
-        // Where the slabs are nobody knows, but a frame begins with the first of them, and with all that follow. What a creation leaves that was cut
-        // off may be anything but that.
+        // Nobody knows where the slabs are, but the first of them begins with a frame, as all that follow do. A creation that was cut off
+        // may leave anything but that.
         Err(Error::Corrupt { .. }) => may_be_a_log(disk),
         Err(_) => true,
     }
 }
 
-/// Whether a frame may be on a disk of which no superblock tells anything.
+/// Whether a frame may lie on a disk whose superblocks tell nothing.
 pub(super) fn may_be_a_log(disk: &dyn Disk) -> bool {
     (0..FRONTS).any(|n| may_begin_a_frame(disk, n))
 }
 
-/// So many places at which a slab may begin are looked at, where nobody says where they do.
+/// How many places at which a slab may begin are looked at, if no superblock says where slabs lie.
 const FRONTS: u64 = 256;
 
-/// Whether a frame may begin at the `n`th of these places. What is there and cannot be read may be one.
+/// Whether a frame may begin at the `n`th of these places. A block that is there and cannot be read may be one.
 fn may_begin_a_frame(disk: &dyn Disk, n: u64) -> bool {
     let at = POOL_OFFSET + n * u64::from(MIN_SEGMENT_BYTES);
     let mut block = vec![0; BLOCK];
@@ -178,7 +178,7 @@ fn superblock_error(error: SuperblockError) -> Error {
     }
 }
 
-/// A, durable; then B, durable.
+/// Writes A, durable; then B, durable.
 pub(crate) fn write_superblocks(disk: &dyn Disk, superblock: &Superblock) -> std::io::Result<()> {
     let bytes = AlignedBuf::from(superblock.encode().as_slice());
     SUPERBLOCK_OFFSETS.into_iter().try_for_each(|offset| disk.write_durable_at(offset, bytes.as_slice()))

@@ -28,7 +28,7 @@ pub(super) fn superblock() -> Superblock {
     Options::default().chunk_size(16 << 10).segment_size(SEGMENT as u32).geometry([1; 16], CAPACITY).expect("sound")
 }
 
-/// What replay tells, its states by their ids.
+/// What a replay yields, with the states by replica id.
 struct Replayed {
     states: HashMap<u64, ReplicaState>,
     participants: HashMap<u64, Vec<u64>>,
@@ -38,7 +38,7 @@ struct Replayed {
     unsettled: Vec<(u64, Extents)>,
 }
 
-/// All of it, in an order of its own.
+/// All of it as text, in a fixed order.
 fn told(replayed: impl std::borrow::Borrow<Replayed>) -> String {
     let replayed = replayed.borrow();
     let sorted = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
@@ -132,7 +132,7 @@ impl Log {
             })
         };
         let alone: Result<Replayed> = in_parts(1);
-        // Divided among threads it comes to the same.
+        // Divided among threads, the outcome is the same.
         for parts in 2..=4 {
             assert_eq!(
                 in_parts(parts).map_or_else(|e| e.to_string(), told),
@@ -393,7 +393,7 @@ fn a_truncation_says_how_far_the_log_reached() {
     assert_eq!([truncated(3), truncated(6), truncated(9)], [(3, 5, 1), (6, 5, 1), (9, 8, 1)]);
 }
 
-/// What stands there is the term of another entry, or of none.
+/// The term that stands there is another entry's, or no entry's.
 #[test]
 fn the_term_before_a_first_index_that_is_only_guessed_is_unknown() {
     let term_before = |log: Log, first: u64| {

@@ -100,8 +100,8 @@ fn what_only_a_torn_frame_covers_is_not_torn_itself_when_that_one_is_overwritten
     assert!(matches!(wal.replica(1).entry(1), Err(Error::Damaged(_))));
 }
 
-/// What cut a torn end off is the one frame of a session, an empty one, and rots: the torn end stands again, with all of its table. The frame behind the
-/// lost one says what that one followed, so nothing is in doubt.
+/// A torn end was cut off by the only frame of a session, an empty one, which rots: the torn end stands again, with all of its table. The
+/// frame behind the lost one says which frame that one followed, so nothing is in doubt.
 #[test]
 fn a_torn_end_does_not_come_back_where_the_frame_that_cut_it_off_rots() {
     // A second torn end behind that frame says, too, where the first was cut off.
@@ -159,7 +159,7 @@ fn what_only_a_torn_frame_says_is_said_again_by_the_opening() {
         }
         let (disk, ends) = (Arc::new(disk.restart()), wal.engine.durable());
         rewrite(&disk, |n, header| match n {
-            // Beside the first, and so the last beside the second.
+            // In flight beside the first; so the last was beside the second.
             1 | 2 if in_flight => header.watermark = header.prev_lsn,
             _ => {}
         });

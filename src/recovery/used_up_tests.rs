@@ -82,7 +82,7 @@ fn a_log_that_has_written_all_that_can_be_numbered_is_read_and_refuses_by_name()
     assert_it_is_read(disk, newest);
 }
 
-/// What nobody asked for is written still: the cleaner's, and whatever a scrub finds.
+/// What no caller asked for is still written: the cleaner's, and whatever a scrub finds.
 #[test]
 fn a_log_that_refuses_batches_still_cleans() {
     let mut disk = old(USED_UP_LSN / SEGMENT - 3, 0);

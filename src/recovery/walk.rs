@@ -42,14 +42,14 @@ pub(super) struct Accepted<'a> {
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     pub accepted: Vec<Accepted<'a>>,
-    /// Frames known to be missing below the watermark, at least.
+    /// At least this many frames are missing below the watermark.
     pub lost: u64,
-    /// Frames missing at the end whose participants nobody lists.
+    /// Frames are missing at the end whose participants nobody lists.
     pub lost_at_end: bool,
     pub dropped: u64,
     /// The LSN at which the log ends.
     pub end: u64,
-    /// Up to here it was durable: frames say so, or the superblock.
+    /// The log was durable up to here: frames say so, or the superblock.
     pub watermark: u64,
     pub tail_seq: u64,
     /// Segment of the last accepted frame.
@@ -57,18 +57,18 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// How far the log is known to have been durable, if no frame that is accepted says so: it is gone as soon as the log goes on in place of the
-    /// one that does.
+    /// How far the log is known to have been durable, if no accepted frame says so, nor the superblock (`durable`): that is gone as soon as
+    /// the log goes on in place of the frame that does.
     pub fn said_by_dropped(&self, durable: u64) -> Option<u64> {
         let kept = self.accepted.iter().map(|a| a.header.watermark).max().unwrap_or(0).max(durable);
         Some(self.watermark).filter(|&watermark| watermark > kept)
     }
 
-    /// What stands between this frame and one before it, which it follows but for one that is lost, is not in the log: a torn end that comes back, as
-    /// the only frame of the session that cut it off is what is lost. A torn end is no longer than what may be in flight.
+    /// Drops the frames between this one and the one that it follows but for one lost frame, and returns how many. They are a torn end that
+    /// comes back, as the lost frame is the only one of the session that cut it off. A torn end is no longer than what may be in flight.
     fn pass_over(&mut self, header: &FrameHeader, seed: Seed) -> u64 {
         let follows = |at: &Accepted<'_>| header.follows_but_one(&at.header, seed);
-        // Before the lost one, and of an earlier session than this frame's, which did not cut off its own.
+        // Before the lost frame, and of an earlier session than this frame: a session does not cut off its own.
         let between = |at: &&Accepted<'_>| at.header.lsn < header.prev_lsn && at.header.session < header.session;
         let mut older = self.accepted.iter().rev().take(1 + MAX_IN_FLIGHT as usize).take_while(between);
         let behind = older.position(follows).unwrap_or(0);
@@ -82,7 +82,7 @@ impl Walk<'_> {
     }
 }
 
-/// Where sessions said that the log before them ends: each with the lowest that it or a later one said. Ascending.
+/// Each session, ascending, with the lowest LSN at which it or a later one cut off the log before it.
 #[derive(Debug, Default)]
 pub(super) struct Cuts(Vec<(u64, u64)>);
 
@@ -106,7 +106,7 @@ impl Cuts {
     }
 }
 
-/// Leaves out what a later session said does not exist.
+/// All frames but those that a later session cut off.
 pub(super) fn existing(scan: &Scan) -> Vec<&Found> {
     let cuts = Cuts::of(scan);
     scan.slabs.iter().flat_map(|s| &s.frames).filter(|f| !cuts.void(&f.header)).collect()
@@ -153,10 +153,10 @@ pub(super) fn walk<'a>(
         }
         let condition = match &frame.table {
             None => Condition::Unreadable,
-            // No two of the pieces that these frames placed share a block: who names more than there are lies, and reading all of it might never
-            // end.
+            // Pieces placed by these frames share no block: frames that name more blocks than there are lie, and reading all of it might
+            // never end.
             Some(_) if placed > u64::from(geo.pool_blocks) => Condition::PayloadBad,
-            // Twice: a reading may have been answered with older bytes.
+            // Twice: a read may have been answered with older bytes.
             Some(table)
                 if !below
                     && !payload_holds(disk, geo, frame, table, mode)?
@@ -175,8 +175,8 @@ pub(super) fn walk<'a>(
                 }
                 let before = if hole && before == Before::Whole { Before::LostSome } else { before };
                 if before != Before::Whole && !below && header.prev_end() > watermark {
-                    // What it follows is not there and was not durable when it was sealed: it was in flight beside it, and neither
-                    // was acknowledged.
+                    // Its predecessor is missing and was not durable when this frame was sealed: they were in flight together, neither
+                    // acknowledged.
                     walk.dropped += 1;
                     continue;
                 }
@@ -189,11 +189,11 @@ pub(super) fn walk<'a>(
             }
             Decision::Damage => hole = true,
             Decision::EndOfLog => {
-                // It may be whole but for its table, or another whole one lie behind it: neither counts.
+                // This frame may be whole but for its table, or whole ones may lie behind it: none of them counts.
                 walk.dropped += 1 + followers as u64;
                 break;
             }
-            // What lies behind cannot be proved to be the log's: it says itself that what is missing was durable.
+            // What lies behind cannot be proved to be the log's: it says itself that the missing frame was durable.
             Decision::Refuse if mode == RecoveryMode::Salvage => {
                 walk.dropped += 1 + followers as u64;
                 walk.lost_at_end = true;
@@ -214,7 +214,7 @@ pub(super) fn walk<'a>(
         walk.lost_at_end = true;
         walk.end = watermark;
     }
-    // Without a clean close no watermark reaches into a segment that is not believed, and nothing behind it tells of it.
+    // Without a clean close no watermark reaches into a disbelieved segment at the end, and no frame behind it tells of it.
     let newer = |seq: &u64| *seq >= tail_seq && walk.last_seq.is_none_or(|last| *seq > last);
     if !walk.lost_at_end && scan.disbelieved.iter().any(newer) {
         walk.lost += 1;
@@ -242,7 +242,7 @@ fn placed_blocks(geo: &Geometry, table: &[u8]) -> u64 {
     if Participants::decode(&mut reader, participant_bytes(geo.segment_bytes)).is_none() {
         return 0;
     }
-    // What makes no sense ends both this and the reading.
+    // A malformed record ends this count as it ends the reading of the pieces.
     let blocks = Records::new(reader, geo.pool_blocks).map_while(Result::ok).map(|record| match record.body {
         Body::Placed(pieces) => pieces.iter().map(PieceDesc::blocks).sum(),
         Body::PutOut { piece, .. } => piece.blocks(),
@@ -251,8 +251,8 @@ fn placed_blocks(geo: &Geometry, table: &[u8]) -> u64 {
     blocks.fold(0, u64::saturating_add)
 }
 
-/// Whether everything the frame brings is whole: each payload, their digest, each piece placed beside it. A salvage goes on where they
-/// cannot be read: the table is whole, and what it says is newer than all before it. A cut of the power leaves nothing that the device cannot
+/// Whether everything the frame brings is whole: each payload, their digest, each piece placed beside it. A salvage goes on where that
+/// cannot be read: the table is whole, and what it says is newer than all before it. A power cut leaves nothing that the device cannot
 /// read, so the frame may have been acknowledged; what it brings is damage when it is read, as below the watermark.
 fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8], mode: RecoveryMode) -> Result<bool> {
     match payload_is_whole(disk, geo, frame, table) {
@@ -264,7 +264,7 @@ fn payload_holds(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8], m
     }
 }
 
-/// As [`verify_piece`]. What lay in the end that a file has lost cannot be read: that it reads as zeros is no sign of a torn write.
+/// As [`verify_piece`]. What lay in the part that a cut file has lost cannot be read: that it reads as zeros is no sign of a torn write.
 fn piece_is_whole(disk: &dyn Disk, geo: &Geometry, replica: u64, piece: &PieceDesc, pins: &Arc<Pins>) -> Result<bool> {
     let io = |e| Error::io(format!("reading a piece of replica {replica}"), e);
     if piece.extents.iter().any(|e| e.offset().saturating_add(e.bytes()) > disk.held()) {
@@ -308,8 +308,8 @@ fn payload_is_whole(disk: &dyn Disk, geo: &Geometry, frame: &Found, table: &[u8]
                     }
                 }
             }
-            // Chunks are not reused before a durable watermark covers what freed them: every piece named here must hold. What is carried is
-            // older than the frame, and may have rotted since.
+            // Chunks are not reused before a durable watermark covers what freed them, so every piece named here must be whole. A carried
+            // piece is older than the frame, and may have rotted since.
             Body::PutOut { piece, .. } if !piece_is_whole(disk, geo, record.replica, &piece, &pins)? => {
                 return Ok(false);
             }

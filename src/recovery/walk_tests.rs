@@ -217,7 +217,7 @@ fn a_frame_missing_below_the_watermark_is_a_loss_of_those_the_next_one_lists() {
     assert_eq!(Journal::of(7).without(1).without(4).walk(), apart);
 }
 
-/// Whoever is not the last but one is not taken for it: an older frame at its place, or one of another life.
+/// A frame that is not the last but one is not taken for it: an older one at its place, or one of another life.
 #[test]
 fn what_is_not_the_frame_before_the_missing_one_does_not_vouch_for_it() {
     let mut journal = Journal::of(4).without(2);
@@ -307,7 +307,7 @@ fn a_tail_that_begins_behind_its_front_lacks_nothing_if_what_came_before_is_past
     assert_eq!(Journal::of(4).with(0, itself).walk(), Seen::whole(4));
 }
 
-/// Nobody writes one that does; it lists nobody who could be believed.
+/// No writer makes such a frame, and nothing that it lists is believed.
 #[test]
 fn a_frame_that_names_itself_as_its_predecessor_tells_of_no_single_loss() {
     let mut seen = Seen::whole(5);
@@ -556,7 +556,7 @@ fn where_the_log_ends_in_the_file() {
     assert_eq!(walked.expect("it is walked"), (0, 0));
 }
 
-/// Whatever an image says, it is not asked of every frame what each session, or each frame behind it, says of it.
+/// Whatever an image says, no frame is compared with every session, nor with every frame behind it.
 #[test]
 fn neither_sessions_nor_unreadable_frames_are_compared_with_all_others() {
     // So many that it would not end.

@@ -434,7 +434,7 @@ fn full() -> ReplicaState {
     state
 }
 
-/// Those of a full replica, an empty and a damaged one: written, and how they are read back.
+/// A full replica, an empty and a damaged one: how they are written, and read back.
 #[test]
 fn what_was_written_of_a_replica_is_read_back_in_all_it_has() {
     let empty = || ReplicaState { exists: true, core_seq: LIVE[0], ..ReplicaState::default() };

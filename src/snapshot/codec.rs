@@ -16,7 +16,7 @@ use crate::format::{Reader, Seed, varint};
 use crate::index::MAX_JOURNAL_LEAP;
 
 const MAGIC: u32 = 0x5041_4e53; // "SNAP"
-/// How the lengths of a run are said, in the low bits of its count: all as the last one before it, all as one that follows, or each.
+/// How the lengths of a run are given, in the low bits of its count: all as the last one before it, all as one that follows, or each.
 pub(super) const SAME: u64 = 0;
 pub(super) const ONE: u64 = 1;
 pub(super) const EACH: u64 = 2;
@@ -87,7 +87,7 @@ impl Head {
             && next_seq > last.lsn / geo.segment_bytes
             && next_seq.checked_mul(geo.segment_bytes)? <= LAST_LSN
             && next_seq.saturating_sub(last.tail_seq).checked_mul(geo.segment_bytes)? <= MAX_JOURNAL_LEAP;
-        // A log that was durable beyond its last frame has lost some: to go on from here would hide it until the next crash.
+        // A log that was durable beyond its last frame has lost some: going on from here would hide that until the next crash.
         let sound = last.lsn == lsn && numbers && ends && sb.durable <= last.end();
         let replicas = r.varint()?;
         sound.then_some((Self { last, participants, session, next_seq, segments }, replicas))

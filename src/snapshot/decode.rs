@@ -23,13 +23,13 @@ pub(super) struct Decoder<'a> {
     /// Replicas that are still to come.
     pub left: u64,
     before: Option<u64>,
-    /// Bytes of journal that no entry was said to lie in: what an entry costs here in memory, it costs there, too.
+    /// Bytes of journal that no entry claims yet: what an entry costs here in memory, it costs there, too.
     journal: u64,
     /// By segment: the replicas with something alive in it.
     pub participants: Vec<Vec<u64>>,
-    /// The LSNs of the segment that the last run lay in, while that was this replica's: mostly the next one lies there, too.
+    /// The LSNs of the segment in which this replica's last run lies: mostly the next one lies there, too.
     here: Range<u64>,
-    /// Kept, so that there is one of it for all spans.
+    /// One buffer for all spans.
     locs: Vec<Loc>,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Decoder<'a> {
         Some(Self { r, geo: *geo, head, left, before: None, journal, participants, here, locs })
     }
 
-    /// Nothing is left.
+    /// Whether nothing is left.
     pub fn is_done(&self) -> bool {
         self.left == 0 && self.r.rest().is_empty()
     }
@@ -54,19 +54,19 @@ impl<'a> Decoder<'a> {
         self.r.rest().len()
     }
 
-    /// At most so many replicas follow.
+    /// At most this many replicas follow.
     pub fn most(&self) -> usize {
-        // The fixed parts of a replica alone take so much.
+        // The fixed parts of a replica alone take this much.
         const LEAST_BYTES: usize = 20;
         self.borne_out(self.left, LEAST_BYTES)
     }
 
-    /// So many of a number of things that take `least` bytes each may follow: no count reserves more memory than there can be of them.
+    /// How many of `n` things that take `least` bytes each can follow: no count reserves more memory than the bytes bear out.
     fn borne_out(&self, n: u64, least: usize) -> usize {
         usize::try_from(n).unwrap_or(usize::MAX).min(self.r.rest().len() / least)
     }
 
-    /// A live segment in which the replica has something.
+    /// Reads the number of a live segment in which the replica has something.
     fn segment(&mut self, id: u64) -> Option<u64> {
         let seq = self.head.segments.first()?.0.checked_add(self.r.varint()?)?;
         self.list(seq, id)?;
@@ -83,7 +83,7 @@ impl<'a> Decoder<'a> {
         Some(())
     }
 
-    /// The next replica; `None` where there is none, or where what is said of it cannot be.
+    /// The next replica; `None` if there is none, or if what is said of it cannot be.
     pub fn replica(&mut self) -> Option<(u64, ReplicaState)> {
         self.left = self.left.checked_sub(1)?;
         let gap = self.r.varint()?;
@@ -123,7 +123,7 @@ impl<'a> Decoder<'a> {
         }
         let newest = self.head.segments.last()?.0;
         let listed = self.participants.last().is_some_and(|ids| ids.last() == Some(&id));
-        // Of frames still to come none begins there.
+        // No frame still to come begins there.
         state.listed_frame = if listed { newest.checked_mul(self.geo.segment_bytes)? } else { 0 };
         Some((id, state))
     }
@@ -178,7 +178,7 @@ impl<'a> Decoder<'a> {
         Some(())
     }
 
-    /// Reads a run of at most `most` entries: `end` is where the last one ended, `len` the last length said.
+    /// Reads a run of at most `most` entries: `end` is where the last one ended, `len` the last length given.
     fn run(&mut self, id: u64, end: &mut u64, len: &mut u32, most: u64) -> Option<()> {
         let head = self.r.varint()?;
         let (n, kind) = (head >> KIND_BITS, head & ((1 << KIND_BITS) - 1));
@@ -215,7 +215,7 @@ impl<'a> Decoder<'a> {
                     *len = self.r.varint32()?;
                 }
                 let bytes = each(*len)?;
-                // Before anything grows by so many.
+                // Before `locs` grows by that many.
                 take(n.checked_mul(bytes)?)?;
                 self.locs.extend((0..n).map(|i| Loc::new(start + i * bytes, *len)));
                 *end += n * bytes;
@@ -254,7 +254,7 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Every entry has one place, or is known to be damaged.
+/// Whether every entry has one place, or is known to be damaged.
 fn is_whole(state: &ReplicaState) -> bool {
     let mut spans = state.places.spans().iter().map(|s| (s.first(), s.last())).peekable();
     let mut pieces = state.places.chain().iter().map(|p| (p.desc.first, p.desc.last())).peekable();

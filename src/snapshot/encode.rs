@@ -8,7 +8,7 @@ use crate::index::{ReplicaState, Value};
 /// Appends one replica after the other, ascending.
 pub(super) struct Encoder<'a> {
     out: &'a mut Vec<u8>,
-    /// An LSN that unpacks locations.
+    /// An LSN behind all locations, which unpacks them.
     head: u64,
     segment_bytes: u64,
     /// The oldest live segment, and the newest.
@@ -29,7 +29,7 @@ impl<'a> Encoder<'a> {
         varint::encode(value, self.out);
     }
 
-    /// `None`: no live segment holds that.
+    /// `None`: that segment is not live.
     fn segment(&mut self, seq: u64) -> Option<()> {
         let (oldest, newest) = self.segments;
         (seq <= newest).then_some(())?;
@@ -37,7 +37,7 @@ impl<'a> Encoder<'a> {
         Some(())
     }
 
-    /// `None`: the state has something that the journal does not tell; nothing of it is to be used then.
+    /// `None`: the state holds something that the journal does not tell; what was written so far is not to be used then.
     pub fn replica(&mut self, id: u64, state: &ReplicaState) -> Option<()> {
         self.int(id.checked_sub(self.before)?);
         self.before = id;
@@ -114,7 +114,7 @@ impl<'a> Encoder<'a> {
         Some(())
     }
 
-    /// A run that begins so far behind the end of the last one; `len` is the last length said.
+    /// Writes a run that begins `gap` behind the end of the last one; `len` is the last length given.
     fn run(&mut self, gap: u64, lens: &[u32], len: &mut u32) {
         let (n, first) = (lens.len() as u64, lens.first().copied().unwrap_or(0));
         let kind = match lens.iter().all(|&l| l == first) {

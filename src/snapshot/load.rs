@@ -15,16 +15,16 @@ use crate::sync::{Arc, Mutex, helped};
 
 /// A snapshot is read in parts of this size, ...
 const PART: usize = 256 << 10;
-/// ... so many at once: a device answers a few as fast as one.
+/// ... this many at once: a device answers a few as fast as one.
 const PART_READERS: usize = 3;
-/// So many read the first blocks of the slabs, meanwhile.
+/// This many threads read the first blocks of the slabs meanwhile.
 const FRONT_READERS: usize = 3;
 
 /// All that a snapshot says, checked.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub registry: Registry,
-    /// All that are in it, by their ids.
+    /// All cells of the registry, by their ids.
     pub cells: Vec<Arc<Cell>>,
     /// The live segments, oldest first.
     pub segments: VecDeque<LiveSegment>,
@@ -35,8 +35,8 @@ pub(crate) struct Loaded {
     pub session: u64,
 }
 
-/// Reads the snapshot that both superblocks name. `None`, and why is logged, where anything about it is doubtful: then the journal
-/// is read, which needs nobody's word.
+/// Reads the snapshot that both superblocks name. `None`, with the reason logged, if anything about it is doubtful: then the journal is
+/// read, which needs nobody's word.
 pub(crate) fn load(disk: &dyn Disk, geo: &Geometry, sb: &Superblock, snapshot: &Snapshot) -> Option<Loaded> {
     if snapshot.bytes > longest(geo, sb) {
         return None;
@@ -119,8 +119,8 @@ pub(super) fn decode(geo: &Geometry, sb: &Superblock, snapshot: &Snapshot, bytes
     })
 }
 
-/// Looks where a later session would have written first: at the front of a slab, or behind the last frame. And whether the journal is the one
-/// that the snapshot speaks of. What an earlier session wrote and a later one declared void may lie anywhere.
+/// Looks where a later session would have written first: at the front of a slab, or behind the last frame. And whether the journal is the
+/// one that the snapshot describes. Frames of an earlier session that a later one declared void may lie anywhere.
 fn nothing_newer(disk: &dyn Disk, geo: &Geometry, sb: &Superblock, is: &Loaded, fronts: &[u8]) -> Result<(), Doubt> {
     let newer = |h: &FrameHeader| h.session > is.session || (h.session == is.session && h.lsn >= is.last.end());
     let decode = |within, block: &[u8]| FrameHeader::decode(geo.seed, within, geo.segment_bytes, block);
@@ -166,7 +166,7 @@ fn read_on(disk: &dyn Disk, jobs: &Jobs<'_>) -> io::Result<()> {
     }
 }
 
-/// Does the jobs, so many at once, this thread's among them.
+/// Does the jobs, `readers` at once, this thread's among them.
 fn read_all(disk: &dyn Disk, jobs: Vec<Job<'_>>, readers: usize) -> io::Result<()> {
     let helpers = readers.min(jobs.len()).saturating_sub(1);
     let jobs = Mutex::new(jobs.into_iter());

@@ -1,8 +1,8 @@
 //! The snapshot: the index as the last close wrote it, so that a log that was closed opens without reading its journal.
 //!
-//! It is worth nothing but time. Whatever is doubtful about it (a superblock that does not name it, a checksum, a field, a frame that
-//! is newer), and the journal is read as after a crash. It is believed once: before the next session writes its first frame no
-//! superblock names it any more, and its chunks are free.
+//! It saves nothing but time. If anything about it is doubtful (a superblock that does not name it, a checksum, a field, a frame that is
+//! newer), the journal is read as after a crash. It is believed once: before the next session writes its first frame no superblock names it
+//! any more, and its chunks are free.
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod bounds_tests;

@@ -65,7 +65,7 @@ impl Closed {
         self.sb.snapshot.as_ref().expect("closed")
     }
 
-    /// Whether other bytes are believed, whose checksum holds.
+    /// Whether these bytes are believed as the snapshot; their checksum holds.
     fn believes(&self, bytes: &[u8]) -> Result<(), Doubt> {
         let crc = Snapshot::checksum(self.sb.seed(), self.sb.epoch, bytes);
         let named = Snapshot { crc, bytes: bytes.len() as u64, ..self.named().clone() };
@@ -122,7 +122,7 @@ fn what_was_written_is_read_back() {
     assert!(four.places.chain().len() == 1 && four.keys.len() == 1);
     let spans = three.places.spans();
     assert_eq!(spans.iter().map(|s| s.locs().len()).sum::<usize>(), 6);
-    // Whoever has something alive in a segment takes part in it, and nobody twice.
+    // A replica with something live in a segment takes part in it, and none does twice.
     for segment in &loaded.segments {
         let mut ids = segment.participants.clone();
         ids.dedup();
@@ -408,7 +408,7 @@ fn a_journal_that_says_otherwise_is_believed() {
     assert!(Disk::len(&disk) > 0);
 }
 
-/// An opening that believed it would take what is committed behind it, and the next one would find that lost.
+/// An opening that believed the snapshot would accept what is committed behind it, and the next one would find that lost.
 #[test]
 fn a_log_whose_superblocks_say_that_it_was_durable_beyond_its_end_is_refused_at_once() {
     let closed = Closed::make();

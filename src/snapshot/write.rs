@@ -13,7 +13,7 @@ use crate::format::superblock::{MAX_SNAPSHOT_EXTENTS, Snapshot, Superblock};
 impl Engine {
     /// Writes the index into free chunks, durable, for a superblock of this epoch to name. `None`: it is not worth it, or there is no room.
     ///
-    /// The log was stopped when its last frame was durable and nobody had submitted more: the index is what replaying the journal would
+    /// The log was stopped when its last frame was durable and nobody had submitted more: the index is what a replay of the journal would
     /// make of it. Nobody allocates any more, either: the chunks stay free, but for what is written there.
     pub(crate) fn write_snapshot(&self, superblock: &Superblock, epoch: u64) -> Result<Option<Snapshot>> {
         let mut bytes = Vec::new();
@@ -35,7 +35,7 @@ impl Engine {
         Ok(Some(Snapshot { lsn, bytes: len, crc, extents }))
     }
 
-    /// Appends the index to `out`; answers where the last frame begins.
+    /// Appends the index to `out`; returns where the last frame begins.
     pub(super) fn encode_snapshot(&self, superblock: &Superblock, out: &mut Vec<u8>) -> Option<u64> {
         // A log that lost frames is read anew each time: what is still there may tell more than we know.
         if self.counters.lost_frames.get() > 0 {
@@ -44,7 +44,8 @@ impl Engine {
         let mut cells = self.registry.all();
         cells.sort_unstable_by_key(|c| c.id);
         let s = self.seq.lock();
-        // What died in the last frame must stay as it is until recovery need not verify that frame any more: a snapshot does not name it.
+        // What died in the last frame must stay as it is until recovery need not verify that frame any more, and a snapshot does not name
+        // it.
         if self.pool.lock().has_dying() {
             return None;
         }
@@ -58,7 +59,7 @@ impl Engine {
         if !stopped || !settled || s.open.batches > 0 {
             return None;
         }
-        // The frame that is open lists them, and holds nothing else yet.
+        // The open frame lists the last one's participants, and holds nothing else yet.
         let listed = Participants::decode(&mut Reader::new(&s.open.table), participant_bytes(self.geo.segment_bytes))?;
         let Participants::These(participants) = listed else { return None };
         let replicas = cells.iter().filter(|c| c.lock().exists).count();

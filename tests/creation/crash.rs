@@ -1,4 +1,4 @@
-//! What a power cut may leave of a directory: every name, every size and every write in doubt, each by itself.
+//! All that a power cut may leave of a directory: every name, every size and every write in doubt, each independently.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,9 +7,9 @@ use std::path::Path;
 
 use super::filesystem::{Doubt, File, FileSystem, Number};
 
-/// Of more writes in doubt, those before the last few share their fate.
+/// Of more writes in doubt than this, all but the last this many share one fate.
 const ALONE: usize = 3;
-/// What a file that has this name holds is looked at closely. Under any other it is rubbish, and to be removed as such.
+/// The contents of the file with this name are varied closely. Under any other name a file is rubbish, to be removed as such.
 const CLOSELY: &str = "log";
 
 /// What the power cut makes of a write in doubt.
@@ -18,9 +18,9 @@ enum Fate {
     Kept,
     Lost,
     Garbage,
-    /// So many bytes of it.
+    /// Only its first so many bytes.
     Head(usize),
-    /// All but so many bytes of it.
+    /// All but its first so many bytes.
     Tail(usize),
 }
 
@@ -32,7 +32,7 @@ pub struct State {
 }
 
 impl State {
-    /// Makes it so: a name each, or two of one file.
+    /// Makes the directory; a file with two names is linked.
     pub fn write(&self, dir: &Path) -> std::io::Result<()> {
         let mut written: BTreeMap<Number, &str> = BTreeMap::new();
         for (name, number) in &self.names {
@@ -48,7 +48,7 @@ impl State {
     pub fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (name, number) in &self.names {
-            // Which file a name has is said by what the file holds, and by which names share it.
+            // A file is told apart by what it holds and by which names share it, not by its number.
             let first = self.names.iter().find(|(_, n)| *n == number).map(|(name, _)| name);
             (name, first, &self.files[number]).hash(&mut hasher);
         }
@@ -61,7 +61,7 @@ impl State {
     }
 }
 
-/// Every state that a cut at this moment may leave, until enough was seen.
+/// Every state that a cut at this moment may leave, until `seen` breaks off.
 pub fn each(fs: &FileSystem, seen: &mut dyn FnMut(State) -> ControlFlow<()>) -> ControlFlow<()> {
     let mut ways: Vec<BTreeMap<String, Number>> = vec![BTreeMap::new()];
     for (name, leads) in &fs.names {
@@ -104,14 +104,14 @@ fn each_file(
     ControlFlow::Continue(())
 }
 
-/// Is given bytes, and what makes them so.
+/// Is given the bytes, and in words how they came to be so.
 type Seen<'a> = &'a mut dyn FnMut(Vec<u8>, String) -> ControlFlow<()>;
 
-/// Every content that a file may be found with.
+/// Every content that the file may be found with.
 fn each_content(file: &File, alone: usize, seen: Seen<'_>) -> ControlFlow<()> {
     let mut told = HashSet::new();
     for size in sizes(file.durable.len(), file.live.len()) {
-        // What was never written there may be zeros, or what the blocks held before.
+        // What lies beyond the durable bytes and was not written may be zeros, or what the blocks held before.
         for garbage in [false, true] {
             let mut base = file.durable.clone();
             base.resize(file.live.len(), 0);
@@ -139,7 +139,7 @@ fn each_fate(doubts: &[Doubt], alone: usize, base: Vec<u8>, fates: &mut Vec<Fate
     let mut all = vec![Fate::Lost, Fate::Kept, Fate::Garbage];
     if together == 1 {
         let len = first.bytes.len();
-        // Within the first few fields; after a sector or two; in the middle of one, far behind; before the last.
+        // Cut within the first few fields; after a sector or two; in the middle of a far one; before the last.
         let cuts = [1, 37, 100, 512, 1024, len / 2 + 100, len.saturating_sub(512)];
         all.extend(cuts.into_iter().filter(|cut| *cut < len).map(Fate::Head));
         all.extend([37, 512].into_iter().filter(|cut| *cut < len).map(Fate::Tail));
@@ -178,7 +178,7 @@ fn apply(doubt: &Doubt, fate: Fate, bytes: &mut [u8]) {
     }
 }
 
-/// Both ends, and what lies between: just begun, within and behind each part of the head of the file, half, one byte short.
+/// The sizes to try: both ends, and between them just begun, within and behind each part of the head of the file, half, one byte short.
 fn sizes(durable: usize, live: usize) -> Vec<usize> {
     let marks = [
         1,
@@ -198,7 +198,7 @@ fn sizes(durable: usize, live: usize) -> Vec<usize> {
     sizes
 }
 
-/// Bytes that nobody wrote.
+/// Fills the bytes with what nobody wrote.
 fn spoil(bytes: &mut [u8]) {
     for (i, byte) in bytes.iter_mut().enumerate() {
         *byte = (i as u32).wrapping_mul(0x9e37_79b1).wrapping_add(0x51).to_be_bytes()[0] | 1;

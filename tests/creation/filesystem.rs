@@ -1,4 +1,4 @@
-//! A file system that makes nothing durable before it must: sizes, contents and names, each by itself.
+//! A model of a file system that makes nothing durable before it must: sizes, contents and names, each independently.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::trace::Call;
 
-/// A file: where it lies among all that ever were.
+/// A file's position among all files that there ever were.
 pub type Number = usize;
 
 /// A write that no sync has covered.
@@ -14,7 +14,7 @@ pub type Number = usize;
 pub struct Doubt {
     pub at: usize,
     pub bytes: Vec<u8>,
-    /// What was written anew since, durably: nothing of this write can come back there.
+    /// Ranges that were durably written since: nothing of this write can come back there.
     pub settled: Vec<Range<usize>>,
 }
 
@@ -23,7 +23,7 @@ pub struct File {
     pub durable: Vec<u8>,
     pub live: Vec<u8>,
     pub doubts: Vec<Doubt>,
-    /// Where what was written ends: a sync of the data alone leaves the size behind it in doubt.
+    /// The end of what was written: a sync of the data alone leaves a size beyond it in doubt.
     written: usize,
 }
 
@@ -46,7 +46,7 @@ impl File {
         self.doubts.push(Doubt { at, bytes: bytes.to_vec(), settled: Vec::new() });
     }
 
-    /// The newest write is durable: its bytes, and as much of the size as it takes to read them.
+    /// Makes the newest write durable: its bytes, and as much of the size as it takes to read them.
     fn settle_newest(&mut self) {
         let Some(Doubt { at, bytes, .. }) = self.doubts.pop() else { return };
         let range = at..at + bytes.len();
@@ -102,7 +102,7 @@ pub struct FileSystem {
     pub files: Vec<File>,
     pub names: BTreeMap<String, Name>,
     open: HashMap<u64, Open>,
-    /// What the process has said so far.
+    /// What the process has printed so far.
     pub said: String,
     lie: Lie,
 }
@@ -118,7 +118,7 @@ impl FileSystem {
         Self { dir: dir.into(), files: all, names, open: HashMap::new(), said: String::new(), lie }
     }
 
-    /// What a call does as soon as it is made. Whether it changed anything, on the disk or of what was promised.
+    /// What a call does as soon as it is made. Returns whether that changed anything, on the disk or of what was promised.
     pub fn begin(&mut self, call: &Call) -> bool {
         match call.name.as_str() {
             "open" => return self.open("AT_FDCWD", call, 0),
@@ -148,7 +148,7 @@ impl FileSystem {
         false
     }
 
-    /// What is done to an open file.
+    /// What a call does to an open file. Returns whether that changed it.
     fn change(&mut self, call: &Call) -> bool {
         let Some(Open::File { number, .. }) = call.arg(0).parse().ok().and_then(|fd| self.open.get(&fd)).copied()
         else {
@@ -167,14 +167,14 @@ impl FileSystem {
                 file.write(call.number(3), &bytes);
                 return true;
             }
-            // What syncs, does so when it returns: see `end`. What only begins to write back promises nothing.
+            // Calls that sync do so when they return: see `end`. A call that only begins to write back promises nothing.
             "fsync" | "fdatasync" | "sync_file_range" | "fcntl" => {}
             _ => panic!("not modelled: {call}"),
         }
         file.live.len() != before
     }
 
-    /// What a call has made durable when it returns. Whether it may have made anything so.
+    /// What a call has made durable when it returns. Returns whether it may have made anything durable.
     pub fn end(&mut self, call: &Call) -> bool {
         let Some(open) = call.arg(0).parse().ok().and_then(|fd| self.open.get(&fd)).copied() else { return false };
         match (call.name.as_str(), open) {
@@ -223,7 +223,7 @@ impl FileSystem {
         }
     }
 
-    /// The name of a file in our directory; nothing if it lies elsewhere.
+    /// The name of a file in our directory; `None` if it lies elsewhere.
     fn name(&self, dir: &str, call: &Call, at: usize) -> Option<String> {
         let path = call.text(at);
         let within = dir.parse().ok().and_then(|fd| self.open.get(&fd));

@@ -1,4 +1,5 @@
-//! A log comes into being, and power fails: at every call that a real process makes, with every name, size and write in doubt.
+//! Power fails while a log is being created: at every call that a real process makes, with every name, size and write in doubt, there is no
+//! log or a whole one.
 //!
 //! The simulated disk is a device: it has one size for ever, and no directory. Here a process creates a log under `strace`, and what it
 //! asks for is fed to a model of a file system that keeps no more than it must: the size of a file, its contents and each name persist
@@ -43,10 +44,10 @@ const FAILED: &str = "it cannot be created";
 const COMMITTED: &str = "it is committed";
 /// What a creation that was cut off leaves.
 const TEMPORARY: &str = "log.creating";
-/// Both superblocks.
+/// The length of both superblocks.
 const HEAD: usize = 32 << 10;
 
-/// One way for a file to come into being, or not.
+/// One way for a file to be created, or to fail to be.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     name: &'static str,
@@ -54,15 +55,15 @@ struct Way {
     capacity: u64,
     /// What the system is made to refuse.
     inject: &'static [&'static str],
-    /// What the superblocks are written with is not durable by itself: the creation makes it so.
+    /// The writes of the superblocks are not durable by themselves: the creation syncs them.
     plain: bool,
     /// An earlier creation was cut off.
     stale: bool,
-    /// What is refused is an error, and there must be no file.
+    /// What is refused fails the creation, and there must be no file.
     fails: bool,
 }
 
-/// The default, so far as the size allows.
+/// The default method, as far as the size allows.
 const AUTO: Way =
     Way { name: "probed", method: 3, capacity: CAPACITY, inject: &[], plain: false, stale: false, fails: false };
 const NO_FALLOCATE: &str = "fallocate:error=EOPNOTSUPP";
@@ -73,7 +74,7 @@ const WAYS: [Way; 13] = [
     Way { name: "direct writes", method: 0, ..AUTO },
     Way { name: "ranged syncs", method: 1, ..AUTO },
     Way { name: "fdatasync", method: 2, ..AUTO },
-    // The zeros in several steps.
+    // So large that the zeros are written in several steps.
     Way { name: "larger", method: 1, capacity: (1 << 20) + (64 << 10), ..AUTO },
     Way { name: "plain writes", method: 1, plain: true, ..AUTO },
     Way { name: "no fallocate", method: 1, inject: &[NO_FALLOCATE], ..AUTO },
@@ -86,7 +87,7 @@ const WAYS: [Way; 13] = [
 ];
 
 fn options(method: SyncMethod, capacity: u64) -> Options {
-    // Small, with nobody at work in it.
+    // Small, and without threads of its own.
     Wal::options().capacity(capacity).chunk_size(4096).segment_size(64 << 10).sync_method(method).background(false)
 }
 
@@ -137,7 +138,7 @@ struct Promise {
     committed: bool,
 }
 
-/// Opens the log in what is left, and uses it. Whether it was there.
+/// Opens the log in what is left, and uses it. Returns whether it was there.
 fn judge(state: &State, promise: Promise, capacity: u64, dir: &Path) -> Result<bool, String> {
     state.write(dir).map_err(|e| format!("cannot be made: {e}"))?;
     let there = state.names.contains_key("log");

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// All by which a file, its size or its name comes to be, changes, or becomes durable. What is missing here shows: in the end the
-/// model must hold what the file system holds, and a sync that it does not see protects nothing.
+/// All calls by which a file, its size or its name comes to be, changes or becomes durable. A missing one would show: in the end the model
+/// must hold what the file system holds, and a sync that it does not see protects nothing.
 const CALLS: &str = "open,openat,creat,close,dup,dup2,dup3,fcntl,write,writev,pwrite64,pwritev,pwritev2,truncate,ftruncate,fallocate,\
     fsync,fdatasync,sync_file_range,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mmap";
 /// Longer than any write of the log that is traced: all bytes are in the trace.
@@ -53,7 +53,7 @@ impl Call {
     pub fn bytes(&self, at: usize) -> Vec<u8> {
         let mut parts = self.arg(at).split('"');
         let mut bytes = Vec::new();
-        // Before, within, after and so on.
+        // The parts are outside of a string and inside of one, in turns.
         while let (Some(_), Some(text)) = (parts.next(), parts.next()) {
             bytes.extend(text.split("\\x").skip(1).map(|hex| u8::from_str_radix(hex, 16).expect("two digits")));
         }
@@ -86,7 +86,7 @@ fn split(args: &str) -> Vec<String> {
     args.split(top).map(|arg| arg.trim().to_owned()).collect()
 }
 
-/// Runs this very test binary as a child that is traced. What it asked for, in order, as far as it succeeded.
+/// Runs this very test binary as a traced child. Returns the calls it made that succeeded, in order.
 pub fn run(dir: &Path, inject: &[&str], env: &[(&str, &str)]) -> Vec<Call> {
     let told = dir.join("trace");
     let mut command = Command::new("strace");

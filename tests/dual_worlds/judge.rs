@@ -1,4 +1,4 @@
-//! Whether what two logs say may be so.
+//! Judges whether the two logs of a migration may say what they say.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use strandlog::migrate::DualWrite;
 use super::model::{Op, Ops, Rep, World};
 use super::old::Old;
 
-/// Whether the copy of a replica says what the old log says, as far as it goes.
+/// Whether the copy of a replica says what the old log says, as far back as the copy goes.
 pub fn is_same(dual: &DualWrite<Old>, old: &World, id: u64) -> bool {
     let new = dual.new_log().replica(id);
     let Some(rep) = old.0.get(&id) else { return !new.exists() };
@@ -25,7 +25,7 @@ pub fn is_same(dual: &DualWrite<Old>, old: &World, id: u64) -> bool {
         })
 }
 
-/// How a world came to be, operation by operation: what a batch that failed may have left of itself, and what was truncated on the way.
+/// A world, and what was truncated on the way to it. A batch that fails may leave what stood behind any of its operations.
 #[derive(Clone, Debug)]
 pub struct Stand {
     pub world: World,
@@ -38,7 +38,7 @@ impl Stand {
         Self { world: World::default(), past: BTreeMap::new() }
     }
 
-    /// By this operation it came to be so.
+    /// Goes on to the world that this operation led to.
     pub fn go(&mut self, id: u64, op: &Op, world: World) {
         if matches!(op, Op::Remove | Op::Snapshot(..)) {
             self.past.remove(&id);
@@ -52,10 +52,10 @@ impl Stand {
         self.world = world;
     }
 
-    /// Before the batch, behind each of its operations, and behind all of them.
+    /// The stands before the batch and behind each of its operations, in order.
     pub fn through(&self, ops: &Ops) -> Vec<Self> {
         let mut all = vec![self.clone()];
-        // What a removal ends was never asked for.
+        // Operations that a later removal ends count as never asked for.
         let counts = |&(at, (id, _)): &(usize, &(u64, Op))| {
             !ops[at + 1..].iter().any(|(other, op)| other == id && *op == Op::Remove)
         };
@@ -70,7 +70,7 @@ impl Stand {
         all
     }
 
-    /// Whether a replica may be found so. Whoever reports may find more of what was to be truncated, never less.
+    /// Whether a replica may be found like this. One that reports may still hold some of what was to be truncated, never less.
     fn allows(&self, id: u64, found: Option<&Rep>) -> bool {
         let (is, found) = match (self.world.0.get(&id), found) {
             (None, None) => return true,
@@ -91,7 +91,7 @@ impl Stand {
     }
 }
 
-/// Goes on from what was found, if each kind of replica stands as one of these says, all of that kind as the same one.
+/// The stand to go on from. All that was found of either kind, mirrored or switched, must agree with one stand of that kind's.
 pub fn settle(old: &[Stand], new: &[Stand], found: &World, kinds: &BTreeMap<u64, bool>) -> Result<Stand, String> {
     let mut next = Stand::new();
     for (kind, may) in [(false, old), (true, new)] {
@@ -105,7 +105,7 @@ pub fn settle(old: &[Stand], new: &[Stand], found: &World, kinds: &BTreeMap<u64,
         for id in ids {
             let Some(rep) = found.0.get(&id) else { continue };
             let known = fits.iter().filter_map(|s| s.world.0.get(&id));
-            // What is there still, of what was to go, waits.
+            // What was to be truncated and is still there waits for a report.
             let known = known.map(|is| (is.reported, is.held.max((is.first() > rep.first()).then(|| is.first()))));
             let (reported, held) = known.fold((None, None), |(r, h), (reported, held)| (r.max(reported), h.max(held)));
             next.world.0.insert(id, Rep { reported, held, ..rep.clone() });

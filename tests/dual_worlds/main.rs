@@ -1,8 +1,8 @@
-//! Whole migrations, drawn at random: a log to leave that fails its writes and readings and forgets what it had not made durable, strandlog beside
-//! it, the power cut anywhere, full files, files that rot, grow and are salvaged on the way, migrations given up and begun again. What is read is what
-//! was acknowledged, no comparison is wrong, no state machine skips anything, and in the end every replica moves over.
+//! Whole migrations, drawn at random. The old log fails writes and reads, and forgets what it had not made durable; power is cut anywhere;
+//! strandlog's file fills up, rots, grows and is salvaged on the way; migrations are given up and begun again. What is read is what was
+//! acknowledged, no comparison is wrong, no state machine skips an entry, and in the end every replica has moved over.
 //!
-//! `STRANDLOG_SEED=n` runs one seed alone, `STRANDLOG_SEEDS=n` more of them, `STRANDLOG_SAY=1` says what each does.
+//! `STRANDLOG_SEED=n` runs one seed alone, `STRANDLOG_SEEDS=n` more of them, `STRANDLOG_SAY=1` prints what each does.
 
 #[path = "../from_the_docs/both.rs"]
 mod both;

@@ -1,4 +1,5 @@
-//! The log to leave: in memory, with faults of its own. What it is asked beyond its contract it does not take: a real one might do anything.
+//! The log to leave: in memory, with faults of its own. It panics when asked for what its contract does not cover: a real one might do
+//! anything then.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,12 +8,12 @@ use strandlog::{Bytes, Entry};
 
 use super::model::{Op, Rep, World};
 
-/// What becomes of a write that fails: so many of its changes are there, `usize::MAX` for all.
+/// A write that fails: this many of its changes are made all the same, `usize::MAX` for all.
 #[derive(Clone, Copy, Debug)]
 pub enum Fails {
-    /// For good.
+    /// The changes are durable.
     Durable(usize),
-    /// Until the power is cut, unless a later write is durable: that is behind it.
+    /// A power cut takes them, unless a later write was durable, which then covers them too.
     Loose(usize),
 }
 
@@ -20,17 +21,17 @@ pub enum Fails {
 struct Inner {
     seen: World,
     durable: World,
-    /// The write behind so many others fails.
+    /// After so many other writes one fails, like this.
     write_fails: Option<(u32, Fails)>,
-    /// The reading behind so many others fails.
+    /// After so many other reads one fails.
     read_fails: Option<u32>,
-    /// Something failed as it was told to.
+    /// A planned fault has come.
     failed: bool,
     /// Whether the last write was not durable.
     loose: bool,
 }
 
-/// A handle on it, which survives the process.
+/// A handle to it, which survives the process.
 #[derive(Clone, Debug, Default)]
 pub struct Old(Arc<Mutex<Inner>>);
 
@@ -51,7 +52,7 @@ impl Old {
         self.with(|inner| inner.read_fails = Some(behind));
     }
 
-    /// Nothing fails from here on. Answers whether anything has.
+    /// Ends all faults. Returns whether any has come.
     pub fn heal(&self) -> bool {
         self.with(|inner| {
             (inner.write_fails, inner.read_fails) = (None, None);
@@ -59,12 +60,12 @@ impl Old {
         })
     }
 
-    /// Whether a power cut takes something of it.
+    /// Whether a power cut would take something of it.
     pub fn is_loose(&self) -> bool {
         self.with(|inner| inner.loose)
     }
 
-    /// The power is cut.
+    /// Cuts the power.
     pub fn cut(&self) {
         self.with(|inner| {
             inner.seen = inner.durable.clone();
@@ -72,7 +73,7 @@ impl Old {
         });
     }
 
-    /// It is used alone for a while, or behind our back.
+    /// Changes it alone, for a while or behind our back. Returns whether it took the operation.
     pub fn alone(&self, id: u64, op: Op) -> bool {
         self.with(|inner| {
             let Ok(next) = inner.seen.after(&vec![(id, op)]) else { return false };
@@ -178,7 +179,7 @@ impl OldLog for Old {
                 let (term, data) = rep.entries[(index - rep.first()) as usize].clone();
                 Entry { index, term, data }
             };
-            // As many as it likes.
+            // Fewer than were asked for, as it likes.
             (first..=last.min(first + first % 4)).map(entry).collect()
         })
     }

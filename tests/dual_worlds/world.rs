@@ -1,4 +1,4 @@
-//! A migration in lives, each of which ends with a close, a failure or a power cut.
+//! One random migration, in lives that each end with a close, a failure or a power cut, and what must hold after each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -66,29 +66,30 @@ struct Run {
     steps: Steps,
     ids: Vec<u64>,
     stand: Stand,
-    /// How it stood before the writes that the old log has not made durable.
+    /// The stand before the writes that the old log has not made durable.
     before_loose: Option<Stand>,
-    /// A batch was under way when the last life ended: how it may stand, and who was switched then.
+    /// The batch that was under way when the last life ended: the stands it may have left, and which replicas were switched then.
     pending: Option<(Vec<Stand>, BTreeMap<u64, bool>)>,
-    /// Who is switched.
+    /// Whether each replica is switched.
     kinds: BTreeMap<u64, bool>,
     /// Replicas of which strandlog is known to have a report.
     reporting: BTreeSet<u64>,
-    /// Replicas that have reported in some life, or may have: a copy that is made anew has a report of 0.
+    /// Replicas that have reported in some life, or may have: a copy made anew then has a report of 0.
     may_report: BTreeSet<u64>,
-    /// Replicas of a batch that failed: their copies are made to agree when they are written next.
+    /// Replicas of a batch that failed: their copies are made to agree at their next write.
     unfinished: BTreeSet<u64>,
-    /// Replicas that the old log may have begun anew, alone, while strandlog has a copy of the life before: that there was a report is kept.
+    /// Replicas that the old log may have begun anew on its own, while strandlog has a copy of the life before: that they reported is
+    /// remembered.
     reported: BTreeSet<u64>,
     /// Replicas of which the old log was changed behind our back.
     meddled: BTreeSet<u64>,
-    /// The old log holds, or held, what strandlog takes from nobody.
+    /// The old log holds, or held, a key or value larger than strandlog ever takes.
     large: bool,
-    /// Hardly anybody moves over.
+    /// Hardly any replica moves over.
     slow: bool,
     /// The last life ended with a close.
     closed: bool,
-    /// Strandlog's file has rotted since.
+    /// Strandlog's file has rotted since it was closed.
     rotten: bool,
     label: String,
     counts: Counts,
@@ -106,7 +107,7 @@ fn options(rng: &mut StdRng) -> Options {
         .background(false)
 }
 
-/// A file has its name only when there is a log in it.
+/// A new file, which gets its name only once there is a log in it.
 fn fresh(rng: &mut StdRng, capacity: u64) -> SimDisk {
     let disk = Arc::new(SimDisk::new(capacity));
     drop(options(rng).open_disk(Arc::clone(&disk) as Arc<_>).expect("a log"));
@@ -115,7 +116,7 @@ fn fresh(rng: &mut StdRng, capacity: u64) -> SimDisk {
 
 pub fn run(seed: u64) -> Counts {
     let mut rng = StdRng::seed_from_u64(seed);
-    // Some are full soon.
+    // Some files are full soon.
     let capacity = [640 << 10, 1 << 20, 4 << 20, 4 << 20][rng.random_range(0..4)];
     let ids: Vec<u64> = (1..=5).collect();
     let live = [capacity / 6, 2 * capacity][rng.random_range(0..2)];
@@ -145,7 +146,7 @@ pub fn run(seed: u64) -> Counts {
         counts: Counts::default(),
         say: std::env::var("STRANDLOG_SAY").is_ok(),
     };
-    // A past that strandlog knows nothing of.
+    // The old log has a past that strandlog knows nothing of.
     run.alone(12);
     for life in 1..=10 {
         run.label = format!("seed {seed}, life {life}");
@@ -159,19 +160,19 @@ pub fn run(seed: u64) -> Counts {
     run.counts
 }
 
-/// Whether strandlog had no room, or will never have.
+/// Whether strandlog had no room for it, or never will.
 fn is_full(error: &MigrateError) -> bool {
     let (MigrateError::New(error) | MigrateError::OldAlone(error)) = error else { return false };
     matches!(error, Error::Full(_) | Error::ValueTooLarge { .. } | Error::BatchTooLarge { .. })
 }
 
-/// Whether it must be opened anew.
+/// Whether strandlog must be opened anew.
 fn is_end(error: &MigrateError) -> bool {
     let (MigrateError::New(error) | MigrateError::OldAlone(error)) = error else { return false };
     matches!(error, Error::Poisoned { .. } | Error::Io { .. })
 }
 
-/// Whether it brings something: what only drops something is never refused for want of room.
+/// Whether the batch brings something: one that only drops something is never refused for want of room.
 fn grows(ops: &Ops) -> bool {
     !ops.iter().all(|(_, op)| matches!(op, Op::Delete(_) | Op::Truncate(_) | Op::Cut(_) | Op::Remove))
 }
@@ -188,7 +189,7 @@ impl Run {
         }
     }
 
-    /// The old log is used by itself.
+    /// The old log is used alone.
     fn alone(&mut self, steps: u32) {
         self.reported = std::mem::take(&mut self.reporting);
         for _ in 0..self.rng.random_range(0..=steps) {
@@ -214,7 +215,7 @@ impl Run {
         }
     }
 
-    /// It was changed by somebody else.
+    /// Takes over a change that somebody else made to the old log.
     fn old_is_the_truth(&mut self, id: u64, op: &Op) {
         let mut world = self.stand.world.clone();
         let was = world.0.remove(&id).filter(|_| *op != Op::Remove);
@@ -234,12 +235,12 @@ impl Run {
         read(dual, &self.ids).unwrap_or_else(|e| panic!("{}: {e}", self.label))
     }
 
-    /// Opens both, whatever fails meanwhile.
+    /// Opens both logs, again if something fails.
     fn open(&mut self, may_fail: bool) -> (Arc<SimDisk>, Dual) {
         self.only_read();
         for fallen in 0.. {
             let disk = Arc::new(self.disk.restart());
-            // Where what it refuses is there to be refused it changes nothing, and the next one takes it.
+            // A strict opening that is refused changes nothing, and the next one, which is not strict, succeeds.
             let strict = fallen == 0 && self.rng.random_ratio(1, 3);
             if may_fail && fallen < 3 && self.rng.random_ratio(1, 4) {
                 match self.rng.random_range(0..3) {
@@ -263,7 +264,7 @@ impl Run {
                     self.counts.strict_refused += 1;
                     continue;
                 }
-                // Nobody has moved over yet: it is begun again.
+                // No replica has moved over yet, so the migration is begun again.
                 Err(MigrateError::New(Error::Corrupt { .. })) if self.rotten => {
                     self.counts.corrupt += 1;
                     self.new_file();
@@ -279,7 +280,8 @@ impl Run {
         unreachable!("it does not always fail")
     }
 
-    /// Somebody looks at strandlog alone. A migration does not go on with what cannot be written, and the old log lets go of nothing for it.
+    /// Somebody looks at strandlog alone. A migration refuses to go on with a log that cannot be written, and the old log lets go of
+    /// nothing.
     fn only_read(&mut self) {
         if !self.rng.random_ratio(1, 4) {
             return;
@@ -298,7 +300,7 @@ impl Run {
         }
     }
 
-    /// What is left when the process ends, with the power or without.
+    /// Decides what is left of the disk when the process ends, with the power or without.
     fn power(&mut self, disk: &SimDisk) {
         let cut = disk.is_cut() || self.rng.random_bool(0.5);
         self.counts.cuts += u64::from(cut);
@@ -313,7 +315,7 @@ impl Run {
         }
     }
 
-    /// The write behind so many others fails. Some of its changes, or all of them, are there.
+    /// Has the write after so many others fail, with none, some or all of its changes made.
     fn fail_write(&mut self, behind: u32, changes: usize) {
         let n = [0, usize::MAX, self.rng.random_range(0..=changes)][self.rng.random_range(0..3)];
         let how = if self.rng.random_ratio(1, 3) { Fails::Loose(n) } else { Fails::Durable(n) };
@@ -350,14 +352,14 @@ impl Run {
         self.power(&disk);
     }
 
-    /// Goes on from what is found behind an opening, or a batch that failed: one of these, the newest last.
+    /// Goes on from what is found after an opening, or a batch that failed: it must be one of these stands, the newest last.
     fn found(&mut self, dual: &Dual, found: &World, may: &[Stand], kinds: &BTreeMap<u64, bool>) {
         let mut old: Vec<Stand> = self.before_loose.iter().cloned().collect();
         old.extend(may.iter().cloned());
         let new: Vec<Stand> = may.first().into_iter().chain(may.last()).cloned().collect();
         let next = settle(&old, &new, found, kinds);
         self.stand = next.unwrap_or_else(|why| panic!("{}: {why}", self.label));
-        // A report of a batch that failed may be lost, and then nobody knows that there was one.
+        // The report of a batch that failed may be lost, and with it that there was one.
         for (&id, rep) in &mut self.stand.world.0 {
             match dual.new_log().replica(id).durable_applied() {
                 Ok(None) if !self.reporting.contains(&id) => (rep.reported, rep.held) = (None, None),
@@ -369,18 +371,18 @@ impl Run {
         self.reports(dual);
     }
 
-    /// What the old log has made durable it does not lose.
+    /// The old log does not lose what it has made durable.
     fn forget_loose(&mut self) {
         if !self.old.is_loose() {
             self.before_loose = None;
         }
-        // Reports do not go through it.
+        // Reports do not go through the old log.
         for (id, rep) in self.before_loose.iter_mut().flat_map(|stand| &mut stand.world.0) {
             rep.reported = rep.reported.max(self.stand.world.0.get(id).and_then(|rep| rep.reported));
         }
     }
 
-    /// Nothing is applied that was not reported, and nothing skipped.
+    /// Asserts that nothing counts as applied that was not reported, and that nothing is skipped.
     fn reports(&mut self, dual: &Dual) {
         let mut reporting = BTreeSet::new();
         for (&id, rep) in &self.stand.world.0 {
@@ -399,7 +401,7 @@ impl Run {
         self.reporting = reporting;
     }
 
-    /// What the comparison of a mirrored replica says is so.
+    /// Asserts that the comparison of a mirrored replica tells the truth; returns whether both logs agree.
     fn compare(&self, dual: &Dual, id: u64) -> bool {
         if dual.stage(id) != Stage::Mirrored {
             return true;
@@ -410,14 +412,14 @@ impl Run {
         same
     }
 
-    /// And the two are the same, unless somebody else had a hand in it.
+    /// Asserts besides that they do agree, unless somebody else had a hand in it.
     fn agree(&self, dual: &Dual, id: u64) {
         let same = self.compare(dual, id);
         let may_differ = self.counts.full > 0 || self.large || self.meddled.contains(&id);
         assert!(same || may_differ, "{}: {id} differs", self.label);
     }
 
-    /// One batch, until it is written or nothing can be any more. Answers whether the life goes on.
+    /// Commits one batch, again where it failed. Returns whether the life goes on.
     fn step(&mut self, dual: &mut Dual) -> bool {
         let mut ops = self.steps.draw(&self.stand.world);
         if self.slow {
@@ -426,7 +428,7 @@ impl Run {
         match self.stand.world.after(&ops) {
             _ if ops.is_empty() => return true,
             Ok(_) if !is_too_large(&ops) => {}
-            // What a report lets go the batch must not write; how much that is hangs on what was forgotten with a copy.
+            // A batch must not write below what its own report lets go of. How much that is depends on what was forgotten with a copy.
             Err(Refused::Compacted) if ops.iter().any(|(_, op)| matches!(op, Op::Report(_))) => return true,
             next => return self.refused(dual, &ops, next.err()),
         }
@@ -467,7 +469,7 @@ impl Run {
             assert!(expected, "{}: {error}: {ops:?}", self.label);
             self.counts.full += u64::from(is_full(&error));
             if is_end(&error) {
-                // Nobody knows what there is before it is opened anew.
+                // Nobody knows what is there before it is opened anew.
                 self.counts.poisoned += 1;
                 self.pending = Some((may, kinds));
                 return false;
@@ -486,7 +488,7 @@ impl Run {
         unreachable!("four times at most")
     }
 
-    /// What the old log has let go of does not come back, also where its replica moves over.
+    /// Asserts that what the old log has let go of does not come back, not even when its replica moves over.
     fn not_back(&self, dual: &Dual, ops: &Ops, before: &World) {
         let begun = |id: u64| ops.iter().any(|(of, op)| *of == id && matches!(op, Op::Remove | Op::Snapshot(..)));
         for (&id, rep) in before.0.iter().filter(|(id, _)| !begun(**id)) {
@@ -495,7 +497,7 @@ impl Run {
         }
     }
 
-    /// All of it is in both.
+    /// Asserts that all of the batch is in both logs.
     fn written(&mut self, dual: &mut Dual, ops: &Ops, may: &[Stand]) {
         self.counts.batches += 1;
         ops.iter().for_each(|(id, _)| _ = self.unfinished.remove(id));
@@ -513,7 +515,7 @@ impl Run {
         assert!(told.iter().all(|d| self.meddled.contains(&d.replica)), "{}: {told:?}", self.label);
     }
 
-    /// A batch that makes no sense is in neither log.
+    /// Asserts that a batch that makes no sense is in neither log.
     fn refused(&mut self, dual: &mut Dual, ops: &Ops, why: Option<Refused>) -> bool {
         self.counts.refused += 1;
         let kinds = self.kinds(dual);
@@ -533,7 +535,7 @@ impl Run {
         true
     }
 
-    /// Somebody else changes the old log.
+    /// Somebody else changes the old log while the migration runs.
     fn meddle(&mut self, dual: &Dual) {
         let mirrored: Vec<u64> = self.ids.iter().copied().filter(|id| dual.stage(*id) == Stage::Mirrored).collect();
         let Some(&id) = mirrored.get(self.rng.random_range(0..5)) else { return };
@@ -553,7 +555,7 @@ impl Run {
         _ = self.compare(dual, id);
     }
 
-    /// What happens to the file, and to the old log, while nobody has both.
+    /// What happens to the file and to the old log while the migration is not open.
     fn between(&mut self) {
         match self.rng.random_range(0..12) {
             0 | 1 => self.grow(),
@@ -565,7 +567,7 @@ impl Run {
         }
     }
 
-    /// The migration is begun again, with a file that knows nothing.
+    /// The migration is begun again with an empty file.
     fn new_file(&mut self) {
         self.say(|| "begun again with a new file".into());
         self.counts.new_files += 1;
@@ -578,7 +580,7 @@ impl Run {
         }
     }
 
-    /// Strandlog's copies rot: the old log has all that they had.
+    /// Strandlog's file rots while no replica has moved over: the old log still has all that the copies had.
     fn rot(&mut self) {
         self.counts.rotten += 1;
         self.rotten = true;
@@ -590,14 +592,14 @@ impl Run {
         self.say(|| "strandlog's file rots".into());
     }
 
-    /// Opens both; what has rotted is put right before anybody moves over.
+    /// Opens both logs; what has rotted is put right before any replica moves over.
     fn opened(&mut self, may_fail: bool) -> (Arc<SimDisk>, Dual) {
         let (disk, mut dual) = self.open(may_fail && !self.rotten);
         self.unfinished.clear();
         if !std::mem::take(&mut self.rotten) {
             return (disk, dual);
         }
-        // What nobody knows any more to be a copy, of a replica that the old log has not, is strandlog's alone.
+        // Damaged, and no longer known to be a copy: the old log lacks the replica, so it counts as strandlog's alone.
         for id in self.ids.clone() {
             if !dual.new_log().replica(id).damage().is_empty() {
                 assert_eq!(dual.stage(id), Stage::Switched, "{}: {id} is not copied anew", self.label);
@@ -615,7 +617,7 @@ impl Run {
         self.open(false)
     }
 
-    /// The file is made longer; perhaps that is interrupted.
+    /// Makes the file longer, or leaves that half done.
     fn grow(&mut self) {
         let before = self.disk.kept_image();
         let to = self.capacity + self.rng.random_range(1..8) * (64 << 10);
@@ -629,7 +631,7 @@ impl Run {
         let kind = self.rng.random_range(0..4);
         self.say(|| format!("grown to {to}, {kind}"));
         match kind {
-            // Cut off before it is said in the first copy of the superblock, or in the second.
+            // Interrupted before the first copy of the superblock said so, or before the second did.
             0 => [a, b].into_iter().for_each(|copy| image[copy.clone()].copy_from_slice(&before[copy])),
             1 => image[b.clone()].copy_from_slice(&before[b]),
             _ => {}
@@ -638,7 +640,7 @@ impl Run {
         self.capacity = to;
     }
 
-    /// What stands is copied into a file of its own; perhaps that is interrupted, and done anew.
+    /// Salvages the log into a new file, and again if a cut interrupts that.
     fn salvage(&mut self) {
         let opened = options(&mut self.rng).read_only(true).recovery_mode(RecoveryMode::Salvage);
         let from = opened.open_disk(Arc::new(self.disk.restart())).unwrap_or_else(|e| panic!("{}: {e}", self.label));
@@ -664,7 +666,7 @@ impl Run {
         }
     }
 
-    /// All moves over that can.
+    /// Moves everything over.
     fn end(&mut self) {
         self.capacity = self.capacity.max(8 << 20);
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,14 +1,14 @@
-//! What the two logs of a migration say together.
+//! Reads what the two logs of a migration say together.
 
 use strandlog::Bytes;
 use strandlog::migrate::{DualWrite, MigrateError, OldLog};
 
 use super::model::{Rep, World};
 
-/// The keys that [`Steps`](super::steps::Steps) put, but for those of special lengths.
+/// The keys that [`Steps`](super::steps::Steps) puts, but for those of special lengths.
 const KEYS: [&[u8]; 4] = [b"", b"vote", b"conf", b"snapshot"];
 
-/// Entries, what is before them, and keys of these replicas.
+/// Entries, the index and term before them, and the keys of these replicas.
 pub fn read<O: OldLog>(dual: &mut DualWrite<O>, ids: &[u64]) -> Result<World, MigrateError> {
     let mut world = World::default();
     for &id in ids {

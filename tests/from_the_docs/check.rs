@@ -1,4 +1,4 @@
-//! What an open log says, read in every way there is, and held against the model.
+//! Reads what an open log says, in every way there is, and holds it against the model.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -41,7 +41,7 @@ pub fn read(wal: &Wal) -> Result<World, Error> {
     Ok(world)
 }
 
-/// One replica, in the ways that `read` does not take.
+/// Reads one replica in the ways that `read` does not take.
 pub fn one(wal: &Wal, world: &World, id: u64, rng: &mut StdRng) -> Result<(), Error> {
     let r = wal.replica(id);
     let Some(rep) = world.0.get(&id) else {
@@ -88,7 +88,7 @@ pub fn one(wal: &Wal, world: &World, id: u64, rng: &mut StdRng) -> Result<(), Er
     if let Some((_, next)) = rep.entries.get((from - first) as usize + got.len())
         && from + (got.len() as u64) < to
     {
-        // A disk that fails meanwhile ends it, too.
+        // A disk that fails meanwhile ends the reading early, too.
         r.entry(from + got.len() as u64)?;
         assert!(bytes + next.len() > limit, "{id}: {from}..{to} of {limit}: {} of {bytes} bytes", got.len());
     }
@@ -103,7 +103,7 @@ pub fn one(wal: &Wal, world: &World, id: u64, rng: &mut StdRng) -> Result<(), Er
     Ok(())
 }
 
-/// The figures that are promised to add up.
+/// Checks the figures that are promised to add up.
 pub fn figures(wal: &Wal, world: &World, when: &str) {
     let s = wal.stats();
     assert_eq!(wal.replicas(), world.0.keys().copied().collect::<Vec<_>>(), "{when}");
@@ -128,7 +128,7 @@ pub fn figures(wal: &Wal, world: &World, when: &str) {
     }
 }
 
-/// A verification and a scrub find what the model holds, and nothing else but a replica that is being written.
+/// Checks that a verification and a scrub find what the model holds, and nothing else but the replica `busy`, which is being written.
 pub fn sound(wal: &Wal, world: &World, busy: Option<u64>, scrub: bool, when: &str) -> Result<(), Error> {
     let entries: u64 = world.0.values().map(|rep| rep.entries.len() as u64).sum();
     let bytes: u64 = world.0.values().flat_map(|rep| &rep.entries).map(|(_, d)| d.len() as u64).sum();

@@ -1,5 +1,5 @@
-//! Lives of a log on a simulated disk: each ends with a close, a drop, a failed write or a power cut, and the next begins with other options, after
-//! openings for reading only, in every recovery mode.
+//! Lives of a log on a simulated disk. Each ends with a close, a drop, a failed write or a power cut; the next begins with other options,
+//! after openings for reading in every recovery mode.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use super::model::World;
 use super::steps::{Shape, Steps};
 use super::told::{CHAIN, chain_entry};
 
-/// The shape of a file: what later openings ask for instead does not count.
+/// The shape of a file, set when it is created: what later openings ask for has no effect.
 #[derive(Clone, Copy, Debug)]
 pub struct File {
     pub capacity: u64,
@@ -43,7 +43,7 @@ impl File {
     }
 }
 
-/// What may be another at each opening; and, of the shape, what is asked for in vain.
+/// Options that may differ at each opening, and a shape that is asked for in vain.
 pub fn options(rng: &mut StdRng) -> Options {
     let pick = |rng: &mut StdRng, of: [u32; 3]| of[rng.random_range(0..3)];
     Wal::options()
@@ -112,7 +112,7 @@ impl Run {
         }
     }
 
-    /// Works until an end that is drawn; answers whether it is to be closed.
+    /// Works until an end that is drawn. Returns whether the log is to be closed.
     fn live(&mut self, disk: &SimDisk, life: &mut Life, steps: u64) -> bool {
         let steps = self.rng.random_range(0..=steps);
         let (end, at) = (self.rng.random_range(0..10), self.rng.random_range(0..2 * steps + 20));
@@ -126,7 +126,7 @@ impl Run {
                 Ok(()) => {}
                 Err(_) if disk.is_cut() => break,
                 Err(error) if matches!(end, 4 | 5) => {
-                    // One that reads the disk may be told first.
+                    // An operation that reads the disk may return its own error first.
                     if !matches!(error, Error::Poisoned { .. }) {
                         continue;
                     }
@@ -140,7 +140,7 @@ impl Run {
         self.rng.random_ratio(2, 3)
     }
 
-    /// Opens the log that may stand so, after others have looked at it; now and then the power fails on the way.
+    /// Opens the log, which must hold one of `may`, after readers have looked at it. Now and then the power fails on the way.
     fn open(&mut self, may: &[World], chain: (u64, u64), clean: bool, label: &str) -> (Arc<SimDisk>, Wal, World) {
         for fallen in 0.. {
             let seen = self.look(clean, label);
@@ -169,7 +169,7 @@ impl Run {
         unreachable!("the power does not always fail")
     }
 
-    /// Readers, in all modes, write nothing and see the same.
+    /// Readers in all modes write nothing and see the same. Returns what they saw.
     fn look(&mut self, clean: bool, label: &str) -> Option<World> {
         let mut seen: Option<World> = None;
         for mode in [RecoveryMode::TolerateTornTail, RecoveryMode::Salvage, RecoveryMode::Strict] {
@@ -240,7 +240,7 @@ impl Run {
         let to = file.create(Wal::options()).background(false).open_disk(Arc::clone(&to_disk) as Arc<_>);
         let to = to.unwrap_or_else(|e| panic!("{label}: a copy: {e}"));
         let report = wal.salvage_into(&to, |_| ()).unwrap_or_else(|e| panic!("{label}: a copy: {e}"));
-        // Frames that a cut left behind the end are told of: never acknowledged, they are no loss.
+        // Frames that a cut left behind the end of the log were never acknowledged, and do not count as lost.
         assert!(report.damage.is_empty() && !report.unnamed && report.lost_frames == 0, "{label}: {report:?}");
         assert_eq!(report.replicas, found.0.len() as u64, "{label}: {report:?}");
         assert_ne!(to.uuid(), wal.uuid());

@@ -1,5 +1,5 @@
-//! Lives of a log in a real file, each in a process of its own that is killed with SIGKILL at some moment. Between them the file grows, is copied, is
-//! looked at by readers, and is opened with other options.
+//! Lives of a log in a real file, each in a process of its own that is killed with SIGKILL at some moment. Between them the file grows, is
+//! copied, is looked at by readers, and is opened with other options.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use super::model::{World, batch};
 use super::steps::{Shape, Steps};
 
 const CHILD: &str = "STRANDLOG_DOCS_CHILD";
-/// Each thread has replicas of its own, and waits for each of its batches: so one of them at most is in doubt.
+/// Each thread has replicas of its own and waits for each of its batches, so at most one batch a thread is in doubt.
 const THREADS: u64 = 3;
 const IDS: u64 = 4;
 
@@ -41,14 +41,14 @@ fn opening(seed: u64, life: u64) -> Options {
     file().create(options(&mut rng)).queue_bytes(1 << 20)
 }
 
-/// The child: makes the file or opens it, and works until it is killed; or makes it grow. It says what was acknowledged.
+/// The child: creates or opens the file and works until it is killed, or makes the file grow. It says what was acknowledged.
 pub fn child() {
     let Ok(what) = std::env::var(CHILD) else { return };
     let words: Vec<&str> = what.splitn(4, ' ').collect();
     let number = |n: usize| words[n].parse::<u64>().expect("a number");
     let (seed, life, path) = (number(1), number(2), Path::new(words[3]));
     let say = |text: String| {
-        // In one write: a line is heard whole, or not believed.
+        // In one write: the parent hears a whole line, or does not believe it.
         let line = format!("\nsays {text}\n");
         std::io::stdout()
             .write_all(line.as_bytes())
@@ -89,7 +89,7 @@ struct Parent {
     capacity: u64,
 }
 
-/// What a child said: batches by thread that are durable, and those that were refused.
+/// What a child said: by thread the newest batch, and which batches were refused.
 #[derive(Default)]
 struct Said {
     lines: u64,
@@ -98,7 +98,7 @@ struct Said {
 }
 
 impl Parent {
-    /// Runs a child until it has said so many lines, kills it, and hears what it said until it was dead.
+    /// Runs a child until it has said so many lines, kills it, and hears all that it still said.
     fn run(&mut self, what: &str, seed: u64, life: u64, lines: u64) -> Said {
         let name = format!("{what} {seed} {life} {}", self.path.display());
         let mut child = Command::new(std::env::current_exe().expect("our own name"))
@@ -124,7 +124,7 @@ impl Parent {
                 }
                 said.lines += 1;
                 if said.lines == lines {
-                    // Whoever comes second, to read or to write, is told at once.
+                    // A second opening, for reading or writing, is refused at once.
                     let second = opening(self.seed, life).read_only(self.rng.random()).open(&self.path);
                     assert!(what != "work" || thread == 0 || matches!(second, Err(Error::Locked { .. })), "{second:?}");
                     drop(second);
@@ -139,7 +139,7 @@ impl Parent {
         said
     }
 
-    /// What each thread's replicas may be: all that it said is durable, and one batch more at most.
+    /// What each thread's replicas may hold: all that it said is durable, and at most one batch more.
     fn may(&self, life: u64, found: &World, said: &Said) -> Vec<[World; 2]> {
         let of = |thread: u64| {
             let (mut world, mut steps) = (found.of(is_of(thread)), steps(self.seed, life, thread));
@@ -155,7 +155,7 @@ impl Parent {
         (1..=THREADS).map(of).collect()
     }
 
-    /// Readers together, in all modes, change nothing and see the same; a writer beside them is refused.
+    /// Two readers at once, in different modes, change nothing and see the same; a writer beside them is refused.
     fn readers(&mut self, label: &str) -> World {
         let read = |mode| Wal::options().recovery_mode(mode).read_only(true).open(&self.path);
         let bytes = std::fs::read(&self.path).expect("readable");
@@ -172,7 +172,7 @@ impl Parent {
         seen
     }
 
-    /// The file grows, and may be interrupted; it opens as what it was, or with what was asked for.
+    /// Makes the file grow, which may be interrupted: it opens with its old capacity or with the new one.
     fn grow(&mut self, life: u64) {
         let to = self.capacity + self.rng.random_range(1..4) * (64 << 10);
         let lines = self.rng.random_range(0..4);
@@ -200,7 +200,7 @@ pub fn lives(seed: u64, lives: u64) -> u64 {
         let said = parent.run("work", seed, life, lines);
         heard += said.lines;
         if !parent.path.exists() {
-            // Killed before it had made the file: whole, or not at all.
+            // Killed before it had made the file, which is there whole or not at all.
             continue;
         }
         let may = parent.may(life, &found, &said);
@@ -209,7 +209,7 @@ pub fn lives(seed: u64, lives: u64) -> u64 {
             parent.grow(life);
         }
         if parent.rng.random_ratio(1, 6) {
-            // Nobody has it open: a copy is as good.
+            // Nobody has the file open, so a copy is as good.
             let copy = dir.path().join(format!("copy-{life}"));
             std::fs::copy(&parent.path, &copy).expect("copied");
             std::fs::remove_file(&parent.path).expect("removed");

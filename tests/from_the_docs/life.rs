@@ -1,4 +1,4 @@
-//! One life of a log, from an opening to its end: what is submitted, in all ways, and what is known to be durable of it.
+//! One life of a log, from an opening to its end: batches submitted in every way, and what is known to be durable.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use super::told::{CHAIN, Tags, Told, poll_once};
 pub struct Life {
     pub wal: Arc<Wal>,
     pub steps: Steps,
-    /// What was found, and what it was behind each batch since.
+    /// What was found at the opening, and what the log holds behind each batch since.
     pub history: Vec<World>,
-    /// Reports have none of their own.
+    /// The LSN of each; reports on their own have none.
     lsns: Vec<Option<Lsn>>,
-    /// So many batches of them are durable at least.
+    /// At least this many batches are durable.
     pub durable: usize,
     pub told: Arc<Told>,
     notices: usize,
     held: Vec<(usize, Pending)>,
-    /// One of which nobody knows whether it is in the log.
+    /// The world with a batch of which nobody knows whether it is in the log.
     pub doubtful: Option<World>,
     pub label: String,
 }
@@ -67,12 +67,12 @@ impl Life {
         self.durable = self.durable.max(n);
     }
 
-    /// One thing that a store does. An error is one that ends the life.
+    /// One thing that a store does. An error ends the life.
     pub fn step(&mut self) -> Result<(), Error> {
         match self.rng().random_range(0..1000) {
             0..=9 => self.wal.checkpoint()?,
             10..=14 => {
-                // Callbacks may append to their chain meanwhile.
+                // Callbacks may append to their chain meanwhile, so it counts as busy.
                 let chain = (self.notices > 0 || self.wal.replica(CHAIN).exists()).then_some(CHAIN);
                 check::sound(&self.wal, self.now(), chain, true, &self.label)?;
             }
@@ -119,7 +119,7 @@ impl Life {
         Ok(())
     }
 
-    /// What a state machine reports by itself, of some replicas at once.
+    /// Reports of a state machine outside of any batch, for some replicas at once.
     fn report(&mut self) -> Result<(), Error> {
         let world = self.history[self.history.len() - 1].clone();
         let mut reports = Vec::new();
@@ -140,7 +140,7 @@ impl Life {
         Ok(())
     }
 
-    /// Submits in one of all ways, and compares what it is answered with what the model says.
+    /// Submits in one of all ways, and compares the answer with the model's.
     pub fn submit(&mut self, ops: Ops) -> Result<(), Error> {
         let now = self.history[self.history.len() - 1].clone();
         let too_large = ops.iter().any(|(_, op)| match op {
@@ -159,7 +159,7 @@ impl Life {
                     let relief = self.steps.relief(&now);
                     return self.full(&now, relief);
                 }
-                // A large value is written beside the old one: that holds for one at a time, and for who waits.
+                // A large value is written beside the old one. There is room for one at a time, for a caller that waits.
                 let large = |op: &Op| matches!(op, Op::Put(_, value) if value.len() > 4096);
                 assert!(ops.iter().any(|(_, op)| large(op)), "{label}: {report}: {ops:?} of {now:?}");
                 let newest = self.history.len() - 1;
@@ -171,14 +171,14 @@ impl Life {
                 assert!(batch(&ops).log_bytes() > self.wal.max_batch_bytes(), "{label}: {ops:?}");
                 Ok(())
             }
-            // Whoever does not wait is told so first.
+            // A caller that does not wait may be told this first.
             (Err(Error::Busy { .. }), _) => Ok(()),
             (Err(error), Err(refused)) if Refused::of(&error) == Some(refused) => Ok(()),
             (Err(error), want) => panic!("{label}: {error:?} and not {:?}: {ops:?} of {now:?}", want.err()),
         }
     }
 
-    /// What a full log takes nevertheless.
+    /// Commits what even a full log must take.
     fn full(&mut self, now: &World, ops: Ops) -> Result<(), Error> {
         let next = now.after(&ops).expect("it makes sense");
         match self.wal.commit(batch(&ops)) {
@@ -193,7 +193,7 @@ impl Life {
         Ok(())
     }
 
-    /// A batch that is taken is in the history behind this; one that is not changed nothing.
+    /// Hands the batch over in one of all ways. If it is taken, the history ends with it; if not, it changed nothing.
     fn hand_over(&mut self, ops: &Ops, next: Option<&World>) -> Result<(), Error> {
         let mut filled = batch(ops);
         if self.rng().random_ratio(1, 6) {
@@ -226,7 +226,7 @@ impl Life {
                 }
             }
             6 => {
-                // An asynchronous submission that nobody waits for to its end changes nothing, or is there.
+                // An asynchronous submission whose future is dropped early changes nothing, or is there.
                 let future = wal.submit_async(filled);
                 let pending = if self.rng().random_ratio(1, 4) {
                     match poll_once(future) {
@@ -268,7 +268,7 @@ impl Life {
         Ok(())
     }
 
-    /// After a failed write nothing is taken any more, and everything can be read.
+    /// After a failed write nothing more is taken, and everything can still be read.
     pub fn poisoned(&self) {
         let mut batch = Batch::new();
         batch.put(1, b"vote", b"late");
@@ -282,7 +282,7 @@ impl Life {
         assert!(as_submitted || with_doubtful, "{}: {}", self.label, self.now().as_found().difference(&found));
     }
 
-    /// Ends it, closed or dropped. What was told durable by then counts.
+    /// Ends the life, by a close or a drop. What was told durable by then counts as durable.
     pub fn end(mut self, close: bool) -> Ended {
         let promised = self.wal.durable_lsn();
         let newest = self.lsns.iter().rposition(|lsn| lsn.is_some_and(|l| l <= promised));

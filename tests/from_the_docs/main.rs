@@ -1,8 +1,8 @@
 //! What README, the guide and the documentation of the interface promise, held against a model that was written from these alone.
 //!
-//! Logs live many lives: each opening has other options, after readers have looked at the file in every recovery mode; batches are submitted in
-//! every way there is, by callbacks and futures, too; and each life ends with a close, a drop, a failed write, a power cut, or SIGKILL.
-//! `STRANDLOG_SEED=n` runs one seed alone, `STRANDLOG_SEEDS=n` more of them.
+//! Logs live many lives: each opening has other options, after readers have looked at the file in every recovery mode; batches are
+//! submitted in every way there is, by callbacks and futures, too; and each life ends with a close, a drop, a failed write, a power cut, or
+//! SIGKILL. `STRANDLOG_SEED=n` runs one seed alone, `STRANDLOG_SEEDS=n` more of them.
 
 #[path = "../support/mod.rs"]
 mod support;

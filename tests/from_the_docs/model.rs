@@ -57,7 +57,7 @@ pub fn batch(ops: &Ops) -> Batch {
     batch
 }
 
-/// Why a batch is refused, wherever the log stands.
+/// Why a batch is refused, other than for want of room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     Gap,
@@ -80,14 +80,14 @@ impl Refused {
     }
 }
 
-/// A replica: entries behind `before`, an index and its term.
+/// A replica: its entries follow `before`, an index and its term.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Rep {
     pub before: (u64, u64),
     pub entries: Vec<(u64, Bytes)>,
     pub keys: BTreeMap<Vec<u8>, Bytes>,
     pub reported: Option<u64>,
-    /// The first index that a truncation asked for, which waits for a report: forgotten with the process.
+    /// The first index that a truncation asked for, while it waits for a report: the process forgets it when it ends.
     pub held: Option<u64>,
 }
 
@@ -118,7 +118,7 @@ impl Rep {
         (entries.sum::<usize>() + self.keys.values().map(Bytes::len).sum::<usize>()) as u64
     }
 
-    /// From where the state machine applies again.
+    /// The index from which the state machine applies again.
     pub fn reapply_from(&self) -> u64 {
         self.reported.map_or(0, |r| r + 1).clamp(self.first(), self.last() + 1)
     }
@@ -132,7 +132,7 @@ impl Rep {
         }
     }
 
-    /// What a report lets go.
+    /// Does what the newest report allows of the truncation that waits.
     fn let_go(&mut self) {
         if let (Some(reported), Some(held)) = (self.reported, self.held) {
             self.truncate(held.min(reported + 1));
@@ -147,7 +147,7 @@ impl Rep {
 pub struct World(pub BTreeMap<u64, Rep>);
 
 impl World {
-    /// As a process that begins finds it.
+    /// What the next process finds of it.
     pub fn as_found(&self) -> Self {
         let mut world = self.clone();
         world.0.values_mut().for_each(|rep| rep.held = None);
@@ -162,28 +162,28 @@ impl World {
         Self(self.0.iter().filter(|(id, _)| ids(**id)).map(|(&id, rep)| (id, rep.clone())).collect())
     }
 
-    /// Where two of them differ, in a few words.
+    /// Where two worlds differ, in a few words.
     pub fn difference(&self, other: &Self) -> String {
         let ids = self.0.keys().chain(other.0.keys()).collect::<BTreeSet<_>>();
         let differ = ids.into_iter().filter(|id| self.0.get(id) != other.0.get(id)).take(3);
         differ.map(|id| format!("\n replica {id}:\n  {:?}\n  {:?}", self.0.get(id), other.0.get(id))).collect()
     }
 
-    /// The world behind the batch; or why it is refused, and then nothing of it happened.
+    /// The world behind the batch; or why it is refused, in which case nothing of it happened.
     pub fn after(&self, ops: &Ops) -> Result<Self, Refused> {
         let mut next = self.clone();
-        // What a truncation of this batch let go, or would if nothing waited.
+        // The index below which this batch may not write: what its truncations let go, or would if they did not wait.
         let mut floor: BTreeMap<u64, u64> = BTreeMap::new();
         let mut early = BTreeSet::new();
         if ops.iter().any(|(_, op)| contradicts(op)) {
             return Err(Refused::Contradiction);
         }
         for (at, (id, op)) in ops.iter().enumerate() {
-            // A removal ends what was asked before.
+            // A removal ends what the batch asked for before it.
             if ops[at + 1..].iter().any(|(other, op)| other == id && *op == Op::Remove) {
                 continue;
             }
-            // A report before what creates its replica counts as one of 0.
+            // A report before the operation that creates its replica counts as one of 0.
             if matches!(op, Op::Report(_)) && !next.0.contains_key(id) {
                 early.insert(*id);
                 continue;
@@ -266,7 +266,7 @@ impl World {
     }
 }
 
-/// What makes no sense whatever the log holds, and is refused even where a removal ends it.
+/// Whether the operation makes no sense whatever the log holds: it is refused even where a removal ends it.
 fn contradicts(op: &Op) -> bool {
     match op {
         Op::Append(entries) => {

@@ -1,5 +1,5 @@
-//! A migration on a simulated disk: two logs written by one, of which either fails, or the power does; what they say together is what was
-//! acknowledged, batch for batch, until every replica has moved.
+//! A migration on a simulated disk. Either log fails, or the power; what both say together is what was acknowledged, batch for batch, until
+//! every replica has moved.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::support::old_log::{Fails, Old};
 
 type Dual = DualWrite<Old>;
 
-/// Reports are in strandlog alone, and bounded by what its copy is: here only contents count.
+/// A world without reports, which only strandlog has, and only for what its copy holds: here contents alone count.
 fn contents(world: &World) -> World {
     let plain = |(&id, rep): (&u64, &Rep)| (id, Rep { reported: None, held: None, ..rep.clone() });
     World(world.0.iter().map(plain).collect())
 }
 
-/// Of which kind a replica is: batches are atomic over those of one.
+/// Which replicas are switched: a batch is atomic over the mirrored ones, and over the switched ones.
 fn switched(dual: &Dual, ids: &[u64]) -> BTreeMap<u64, bool> {
     ids.iter().map(|&id| (id, dual.stage(id) == Stage::Switched)).collect()
 }
@@ -36,7 +36,7 @@ pub fn run(seed: u64, steps_each: u64) -> [u64; 4] {
     let mut steps = Steps::new(seed, file.shape(ids.clone(), 0));
     let (old, mut disk, mut world) = (Old::new(), SimDisk::new(file.capacity), World::default());
     let mut counts = [0; 4];
-    // A log with a past, which strandlog knows nothing of.
+    // A log with a past that strandlog knows nothing of.
     let scratch = Arc::new(SimDisk::new(file.capacity));
     let wal = file.create(options(&mut rng)).background(false).open_disk(scratch).expect("opens");
     let mut before = DualWrite::open(old.clone(), wal).expect("begins");
@@ -76,7 +76,7 @@ pub fn run(seed: u64, steps_each: u64) -> [u64; 4] {
                 if now.is_cut() || full || tries > 3 {
                     break;
                 }
-                // Given again it comes to the same.
+                // The batch given again comes to the same.
                 counts[0] += 1;
                 tries += 1;
                 outcome = dual.commit(&mut filled);
@@ -89,7 +89,7 @@ pub fn run(seed: u64, steps_each: u64) -> [u64; 4] {
                     counts[1] += 1;
                 }
                 Err(_) => {
-                    // Whole or not at all, of each kind.
+                    // The batch is there whole or not at all, for the replicas of each kind.
                     let again = Arc::new(now.crash_seeded(rng.random()));
                     let wal = file.create(super::disk::options(&mut rng)).background(false);
                     let wal = wal.open_disk(Arc::clone(&again) as Arc<_>).unwrap_or_else(|e| panic!("{label}: {e}"));
@@ -133,7 +133,7 @@ pub fn run(seed: u64, steps_each: u64) -> [u64; 4] {
     counts
 }
 
-/// Batches without reports: what waits for one is another test's.
+/// A batch without reports: truncations that wait for one are another test's.
 fn draw(steps: &mut Steps, world: &World) -> Ops {
     loop {
         let mut ops = steps.draw(world);

@@ -1,4 +1,4 @@
-//! Batches drawn at random: most of them make sense where the log stands.
+//! Batches drawn at random, most of which make sense for what the log holds.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -7,19 +7,19 @@ use strandlog::Bytes;
 use super::model::{Op, Ops, Rep, World};
 use super::support::payload;
 
-/// What batches are drawn for.
+/// What kind of batches to draw.
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub ids: Vec<u64>,
-    /// Beyond so many bytes alive it mostly truncates.
+    /// Beyond this many live bytes mostly truncations are drawn.
     pub live: u64,
     pub max_value: usize,
     pub max_entry: usize,
-    /// One batch in so many makes no sense; never where it is 0.
+    /// One batch in so many makes no sense; none if 0.
     pub nonsense: u32,
 }
 
-/// Draws batches, each with a term of its own: so no two entries are alike.
+/// Draws batches, each with a term of its own, so that no two entries are alike.
 pub struct Steps {
     pub rng: StdRng,
     pub shape: Shape,
@@ -31,7 +31,7 @@ impl Steps {
         Self { rng: StdRng::seed_from_u64(seed), shape, term: 1 }
     }
 
-    /// Terms of a life are above those of the lives before.
+    /// Begins a life with terms above those of all lives before.
     pub fn begin_life(&mut self, life: u64) {
         self.term = self.term.max(life << 20);
     }
@@ -45,7 +45,7 @@ impl Steps {
         for _ in 0..count {
             let id = self.shape.ids[self.rng.random_range(0..self.shape.ids.len())];
             let op = self.op(id, now.0.get(&id), full);
-            // What the whole batch would be refused for is left out.
+            // An operation for which the whole batch would be refused is left out.
             ops.push((id, op));
             match world.after(&ops) {
                 Ok(next) => now = next,
@@ -137,7 +137,7 @@ impl Steps {
         Op::Append((from..from + count).map(entry).collect())
     }
 
-    /// Something that no log takes that stands so.
+    /// An operation that no log takes in this state.
     fn nonsense(&mut self, world: &World) -> (u64, Op) {
         let at = |rng: &mut StdRng| self.shape.ids[rng.random_range(0..self.shape.ids.len())];
         let id = at(&mut self.rng);
@@ -156,7 +156,7 @@ impl Steps {
         (id, bad)
     }
 
-    /// What makes room in a full log: everything goes that may.
+    /// What makes room in a full log: all that may go goes.
     pub fn relief(&mut self, world: &World) -> Ops {
         let of = |(&id, rep): (&u64, &Rep)| {
             let report = rep.reported.is_some().then_some((id, Op::Report(rep.last())));
@@ -166,7 +166,7 @@ impl Steps {
     }
 }
 
-/// Whether an opening, or a full log, may refuse the batch for want of room: it brings something.
+/// Whether the batch brings something, so that an opening or a full log may refuse it for want of room.
 pub fn grows(world: &World, ops: &Ops) -> bool {
     let mut large = 0;
     let mut removed = Vec::new();
@@ -180,7 +180,7 @@ pub fn grows(world: &World, ops: &Ops) -> bool {
                     return true;
                 }
                 large += usize::from(value.len() > 4096);
-                // Put twice in one batch, the second may be the longer.
+                // Of two puts in one batch the second may be longer than the first.
                 if ops.iter().filter(|(other, op)| other == id && matches!(op, Op::Put(k, _) if k == key)).count() > 1
                     || ops.iter().any(|(other, op)| other == id && *op == Op::Delete(key.clone()))
                 {

@@ -1,4 +1,4 @@
-//! What callbacks, sinks and futures are told: each once, in the order of the log, one at a time, and nothing good behind a failure.
+//! What callbacks, sinks and futures are told: each once, in the order of the log, one at a time, and no success behind a failure.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +23,7 @@ pub struct Told {
     inside: AtomicBool,
     heard: Mutex<Vec<(u64, Result<Lsn>)>>,
     all: Condvar,
-    /// Entries of the chain that were submitted, and that are durable.
+    /// How many entries of the chain were submitted, and how many of them are durable.
     pub chain: Mutex<u64>,
     pub chain_durable: AtomicU64,
 }
@@ -66,7 +66,7 @@ impl Told {
         }
     }
 
-    /// The newest batch that was told durable; waits until so many were told of something.
+    /// The newest batch that was told durable; first waits until the outcomes of `count` batches were told.
     pub fn newest(&self, count: usize) -> Option<u64> {
         let mut heard = self.heard.lock().expect("no other panic");
         while heard.len() < count {
@@ -87,7 +87,7 @@ impl Sink for Tags {
     }
 }
 
-/// Polls once, and gives the future up.
+/// Polls the future once and drops it.
 pub fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(out) => Some(out),

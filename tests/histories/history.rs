@@ -1,4 +1,4 @@
-//! What was called, when, and what came of it; and whether one log, in one order, could have answered so.
+//! Records what was called, when, and with what outcome; and checks whether one log, in one order, could have answered so.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ impl Clock {
     }
 }
 
-/// Key and value of the replica that all write to.
+/// Key and value written to the replica that all write to.
 pub type Shared = (u8, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,26 +29,26 @@ pub enum Outcome {
     Refused,
     Accepted,
     Durable,
-    /// It was told that it never will be durable.
+    /// Its caller was told that it never will be durable.
     Lost,
 }
 
-/// A batch of the one who writes a replica.
+/// A batch of the one owner of a replica.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub call: u64,
-    /// When it was readable at the latest.
+    /// The latest moment at which it became readable; `u64::MAX` if it never returned.
     pub ret: u64,
     pub lsn: Option<u64>,
     pub outcome: Outcome,
-    /// The replica behind it.
+    /// The replica after it.
     pub rep: Option<Rep>,
     pub shared: Option<Shared>,
     pub entries: u64,
     pub bytes: u64,
 }
 
-/// The life of a replica that one thread, or one task, writes to.
+/// The history of a replica that a single thread or task writes to.
 pub struct Line {
     pub replica: u64,
     pub steps: Mutex<Vec<Step>>,
@@ -72,9 +72,9 @@ impl Line {
         f(&mut self.steps.lock().expect("no other panic")[n])
     }
 
-    /// The batch of these operations is about to be submitted.
+    /// Notes that the batch of these operations is about to be submitted.
     pub fn call(&self, clock: &Clock, rep: Option<Rep>, shared: Option<Shared>, ops: &[Op]) -> usize {
-        // What a removal ends is given to nobody.
+        // Operations that a later removal ends are not counted.
         let ended = |i: usize, op: &Op| {
             ops[i..].iter().any(|later| matches!(later, Op::Remove { replica } if *replica == op.replica()))
         };
@@ -89,7 +89,7 @@ impl Line {
     pub fn accepted(&self, clock: &Clock, n: usize, lsn: u64) {
         self.with(n, |step| {
             (step.ret, step.lsn) = (clock.tick(), Some(lsn));
-            // It may have been told already.
+            // The outcome may have been told already.
             if step.outcome == Outcome::Unknown {
                 step.outcome = Outcome::Accepted;
             }
@@ -111,20 +111,20 @@ impl Line {
         });
     }
 
-    /// Those that were submitted, or may have been.
+    /// The steps that were submitted, or may have been.
     pub fn all(&self) -> Vec<Step> {
         let steps = self.steps.lock().expect("no other panic");
         steps.iter().filter(|step| step.outcome != Outcome::Refused).cloned().collect()
     }
 }
 
-/// What a read answered.
+/// What a read returned.
 #[derive(Clone, Debug)]
 pub enum Seen {
     Bounds(u64, u64),
     Term(u64, Option<u64>),
     Entry(u64, Option<(u64, Bytes)>),
-    /// From here to there, and how many bytes at most.
+    /// First index, end, most bytes, and what was found.
     Entries(u64, u64, usize, Option<Vec<(u64, Bytes)>>),
     Key(Vec<u8>, Option<Bytes>),
     Keys(Vec<Bytes>),
@@ -138,7 +138,7 @@ pub struct Read {
     pub seen: Seen,
 }
 
-/// Nothing that a reader may be told of an entry that is not there is anything else.
+/// The value, or `None` if the entry is not there: any other error is wrong.
 pub fn absent<T>(outcome: Result<T, Error>, what: &str) -> Option<T> {
     match outcome {
         Ok(found) => Some(found),
@@ -148,7 +148,7 @@ pub fn absent<T>(outcome: Result<T, Error>, what: &str) -> Option<T> {
 }
 
 impl Seen {
-    /// Whether the replica would have answered so as it stood then.
+    /// Whether the replica in this state would have answered so.
     fn is_of(&self, rep: Option<&Rep>) -> bool {
         let blank = Rep::default();
         let (r, exists) = (rep.unwrap_or(&blank), rep.is_some());
@@ -166,9 +166,9 @@ impl Seen {
                 }
                 let Some(found) = found else { return *from < r.first || r.last() < to - 1 };
                 let mut there = r.entries.range(from..).map(|(_, e)| e);
-                // Where the log changes meanwhile it may be less than fits.
+                // While the log changes, fewer entries may come than would fit.
                 let bytes: usize = found.iter().map(|(_, d)| d.len()).sum();
-                // What holds nothing fits in any case.
+                // The first entry comes however long it is, and empty ones always fit.
                 let fits = bytes <= *most || found.iter().skip(1).all(|(_, d)| d.is_empty());
                 *from >= r.first
                     && !found.is_empty()
@@ -183,19 +183,20 @@ impl Seen {
 }
 
 impl Seen {
-    /// A reading of entries looks first whether all of them are there; what is cut off behind that ends it early.
+    /// Whether the read could begin in this state: it first looks whether all entries are there. Those cut off later only end it early.
     fn ends_within(&self, rep: Option<&Rep>) -> bool {
         let last = rep.map_or(0, Rep::last);
         !matches!(self, Self::Entries(from, to, _, Some(_)) if from < to && last < to - 1)
     }
 }
 
-/// Whether every read of the replica is of one moment between its call and its return, and no later one of an earlier moment.
+/// Every read of the replica must show one state between its call and its return, and no read an earlier state than one that returned
+/// before it began.
 pub fn check_line(line: &Line, reads: &[Read], what: &str) {
     let steps = line.all();
     let mut reads: Vec<&Read> = reads.iter().filter(|read| read.replica == line.replica).collect();
     reads.sort_unstable_by_key(|read| read.call);
-    // When each read returned, and which step it saw at the earliest: 0 is before the first.
+    // When each read returned, and the earliest step that it can have seen: 0 is before the first step.
     let mut seen: Vec<(u64, usize)> = Vec::new();
     for read in reads {
         let written = steps.iter().take_while(|step| step.ret < read.call).count();
@@ -214,10 +215,10 @@ pub fn check_line(line: &Line, reads: &[Read], what: &str) {
     }
 }
 
-/// Whether every read of a key that all write answered what was written last in the order of the log.
+/// Every read of a key that all write must return the last value in the order of the log.
 pub fn check_shared(lines: &[Line], reads: &[Read], replica: u64, what: &str) {
     let steps: Vec<Step> = lines.iter().flat_map(Line::all).filter(|step| step.shared.is_some()).collect();
-    // Where each value lies.
+    // By key, when a value was read, and its LSN.
     let mut seen: BTreeMap<u8, Vec<(u64, u64, u64)>> = BTreeMap::new();
     for read in reads.iter().filter(|read| read.replica == replica) {
         let Seen::Key(key, value) = &read.seen else { continue };
@@ -248,7 +249,7 @@ pub fn check_shared(lines: &[Line], reads: &[Read], replica: u64, what: &str) {
     }
 }
 
-/// Nothing is acknowledged behind what is lost.
+/// Nothing may be acknowledged behind what is lost.
 pub fn check_outcomes(lines: &[Line], what: &str) {
     let steps: Vec<Step> = lines.iter().flat_map(Line::all).collect();
     let of = |outcome| steps.iter().filter(move |step| step.outcome == outcome).filter_map(|step| step.lsn);
@@ -257,18 +258,19 @@ pub fn check_outcomes(lines: &[Line], what: &str) {
     }
 }
 
-/// What is found behind a crash is all that was done up to a moment, and all that was acknowledged; each line at one of its steps.
+/// After a crash the log must hold all that was done up to some moment, all that was acknowledged among it, and each line at one of its
+/// steps.
 pub fn check_crashed(wal: &Wal, lines: &[Line], shared: u64, what: &str) {
     let found = Model::read(wal).unwrap_or_else(|e| panic!("{what}: {e}"));
     let (mut newest, mut missing) = (0, u64::MAX);
-    // What lies outside of the frame leaves two batches at one place.
+    // Two batches may have one LSN, where their payloads lie outside of the frame.
     let mut values: BTreeMap<u8, (u64, Vec<u64>)> = BTreeMap::new();
     for line in lines {
         let steps = line.all();
         let acknowledged = steps.iter().rposition(|step| step.outcome == Outcome::Durable).map_or(0, |at| at + 1);
         let rep = |at: usize| at.checked_sub(1).and_then(|i| steps[i].rep.as_ref());
         let there = found.reps.get(&line.replica);
-        // The newest that it can be: each step says its number.
+        // The newest step that it can be: the number of each is in the replica.
         let at = (acknowledged..=steps.len()).rfind(|&at| rep(at) == there);
         let at = at.unwrap_or_else(|| {
             panic!("{what}: replica {} is none of {acknowledged}..={}: {there:?}", line.replica, steps.len())

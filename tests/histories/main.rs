@@ -1,9 +1,9 @@
-//! Histories: threads and tasks call whatever there is to be called, at once, and what each was answered is held against a log that does one
-//! thing after the other.
+//! Threads and tasks make every call that there is, at once. What each was answered must be what a log would answer that does one thing
+//! after the other.
 //!
-//! Each replica has one who writes to it, so its reads must be of the states between its batches, none of an earlier one than another has seen.
-//! Keys that all write to are read as they were written last in the order of the log. What is told is told once, in that order; the figures add
-//! up; and what a crash leaves is all that was done up to a moment.
+//! Each replica has one owner that writes to it, so each read of it must show a state between two batches, and none an older state than an
+//! earlier read showed. Keys that all write must read as they were last written in the order of the log. Each outcome is told once, in that
+//! order; the figures add up; and a crash leaves all that was done up to some moment.
 //!
 //! `STRANDLOG_SEED=n` runs one seed alone, `STRANDLOG_SEEDS=n` more of them. With `--cfg shuttle` every schedule is drawn from the seed.
 
@@ -31,7 +31,7 @@ use support::schedule::{block_on, for_each, thread};
 use support::{PLACEMENTS, assert_sound, open, seeds, small, tally};
 use told::{Heard, MEDDLED, Whom, World};
 
-/// One of those who only keep the log busy.
+/// Keeps the log busy with work that is no owner's.
 fn housekeeping(world: &World, wal: &Arc<Wal>, end: End, seed: u64, rounds: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut before = wal.stats();
@@ -89,7 +89,7 @@ fn only_grows(before: &Stats, now: &Stats) {
     }
 }
 
-/// What was made durable is what is counted.
+/// The figures must count exactly what was made durable.
 fn check_figures(world: &World, stats: &Stats, what: &str) {
     let durable = |lsn: u64| lsn <= stats.durable_lsn;
     let steps = world.lines.iter().flat_map(history::Line::all);
@@ -103,7 +103,7 @@ fn check_figures(world: &World, stats: &Stats, what: &str) {
     assert_eq!(stats.user_bytes, bytes, "{what}: bytes");
 }
 
-/// Where all is gone nothing is held.
+/// Once everything is removed, no space may be held.
 fn check_empty(wal: &Wal, what: &str) {
     for replica in wal.replicas() {
         wal.commit(Batch::new().remove(replica)).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -117,7 +117,7 @@ fn check_empty(wal: &Wal, what: &str) {
     assert_eq!(s.reserved_chunks, s.reserved_for_values, "{what}: {s:#?}");
 }
 
-/// Whatever becomes of those who write, those who only wait for them are told.
+/// Ends the waiting of the other threads when the owners are done, even if they panic.
 struct Over<'a>(&'a World);
 
 impl Drop for Over<'_> {

@@ -1,4 +1,4 @@
-//! Those who write, each to a replica of its own and all to one, in every way there is; and those who read.
+//! Owners, which write each to a replica of its own and all to one, in every way there is; and readers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -14,7 +14,7 @@ use crate::support::work::{Shape, Work};
 use crate::tasks::GivenUp;
 use crate::told::{Hears, Tag, World};
 
-/// All write to it.
+/// The replica that all write to.
 pub const SHARED: u64 = 200;
 
 pub struct Owner {
@@ -22,11 +22,11 @@ pub struct Owner {
     pub wal: Arc<Wal>,
     pub line: usize,
     pub rng: StdRng,
-    /// A task never waits where it stands.
+    /// A task must not block its thread.
     pub task: bool,
 }
 
-/// What became of an attempt.
+/// What became of an attempt to submit.
 enum Done {
     Submitted,
     NotSubmitted,
@@ -39,7 +39,7 @@ impl Owner {
         Work::new(self.rng.random(), Shape { replicas, sizes, live_bytes: 40_000, nonsense: 0 })
     }
 
-    /// Works until it is told that there is nothing more to do.
+    /// Writes so many steps, or until the log ends.
     pub async fn write(mut self, steps: u64) {
         let world = Arc::clone(&self.world);
         let line = &world.lines[self.line];
@@ -66,7 +66,7 @@ impl Owner {
         }
     }
 
-    /// An error: it is over, and the batch may be there.
+    /// Submits in one of all ways. After an error it is over, and the batch may be in the log.
     async fn submit(&mut self, tag: Tag, ops: &[Op]) -> Result<Done, Error> {
         let (line, step) = tag;
         let (world, wal) = (Arc::clone(&self.world), Arc::clone(&self.wal));
@@ -83,7 +83,7 @@ impl Owner {
             move |outcome: Result<Lsn, Error>| world.tell(&[tag], &outcome)
         };
         match way {
-            // Whether it was submitted is told by none of these.
+            // After an error other than `Busy` or `Full` it is not known whether the batch was submitted.
             0 => match wal.commit(batch) {
                 Ok(lsn) => {
                     accepted(lsn);
@@ -159,7 +159,7 @@ impl Owner {
             9 => match wal.submit_async(batch).await {
                 Ok(pending) => {
                     accepted(pending.lsn());
-                    // Its waker goes where nobody may wake it any more.
+                    // Given up, it takes its waker along, which nobody may wake any more.
                     if let Some(outcome) = GivenUp::after(polls, pending).await {
                         self.outcome(tag, outcome)?;
                     }
@@ -184,7 +184,7 @@ impl Owner {
         Ok(Done::Submitted)
     }
 
-    /// Nobody is told of it any more.
+    /// The callback was not taken, so its outcome will not be told.
     fn untold(&self, tag: Tag, error: Error) -> Result<Done, Error> {
         self.world.asked.fetch_sub(1, SeqCst);
         self.refused(tag, error)
@@ -209,13 +209,13 @@ impl Owner {
         self.outcome(tag, pending.wait())
     }
 
-    /// For another to wait for.
+    /// Keeps it for another thread to wait for.
     fn keep(&self, tag: Tag, pending: Pending) {
         self.world.pending.lock().expect("no other panic").push((tag, pending));
     }
 }
 
-/// Waits for what others have submitted, or lets it go.
+/// Waits for batches that others have submitted, or drops the `Pending`.
 pub fn wait_for_others(world: &World, wal: &Wal, rng: &mut StdRng) {
     loop {
         let over = world.over.load(SeqCst);
@@ -247,10 +247,10 @@ pub fn wait_for_others(world: &World, wal: &Wal, rng: &mut StdRng) {
     }
 }
 
-/// Reads one thing of a replica, and remembers what it was; a slice of a chain stays pinned until the end.
+/// Reads one thing of a replica, and records the answer. Some slices of chains stay pinned until the end.
 pub fn look(world: &World, wal: &Wal, replica: u64, rng: &mut StdRng) {
     let r = wal.replica(replica);
-    // Where there may be something.
+    // Somewhere about the entries.
     let (first, last) = r.bounds();
     let index = rng.random_range(first.saturating_sub(2)..=last.saturating_add(2));
     let held = rng.random_bool(0.1);
@@ -301,7 +301,7 @@ pub fn look(world: &World, wal: &Wal, replica: u64, rng: &mut StdRng) {
     world.reads.lock().expect("no other panic").push(read);
 }
 
-/// Reads until it is over.
+/// Reads until the owners are done.
 pub fn read(world: &World, wal: &Wal, seed: u64, most: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     for _ in 0..most {

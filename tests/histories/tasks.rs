@@ -1,4 +1,4 @@
-//! Tasks on an executor made by hand: polled in any order, also where nobody woke them, and by a new waker now and then.
+//! Runs tasks on an executor made by hand: polled in any order, at times without being woken, and now and then with a new waker.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Woken {
 
 pub type Task<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Runs them to their ends. One that is woken by none but a waker that it had before is never polled again.
+/// Runs the tasks to their ends. One of which only a replaced waker is woken is not polled for that, and may hang.
 pub fn run(tasks: Vec<Task<'_>>, rng: &mut StdRng) {
     let mut tasks: Vec<(Task<'_>, Arc<Woken>)> = tasks.into_iter().map(|task| (task, Woken::new())).collect();
     while !tasks.is_empty() {
@@ -54,7 +54,7 @@ pub fn run(tasks: Vec<Task<'_>>, rng: &mut StdRng) {
     }
 }
 
-/// Drops a future when it was polled so often, and it is not done.
+/// Drops a future that is not done after so many polls.
 pub struct GivenUp<F> {
     future: Option<Pin<Box<F>>>,
     polls: u32,

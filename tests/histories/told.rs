@@ -1,4 +1,4 @@
-//! Who is told: callbacks, sinks, a listener. In each of them everything is asked of the log that it can be asked.
+//! Callbacks, sinks and a listener. Each of them asks the log, while it is told, for everything that can be asked for.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,21 +11,21 @@ use strandlog::{Batch, Error, Event, Listener, Lsn, Pending, Result, Sink, Stats
 use crate::history::{Clock, Line, Read};
 use crate::support::schedule::thread;
 
-/// Written to in callbacks and listeners, by anybody.
+/// The replica that any callback or listener writes to.
 pub const MEDDLED: u64 = 300;
 
-/// Of which line, and which of its batches.
+/// A line, and one of its batches.
 pub type Tag = (usize, usize);
 
-/// A batch of nobody's line: where it lies, and the bytes that it brought.
+/// A batch that belongs to no line: its LSN, and the bytes that it brought.
 pub type Other = (u64, u64);
 
-/// Who is being told something by the log.
+/// Whom the log is telling something.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Whom {
     Callback,
     Listener,
-    /// Whoever scrubs or verifies.
+    /// A caller that scrubs or verifies.
     Nobody,
 }
 
@@ -34,7 +34,7 @@ pub struct World {
     pub clock: Clock,
     pub lines: Vec<Line>,
     pub reads: Mutex<Vec<Read>>,
-    /// For anybody to wait for, or to let go.
+    /// For any thread to wait for, or to drop.
     pub pending: Mutex<Vec<(Tag, Pending)>>,
     pub others: Mutex<Vec<Other>>,
     pub asked: AtomicU64,
@@ -44,7 +44,7 @@ pub struct World {
     pub wal: OnceLock<Weak<Wal>>,
     meddling: AtomicBool,
     meddled: AtomicU64,
-    /// What was wrong where a panic is caught by the log.
+    /// Panics in callbacks, which the log catches.
     pub wrong: Mutex<Vec<String>>,
     pub over: AtomicBool,
     pub cut: AtomicBool,
@@ -59,7 +59,7 @@ impl World {
         self.wal.get().and_then(Weak::upgrade)
     }
 
-    /// The log goes on where those whom it tells panic: that must be found all the same.
+    /// Runs what is told and records its panic, which the log catches: the test must fail all the same.
     fn remembered(&self, told: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(told)) {
             let text = panic.downcast_ref::<String>().cloned();
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// One at a time, in the order of the log, the good before the bad.
+    /// Notes an outcome that is told: one at a time, in the order of the log, successes before failures.
     pub fn tell(&self, tags: &[Tag], outcome: &Result<Lsn>) {
         self.remembered(|| self.tell_all(tags, outcome));
     }
@@ -106,7 +106,7 @@ impl World {
         self.others.lock().expect("no other panic").push((lsn.get(), bytes));
     }
 
-    /// Asks one thing after the other.
+    /// Makes one call after the other, a different one each time.
     pub fn meddle(&self, wal: &Arc<Wal>, whom: Whom) {
         if self.meddling.swap(true, SeqCst) {
             return;
@@ -172,7 +172,7 @@ impl World {
         self.meddling.store(false, SeqCst);
     }
 
-    /// Whether a log may say that.
+    /// Asserts that a log may return this error.
     pub fn fine(&self, error: &Error) {
         let fine = match error {
             Error::Busy { .. } | Error::Full(_) => true,
@@ -193,7 +193,7 @@ impl Sink for Hears {
     }
 }
 
-/// Hears of what happens.
+/// Records the events, and meddles in each.
 #[derive(Default)]
 pub struct Heard {
     pub events: Mutex<Vec<Event>>,
@@ -212,7 +212,7 @@ impl Listener for Heard {
 }
 
 impl Heard {
-    /// What was told of all commits is what the figures say.
+    /// The events of all commits must add up to the figures.
     pub fn check(&self, stats: &Stats, what: &str, well: bool) {
         let events = self.events.lock().expect("no panic");
         let mut commits: Vec<_> =

@@ -10,11 +10,11 @@ use strandlog::disk::{Disk, DiskInfo, Map};
 
 use super::support::schedule::thread;
 
-/// Lets some writes wait a little, so that those of two threads land in any order.
+/// A disk that has some writes wait a little, so that those of two threads land in any order.
 #[derive(Debug)]
 pub struct Jittery {
     pub disk: Arc<SimDisk>,
-    /// Nobody waits where it is zero.
+    /// What the waits are drawn from; if 0, nobody waits.
     pub drawn: AtomicU64,
 }
 
@@ -51,7 +51,7 @@ impl Disk for Jittery {
     fn write_durable_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.wait();
         self.disk.write_durable_at(offset, buf)?;
-        // It is on the disk before anybody knows.
+        // The write is on the disk before its caller knows.
         self.wait();
         Ok(())
     }

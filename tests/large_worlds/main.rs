@@ -123,7 +123,7 @@ impl World {
         };
     }
 
-    /// Opens the log, in the middle of which the power may fail again and again.
+    /// Opens the log; in the middle of that the power may fail again and again.
     fn recover(&mut self) -> (Arc<SimDisk>, Wal) {
         let streak = if self.rng.random_bool(0.3) { self.rng.random_range(2..=5) } else { self.rng.random_range(0..2) };
         for fallen in 0.. {
@@ -150,7 +150,7 @@ impl World {
                 Err(error) => assert!(disk.is_cut(), "{}: opening: {error}", self.label),
             }
             self.counts.in_recovery += 1;
-            // One more ended the life before.
+            // Another crash ended the life before.
             self.counts.in_a_row = self.counts.in_a_row.max(fallen + 2);
             self.crash(&disk, None);
         }
@@ -167,7 +167,7 @@ impl World {
         events.max(1)
     }
 
-    /// What was found is exactly some prefix, in log order, of what was submitted. From now on it is promised.
+    /// Asserts that what was found is exactly some prefix, in log order, of what was submitted. From now on it is promised.
     fn check(&mut self, found: &Model) {
         let (mut newest_kept, mut oldest_lost) = (None, None);
         let mut want = Model::default();

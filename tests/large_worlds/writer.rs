@@ -1,4 +1,4 @@
-//! One of the threads that write, and what it may expect of the log.
+//! A thread that writes, and what it may expect of the log.
 
 use rand::Rng;
 use strandlog::disk::sim::SimDisk;
@@ -13,10 +13,10 @@ pub struct Writer {
     /// The replica in which its batches are counted.
     pub counter: u64,
     pub work: Work,
-    /// What the last recovery showed: the first `from` batches that there were.
+    /// The model of what the last recovery showed: this writer's first `from` batches.
     pub base: Model,
     pub from: u64,
-    /// After everything submitted.
+    /// The model after everything submitted.
     pub current: Model,
     pub submitted: Vec<(Option<Lsn>, Vec<Op>)>,
     pub acknowledged: Lsn,
@@ -87,7 +87,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What was submitted can be read at once, whatever the others do.
+    /// Compares one replica: what was submitted can be read at once, whatever the others do.
     fn compare_one(&mut self, wal: &Wal, disk: &SimDisk) -> Result<(), Error> {
         let n = self.work.rng.random_range(0..self.work.shape.replicas.len());
         let replica = self.work.shape.replicas[n];

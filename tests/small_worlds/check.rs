@@ -1,4 +1,4 @@
-//! What must hold of one image.
+//! Checks what must hold of one image.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use super::support::assert_sound;
 use super::support::model::{Model, Op, Oracle, batch};
 use super::world::{Base, Cut, options};
 
-/// Cuts the power at this moment in every way, and looks at what is found. Answers how many ways there were.
+/// Cuts the power at this moment in every way, and checks what is found. Returns how many ways there were.
 pub fn every_image(base: &Base, cut: &Cut, steps: &[Step], bound: usize) -> u64 {
     let event = cut.moment.event;
     let seed = hash(steps, event);
     let mut images = subsets::each(&cut.moment.cut, seed, bound, &mut |disk, how| {
         check(Arc::new(disk), cut, &cut.oracle, &(base.start, base.placement, steps, event, how));
     });
-    // The process dies before the event; the power fails when the next one has opened the log. What that one has shown is as
-    // good as acknowledged.
+    // The process dies before the event; the power fails when the next process has opened the log. What that opening has shown is as good
+    // as acknowledged.
     let what = (base.start, base.placement, steps, event, "killed, opened, then cut");
     let disk = Arc::new(cut.moment.before.restart());
     let wal = open(&disk, cut, &what);
@@ -33,7 +33,7 @@ pub fn every_image(base: &Base, cut: &Cut, steps: &[Step], bound: usize) -> u64 
     images
 }
 
-/// The log is what some prefix of the batches makes it, all acknowledged ones among them, and it goes on working.
+/// Asserts that the log holds what some prefix of the batches makes, all acknowledged ones among them, and that it goes on working.
 fn check(disk: Arc<SimDisk>, cut: &Cut, oracle: &Oracle, what: &dyn Debug) {
     let as_found = disk.restart();
     let wal = open(&disk, cut, what);
@@ -47,7 +47,7 @@ fn check(disk: Arc<SimDisk>, cut: &Cut, oracle: &Oracle, what: &dyn Debug) {
         let ops = more(&now, replica, lens);
         go_on(&wal, &mut now, ops, what);
     }
-    // Before anything is cleaned: behind what was just acknowledged the dropped tail still lies, and must stay dropped.
+    // Before anything is cleaned, the dropped tail still lies behind what was just acknowledged, and must stay dropped.
     stands(disk.crash_lost_all(), cut, &now, what, "cut before cleaning");
     wal.checkpoint().unwrap_or_else(|e| panic!("{what:?}: cleaning: {e}"));
     let keep_one = REPLICAS.map(|replica| Op::Truncate { replica, first: now.reps[&replica].last() }).to_vec();
@@ -60,7 +60,7 @@ fn check(disk: Arc<SimDisk>, cut: &Cut, oracle: &Oracle, what: &dyn Debug) {
     stands(disk.crash_lost_all(), cut, &now, what, "cut again");
 }
 
-/// The log on this disk holds exactly that.
+/// Asserts that the log on this disk holds exactly what `now` does.
 fn stands(disk: SimDisk, cut: &Cut, now: &Model, what: &dyn Debug, when: &str) {
     let wal = open(&Arc::new(disk), cut, what);
     let found = read(&wal, what);
@@ -68,7 +68,7 @@ fn stands(disk: SimDisk, cut: &Cut, now: &Model, what: &dyn Debug, when: &str) {
     assert_sound(&wal, when);
 }
 
-/// The first frame behind a recovery is cut as well: it comes where a tail was dropped, and neither may pass for the other.
+/// Cuts the first frame after a recovery as well: it lies where a tail was dropped, and neither may pass for the other.
 fn cut_once_more(disk: SimDisk, cut: &Cut, found: &Model, what: &dyn Debug) {
     let disk = Arc::new(disk);
     let wal = open(&disk, cut, what);

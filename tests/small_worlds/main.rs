@@ -1,9 +1,9 @@
 //! Every small world: each workload of up to three steps over two replicas, cut at every write and every sync of it, with every
 //! subset of the sectors that no sync had covered.
 //!
-//! Random runs find what is likely; this finds what is small. By default all workloads of two steps run in the default
-//! placement, and a share of all others, drawn from `STRANDLOG_SEED`; `STRANDLOG_WORLDS=all` runs every one, and
-//! `STRANDLOG_WORLDS=3/40` the third of forty parts, which are everything together: for many machines, or many evenings.
+//! Random runs find what is likely; this finds what is small. By default all workloads of two steps run in the default placement, and a
+//! share of all others, drawn from `STRANDLOG_SEED`. `STRANDLOG_WORLDS=all` runs every one, and `STRANDLOG_WORLDS=3/40` the third of forty
+//! parts that together are all of them: for many machines, or many evenings.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -24,12 +24,12 @@ use world::{Base, Outcome, STARTS, run};
 
 /// How much is explored.
 struct Scope {
-    /// Which part of everything, of how many; else what a plain run can afford.
+    /// Runs this part of everything, of so many; `None`: what a plain run can afford.
     part: Option<(u64, u64)>,
     seed: u64,
-    /// Of so many workloads of three steps one is run.
+    /// One in so many workloads of three steps is run.
     share: u64,
-    /// So many combinations of sectors are all tried.
+    /// Up to this many combinations of sectors, all are tried.
     bound: usize,
     workloads: AtomicU64,
     cuts: AtomicU64,
@@ -52,7 +52,7 @@ impl Scope {
         if let Some((part, of)) = self.part {
             return steps::hash(steps, 0) % of == part % of;
         }
-        // The placements other than the default one differ in little: a share of the shorter ones, too.
+        // The other placements differ little from the default one: of their shorter workloads, too, only a share is run.
         let share = match (base.placement, steps.len()) {
             (_, 1) | (Placement::Auto, 2) => 1,
             (Placement::Auto, _) => self.share,
@@ -64,7 +64,7 @@ impl Scope {
 
     /// Runs the workload, and every one that continues it.
     fn explore(&self, base: &Base, steps: &mut Vec<Step>) {
-        // The events of the steps before the last were cut when those were the last.
+        // The events of the earlier steps were cut when those were the last.
         let Outcome::Ran(cuts) = run(base, steps) else { return };
         let chosen = self.chosen(base, steps);
         if chosen && !cuts.is_empty() {
@@ -79,7 +79,7 @@ impl Scope {
         }
         for step in alphabet() {
             steps.push(step);
-            // Every part walks the shorter ones, to reach its own.
+            // Every part walks the shorter workloads, to reach its own.
             if self.chosen(base, steps) || (self.part.is_some() && steps.len() < 3) {
                 self.explore(base, steps);
             }

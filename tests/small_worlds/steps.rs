@@ -62,7 +62,7 @@ pub fn hash(steps: &[Step], seed: u64) -> u64 {
     hash
 }
 
-/// The operations of a step that is the `nth`; nothing where there is nothing to do it to.
+/// The operations of the `nth` step; `None` where there is nothing to do them to.
 pub fn ops(what: What, replica: u64, nth: u64, model: &Model) -> Option<Vec<Op>> {
     let rep = model.reps.get(&replica);
     let (first, last) = rep.map_or((1, 0), |r| (r.first, r.last()));

@@ -2,13 +2,13 @@
 
 use strandlog::disk::sim::{Choice, SimDisk};
 
-/// Beyond the bound, so many are drawn.
+/// Beyond the bound, so many combinations are drawn.
 const DRAWN: u64 = 8;
 /// Cuts with torn sectors and garbage, drawn for each cut.
 const SPOILT: u64 = 2;
 
-/// One image after the other, each with what tells it from the rest: all combinations where there are no more than `bound`;
-/// else none, all, each sector alone lost, each alone kept, and some that are drawn. Answers how many.
+/// Hands out one image after the other, each with a description. If there are no more than `bound`: all combinations; else none, all, each
+/// sector alone lost, each alone kept, and some that are drawn. Besides, cuts with torn sectors. Returns how many images.
 pub fn each(cut: &SimDisk, seed: u64, bound: usize, look: &mut dyn FnMut(SimDisk, &dyn std::fmt::Debug)) -> u64 {
     let outcomes = cut.outcomes();
     let mut images = 0;

@@ -81,7 +81,7 @@ pub struct Cut {
 }
 
 pub enum Outcome {
-    /// A step is none that can be taken there.
+    /// A step cannot be taken there.
     Refused,
     Ran(Vec<Cut>),
 }
@@ -138,13 +138,13 @@ fn open(placement: Placement, disk: &Arc<SimDisk>, seen: &Arc<Seen>, steps: &[St
 }
 
 impl Run {
-    /// Answers whether there was anything to do it to.
+    /// Takes a step. Returns whether there was anything to do it to.
     fn step(&mut self, step: Step, nth: u64, steps: &[Step]) -> bool {
         let current = self.seen.oracle.lock().expect("alive").current.clone();
         match step {
             Step::Commit(what, replica) => {
                 let Some(ops) = ops(what, replica, nth, &current) else { return false };
-                // Before the call: its events must know of it.
+                // Noted before the call: its events must know of it.
                 self.seen.oracle.lock().expect("alive").submitted(None, ops.clone());
                 let lsn = self.wal.commit(batch(&ops)).unwrap_or_else(|e| panic!("{steps:?}: {e}"));
                 let mut oracle = self.seen.oracle.lock().expect("alive");
@@ -174,7 +174,7 @@ impl Run {
         true
     }
 
-    /// The next process, on the disk that this one leaves.
+    /// Opens the log in the next process, on the disk that this one leaves.
     fn reopen(&mut self, steps: &[Step]) {
         *self.seen.wal.lock().expect("alive") = Weak::new();
         self.disk = Arc::new(self.disk.restart());

@@ -1,11 +1,11 @@
-//! Who uses whom, and whether that goes round.
+//! Finds circles in who uses whom.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who uses whom, and how it is known.
+/// For each user, whom it uses, and by what evidence that is known.
 pub type Arrows<W> = BTreeMap<String, BTreeMap<String, W>>;
 
-/// Panics where the arrows lead back to where they came from; `told` says each of them.
+/// Panics if the arrows form a circle, and names each arrow of it as `told` words it.
 pub fn none<W>(arrows: &Arrows<W>, told: impl Fn(&str, &str, &W) -> String) {
     let mut done = BTreeSet::new();
     for room in arrows.keys() {
@@ -16,7 +16,7 @@ pub fn none<W>(arrows: &Arrows<W>, told: impl Fn(&str, &str, &W) -> String) {
     }
 }
 
-/// Follows the arrows from here; `path` leads here. Those in `done` lead nowhere twice.
+/// Returns a circle that the arrows from `here` lead into. `path` leads here; those in `done` lead into none.
 fn circle<W>(
     here: &str,
     arrows: &Arrows<W>,

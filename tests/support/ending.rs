@@ -1,10 +1,10 @@
-//! How a log ends while everybody works on it.
+//! The ways in which a log ends while others are at work on it.
 
 use strandlog::disk::sim::{EIO, Fault, SimDisk};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
-    /// All that is asked is done.
+    /// Nothing ends it early: all that was asked for is done.
     None,
     Close,
     /// A write or sync fails.
@@ -14,7 +14,7 @@ pub enum End {
 }
 
 impl End {
-    /// What the disk does to it comes at this event.
+    /// Has the disk fail, or its power, at this event if that is how the log ends.
     pub fn comes_at(self, event: u64, disk: &SimDisk) {
         match self {
             Self::Fault => disk.fail_at(event, Fault::Error(EIO)),

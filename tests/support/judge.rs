@@ -1,4 +1,4 @@
-//! A log that holds what a log can hold, and a judge of what is left of it after something went wrong with its bytes.
+//! A specimen: a log with every structure that a log can hold; and a judge of what is left of it once its bytes were damaged.
 //!
 //! Each case must end in one of three ways: no effect; a typed report that names the replica, all others byte-exact and writable; or
 //! a refusal to open that says what is broken. **Never silent loss, never wrong bytes.**
@@ -29,7 +29,7 @@ fn put(replica: u64, key: &[u8], len: usize, salt: u64) -> Op {
     Op::Put { replica, key: key.to_vec(), value: payload(replica, salt, 77, len) }
 }
 
-/// A closed log that holds what a log can hold, and the remains of what it held before.
+/// The image of a closed log that holds all that a log can hold, with dead remains of what it held before.
 pub fn specimen() -> (Vec<u8>, Model) {
     let disk = Arc::new(SimDisk::new(CAPACITY));
     let (model, stats) = write(&disk);
@@ -38,7 +38,7 @@ pub fn specimen() -> (Vec<u8>, Model) {
     (disk.kept_image(), model)
 }
 
-/// Writes that log, whatever the disk makes of it; answers what was acknowledged.
+/// Writes that log to the disk, whatever the disk makes of it; returns what was acknowledged.
 pub fn write<D: Disk + 'static>(disk: &Arc<D>) -> (Model, Stats) {
     let wal = options().open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("opened");
     let mut model = Model::default();
@@ -46,7 +46,7 @@ pub fn write<D: Disk + 'static>(disk: &Arc<D>) -> (Model, Stats) {
         wal.commit(batch(&ops)).expect("committed");
         model.apply(&ops);
     };
-    // Settled later; carried later; placed; a value of its own; truncated; removed; reset; overwritten; cut.
+    // Entries settled later, carried later, placed; a value in a piece of its own; then truncated, removed, reset, overwritten, cut.
     commit(vec![entries(1, 1, 1, &[600; 20]), entries(2, 1, 1, &[40; 4]), put(2, b"hard_state", 24, 1)]);
     commit(vec![entries(3, 1, 1, &[6000, 6000]), put(4, b"snapshot", 9000, 1), entries(4, 1, 2, &[10])]);
     commit(vec![entries(5, 1, 1, &[300; 12]), entries(6, 1, 1, &[300; 5]), put(6, b"k", 10, 1)]);
@@ -54,7 +54,7 @@ pub fn write<D: Disk + 'static>(disk: &Arc<D>) -> (Model, Stats) {
     commit(vec![Op::Truncate { replica: 5, first: 9 }, Op::Remove { replica: 6 }]);
     commit(vec![Op::Reset { replica: 7, index: 40, term: 5 }, entries(7, 41, 5, &[100; 3])]);
     commit(vec![entries(8, 6, 2, &[270; 3]), put(4, b"snapshot", 8000, 2), entries(3, 2, 4, &[7000, 5000])]);
-    // Through all segments, so that what stands was moved, and dead segments lie about.
+    // Go through all segments, so that what is alive was moved and dead segments lie about.
     for i in 1..=90 {
         commit(vec![entries(9, i, 1, &[7000]), Op::Truncate { replica: 9, first: i }, put(9, b"applied", 8, i)]);
         if i % 10 == 0 {
@@ -80,12 +80,12 @@ pub enum End {
     Refused(String),
 }
 
-/// Opens the hurt image, and judges all that it says.
+/// Opens the damaged image, and judges all that the log answers.
 pub fn judge(image: Vec<u8>, model: &Model) -> Result<End, String> {
     judge_on(&Arc::new(SimDisk::from_image(image)), model)
 }
 
-/// The same of a disk with faults of its own.
+/// As [`judge`], on a disk that may have faults of its own.
 pub fn judge_on(disk: &Arc<SimDisk>, model: &Model) -> Result<End, String> {
     let wal = match options().open_disk(Arc::clone(disk) as Arc<dyn Disk>) {
         Ok(wal) => wal,
@@ -94,7 +94,7 @@ pub fn judge_on(disk: &Arc<SimDisk>, model: &Model) -> Result<End, String> {
         Err(other) => return Err(format!("refused for no good reason: {other:?}")),
     };
     let hurt = look(&wal, model)?;
-    // The others are writable, and the log goes on.
+    // The undamaged replicas are writable, and the log goes on.
     let mut work = Batch::new();
     for (&id, rep) in model.reps.iter().filter(|(id, _)| !hurt.contains_key(*id)) {
         work.append(id, &[(rep.last() + 1, 9, payload(id, rep.last() + 1, 9, 33))]);
@@ -107,7 +107,7 @@ pub fn judge_on(disk: &Arc<SimDisk>, model: &Model) -> Result<End, String> {
     }
     wal.checkpoint().map_err(|e| format!("cannot be cleaned: {e}"))?;
     drop(wal);
-    // It is still known after cleaning and opening anew, and nobody else was dragged along.
+    // The damage is still known after cleaning and reopening, and has spread to no other replica.
     let wal = super::open(options(), &Arc::new(disk.restart()));
     let mut after = model.clone();
     for (&id, rep) in &mut after.reps {
@@ -123,7 +123,7 @@ pub fn judge_on(disk: &Arc<SimDisk>, model: &Model) -> Result<End, String> {
     Ok(End::Reported(hurt.len()))
 }
 
-/// Replicas that are not whole, with what they say. An error is what must never be.
+/// The replicas that are not whole, and what the log reports of each. An error is what must never be: silent loss, wrong bytes.
 fn look(wal: &Wal, model: &Model) -> Result<BTreeMap<u64, String>, String> {
     let mut hurt: BTreeMap<u64, String> = BTreeMap::new();
     for damage in wal.damage() {
@@ -142,7 +142,7 @@ fn look(wal: &Wal, model: &Model) -> Result<BTreeMap<u64, String>, String> {
     Ok(hurt)
 }
 
-/// What a replica that is not whole says; `None`: it is whole.
+/// What the log reports of a replica that is not whole; `None` if it is whole.
 fn look_at(wal: &Wal, id: u64, rep: &Rep, known: bool) -> Result<Option<String>, String> {
     let r = wal.replica(id);
     let (first, last) = r.bounds();

@@ -1,5 +1,5 @@
-//! What the recovery tests share: a reference model, an oracle for crashes, generated work, and a disk that remembers
-//! what it was before each of its events.
+//! What the tests share: a reference model, an oracle for crashes, generated work, a judge of damaged logs, and a disk that remembers what
+//! it was before each of its events.
 #![allow(dead_code)]
 
 pub mod ending;
@@ -16,7 +16,8 @@ use strandlog::disk::sim::SimDisk;
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use strandlog::{Bytes, Options, Placement, Wal};
 
-/// What a disk that stands in front of a [`SimDisk`], its `disk`, leaves to it. It cannot be mapped: whoever reads comes to it.
+/// The methods that a disk in front of a [`SimDisk`], its field `disk`, passes on to it. It cannot be mapped, so every read goes through
+/// it.
 #[allow(unused_macros)]
 macro_rules! passed_on {
     () => {
@@ -77,14 +78,15 @@ pub fn env(name: &str, default: u64) -> u64 {
     }
 }
 
-/// The seeds to run: `STRANDLOG_SEEDS` of them from `STRANDLOG_SEED`; that one alone, or `count` from `from`, if only one is set.
+/// The seeds to run: `STRANDLOG_SEEDS` many from `STRANDLOG_SEED` on. If only the first is set, that many from `from` on; if only the
+/// second, that one alone; else `count` from `from` on.
 pub fn seeds(from: u64, count: u64) -> Vec<u64> {
     let count = if std::env::var("STRANDLOG_SEED").is_ok() { 1 } else { count };
     let from = env("STRANDLOG_SEED", from);
     (from..from + env("STRANDLOG_SEEDS", count)).collect()
 }
 
-/// Says how much was tried, in a line that the long runs add up.
+/// Prints how much was tried, in a line that `cargo xtask torture` adds up.
 pub fn tally(counts: &[(&str, u64)]) {
     let counts: Vec<String> = counts.iter().map(|(what, n)| format!("{what}={n}")).collect();
     println!("tally {}", counts.join(" "));
@@ -108,7 +110,7 @@ pub fn for_each<T: Copy + Send + Sync + std::fmt::Debug>(jobs: &[T], test: impl 
     });
 }
 
-/// Verification finds nothing, and the figures about space add up.
+/// Asserts that verification finds nothing, and that the figures about space add up.
 pub fn assert_sound(wal: &Wal, when: &str) {
     let report = wal.verify(|_| ()).unwrap_or_else(|e| panic!("{when}: verify: {e}"));
     assert!(report.is_clean(), "{when}: {report:?}");
@@ -117,7 +119,8 @@ pub fn assert_sound(wal: &Wal, when: &str) {
     assert_space(wal, when);
 }
 
-/// Free, used and pinned chunks and the journal are the whole file; what is promised is there, and no more is carried than may be.
+/// Asserts that free, used, pinned and journal chunks make up the whole file, that what is reserved is free, and that no more is carried
+/// than may be.
 pub fn assert_space(wal: &Wal, when: &str) {
     let s = wal.stats();
     let journal = s.journal_segments * (s.segment_size / s.chunk_size);

@@ -17,7 +17,7 @@ pub enum Op {
     Remove { replica: u64 },
 }
 
-/// A copy: a slice would keep the file of the log that it was read of.
+/// Copies the bytes: a slice would keep the file of the log that it was read from.
 fn own(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
@@ -67,7 +67,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The refusal that an error says, if it is one that depends on where replicas stand.
+    /// The refusal that an error stands for, if it is one that depends on the state of replicas.
     pub fn of(error: &Error) -> Option<Self> {
         match *error {
             Error::Gap { replica, index, expected } => Some(Self::Gap { replica, index, expected }),
@@ -120,13 +120,13 @@ impl fmt::Debug for Rep {
     }
 }
 
-/// Where each replica is removed last.
+/// The position of each replica's last removal.
 fn removed(ops: &[Op]) -> BTreeMap<u64, usize> {
     let removals = ops.iter().enumerate().filter(|(_, op)| matches!(op, Op::Remove { .. }));
     removals.map(|(i, op)| (op.replica(), i)).collect()
 }
 
-/// What a removal ends is not looked at: it need not make sense.
+/// Whether a later removal ends operation `i`: then it is not looked at, and need not make sense.
 fn ends(removed: &BTreeMap<u64, usize>, i: usize, replica: u64) -> bool {
     removed.get(&replica).is_some_and(|&end| i < end)
 }
@@ -137,7 +137,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// What the log must say to this batch: checked in order of operations, before any of them takes effect.
+    /// What the log must answer to this batch: its operations are checked in order, before any of them takes effect.
     pub fn predict(&self, ops: &[Op]) -> Result<(), Refusal> {
         struct At {
             exists: bool,
@@ -145,7 +145,7 @@ impl Model {
             last: u64,
         }
         for op in ops {
-            // What a batch can know of itself is refused first.
+            // What contradicts itself is refused first, whatever the log holds.
             if let Op::Cut { replica, from: 0 } = op {
                 return Err(Refusal::Contradiction { replica: *replica });
             }
@@ -258,7 +258,7 @@ impl Model {
                 Op::Reset { index, term, .. } => {
                     let r = self.reps.entry(replica).or_default();
                     r.entries.clear();
-                    // Before the first entry of all there is no term.
+                    // Index 0 has no term.
                     (r.first, r.prev_term) = (index + 1, if *index == 0 { 0 } else { *term });
                 }
                 Op::Remove { .. } => {
@@ -302,7 +302,7 @@ impl Model {
         Ok(model)
     }
 
-    /// Where the two differ, for people.
+    /// Where the two differ, for people to read.
     pub fn difference(&self, found: &Self) -> String {
         let mut out = String::new();
         let ids: std::collections::BTreeSet<u64> = self.reps.keys().chain(found.reps.keys()).copied().collect();
@@ -353,7 +353,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// The batch was accepted, or may have been where `lsn` is not known.
+    /// The batch was accepted; or, if `lsn` is `None`, it may have been.
     pub fn submitted(&mut self, lsn: Option<Lsn>, ops: Vec<Op>) {
         self.current.apply(&ops);
         self.pending.push_back((lsn, ops));
@@ -367,7 +367,7 @@ impl Oracle {
         }
     }
 
-    /// Compares what was found after a crash. Answers how many unacknowledged batches survived, or how it violates the promises.
+    /// Compares what was found after a crash. Returns how many unacknowledged batches survived, or how the promises were broken.
     pub fn check(&self, found: &Model) -> Result<usize, String> {
         let mut state = self.durable.clone();
         if state == *found {

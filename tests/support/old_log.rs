@@ -1,4 +1,4 @@
-//! A log to migrate from, in memory, and what it holds.
+//! An old log to migrate from, in memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -74,7 +74,7 @@ pub enum Fails {
     Before,
     /// With all of it written.
     After,
-    /// The write behind the next one, before anything is written.
+    /// Not the next write but the one after it, before anything is written.
     Later,
 }
 
@@ -130,7 +130,7 @@ impl OldLog for Old {
     }
     fn entries(&self, replica: u64, first: u64, last: u64) -> Result<Vec<Entry>, OldError> {
         let rep = self.rep(replica).ok_or("no such replica")?;
-        // A few at a time, as it likes.
+        // A few at a time: an old log may return fewer than were asked for.
         let entry = |index| {
             let (term, data) = rep.entries[(index - rep.bounds().0) as usize].clone();
             Entry { index, term, data }
@@ -142,7 +142,7 @@ impl OldLog for Old {
     }
 }
 
-/// Both, with a small strandlog on the disk.
+/// Opens both logs, with a small strandlog on the disk.
 pub fn open(old: &Old, disk: &Arc<SimDisk>) -> DualWrite<Old> {
     let wal = super::open(small(Placement::Auto), disk);
     DualWrite::open(old.clone(), wal).expect("the migration goes on")

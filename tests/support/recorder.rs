@@ -1,4 +1,4 @@
-//! A disk that takes a picture before each event: one run gives the disk as it was cut at every write and every sync.
+//! A disk that takes a picture before each event: one run yields the disk as a cut at every write and every sync leaves it.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ type Watch = Box<dyn FnMut(Moment) + Send>;
 pub struct Recorder {
     pub disk: Arc<SimDisk>,
     watch: Mutex<Watch>,
-    /// Of so many events one is watched.
+    /// One event in this many is watched.
     stride: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Who runs when: the system decides, or the dice.
+//! Which thread runs when: the system decides, or, with `--cfg shuttle`, a schedule drawn from a seed.
 
 #[cfg(not(shuttle))]
 #[allow(unused_imports)]
@@ -10,10 +10,10 @@ pub use std::thread;
 #[cfg(shuttle)]
 pub use shuttle::thread;
 
-/// What is one step where the system schedules is as many where each step is scheduled.
+/// Runs do this many times fewer steps where every switch of threads is scheduled.
 pub const STEP: u32 = if cfg!(shuttle) { 4 } else { 1 };
 
-/// Runs `test` for every seed under a schedule drawn from it. One that fails is printed, to be replayed.
+/// Runs `test` for every seed, under a schedule drawn from it. A schedule that fails is printed, to be replayed.
 #[cfg(shuttle)]
 pub fn for_each(seeds: &[u64], test: impl Fn(u64) + Copy + Send + Sync + 'static) {
     use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -30,12 +30,12 @@ pub fn for_each(seeds: &[u64], test: impl Fn(u64) + Copy + Send + Sync + 'static
     }
 }
 
-/// Polls where it stands; sleeps between.
+/// Polls on the calling thread, which sleeps between polls.
 #[cfg(shuttle)]
 #[allow(unused_imports)] // Not every test has tasks.
 pub use shuttle::future::block_on;
 
-/// Polls where it stands; parks between.
+/// Polls on the calling thread, which is parked between polls.
 #[cfg(not(shuttle))]
 pub fn block_on<F: Future>(future: F) -> F::Output {
     use std::sync::Arc;

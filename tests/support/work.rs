@@ -10,20 +10,20 @@ use strandlog::Bytes;
 use super::model::{Model, Op, Rep};
 use super::payload;
 
-/// What work to make.
+/// What kind of work to generate.
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub replicas: Vec<u64>,
-    /// Lengths of entries and values, of which one is drawn.
+    /// The lengths from which those of entries are drawn.
     pub sizes: Vec<usize>,
-    /// Live bytes in all beyond which work turns to truncation and removal.
+    /// Beyond this many live bytes in all, batches only truncate, cut and remove.
     pub live_bytes: usize,
-    /// Of so many batches one is meant to be refused.
+    /// One batch in this many is meant to be refused; none if 0.
     pub nonsense: u32,
 }
 
 impl Shape {
-    /// Every boundary that the small geometry has, with one byte around it.
+    /// Every boundary that the small geometry has, and the lengths one byte below and above it.
     pub fn boundaries(chunk: usize, segment: usize, direct: usize) -> Vec<usize> {
         let mut sizes = vec![0, 1, 2, 7, 8, 100, 200, 300, 500, 700, 1000, 2000, 30, 60, 5 * chunk + 17];
         for edge in [4096, chunk, chunk - 72, 2 * chunk - 72, chunk / 8, segment / 2, segment, direct, direct - 4] {
@@ -45,7 +45,7 @@ impl Work {
         Self { rng: StdRng::seed_from_u64(seed), shape, term: 1 }
     }
 
-    /// Entries from now on have a term that none had before: whatever comes back from earlier is told from them.
+    /// Gives all further entries a term that none had before: whatever comes back from earlier is told apart by it.
     pub fn next_term(&mut self) {
         self.term += 1;
     }
@@ -91,7 +91,7 @@ impl Work {
             scratch.apply(std::slice::from_ref(&op));
             match scratch.reps.remove(&replica) {
                 Some(rep) => drop(state.insert(replica, rep)),
-                // Written again in the same batch: allowed, and rare.
+                // A removed replica may be written again in the same batch, which is rare.
                 None => drop(state.insert(replica, Rep::default())),
             }
             ops.push(op);
@@ -141,7 +141,7 @@ impl Work {
                 };
                 Op::Reset { replica, index, term: self.term }
             }
-            // Whatever it cuts, nothing, or all.
+            // The cut takes some entries, none or all.
             97..=99 if before.is_some() => {
                 let reach = if self.rng.random_bool(0.7) { 4 } else { u64::MAX };
                 let least = first.max(last.saturating_sub(reach));
@@ -170,7 +170,7 @@ impl Work {
         Op::Append { replica, entries }
     }
 
-    /// Truncates, cuts or removes whoever holds most.
+    /// Truncates, cuts or removes the three replicas that hold most.
     pub fn relief(&mut self, model: &Model) -> Vec<Op> {
         let mut reps: Vec<_> = model.reps.iter().collect();
         reps.sort_by_key(|(_, r)| std::cmp::Reverse(r.bytes()));
@@ -196,7 +196,7 @@ impl Work {
         let rep = model.reps.get(&replica).cloned().unwrap_or_default();
         let (first, last) = (rep.first, rep.last());
         let one = |i: u64| vec![(i, 1, payload(replica, i, 1, 10))];
-        // Something that would be fine comes first: it must not take effect either.
+        // A valid operation comes first: it must not take effect either.
         let mut ops = vec![Op::Put { replica: 3, key: b"n".to_vec(), value: payload(3, 0, 0, 20) }];
         let bad = match self.rng.random_range(0..10) {
             0 => Op::Append { replica, entries: one(last.saturating_add(2)) },
@@ -206,7 +206,7 @@ impl Work {
             4 => Op::Truncate { replica, first: last.saturating_add(2) },
             5 => Op::Reset { replica, index: u64::MAX, term: 1 },
             7 => Op::Cut { replica, from: first.saturating_sub(1) },
-            // Behind what the same batch cuts there is a gap.
+            // The append leaves a gap behind what the same batch cuts.
             8 => {
                 ops.push(Op::Cut { replica, from: last.max(first) });
                 Op::Append { replica, entries: one(last.saturating_add(1)) }

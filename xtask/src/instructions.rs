@@ -1,4 +1,5 @@
-//! Instructions of the hot paths: the same on a quiet machine and on a noisy one, so that a change that costs is noticed.
+//! Counts the instructions of the hot paths. They are the same on a quiet machine and on a noisy one, so that a change that costs is
+//! noticed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,14 +12,14 @@ use crate::run;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Write what was counted to benches/instructions.txt, as what is to be held from now on
+    /// Write what was counted to benches/instructions.txt, for later runs to be held to
     #[arg(long)]
     write: bool,
 }
 
 /// The paths of benches/hot.rs.
 const PATHS: [&str; 6] = ["single", "tagged", "batched", "state", "read", "term"];
-/// Counted twice, with so many and with twice as many: the difference is free of what setting up costs.
+/// Each path is counted with so many operations and with twice as many: the difference is free of what setting up costs.
 const TIMES: u64 = 10_000;
 /// More than so many percent above what is written down is a regression.
 const TOLERANCE: u64 = 10;
@@ -65,7 +66,7 @@ pub fn run(args: &Args) -> io::Result<bool> {
     Ok(well)
 }
 
-/// Builds benches/hot.rs; where it is.
+/// Builds benches/hot.rs; returns where the program is.
 fn build() -> io::Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.args(["bench", "--no-run", "--package", "strandlog", "--bench", "hot"]).current_dir(run::root());

@@ -13,22 +13,22 @@ use crate::run::{self, SHUTTLE};
 pub struct Args {
     /// Only bugs whose name contains one of these; the others keep their rows in the table
     names: Vec<String>,
-    /// Only see that each bug can be planted
+    /// Only check that each bug can be planted
     #[arg(long)]
     check: bool,
     /// Only bugs that the table does not name as caught
     #[arg(long)]
     missing: bool,
-    /// Leave the slow targets out: who survives may still be caught by them
+    /// Leave the slow targets out: a bug that survives may still be caught by them
     #[arg(long)]
     quick: bool,
-    /// Try only the target that each bug names: who survives may still be caught by others
+    /// Try only the target that each bug names: a bug that survives may still be caught by others
     #[arg(long)]
     first: bool,
-    /// Only write the table anew from the rows it has, also from those of a merge that met
+    /// Only write the table anew from the rows it has, also where two of them met in a merge
     #[arg(long)]
     table: bool,
-    /// Do not see first that everything is green without a bug
+    /// Do not check first that everything is green without a bug
     #[arg(long)]
     no_baseline: bool,
     /// Where the copy of the tree is built
@@ -56,7 +56,7 @@ impl Bug {
     }
 }
 
-/// Of the library, from quick to slow; the first red one ends the search.
+/// The targets of the library, from quick to slow; the first red one ends the search.
 const TARGETS: [&str; 43] = [
     "lib",
     "smoke",
@@ -102,14 +102,14 @@ const TARGETS: [&str; 43] = [
     "system_faults",
     LOOM,
 ];
-/// Where packages beside the library live. A bug there is looked for by all tests of its package, and by no others.
+/// Where the packages beside the library live. A bug there is looked for by all tests of its package, and by no others.
 const PACKAGES: [(&str, &str); 3] =
     [("adapters/raft/", "strandlog-raft"), ("adapters/openraft/", "strandlog-openraft"), ("cli/", "strandlog-cli")];
-/// The first of the slow ones.
+/// The first of the slow targets.
 const SLOW: &str = "small_worlds";
-/// Seeds of each test there.
+/// Seeds of each test of [`SHUTTLE`].
 const SCHEDULES: &str = "400";
-/// Not a file: the models of the primitives, every interleaving of them.
+/// No test file, but the models of the primitives, in every interleaving.
 const LOOM: &str = "loom";
 /// A target that takes longer hangs. Those that are slow without a bug are given [`PATIENCE`] times what they took then.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -150,7 +150,7 @@ pub fn run(args: &Args) -> io::Result<bool> {
         };
         println!("{:3}/{} {:45} {text} ({} s)", i + 1, bugs.len(), bug.name, started.elapsed().as_secs());
         broken |= killer.is_err();
-        // Each time: who ends a long run has what it found so far, and two runs at once keep each other's rows.
+        // Read and written for each bug: a long run that is ended keeps what it found so far, and two runs at once keep each other's rows.
         results = read_results(&root.join(RESULTS));
         match killer {
             Ok(Some(test)) => drop(results.insert(bug.name.clone(), test)),
@@ -166,7 +166,7 @@ pub fn run(args: &Args) -> io::Result<bool> {
     Ok(survived == 0 && !broken)
 }
 
-/// What each bug looks for is there, once.
+/// Checks that what each bug looks for occurs exactly once.
 fn check(root: &Path, bugs: &[Bug]) -> io::Result<()> {
     for bug in bugs {
         let n = fs::read_to_string(root.join(&bug.file))?.matches(&bug.find).count();
@@ -204,8 +204,8 @@ fn parse(path: &Path) -> io::Result<Bug> {
     })
 }
 
-/// Copies what git knows of, so that nothing in the tree itself is touched. What is the same keeps its time stamp; what is no more
-/// goes.
+/// Copies the files that git knows of, so that nothing in the tree itself is touched. A file that is the same keeps its time stamp; one
+/// that is no more is removed.
 fn copy(root: &Path, tree: &Path) -> io::Result<()> {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output()?;
     prune(tree, tree, &listed.stdout.split(|&b| b == 0).collect())?;
@@ -238,7 +238,7 @@ fn prune(tree: &Path, dir: &Path, listed: &HashSet<&[u8]>) -> io::Result<()> {
     Ok(())
 }
 
-/// A copy of the tree, and how long each target took in it.
+/// A copy of the tree, and the time limit of each target in it.
 struct Suite {
     tree: PathBuf,
     targets: Vec<&'static str>,
@@ -263,7 +263,7 @@ impl Suite {
         Ok(this)
     }
 
-    /// Plants the bug, looks for a test that notices, and takes the bug out again. `None`: nobody noticed.
+    /// Plants the bug, looks for a test that notices, and takes the bug out again. `None`: no test noticed.
     fn plant(&self, bug: &Bug) -> io::Result<Option<String>> {
         let path = self.tree.join(&bug.file);
         let whole = fs::read_to_string(&path)?;
@@ -292,13 +292,13 @@ impl Suite {
         if built.ok { Ok(()) } else { Err(io::Error::other(format!("does not compile:\n{}", built.output))) }
     }
 
-    /// `None`: green.
+    /// The red test, or `None` if all are green.
     fn test(&self, target: &str, limit: Duration) -> io::Result<Option<String>> {
         let mut test = self.cargo(target);
         if target == LOOM {
             test.arg("loom");
         }
-        // Tests say the name of each only when they are not quiet.
+        // With `--quiet` alone, tests would not say their names.
         test.args(["--", "--format=pretty"]);
         if target == SHUTTLE {
             test.args(["--skip", "a_thousand"]);
@@ -318,7 +318,7 @@ impl Suite {
         cargo.args(["test", "--quiet", "--package", package.unwrap_or("strandlog")]).current_dir(&self.tree);
         cargo.env("CARGO_TARGET_DIR", self.tree.join("../target")).env_remove("RUSTFLAGS");
         match target {
-            // One red file of tests is enough, and the examples in the documentation are none.
+            // One red test file is enough, and the examples in the documentation are left out.
             _ if package.is_some() => cargo.args(["--all-features", "--tests"]),
             LOOM => {
                 cargo.args(["--lib", "--release"]).env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", "2");
@@ -345,14 +345,14 @@ impl Suite {
     }
 }
 
-/// What the table says where every target was tried.
+/// What the table says of a bug that no target noticed.
 const NOBODY: &str = "**nobody**";
 
 fn is_red(by: &str) -> bool {
     by.starts_with('`')
 }
 
-/// Name and killer of each row that was tried.
+/// The name of each bug that was tried, and what caught it.
 fn read_results(path: &Path) -> BTreeMap<String, String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let row = |line: &str| {

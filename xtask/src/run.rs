@@ -1,4 +1,4 @@
-//! Running cargo, with a limit in time.
+//! Runs cargo with a time limit.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Not a file: the tests that run under schedules which are drawn, too.
+/// No test file, but the tests that also run under drawn schedules.
 pub const SHUTTLE: &str = "shuttle";
 
 /// What became of a command.
 pub struct Outcome {
     pub ok: bool,
-    /// It did not end in time, and was ended with all its children.
+    /// It did not end in time, and was killed with all its children.
     pub timed_out: bool,
-    /// Both of its outputs.
+    /// Its standard output and standard error together.
     pub output: String,
 }
 
@@ -23,13 +23,13 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
-/// Runs the command to its end, or ends it and its children after `limit`.
+/// Runs the command to its end, or kills it and its children after `limit`.
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     // Both outputs into one pipe; a process group of its own, so that nothing is left behind.
     let (mut reader, writer) = io::pipe()?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
     let mut child = command.spawn()?;
-    // Ours are closed, or the reader would wait for itself.
+    // Closes our own ends of the pipe, or the reader would wait for them for ever.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let reading = std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -54,6 +54,6 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
 }
 
 fn kill_group(id: u32) {
-    // No signals in the standard library, and not worth a dependency.
+    // The standard library sends no signals, and they are not worth a dependency.
     let _ = Command::new("kill").args(["-KILL", "--", &format!("-{id}")]).stderr(Stdio::null()).status();
 }

@@ -1,4 +1,4 @@
-//! Torture: the randomised tests again and again, each time with seeds that were never used before.
+//! Torture: the randomised tests run again and again, each time with seeds that were never used before.
 
 use std::io;
 use std::process::Command;
@@ -16,7 +16,7 @@ pub struct Args {
     seed: Option<u64>,
 }
 
-/// What takes seeds, or is different each time by itself.
+/// Targets that take seeds, or are different each time by themselves.
 const TARGETS: [&str; 11] = [
     "model",
     "power_cut",
@@ -32,7 +32,7 @@ const TARGETS: [&str; 11] = [
 ];
 /// Schedules drawn in one round; the seeds of the next begin behind them.
 const SCHEDULES: u64 = 2000;
-/// No round takes so long.
+/// No run of a target takes so long.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 pub fn run(args: &Args) -> io::Result<bool> {
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> io::Result<bool> {
                 command.args(["--target-dir", "target/shuttle"]);
                 command.env("RUSTFLAGS", "--cfg shuttle").args(["--", "--nocapture", "--skip", "a_thousand"]);
             } else {
-                // `model` and its like take a range of seeds from one on, when STRANDLOG_SEED is not set: so one is set.
+                // Without STRANDLOG_SEED, `model` and its like would take a range of seeds from one on: so one is set.
                 command.env("STRANDLOG_SEED", seed.to_string()).args(["--test", target, "--", "--nocapture"]);
             }
             command.env("RUST_BACKTRACE", "0");

@@ -1,4 +1,4 @@
-//! The picture: a bar for each row, how many times better strandlog is than the better of raft-engine's two set-ups.
+//! Draws a bar for each row: how many times better strandlog is than the better of raft-engine's two set-ups.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ const BEHIND: RGBColor = RGBColor(0xc4, 0x5a, 0x2c);
 const LINE: i32 = 30;
 const LEFT: i32 = 290;
 const WIDTH: i32 = 960;
-/// Width of the column to the right of the bars: what both reached.
+/// Width of the figures right of the bars: what both reached.
 const FIGURES_WIDE: i32 = 230;
 const TOP: i32 = 64;
 /// The longest bar: a greater ratio ends here, with an arrow, so that the others can be told apart.
@@ -51,7 +51,7 @@ pub fn draw(race: &Race, path: &Path) {
     let height = TOP + LINE * bars.len() as i32 + 30;
     let root = SVGBackend::new(path, (WIDTH as u32, height as u32)).into_drawing_area();
     root.fill(&WHITE).expect("drawn");
-    // Logarithmic, beginning at a half.
+    // A logarithmic scale, from a half on.
     let wide = f64::from(WIDTH - LEFT - FIGURES_WIDE);
     let x = |ratio: f64| LEFT + ((ratio.clamp(0.5, LONGEST).log2() + 1.0) / (LONGEST.log2() + 1.0) * wide) as i32;
     let font = |size: i32| ("sans-serif", size).into_font();

@@ -147,7 +147,7 @@ fn measure(args: &Args, row: rows::Row, store: &str) -> Result<Figures, String> 
     Ok(all)
 }
 
-/// Has what others left dirty written before the measurement, not during it, and empties the cache, so that reads come from the device.
+/// Writes what others left dirty before a measurement, not during it, and drops the caches, so that reads come from the device.
 fn settle_device(dir: &Path) {
     if let Ok(dir) = std::fs::File::open(dir) {
         let _ = rustix::fs::syncfs(&dir);

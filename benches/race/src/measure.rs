@@ -47,7 +47,7 @@ pub fn record(h: &mut Histogram<u64>, since: Instant) {
     h.record(since.elapsed().as_nanos() as u64).expect("it grows");
 }
 
-/// Measures what is used between two moments.
+/// What the process uses between two moments.
 pub struct Meter {
     device: Option<std::path::PathBuf>,
     start: Instant,
@@ -109,9 +109,9 @@ fn written(device: Option<&Path>) -> u64 {
     of_device().or_else(of_process).unwrap_or(0)
 }
 
-/// Makes the next reads come from the device, except for mapped pages.
+/// Drops the caches: the next reads come from the device, but for mapped pages.
 pub fn drop_caches() {
-    // Without the privilege for this, "cold" is only as cold as the cache happens to be.
+    // Without the right to do so, what is called cold is only as cold as it is.
     let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
 }
 

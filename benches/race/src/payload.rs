@@ -7,7 +7,7 @@ use rand::{RngCore, SeedableRng};
 /// Many times the window of LZ4 (64 KiB).
 const BYTES: usize = 8 << 20;
 
-/// It lives as long as the process: whoever keeps an entry need not copy it, as no raft store would.
+/// Lives as long as the process: a contestant that keeps an entry need not copy it, as no store of rafts would.
 pub struct Payload(&'static [u8]);
 
 impl Payload {

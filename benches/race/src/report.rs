@@ -57,7 +57,7 @@ impl RowRuns {
         self.stores.iter().find(|s| s.store == name)
     }
 
-    /// The better of raft-engine's two set-ups by this figure.
+    /// The better of raft-engine's two set-ups, by this figure.
     pub fn better_peer(&self, figure: &str) -> Option<&StoreRuns> {
         let sign = if more_is_better(figure) { 1.0 } else { -1.0 };
         let peers = self.stores.iter().filter(|s| s.store.starts_with("raft-engine"));
@@ -66,7 +66,7 @@ impl RowRuns {
         })
     }
 
-    /// How many times better strandlog is than that peer: the median, least and greatest of the rounds' ratios.
+    /// How many times better strandlog is than that peer: the median of the rounds' ratios, and their least and greatest.
     pub fn ratio(&self, figure: &str) -> Option<(f64, f64, f64)> {
         let (us, best) = (self.store("strandlog")?, self.better_peer(figure)?);
         let each = us.rounds.iter().zip(&best.rounds).filter_map(|(a, b)| {

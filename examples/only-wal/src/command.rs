@@ -1,6 +1,6 @@
 //! What the groups' entries say, and the model of what a state machine must hold after them.
 //!
-//! Entry `index` of a group is a function of both and of the run's seed: the checker needs no record of what was proposed.
+//! Entry `index` of a group is a function of both and of the run's seed, so that the check needs no record of what was proposed.
 
 use std::collections::BTreeMap;
 

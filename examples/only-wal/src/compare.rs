@@ -16,7 +16,7 @@ use crate::Result;
 use crate::machine::{Journal, Settings};
 use crate::node::{Node, Shape};
 
-/// Groups that write in a round: those that share a sync in a busy store.
+/// Groups that write in a round: so many share a sync in a busy store.
 const ACTIVE: usize = 64;
 /// The unit of the kernel's counters of a device.
 const SECTOR: u64 = 512;

@@ -24,7 +24,7 @@ use crate::node::{Node, Shape};
 
 /// The most acknowledged rounds before a crash: some lives flush several times, some never.
 const ROUNDS: u64 = 150;
-/// The longest delay of the crash after the round that calls for it: it comes anywhere in another round, or in a flush.
+/// The crash comes at most so much later than the round that calls for it: anywhere in another round, or in a flush.
 const DELAY_MICROS: u64 = 3000;
 
 fn shape(seed: u64, lies: bool) -> Shape {
@@ -116,7 +116,7 @@ pub fn crashes(scratch: &Path, seed: u64, crashes: u64, lies: bool) -> Result<()
     let (mut told, mut models) = (Told::new(), BTreeMap::new());
     let (mut heard, mut cuts, mut again, mut most) = (0, 0, 0, 0);
     for life in 1..=crashes {
-        // As in a crash, nothing is closed. The tables have nothing left to write now.
+        // Nothing is closed, as in a crash. The tables have nothing that they would write now.
         drop(node);
         let in_life = |error: &dyn std::fmt::Display| format!("seed {seed}, crash {life}: {error}");
         heard += run_and_kill(&dir, seed, life, lies, &mut told).map_err(|e| in_life(&e))?;

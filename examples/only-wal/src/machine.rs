@@ -35,14 +35,14 @@ pub type Reports = Vec<(u64, u64)>;
 #[derive(Clone)]
 pub struct Settings {
     pub journal: Journal,
-    /// Size from which on the table in memory is written.
+    /// From this size on the table in memory is written.
     pub table_bytes: usize,
     pub flushed: Option<Flushed>,
 }
 
 type Table = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// First bytes of the keys: of values, and of applied indexes.
+/// The first byte of the keys of values, and of the applied indexes.
 const VALUE: u8 = b'v';
 const APPLIED: u8 = b'a';
 
@@ -143,8 +143,8 @@ impl Machine {
         Ok(batch.commit()?)
     }
 
-    /// Begins to make durable what was applied, if that is much by now or `all` is wanted, and returns what has become durable since the
-    /// last call. Waits only if `all` is wanted.
+    /// Begins to make durable what was applied, if that is much by now or `all` is wanted; returns what has become durable since it was
+    /// asked last. Waits only if all is wanted.
     pub fn flush(&mut self, all: bool) -> Result<Reports> {
         if self.settings.journal == Journal::Synced {
             return Ok(std::mem::take(&mut self.touched).into_iter().collect());
@@ -176,7 +176,7 @@ impl Machine {
         }));
     }
 
-    /// What the flush made durable, if it has ended; with `wait`, once it has.
+    /// What the flush made durable, if it has ended, or once it has if `wait`.
     fn landed(&mut self, wait: bool) -> Result<Reports> {
         let Some(flush) = self.flush.take_if(|flush| wait || flush.is_finished()) else { return Ok(Vec::new()) };
         let reports = flush.join().map_err(|_| "the flush failed")??;

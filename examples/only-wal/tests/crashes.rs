@@ -1,4 +1,4 @@
-//! The short form: some crashes, and a lie that must be found.
+//! The example in short: it loses nothing in some crashes, and finds the loss that a lie leads to.
 
 use std::process::{Command, Output};
 
@@ -15,7 +15,7 @@ fn nothing_acknowledged_is_lost() {
     assert!(said.contains("own journal takes 0 bytes"), "{said}");
 }
 
-/// A store that reports what is not durable loses it, and the check finds that: it is no formality.
+/// A report of what is not durable yet loses it, and the check finds that: it is no formality.
 #[test]
 fn a_report_that_comes_too_early_is_found() {
     let output = run(&["--crashes", "8", "--lie"]);

@@ -16,7 +16,7 @@ use super::{Context, REPLICAS};
 use crate::measure::{Figures, Meter, histogram, record};
 use crate::stores::{Part, Scratch, Store, Strand};
 
-/// Runs one worker for each thread until the time is up; returns the histogram of all.
+/// Runs one worker on each thread until the time is up; returns the histogram of all.
 pub fn crowd(
     seconds: f64,
     threads: u64,
@@ -41,7 +41,7 @@ pub fn crowd(
     all
 }
 
-/// A file of `len` bytes for direct writes, written in full beforehand.
+/// A file of so many bytes, written beforehand, for direct writes.
 pub fn bare_file(path: &Path, len: u64) -> OwnedFd {
     const ZEROS: usize = 1 << 20;
     let fd =
@@ -124,7 +124,7 @@ pub fn threads(ctx: &Context, threads: u64, bytes: usize, replicas: u64) -> Figu
     figures
 }
 
-/// One thread with `window` appends outstanding, each completed by tag; a store without that commits batches of `window` entries.
+/// One thread with so many appends outstanding, each told by a callback; a store without callbacks writes so many at once.
 pub fn window(ctx: &Context, window: u64) -> Figures {
     if !ctx.store.starts_with("strandlog") {
         return window_of_batches(ctx, window);

@@ -21,7 +21,7 @@ pub fn beside(ctx: &Context, bytes: usize) -> Figures {
     let keys = KEYS.min(STATE_BYTES / bytes as u64);
     let replicas = REPLICAS.min((2 << 30) / (2 * keep * bytes as u64)).max(THREADS);
     let store = ctx.open((4 * replicas * keep * bytes as u64).max(512 << 20));
-    // A RocksDB of its own, unless the log's will do.
+    // The state machine's own RocksDB, unless the log's will do.
     let own = if ctx.store == "rocksdb" { None } else { Some(Rocks::open(&ctx.dir.join("state"))) };
     let apply = |key: u64, value: &[u8]| match &own {
         Some(state) => state.apply(key, value),

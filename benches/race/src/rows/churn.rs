@@ -108,7 +108,7 @@ pub fn churn(ctx: &Context, how: Churn) -> Figures {
         for worker in workers {
             all.add(worker.join().unwrap()).unwrap();
         }
-        // Before the thread that tends the store wakes up and ends.
+        // Taken before the thread that tends the store wakes up and ends.
         let seconds = meter.seconds();
         finished.store(true, Ordering::Relaxed);
         seconds
@@ -165,7 +165,7 @@ pub fn slow(ctx: &Context) -> Figures {
     let told = ctx.dir.join("lagging.json");
     if ctx.phase == 1 {
         let lagging: Vec<(u64, u64, u64)> = serde_json::from_str(&std::fs::read_to_string(told).unwrap()).unwrap();
-        // A store that opens by reading everything has it in memory.
+        // A store that opens by reading everything has it in the cache.
         crate::measure::drop_caches();
         return Figures::default().with("cold catch-up per s", catch_up(&*store, &lagging));
     }

@@ -85,7 +85,7 @@ pub fn open(ctx: &Context, what: Open) -> Figures {
         store.close();
         drop(store);
     } else {
-        // As in a process that is killed, nothing is dropped.
+        // A killed process gives back nothing: so the store is not dropped.
         std::mem::forget(store);
     }
     Figures::default()

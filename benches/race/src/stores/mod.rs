@@ -76,7 +76,7 @@ pub trait Store: Send + Sync {
     }
 }
 
-/// All contestants that can be asked to run.
+/// All contestants.
 pub const NAMES: &[(&str, &str)] = &[
     ("raw", "a bare loop of O_DIRECT | O_DSYNC writes: the device's limit"),
     ("shared", "callers who share such writes, and nothing else: the machine's limit for who waits"),

@@ -36,7 +36,7 @@ impl RaftEngine {
 
 impl Store for RaftEngine {
     fn commit(&self, parts: &[Part<'_>], scratch: &mut Scratch) {
-        // The write takes everything out of the batch, which keeps its memory.
+        // What the batch holds is taken out of it when it is written; its memory stays.
         let Scratch { log_batch, messages, .. } = scratch;
         for part in parts {
             messages.clear();

@@ -1,4 +1,4 @@
-//! raft-log: the log of a single raft group. All threads append to that one; those that wait at the same time share a flush.
+//! raft-log: the log of a single raft group. All threads append to that one; those that wait in line share a flush.
 
 use std::io;
 use std::path::Path;

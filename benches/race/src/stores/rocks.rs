@@ -56,7 +56,7 @@ impl Store for Rocks {
     }
 
     fn apply(&self, at: u64, value: &[u8]) {
-        // Sorted behind every replica.
+        // Its keys lie behind those of every replica.
         self.0.put(key(u64::MAX, at), value).unwrap();
     }
 

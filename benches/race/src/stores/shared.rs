@@ -13,11 +13,11 @@ use strandlog::disk::AlignedBuf;
 
 use super::{Part, Scratch, Store};
 
-/// As many as a device of this kind has use for.
+/// As many writes as a device of this kind has use for.
 const IN_FLIGHT: usize = 2;
-/// With fewer callers, each is faster on its own.
+/// Fewer callers are faster when each writes for itself.
 const CROWD: u64 = 4;
-/// How often the writing thread yields to those that it has just released.
+/// How often the thread that writes yields to the callers that it has just released.
 const YIELDS: u32 = 16;
 const LEN: u64 = 512 << 20;
 
@@ -58,7 +58,7 @@ impl Frame {
 }
 
 impl Inner {
-    /// Takes the open frame, if one more write may be in flight.
+    /// Takes what callers have left, if one more write may be in flight.
     fn take(state: &mut State) -> Option<(Frame, u64)> {
         if state.open.commits == 0 || state.in_flight == IN_FLIGHT {
             return None;
