@@ -20,6 +20,9 @@ const FOR_EVER: u64 = 300_000;
 /// Or for what never comes.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Of ten ways to submit so many and one are commits.
+const COMMITS: u32 = 5;
+
 /// What a log is like.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
@@ -84,6 +87,41 @@ struct World {
     /// Batches accepted and refused, and openings.
     counts: [u64; 3],
     next_id: u64,
+    /// Where the power may fail at any write: how the log stood for sure, and what was submitted since.
+    cuts: Option<Since>,
+}
+
+/// Who has what in his state machine.
+type Reports = Vec<(u64, u64)>;
+
+/// What a crash may leave: all up to one of these batches.
+#[derive(Default)]
+struct Since {
+    model: Model,
+    applied: BTreeMap<u64, u64>,
+    batches: Vec<(Vec<Op>, Reports)>,
+    /// So many of them are durable.
+    durable: usize,
+}
+
+/// What a batch that was accepted makes of a log.
+fn take_effect(model: &mut Model, applied: &mut BTreeMap<u64, u64>, ops: &[Op], reports: &[(u64, u64)]) {
+    model.apply(ops);
+    for &(id, index) in reports {
+        let now = applied.entry(id).or_default();
+        *now = index.max(*now);
+    }
+    for op in ops {
+        match *op {
+            Op::Remove { replica } => drop(applied.remove(&replica)),
+            Op::Reset { replica, index, .. } => {
+                if let Some(now) = applied.get_mut(&replica) {
+                    *now = index.min(*now);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl World {
@@ -114,6 +152,7 @@ impl World {
             told: Vec::new(),
             counts: [0; 3],
             next_id,
+            cuts: None,
         }
     }
 
@@ -154,7 +193,7 @@ impl World {
         }
         let how = self.rng.random_range(0..10);
         let outcome = match how {
-            0..=5 => self.wal.commit(make(ops)).map(drop),
+            0..=COMMITS => self.wal.commit(make(ops)).map(drop),
             6 => block_on(async { self.wal.submit_async(make(ops)).await }).map(drop),
             7 => self.wal.submit(make(ops).lazy()).map(drop),
             8 => self.wal.submit(make(ops)).map(drop),
@@ -187,24 +226,21 @@ impl World {
         ));
         match outcome {
             Ok(()) => {
-                self.model.apply(ops);
-                for &(id, index) in reports {
-                    let now = self.applied.entry(id).or_default();
-                    *now = index.max(*now);
-                }
-                for op in ops {
-                    match *op {
-                        Op::Remove { replica } => drop(self.applied.remove(&replica)),
-                        Op::Reset { replica, index, .. } => {
-                            if let Some(now) = self.applied.get_mut(&replica) {
-                                *now = index.min(*now);
-                            }
-                        }
-                        _ => {}
+                take_effect(&mut self.model, &mut self.applied, ops, reports);
+                if let Some(since) = &mut self.cuts {
+                    since.batches.push((ops.to_vec(), reports.to_vec()));
+                    if how <= COMMITS {
+                        since.durable = since.batches.len();
                     }
                 }
                 self.counts[0] += 1;
                 true
+            }
+            Err(_) if self.is_cut() => {
+                let since = self.cuts.as_mut().expect("cut");
+                since.batches.push((ops.to_vec(), reports.to_vec()));
+                self.recover();
+                false
             }
             Err(Error::Full(_)) if !must => {
                 self.counts[1] += 1;
@@ -212,6 +248,92 @@ impl World {
             }
             Err(e) => self.fail(&format!("must: {must}: {e}")),
         }
+    }
+
+    /// Whether the power failed.
+    fn is_cut(&self) -> bool {
+        self.cuts.is_some() && self.disk.is_cut()
+    }
+
+    /// It will, at one of the next so many writes and syncs.
+    fn arm(&mut self, within: u64) {
+        let event = self.disk.events() + self.rng.random_range(0..within);
+        self.disk.fail_at(event, Fault::Cut);
+    }
+
+    /// From here on it may fail at any of them: this much is there for sure.
+    fn begin_cuts(&mut self) {
+        self.sync();
+        let (model, applied) = (self.model.clone(), self.applied.clone());
+        self.cuts = Some(Since { model, applied, ..Since::default() });
+    }
+
+    /// All of it is durable, or the power failed.
+    fn sync(&mut self) {
+        match self.wal.sync() {
+            Ok(_) => {
+                if let Some(since) = &mut self.cuts {
+                    since.durable = since.batches.len();
+                }
+            }
+            Err(_) if self.is_cut() => self.recover(),
+            Err(e) => self.fail(&format!("{e}")),
+        }
+    }
+
+    /// The power is back, and fails again while the log is being opened; what is there then is all up to a batch, and no less than was
+    /// durable.
+    fn recover(&mut self) {
+        self.open_cut(0.7);
+    }
+
+    fn open_cut(&mut self, fails: f64) {
+        self.slices.clear();
+        for attempt in 0.. {
+            let disk = Arc::new(match self.rng.random_range(0..4) {
+                0 => self.disk.crash_lost_all(),
+                1 => self.disk.crash_kept_all(),
+                _ => self.disk.crash_seeded(self.rng.random()),
+            });
+            self.disk = disk;
+            if attempt < 20 && self.rng.random_bool(fails) {
+                let within = *pick(&mut self.rng, &[3, 10, 40]);
+                self.arm(within);
+            }
+            let options = self.shape.options(&mut self.rng);
+            match options.open_disk(self.disk.clone()) {
+                Ok(wal) => {
+                    self.wal = Arc::new(wal);
+                    break;
+                }
+                Err(_) if self.disk.is_cut() => self.told.push("cut in an opening".into()),
+                Err(e) => self.fail(&format!("opening: {e}")),
+            }
+        }
+        self.counts[2] += 1;
+        self.told.push("opened behind a cut".into());
+        let found = Model::read(&self.wal).unwrap_or_else(|e| self.fail(&format!("behind a cut: {e}")));
+        let Since { mut model, mut applied, batches, durable } = self.cuts.take().expect("cut");
+        let reports = |applied: &BTreeMap<u64, u64>| {
+            found
+                .reps
+                .keys()
+                .all(|id| self.wal.replica(*id).durable_applied().expect("sound") == applied.get(id).copied())
+        };
+        let mut stands = durable == 0 && found == model && reports(&applied);
+        for (i, (ops, reported)) in batches.iter().enumerate() {
+            if stands {
+                break;
+            }
+            take_effect(&mut model, &mut applied, ops, reported);
+            stands = i + 1 >= durable && found == model && reports(&applied);
+        }
+        if !stands {
+            self.fail(&format!("of {} batches, {durable} durable: {}", batches.len(), model.difference(&found)));
+        }
+        (self.model, self.applied) = (model.clone(), applied.clone());
+        self.cuts = Some(Since { model, applied, ..Since::default() });
+        self.check("behind a cut");
     }
 
     fn ids(&self) -> Vec<u64> {
@@ -405,7 +527,14 @@ impl World {
 
     fn round(&mut self) {
         let steps = self.rng.random_range(1..60);
+        if self.cuts.is_some() {
+            let within = *pick(&mut self.rng, &[20, 100, 400]);
+            self.arm(within);
+        }
         for _ in 0..steps {
+            if self.is_cut() {
+                self.recover();
+            }
             let ids = self.ids();
             if ids.is_empty() {
                 return;
@@ -446,12 +575,11 @@ impl World {
                     self.birth(id, &mut ops);
                     self.submit(&ops, &[], false);
                 }
-                18 => {
-                    if let Err(e) = self.wal.checkpoint() {
-                        self.fail(&format!("checkpoint: {e}"));
-                    }
-                    self.told.push("checkpoint".into());
-                }
+                18 => match self.wal.checkpoint() {
+                    Ok(_) => self.told.push("checkpoint".into()),
+                    Err(_) if self.is_cut() => self.recover(),
+                    Err(e) => self.fail(&format!("checkpoint: {e}")),
+                },
                 _ => {
                     // A large value of the same length.
                     let of: Vec<u64> =
@@ -460,13 +588,13 @@ impl World {
                         let id = *pick(&mut self.rng, &of);
                         let len = self.model.reps[&id].keys[&b"large"[..]].len();
                         self.salt += 1;
-                        self.wal.sync().expect("durable");
+                        self.sync();
                         let op = Op::Put { replica: id, key: b"large".to_vec(), value: payload(id, self.salt, 9, len) };
                         let stats = self.wal.stats();
                         // Where an opening had to carry more, it may have promised what is kept for one.
                         let must = !self.shared && stats.carried_class_bytes <= stats.carried_class_limit;
                         self.submit(&[op], &[], must);
-                        self.wal.sync().expect("durable");
+                        self.sync();
                     }
                 }
             }
@@ -492,7 +620,10 @@ impl World {
 
     fn again(&mut self) {
         self.let_go_of_slices();
-        self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        self.sync();
+        if self.cuts.is_some() {
+            return;
+        }
         let how = self.rng.random_range(0..3);
         self.told.push(format!("opened again, {how}"));
         if how == 0 {
@@ -709,6 +840,36 @@ fn for_all(seeds: &[u64], run: fn(u64) -> [u64; 3]) {
     let [accepted, refused, opened] = *sums.lock().expect("no panic");
     tally(&[("accepted", accepted), ("refused", refused), ("opened", opened)]);
     assert!(accepted > 0);
+}
+
+/// The power fails at any write of a full log: of its cleaner, of an opening.
+fn run_cut(seed: u64) -> [u64; 3] {
+    let mut world = World::begin_as(seed, |shape| Shape { background: false, ..shape });
+    world.create();
+    world.fill();
+    world.let_go_of_slices();
+    world.begin_cuts();
+    for _ in 0..world.rng.random_range(2..12) {
+        world.round();
+        if world.is_cut() {
+            world.recover();
+        }
+        if world.rng.random_bool(0.2) {
+            world.fill();
+        }
+    }
+    world.let_go_of_slices();
+    // Once more, and from here on no more.
+    world.open_cut(0.0);
+    world.cuts = None;
+    world.again();
+    world.end();
+    world.counts
+}
+
+#[test]
+fn what_must_be_possible_is_wherever_the_power_fails_on_a_full_log() {
+    for_all(&seeds(0, 16), run_cut);
 }
 
 #[test]
