@@ -12,6 +12,10 @@ pub(super) const MOST_RUNS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Free {
     chunks: RoaringBitmap,
+    /// How many of each slab are not.
+    taken: Vec<u32>,
+    /// Slabs of which all are. There may be very many slabs, and none like that: they are asked for under the lock that orders all batches.
+    whole: RoaringBitmap,
     /// How many there are, free or not.
     end: u32,
     per_slab: u32,
@@ -22,12 +26,13 @@ pub(super) struct Free {
 impl Free {
     /// All are, but for those of these slabs.
     pub fn new(end: u32, per_slab: u32, journal_slabs: &[u32]) -> Self {
-        let mut chunks = RoaringBitmap::new();
+        let slabs = end / per_slab;
+        let (mut chunks, mut whole) = (RoaringBitmap::new(), RoaringBitmap::new());
         chunks.insert_range(0..end);
-        for slab in journal_slabs {
-            chunks.remove_range(slab * per_slab..(slab + 1) * per_slab);
-        }
-        Self { chunks, end, per_slab, cursor: 0 }
+        whole.insert_range(0..slabs);
+        let mut this = Self { chunks, taken: vec![0; slabs as usize], whole, end, per_slab, cursor: 0 };
+        journal_slabs.iter().for_each(|&slab| this.take(slab * per_slab..(slab + 1) * per_slab));
+        this
     }
 
     pub fn len(&self) -> u64 {
@@ -45,18 +50,43 @@ impl Free {
 
     /// `false`: it is free already.
     pub fn insert(&mut self, chunk: u32) -> bool {
-        self.chunks.insert(chunk)
+        if !self.chunks.insert(chunk) {
+            return false;
+        }
+        let slab = chunk / self.per_slab;
+        if let Some(taken) = self.taken.get_mut(slab as usize) {
+            *taken -= 1;
+            if *taken == 0 {
+                self.whole.insert(slab);
+            }
+        }
+        true
     }
 
     pub fn remove(&mut self, chunk: u32) {
-        self.chunks.remove(chunk);
+        self.take(chunk..chunk + 1);
+    }
+
+    /// Those of these that are free.
+    fn take(&mut self, chunks: Range<u32>) {
+        let mut first = chunks.start;
+        while first < chunks.end {
+            let slab = first / self.per_slab;
+            let end = chunks.end.min((slab + 1) * self.per_slab);
+            let n = self.chunks.remove_range(first..end) as u32;
+            if let Some(taken) = self.taken.get_mut(slab as usize).filter(|_| n > 0) {
+                *taken += n;
+                self.whole.remove(slab);
+            }
+            first = end;
+        }
     }
 
     /// Takes `n` chunks that lie side by side: behind the wish, or else from the cursor on, all around. Not if very many runs that are too
     /// short lie before: the next search goes on there.
     pub fn take_run(&mut self, n: u32, wish: Option<u32>) -> Option<u32> {
         let chunk = self.find(n, wish.unwrap_or(self.cursor))?;
-        self.chunks.remove_range(chunk..chunk + n);
+        self.take(chunk..chunk + n);
         self.cursor = chunk + n;
         Some(chunk)
     }
@@ -130,18 +160,15 @@ impl Free {
 
     /// Takes a slab whose chunks are all free.
     pub fn take_slab(&mut self) -> Option<u32> {
-        let per = self.per_slab;
-        let slabs = self.end / per;
         // From the end: chains fill the pool from the front.
-        let slab =
-            (0..slabs).rev().find(|s| self.chunks.range_cardinality(s * per..(s + 1) * per) == u64::from(per))?;
-        self.chunks.remove_range(slab * per..(slab + 1) * per);
+        let slab = self.whole.max()?;
+        self.take(slab * self.per_slab..(slab + 1) * self.per_slab);
         Some(slab)
     }
 
     /// The chunks of a slab are free. Answers how many were not.
     pub fn insert_slab(&mut self, slab: u32) -> u64 {
-        self.chunks.insert_range(slab * self.per_slab..(slab + 1) * self.per_slab)
+        (slab * self.per_slab..(slab + 1) * self.per_slab).map(|chunk| u64::from(self.insert(chunk))).sum()
     }
 }
 

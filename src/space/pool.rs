@@ -51,6 +51,8 @@ pub(crate) struct Pool {
     free: Free,
     /// Pieces in each chunk: linked ones, those being written, and those whose unlinking is not durable yet.
     pieces: Vec<u16>,
+    /// How many chunks have some.
+    used: u64,
     /// Grows whenever the chunk is freed.
     generations: Vec<u32>,
     blocks_per_chunk: u32,
@@ -69,6 +71,7 @@ impl Pool {
         Self {
             free: Free::new(chunks, chunks_per_slab, journal_slabs),
             pieces: vec![0; chunks as usize],
+            used: 0,
             generations: vec![0; chunks as usize],
             blocks_per_chunk: (u64::from(chunk_bytes) / BLOCK_BYTES) as u32,
             chunks_per_slab,
@@ -101,7 +104,7 @@ impl Pool {
 
     /// Chunks that hold pieces.
     pub fn used(&self) -> u64 {
-        self.pieces.iter().filter(|&&n| n > 0).count() as u64
+        self.used
     }
 
     /// Chunks whose pieces are gone but which a reader pins.
@@ -201,6 +204,7 @@ impl Pool {
     fn count(&mut self, extents: &[Extent]) {
         for chunk in extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
             if let Some(n) = self.pieces.get_mut(chunk as usize) {
+                self.used += u64::from(*n == 0);
                 *n = n.saturating_add(1);
             }
         }
@@ -287,6 +291,7 @@ impl Pool {
     fn drop_piece(&mut self, extent: Extent, pins: &Pins) {
         for chunk in extent.chunks(self.blocks_per_chunk) {
             let Some(n) = self.pieces.get_mut(chunk as usize) else { continue };
+            self.used -= u64::from(*n == 1);
             *n = n.saturating_sub(1);
             if *n == 0 {
                 if let Some(generation) = self.generations.get_mut(chunk as usize) {
