@@ -188,8 +188,9 @@ impl World {
             }
             all
         };
+        let for_ever = self.disk.events() + FOR_EVER;
         if !self.shared {
-            self.disk.fail_at(self.disk.events() + FOR_EVER, Fault::Error(EIO));
+            self.disk.fail_at(for_ever, Fault::Error(EIO));
         }
         let how = self.rng.random_range(0..10);
         let outcome = match how {
@@ -236,7 +237,7 @@ impl World {
                 self.counts[0] += 1;
                 true
             }
-            Err(_) if self.is_cut() => {
+            Err(e) if self.has_failed(&e) && self.disk.events() < for_ever => {
                 let since = self.cuts.as_mut().expect("cut");
                 since.batches.push((ops.to_vec(), reports.to_vec()));
                 self.recover();
@@ -255,10 +256,17 @@ impl World {
         self.cuts.is_some() && self.disk.is_cut()
     }
 
-    /// It will, at one of the next so many writes and syncs.
+    /// Whether that is why: or a write or sync failed.
+    fn has_failed(&self, why: &Error) -> bool {
+        self.is_cut() || self.cuts.is_some() && matches!(why, Error::Poisoned { .. } | Error::Io { .. })
+    }
+
+    /// One of the next so many writes and syncs fails, mostly with the power.
     fn arm(&mut self, within: u64) {
         let event = self.disk.events() + self.rng.random_range(0..within);
-        self.disk.fail_at(event, Fault::Cut);
+        let short = Fault::ShortThenError { kept: self.rng.random_range(0..64 << 10), errno: EIO };
+        let fault = *pick(&mut self.rng, &[Fault::Cut, Fault::Cut, Fault::Cut, Fault::Error(EIO), short]);
+        self.disk.fail_at(event, fault);
     }
 
     /// From here on it may fail at any of them: this much is there for sure.
@@ -276,7 +284,7 @@ impl World {
                     since.durable = since.batches.len();
                 }
             }
-            Err(_) if self.is_cut() => self.recover(),
+            Err(e) if self.has_failed(&e) => self.recover(),
             Err(e) => self.fail(&format!("{e}")),
         }
     }
@@ -290,9 +298,10 @@ impl World {
     fn open_cut(&mut self, fails: f64) {
         self.slices.clear();
         for attempt in 0.. {
-            let disk = Arc::new(match self.rng.random_range(0..4) {
+            let disk = Arc::new(match self.rng.random_range(0..5) {
                 0 => self.disk.crash_lost_all(),
                 1 => self.disk.crash_kept_all(),
+                2 if !self.disk.is_cut() => self.disk.restart(),
                 _ => self.disk.crash_seeded(self.rng.random()),
             });
             self.disk = disk;
@@ -306,7 +315,7 @@ impl World {
                     self.wal = Arc::new(wal);
                     break;
                 }
-                Err(_) if self.disk.is_cut() => self.told.push("cut in an opening".into()),
+                Err(e) if attempt < 20 && self.has_failed(&e) => self.told.push("failed in an opening".into()),
                 Err(e) => self.fail(&format!("opening: {e}")),
             }
         }
@@ -577,7 +586,7 @@ impl World {
                 }
                 18 => match self.wal.checkpoint() {
                     Ok(_) => self.told.push("checkpoint".into()),
-                    Err(_) if self.is_cut() => self.recover(),
+                    Err(e) if self.has_failed(&e) => self.recover(),
                     Err(e) => self.fail(&format!("checkpoint: {e}")),
                 },
                 _ => {
@@ -842,9 +851,10 @@ fn for_all(seeds: &[u64], run: fn(u64) -> [u64; 3]) {
     assert!(accepted > 0);
 }
 
-/// The power fails at any write of a full log: of its cleaner, of an opening.
+/// The power fails at any write of a full log, of its cleaner, of an opening; or that write fails.
 fn run_cut(seed: u64) -> [u64; 3] {
-    let mut world = World::begin_as(seed, |shape| Shape { background: false, ..shape });
+    let far = seed % 4 == 3;
+    let mut world = World::begin_as(seed, |shape| Shape { background: false, far, ..shape });
     world.create();
     world.fill();
     world.let_go_of_slices();
