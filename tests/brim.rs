@@ -345,6 +345,21 @@ impl World {
         self.check("behind a cut");
     }
 
+    /// Closed and opened again, as far as that comes.
+    fn close(&mut self) {
+        self.let_go_of_slices();
+        match self.wal.close() {
+            Ok(_) => {
+                self.told.push("closed".into());
+                let since = self.cuts.as_mut().expect("begun");
+                since.durable = since.batches.len();
+            }
+            Err(e) if self.has_failed(&e) => self.told.push("cut while it was closed".into()),
+            Err(e) => self.fail(&format!("closing: {e}")),
+        }
+        self.recover();
+    }
+
     fn ids(&self) -> Vec<u64> {
         self.model.reps.keys().copied().collect()
     }
@@ -863,6 +878,9 @@ fn run_cut(seed: u64) -> [u64; 3] {
         world.round();
         if world.is_cut() {
             world.recover();
+        }
+        if world.rng.random_bool(0.3) {
+            world.close();
         }
         if world.rng.random_bool(0.2) {
             world.fill();

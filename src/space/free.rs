@@ -143,10 +143,13 @@ impl Free {
     /// Where so many lie, and how many each time: all of them side by side, where there are as many; else the `most` longest runs.
     pub fn runs(&self, wanted: u64, most: usize) -> Vec<(u32, u64)> {
         let mut runs: Vec<(u32, u64)> = Vec::new();
-        for chunk in &self.chunks {
+        let mut free = self.chunks.range(..);
+        // The bitmap's own ranges may end where another of them begins.
+        while let Some(next) = free.next_range() {
+            let (chunk, more) = (*next.start(), u64::from(next.end() - next.start()) + 1);
             match runs.last_mut() {
-                Some((first, n)) if u64::from(*first) + *n == u64::from(chunk) => *n += 1,
-                _ => runs.push((chunk, 1)),
+                Some((first, n)) if u64::from(*first) + *n == u64::from(chunk) => *n += more,
+                _ => runs.push((chunk, more)),
             }
         }
         // The smallest that holds all of it; else the longest there are.
