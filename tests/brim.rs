@@ -89,6 +89,8 @@ struct World {
     next_id: u64,
     /// Where the power may fail at any write: how the log stood for sure, and what was submitted since.
     cuts: Option<Since>,
+    /// More was carried than the budget of this opening, whose fraction is another: it may have promised what is kept for a large value.
+    squeezed: bool,
 }
 
 /// Who has what in his state machine.
@@ -153,6 +155,7 @@ impl World {
             counts: [0; 3],
             next_id,
             cuts: None,
+            squeezed: false,
         }
     }
 
@@ -312,7 +315,7 @@ impl World {
             let options = self.shape.options(&mut self.rng);
             match options.open_disk(self.disk.clone()) {
                 Ok(wal) => {
-                    self.wal = Arc::new(wal);
+                    self.goes_on(wal);
                     break;
                 }
                 Err(e) if attempt < 20 && self.has_failed(&e) => self.told.push("failed in an opening".into()),
@@ -343,6 +346,12 @@ impl World {
         (self.model, self.applied) = (model.clone(), applied.clone());
         self.cuts = Some(Since { model, applied, ..Since::default() });
         self.check("behind a cut");
+    }
+
+    /// With the log that was opened anew.
+    fn goes_on(&mut self, wal: Wal) {
+        self.squeezed = self.wal.stats().carried_class_bytes > wal.stats().carried_class_limit;
+        self.wal = Arc::new(wal);
     }
 
     /// Closed and opened again, as far as that comes.
@@ -616,7 +625,8 @@ impl World {
                         let op = Op::Put { replica: id, key: b"large".to_vec(), value: payload(id, self.salt, 9, len) };
                         let stats = self.wal.stats();
                         // Where an opening had to carry more, it may have promised what is kept for one.
-                        let must = !self.shared && stats.carried_class_bytes <= stats.carried_class_limit;
+                        let must =
+                            !self.shared && !self.squeezed && stats.carried_class_bytes <= stats.carried_class_limit;
                         self.submit(&[op], &[], must);
                         self.sync();
                     }
@@ -660,7 +670,7 @@ impl World {
         });
         let options = self.shape.options(&mut self.rng);
         match options.open_disk(disk.clone()) {
-            Ok(wal) => self.wal = Arc::new(wal),
+            Ok(wal) => self.goes_on(wal),
             Err(e) => self.fail(&format!("opening: {e}")),
         }
         self.disk = disk;
@@ -790,8 +800,10 @@ fn run_beside(seed: u64) -> [u64; 3] {
 
 /// A full log in which something rotted, before it was opened or since: what lets go of something is never refused, and all of it comes back.
 fn run_rotten(seed: u64) -> [u64; 3] {
+    // And the power fails, too.
+    let cuts = seed % 2 == 1;
     let World { shape, mut rng, disk, wal, .. } = {
-        let mut world = World::begin(seed);
+        let mut world = World::begin_as(seed, |shape| Shape { background: shape.background && !cuts, ..shape });
         world.create();
         world.fill();
         world.let_go_of_slices();
@@ -806,6 +818,16 @@ fn run_rotten(seed: u64) -> [u64; 3] {
     // Nobody can say who was in what is lost: that is refused.
     let Ok(mut wal) = shape.options(&mut rng).open_disk(disk.clone()) else { return counts };
     for salt in 0..300 {
+        if disk.is_cut() {
+            disk = Arc::new(disk.crash_seeded(rng.random()));
+            wal = match shape.options(&mut rng).open_disk(disk.clone()) {
+                Ok(wal) => wal,
+                Err(_) => return counts,
+            };
+            counts[2] += 1;
+        } else if cuts && rng.random_ratio(1, 15) {
+            disk.fail_at(disk.events() + rng.random_range(0..60), Fault::Cut);
+        }
         let ids = wal.replicas();
         if ids.is_empty() {
             break;
@@ -822,11 +844,20 @@ fn run_rotten(seed: u64) -> [u64; 3] {
             10 => _ = batch.remove(id),
             11 => _ = batch.install_snapshot(id, last + 1, 1 << 41),
             12..=14 => _ = batch.append(id, &[(last + 1, 1 << 41, payload(id, salt, 1, 300))]),
-            15 => wal.checkpoint().unwrap_or_else(|e| panic!("seed {seed}, {shape:?}: {e}")),
-            16 => drop(wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())).expect("readable")),
+            15 => match wal.checkpoint() {
+                Err(e) if !disk.is_cut() => panic!("seed {seed}, {shape:?}: {e}"),
+                _ => {}
+            },
+            16 => match wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())) {
+                Err(e) if !disk.is_cut() => panic!("seed {seed}, {shape:?}: {e}"),
+                _ => {}
+            },
             17 => rots(&disk, &mut rng),
             18 => {
-                wal.sync().expect("durable");
+                if wal.sync().is_err() {
+                    assert!(disk.is_cut(), "seed {seed}");
+                    continue;
+                }
                 disk = Arc::new(disk.crash_lost_all());
                 wal = match shape.options(&mut rng).open_disk(disk.clone()) {
                     Ok(wal) => wal,
@@ -839,9 +870,19 @@ fn run_rotten(seed: u64) -> [u64; 3] {
         disk.fail_at(disk.events() + FOR_EVER, Fault::Error(EIO));
         match wal.commit(batch) {
             Ok(_) => counts[0] += 1,
+            Err(_) if disk.is_cut() => {}
             Err(Error::Full(_)) if (12..=14).contains(&what) => counts[1] += 1,
             Err(e) => panic!("seed {seed}, {shape:?}, {what}: {e}: {:#?}", wal.stats()),
         }
+    }
+    if cuts {
+        // Without what is still to fail.
+        disk = Arc::new(disk.crash_seeded(rng.random()));
+        wal = match shape.options(&mut rng).open_disk(disk.clone()) {
+            Ok(wal) => wal,
+            Err(_) => return counts,
+        };
+        counts[2] += 1;
     }
     for id in wal.replicas() {
         wal.commit(Batch::new().remove(id)).unwrap_or_else(|e| panic!("seed {seed}, {shape:?}: {e}"));
