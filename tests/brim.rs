@@ -21,6 +21,9 @@ const FOR_EVER: u64 = 300_000;
 /// The same for waits without events.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Of ten ways to submit so many and one are commits.
+const COMMITS: u32 = 5;
+
 /// What a log is like.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
@@ -85,6 +88,43 @@ struct World {
     /// Batches accepted and refused, and openings.
     counts: [u64; 3],
     next_id: u64,
+    /// Where the power may fail at any write: how the log stood for sure, and what was submitted since.
+    cuts: Option<Since>,
+    /// More was carried than the budget of this opening, whose fraction is another: it may have promised what is kept for a large value.
+    squeezed: bool,
+}
+
+/// Who has what in his state machine.
+type Reports = Vec<(u64, u64)>;
+
+/// What a crash may leave: all up to one of these batches.
+#[derive(Default)]
+struct Since {
+    model: Model,
+    applied: BTreeMap<u64, u64>,
+    batches: Vec<(Vec<Op>, Reports)>,
+    /// So many of them are durable.
+    durable: usize,
+}
+
+/// What a batch that was accepted makes of a log.
+fn take_effect(model: &mut Model, applied: &mut BTreeMap<u64, u64>, ops: &[Op], reports: &[(u64, u64)]) {
+    model.apply(ops);
+    for &(id, index) in reports {
+        let now = applied.entry(id).or_default();
+        *now = index.max(*now);
+    }
+    for op in ops {
+        match *op {
+            Op::Remove { replica } => drop(applied.remove(&replica)),
+            Op::Reset { replica, index, .. } => {
+                if let Some(now) = applied.get_mut(&replica) {
+                    *now = index.min(*now);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl World {
@@ -115,6 +155,8 @@ impl World {
             told: Vec::new(),
             counts: [0; 3],
             next_id,
+            cuts: None,
+            squeezed: false,
         }
     }
 
@@ -150,12 +192,13 @@ impl World {
             }
             all
         };
+        let for_ever = self.disk.events() + FOR_EVER;
         if !self.shared {
-            self.disk.fail_at(self.disk.events() + FOR_EVER, Fault::Error(EIO));
+            self.disk.fail_at(for_ever, Fault::Error(EIO));
         }
         let how = self.rng.random_range(0..10);
         let outcome = match how {
-            0..=5 => self.wal.commit(make(ops)).map(drop),
+            0..=COMMITS => self.wal.commit(make(ops)).map(drop),
             6 => block_on(async { self.wal.submit_async(make(ops)).await }).map(drop),
             7 => self.wal.submit(make(ops).lazy()).map(drop),
             8 => self.wal.submit(make(ops)).map(drop),
@@ -188,24 +231,21 @@ impl World {
         ));
         match outcome {
             Ok(()) => {
-                self.model.apply(ops);
-                for &(id, index) in reports {
-                    let now = self.applied.entry(id).or_default();
-                    *now = index.max(*now);
-                }
-                for op in ops {
-                    match *op {
-                        Op::Remove { replica } => drop(self.applied.remove(&replica)),
-                        Op::Reset { replica, index, .. } => {
-                            if let Some(now) = self.applied.get_mut(&replica) {
-                                *now = index.min(*now);
-                            }
-                        }
-                        _ => {}
+                take_effect(&mut self.model, &mut self.applied, ops, reports);
+                if let Some(since) = &mut self.cuts {
+                    since.batches.push((ops.to_vec(), reports.to_vec()));
+                    if how <= COMMITS {
+                        since.durable = since.batches.len();
                     }
                 }
                 self.counts[0] += 1;
                 true
+            }
+            Err(e) if self.has_failed(&e) && self.disk.events() < for_ever => {
+                let since = self.cuts.as_mut().expect("cut");
+                since.batches.push((ops.to_vec(), reports.to_vec()));
+                self.recover();
+                false
             }
             Err(Error::Full(_)) if !must => {
                 self.counts[1] += 1;
@@ -213,6 +253,121 @@ impl World {
             }
             Err(e) => self.fail(&format!("must: {must}: {e}")),
         }
+    }
+
+    /// Whether the power failed.
+    fn is_cut(&self) -> bool {
+        self.cuts.is_some() && self.disk.is_cut()
+    }
+
+    /// Whether that is why: or a write or sync failed.
+    fn has_failed(&self, why: &Error) -> bool {
+        self.is_cut() || self.cuts.is_some() && matches!(why, Error::Poisoned { .. } | Error::Io { .. })
+    }
+
+    /// One of the next so many writes and syncs fails, mostly with the power.
+    fn arm(&mut self, within: u64) {
+        let event = self.disk.events() + self.rng.random_range(0..within);
+        let short = Fault::ShortThenError { kept: self.rng.random_range(0..64 << 10), errno: EIO };
+        let fault = *pick(&mut self.rng, &[Fault::Cut, Fault::Cut, Fault::Cut, Fault::Error(EIO), short]);
+        self.disk.fail_at(event, fault);
+    }
+
+    /// From here on it may fail at any of them: this much is there for sure.
+    fn begin_cuts(&mut self) {
+        self.sync();
+        let (model, applied) = (self.model.clone(), self.applied.clone());
+        self.cuts = Some(Since { model, applied, ..Since::default() });
+    }
+
+    /// All of it is durable, or the power failed.
+    fn sync(&mut self) {
+        match self.wal.sync() {
+            Ok(_) => {
+                if let Some(since) = &mut self.cuts {
+                    since.durable = since.batches.len();
+                }
+            }
+            Err(e) if self.has_failed(&e) => self.recover(),
+            Err(e) => self.fail(&format!("{e}")),
+        }
+    }
+
+    /// The power is back, and fails again while the log is being opened; what is there then is all up to a batch, and no less than was
+    /// durable.
+    fn recover(&mut self) {
+        self.open_cut(0.7);
+    }
+
+    fn open_cut(&mut self, fails: f64) {
+        self.slices.clear();
+        for attempt in 0.. {
+            let disk = Arc::new(match self.rng.random_range(0..5) {
+                0 => self.disk.crash_lost_all(),
+                1 => self.disk.crash_kept_all(),
+                2 if !self.disk.is_cut() => self.disk.restart(),
+                _ => self.disk.crash_seeded(self.rng.random()),
+            });
+            self.disk = disk;
+            if attempt < 20 && self.rng.random_bool(fails) {
+                let within = *pick(&mut self.rng, &[3, 10, 40]);
+                self.arm(within);
+            }
+            let options = self.shape.options(&mut self.rng);
+            match options.open_disk(self.disk.clone()) {
+                Ok(wal) => {
+                    self.goes_on(wal);
+                    break;
+                }
+                Err(e) if attempt < 20 && self.has_failed(&e) => self.told.push("failed in an opening".into()),
+                Err(e) => self.fail(&format!("opening: {e}")),
+            }
+        }
+        self.counts[2] += 1;
+        self.told.push("opened behind a cut".into());
+        let found = Model::read(&self.wal).unwrap_or_else(|e| self.fail(&format!("behind a cut: {e}")));
+        let Since { mut model, mut applied, batches, durable } = self.cuts.take().expect("cut");
+        let reports = |applied: &BTreeMap<u64, u64>| {
+            found
+                .reps
+                .keys()
+                .all(|id| self.wal.replica(*id).durable_applied().expect("sound") == applied.get(id).copied())
+        };
+        let mut stands = durable == 0 && found == model && reports(&applied);
+        for (i, (ops, reported)) in batches.iter().enumerate() {
+            if stands {
+                break;
+            }
+            take_effect(&mut model, &mut applied, ops, reported);
+            stands = i + 1 >= durable && found == model && reports(&applied);
+        }
+        if !stands {
+            self.fail(&format!("of {} batches, {durable} durable: {}", batches.len(), model.difference(&found)));
+        }
+        (self.model, self.applied) = (model.clone(), applied.clone());
+        self.cuts = Some(Since { model, applied, ..Since::default() });
+        self.check("behind a cut");
+    }
+
+    /// With the log that was opened anew.
+    fn goes_on(&mut self, wal: Wal) {
+        self.squeezed = self.wal.stats().carried_class_bytes > wal.stats().carried_class_limit;
+        self.wal = Arc::new(wal);
+    }
+
+    /// Closed and opened again, as far as that comes.
+    fn close(&mut self) {
+        self.let_go_of_slices();
+        match self.wal.close() {
+            Ok(_) => {
+                self.told.push("closed".into());
+                let since = self.cuts.as_mut().expect("begun");
+                since.durable = since.batches.len();
+            }
+            Err(e) if self.has_failed(&e) => self.told.push("cut while it was closed".into()),
+            Err(e) => self.fail(&format!("closing: {e}")),
+        }
+        self.recover();
     }
 
     fn ids(&self) -> Vec<u64> {
@@ -406,7 +561,14 @@ impl World {
 
     fn round(&mut self) {
         let steps = self.rng.random_range(1..60);
+        if self.cuts.is_some() {
+            let within = *pick(&mut self.rng, &[20, 100, 400]);
+            self.arm(within);
+        }
         for _ in 0..steps {
+            if self.is_cut() {
+                self.recover();
+            }
             let ids = self.ids();
             if ids.is_empty() {
                 return;
@@ -447,12 +609,11 @@ impl World {
                     self.birth(id, &mut ops);
                     self.submit(&ops, &[], false);
                 }
-                18 => {
-                    if let Err(e) = self.wal.checkpoint() {
-                        self.fail(&format!("checkpoint: {e}"));
-                    }
-                    self.told.push("checkpoint".into());
-                }
+                18 => match self.wal.checkpoint() {
+                    Ok(_) => self.told.push("checkpoint".into()),
+                    Err(e) if self.has_failed(&e) => self.recover(),
+                    Err(e) => self.fail(&format!("checkpoint: {e}")),
+                },
                 _ => {
                     // A large value of the same length.
                     let of: Vec<u64> =
@@ -461,13 +622,14 @@ impl World {
                         let id = *pick(&mut self.rng, &of);
                         let len = self.model.reps[&id].keys[&b"large"[..]].len();
                         self.salt += 1;
-                        self.wal.sync().expect("durable");
+                        self.sync();
                         let op = Op::Put { replica: id, key: b"large".to_vec(), value: payload(id, self.salt, 9, len) };
                         let stats = self.wal.stats();
-                        // An opening that had to carry more may have given away the chunks that are kept for a large value.
-                        let must = !self.shared && stats.carried_class_bytes <= stats.carried_class_limit;
+                        // Where an opening had to carry more, it may have promised what is kept for one.
+                        let must =
+                            !self.shared && !self.squeezed && stats.carried_class_bytes <= stats.carried_class_limit;
                         self.submit(&[op], &[], must);
-                        self.wal.sync().expect("durable");
+                        self.sync();
                     }
                 }
             }
@@ -493,7 +655,10 @@ impl World {
 
     fn again(&mut self) {
         self.let_go_of_slices();
-        self.wal.sync().unwrap_or_else(|e| self.fail(&format!("{e}")));
+        self.sync();
+        if self.cuts.is_some() {
+            return;
+        }
         let how = self.rng.random_range(0..3);
         self.told.push(format!("opened again, {how}"));
         if how == 0 {
@@ -506,7 +671,7 @@ impl World {
         });
         let options = self.shape.options(&mut self.rng);
         match options.open_disk(disk.clone()) {
-            Ok(wal) => self.wal = Arc::new(wal),
+            Ok(wal) => self.goes_on(wal),
             Err(e) => self.fail(&format!("opening: {e}")),
         }
         self.disk = disk;
@@ -636,8 +801,10 @@ fn run_beside(seed: u64) -> [u64; 3] {
 
 /// A full log in which something rots, before it is opened or after: what lets go of something is never refused, and all space comes back.
 fn run_rotten(seed: u64) -> [u64; 3] {
+    // And the power fails, too.
+    let cuts = seed % 2 == 1;
     let World { shape, mut rng, disk, wal, .. } = {
-        let mut world = World::begin(seed);
+        let mut world = World::begin_as(seed, |shape| Shape { background: shape.background && !cuts, ..shape });
         world.create();
         world.fill();
         world.let_go_of_slices();
@@ -652,6 +819,16 @@ fn run_rotten(seed: u64) -> [u64; 3] {
     // Where nobody can say which replicas were in what is lost, the opening is refused.
     let Ok(mut wal) = shape.options(&mut rng).open_disk(disk.clone()) else { return counts };
     for salt in 0..300 {
+        if disk.is_cut() {
+            disk = Arc::new(disk.crash_seeded(rng.random()));
+            wal = match shape.options(&mut rng).open_disk(disk.clone()) {
+                Ok(wal) => wal,
+                Err(_) => return counts,
+            };
+            counts[2] += 1;
+        } else if cuts && rng.random_ratio(1, 15) {
+            disk.fail_at(disk.events() + rng.random_range(0..60), Fault::Cut);
+        }
         let ids = wal.replicas();
         if ids.is_empty() {
             break;
@@ -668,11 +845,20 @@ fn run_rotten(seed: u64) -> [u64; 3] {
             10 => _ = batch.remove(id),
             11 => _ = batch.install_snapshot(id, last + 1, 1 << 41),
             12..=14 => _ = batch.append(id, &[(last + 1, 1 << 41, payload(id, salt, 1, 300))]),
-            15 => wal.checkpoint().unwrap_or_else(|e| panic!("seed {seed}, {shape:?}: {e}")),
-            16 => drop(wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())).expect("readable")),
+            15 => match wal.checkpoint() {
+                Err(e) if !disk.is_cut() => panic!("seed {seed}, {shape:?}: {e}"),
+                _ => {}
+            },
+            16 => match wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())) {
+                Err(e) if !disk.is_cut() => panic!("seed {seed}, {shape:?}: {e}"),
+                _ => {}
+            },
             17 => rots(&disk, &mut rng),
             18 => {
-                wal.sync().expect("durable");
+                if wal.sync().is_err() {
+                    assert!(disk.is_cut(), "seed {seed}");
+                    continue;
+                }
                 disk = Arc::new(disk.crash_lost_all());
                 wal = match shape.options(&mut rng).open_disk(disk.clone()) {
                     Ok(wal) => wal,
@@ -685,9 +871,19 @@ fn run_rotten(seed: u64) -> [u64; 3] {
         disk.fail_at(disk.events() + FOR_EVER, Fault::Error(EIO));
         match wal.commit(batch) {
             Ok(_) => counts[0] += 1,
+            Err(_) if disk.is_cut() => {}
             Err(Error::Full(_)) if (12..=14).contains(&what) => counts[1] += 1,
             Err(e) => panic!("seed {seed}, {shape:?}, {what}: {e}: {:#?}", wal.stats()),
         }
+    }
+    if cuts {
+        // Without what is still to fail.
+        disk = Arc::new(disk.crash_seeded(rng.random()));
+        wal = match shape.options(&mut rng).open_disk(disk.clone()) {
+            Ok(wal) => wal,
+            Err(_) => return counts,
+        };
+        counts[2] += 1;
     }
     for id in wal.replicas() {
         wal.commit(Batch::new().remove(id)).unwrap_or_else(|e| panic!("seed {seed}, {shape:?}: {e}"));
@@ -710,6 +906,40 @@ fn for_all(seeds: &[u64], run: fn(u64) -> [u64; 3]) {
     let [accepted, refused, opened] = *sums.lock().expect("no panic");
     tally(&[("accepted", accepted), ("refused", refused), ("opened", opened)]);
     assert!(accepted > 0);
+}
+
+/// The power fails at any write of a full log, of its cleaner, of an opening; or that write fails.
+fn run_cut(seed: u64) -> [u64; 3] {
+    let far = seed % 4 == 3;
+    let mut world = World::begin_as(seed, |shape| Shape { background: false, far, ..shape });
+    world.create();
+    world.fill();
+    world.let_go_of_slices();
+    world.begin_cuts();
+    for _ in 0..world.rng.random_range(2..12) {
+        world.round();
+        if world.is_cut() {
+            world.recover();
+        }
+        if world.rng.random_bool(0.3) {
+            world.close();
+        }
+        if world.rng.random_bool(0.2) {
+            world.fill();
+        }
+    }
+    world.let_go_of_slices();
+    // Once more, and from here on no more.
+    world.open_cut(0.0);
+    world.cuts = None;
+    world.again();
+    world.end();
+    world.counts
+}
+
+#[test]
+fn what_must_be_possible_is_wherever_the_power_fails_on_a_full_log() {
+    for_all(&seeds(0, 16), run_cut);
 }
 
 #[test]

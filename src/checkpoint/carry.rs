@@ -17,14 +17,24 @@ use crate::space::step;
 /// A record of one entry, at its longest, without payload.
 const RECORD_BYTES: u64 = 64;
 
-/// So many pieces are looked at under one hold of the locks, wherever they lie: some tens of microseconds.
+/// So many keys or pieces are looked at under one hold of the locks, wherever they lie: some tens of microseconds.
 const MOST_LOOKED_AT: usize = 4096;
 
-/// What became of a replica's metadata.
+/// What of a replica's metadata may be left in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    All,
+    /// So many of the keys, and all descriptors.
+    Keys(usize),
+    /// The descriptors of pieces that begin at this index or later.
+    Pieces(u64),
+}
+
+/// What became of it.
 #[derive(Debug, PartialEq, Eq)]
 enum Carried {
-    /// The descriptors of pieces that begin at this index or later are left. `None`: nothing is.
-    UpTo(Option<u64>),
+    /// `None`: nothing is left.
+    UpTo(Option<Rest>),
     NoRoom,
 }
 
@@ -111,10 +121,10 @@ impl Engine {
             if !cell.lock().has_metadata_in(|seq| group.holds(seq)) {
                 continue;
             }
-            let mut rest = Some(0);
+            let mut rest = Some(Rest::All);
             while let Some(from) = rest {
                 match self.carry_some_metadata(&cell, group, from)? {
-                    Carried::UpTo(index) => rest = index,
+                    Carried::UpTo(left) => rest = left,
                     Carried::NoRoom => return Ok(false),
                 }
             }
@@ -122,9 +132,9 @@ impl Engine {
         Ok(true)
     }
 
-    /// Where `from` is 0, the CORE and the keys; and some of the descriptors from that index on. Under one hold of the locks: callers must
-    /// not wait long. What becomes of the replica between two of these is written by whoever does it, behind the group.
-    fn carry_some_metadata(&self, cell: &Cell, group: &Group, from: u64) -> Result<Carried> {
+    /// The CORE, if all is left; and some of the keys, or else of the descriptors. Under one hold of the locks: callers must not wait long. What
+    /// becomes of the replica between two of these is written by whoever does it, behind the group.
+    fn carry_some_metadata(&self, cell: &Cell, group: &Group, from: Rest) -> Result<Carried> {
         let id = cell.id;
         let mut s = self.seq.lock();
         if let Some(why) = &s.stopped {
@@ -142,19 +152,22 @@ impl Engine {
         if !state.exists {
             return Ok(Carried::UpTo(None));
         }
-        if from == 0 {
-            if group.holds(state.core_seq) {
-                if !room(&mut s, record::MOST_CORE_BYTES) {
-                    return Ok(Carried::NoRoom);
-                }
-                let core = state.core();
-                self.write_core(&mut s, id, &mut state, &core);
-            }
-            if !self.carry_keys(&mut s, id, &mut state, group, &mut room) {
+        if from == Rest::All && group.holds(state.core_seq) {
+            if !room(&mut s, record::MOST_CORE_BYTES) {
                 return Ok(Carried::NoRoom);
             }
+            let core = state.core();
+            self.write_core(&mut s, id, &mut state, &core);
         }
-        let carried = self.carry_descriptors(&mut s, id, &mut state, group, from, &mut room);
+        let (keys, index) = match from {
+            Rest::All => (usize::MAX, 0),
+            Rest::Keys(keys) => (keys, 0),
+            Rest::Pieces(index) => (0, index),
+        };
+        let mut carried = self.carry_keys(&mut s, id, &mut state, group, keys, &mut room);
+        if carried == Carried::UpTo(None) {
+            carried = self.carry_descriptors(&mut s, id, &mut state, group, index, &mut room);
+        }
         if matches!(carried, Carried::NoRoom) {
             return Ok(carried);
         }
@@ -166,15 +179,23 @@ impl Engine {
         Ok(carried)
     }
 
+    /// Those of the first `keys` keys, as many as fit a step, and no more looked at than callers may wait for. **From the last one on**: where one is
+    /// deleted meanwhile, another from behind it comes in its place, and what is new lies behind all.
     fn carry_keys(
         &self,
         s: &mut Sequencer,
         id: u64,
         state: &mut ReplicaState,
         group: &Group,
+        keys: usize,
         room: &mut impl FnMut(&mut Sequencer, u64) -> bool,
-    ) -> bool {
-        for i in 0..state.keys.len() {
+    ) -> Carried {
+        let most = step(self.geo.segment_bytes);
+        let mut carried = 0;
+        for (looked, i) in (0..keys.min(state.keys.len())).rev().enumerate() {
+            if looked == MOST_LOOKED_AT {
+                return Carried::UpTo(Some(Rest::Keys(i + 1)));
+            }
             let Some(entry) = state.keys.at(i).filter(|e| group.holds(e.seq)) else { continue };
             let bytes = RECORD_BYTES
                 + entry.key.len() as u64
@@ -182,9 +203,13 @@ impl Engine {
                     Value::Inline(value) => value.len() as u64,
                     Value::Out(piece) => encoded_bound(&piece.desc),
                 };
-            if !room(s, bytes) {
-                return false;
+            if carried > 0 && carried + bytes > most {
+                return Carried::UpTo(Some(Rest::Keys(i + 1)));
             }
+            if !room(s, bytes) {
+                return Carried::NoRoom;
+            }
+            carried += bytes;
             let record = Self::next_seq(s, id, state);
             let segment = s.segments.current();
             let Some(entry) = state.keys.at(i) else { continue };
@@ -194,7 +219,7 @@ impl Engine {
             }
             state.keys.written_in(i, segment);
         }
-        true
+        Carried::UpTo(None)
     }
 
     /// Those of the pieces that begin at index `from` or later, as many as fit a step; and no more of them are looked at than callers may
@@ -212,7 +237,7 @@ impl Engine {
         let (mut bytes, mut descs, mut rest) = (RECORD_BYTES, Vec::new(), None);
         for (looked, piece) in state.places.pieces_from(from).enumerate() {
             if looked == MOST_LOOKED_AT {
-                rest = Some(piece.desc.first);
+                rest = Some(Rest::Pieces(piece.desc.first));
                 break;
             }
             if !group.holds(piece.meta_seq) {
@@ -231,7 +256,7 @@ impl Engine {
             }
             let with = bytes + encoded_bound(&desc);
             if with > most && !descs.is_empty() {
-                rest = Some(desc.first);
+                rest = Some(Rest::Pieces(desc.first));
                 break;
             }
             bytes = with;

@@ -87,7 +87,7 @@ fn a_step_that_carries_nothing_has_nothing_written_behind_a_segments_end() {
     let cell = engine.registry.get(1).expect("there");
     // As where its pieces in the group are behind thousands elsewhere, or what lay there was written anew a moment ago.
     let group = Group::new(engine.seq.lock().segments.live.iter().take(0), &engine.geo);
-    assert_eq!(engine.carry_some_metadata(&cell, &group, 0).expect("no error"), Carried::UpTo(None));
+    assert_eq!(engine.carry_some_metadata(&cell, &group, Rest::All).expect("no error"), Carried::UpTo(None));
     go.send(()).expect("it waits");
     fills.join().expect("no panic").expect("committed");
     // As whoever finds the queue full.
@@ -112,7 +112,7 @@ fn a_step_that_finds_no_room_has_nothing_written_over_the_superblock() {
     let group = Group::new(engine.seq.lock().segments.live.iter(), &engine.geo);
     engine.seq.lock().segments.free.clear();
     let before = disk.kept_image();
-    assert_eq!(engine.carry_some_metadata(&cell, &group, 0).expect("no error"), Carried::NoRoom);
+    assert_eq!(engine.carry_some_metadata(&cell, &group, Rest::All).expect("no error"), Carried::NoRoom);
     wal.sync().expect("nothing is to be written");
     assert!(before[..4096] == disk.kept_image()[..4096], "written over the first superblock");
 }
@@ -165,7 +165,7 @@ fn descriptors_are_carried_a_few_at_a_time_whatever_becomes_of_the_replica_betwe
     let (mut first, mut last) = (1, PIECES);
     for turn in 0..2 {
         let mut group = group(&wal);
-        let (mut rest, mut steps) = (Some(0), 0);
+        let (mut rest, mut steps) = (Some(Rest::All), 0);
         while let Some(from) = rest {
             let before = left(&cell, &group);
             let Carried::UpTo(next) = engine.carry_some_metadata(&cell, &group, from).expect("no error") else {
@@ -218,12 +218,17 @@ fn few_descriptors_are_looked_at_while_callers_wait() {
         assert!(cell.lock().places.set_chain(ChainPiece { desc, meta_seq, mem: None }, 4096));
     }
     assert_eq!(left(&cell, &group), 2, "one of these, and that of the entry");
-    let (mut rest, mut steps) = (Some(0), 0);
+    let (mut rest, mut steps) = (Some(Rest::All), 0);
     while let Some(from) = rest {
         let carried = engine.carry_some_metadata(&cell, &group, from).expect("no error");
         let Carried::UpTo(next) = carried else { panic!("there is room") };
         let state = cell.lock();
-        let looked = state.places.pieces_from(from).take_while(|p| next.is_none_or(|next| p.desc.first < next));
+        let [from, to] = [Some(from), next].map(|rest| match rest {
+            None => u64::MAX,
+            Some(Rest::Pieces(index)) => index,
+            Some(_) => 0,
+        });
+        let looked = state.places.pieces_from(from).take_while(|p| p.desc.first < to);
         assert!((1..=MOST_LOOKED_AT).contains(&looked.count()), "from {from} to {next:?}");
         (rest, steps) = (next, steps + 1);
     }
@@ -236,15 +241,94 @@ fn nothing_more_is_carried_of_a_replica_that_was_removed_between() {
         let (_, wal) = log();
         let cell = wal.engine.registry.get(1).expect("there");
         let group = group(&wal);
-        let carried = wal.engine.carry_some_metadata(&cell, &group, 0).expect("no error");
-        let Carried::UpTo(Some(from)) = carried else { panic!("{carried:?}") };
+        let carried = wal.engine.carry_some_metadata(&cell, &group, Rest::All).expect("no error");
+        let Carried::UpTo(Some(from @ Rest::Pieces(index))) = carried else { panic!("{carried:?}") };
         wal.commit(Batch::new().remove(1)).expect("committed");
         if anew {
-            place(&wal, 1, 1..from + 50);
+            place(&wal, 1, 1..index + 50);
         }
         let named = wal.engine.seq.lock().open.table.clone();
         let carried = wal.engine.carry_some_metadata(&cell, &group, from).expect("no error");
         assert_eq!(carried, Carried::UpTo(None));
         assert_eq!(wal.engine.seq.lock().open.table, named, "anew: {anew}");
     }
+}
+
+/// A key of the group, by its number.
+fn key(n: u64) -> Vec<u8> {
+    format!("key {n}").into_bytes()
+}
+
+/// A replica may have very many: callers wait for a few, and none is left behind, whichever come and go between.
+#[test]
+fn keys_are_carried_a_few_at_a_time_whatever_becomes_of_them_between() {
+    const KEYS: u64 = 600;
+    let disk = Arc::new(SimDisk::new(16 << 20));
+    let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+    let wal = options.open_disk(disk.clone()).expect("formatted");
+    let mut held = std::collections::BTreeMap::new();
+    let put = |held: &mut std::collections::BTreeMap<_, _>, n: u64, byte: u8| {
+        // Among them some that lie in chunks.
+        let value = vec![byte; if n.is_multiple_of(50) { 5000 } else { 100 }];
+        wal.commit(Batch::new().put(1, &key(n), &value)).expect("room");
+        held.insert(n, value);
+    };
+    (0..KEYS).for_each(|n| put(&mut held, n, 1));
+    let engine = &wal.engine;
+    let cell = engine.registry.get(1).expect("there");
+    let mut group = group(&wal);
+    let left = |group: &Group| cell.lock().keys.iter().filter(|e| group.holds(e.seq)).count();
+    assert_eq!(left(&group) as u64, KEYS);
+    let (mut rest, mut steps, mut fresh) = (Some(Rest::All), 0, KEYS);
+    while let Some(from) = rest {
+        let before = left(&group);
+        let carried = engine.carry_some_metadata(&cell, &group, from).expect("no error");
+        let Carried::UpTo(next) = carried else { panic!("there is room") };
+        assert!(before - left(&group) <= 64, "{} in step {steps}", before - left(&group));
+        (rest, steps) = (next, steps + 1);
+        let Some(Rest::Keys(below)) = rest else { continue };
+        // The one that comes next goes, one that was carried, and one of those far off; others come.
+        for i in [below - 1, below, 3] {
+            let gone = cell.lock().keys.at(i).expect("there").key.to_vec();
+            wal.commit(Batch::new().delete(1, &gone)).expect("room");
+            held.retain(|&n, _| key(n) != gone);
+        }
+        let again = *held.keys().next().expect("some");
+        put(&mut held, again, 2);
+        (fresh..fresh + 2).for_each(|n| put(&mut held, n, 3));
+        fresh += 2;
+    }
+    assert!(steps > 10, "{steps} steps");
+    assert_eq!(left(&group), 0);
+    assert!(engine.clean_group(&mut group).expect("cleaned"));
+    engine.seal(Class::Clean).expect("sealed");
+    let after = Arc::new(disk.crash_lost_all());
+    let wal = Wal::options().background(false).open_disk(after).expect("opened");
+    assert!(wal.damage().is_empty(), "{:?}", wal.damage());
+    assert_eq!(wal.replica(1).keys().len(), held.len());
+    for (n, value) in held {
+        assert!(wal.replica(1).get(&key(n)).expect("sound").as_deref() == Some(&value[..]), "key {n}");
+    }
+}
+
+/// Most of them may have been written anew: they are passed over a few at a time, too.
+#[test]
+fn few_keys_are_looked_at_while_callers_wait() {
+    const MANY: u64 = 3 * MOST_LOOKED_AT as u64;
+    let options = Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
+    let wal = options.open_disk(Arc::new(SimDisk::new(16 << 20))).expect("formatted");
+    wal.commit(Batch::new().put(1, b"key", b"value")).expect("room");
+    let (engine, group) = (&wal.engine, group(&wal));
+    let cell = engine.registry.get(1).expect("there");
+    let elsewhere = engine.seq.lock().segments.current();
+    (1..MANY).for_each(|n| cell.lock().keys.put(&key(n), b"value", elsewhere, &mut Vec::new()));
+    let mut rest = Some(Rest::All);
+    for below in [MANY - MOST_LOOKED_AT as u64, MANY - 2 * MOST_LOOKED_AT as u64] {
+        let carried = engine.carry_some_metadata(&cell, &group, rest.expect("left")).expect("no error");
+        rest = Some(Rest::Keys(below as usize));
+        assert_eq!(carried, Carried::UpTo(rest));
+    }
+    let carried = engine.carry_some_metadata(&cell, &group, rest.expect("left")).expect("no error");
+    assert_eq!(carried, Carried::UpTo(None));
+    assert!(!cell.lock().has_metadata_in(|seq| group.holds(seq)), "the first of all");
 }

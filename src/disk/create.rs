@@ -8,10 +8,11 @@ use super::{
     BLOCK, Disk, FileDisk, OpenError, OpenMode,
     error::unsupported,
     handle::{Handles, failed, same_file, write_zeros},
+    temporary::Temporary,
 };
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, StatVfs},
+    fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, StatVfs},
     io::{Errno, retry_on_intr},
     process::{Resource, getrlimit},
 };
@@ -71,7 +72,7 @@ impl FileDisk {
         init(&disk).map_err(fail("initialising"))?;
         sync(disk.handles.buffered()).map_err(fail("syncing"))?;
         if let Some(temporary) = &mut disk.handles.temporary {
-            temporary.publish(&place, path)?;
+            temporary.publish(&place.name).map_err(|errno| Place::not_named(errno, path))?;
         }
         sync(&place.dir).map_err(fail("syncing the directory of"))?;
         if let Some(temporary) = disk.handles.temporary.take() {
@@ -184,57 +185,17 @@ impl Place {
             return Ok(None);
         }
         let dir = self.dir.try_clone().map_err(fail)?;
-        handles.temporary = Some(Temporary { dir, name: Some(self.temporary.clone()) });
+        handles.temporary = Some(Temporary::new(dir, self.temporary.clone()));
         Ok(Some(handles))
     }
-}
 
-/// A file that is removed unless it is kept.
-pub(super) struct Temporary {
-    dir: OwnedFd,
-    name: Option<PathBuf>,
-}
-
-impl Temporary {
-    /// Gives the file its name, unless that is taken.
-    fn publish(&mut self, place: &Place, path: &Path) -> Result<(), OpenError> {
-        match rename_no_replace(&self.dir, &place.temporary, &place.name) {
-            Ok(()) => {
-                self.name = Some(place.name.clone());
-                Ok(())
-            }
-            Err(Errno::EXIST) => Err(OpenError::Exists { path: path.into() }),
-            Err(errno) => Err(failed("naming", path)(errno.into())),
+    /// Why the file did not get its name.
+    fn not_named(errno: Errno, path: &Path) -> OpenError {
+        match errno {
+            Errno::EXIST => OpenError::Exists { path: path.into() },
+            errno => failed("naming", path)(errno.into()),
         }
     }
-
-    pub(super) fn keep(mut self) {
-        self.name = None;
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            // There is an error on its way already, and this one would only hide it.
-            let _ = fs::unlinkat(&self.dir, name, AtFlags::empty());
-        }
-    }
-}
-
-fn rename_no_replace(dir: &OwnedFd, from: &Path, to: &Path) -> Result<(), Errno> {
-    match fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
-        // Where the file system has no such rename: a hard link does not replace either.
-        Err(errno) if unsupported(&errno.into()) => link_and_unlink(dir, from, to),
-        result => result,
-    }
-}
-
-fn link_and_unlink(dir: &OwnedFd, from: &Path, to: &Path) -> Result<(), Errno> {
-    fs::linkat(dir, from, dir, to, AtFlags::empty())?;
-    // The file has its name. A second one that stays is removed as stale in time.
-    let _ = fs::unlinkat(dir, from, AtFlags::empty());
-    Ok(())
 }
 
 /// Fails early when there is no space for the bytes from `held` to `len`, and otherwise asks for it in one piece.
@@ -277,24 +238,6 @@ pub(super) fn sync(file: impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn neither_way_to_name_a_file_replaces_another() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name| dir.path().join(name);
-        let place = Place::of(&path("wal")).unwrap();
-        for name in [rename_no_replace, link_and_unlink] {
-            std::fs::write(path("wal"), "theirs").unwrap();
-            std::fs::write(path("wal.creating"), "ours").unwrap();
-            let result = name(&place.dir, &place.temporary, &place.name);
-            assert_eq!(result, Err(Errno::EXIST));
-            assert_eq!(std::fs::read(path("wal")).unwrap(), b"theirs");
-            std::fs::remove_file(path("wal")).unwrap();
-            name(&place.dir, &place.temporary, &place.name).unwrap();
-            assert_eq!(std::fs::read(path("wal")).unwrap(), b"ours");
-            assert!(!path("wal.creating").exists());
-        }
-    }
 
     #[test]
     fn a_file_system_that_knows_no_end_has_room() {

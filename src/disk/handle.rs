@@ -3,7 +3,7 @@
 use super::lock::Lock;
 use super::map::{DEPTH, Outcomes, View};
 use super::rings::Rings;
-use super::{AlignedBuf, BLOCK, OpenError, Opener, SyncMethod, Writer, create::Temporary, error::unsupported};
+use super::{AlignedBuf, BLOCK, OpenError, Opener, SyncMethod, Writer, error::unsupported, temporary::Temporary};
 use parking_lot::Mutex;
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},

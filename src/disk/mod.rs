@@ -35,6 +35,7 @@ mod rings;
 #[doc(hidden)]
 pub mod sim;
 mod spare;
+mod temporary;
 #[cfg(test)]
 mod tests;
 

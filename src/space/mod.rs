@@ -2,6 +2,7 @@
 
 mod accounts;
 mod chunk_use;
+mod free;
 mod pins;
 #[cfg(all(test, loom))]
 mod pins_loom;

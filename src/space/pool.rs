@@ -1,12 +1,12 @@
-//! The pool: a bitmap of free chunks, and a count of the pieces in each of the others.
+//! The pool: which chunks are free, and a count of the pieces in each of the others.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use roaring::RoaringBitmap;
 use smallvec::smallvec;
 
 use super::chunk_use::ChunkUse;
+use super::free::Free;
 use super::pins::Pins;
 use crate::format::BLOCK_BYTES;
 use crate::format::piece::{Extent, Extents};
@@ -36,10 +36,6 @@ impl Owners {
     }
 }
 
-/// So many free runs are looked at for one that is long enough: some tens of microseconds, under the lock that orders all batches. A pool may
-/// have millions. A piece that finds none is scattered, which costs its descriptor ten bytes a run, and its readers a copy.
-const MOST_RUNS: usize = 4096;
-
 /// Counts the pieces in each chunk that these extents touch.
 pub(crate) fn count_pieces(extents: &[Extent], blocks_per_chunk: u32, counts: &mut [u16]) {
     for chunk in extents.iter().flat_map(|extent| extent.chunks(blocks_per_chunk)) {
@@ -52,15 +48,15 @@ pub(crate) fn count_pieces(extents: &[Extent], blocks_per_chunk: u32, counts: &m
 /// The chunks that are not the journal's.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    free: RoaringBitmap,
+    free: Free,
     /// Pieces in each chunk: linked ones, those being written, and those whose unlinking is not durable yet.
     pieces: Vec<u16>,
+    /// How many chunks have some.
+    used: u64,
     /// Grows whenever the chunk is freed.
     generations: Vec<u32>,
     blocks_per_chunk: u32,
     chunks_per_slab: u32,
-    /// Next-fit: the search begins where the last one ended, so that neighbours stay neighbours.
-    cursor: u32,
     /// Space of unlinked pieces, by the LSN of the record that unlinked them.
     dying: VecDeque<(u64, Vec<Extent>)>,
     /// Chunks without pieces that a reader still pins.
@@ -72,18 +68,13 @@ pub(crate) struct Pool {
 impl Pool {
     pub fn new(chunks: u32, chunk_bytes: u32, segment_bytes: u32, journal_slabs: &[u32]) -> Self {
         let chunks_per_slab = segment_bytes / chunk_bytes;
-        let mut free = RoaringBitmap::new();
-        free.insert_range(0..chunks);
-        for slab in journal_slabs {
-            free.remove_range(slab * chunks_per_slab..(slab + 1) * chunks_per_slab);
-        }
         Self {
-            free,
+            free: Free::new(chunks, chunks_per_slab, journal_slabs),
             pieces: vec![0; chunks as usize],
+            used: 0,
             generations: vec![0; chunks as usize],
             blocks_per_chunk: (u64::from(chunk_bytes) / BLOCK_BYTES) as u32,
             chunks_per_slab,
-            cursor: 0,
             dying: VecDeque::new(),
             pinned: Vec::new(),
             freed: 0,
@@ -113,7 +104,7 @@ impl Pool {
 
     /// Chunks that hold pieces.
     pub fn used(&self) -> u64 {
-        self.pieces.iter().filter(|&&n| n > 0).count() as u64
+        self.used
     }
 
     /// Chunks whose pieces are gone but which a reader pins.
@@ -159,13 +150,8 @@ impl Pool {
         if u64::from(chunks) > self.free.len() {
             return None;
         }
-        let wish = tail.map_or(self.cursor, |t| t.chunk + 1);
-        let extents = match self.find(chunks, wish) {
-            Some(chunk) => {
-                self.free.remove_range(chunk..chunk + chunks);
-                self.cursor = chunk + chunks;
-                smallvec![Extent { block: chunk * self.blocks_per_chunk, blocks }]
-            }
+        let extents = match self.free.take_run(chunks, tail.map(|t| t.chunk + 1)) {
+            Some(chunk) => smallvec![Extent { block: chunk * self.blocks_per_chunk, blocks }],
             None => self.scatter(chunks, blocks),
         };
         if let Some(last) = extents.last() {
@@ -176,57 +162,11 @@ impl Pool {
         Some(self.hold(extents))
     }
 
-    /// Where `n` free chunks lie side by side: behind the wish, or else from the cursor on, all around. Not if very many runs that are too
-    /// short lie before: the next search goes on there.
-    fn find(&mut self, n: u32, wish: u32) -> Option<u32> {
-        let end = self.pieces.len() as u32;
-        let near = match self.run(n, wish.min(end)..end, MOST_RUNS / 2) {
-            Ok(chunk) => return Some(chunk),
-            Err(near) => near,
-        };
-        // There nothing is to be found.
-        let from = if (wish..near).contains(&self.cursor) { near } else { self.cursor }.min(end);
-        let found = self.run(n, from..end, MOST_RUNS / 4).or_else(|far| {
-            let around = self.run(n, 0..from.saturating_add(n).min(end), MOST_RUNS / 4);
-            around.map_err(|near| if far < end { far } else { near })
-        });
-        match found {
-            Ok(chunk) => Some(chunk),
-            Err(cursor) => {
-                self.cursor = cursor;
-                None
-            }
-        }
-    }
-
-    /// The first `n` free chunks that lie side by side among these, if fewer than `most` runs lie before. Else where it ended.
-    fn run(&self, n: u32, among: Range<u32>, most: usize) -> Result<u32, u32> {
-        let mut free = self.free.range(among.clone());
-        let (mut run, mut looked) = (0..0, 0);
-        while looked < most {
-            let Some(next) = free.next_range() else { return Err(among.end) };
-            let (first, end) = (*next.start(), *next.end() + 1);
-            if run.is_empty() || first != run.end {
-                run.start = first;
-                looked += 1;
-                #[cfg(all(test, not(any(loom, shuttle))))]
-                tests::LOOKED_AT.set(tests::LOOKED_AT.get() + 1);
-            }
-            run.end = end;
-            if run.end - run.start >= n {
-                return Ok(run.start);
-            }
-        }
-        Err(run.end)
-    }
-
-    /// Any free chunks: only for a piece longer than every free run that was looked at.
+    /// A piece in any chunks.
     fn scatter(&mut self, chunks: u32, blocks: u32) -> Extents {
-        let picked: Vec<u32> = self.free.iter().take(chunks as usize).collect();
         let mut left = blocks;
         let mut extents = Extents::new();
-        for chunk in picked {
-            self.free.remove(chunk);
+        for chunk in self.free.take_any(chunks) {
             let (block, n) = (chunk * self.blocks_per_chunk, left.min(self.blocks_per_chunk));
             left -= n;
             match extents.last_mut() {
@@ -241,24 +181,9 @@ impl Pool {
     /// when nobody allocates any more.
     pub fn free_runs(&self, blocks: u64, most: usize) -> Option<Vec<Extent>> {
         let per = u64::from(self.blocks_per_chunk);
-        let wanted = blocks.div_ceil(per);
-        let mut runs: Vec<(u32, u64)> = Vec::new();
-        for chunk in &self.free {
-            match runs.last_mut() {
-                Some((first, n)) if u64::from(*first) + *n == u64::from(chunk) => *n += 1,
-                _ => runs.push((chunk, 1)),
-            }
-        }
-        // The smallest that holds all of it; else the longest there are.
-        if let Some(&run) = runs.iter().filter(|(_, n)| *n >= wanted).min_by_key(|&&(first, n)| (n, first)) {
-            runs = vec![run];
-        } else {
-            runs.sort_unstable_by_key(|&(first, n)| (std::cmp::Reverse(n), first));
-            runs.truncate(most);
-        }
         let mut left = blocks;
-        let mut extents = Vec::with_capacity(runs.len());
-        for (first, n) in runs {
+        let mut extents = Vec::new();
+        for (first, n) in self.free.runs(blocks.div_ceil(per), most) {
             let blocks = left.min(n * per);
             left -= blocks;
             if blocks > 0 {
@@ -279,6 +204,7 @@ impl Pool {
     fn count(&mut self, extents: &[Extent]) {
         for chunk in extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk)) {
             if let Some(n) = self.pieces.get_mut(chunk as usize) {
+                self.used += u64::from(*n == 0);
                 *n = n.saturating_add(1);
             }
         }
@@ -365,6 +291,7 @@ impl Pool {
     fn drop_piece(&mut self, extent: Extent, pins: &Pins) {
         for chunk in extent.chunks(self.blocks_per_chunk) {
             let Some(n) = self.pieces.get_mut(chunk as usize) else { continue };
+            self.used -= u64::from(*n == 1);
             *n = n.saturating_sub(1);
             if *n == 0 {
                 if let Some(generation) = self.generations.get_mut(chunk as usize) {
@@ -413,17 +340,12 @@ impl Pool {
 
     /// Takes a slab whose chunks are all free, for the journal.
     pub fn take_slab(&mut self) -> Option<u32> {
-        let per = self.chunks_per_slab;
-        let slabs = self.pieces.len() as u32 / per;
-        // From the end: chains fill the pool from the front.
-        let slab = (0..slabs).rev().find(|s| self.free.range_cardinality(s * per..(s + 1) * per) == u64::from(per))?;
-        self.free.remove_range(slab * per..(slab + 1) * per);
-        Some(slab)
+        self.free.take_slab()
     }
 
     /// Gives a slab of the journal back.
     pub fn return_slab(&mut self, slab: u32) {
-        self.freed += self.free.insert_range(slab * self.chunks_per_slab..(slab + 1) * self.chunks_per_slab);
+        self.freed += self.free.insert_slab(slab);
     }
 
     /// Chunks in a slab.

@@ -3,12 +3,6 @@
 use super::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::cell::Cell;
-
-thread_local! {
-    /// Free runs that were looked at.
-    pub static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
-}
 
 /// 64 chunks of 4 blocks; the journal owns the first 16.
 fn pool() -> Pool {
@@ -257,51 +251,219 @@ fn slabs_change_hands_whole_and_from_the_end() {
     assert_eq!(pool.take_slab(), Some(15));
 }
 
-/// Chunks of a block each, of which those are free that `free` says yes to.
-fn pool_of(chunks: u32, free: impl Fn(u32) -> bool) -> Pool {
-    let mut pool = Pool::new(chunks, 4096, 65536, &[]);
-    (0..chunks).filter(|&chunk| !free(chunk)).for_each(|chunk| assert!(pool.free.remove(chunk)));
-    pool
+/// A pool, and what it must be like.
+struct World {
+    pool: Pool,
+    pins: Pins,
+    journal: Vec<u32>,
+    /// Each with its owner.
+    live: Vec<(usize, Extents)>,
+    dying: Vec<(u64, Extents)>,
+    kept: Vec<Extent>,
+    tails: [Option<Tail>; 3],
+    /// Where they are as long as their chunk is not given up: the block that comes next.
+    ends: [Option<u32>; 3],
+    pinned: Vec<u32>,
+    /// Without pieces, and read when that was looked at.
+    waiting: Vec<u32>,
+    lsn: u64,
 }
 
-/// Before the cursor as well as behind it, at either end, and across it.
-#[test]
-fn what_lies_side_by_side_is_found_wherever_it_is() {
-    let seed = rand::random();
-    eprintln!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
-    for _ in 0..20_000 {
-        let free: Vec<bool> = (0..64).map(|_| rng.random_bool(0.6)).collect();
-        let mut pool = pool_of(64, |chunk| free[chunk as usize]);
-        pool.cursor = rng.random_range(0..=64);
-        let n = rng.random_range(1..7);
-        let wish = rng.random_range(0..=64);
-        let fits = |chunk: &u32| chunk + n <= 64 && (*chunk..chunk + n).all(|c| free[c as usize]);
-        let behind = (wish..64).find(fits);
-        let (cursor, found) = (pool.cursor, pool.find(n, wish));
-        match behind {
-            Some(first) => assert_eq!(found, Some(first)),
-            None => assert_eq!(found.is_some(), (0..64).any(|c| fits(&c)), "{n} from {wish}, {cursor}: {free:?}"),
+const SLABS: u32 = 24;
+const PER_SLAB: u32 = 4;
+const PER_CHUNK: u32 = 4;
+
+fn chunks_of(extents: &[Extent]) -> impl Iterator<Item = u32> {
+    extents.iter().flat_map(|e| e.chunks(PER_CHUNK))
+}
+
+impl World {
+    fn new() -> Self {
+        let journal = vec![0, 5, 23];
+        let chunks = SLABS * PER_SLAB;
+        Self {
+            pool: Pool::new(chunks, PER_CHUNK * 4096, PER_SLAB * PER_CHUNK * 4096, &journal),
+            pins: Pins::new(chunks),
+            journal,
+            live: Vec::new(),
+            dying: Vec::new(),
+            kept: Vec::new(),
+            tails: [None; 3],
+            ends: [None; 3],
+            pinned: Vec::new(),
+            waiting: Vec::new(),
+            lsn: 0,
         }
-        assert!(found.is_none_or(|chunk| fits(&chunk)));
+    }
+
+    fn pieces(&self) -> Vec<u16> {
+        let mut counts = vec![0; (SLABS * PER_SLAB) as usize];
+        let all = self.live.iter().map(|(_, e)| e).chain(self.dying.iter().map(|(_, e)| e));
+        all.for_each(|extents| chunks_of(extents).for_each(|c| counts[c as usize] += 1));
+        chunks_of(&self.kept).for_each(|c| counts[c as usize] += 1);
+        counts
+    }
+
+    /// As the chunks are that had pieces before, and have none.
+    fn dropped(&mut self, before: &[u16]) {
+        for (chunk, (&was, &is)) in (0..).zip(before.iter().zip(&self.pieces())) {
+            if was > 0 && is == 0 {
+                self.ends.iter_mut().for_each(|end| *end = end.filter(|end| (end - 1) / PER_CHUNK != chunk));
+                if self.pinned.contains(&chunk) {
+                    self.waiting.push(chunk);
+                }
+            }
+        }
+    }
+
+    fn allocate(&mut self, owner: usize, blocks: u32) {
+        let room = self.ends[owner].map_or(0, |end| end.next_multiple_of(PER_CHUNK) - end);
+        let free = self.pool.free();
+        let given = self.pool.allocate(blocks, &mut self.tails[owner]);
+        if blocks <= room {
+            let end = self.ends[owner].expect("there is room behind it");
+            assert_eq!(given.as_deref(), Some(&[Extent { block: end, blocks }][..]), "it goes on");
+        }
+        let Some(extents) = given else {
+            assert!(
+                u64::from(blocks.div_ceil(PER_CHUNK)) > free,
+                "{blocks} blocks were refused where {free} chunks are free"
+            );
+            return;
+        };
+        assert_eq!(extents.iter().map(|e| e.blocks).sum::<u32>(), blocks);
+        self.ends[owner] = extents.last().map(|e| e.block + e.blocks);
+        self.live.push((owner, extents));
+    }
+
+    fn step(&mut self, rng: &mut StdRng) {
+        let before = self.pieces();
+        match rng.random_range(0..100) {
+            0..=39 => self.allocate(rng.random_range(0..3), [1, 1, 2, 3, 4, 5, 9, 30][rng.random_range(0..8)]),
+            40..=59 if !self.live.is_empty() => {
+                let (_, extents) = self.live.swap_remove(rng.random_range(0..self.live.len()));
+                self.lsn += 1;
+                self.pool.unlink(self.lsn, extents.to_vec());
+                self.dying.push((self.lsn, extents));
+            }
+            60..=64 if !self.live.is_empty() => {
+                let (_, extents) = self.live.swap_remove(rng.random_range(0..self.live.len()));
+                self.pool.give_back(&extents, &self.pins);
+                self.dropped(&before);
+            }
+            65..=79 => {
+                let watermark = rng.random_range(0..=self.lsn);
+                self.pool.release(watermark, &self.pins);
+                self.dying.retain(|&(lsn, _)| lsn > watermark);
+                self.dropped(&before);
+                self.waiting.retain(|chunk| self.pinned.contains(chunk));
+            }
+            80..=82 => {
+                let owner = rng.random_range(0..3);
+                let kept = self.pool.keep(self.tails[owner]);
+                let open = self.ends[owner].filter(|end| !end.is_multiple_of(PER_CHUNK));
+                assert_eq!(kept.map(|e| e.block / PER_CHUNK), open.map(|end| end / PER_CHUNK));
+                self.kept.extend(kept);
+            }
+            83..=86 if !self.kept.is_empty() => {
+                let kept = self.kept.swap_remove(0);
+                self.pool.give_back(&[kept], &self.pins);
+                self.dropped(&before);
+            }
+            // Who holds the cell that names it.
+            87..=90 if !self.live.is_empty() => {
+                let (_, extents) = &self.live[rng.random_range(0..self.live.len())];
+                let chunk = chunks_of(extents).next().expect("one");
+                self.pins.pin(chunk);
+                self.pinned.push(chunk);
+            }
+            91..=94 if !self.pinned.is_empty() => {
+                let chunk = self.pinned.swap_remove(rng.random_range(0..self.pinned.len()));
+                self.pins.unpin(chunk);
+            }
+            95..=96 => {
+                let free = self.free();
+                let whole = |s: &u32| (s * PER_SLAB..(s + 1) * PER_SLAB).all(|c| free.contains(&c));
+                let slab = self.pool.take_slab();
+                assert_eq!(slab, (0..SLABS).rev().find(whole));
+                self.journal.extend(slab);
+            }
+            97..=98 if !self.journal.is_empty() => {
+                let slab = self.journal.swap_remove(rng.random_range(0..self.journal.len()));
+                let freed = self.pool.freed();
+                self.pool.return_slab(slab);
+                assert_eq!(self.pool.freed(), freed + u64::from(PER_SLAB));
+            }
+            99 => self.open_again(rng),
+            _ => {}
+        }
+    }
+
+    /// As an opening finds it: those above a watermark are held, and nobody reads.
+    fn open_again(&mut self, rng: &mut StdRng) {
+        let fresh = Self { journal: self.journal.clone(), ..Self::new() };
+        let Self { live, dying, .. } = std::mem::replace(self, fresh);
+        let journal = &self.journal;
+        self.pool = Pool::new(SLABS * PER_SLAB, PER_CHUNK * 4096, PER_SLAB * PER_CHUNK * 4096, journal);
+        let mut owners = self.pool.owners();
+        for (owner, extents) in &live {
+            assert!(self.pool.claim(extents, *owner as u32, &mut owners), "nobody else's");
+        }
+        for (owner, extents) in &live {
+            assert!(!self.pool.claim(extents, *owner as u32 + 1, &mut owners), "another's");
+        }
+        let watermark = rng.random_range(0..=dying.len());
+        self.live = live;
+        self.lsn = 1;
+        for (_, extents) in dying.into_iter().skip(watermark) {
+            assert_eq!(self.pool.hold_dead(1, extents.clone()), extents, "the journal has none of it");
+            self.dying.push((1, extents));
+        }
+    }
+
+    fn free(&self) -> Vec<u32> {
+        let counts = self.pieces();
+        let is_free =
+            |c: &u32| counts[*c as usize] == 0 && !self.waiting.contains(c) && !self.journal.contains(&(c / PER_SLAB));
+        (0..SLABS * PER_SLAB).filter(is_free).collect()
+    }
+
+    fn check(&self) {
+        let free = self.free();
+        assert_eq!(self.pool.free.iter().collect::<Vec<_>>(), free);
+        assert_eq!(self.pool.free(), free.len() as u64);
+        let counts = self.pieces();
+        assert_eq!(self.pool.used(), counts.iter().filter(|n| **n > 0).count() as u64);
+        assert_eq!(self.pool.pinned(), self.waiting.len() as u64);
+        let dying: u32 = self.dying.iter().flat_map(|(_, e)| e).map(|e| e.blocks).sum();
+        assert_eq!(self.pool.pending(), u64::from(dying.div_ceil(PER_CHUNK)) + self.waiting.len() as u64);
+        let mut linked = vec![0; counts.len()];
+        self.live.iter().for_each(|(_, e)| count_pieces(e, PER_CHUNK, &mut linked));
+        count_pieces(&self.kept, PER_CHUNK, &mut linked);
+        assert_eq!(self.pool.audit(linked, &self.journal), Vec::<String>::new());
+        // No block is two pieces', no chunk two replicas', whether they live or may still be looked at.
+        let all = self.live.iter().map(|(_, e)| e).chain(self.dying.iter().map(|(_, e)| e));
+        let mut blocks: Vec<u32> = all.flatten().flat_map(|e| e.block..e.block + e.blocks).collect();
+        let n = blocks.len();
+        blocks.sort_unstable();
+        blocks.dedup();
+        assert_eq!(n, blocks.len(), "a block was given twice");
+        let mut owner = std::collections::HashMap::new();
+        for (of, extents) in &self.live {
+            assert!(chunks_of(extents).all(|c| owner.insert(c, *of).is_none_or(|other| other == *of)));
+        }
     }
 }
 
-/// A pool of a terabyte in small chunks: to look at all of it would hold up every batch.
+/// Whatever is allocated, unlinked, given back, kept, pinned, made the journal's, and opened again.
 #[test]
-fn few_of_many_short_runs_are_looked_at_for_a_long_one() {
-    const CHUNKS: u32 = 1 << 20;
-    let mut pool = pool_of(CHUNKS, |chunk| chunk % 2 == 0);
-    let mut tail = None;
-    for _ in 0..10 {
-        let before = LOOKED_AT.get();
-        let extents = pool.allocate(3, &mut tail).expect("room");
-        assert_eq!(extents.len(), 3);
-        let looked = LOOKED_AT.get() - before;
-        assert!(looked <= MOST_RUNS as u64, "{looked} runs");
+fn every_chunk_is_where_a_plain_list_of_pieces_says() {
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        for _ in 0..400 {
+            world.step(&mut rng);
+            world.check();
+        }
     }
-    // A long one is come to, search by search, wherever it is.
-    let mut pool = pool_of(CHUNKS, |chunk| chunk % 2 == 0 || (700_000..700_100).contains(&chunk));
-    let mut searches = 0..CHUNKS as usize / MOST_RUNS * 4;
-    assert!(searches.any(|_| pool.allocate(3, &mut None).is_some_and(|extents| extents.len() == 1)));
 }

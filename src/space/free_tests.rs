@@ -1,0 +1,76 @@
+//! What lies side by side is found, and few runs are looked at for it.
+
+use super::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::cell::Cell;
+
+thread_local! {
+    /// Free runs that were looked at.
+    pub static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Of so many chunks those that `free` says yes to.
+fn free_of(chunks: u32, free: impl Fn(u32) -> bool) -> Free {
+    let mut all = Free::new(chunks, 16, &[]);
+    (0..chunks).filter(|&chunk| !free(chunk)).for_each(|chunk| all.remove(chunk));
+    all
+}
+
+/// Before the cursor as well as behind it, at either end, and across it.
+#[test]
+fn what_lies_side_by_side_is_found_wherever_it_is() {
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    for _ in 0..20_000 {
+        let is_free: Vec<bool> = (0..64).map(|_| rng.random_bool(0.6)).collect();
+        let mut free = free_of(64, |chunk| is_free[chunk as usize]);
+        free.cursor = rng.random_range(0..=64);
+        let n = rng.random_range(1..7);
+        let wish = rng.random_range(0..=64);
+        let fits = |chunk: &u32| chunk + n <= 64 && (*chunk..chunk + n).all(|c| is_free[c as usize]);
+        let behind = (wish..64).find(fits);
+        let (cursor, found) = (free.cursor, free.find(n, wish));
+        match behind {
+            Some(first) => assert_eq!(found, Some(first)),
+            None => assert_eq!(found.is_some(), (0..64).any(|c| fits(&c)), "{n} from {wish}, {cursor}: {is_free:?}"),
+        }
+        assert!(found.is_none_or(|chunk| fits(&chunk)));
+    }
+}
+
+/// A pool of a terabyte in small chunks: to look at all of it would hold up every batch.
+#[test]
+fn few_of_many_short_runs_are_looked_at_for_a_long_one() {
+    const CHUNKS: u32 = 1 << 20;
+    let mut free = free_of(CHUNKS, |chunk| chunk % 2 == 0);
+    let mut behind = None;
+    for _ in 0..10 {
+        let before = LOOKED_AT.get();
+        assert_eq!(free.take_run(3, behind), None);
+        behind = free.take_any(3).last().map(|chunk| chunk + 1);
+        let looked = LOOKED_AT.get() - before;
+        assert!(looked <= MOST_RUNS as u64, "{looked} runs");
+    }
+    // A long one is come to, search by search, wherever it is.
+    let mut free = free_of(CHUNKS, |chunk| chunk % 2 == 0 || (700_000..700_100).contains(&chunk));
+    let mut searches = 0..CHUNKS as usize / MOST_RUNS * 4;
+    assert!(searches.any(|_| free.take_run(3, None).is_some() || free.take_any(3).len() != 3));
+}
+
+#[test]
+fn slabs_are_taken_whole_and_from_the_end() {
+    let mut free = Free::new(64, 4, &[0, 7]);
+    assert_eq!((free.take_slab(), free.take_slab()), (Some(15), Some(14)));
+    assert_eq!(free.len(), 48);
+    // One of them is not free as a whole.
+    free.remove(13 * 4 + 2);
+    assert_eq!(free.take_slab(), Some(12));
+    assert_eq!((free.insert_slab(15), free.len()), (4, 47));
+    assert_eq!(free.take_slab(), Some(15));
+    assert!(free.insert(13 * 4 + 2) && !free.insert(13 * 4 + 2));
+    assert_eq!(free.take_slab(), Some(13));
+    assert_eq!((0..16).map_while(|_| free.take_slab()).collect::<Vec<_>>(), [11, 10, 9, 8, 6, 5, 4, 3, 2, 1]);
+    assert_eq!((free.len(), free.insert_slab(0), free.take_slab()), (0, 4, Some(0)));
+}
