@@ -132,7 +132,7 @@ impl<O: OldLog> DualWrite<O> {
             };
             let n = entries.iter().take_while(fits).count().max(1);
             entries.truncate(n);
-            self.new.commit(Batch::new().append(id, &entries))?;
+            self.commit_entries(id, &entries)?;
             same = same.saturating_add(entries.len() as u64);
         }
         let mut batch = Batch::new();
@@ -141,6 +141,19 @@ impl<O: OldLog> DualWrite<O> {
         self.copy_state(id)?;
         self.doubtful.remove(&id);
         Ok(())
+    }
+
+    /// In one batch, or in so many that none is too large, whatever lies in it: little payload may be of many entries.
+    fn commit_entries(&self, id: u64, entries: &[Entry]) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        batch.append(id, entries);
+        if entries.len() > 1 && batch.log_bytes() > self.new.max_batch_bytes() {
+            drop(batch);
+            let (some, others) = entries.split_at(entries.len() / 2);
+            self.commit_entries(id, some)?;
+            return self.commit_entries(id, others);
+        }
+        self.new.commit(&mut batch).map(drop)
     }
 
     /// Makes the keyed state of a copy what the old log has: in parts, if there is much. Until the last of them is in it the copy is in
