@@ -2,6 +2,7 @@
 
 use crate::batch::Batch;
 use crate::error::{Damage, Error, Lost, Result};
+use crate::index::Life;
 use crate::replica::Replica;
 use crate::wal::Wal;
 
@@ -17,7 +18,7 @@ impl Batch {
     /// a late one of the life before. One that says less than an earlier one is ignored, too. [`Batch::install_snapshot`] takes back what was
     /// reported beyond it, also before it in the same batch.
     pub fn durable_applied(&mut self, replica: u64, index: u64) -> &mut Self {
-        self.report(replica, index)
+        self.report(replica, None, index)
     }
 }
 
@@ -39,7 +40,7 @@ impl Wal {
     /// - once after each opening, before the first truncation; and sync the state machine's files before that: what a killed process
     ///   left may be in the kernel's cache alone;
     /// - in the batch that creates a replica ([`Batch::durable_applied`]; before what creates it it counts as 0): a report of one that does not exist is
-    ///   ignored;
+    ///   ignored, and so is one of a life that is over if it says so ([`Wal::durable_applied_in`]);
     /// - again after a damaged replica was healed by [`Batch::install_snapshot`].
     ///
     /// Heal a replica whose state is [lost](Lost::State) before you truncate it: if damage took all its reports, nobody knows that there
@@ -49,6 +50,16 @@ impl Wal {
     /// As [`Wal::submit`]; [`Error::Full`] only for a replica's first report, which takes some bytes of metadata.
     pub fn durable_applied(&self, replica: u64, index: u64) -> Result<()> {
         self.durable_applied_many(&[(replica, index)])
+    }
+
+    /// As [`Wal::durable_applied`], of this [life](Replica::life) of the replica alone: it is ignored once that is over, also where the replica was begun
+    /// anew. For whoever may still report when the replica is removed, such as a flush that is under way.
+    ///
+    /// # Errors
+    /// As [`Wal::durable_applied`].
+    pub fn durable_applied_in(&self, replica: u64, life: Life, index: u64) -> Result<()> {
+        drop(self.submit(Batch::new().report(replica, Some(life), index).lazy())?);
+        Ok(())
     }
 
     /// As [`Wal::durable_applied`], for many replicas at once: for a store whose state machines are flushed together.

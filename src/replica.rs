@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::batch::Entry;
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Result};
-use crate::index::{Cell, is_own};
+use crate::index::{Cell, Life, is_own};
 use crate::sync::Arc;
 
 /// Reads one replica. Reads see every submitted batch at once, durable or not, and wait for no disk write.
@@ -74,6 +74,12 @@ impl Replica {
     /// It outlives the replica for handles that were made when it had been written. It wraps.
     pub fn cuts(&self) -> u32 {
         self.with(|c| c.lock().cuts).unwrap_or(0)
+    }
+
+    /// The life that it is in: another one when it was removed and begun anew. For [`Wal::durable_applied_in`](crate::Wal::durable_applied_in). `None` of one
+    /// that does not exist. Touches memory only.
+    pub fn life(&self) -> Option<Life> {
+        self.with(|c| c.lock().life()).flatten()
     }
 
     /// Whether all that was submitted of it is durable, lazy batches among it. What is not is so after [`Wal::sync`](crate::Wal::sync). Touches memory only.

@@ -252,7 +252,8 @@ impl Engine {
             }
             // Where there is no replica it creates none: ignored, unless something else of this batch does.
             What::Applied { .. } if !t.exists => t.reports_unborn = true,
-            What::Applied { index } => {
+            What::Applied { life: Some(life), .. } if !t.cell.lock().is_in(life) => {}
+            What::Applied { index, .. } => {
                 let (now, first) = {
                     let state = t.cell.lock();
                     let now = if t.removed { 0 } else { state.keys.cost(APPLIED_KEY) };
