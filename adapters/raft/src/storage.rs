@@ -319,7 +319,15 @@ impl Storage for GroupStorage {
                 return fetching.entries(&self.replica, (low, high), max_size, context);
             }
         }
-        Ok(self.read_entries(low, high, max_size)?)
+        match self.read_entries(low, high, max_size) {
+            // Of both it is what raft can go on from, and what its own storage says: a snapshot is sent.
+            Err(Error::Log(strandlog::Error::OutOfRange { .. } | strandlog::Error::UnknownReplica { .. }))
+                if low < self.replica.first_index() =>
+            {
+                Err(raft::Error::Store(StorageError::Compacted))
+            }
+            read => Ok(read?),
+        }
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
