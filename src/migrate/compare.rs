@@ -1,6 +1,6 @@
 //! Comparing the two logs, and making strandlog say what the old one says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
@@ -160,7 +160,8 @@ impl<O: OldLog> DualWrite<O> {
     /// doubt, and after a crash its mark says that it is to be compared.
     pub(super) fn copy_state(&self, id: u64) -> Result<(), MigrateError> {
         let state = self.old.state(id).map_err(MigrateError::Old)?;
-        let gone = self.new.replica(id).keys().into_iter().filter(|key| state.iter().all(|(k, _)| k != key));
+        let stays: HashSet<&Bytes> = state.iter().map(|(key, _)| key).collect();
+        let gone = self.new.replica(id).keys().into_iter().filter(|key| !stays.contains(key));
         let mut changes: Vec<(Bytes, Option<Bytes>)> = gone.map(|key| (key, None)).collect();
         changes.extend(state.into_iter().map(|(key, value)| (key, Some(value))));
         Ok(self.commit_state(id, &changes)?)
