@@ -165,6 +165,24 @@ fn a_long_run_of_entries_without_payload_is_copied_in_parts() {
     assert_sound(dual.new_log(), "copied");
 }
 
+/// However much it gives at once: it is not asked for the same again, and again for what is left of that.
+#[test]
+fn what_the_old_log_gave_is_not_asked_for_again() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(16 << 20)));
+    let mut dual = open(&old, &disk);
+    dual.commit(Batch::new().append(1, &entries(1..=3))).expect("written to both");
+    drop(dual);
+    let data = payload(1, 4, 1, 20_000);
+    let run: Vec<(u64, u64, &[u8])> = (4..=203).map(|index| (index, 1, &data[..])).collect();
+    old.change(&Change::Append { replica: 1, entries: &run });
+    let strange = Strange::over(&old);
+    strange.does.set(Does::Whole);
+    let dual = strange.open(&Arc::new(disk.crash_lost_all()));
+    assert_eq!(dual.new_log().replica(1).bounds(), (1, 203));
+    // To compare what the copy had, and for the rest.
+    assert_eq!(strange.entries.get(), 2);
+}
+
 /// Entries that were not asked for, or none: nothing waits for the rest without end, and nobody moves over for what was not compared.
 #[test]
 fn an_answer_that_is_none_is_an_error_of_the_old_log() {

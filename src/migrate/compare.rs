@@ -124,15 +124,8 @@ impl<O: OldLog> DualWrite<O> {
             self.begin_behind(id, before, term)?;
         }
         while same <= last {
-            let mut entries = self.old_entries(id, same, last)?;
-            let mut bytes = 0;
-            let fits = |entry: &&Entry| {
-                bytes += entry.data.len();
-                bytes <= COPY_BYTES
-            };
-            let n = entries.iter().take_while(fits).count().max(1);
-            entries.truncate(n);
-            self.commit_entries(id, &entries)?;
+            let entries = self.old_entries(id, same, last)?;
+            self.copy_entries(id, &entries)?;
             same = same.saturating_add(entries.len() as u64);
         }
         let mut batch = Batch::new();
@@ -140,6 +133,22 @@ impl<O: OldLog> DualWrite<O> {
         drop(self.new.submit(batch.lazy())?);
         self.copy_state(id)?;
         self.doubtful.remove(&id);
+        Ok(())
+    }
+
+    /// A batch for each mebibyte or so: the old log may have given all that it has.
+    fn copy_entries(&self, id: u64, mut entries: &[Entry]) -> Result<(), Error> {
+        while !entries.is_empty() {
+            let mut bytes = 0;
+            let fits = |entry: &&Entry| {
+                bytes += entry.data.len();
+                bytes <= COPY_BYTES
+            };
+            let n = entries.iter().take_while(fits).count().max(1);
+            let (some, others) = entries.split_at(n);
+            self.commit_entries(id, some)?;
+            entries = others;
+        }
         Ok(())
     }
 
