@@ -3,6 +3,7 @@
 
 use crate::batch::Batch;
 use crate::error::{Damage, Error, Lost, Result};
+use crate::index::Life;
 use crate::replica::Replica;
 use crate::wal::Wal;
 
@@ -19,7 +20,7 @@ impl Batch {
     /// the batch creates the replica: then it counts as a report of 0, as it may be a late one from the previous life. [`Batch::install_snapshot`]
     /// lowers what was reported beyond its index, even earlier in the same batch.
     pub fn durable_applied(&mut self, replica: u64, index: u64) -> &mut Self {
-        self.report(replica, index)
+        self.report(replica, None, index)
     }
 }
 
@@ -38,11 +39,11 @@ impl Wal {
     /// Causes no sync: the report, and the truncations that it allows, are written with the next commit. A crash may lose reports, so that
     /// entries are applied twice, and waiting truncations, which must then be asked for again. Report
     ///
-    /// - once after each opening, before the first truncation. Sync the state machine's files before that, as what a killed process
-    ///   left may be only in the kernel's cache;
-    /// - in the batch that creates a replica ([`Batch::durable_applied`]), because a report for a replica that does not exist is ignored. (Before the operation
-    ///   that creates it, it counts as 0.);
-    /// - again after [`Batch::install_snapshot`] has healed a damaged replica.
+    /// - once after each opening, before the first truncation; and sync the state machine's files before that: what a killed process
+    ///   left may be in the kernel's cache alone;
+    /// - in the batch that creates a replica ([`Batch::durable_applied`]; before what creates it it counts as 0): a report of one that does not exist is
+    ///   ignored, and so is one of a life that is over if it says so ([`Wal::durable_applied_in`]);
+    /// - again after a damaged replica was healed by [`Batch::install_snapshot`].
     ///
     /// Heal a replica whose state is [lost](Lost::State) before you truncate it: if damage took all its reports, nobody knows that there
     /// were any, and it is truncated as asked.
@@ -53,7 +54,17 @@ impl Wal {
         self.durable_applied_many(&[(replica, index)])
     }
 
-    /// Like [`Wal::durable_applied`], for many replicas at once: for a store that flushes its state machines together.
+    /// As [`Wal::durable_applied`], of this [life](Replica::life) of the replica alone: it is ignored once that is over, also where the replica was begun
+    /// anew. For whoever may still report when the replica is removed, such as a flush that is under way.
+    ///
+    /// # Errors
+    /// As [`Wal::durable_applied`].
+    pub fn durable_applied_in(&self, replica: u64, life: Life, index: u64) -> Result<()> {
+        drop(self.submit(Batch::new().report(replica, Some(life), index).lazy())?);
+        Ok(())
+    }
+
+    /// As [`Wal::durable_applied`], for many replicas at once: for a store whose state machines are flushed together.
     ///
     /// # Errors
     /// As [`Wal::durable_applied`]. If the reports do not fit one batch, they are split, and some may have been accepted when another is refused.

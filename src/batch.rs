@@ -6,6 +6,7 @@ use crate::charge;
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
 use crate::format::crc;
+use crate::index::Life;
 use crate::operation::{Meta, Op, Span, What};
 use crate::sync::Arc;
 
@@ -426,8 +427,8 @@ impl Batch {
         self.push(replica, What::Put { key, value })
     }
 
-    pub(crate) fn report(&mut self, replica: u64, index: u64) -> &mut Self {
-        self.push(replica, What::Applied { index })
+    pub(crate) fn report(&mut self, replica: u64, life: Option<Life>, index: u64) -> &mut Self {
+        self.push(replica, What::Applied { index, life })
     }
 
     fn push(&mut self, replica: u64, what: What) -> &mut Self {

@@ -76,7 +76,7 @@ pub use error::{Damage, Error, FullReport, Lost, Result};
 pub use events::{Commit, Event, Listener, Recovery, SlowReason, Space};
 pub use grow::{Grown, grow};
 pub use histogram::Histogram;
-pub use index::ReplicaUsage;
+pub use index::{Life, ReplicaUsage};
 pub use inspect::{SpaceRun, Stretch};
 pub use journal::Sink;
 pub use lsn::Lsn;

@@ -1,5 +1,7 @@
 //! The operations of a batch, as the engine takes them: what is to be done to which replica, and where in the batch the bytes lie.
 
+use crate::index::Life;
+
 /// An entry's place in the batch, and the part of its checksum that needs no lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meta {
@@ -42,6 +44,8 @@ pub(crate) enum What {
     },
     Applied {
         index: u64,
+        /// In this life of the replica, where it is said which.
+        life: Option<Life>,
     },
     Reset {
         index: u64,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::batch::Entry;
 use crate::engine::Engine;
 use crate::error::{Damage, Error, Result};
-use crate::index::{Cell, is_own};
+use crate::index::{Cell, Life, is_own};
 use crate::sync::Arc;
 
 /// A handle to read one replica. Reads see every submitted batch at once, durable or not, and never wait for a disk write.
@@ -76,7 +76,13 @@ impl Replica {
         self.with(|c| c.lock().cuts).unwrap_or(0)
     }
 
-    /// Whether everything submitted for it is durable, including lazy batches. If not, [`Wal::sync`](crate::Wal::sync) makes it so. Touches memory only.
+    /// The life that it is in: another one when it was removed and begun anew. For [`Wal::durable_applied_in`](crate::Wal::durable_applied_in). `None` of one
+    /// that does not exist. Touches memory only.
+    pub fn life(&self) -> Option<Life> {
+        self.with(|c| c.lock().life()).flatten()
+    }
+
+    /// Whether all that was submitted of it is durable, lazy batches among it. What is not is so after [`Wal::sync`](crate::Wal::sync). Touches memory only.
     ///
     /// For code that takes over a replica from another owner in the same process, who may have been stopped while it waited for durability.
     pub fn is_durable(&self) -> bool {

@@ -52,7 +52,45 @@ fn a_truncation_waits_for_the_state_machine_and_follows_it() {
     assert_sound(&wal, "at the end");
 }
 
-/// After a snapshot raft truncates to where the log begins now. That is ahead of what was reported, but there is nothing to wait for.
+#[test]
+fn a_report_of_one_life_is_none_of_another() {
+    let (disk, wal) = log();
+    let r = wal.replica(1);
+    assert_eq!(r.life(), None);
+    fill(&wal, 1, 20);
+    let first = r.life().expect("it lives");
+    assert_eq!(wal.replica(1).life(), Some(first));
+    wal.durable_applied_in(1, first, 5).expect("taken");
+    truncate(&wal, 1, 11);
+    assert_eq!((r.first_index(), r.durable_applied().expect("sound")), (6, Some(5)));
+    wal.durable_applied_in(1, first, 8).expect("taken");
+    assert_eq!(r.first_index(), 9, "what waited for it went");
+
+    wal.commit(Batch::new().remove(1)).expect("removed");
+    wal.durable_applied_in(1, first, 30).expect("ignored");
+    assert_eq!((r.life(), r.exists()), (None, false));
+    wal.commit(Batch::new().append(1, &[(1, 2, "anew")]).durable_applied(1, 0)).expect("begun");
+    truncate(&wal, 1, 2);
+    wal.durable_applied_in(1, first, 30).expect("ignored");
+    let second = r.life().expect("it lives");
+    assert_ne!(second, first);
+    assert_eq!(
+        (r.first_index(), r.durable_applied().expect("sound")),
+        (1, Some(0)),
+        "of the new life nothing is applied"
+    );
+    wal.sync().expect("durable");
+    // It is known by the same after a crash.
+    let wal = open(small(Placement::Auto), &Arc::new(disk.crash_lost_all()));
+    let r = wal.replica(1);
+    assert_eq!(r.life(), Some(second));
+    wal.durable_applied_in(1, first, 30).expect("ignored");
+    wal.durable_applied_in(1, second, 1).expect("taken");
+    assert_eq!(r.durable_applied().expect("sound"), Some(1));
+    assert_sound(&wal, "at the end");
+}
+
+/// A snapshot is installed, and raft truncates to where the log begins now: behind what was reported, but there is nothing to wait for.
 #[test]
 fn a_truncation_to_where_the_log_begins_waits_for_nothing() {
     let (_, wal) = log();

@@ -28,6 +28,8 @@ enum Does {
     Later,
     /// Every other entry.
     Gaps,
+    /// All that was asked for at once, which it may.
+    Whole,
     /// Bounds that contradict each other.
     NoBounds,
 }
@@ -39,7 +41,8 @@ struct Strange {
     bounds: Rc<Cell<u64>>,
     entries: Rc<Cell<u64>>,
     writes: Rc<Cell<u64>>,
-    /// After so many other calls one panics.
+    states: Rc<Cell<u64>>,
+    /// The call behind so many others panics.
     panics: Rc<Cell<Option<u64>>>,
 }
 
@@ -95,6 +98,11 @@ impl OldLog for Strange {
             Does::Nothing => Vec::new(),
             Does::Earlier => all((first - first % 4).max(begin), first.min(last))?.drain(..1).collect(),
             Does::Later => (first..=end).map(|i| Ok(all(i, i)?.remove(0))).collect::<Result<_, OldError>>()?,
+            Does::Whole => {
+                let rep = self.old().rep(replica).ok_or("no such replica")?;
+                let all = (begin..).zip(rep.entries).map(|(index, (term, data))| Entry { index, term, data });
+                all.filter(|entry| (first..=last).contains(&entry.index)).collect()
+            }
             Does::Gaps => {
                 let every_other = (first..=last).step_by(2);
                 every_other.map(|i| Ok(all(i, i)?.remove(0))).collect::<Result<_, OldError>>()?
@@ -102,7 +110,11 @@ impl OldLog for Strange {
         })
     }
     fn state(&self, replica: u64) -> Result<Vec<(Bytes, Bytes)>, OldError> {
+        self.states.update(|n| n + 1);
         self.old().state(replica)
+    }
+    fn value(&self, replica: u64, key: &[u8]) -> Result<Option<Bytes>, OldError> {
+        Ok(self.old().rep(replica).and_then(|rep| rep.state.get(key).cloned()))
     }
 }
 
@@ -115,8 +127,63 @@ fn untrue<T: std::fmt::Debug>(outcome: Result<T, MigrateError>, when: &str) {
     assert!(error.to_string().contains("`OldLog` does not allow"), "{when}: {error}");
 }
 
-/// The old log returns entries that were not asked for, or none. Nothing asks for the rest without end, and no replica moves over
-/// uncompared.
+/// One key is no reason to read them all.
+#[test]
+fn the_old_log_is_asked_for_one_key() {
+    let (old, disk) = (past(), Arc::new(SimDisk::new(4 << 20)));
+    let strange = Strange::over(&old);
+    let mut dual = strange.open(&disk);
+    dual.commit(Batch::new().put(2, b"k", b"v")).expect("written to both");
+    strange.states.set(0);
+    for (replica, key, value) in [
+        (1, &b"hard_state"[..], Some(&b"term 1"[..])),
+        (2, b"hard_state", Some(b"term 1")),
+        (2, b"k", Some(b"v")),
+        (2, b"other", None),
+        (9, b"hard_state", None),
+    ] {
+        assert_eq!(dual.get(replica, key).expect("readable").as_deref(), value, "{replica}, {key:?}");
+    }
+    assert_eq!(strange.states.get(), 0);
+}
+
+/// Of entries without payload a mebibyte is more than any batch takes. Begun anew behind them, the copy would lack what it had.
+#[test]
+fn a_long_run_of_entries_without_payload_is_copied_in_parts() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(8 << 20)));
+    let mut dual = open(&old, &disk);
+    dual.commit(Batch::new().append(1, &entries(1..=3))).expect("written to both");
+    drop(dual);
+    // It goes on alone, for long.
+    let run: Vec<(u64, u64, &[u8])> = (4..=6_000).map(|index| (index, index, &b""[..])).collect();
+    old.change(&Change::Append { replica: 1, entries: &run });
+    let strange = Strange::over(&old);
+    strange.does.set(Does::Whole);
+    let dual = strange.open(&Arc::new(disk.crash_lost_all()));
+    assert_eq!(dual.new_log().replica(1).bounds(), (1, 6_000));
+    assert_eq!(dual.differences_of(1).expect("readable"), []);
+    assert_sound(dual.new_log(), "copied");
+}
+
+/// However much it gives at once: it is not asked for the same again, and again for what is left of that.
+#[test]
+fn what_the_old_log_gave_is_not_asked_for_again() {
+    let (old, disk) = (Old::new(), Arc::new(SimDisk::new(16 << 20)));
+    let mut dual = open(&old, &disk);
+    dual.commit(Batch::new().append(1, &entries(1..=3))).expect("written to both");
+    drop(dual);
+    let data = payload(1, 4, 1, 20_000);
+    let run: Vec<(u64, u64, &[u8])> = (4..=203).map(|index| (index, 1, &data[..])).collect();
+    old.change(&Change::Append { replica: 1, entries: &run });
+    let strange = Strange::over(&old);
+    strange.does.set(Does::Whole);
+    let dual = strange.open(&Arc::new(disk.crash_lost_all()));
+    assert_eq!(dual.new_log().replica(1).bounds(), (1, 203));
+    // To compare what the copy had, and for the rest.
+    assert_eq!(strange.entries.get(), 2);
+}
+
+/// Entries that were not asked for, or none: nothing waits for the rest without end, and nobody moves over for what was not compared.
 #[test]
 fn an_answer_that_is_none_is_an_error_of_the_old_log() {
     for does in [Does::Nothing, Does::Earlier, Does::Gaps, Does::Later] {

@@ -252,7 +252,8 @@ impl Engine {
             }
             // A report creates no replica: it is ignored, unless something else of this batch creates one.
             What::Applied { .. } if !t.exists => t.reports_unborn = true,
-            What::Applied { index } => {
+            What::Applied { life: Some(life), .. } if !t.cell.lock().is_in(life) => {}
+            What::Applied { index, .. } => {
                 let (now, first) = {
                     let state = t.cell.lock();
                     let now = if t.removed { 0 } else { state.keys.cost(APPLIED_KEY) };

@@ -23,7 +23,7 @@ impl Anew {
     /// The operation as the new life takes it: the snapshot takes a report before it back to its own index, though it is installed first.
     pub fn taken(&self, op: usize, what: What) -> What {
         match what {
-            What::Applied { index } if op < self.op => What::Applied { index: index.min(self.index) },
+            What::Applied { index, life } if op < self.op => What::Applied { index: index.min(self.index), life },
             other => other,
         }
     }

@@ -197,7 +197,9 @@ impl Engine {
                     state.last = from - 1;
                 }
             }
-            What::Applied { index } => self.apply_report(s, cell, state, index, freed),
+            // A late one, of a life that is gone.
+            What::Applied { life: Some(life), .. } if !state.is_in(life) => {}
+            What::Applied { index, .. } => self.apply_report(s, cell, state, index, freed),
             What::Reset { index, term } => self.reset(s, id, state, index, term, freed),
             What::Remove => self.remove(s, id, state, freed),
         }

@@ -90,8 +90,11 @@ impl Engine {
                 // No more than reports let go.
                 What::Truncate { first } => holds_below(state.reaches(first, t.report)),
                 What::Cut { from } => from <= state.last,
-                // The truncation that waited for it.
-                What::Applied { index } => self.first_behind_report(t.cell.id, &state, index).is_some_and(holds_below),
+                // What waited for it.
+                What::Applied { life: Some(life), .. } if !state.is_in(life) => false,
+                What::Applied { index, .. } => {
+                    self.first_behind_report(t.cell.id, &state, index).is_some_and(holds_below)
+                }
                 What::Reset { .. } => state.first <= state.last,
                 What::Remove => true,
             }

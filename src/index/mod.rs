@@ -25,6 +25,7 @@ pub(crate) use pieces::ChainPiece;
 pub(crate) use places::{Place, Places};
 pub(crate) use ranges::Ranges;
 pub(crate) use registry::{Cell, Cells, Registry};
+pub use state::Life;
 pub(crate) use state::ReplicaState;
 pub use usage::ReplicaUsage;
 pub(crate) use weight::{journal_bytes, weight};

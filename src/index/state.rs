@@ -65,7 +65,21 @@ impl Default for ReplicaState {
     }
 }
 
+/// One life of a replica: from the write that begins it to its removal, or to the snapshot that heals it where its state was lost. See
+/// [`Replica::life`](crate::Replica::life).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Life(u64);
+
 impl ReplicaState {
+    /// Which life it is, while there is one.
+    pub fn life(&self) -> Option<Life> {
+        self.exists.then_some(Life(self.incarnation))
+    }
+
+    pub fn is_in(&self, life: Life) -> bool {
+        self.life() == Some(life)
+    }
+
     /// Term of `index`, which is `first - 1` or held. `None`: unknown. Runs of terms go on over a hole, so what is damaged has none.
     pub fn term(&self, index: u64) -> Option<u64> {
         if self.damage_at(index).is_some() {

@@ -85,7 +85,7 @@ fn fingerprint(batch: &Batch) -> u64 {
             What::Append { .. } => entries_of(batch, op.what).hash(&mut hasher),
             What::Put { key, value } => (batch.bytes_of(key), batch.bytes_of(value)).hash(&mut hasher),
             What::Delete { key } => batch.bytes_of(key).hash(&mut hasher),
-            What::Truncate { first: index } | What::Cut { from: index } | What::Applied { index } => {
+            What::Truncate { first: index } | What::Cut { from: index } | What::Applied { index, .. } => {
                 index.hash(&mut hasher)
             }
             What::Reset { index, term } => (index, term).hash(&mut hasher),

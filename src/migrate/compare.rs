@@ -1,6 +1,6 @@
 //! Comparing the two logs, and making strandlog say what the old one says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
@@ -124,15 +124,8 @@ impl<O: OldLog> DualWrite<O> {
             self.begin_behind(id, before, term)?;
         }
         while same <= last {
-            let mut entries = self.old_entries(id, same, last)?;
-            let mut bytes = 0;
-            let fits = |entry: &&Entry| {
-                bytes += entry.data.len();
-                bytes <= COPY_BYTES
-            };
-            let n = entries.iter().take_while(fits).count().max(1);
-            entries.truncate(n);
-            self.new.commit(Batch::new().append(id, &entries))?;
+            let entries = self.old_entries(id, same, last)?;
+            self.copy_entries(id, &entries)?;
             same = same.saturating_add(entries.len() as u64);
         }
         let mut batch = Batch::new();
@@ -143,11 +136,41 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
+    /// A batch for each mebibyte or so: the old log may have given all that it has.
+    fn copy_entries(&self, id: u64, mut entries: &[Entry]) -> Result<(), Error> {
+        while !entries.is_empty() {
+            let mut bytes = 0;
+            let fits = |entry: &&Entry| {
+                bytes += entry.data.len();
+                bytes <= COPY_BYTES
+            };
+            let n = entries.iter().take_while(fits).count().max(1);
+            let (some, others) = entries.split_at(n);
+            self.commit_entries(id, some)?;
+            entries = others;
+        }
+        Ok(())
+    }
+
+    /// In one batch, or in so many that none is too large, whatever lies in it: little payload may be of many entries.
+    fn commit_entries(&self, id: u64, entries: &[Entry]) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        batch.append(id, entries);
+        if entries.len() > 1 && batch.log_bytes() > self.new.max_batch_bytes() {
+            drop(batch);
+            let (some, others) = entries.split_at(entries.len() / 2);
+            self.commit_entries(id, some)?;
+            return self.commit_entries(id, others);
+        }
+        self.new.commit(&mut batch).map(drop)
+    }
+
     /// Makes the keyed state of a copy what the old log has: in parts, if there is much. Until the last of them is in it the copy is in
     /// doubt, and after a crash its mark says that it is to be compared.
     pub(super) fn copy_state(&self, id: u64) -> Result<(), MigrateError> {
         let state = self.old.state(id).map_err(MigrateError::Old)?;
-        let gone = self.new.replica(id).keys().into_iter().filter(|key| state.iter().all(|(k, _)| k != key));
+        let stays: HashSet<&Bytes> = state.iter().map(|(key, _)| key).collect();
+        let gone = self.new.replica(id).keys().into_iter().filter(|key| !stays.contains(key));
         let mut changes: Vec<(Bytes, Option<Bytes>)> = gone.map(|key| (key, None)).collect();
         changes.extend(state.into_iter().map(|(key, value)| (key, Some(value))));
         Ok(self.commit_state(id, &changes)?)

@@ -365,7 +365,7 @@ impl<O: OldLog> DualWrite<O> {
         }
     }
 
-    /// A keyed value.
+    /// A keyed value: [`OldLog::value`] of the old log, until the switch.
     ///
     /// # Errors
     /// As [`DualWrite::bounds`].
@@ -373,7 +373,6 @@ impl<O: OldLog> DualWrite<O> {
         if self.stage(replica) == Stage::Switched {
             return Ok(self.new.replica(replica).get(key)?);
         }
-        let state = self.old.state(replica).map_err(MigrateError::Old)?;
-        Ok(state.into_iter().find(|(k, _)| k == key).map(|(_, value)| value))
+        self.old.value(replica, key).map_err(MigrateError::Old)
     }
 }

@@ -54,6 +54,16 @@ pub trait OldLog {
     /// # Errors
     /// Errors of the old log.
     fn state(&self, replica: u64) -> Result<Vec<(Bytes, Bytes)>, OldError>;
+
+    /// One value of it: asked for by [`DualWrite::get`](crate::migrate::DualWrite::get) of a replica that has not moved over. As provided it looks through
+    /// all of [`state`](OldLog::state): write one where your log finds a key by itself.
+    ///
+    /// # Errors
+    /// What the old log says.
+    fn value(&self, replica: u64, key: &[u8]) -> Result<Option<Bytes>, OldError> {
+        let state = self.state(replica)?;
+        Ok(state.into_iter().find(|(of, _)| of == key).map(|(_, value)| value))
+    }
 }
 
 /// One change for the old log to make: an operation of a [`Batch`](crate::Batch).

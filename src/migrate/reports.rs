@@ -27,7 +27,7 @@ impl Reported {
             What::Reset { index, .. } => {
                 *self = Self { exists: true, applied: self.applied.map(|applied| applied.min(index)) }
             }
-            What::Applied { index } if self.exists => self.applied = self.applied.max(Some(index)),
+            What::Applied { index, .. } if self.exists => self.applied = self.applied.max(Some(index)),
             What::Applied { .. } | What::Delete { .. } | What::Truncate { .. } | What::Cut { .. } => {}
         }
     }

@@ -60,7 +60,7 @@ impl Stands {
             }
             What::Remove => (self.bounds, self.waiting) = (None, None),
             // As it will be truncated: what the batch lets go it must not append or cut.
-            What::Applied { index } => {
+            What::Applied { index, .. } => {
                 let first = self.waiting.map_or(0, |first| first.min(index.saturating_add(1)));
                 self.truncate(self.bounds.map_or(0, |(_, last)| first.min(last.saturating_add(1))));
             }

@@ -262,7 +262,7 @@ pub(super) fn add_again(to: &mut Batch, batch: &Batch, op: &Op) {
         What::Truncate { first } => to.truncate_prefix(id, first),
         What::Reset { index, term } => to.install_snapshot(id, index, term),
         What::Remove => to.remove(id),
-        What::Applied { index } => to.durable_applied(id, index),
+        What::Applied { index, life } => to.report(id, life, index),
     };
 }
 

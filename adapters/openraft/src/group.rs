@@ -9,12 +9,12 @@ mod writing;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use strandlog::{Batch, Damage, Entry, Lost, Lsn, Replica, Wal};
+use strandlog::{Batch, Damage, Entry, Life, Lost, Lsn, Replica, Wal};
 
 #[cfg(feature = "v010")]
 use crate::appended::Appended;
@@ -30,6 +30,8 @@ pub(crate) struct Group {
     replica: Replica,
     /// All that openraft keeps beside the entries has its place: see [`Group::keep_room`].
     has_room: AtomicBool,
+    /// The life that this one has begun, or found: what is reported of it is not of the next.
+    life: Mutex<Option<Life>>,
     /// Whether a vote was saved since the group was opened.
     has_voted: AtomicBool,
     /// The first index that a purge which waits leaves; 0: none waits. Nothing before it is shown.
@@ -60,9 +62,11 @@ impl Group {
         if let Some(damage) = replica.damage().into_iter().find(counts) {
             return Err(Error::Damaged { group: id, what: damage.to_string() });
         }
+        let life = Mutex::new(replica.life());
         Ok(Self {
             wal,
             replica,
+            life,
             has_room: AtomicBool::new(false),
             has_voted: AtomicBool::new(false),
             shown_from: AtomicU64::new(0),
@@ -98,7 +102,19 @@ impl Group {
     async fn submit(&self, batch: Batch) -> Result<Submitted> {
         let (told, outcome) = oneshot::channel();
         let lsn = self.wal.submit_with_async(batch, |outcome| drop(told.send(outcome))).await?;
+        self.lives();
         Ok(Submitted { lsn, outcome })
+    }
+
+    /// It was written: nobody else does that. A write may begin a life, and a snapshot over damage another one.
+    fn lives(&self) {
+        if let Some(life) = self.replica.life() {
+            *self.life() = Some(life);
+        }
+    }
+
+    fn life(&self) -> MutexGuard<'_, Option<Life>> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the callback. Callbacks come in order: whoever appended before has been told by then. Who waits for the batch itself

@@ -66,7 +66,8 @@ impl<C> LogStore<C> {
 }
 
 impl<C> LogReader<C> {
-    /// The state machine holds everything up to openraft's `index` durably: see [`LogStore::durable_applied`]. Costs no sync.
+    /// The state machine holds everything up to openraft's `index` durably: see [`LogStore::durable_applied`]. Costs no sync. A reader of a group that was
+    /// removed, and maybe begun anew, reports nothing: the flush that was under way then is of a life that is over.
     ///
     /// # Errors
     ///

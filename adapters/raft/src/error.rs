@@ -105,7 +105,8 @@ impl From<Error> for raft::Error {
         use raft::StorageError as S;
         raft::Error::Store(match error {
             Error::Log(strandlog::Error::Compacted { .. }) => S::Compacted,
-            Error::Log(strandlog::Error::OutOfRange { .. }) => S::Unavailable,
+            // Who was never written has no entries, as any blank group.
+            Error::Log(strandlog::Error::OutOfRange { .. } | strandlog::Error::UnknownReplica { .. }) => S::Unavailable,
             Error::SnapshotOutOfDate { .. } => S::SnapshotOutOfDate,
             other => S::Other(Box::new(other)),
         })

@@ -24,7 +24,8 @@ use crate::{APPLIED, CONF_STATE, Error, HARD_STATE, Result, SnapshotSource};
 ///
 /// What is written through this value must be submitted in the order in which it was written, and one
 /// group must have one `GroupStorage`: it belongs to the thread that drives the group. Before the group is opened
-/// anew, what was written through the last one is submitted or dropped: later it would take back what the new one promised.
+/// anew, what was written through the last one is submitted or dropped: later it would take back what the new one promised. And its queue
+/// [forgets](crate::PersistQueue::forget) it: what waits there is of the last one.
 pub struct GroupStorage {
     pub(crate) replica: Replica,
     pub(crate) hard_state: HardState,
@@ -319,7 +320,15 @@ impl Storage for GroupStorage {
                 return fetching.entries(&self.replica, (low, high), max_size, context);
             }
         }
-        Ok(self.read_entries(low, high, max_size)?)
+        match self.read_entries(low, high, max_size) {
+            // Of both it is what raft can go on from, and what its own storage says: a snapshot is sent.
+            Err(Error::Log(strandlog::Error::OutOfRange { .. } | strandlog::Error::UnknownReplica { .. }))
+                if low < self.replica.first_index() =>
+            {
+                Err(raft::Error::Store(StorageError::Compacted))
+            }
+            read => Ok(read?),
+        }
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {

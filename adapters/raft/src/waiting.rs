@@ -42,6 +42,8 @@ pub(crate) struct Waiting {
     popped: u64,
     /// How many of a group in the queue bring a term or a vote.
     pledges: HashMap<u64, usize>,
+    /// The number of a group's last Ready. Its node counts them.
+    last: HashMap<u64, u64>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,11 @@ impl Waiting {
     ///
     /// Positions must not go back from call to call.
     pub(crate) fn push(&mut self, lsn: Option<u64>, ready: Persisted, pledges: bool) {
+        // Whose numbers begin anew is another node of the group, and would take what the one before wrote for its own.
+        if self.last.get(&ready.group).is_some_and(|&last| ready.number <= last) {
+            self.forget(ready.group);
+        }
+        self.last.insert(ready.group, ready.number);
         match lsn {
             Some(lsn) => {
                 let place = self.popped + self.queue.len() as u64;
@@ -103,6 +110,7 @@ impl Waiting {
         self.through.retain(|ready| ready.group != group);
         self.queue.retain(|place| place.ready.group != group);
         self.pledges.remove(&group);
+        self.last.remove(&group);
         // Places have moved; of several the newest is the last.
         self.newest = (self.popped..).zip(&self.queue).map(|(at, place)| (place.ready.group, at)).collect();
     }
@@ -189,6 +197,20 @@ mod tests {
         assert_eq!(released(&mut waiting, 20), [(2, 3, 2)]);
         assert_eq!(released(&mut waiting, 30), [(1, 2, 1)]);
         assert!(waiting.newest.is_empty());
+    }
+
+    #[test]
+    fn whose_numbers_begin_anew_hears_nothing_of_who_was_before() {
+        let mut waiting = Waiting::default();
+        for lsn in [Some(10), None] {
+            waiting.push(lsn, ready(1, 6), true);
+            waiting.push(None, ready(2, 1), false);
+            waiting.push(Some(20), ready(1, 1), false);
+            assert!(!waiting.awaits_pledge(1));
+            assert_eq!(released(&mut waiting, 19), [(2, 1, 1)]);
+            assert_eq!(released(&mut waiting, 20), [(1, 1, 1)]);
+            waiting.forget(2);
+        }
     }
 
     #[test]

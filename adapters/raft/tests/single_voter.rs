@@ -124,3 +124,25 @@ fn nor_in_a_later_ready_and_once_it_is_durable_messages_need_not_wait() {
     leader.node.ping();
     assert!(!leader.drive(false).is_empty(), "at once, beside its own write");
 }
+
+/// Whoever opens a group anew should have its queue forget it. Where he did not, what waited there is no word to the new node, which counts its readies from one
+/// again: it would take its own for durable, commit them, and answer clients.
+#[test]
+fn a_node_that_is_opened_anew_takes_nothing_for_durable_that_the_one_before_wrote() {
+    let wal = Arc::new(open(&disk()));
+    let mut member = Member::new(1, &wal);
+    member.node.campaign().unwrap();
+    member.drive(false);
+    assert!(member.committed.is_empty(), "nothing is durable yet");
+    assert!(member.queue.waiting() > 0);
+    // The opening syncs what is there; nobody has polled.
+    member.node = node(1, GroupStorage::open(&wal, GROUP).unwrap());
+    member.node.campaign().unwrap();
+    member.drive(false);
+    assert!(member.committed.is_empty(), "committed, and not durable: {:?}", member.committed);
+    member.queue.flush().unwrap();
+    let node = &mut member.node;
+    member.queue.poll(|Persisted { number, .. }| node.on_persist_ready(number)).unwrap();
+    member.drive(true);
+    assert!(!member.committed.is_empty(), "it leads");
+}

@@ -33,9 +33,10 @@ pub(super) struct Waiting {
 }
 
 impl Group {
-    /// The state machine holds everything up to `index` durably.
+    /// The state machine holds everything up to `index` durably. Of a group that was removed it is ignored, whoever has begun it anew.
     pub fn report(&self, index: u64) -> Result<()> {
-        Ok(self.wal.durable_applied(self.id(), slot(index))?)
+        let Some(life) = *self.life() else { return Ok(()) };
+        Ok(self.wal.durable_applied_in(self.id(), life, slot(index))?)
     }
 
     /// The same, or that it holds nothing yet, also of a group that is new. Nobody else writes meanwhile.
@@ -47,6 +48,7 @@ impl Group {
         self.keep_room(&mut batch, None)?;
         batch.durable_applied(self.id(), index.map_or(0, slot)).lazy();
         drop(self.wal.submit(batch)?);
+        self.lives();
         Ok(())
     }
 
@@ -91,6 +93,7 @@ impl Group {
             self.keep_room(&mut batch, Some(PURGED))?;
             batch.put(self.id(), PURGED, point).lazy();
             drop(self.wal.submit_async(batch).await?);
+            self.lives();
         }
         let mut waiting = self.waiting();
         if waiting.as_ref().is_some_and(|waiting| waiting.index <= index) {

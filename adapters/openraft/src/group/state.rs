@@ -81,6 +81,7 @@ impl Group {
         };
         batch.lazy();
         drop(self.wal.submit_async(batch).await?);
+        self.lives();
         Ok(())
     }
 

@@ -36,6 +36,7 @@ impl Group {
             self.keep_room(&mut batch, None)?;
         }
         let lsn = self.wal.submit_with_async(batch, done).await?;
+        self.lives();
         #[cfg(feature = "v010")]
         if let Some(&(first, ..)) = slots.first() {
             self.appended.push(first, lsn, self.wal.durable_lsn());

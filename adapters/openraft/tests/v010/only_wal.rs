@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use openraft::StorageHelper;
 use openraft::storage::{RaftLogReader, RaftLogStorage};
+use strandlog::Batch;
 use strandlog::disk::sim::SimDisk;
 use strandlog_openraft::Error;
 
@@ -111,4 +112,38 @@ async fn a_snapshot_beyond_the_end_takes_the_place_of_what_was_not_reported() {
     let mut machine = Machine::default();
     machine.at(log_id(2, 149));
     assert!(StorageHelper::new(&mut group, &mut machine).with_id(1).get_initial_state().await.is_ok());
+}
+
+/// A flush that was under way when the group was removed is over when it has begun anew: what it reports nobody holds of the new life.
+#[tokio::test]
+async fn what_a_removed_group_still_reports_is_not_of_its_next_life() {
+    let wal = open(&disk());
+    for begun in ["by a report", "by an entry", "by a vote"] {
+        let mut group = store(&wal, GROUP);
+        match begun {
+            "by a report" => group.durable_applied(None).unwrap(),
+            "by an entry" => append(&mut group, 1, 0..1).await,
+            _ => group.save_vote(&vote(1, 11)).await.unwrap(),
+        }
+        let flushing = group.reader();
+        drop(group);
+        let remove = || wal.commit(Batch::new().remove(GROUP)).unwrap();
+        remove();
+        flushing.durable_applied(99).unwrap();
+        assert!(!wal.replica(GROUP).exists(), "{begun}");
+
+        let mut group = store(&wal, GROUP);
+        group.durable_applied(None).unwrap();
+        append(&mut group, 1, 0..100).await;
+        flushing.durable_applied(99).unwrap();
+        assert_eq!(wal.replica(GROUP).reapply_from().unwrap(), strandlog_openraft::slot(0), "{begun}");
+        group.save_committed(Some(log_id(1, 99))).await.unwrap();
+        group.purge(log_id(1, 79)).await.unwrap();
+        assert_eq!(group.get_log_state().await.unwrap().last_purged_log_id, None, "{begun}");
+        group.reader().durable_applied(49).unwrap();
+        group.purge(log_id(1, 79)).await.unwrap();
+        assert_eq!(group.get_log_state().await.unwrap().last_purged_log_id, Some(log_id(1, 49)), "{begun}");
+        drop(group);
+        remove();
+    }
 }

@@ -1,6 +1,6 @@
 //! Small clusters of real openraft on simulated disks, in a time that a seed directs: nodes are killed at any write, disks fail, logs are full for a while,
-//! messages are lost, late and doubled, snapshots are built and installed, logs purged, members removed and taken back, some of them blank; in openraft 0.10 members change at any time,
-//! the leader among them.
+//! messages are lost, late and doubled, snapshots are built and installed, logs purged, members removed and taken back, some of them blank; members change at any time, in openraft
+//! 0.10 the leader among them.
 //!
 //! Whatever happens: no vote is taken back, nobody applies at an index what another does not, what a client was told is in the end on all
 //! nodes, every node comes back, and the groups go on. `STRANDLOG_SEED=n` runs one world, `STRANDLOG_SEEDS=n` so many.

@@ -103,7 +103,7 @@ impl RaftStateMachine<Types> for Sm {
 }
 
 impl Member for Node {
-    const CHANGES_AT_ANY_TIME: bool = true;
+    const LEADER_GOES_AT_ANY_TIME: bool = true;
 
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String> {
         let (env, id) = (Arc::clone(&net.env), life.node);

@@ -13,8 +13,8 @@ use crate::life::{Life, Remains};
 
 /// What is asked of one version of openraft.
 pub trait Member: Clone + Send + Sync + 'static {
-    /// Whether its members may change while anything befalls them: see [`World::change_members`].
-    const CHANGES_AT_ANY_TIME: bool;
+    /// Whether the leader may be taken out of the voters while anything befalls them: see [`World::change_members`].
+    const LEADER_GOES_AT_ANY_TIME: bool;
 
     /// The node's part of a group, from what its log and files hold.
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String>;
@@ -45,6 +45,17 @@ pub enum Change {
         voters: BTreeSet<u64>,
         stay: bool,
     },
+}
+
+impl Change {
+    /// Whether this node is no voter behind it.
+    pub fn takes_out(&self, node: u64) -> bool {
+        match self {
+            Self::AddLearner(_) | Self::Promote(_) => false,
+            Self::Demote { node: gone, .. } | Self::Drop(gone) => *gone == node,
+            Self::Voters { voters, .. } => !voters.contains(&node),
+        }
+    }
 }
 
 /// What a member says of itself.
