@@ -61,6 +61,8 @@ pub enum Command {
     Export(Export),
     /// Copy an export, or another kind of log, into a log, and compare. Run again after an interruption, it goes on.
     ///
+    /// A log that is made is called FILE.importing until all of it is there and compared: it is no log before.
+    ///
     /// A replica that is there with other keys, or another report of its state machine, than an earlier import of the same left is not
     /// written to, and called different: a vote that was cast meanwhile is not taken back. Exits with 1 then.
     #[command(after_help = SIZES)]

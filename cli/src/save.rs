@@ -166,8 +166,8 @@ pub fn refuse_existing(path: &Path, why: &str) -> Result<()> {
     if path.symlink_metadata().is_ok() { Err(exists(path, why)) } else { Ok(()) }
 }
 
-/// The name that a large file has until it is whole: half of it must not be taken for all. Refused where `what` is under way, or did not end.
-pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
+/// The name that a large file has until it is whole: half of it must not be taken for all.
+pub fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
     let mut name = path.to_owned().into_os_string();
     name.push(suffix);
     let name = PathBuf::from(name);
@@ -178,6 +178,12 @@ pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
             path.display()
         )));
     }
+    Ok(name)
+}
+
+/// As [`beside`]; refused where `what` is under way, or did not end.
+pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
+    let name = beside(path, suffix)?;
     if name.symlink_metadata().is_ok() {
         let name = name.display();
         return Err(Failure::Request(format!(

@@ -25,9 +25,9 @@ fn traced(trace: &Path, options: &[&str], args: &[&str]) -> Option<(Ran, String)
 }
 
 /// What makes a new file out of a log that is there.
-fn copies(path: &Path, to: &Path) -> [Vec<String>; 2] {
-    let (path, to) = (str(path), str(to));
-    [vec!["salvage", path, to], vec!["export", path, "--out", to]]
+fn copies(path: &Path, lines: &Path, to: &Path) -> [Vec<String>; 3] {
+    let (path, lines, to) = (str(path), str(lines), str(to));
+    [vec!["salvage", path, to], vec!["export", path, "--out", to], vec!["import", "--from", "jsonl", lines, to]]
         .map(|args| args.into_iter().map(str::to_owned).collect())
 }
 
@@ -35,9 +35,10 @@ fn copies(path: &Path, to: &Path) -> [Vec<String>; 2] {
 #[test]
 fn a_name_that_was_given_outlives_a_power_cut_or_that_is_said() {
     let (dir, path) = filled();
-    let (to, trace) = (dir.path().join("to"), dir.path().join("trace"));
+    let (lines, to, trace) = (dir.path().join("lines"), dir.path().join("to"), dir.path().join("trace"));
+    assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
     let of_dir = format!("<{}>", str(&dir.path().canonicalize().unwrap()));
-    for args in copies(&path, &to) {
+    for args in copies(&path, &lines, &to) {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let Some((ran, calls)) = traced(&trace, &[], &args) else { return };
         assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
@@ -65,7 +66,7 @@ fn either_way_to_give_a_name_will_do_and_without_any_the_copy_is_kept() {
     let (lines, to, trace) = (dir.path().join("lines"), dir.path().join("to"), dir.path().join("trace"));
     assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
     let (no_links, no_renames) = ("inject=linkat:error=EPERM", "inject=renameat2:error=EINVAL");
-    for args in copies(&path, &to) {
+    for args in copies(&path, &lines, &to) {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         for lacks in [no_links, no_renames] {
             let Some((ran, _)) = traced(&trace, &["-e", lacks], &args) else { return };
