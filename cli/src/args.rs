@@ -87,7 +87,7 @@ pub struct Create {
     /// Size of the file.
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1G")]
     pub capacity: u64,
-    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two.
+    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two. An open log takes 10 bytes of memory for each.
     #[arg(long, value_name = "SIZE", value_parser = size::parse32, default_value = "64K")]
     pub chunk_size: u32,
     /// Bytes a journal segment: a power of two. Chosen by capacity if not given.
