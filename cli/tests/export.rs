@@ -606,3 +606,16 @@ fn half_of_an_import_is_not_taken_for_a_log() {
     assert_eq!(dumped(&copy), dumped(&path));
     assert!(!left.exists());
 }
+
+/// `ulimit -f`: the system would kill whoever writes behind it.
+#[test]
+fn an_export_that_is_larger_than_files_may_be_fails_and_leaves_nothing() {
+    let (dir, path) = filled();
+    let lines = dir.path().join("lines");
+    let tool =
+        ["-c", "ulimit -c 0; ulimit -f 4; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_strandlog"), "export", str(&path)];
+    let ran = Command::new("sh").args(tool).args(["--out", str(&lines)]).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(2) && said.contains("File too large"), "{ran:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "something is left behind");
+}
