@@ -51,6 +51,7 @@ counters!(
     damaged_entries,
     unnamed_losses,
     opened_by_snapshot,
+    used_up,
 );
 
 /// Counters and gauges of a log. Counters start at 0 at each opening.
@@ -101,6 +102,8 @@ pub struct Stats {
     pub unnamed_losses: u64,
     /// 1 if the opening used the index saved by the last close, and read no frames; otherwise 0.
     pub opened_by_snapshot: u64,
+    /// 1 where the log has no number left for what would be written next, and so refuses every batch ([`Error::UsedUp`](crate::Error::UsedUp)); else 0.
+    pub used_up: u64,
     /// Everything at or below this LSN is durable.
     pub durable_lsn: u64,
     /// Replicas that exist.
@@ -178,7 +181,7 @@ impl Stats {
         figures!(self:
             batches, entries, user_bytes, frames, journal_bytes, placed_bytes, settled_bytes, settled_entries, carried_bytes,
             carried_entries, segments_cleaned, stalls, recovery_micros, recovered_frames, lost_frames, dropped_frames,
-            damaged_entries, unnamed_losses, opened_by_snapshot, durable_lsn, replicas, capacity, file_bytes, chunk_size, segment_size, chunks, free_chunks,
+            damaged_entries, unnamed_losses, opened_by_snapshot, used_up, durable_lsn, replicas, capacity, file_bytes, chunk_size, segment_size, chunks, free_chunks,
             used_chunks, pinned_chunks, reserved_chunks, reserved_for_values, journal_segments, free_segments, journal_cap_segments,
             carried_class_bytes, carried_class_limit, held_truncations, recent_bytes, queued_bytes,
         )

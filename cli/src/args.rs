@@ -61,6 +61,8 @@ pub enum Command {
     Export(Export),
     /// Copy an export, or another kind of log, into a log, and compare. Run again after an interruption, it goes on.
     ///
+    /// A log that is made is called FILE.importing until all of it is there and compared: it is no log before.
+    ///
     /// A replica that is there with other keys, or another report of its state machine, than an earlier import of the same left is not
     /// written to, and called different: a vote that was cast meanwhile is not taken back. Exits with 1 then.
     #[command(after_help = SIZES)]
@@ -85,7 +87,7 @@ pub struct Create {
     /// Size of the file.
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1G")]
     pub capacity: u64,
-    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two.
+    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two. An open log takes 10 bytes of memory for each.
     #[arg(long, value_name = "SIZE", value_parser = size::parse32, default_value = "64K")]
     pub chunk_size: u32,
     /// Bytes a journal segment: a power of two. Chosen by capacity if not given.

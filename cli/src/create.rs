@@ -7,12 +7,18 @@ use strandlog::{Error, Wal};
 
 use crate::args::Create;
 use crate::failure::{Failure, Result};
-use crate::output::{Output, Style};
+use crate::output::{Output, Style, say};
 use crate::{progress, save, size};
+
+/// What a log that is open takes of memory for each of its chunks: see the guide, capacity.
+const CHUNK_MEMORY: u64 = 10;
+/// So much is said before hours are spent on it.
+const MUCH_MEMORY: u64 = 2 << 30;
 
 /// Creates the log. The file appears under its name whole, or not at all; what fails behind that takes nothing from it, and is told with what is there.
 pub fn run(args: &Create, out: &mut Output) -> Result<()> {
     save::refuse_existing(&args.path, "nothing was changed")?;
+    tell_memory(args);
     let bar = progress::bytes("writing", out.is_json());
     let shown = bar.clone();
     let mut options = Wal::options().capacity(args.capacity).chunk_size(args.chunk_size).progress(move |p| {
@@ -53,6 +59,19 @@ pub fn run(args: &Create, out: &mut Output) -> Result<()> {
         size::human(stats.segment_size),
     ))?;
     Ok(())
+}
+
+/// The chunk's size is chosen for good.
+fn tell_memory(args: &Create) {
+    let memory = (args.capacity / u64::from(args.chunk_size.max(1))).saturating_mul(CHUNK_MEMORY);
+    if memory >= MUCH_MEMORY {
+        say(format_args!(
+            "a log of {} in chunks of {} takes {} of memory while it is open, {CHUNK_MEMORY} bytes a chunk: larger ones (--chunk-size) take less",
+            size::human(args.capacity),
+            size::human(args.chunk_size.into()),
+            size::human(memory),
+        ));
+    }
 }
 
 /// The failure, and what whoever looks finds under the name.

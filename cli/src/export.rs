@@ -95,7 +95,7 @@ fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar, skip: bool) -> 
     let unfinished = save::unfinished(path, ".exporting", "an export")?;
     let failed = |e: std::io::Error| Failure::Request(format!("writing {}: {e}", path.display()));
     let file = File::create_new(&unfinished).map_err(failed)?;
-    let written = (|| {
+    let written: Result<Exported> = (|| {
         let mut sink = BufWriter::new(file);
         let done = export(wal, &mut sink, bar, skip).map_err(|failure| match failure {
             // Of this file, not of the output.
@@ -103,12 +103,15 @@ fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar, skip: bool) -> 
             other => other,
         })?;
         let file = sink.into_inner().map_err(|e| failed(e.into_error()))?;
-        file.sync_all().and_then(|()| std::fs::hard_link(&unfinished, path)).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
         Ok(done)
     })();
-    // The other name of what was written, or what is no use to anybody.
-    let _ = std::fs::remove_file(&unfinished);
-    written
+    let done = written.inspect_err(|_| {
+        // It is no use to anybody.
+        let _ = std::fs::remove_file(&unfinished);
+    })?;
+    save::name(&unfinished, path)?;
+    Ok(done)
 }
 
 fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar, skip: bool) -> Result<Exported> {

@@ -119,6 +119,11 @@ fn facts(wal: &Wal, s: &Stats, rows: &[Row], out: &mut Output) -> Result<()> {
     let bytes: u64 = rows.iter().map(Row::bytes).sum();
     out.fact("replicas", format_args!("{}, {} entries, {}", count(s.replicas), count(entries), human(bytes)))?;
     out.fact("durable", format_args!("up to LSN {}", s.durable_lsn))?;
+    if s.used_up > 0 {
+        let what = "no number is left for what would be written next, so nothing more is: `strandlog salvage` copies it into a new one";
+        let what = out.styled(Style::Bad, what);
+        out.fact("USED UP", what)?;
+    }
     out.fact(
         "opened",
         format_args!("in {:.1} ms, {} frames", s.recovery_micros as f64 / 1000.0, count(s.recovered_frames)),
@@ -233,6 +238,7 @@ fn as_json(wal: &Wal, s: &Stats, rows: &[Row], refused: Option<&str>, args: &Inf
         "replicas": s.replicas,
         "entries": rows.iter().map(Row::entries).fold(0, u64::saturating_add),
         "durable_lsn": s.durable_lsn,
+        "used_up": s.used_up > 0,
         "recovery": {
             "micros": s.recovery_micros, "frames": s.recovered_frames, "lost_frames": s.lost_frames,
             "dropped_frames": s.dropped_frames, "unnamed": s.unnamed_losses > 0,

@@ -31,6 +31,7 @@ mod verify;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "strandlog: {failure}");
         return ExitCode::from(2);
     }
+    survive_limits();
     let mut out = Output::new(args.json);
     match run(&args.command, &mut out).and_then(|()| out.finish()) {
         Ok(()) => out.exit_code(),
@@ -58,6 +60,13 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A write behind the end that this process may give a file (`ulimit -f`) fails, and is told, as on a device that is full: else the system kills whoever
+/// writes it, and half of an export is left.
+fn survive_limits() {
+    // Where that cannot be had it is as it was.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// The help that was asked for, or what is wrong with the request: as JSON where that was asked for, so far as can be told.

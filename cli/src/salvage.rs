@@ -44,7 +44,7 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
         // It is no use to anybody.
         let _ = std::fs::remove_file(&unfinished);
     })?;
-    name(&unfinished, &args.to)?;
+    save::name(&unfinished, &args.to)?;
     if !report.is_whole() {
         out.not_all_is_well();
     }
@@ -66,14 +66,6 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
     } else {
         show(args, &report, by_snapshot, out)
     }
-}
-
-/// A copy that only lacks its name is kept: it may have taken hours.
-fn name(unfinished: &Path, to: &Path) -> Result<()> {
-    save::publish(unfinished, to).map_err(|e| {
-        let (unfinished, to) = (unfinished.display(), to.display());
-        Failure::Request(format!("naming {to}: {e}; the copy is whole, and stays under the name {unfinished}"))
-    })
 }
 
 /// A log of the same geometry.
@@ -131,21 +123,4 @@ fn show(args: &Salvage, report: &SalvageReport, by_snapshot: bool, out: &mut Out
         out.line(format_args!("  the new log knows what is missing: reading it answers with this damage until a snapshot or a removal heals it"))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_that_cannot_be_named_stays_and_it_is_said_where() {
-        let dir = tempfile::tempdir().unwrap();
-        let (copy, to) = (dir.path().join("saved.salvaging"), dir.path().join("saved"));
-        std::fs::write(&copy, "all that could be saved").unwrap();
-        std::fs::write(&to, "what came meanwhile").unwrap();
-        let refused = name(&copy, &to).unwrap_err().to_string();
-        assert!(refused.contains("stays under the name") && refused.contains("saved.salvaging"), "{refused}");
-        assert_eq!(std::fs::read(&copy).unwrap(), b"all that could be saved");
-        assert_eq!(std::fs::read(&to).unwrap(), b"what came meanwhile");
-    }
 }

@@ -124,8 +124,23 @@ pub fn is_log_of(path: &Path, uuid: [u8; 16]) -> bool {
     })
 }
 
+/// Gives a copy that is whole its name, for good: whoever is told of it may remove what it is of. One that only lacks its name is kept: it may have
+/// taken hours.
+pub fn name(unfinished: &Path, path: &Path) -> Result<()> {
+    let shown = path.display();
+    publish(unfinished, path).map_err(|e| {
+        let unfinished = unfinished.display();
+        Failure::Request(format!("naming {shown}: {e}; the copy is whole, and stays under the name {unfinished}"))
+    })?;
+    sync_directory_of(path).map_err(|e| {
+        Failure::Request(format!(
+            "{shown} is there, and whole, but a power cut may take its name: syncing its directory: {e}"
+        ))
+    })
+}
+
 /// Gives a file that is whole its name, unless that is taken: where it was given, nothing is left of the other name.
-pub fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
+fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     use rustix::io::Errno;
     match renameat_with(CWD, unfinished, CWD, path, RenameFlags::NOREPLACE) {
@@ -140,14 +155,19 @@ pub fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// Refuses a name that is taken, and says why that matters.
 pub fn refuse_existing(path: &Path, why: &str) -> Result<()> {
     // Also a link that leads nowhere: the name is taken.
     if path.symlink_metadata().is_ok() { Err(exists(path, why)) } else { Ok(()) }
 }
 
-/// The name that a large file has until it is whole: half of it must not be taken for all. Refused where `what` is under way, or did not end.
-pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
+/// The name that a large file has until it is whole: half of it must not be taken for all.
+pub fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
     let mut name = path.to_owned().into_os_string();
     name.push(suffix);
     let name = PathBuf::from(name);
@@ -158,6 +178,12 @@ pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
             path.display()
         )));
     }
+    Ok(name)
+}
+
+/// As [`beside`]; refused where `what` is under way, or did not end.
+pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
+    let name = beside(path, suffix)?;
     if name.symlink_metadata().is_ok() {
         let name = name.display();
         return Err(Failure::Request(format!(
@@ -188,5 +214,17 @@ mod tests {
         publish(&path("ours"), &path("name")).unwrap();
         assert_eq!(std::fs::read(path("name")).unwrap(), b"ours");
         assert!(!path("ours").exists());
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_named_stays_and_it_is_said_where() {
+        let dir = tempfile::tempdir().unwrap();
+        let (copy, to) = (dir.path().join("saved.salvaging"), dir.path().join("saved"));
+        std::fs::write(&copy, "all that could be saved").unwrap();
+        std::fs::write(&to, "what came meanwhile").unwrap();
+        let refused = name(&copy, &to).unwrap_err().to_string();
+        assert!(refused.contains("stays under the name") && refused.contains("saved.salvaging"), "{refused}");
+        assert_eq!(std::fs::read(&copy).unwrap(), b"all that could be saved");
+        assert_eq!(std::fs::read(&to).unwrap(), b"what came meanwhile");
     }
 }

@@ -8,6 +8,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::failure::{Failure, Result};
 
+/// What the shell says of who was ended by SIGINT.
+const INTERRUPTED: i32 = 130;
+/// Behind the name of a file that is being made.
+const CREATING: &str = ".creating";
+
 /// A file that is removed when this is dropped.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
@@ -34,6 +39,17 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// Asked while the file is being made: nothing was measured that could be shown, and it may take minutes still. Whoever interrupts that ends
+    /// the process, and finds nothing left.
+    pub fn end_if(&self, interrupt: &Interrupt) {
+        if interrupt.came() {
+            drop(self.beside(CREATING));
+            std::process::exit(INTERRUPTED);
+        }
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         // It may never have been made; and there is nobody left to tell.
@@ -51,7 +67,7 @@ impl Interrupt {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             // In this order: the first signal finds the flag unset, and sets it.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))?;
+            signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
         }
         Ok(Self(flag))

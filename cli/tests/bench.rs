@@ -139,3 +139,25 @@ fn what_was_asked_for_is_what_runs() {
         assert!(ran.code == 2 && said.contains(why) && said.contains("--replicas"), "{args:?}: {ran:?}");
     }
 }
+
+/// The file may take minutes: who has had enough is not told to wait for all of it, and asks twice. Where `strace` is missing or may not trace, the test
+/// passes.
+#[test]
+fn an_interruption_while_the_file_is_made_ends_it_and_leaves_nothing() {
+    for command in [&["bench", "--capacity"][..], &["probe", "--size"]] {
+        let dir = tempfile::tempdir().unwrap();
+        let traced = |inject: &str| {
+            let mut strace = std::process::Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", inject, env!("CARGO_BIN_EXE_strandlog")]);
+            strace.args(command).args(["16M", "--seconds", "0.1", str(dir.path())]).output()
+        };
+        if !traced("trace=none").is_ok_and(|ran| ran.status.success()) {
+            println!("skipped: no strace, or it may not trace here");
+            return;
+        }
+        // When its space is reserved, before it is written.
+        let ran = traced("inject=fallocate:signal=INT").unwrap();
+        assert_eq!(ran.status.code(), Some(130), "{command:?}: {ran:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{command:?}: something is left");
+    }
+}

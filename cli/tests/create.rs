@@ -72,3 +72,21 @@ fn nonsense_is_refused_with_its_range_and_leaves_nothing() {
     assert!(!path.exists());
     assert_eq!(strandlog(&["create", str(&path), "--capacity", "lots"]).code, 2);
 }
+
+/// Hours go by until it is made, and then whoever opens it needs that much. Nothing of it is made here: it is more than the shell allows.
+#[test]
+fn what_a_log_of_very_many_chunks_takes_of_memory_is_said_first() {
+    let (_dir, path) = place();
+    let create = |chunk: &str| {
+        let tool = ["-c", "ulimit -f 1000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_strandlog"), "create", str(&path)];
+        let ran =
+            std::process::Command::new("sh").args(tool).args(["--capacity", "8T", "--chunk-size", chunk]).output();
+        let ran = ran.unwrap();
+        assert!(ran.status.code() == Some(2) && !path.exists(), "{ran:?}");
+        String::from_utf8(ran.stderr).unwrap()
+    };
+    let said = create("4K");
+    assert!(said.contains("20 GiB of memory") && said.contains("--chunk-size"), "{said}");
+    let said = create("64K");
+    assert!(said.contains("RLIMIT_FSIZE") && !said.contains("of memory"), "{said}");
+}

@@ -363,7 +363,7 @@ fn an_import_that_was_cut_among_the_keys_of_a_replica_goes_on() {
     wal.commit(batch.append(1, &[(1, 1, payload(1, 1))])).unwrap();
     wal.close().unwrap();
     drop(wal);
-    let (half, copy) = (dir.path().join("half"), dir.path().join("copy"));
+    let (half, copy, left) = (dir.path().join("half"), dir.path().join("copy"), dir.path().join("copy.importing"));
     let lines = strandlog(&["export", str(&path)]).out;
     // The log, the replica, and so many keys.
     for given in 1..=4 {
@@ -371,7 +371,8 @@ fn an_import_that_was_cut_among_the_keys_of_a_replica_goes_on() {
         std::fs::write(&half, head.concat()).unwrap();
         let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
         assert!(ran.code == 2 && ran.err.contains("the end is missing; what was imported stays"), "{ran:?}");
-        let keys = Wal::options().open(&copy).unwrap().replica(1).keys().len();
+        assert!(!copy.exists(), "half of it is no log");
+        let keys = Wal::options().create(false).open(&left).unwrap().replica(1).keys().len();
         assert!(keys > 0, "something of it was written");
     }
     std::fs::write(&half, &lines).unwrap();
@@ -445,6 +446,7 @@ fn an_import_that_failed_removes_no_log_but_its_own() {
     let (dir, path) = filled();
     let lines = strandlog(&["export", str(&path)]).out;
     let (begin, copy) = (lines.split_inclusive('\n').next().unwrap(), dir.path().join("copy"));
+    let ours = dir.path().join("copy.importing");
     let mut import = Command::new(env!("CARGO_BIN_EXE_strandlog"))
         .args(["import", "--from", "jsonl", "-", str(&copy)])
         .stdin(Stdio::piped())
@@ -453,17 +455,18 @@ fn an_import_that_failed_removes_no_log_but_its_own() {
         .unwrap();
     let mut input = import.stdin.take().unwrap();
     input.write_all(begin.as_bytes()).unwrap();
-    while !copy.exists() {
+    while !ours.exists() {
         std::thread::yield_now();
     }
     let before = std::fs::read(&path).unwrap();
-    std::fs::rename(&path, &copy).unwrap();
+    std::fs::rename(&path, &ours).unwrap();
     input.write_all(b"no line\n").unwrap();
     drop(input);
     let ran = import.wait_with_output().unwrap();
     let said = String::from_utf8(ran.stderr).unwrap();
     assert!(ran.status.code() == Some(2) && said.contains("nothing was written"), "{said}");
-    assert!(std::fs::read(&copy).unwrap() == before, "it is as it was");
+    assert!(std::fs::read(&ours).unwrap() == before, "it is as it was");
+    assert!(!copy.exists());
 }
 
 /// A log keeps its size: the next import, with another, would be given none of it.
@@ -478,7 +481,8 @@ fn an_import_that_wrote_nothing_leaves_nothing() {
         std::fs::write(&wrong, upto(good) + "no line\n").unwrap();
         let ran = strandlog(&["import", "--from", "jsonl", str(&wrong), str(&copy)]);
         assert!(ran.code == 2 && ran.err.contains("nothing was written"), "{good}: {ran:?}");
-        assert!(!copy.exists(), "{good}: {} bytes", copy.metadata().unwrap().len());
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{good}: beside the log and the lines: {left:?}");
     }
     // One that was there before is somebody's.
     assert_eq!(strandlog(&["create", str(&copy), "--capacity", "16M"]).code, 0);
@@ -569,4 +573,49 @@ fn what_cannot_be_read_ends_an_export_or_is_skipped() {
         skipped += 1;
     }
     assert!(skipped > 0, "no reading of an entry among them");
+}
+
+/// A store that opened half of an import would have replicas that never voted, whatever they promised. It has its name when all of it is there.
+#[test]
+fn half_of_an_import_is_not_taken_for_a_log() {
+    let (dir, path) = rich();
+    let lines = strandlog(&["export", str(&path)]).out;
+    let file = |name: &str| dir.path().join(name);
+    let (half, copy, left) = (file("half"), file("copy"), file("copy.importing"));
+    let cut = lines.find(r#"{"replica":139"#).unwrap();
+    std::fs::write(&half, &lines[..cut]).unwrap();
+    let import = ["import", "--from", "jsonl", str(&half), str(&copy)];
+    let ran = strandlog(&import);
+    assert!(ran.code == 2 && ran.err.contains(str(&left)), "{ran:?}");
+    assert!(!copy.exists() && Wal::options().create(false).open(&left).unwrap().replicas().len() > 3);
+    // Of something else.
+    let (_other_dir, other) = filled();
+    let other = strandlog(&["export", str(&other)]).out;
+    std::fs::write(&half, other).unwrap();
+    let ran = strandlog(&import);
+    assert!(ran.code != 0 && !copy.exists(), "{ran:?}");
+    let begins_so: String = lines.split_inclusive('\n').take_while(|line| !line.contains(r#""replica":1,"#)).collect();
+    std::fs::write(&half, begins_so + r#"{"end":true,"replicas":0,"entries":0,"keys":0}"#).unwrap();
+    let ran = strandlog(&import);
+    assert!(ran.code == 2 && ran.err.contains("was not given") && !copy.exists(), "{ran:?}");
+    // And all of it.
+    std::fs::write(&half, &lines).unwrap();
+    let ran = strandlog(&[&import[..], &["--json"]].concat());
+    assert!(ran.code == 0 && ran.err.contains("going on there"), "{ran:?}");
+    assert!(ran.json()["entries_there_already"].as_u64() > Some(0) && ran.json()["imported"] == str(&copy), "{ran:?}");
+    assert_eq!(dumped(&copy), dumped(&path));
+    assert!(!left.exists());
+}
+
+/// `ulimit -f`: the system would kill whoever writes behind it.
+#[test]
+fn an_export_that_is_larger_than_files_may_be_fails_and_leaves_nothing() {
+    let (dir, path) = filled();
+    let lines = dir.path().join("lines");
+    let tool =
+        ["-c", "ulimit -c 0; ulimit -f 4; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_strandlog"), "export", str(&path)];
+    let ran = Command::new("sh").args(tool).args(["--out", str(&lines)]).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(2) && said.contains("File too large"), "{ran:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "something is left behind");
 }

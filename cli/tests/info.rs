@@ -4,7 +4,10 @@ mod support;
 
 use std::time::Duration;
 
-use strandlog::{Batch, Wal};
+use strandlog::format::frame::{FrameHeader, LAST_SESSION};
+use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
+use strandlog::format::{BLOCK_BYTES, POOL_OFFSET};
+use strandlog::{Batch, Error, Wal};
 use support::{filled, find, place, rot, str, strandlog};
 
 #[test]
@@ -102,4 +105,44 @@ fn keys_are_counted_as_an_export_counts_them() {
     let counted: u64 = largest.as_array().unwrap().iter().map(|r| r["keys"].as_u64().unwrap()).sum();
     let exported = strandlog(&["export", str(&path), "--out", str(&dir.path().join("lines")), "--json"]).json();
     assert_eq!((counted, &exported["keys"]), (2, &2.into()), "{largest}");
+}
+
+/// Makes the log as old as one that is opened for the last time.
+fn grow_old(path: &std::path::Path) {
+    let mut image = std::fs::read(path).unwrap();
+    let superblock = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).unwrap();
+    let (seed, segment) = (superblock.seed(), u64::from(superblock.segment_bytes));
+    let found = (POOL_OFFSET as usize..image.len()).step_by(BLOCK_BYTES as usize).filter_map(|at| {
+        let within = (at as u64 - POOL_OFFSET) % segment;
+        FrameHeader::decode(seed, within, segment, &image[at..]).map(|header| (at, header))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(_, header)| header.lsn);
+    let mut prev: Option<FrameHeader> = None;
+    for (at, mut header) in found {
+        header.session = LAST_SESSION;
+        if let Some(prev) = prev {
+            (header.prev_hash, header.prev_prev_hash) = (prev.hash(seed), prev.prev_hash);
+        }
+        header.encode(seed, &mut image[at..]);
+        prev = Some(header);
+    }
+    std::fs::write(path, image).unwrap();
+}
+
+/// The store is told by its first batch; who looks at the file must see why.
+#[test]
+fn a_log_whose_numbers_are_used_up_is_shown_as_such() {
+    let (_dir, path) = filled();
+    assert!(!strandlog(&["info", str(&path)]).out.contains("USED UP"));
+    assert_eq!(strandlog(&["info", str(&path), "--json"]).json()["used_up"], false);
+    grow_old(&path);
+    let before = std::fs::read(&path).unwrap();
+    let wal = Wal::options().create(false).open(&path).unwrap();
+    assert!(matches!(wal.commit(Batch::new().put(1, b"vote", b"1")), Err(Error::UsedUp { .. })));
+    drop(wal);
+    let ran = strandlog(&["info", str(&path)]);
+    assert!(ran.code == 0 && ran.out.contains("USED UP") && ran.out.contains("`strandlog salvage`"), "{ran:?}");
+    assert_eq!(strandlog(&["info", str(&path), "--json"]).json()["used_up"], true);
+    assert!(std::fs::read(&path).unwrap() == before, "nothing was written");
 }

@@ -341,6 +341,8 @@ impl Engine {
         {
             let s = self.seq.lock();
             stats.replicas = s.replicas;
+            // It may come to that while it is in use.
+            stats.used_up = stats.used_up.max(u64::from(s.is_used_up()));
             stats.reserved_chunks = s.accounts.reserved();
             stats.carried_class_bytes = s.accounts.carried();
             stats.carried_class_limit = s.accounts.budget();

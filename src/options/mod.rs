@@ -165,7 +165,10 @@ impl Options {
         self.capacity = bytes;
         self
     }
-    /// Bytes per chunk, the unit in which a replica takes and frees space: a power of two, 4 KiB to 4 MiB. Default 64 KiB.
+    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two, 4 KiB to 4 MiB. Default 64 KiB.
+    ///
+    /// An open log takes 10 bytes of memory for each of its chunks: 1.3 GiB of the largest log in chunks of 64 KiB, and 20 GiB in chunks of 4 KiB. See
+    /// [the guide](crate::guide#capacity-chunks-segments).
     #[must_use]
     pub fn chunk_size(mut self, bytes: u32) -> Self {
         self.chunk_size = bytes;

@@ -104,8 +104,11 @@ pub(crate) fn recover(
     };
     let Standing { registry, cells, mut segments, .. } = standing;
     let session = (standing.session >> 32).saturating_add(1) << 32 | u64::from(random_u32());
-    // Where the numbers are used up, no opening writes anything: the next one could not read it.
-    let used_up = if read_only { None } else { used_up(&segments, geo.segment_bytes, session) };
+    // Nothing is written then, by no such opening: the next one could read it no more.
+    let used_up = used_up(&segments, geo.segment_bytes, session);
+    counters.used_up.set(u64::from(used_up.is_some()));
+    // Who only reads is told that where something is written all the same.
+    let used_up = used_up.filter(|_| !read_only);
     let read_only = read_only || used_up.is_some();
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
     let mut accounts = Accounts::new(geo.chunk_bytes, geo.segment_bytes, run.carry_percent, slabs);

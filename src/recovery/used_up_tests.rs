@@ -44,6 +44,7 @@ fn assert_it_is_read(mut disk: Arc<SimDisk>, newest: Option<u64>) {
     for mode in super::rig::MODES {
         let wal = again(&mut disk, options().recovery_mode(mode)).unwrap_or_else(|e| panic!("{mode:?}: {e}"));
         assert_eq!((wal.replicas(), voted(&wal)), (vec![1, 2, 3], newest), "{mode:?}");
+        assert_eq!(wal.stats().used_up, 1, "who only looks sees it, too: {mode:?}");
         let refused = vote(&wal, 7).expect_err("nothing is written");
         let salvaged = mode == RecoveryMode::Salvage;
         assert!(matches!((&refused, salvaged), (Error::UsedUp { .. }, false) | (Error::ReadOnly, true)), "{refused}");
@@ -57,6 +58,7 @@ fn assert_it_is_read(mut disk: Arc<SimDisk>, newest: Option<u64>) {
     assert!(report.is_whole(), "{report:?}");
     assert_eq!(voted(&new), newest);
     vote(&new, 1).expect("a new log begins with its numbers");
+    assert_eq!(new.stats().used_up, 0);
 }
 
 #[test]
@@ -87,9 +89,11 @@ fn a_log_that_has_written_all_that_can_be_numbered_is_read_and_refuses_by_name()
 fn a_log_that_refuses_batches_still_cleans() {
     let mut disk = old(USED_UP_LSN / SEGMENT - 3, 0);
     let wal = again(&mut disk, options()).expect("opened");
+    assert_eq!(wal.stats().used_up, 0, "not yet");
     assert!((0..1000).any(|_| vote(&wal, 5).is_err()), "it refuses while it is in use, too");
     let asked = wal.engine.check(Batch::new().put(1, b"vote", b"for 2"));
     assert!(matches!(asked, Err(Error::UsedUp { .. })), "who asks before it writes elsewhere is told: {asked:?}");
+    assert_eq!(wal.stats().used_up, 1);
     for _ in 0..50 {
         wal.checkpoint().expect("cleaned");
     }

@@ -32,7 +32,7 @@ pub fn run(args: &Bench, out: &mut Output) -> Result<()> {
     let interrupt = Interrupt::new()?;
     let file = Scratch::new(&args.dir, "bench")?;
     let bar = progress::bytes("creating", out.is_json());
-    let opened = run::open(file.path(), &plan, &bar);
+    let opened = run::open(&file, &plan, &interrupt, &bar);
     bar.finish_and_clear();
     let (wal, disk) = opened?;
     let figures = file.beside(".stats");

@@ -1,6 +1,5 @@
 //! One measurement.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use super::plan::Plan;
 use super::work::{Done, Payload, Slot, Work};
 use crate::failure::{Failure, Result};
 use crate::measure::{Latencies, micros};
-use crate::scratch::Interrupt;
+use crate::scratch::{Interrupt, Scratch};
 use crate::size::{count, human};
 
 /// How often it is looked how far things are.
@@ -53,15 +52,16 @@ impl Outcome {
 }
 
 /// A log in a file of its own, on a disk that takes notes.
-pub fn open(path: &Path, plan: &Plan, bar: &ProgressBar) -> Result<(Wal, Arc<NotedDisk>)> {
+pub fn open(file: &Scratch, plan: &Plan, stop: &Interrupt, bar: &ProgressBar) -> Result<(Wal, Arc<NotedDisk>)> {
     let mut progress = |done, total| {
+        file.end_if(stop);
         bar.set_length(total);
         bar.set_position(done);
     };
     let mode = OpenMode { read_only: false, mapped: true, ..OpenMode::default() };
     let len = plan.capacity / strandlog::disk::BLOCK as u64 * strandlog::disk::BLOCK as u64;
-    let file = FileDisk::create(path, len, mode, &mut progress, |_| Ok(()));
-    let disk = Arc::new(NotedDisk::new(file.map_err(|e| Failure::Request(e.to_string()))?));
+    let made = FileDisk::create(file.path(), len, mode, &mut progress, |_| Ok(()));
+    let disk = Arc::new(NotedDisk::new(made.map_err(|e| Failure::Request(e.to_string()))?));
     let wal = Wal::options().capacity(plan.capacity).open_disk(Arc::clone(&disk) as Arc<_>)?;
     Ok((wal, disk))
 }

@@ -4,8 +4,11 @@ mod copy;
 #[cfg(feature = "raft-engine")]
 mod files;
 mod jsonl;
+mod place;
 #[cfg(feature = "raft-engine")]
 mod raft_engine;
+
+use std::path::Path;
 
 use serde_json::json;
 use strandlog::{Stats, Wal};
@@ -17,6 +20,7 @@ use crate::output::{Output, Style, say};
 use crate::size::{count, human};
 use crate::{open, progress, save};
 use copy::{Copied, Copier};
+use place::Place;
 
 /// Something that can be imported: heads, each followed by its keys and then its entries, replicas ascending or not.
 pub trait Items {
@@ -42,11 +46,10 @@ pub fn run(args: &Import, out: &mut Output) -> Result<()> {
             return Err(Failure::Request(why.into()));
         }
     };
-    // Also where a link of that name leads nowhere: the name is somebody's.
-    let was_there = args.path.symlink_metadata().is_ok();
-    let wal = target(args, items.shape(), out)?;
-    if was_there {
-        tell_size(args, &wal.stats());
+    let place = Place::of(&args.path)?;
+    let wal = target(args, &place.path, items.shape(), out)?;
+    if place.was_there {
+        tell_size(args, &place.path, &wal.stats());
     }
     let bar = progress::bytes("importing", out.is_json());
     let mut copier = Copier::new(&wal);
@@ -54,16 +57,20 @@ pub fn run(args: &Import, out: &mut Output) -> Result<()> {
     bar.finish_and_clear();
     let copied = copied.map_err(|failure| {
         let has_written = copier.has_written();
-        if !has_written && !was_there && wal.replicas().is_empty() && save::is_log_of(&args.path, wal.uuid()) {
+        if !has_written && !place.was_there && wal.replicas().is_empty() && save::is_log_of(&place.path, wal.uuid()) {
             // It has its size for good, whatever the next import asks for. While it is ours still, and if the name is not another's by now.
-            let _ = std::fs::remove_file(&args.path);
+            let _ = std::fs::remove_file(&place.path);
         }
-        cut_short(&failure, has_written)
+        cut_short(&failure, has_written, &place.path)
     })?;
     wal.close()?;
     drop(wal);
-    let different = verify(args, &copied, out)?;
-    report(args, &copied, &different, out)
+    // Nobody else writes to it before it has its name.
+    let wal = open::read_only(&place.path, out.is_json())?;
+    let different = verify(&wal, &copied, out)?;
+    let path = if different.is_empty() { place.name(&wal, &copied)? } else { place.path };
+    drop(wal);
+    report(&path, args, &copied, &different, out)
 }
 
 fn copy(items: &mut dyn Items, copier: &mut Copier<'_>, bar: &indicatif::ProgressBar) -> Result<Copied> {
@@ -77,20 +84,17 @@ fn copy(items: &mut dyn Items, copier: &mut Copier<'_>, bar: &indicatif::Progres
 }
 
 /// What became of an import that did not come to its end.
-fn cut_short(failure: &Failure, has_written: bool) -> Failure {
+fn cut_short(failure: &Failure, has_written: bool, path: &Path) -> Failure {
     let rest = if has_written {
-        "what was imported stays, and importing all of it again goes on there"
+        format!("what was imported stays in {}, and importing all of it again goes on there", path.display())
     } else {
-        "nothing was written"
+        "nothing was written".to_owned()
     };
     Failure::Request(format!("{failure}; {rest}"))
 }
 
 /// The log that is there, or a new one.
-fn target(args: &Import, shape: Shape, out: &Output) -> Result<Wal> {
-    if args.path.is_dir() {
-        return Err(Failure::Request(format!("{} is a directory, not a log", args.path.display())));
-    }
+fn target(args: &Import, path: &Path, shape: Shape, out: &Output) -> Result<Wal> {
     let bar = progress::bytes("opening", out.is_json());
     let shown = bar.clone();
     let capacity = args.capacity.unwrap_or(shape.capacity);
@@ -104,19 +108,19 @@ fn target(args: &Import, shape: Shape, out: &Output) -> Result<Wal> {
         options = options.chunk_size(narrow(shape.chunk_size)).segment_size(narrow(shape.segment_size));
         options = options.journal_cap(shape.journal_cap.min(capacity));
     }
-    let wal = options.open(&args.path);
+    let wal = options.open(path);
     bar.finish_and_clear();
-    wal.map_err(|error| open::named(&args.path, error))
+    wal.map_err(|error| open::named(path, error))
 }
 
 /// A log that is there keeps its size.
-fn tell_size(args: &Import, stats: &Stats) {
+fn tell_size(args: &Import, path: &Path, stats: &Stats) {
     // Less than a segment is rounding.
     let other = args.capacity.filter(|asked| asked.abs_diff(stats.capacity) >= stats.segment_size);
     if let Some(asked) = other {
         say(format_args!(
             "{} is there, with {}: --capacity {} is for a log that is created; `strandlog grow` makes one longer",
-            args.path.display(),
+            path.display(),
             human(stats.capacity),
             human(asked)
         ));
@@ -124,8 +128,7 @@ fn tell_size(args: &Import, stats: &Stats) {
 }
 
 /// Reads everything back, from the disk, and compares it with what was given; answers the replicas that differ.
-fn verify(args: &Import, copied: &Copied, out: &Output) -> Result<Vec<u64>> {
-    let wal = open::read_only(&args.path, out.is_json())?;
+fn verify(wal: &Wal, copied: &Copied, out: &Output) -> Result<Vec<u64>> {
     let bar = progress::replicas("verifying", out.is_json());
     bar.set_length(copied.digests.len() as u64);
     let mut different = Vec::new();
@@ -139,14 +142,14 @@ fn verify(args: &Import, copied: &Copied, out: &Output) -> Result<Vec<u64>> {
     Ok(different)
 }
 
-fn report(args: &Import, copied: &Copied, different: &[u64], out: &mut Output) -> Result<()> {
-    let (path, sums) = (args.path.display().to_string(), copied.sums);
+fn report(path: &Path, args: &Import, copied: &Copied, different: &[u64], out: &mut Output) -> Result<()> {
+    let (shown, sums) = (path.display().to_string(), copied.sums);
     if !different.is_empty() {
         out.not_all_is_well();
     }
     if out.is_json() {
         return out.json(&json!({
-            "imported": path, "replicas": sums.replicas, "entries": sums.entries, "keys": sums.keys, "bytes": copied.bytes,
+            "imported": shown, "replicas": sums.replicas, "entries": sums.entries, "keys": sums.keys, "bytes": copied.bytes,
             "entries_there_already": copied.there_already, "verified": different.is_empty(), "different": different,
         }));
     }
@@ -157,7 +160,7 @@ fn report(args: &Import, copied: &Copied, different: &[u64], out: &mut Output) -
     };
     let (replicas, entries, keys) = (count(sums.replicas), count(sums.entries), count(sums.keys));
     out.line(format_args!(
-        "{done} {path}: {replicas} replicas, {entries} entries, {keys} keys, {}",
+        "{done} {shown}: {replicas} replicas, {entries} entries, {keys} keys, {}",
         human(copied.bytes)
     ))?;
     if copied.there_already > 0 {
@@ -169,6 +172,9 @@ fn report(args: &Import, copied: &Copied, different: &[u64], out: &mut Output) -
         out.line(format_args!(
             "  replica {replica} differs from what was given{untouched}: remove it, or import into a fresh log"
         ))?;
+    }
+    if path != args.path {
+        out.line(format_args!("  so it is not named {}: remove it, to begin anew", args.path.display()))?;
     }
     Ok(())
 }

@@ -74,6 +74,7 @@ pub fn measure(dir: &Path, bytes: u64, time: Duration, stop: &Interrupt, bar: &P
     let failed = |e: OpenError| Failure::Request(e.to_string());
     let len = bytes.max(2 * (BEGIN + SIZES[2] as u64)).next_multiple_of(BLOCK as u64);
     let mut progress = |done, total| {
+        file.end_if(stop);
         bar.set_length(total);
         bar.set_position(done);
     };

@@ -105,13 +105,22 @@ pub fn a_command(rng: &mut SmallRng) -> bool {
     assert!(std::fs::read(&path).expect("read") == made.image, "{what}: it was changed");
     if end == End::Full && code == Some(2) {
         assert!(!ran.err.is_empty(), "{what}");
-        // Of a created log all but its close was done.
-        let kept: &[&str] = if ["import", "create"].contains(&command) && to.exists() { &["to"] } else { &[] };
+        // Of a created log all but its close was done; of half an import nobody thinks that it is whole.
+        let kept: &[&str] = match command {
+            "create" if to.exists() => &["to"],
+            "import" if dir.join("to.importing").exists() => &["to.importing"],
+            _ => &[],
+        };
         assert_eq!(beside(dir), kept, "{what}: something is left behind");
     }
     if command == "import" {
+        assert!(!to.exists() || ended && code == Some(0) || end == End::Killed, "{what}: half of it has its name");
+        if to.exists() {
+            holds(&to, &made.stood, &what);
+        }
         let again = strandlog(&args);
         assert_eq!(again.code, 0, "{what}: {again:?}");
+        assert!(beside(dir) == ["to"], "{what}: {:?} is left behind", beside(dir));
     } else if to.exists() {
         assert!(!ended || code == Some(0) || command == "create", "{what}: it failed, and its name is taken");
     } else {
