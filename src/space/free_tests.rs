@@ -74,3 +74,16 @@ fn slabs_are_taken_whole_and_from_the_end() {
     assert_eq!((0..16).map_while(|_| free.take_slab()).collect::<Vec<_>>(), [11, 10, 9, 8, 6, 5, 4, 3, 2, 1]);
     assert_eq!((free.len(), free.insert_slab(0), free.take_slab()), (0, 4, Some(0)));
 }
+
+/// The bitmap is made of parts of 65,536.
+#[test]
+fn a_run_goes_on_from_one_part_of_the_bitmap_to_the_next() {
+    const CHUNKS: u32 = 3 << 16;
+    let mut free = Free::new(CHUNKS, 16, &[]);
+    assert_eq!(free.runs(1, 9), [(0, u64::from(CHUNKS))]);
+    [7, 1 << 16, 150_000].into_iter().for_each(|chunk| free.remove(chunk));
+    let all = [(65_537, 84_463), (8, 65_528), (150_001, 46_607), (0, 7)];
+    assert_eq!(free.runs(u64::from(CHUNKS), 9), all, "the longest first");
+    assert_eq!(free.runs(u64::from(CHUNKS), 2), all[..2]);
+    assert_eq!([7, 8, 65_528, 65_529].map(|n| free.runs(n, 1)), [[all[3]], [all[2]], [all[1]], [all[0]]]);
+}
