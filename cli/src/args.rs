@@ -67,7 +67,7 @@ pub enum Command {
     /// is not written to and is reported as different, so that no vote cast meanwhile is taken back. Exits with 1 then.
     #[command(after_help = SIZES)]
     Import(Import),
-    /// Make a log larger that nobody has open. Its contents are not touched.
+    /// Make a log larger, while no process has it open. Its contents are not touched.
     #[command(after_help = SIZES)]
     Grow(Grow),
     /// Copy what can still be proved intact into a fresh log, even from a log that does not open. If anything is lost, lists it and exits with 1.
