@@ -10,12 +10,12 @@ use crate::failure::{Failure, Result};
 use crate::output::{Output, Style, say};
 use crate::{progress, save, size};
 
-/// What a log that is open takes of memory for each of its chunks: see the guide, capacity.
+/// Memory that an open log takes for each chunk, in bytes: see the guide, capacity.
 const CHUNK_MEMORY: u64 = 10;
-/// So much is said before hours are spent on it.
+/// A log that will take this much memory is warned about before hours are spent on creating it.
 const MUCH_MEMORY: u64 = 2 << 30;
 
-/// Creates the log. The file appears under its name whole, or not at all; what fails behind that takes nothing from it, and is told with what is there.
+/// Creates the log. The file gets its name only when it is whole. A later failure takes nothing from it; the error then says what is there.
 pub fn run(args: &Create, out: &mut Output) -> Result<()> {
     save::refuse_existing(&args.path, "nothing was changed")?;
     tell_memory(args);
@@ -61,7 +61,7 @@ pub fn run(args: &Create, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// The chunk's size is chosen for good.
+/// Warns of a log that will take much memory: its chunk size cannot be changed later.
 fn tell_memory(args: &Create) {
     let memory = (args.capacity / u64::from(args.chunk_size.max(1))).saturating_mul(CHUNK_MEMORY);
     if memory >= MUCH_MEMORY {
@@ -74,7 +74,7 @@ fn tell_memory(args: &Create) {
     }
 }
 
-/// The failure, and what whoever looks finds under the name.
+/// The failure, and what is now found under the name.
 fn with_what_is_there(path: &Path, error: Error) -> Failure {
     if !path.exists() {
         return error.into();
@@ -84,7 +84,7 @@ fn with_what_is_there(path: &Path, error: Error) -> Failure {
         Ok(wal) if wal.replicas().is_empty() => Failure::Request(format!(
             "{error}\n{shown} is there all the same: a whole log with nothing in it, which opens; look at the device before it is used"
         )),
-        // Somebody else's, who was faster.
+        // Another process created it first.
         Ok(_) | Err(Error::Locked { .. }) => error.into(),
         Err(why) => Failure::Request(format!("{error}\n{shown} is there, and does not open ({why}): remove it")),
     }

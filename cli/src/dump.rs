@@ -9,11 +9,11 @@ use crate::open;
 use crate::output::{Output, Style, hex};
 use crate::size::count;
 
-/// Payload read at a time.
+/// Bytes of payload read at a time.
 const STEP_BYTES: usize = 1 << 20;
-/// How much of a payload is shown without --hex.
+/// Bytes of a payload that are shown without --hex.
 const PREVIEW: usize = 32;
-/// How the name of a key begins that is no printable text, in JSON.
+/// Prefix, in JSON, of a key that is not printable text.
 const HEX: &str = "hex:";
 
 /// Shows replicas, one after the other.
@@ -86,7 +86,7 @@ fn head(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// Every entry asked for. One that cannot be read is said to be so, and the next one follows.
+/// Shows every entry asked for. One that cannot be read is reported, and skipped.
 fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     let (first, held) = replica.bounds();
     let last = args.to.map_or(held, |to| to.min(held));
@@ -111,7 +111,7 @@ fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
                 lost(replica.id(), from, upto, out)?;
                 next = upto.checked_add(1);
             }
-            // A bad sector: it may be that of another that was read together with this one.
+            // A bad sector: it may hold another entry that was read together with this one.
             Err(Error::Io { .. }) => {
                 match replica.entry(from) {
                     Ok(e) => entry(replica.id(), &e, args, out)?,
@@ -127,7 +127,7 @@ fn entries(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// Nothing of what was asked for is there: what is, is said.
+/// Says that none of the entries asked for exists, and which do.
 fn none(replica: &Replica, args: &Dump, out: &mut Output) -> Result<()> {
     if out.is_json() {
         let range = json!({ "from": args.from, "to": args.to });
@@ -175,7 +175,7 @@ fn unread(id: u64, index: u64, error: &Error, out: &mut Output) -> Result<()> {
     out.line(format_args!("  {what}"))
 }
 
-/// Bytes for people: as text where they are text, and not more of them than they want.
+/// Bytes for people: whole in hexadecimal, or else only the beginning, as text if it is printable.
 fn shown(bytes: &[u8], whole: bool) -> String {
     if whole {
         return hex(bytes);
@@ -185,13 +185,13 @@ fn shown(bytes: &[u8], whole: bool) -> String {
     format!("{}{more}", text(head))
 }
 
-/// Text in quotes where it is printable, hexadecimal where not.
+/// Quoted text if it is printable, hexadecimal if not.
 fn text(bytes: &[u8]) -> String {
     printable(bytes).map_or_else(|| hex(bytes), |text| format!("{text:?}"))
 }
 
-/// A key as a name in JSON: itself where it is printable text, [`HEX`] and hexadecimal where not. Text that begins so is written
-/// in hexadecimal, too: no two keys have one name.
+/// A key as a name in JSON: itself if it is printable text, [`HEX`] and hexadecimal if not. Text that itself begins with [`HEX`] is written in
+/// hexadecimal, too, so that no two keys have the same name.
 fn name(key: &[u8]) -> String {
     printable(key).filter(|text| !text.starts_with(HEX)).map_or_else(|| format!("{HEX}{}", hex(key)), Into::into)
 }

@@ -14,18 +14,18 @@ use crate::output::{Output, Style, say};
 use crate::size::count;
 use crate::{open, progress, save};
 
-/// Payload read at a time.
+/// Bytes of payload read at a time.
 const STEP_BYTES: usize = 1 << 20;
 
-/// What an export wrote, and what it did not.
+/// What an export wrote, and what it left out.
 #[derive(Debug, Default)]
 struct Exported {
     sums: Sums,
-    /// Things that could not be read.
+    /// Number of things that could not be read.
     lost: u64,
-    /// Of these, the ones that the device failed to read.
+    /// How many of them the device failed to read.
     unreadable: u64,
-    /// Replicas with a mark of a migration, which has no line.
+    /// Replicas with a migration mark, which is left out.
     marked: u64,
 }
 
@@ -44,7 +44,7 @@ pub fn run(args: &Export, out: &mut Output) -> Result<()> {
         out.not_all_is_well();
     }
     if marked > 0 {
-        // Not among the lines, nor among what a machine expects of the output.
+        // On standard error: it belongs neither among the lines nor in the output that a program parses.
         say(format_args!(
             "{} replicas carry marks of a migration (DualWrite), which an export leaves out: with an import of it that cannot go on; \
              `strandlog salvage` makes a copy that has them",
@@ -80,7 +80,7 @@ fn what_is_lost(lost: u64, unreadable: u64) -> String {
     format!("{lost} things could not be read{device}: the lines with `lost` name them")
 }
 
-/// What helps where the device cannot read something.
+/// Adds to an I/O error that --skip-unreadable helps.
 fn hinted(failure: Failure) -> Failure {
     match failure {
         Failure::Log(error @ Error::Io { .. }) => Failure::Request(format!(
@@ -90,7 +90,7 @@ fn hinted(failure: Failure) -> Failure {
     }
 }
 
-/// Under another name until it is whole: half an export must not be taken for one.
+/// Exports into a file that has another name until it is whole: half an export must not be taken for one.
 fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar, skip: bool) -> Result<Exported> {
     let unfinished = save::unfinished(path, ".exporting", "an export")?;
     let failed = |e: std::io::Error| Failure::Request(format!("writing {}: {e}", path.display()));
@@ -98,7 +98,7 @@ fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar, skip: bool) -> 
     let written: Result<Exported> = (|| {
         let mut sink = BufWriter::new(file);
         let done = export(wal, &mut sink, bar, skip).map_err(|failure| match failure {
-            // Of this file, not of the output.
+            // Here an output error is one of this file.
             Failure::Output(e) => failed(e),
             other => other,
         })?;
@@ -107,7 +107,7 @@ fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar, skip: bool) -> 
         Ok(done)
     })();
     let done = written.inspect_err(|_| {
-        // It is no use to anybody.
+        // Half an export is of no use.
         let _ = std::fs::remove_file(&unfinished);
     })?;
     save::name(&unfinished, path)?;
@@ -129,7 +129,7 @@ fn export(wal: &Wal, sink: &mut impl Write, bar: &indicatif::ProgressBar, skip: 
     let mut done = Exported { lost: stats.unnamed_losses, ..Exported::default() };
     for id in ids {
         let replica = wal.replica(id);
-        // Where keyed state is lost, that is said.
+        // If the mark cannot be read, the keyed state is lost, which is said below.
         done.marked += u64::from(replica.migration().is_ok_and(|stage| stage.is_some()));
         head_and_keys(&replica, sink, skip, &mut done)?;
         entries(&replica, sink, skip, &mut done)?;
@@ -154,7 +154,7 @@ fn head_and_keys(replica: &Replica, sink: &mut impl Write, skip: bool, done: &mu
     let applied = applied.map_or_else(String::new, |index| format!(r#","applied":{index}"#));
     writeln!(sink, r#"{{"replica":{id},"first":{first},"last":{last},"term_before_first":{told}{applied}}}"#)?;
     if before.is_none() {
-        // All that is asked of that entry is lost.
+        // Of that entry only the term is exported, and it is lost.
         writeln!(sink, r#"{{"replica":{id},"lost":[{0},{0}]}}"#, first - 1)?;
     }
     let mut keys = replica.keys();
@@ -182,13 +182,13 @@ fn head_and_keys(replica: &Replica, sink: &mut impl Write, skip: bool, done: &mu
     Ok(())
 }
 
-/// With `skip`, also around what the device cannot read.
+/// Exports the entries. With `skip`, goes on around what the device cannot read.
 fn entries(replica: &Replica, sink: &mut impl Write, skip: bool, done: &mut Exported) -> Result<()> {
     let (id, (first, last)) = (replica.id(), replica.bounds());
     let mut next = Some(first);
     while let Some(from) = next.filter(|&i| i <= last) {
         let read = match replica.entries_through(from, last, STEP_BYTES) {
-            // What lies around it is read with it: by itself this one may be whole.
+            // The bad sector may hold a neighbour that was read together with this entry: try this one alone.
             Err(Error::Io { .. }) if skip => replica.entry(from).map(|entry| vec![entry]),
             read => read,
         };

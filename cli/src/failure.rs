@@ -1,4 +1,4 @@
-//! What went wrong, said once.
+//! Why a command failed.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 /// Why the command could not do its work.
 #[derive(Debug)]
 pub enum Failure {
-    /// The log said no.
+    /// The log returned an error.
     Log(strandlog::Error),
     /// The output could not be written.
     Output(io::Error),
@@ -15,7 +15,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the reader of the output went away: no failure of ours.
+    /// Whether the reader of the output went away, which is not our failure.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -43,5 +43,5 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// A result of a command.
+/// The result of a command.
 pub type Result<T> = std::result::Result<T, Failure>;

@@ -9,7 +9,7 @@ use crate::output::{Output, Style, hex, holes};
 use crate::size::{count, human};
 use crate::{open, overview, verify};
 
-/// A replica, as it is listed.
+/// A replica in the list.
 struct Row {
     id: u64,
     first: u64,
@@ -68,7 +68,7 @@ fn rows(wal: &Wal) -> Vec<Row> {
         let replica = wal.replica(id);
         let ((first, last), usage) = (replica.bounds(), replica.usage());
         let damaged = !replica.damage().is_empty();
-        // Of its users, as everywhere else: the log has some of its own beside them.
+        // The callers' keys only, as everywhere else: the log has keys of its own beside them.
         let keys = replica.keys().len() as u64;
         let journal = usage.journal_bytes + usage.key_bytes;
         Row { id, first, last, journal, chain: usage.chain_bytes, keys, damaged }
@@ -134,7 +134,7 @@ fn hole_bytes(s: &Stats) -> u64 {
     s.disk.map_or(0, |disk| disk.hole_bytes)
 }
 
-/// How long the file is, and how much of that the log has.
+/// The size of the file, and how much of it the log uses.
 fn file_size(s: &Stats) -> String {
     let file = human(s.file_bytes);
     if s.file_bytes > s.capacity {

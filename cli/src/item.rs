@@ -10,8 +10,8 @@
 //! {"replica":9, ..., "applied":12}
 //! {"end":true,"replicas":2,"entries":..,"keys":..}
 //! ```
-//! `applied` is what the replica's state machine was reported to hold durably, where it reports.
-//! What an export could not read stands as `{"replica":7,"lost":[3,3]}` or `{"replica":7,"lost":"state"}` where it would be.
+//! `applied` is what the replica's state machine was reported to hold durably, if it reports.
+//! In place of what an export could not read stands `{"replica":7,"lost":[3,3]}` or `{"replica":7,"lost":"state"}`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -19,7 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-/// The layout of the lines.
+/// Version of the layout of the lines.
 pub const FORMAT: u64 = 1;
 
 /// A part of a log.
@@ -40,7 +40,7 @@ pub enum Item {
     },
 }
 
-/// Where a replica stands.
+/// The bounds of a replica, and what its state machine reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Head {
     pub replica: u64,
@@ -51,7 +51,7 @@ pub struct Head {
     pub applied: Option<u64>,
 }
 
-/// What the last line says there was.
+/// The totals in the last line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub replicas: u64,
@@ -59,10 +59,10 @@ pub struct Sums {
     pub keys: u64,
 }
 
-/// A line that is understood.
+/// A parsed line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// The first; the shape of the log it came from.
+    /// The first line, with the shape of the exported log.
     Begin {
         replicas: u64,
         shape: Shape,
@@ -82,7 +82,7 @@ pub struct Shape {
     pub journal_cap: u64,
 }
 
-/// Bytes as they stand in a line.
+/// Bytes as they are written in a line.
 pub fn encoded(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
@@ -141,12 +141,12 @@ pub fn parse(line: &[u8]) -> Result<Line, String> {
     Ok(Line::Item(item))
 }
 
-/// Everything of one replica in a few bytes, to compare two copies by.
+/// A hash of everything in one replica, by which two copies are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest {
     head: u64,
     entries: u64,
-    /// In any order.
+    /// Independent of their order.
     keys: u64,
 }
 

@@ -1,7 +1,7 @@
-//! The `strandlog` command: create, look into, verify, salvage, measure, watch, grow, export and import log files.
+//! The `strandlog` command: create, inspect, verify, salvage, measure, watch, grow, export and import log files.
 //!
-//! A log that exists is opened for reading only, and so never changed, but by `grow` and `import`. Exit codes: 0, all is well; 1, damage
-//! was found, or not everything could be saved, exported or imported as it was; 2, it could not be done; 141, whoever read the output went away.
+//! Only `grow` and `import` change an existing log; all other commands open it read-only. Exit codes: 0, all is well; 1, damage was found, or not
+//! everything could be saved, exported or imported unchanged; 2, it could not be done; 141, the reader of the output went away.
 
 mod args;
 mod bench;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Err(told) => return help_or_usage(&told),
     };
     if let Err(failure) = save::refuse_log_as_output() {
-        // Where JSON was asked for, too: it would be written there.
+        // To standard error even with --json: JSON would go into the log.
         let _ = writeln!(io::stderr(), "strandlog: {failure}");
         return ExitCode::from(2);
     }
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     let mut out = Output::new(args.json);
     match run(&args.command, &mut out).and_then(|()| out.finish()) {
         Ok(()) => out.exit_code(),
-        // Whoever was reading has seen enough, or died: quietly, and not as if all had been read. But half an export is none.
+        // The reader has seen enough, or died: end quietly, but not as if all had been read. Except for an export: half of one is no export.
         Err(failure) if failure.is_broken_pipe() && !exports_to_output(&args.command) => out.cut_off(),
         Err(failure) => {
             out.failure(&failure);
@@ -62,20 +62,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// A write behind the end that this process may give a file (`ulimit -f`) fails, and is told, as on a device that is full: else the system kills whoever
-/// writes it, and half of an export is left.
+/// Catches SIGXFSZ, so that a write beyond the process's file size limit (`ulimit -f`) fails and is reported, as on a full device. Otherwise the system
+/// kills the process, and half of an export is left.
 fn survive_limits() {
-    // Where that cannot be had it is as it was.
+    // If that fails, the default remains: the signal kills.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
-/// The help that was asked for, or what is wrong with the request: as JSON where that was asked for, so far as can be told.
+/// Prints the help that was asked for, or what is wrong with the request; that as JSON if the arguments contain `--json`.
 fn help_or_usage(told: &clap::Error) -> ExitCode {
     if told.use_stderr() {
         if std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
             Output::new(true).failure(&Failure::Request(told.to_string().trim_end().into()));
         } else {
-            // If it cannot be told the exit code says it.
+            // If it cannot be printed, the exit code still says it.
             let _ = told.print();
         }
         return ExitCode::from(2);

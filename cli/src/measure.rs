@@ -1,12 +1,12 @@
-//! Latencies, and what is said of them.
+//! Latencies: recorded, and shown as quantiles.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told from longer ones.
+/// Longer latencies count as this one.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Digits that are kept: what is longer by less than a hundredth is called the same.
+/// Significant digits that are kept: latencies that differ by less than a hundredth count as equal.
 const DIGITS: u8 = 2;
 
 /// Latencies in nanoseconds.
@@ -14,7 +14,7 @@ const DIGITS: u8 = 2;
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    /// None yet.
+    /// Empty.
     pub fn new() -> Self {
         let longest = u64::try_from(LONGEST.as_nanos()).unwrap_or(u64::MAX);
         Self(Histogram::new_with_bounds(1, longest, DIGITS).expect("constant bounds, and they are fine"))
@@ -25,15 +25,15 @@ impl Latencies {
         self.0.saturating_record(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Adds one of so many microseconds.
+    /// Adds a latency in microseconds.
     #[cfg(test)]
     pub fn add_micros(&mut self, micros: u64) {
         self.0.saturating_record(micros * 1000);
     }
 
-    /// Adds those of another.
+    /// Adds all latencies of another.
     pub fn add(&mut self, other: &Self) {
-        // Of the same bounds: it fits.
+        // Cannot fail: both have the same bounds.
         let _ = self.0.add(&other.0);
     }
 
@@ -47,7 +47,7 @@ impl Latencies {
         self.0.len()
     }
 
-    /// So that this share of them is not longer, in microseconds.
+    /// The latency that this share of them does not exceed, in microseconds.
     pub fn quantile(&self, q: f64) -> f64 {
         self.0.value_at_quantile(q) as f64 / 1e3
     }
@@ -57,8 +57,8 @@ impl Latencies {
         self.0.max() as f64 / 1e3
     }
 
-    /// Microseconds, and the share that is not longer: ascending, for a curve. The share stays below 1: of a thousand the last stands
-    /// for the longest of two thousand.
+    /// Pairs of microseconds and the share of latencies that are not longer, ascending, for a curve. The share stays below 1: the longest of a
+    /// thousand is drawn as if it were the longest of two thousand.
     pub fn curve(&self) -> Vec<(f64, f64)> {
         let most = 1.0 - 0.5 / self.count().max(1) as f64;
         self.0.iter_recorded().map(|v| (v.value_iterated_to() as f64 / 1e3, v.quantile().min(most))).collect()

@@ -1,4 +1,4 @@
-//! Opening a log to look at it.
+//! Opening a log read-only.
 
 use std::path::Path;
 
@@ -10,19 +10,19 @@ use crate::progress;
 
 /// Opens the log for reading only: nothing is written, not even a repair.
 ///
-/// Copied reads: a tool that looks for damage must be told of a media error, not killed by it.
+/// Reads are copied, not mapped: a tool that looks for damage must get a media error, not be killed by it.
 pub fn read_only(path: &Path, quiet: bool) -> Result<Wal> {
     as_far_as_possible(path, RecoveryMode::TolerateTornTail, quiet)
 }
 
-/// As [`read_only`], and as far as the mode allows.
+/// As [`read_only`], in this recovery mode.
 pub fn as_far_as_possible(path: &Path, mode: RecoveryMode, quiet: bool) -> Result<Wal> {
     no_directory(path)?;
     attempt(path, mode, quiet).map_err(|error| failure(path, error))
 }
 
-/// As [`read_only`]; where that is refused because of damage, or of what cannot be read, as far as a salvage goes, and with the refusal. A file that is
-/// not there, or may not be read, a salvage refuses as well, and says why.
+/// As [`read_only`]. If that is refused because of damage or an I/O error, opens the log as a salvage would, and returns the refusal, too. A salvage also
+/// refuses a file that does not exist or may not be read, and says why.
 pub fn even_if_refused(path: &Path, quiet: bool) -> Result<(Wal, Option<Error>)> {
     no_directory(path)?;
     match attempt(path, RecoveryMode::TolerateTornTail, quiet) {
@@ -33,7 +33,7 @@ pub fn even_if_refused(path: &Path, quiet: bool) -> Result<(Wal, Option<Error>)>
     }
 }
 
-/// Says, beside the output, that what is shown is only what stands.
+/// Says on standard error that only what a salvage would save is shown.
 pub fn tell_refusal(path: &Path, refusal: &Error) {
     say(format_args!(
         "{} does not open: {refusal}\nwhat is shown is what `strandlog salvage` would save, and `strandlog verify` says what is lost",
@@ -60,7 +60,7 @@ fn attempt(path: &Path, mode: RecoveryMode, quiet: bool) -> strandlog::Result<Wa
     wal
 }
 
-/// As [`named`]; and says what shows a log that somebody else has open.
+/// As [`named`]. For a log that another process has open, names the command that can show it.
 fn failure(path: &Path, error: Error) -> Failure {
     match error {
         Error::Locked { .. } => Failure::Request(format!(
@@ -71,7 +71,7 @@ fn failure(path: &Path, error: Error) -> Failure {
     }
 }
 
-/// Names the file where the error does not.
+/// Adds the file's name to errors that lack it.
 pub fn named(path: &Path, error: Error) -> Failure {
     match error {
         Error::Corrupt { .. } | Error::Cut { .. } | Error::Unsupported { .. } => {

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::failure::{Failure, Result};
 use crate::size::human;
 
-/// What the command ends with where the reader of its output went away before the end: what a shell says of who is killed by SIGPIPE.
+/// Exit code if the reader of the output went away before its end: as a shell reports a process killed by SIGPIPE.
 pub const CUT_OFF: u8 = 128 + 13;
 
-/// How something looks, where colours are wanted.
+/// How text looks if colours are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// A heading.
@@ -23,9 +23,9 @@ pub enum Style {
     Good,
     /// Damage.
     Bad,
-    /// The journal's.
+    /// Belongs to the journal.
     Journal,
-    /// The chains'.
+    /// Belongs to a chain.
     Chain,
     /// One of the 256 colours.
     Hue(u8),
@@ -41,7 +41,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Standard output; coloured if that is a terminal and nobody objects.
+    /// Standard output; coloured if it is a terminal and `NO_COLOR` is not set.
     pub fn new(json: bool) -> Self {
         let colours = !json && stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { out: BufWriter::new(stdout().lock()), json, colours, all_is_well: true }
@@ -57,18 +57,18 @@ impl Output {
         self.colours
     }
 
-    /// Damage was found, or not everything could be done as it was asked for. Said before it is written about: it holds
-    /// though nobody reads that to its end.
+    /// Notes that damage was found, or that not everything could be done as asked. Call this before writing about it, so that the exit code is
+    /// right even if the reader goes away in between.
     pub fn not_all_is_well(&mut self) {
         self.all_is_well = false;
     }
 
-    /// What the command ends with, if it comes to its end.
+    /// The exit code of a command that ran to its end.
     pub fn exit_code(&self) -> ExitCode {
         if self.all_is_well { ExitCode::SUCCESS } else { ExitCode::from(1) }
     }
 
-    /// What it ends with where its output was cut off. Damage that was found until then counts.
+    /// The exit code of a command whose output was cut off. Damage found until then takes precedence.
     pub fn cut_off(&self) -> ExitCode {
         if self.all_is_well { ExitCode::from(CUT_OFF) } else { self.exit_code() }
     }
@@ -78,7 +78,7 @@ impl Output {
         Ok(writeln!(self.out, "{text}")?)
     }
 
-    /// Writes a fact: its name, and what it is.
+    /// Writes a fact: a name and a value.
     pub fn fact(&mut self, name: &str, value: impl Display) -> Result<()> {
         let name = self.styled(Style::Dim, format_args!("{name:<11}"));
         self.line(format_args!("  {name} {value}"))
@@ -89,7 +89,7 @@ impl Output {
         self.line(format_args!("{value}"))
     }
 
-    /// The text in a style, where colours are wanted.
+    /// The text in a style, or plain if colours are not wanted.
     pub fn styled(&self, style: Style, text: impl Display) -> String {
         if !self.colours {
             return text.to_string();
@@ -106,21 +106,21 @@ impl Output {
         format!("\x1b[{code}m{text}\x1b[0m")
     }
 
-    /// Tells the user why the command could not do its work; as JSON where JSON was asked for.
+    /// Tells the user why the command could not do its work, as JSON with --json.
     ///
-    /// Behind everything that was written before: it must not come ahead of that, nor in the middle of a line.
+    /// The buffered output is flushed first: the failure must not come before it, nor in the middle of a line.
     pub fn failure(&mut self, failure: &Failure) {
         let told = self.json
             && self.finish().is_ok()
             && self.json(&json!({ "error": failure.to_string() })).and_then(|()| self.finish()).is_ok();
         if !told {
-            // What is there goes out first, if it can. And if this cannot be told either, the exit code says it.
+            // The buffered output goes first, if it can be written. If the failure cannot be told either, the exit code still says it.
             let _ = self.finish();
             say(format_args!("{failure}"));
         }
     }
 
-    /// Everything is out.
+    /// Flushes the output.
     pub fn finish(&mut self) -> Result<()> {
         Ok(self.out.flush()?)
     }
@@ -136,13 +136,13 @@ impl Write for Output {
     }
 }
 
-/// Tells people what does not belong among the output.
+/// Writes to standard error what does not belong in the output.
 pub fn say(what: Arguments<'_>) {
-    // Nobody may be there to hear it.
+    // Standard error may be closed.
     let _ = writeln!(io::stderr(), "strandlog: {what}");
 }
 
-/// What it means that so much of a log has no place on the device; nothing to say where that is nothing.
+/// The warning about this many bytes of a log that are holes, without space on the device; `None` if there are none.
 pub fn holes(bytes: u64) -> Option<String> {
     (bytes > 0).then(|| {
         format!(

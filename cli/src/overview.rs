@@ -4,18 +4,18 @@ use strandlog::{ChunkUse, SpaceRun};
 
 use crate::output::{Output, Style};
 
-/// Cells a row.
+/// Cells per row.
 const COLUMNS: u64 = 64;
 /// Rows at most.
 const ROWS: u64 = 8;
 
 /// A part of the file, drawn as one character.
 struct Cell {
-    /// Chunks of each kind in it.
+    /// How many chunks of each kind it covers.
     counts: [u64; KINDS.len()],
 }
 
-/// What is drawn, and how: the first that a cell mostly holds.
+/// How each kind is drawn: use, character, style, name in the legend.
 const KINDS: [(ChunkUse, char, Option<Style>, &str); 6] = [
     (ChunkUse::Journal, '#', Some(Style::Journal), "journal"),
     (ChunkUse::JournalFree, '+', Some(Style::Journal), "journal, free"),
@@ -64,7 +64,7 @@ fn gather(runs: &[SpaceRun], per_cell: u64) -> Vec<Cell> {
 }
 
 fn paint(cell: &Cell, out: &Output) -> String {
-    // What is there at all is shown before what is not: a little data in a big cell must not look free.
+    // The most frequent kind except free: a cell with a little data must not look free.
     let (_, c, style, _) = KINDS
         .iter()
         .zip(cell.counts)

@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, Result};
 
-/// Dots for each unit of the drawing: sharp on today's screens.
+/// Pixels per unit of the drawing: sharp on today's screens.
 #[cfg(feature = "png")]
 const SCALE: f32 = 2.0;
 
@@ -18,7 +18,7 @@ pub fn render(drawing: &str) -> Result<Vec<u8>> {
     if fonts.is_empty() {
         return Err(failed("there are no fonts on this machine to write the legend with"));
     }
-    // Where no family of the list is there, any is better than none.
+    // If no known family is installed, any other is better than none.
     let family = fonts.faces().find_map(|face| face.families.first().map(|(name, _)| name.clone()));
     if let Some(family) = family {
         let known = ["Liberation Sans", "Noto Sans", "DejaVu Sans", "Arial"];
@@ -35,7 +35,7 @@ pub fn render(drawing: &str) -> Result<Vec<u8>> {
     dots.encode_png().map_err(|e| failed(&format!("the picture cannot be encoded: {e}")))
 }
 
-/// Says what would be needed.
+/// Refuses, and says which build can draw PNG.
 #[cfg(not(feature = "png"))]
 pub fn render(_drawing: &str) -> Result<Vec<u8>> {
     let why = "this build draws no PNG: build it with `--features png`, or use --svg";

@@ -1,4 +1,4 @@
-//! A bar for what takes long, on standard error, and only where somebody is looking.
+//! Progress bars for what takes long, on standard error, and only if it is a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -18,14 +18,14 @@ pub fn replicas(what: &'static str, quiet: bool) -> ProgressBar {
 fn bar(what: &'static str, quiet: bool, template: &str) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(0), target).with_message(what);
-    // A template that does not parse leaves the default: a bar all the same.
+    // If the template does not parse, the default style remains.
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style.progress_chars("=> ")),
         Err(_) => bar,
     }
 }
 
-/// A bar that counts milliseconds, with figures beside it that change.
+/// A bar that counts milliseconds, with changing figures beside it.
 pub fn live(quiet: bool) -> ProgressBar {
     bar("", quiet, "{bar:24} {msg}")
 }

@@ -11,13 +11,13 @@ use crate::output::{Output, Style};
 use crate::size::{count, human, with_spare};
 use crate::{open, progress, save, verify};
 
-/// Copies what can still be proved into a fresh log; says what was lost.
+/// Copies what can still be proved intact into a fresh log, and says what was lost.
 pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
     save::refuse_existing(&args.to, "a salvage never overwrites")?;
     let from = open::as_far_as_possible(&args.from, RecoveryMode::Salvage, out.is_json())?;
-    // Under another name until it is whole: half a copy must not be taken for a log.
+    // The copy has another name until it is whole: half of one must not be taken for a log.
     let unfinished = save::unfinished(&args.to, ".salvaging", "a salvage")?;
-    // A copy pays for its room before it is moved to where it takes least: one of a full log does not fit its like.
+    // A copy needs more room until its entries are moved to where they take least: one of a full log does not fit a log of the same size.
     let capacity = args.capacity.unwrap_or_else(|| with_spare(from.stats().capacity));
     let to = fresh(&from, capacity, &unfinished, out)?;
     let bar = progress::replicas("salvaging", out.is_json());
@@ -41,7 +41,7 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
     drop(to);
     let by_snapshot = verify::has_snapshot(&from);
     let report = report.inspect_err(|_| {
-        // It is no use to anybody.
+        // Half a copy is of no use.
         let _ = std::fs::remove_file(&unfinished);
     })?;
     save::name(&unfinished, &args.to)?;
@@ -68,7 +68,7 @@ pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
     }
 }
 
-/// A log of the same geometry.
+/// Creates a log with the chunk size, segment size and journal cap of `from`.
 fn fresh(from: &Wal, capacity: u64, path: &Path, out: &Output) -> Result<Wal> {
     let stats = from.stats();
     let bar = progress::bytes("creating", out.is_json());

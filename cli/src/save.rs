@@ -1,4 +1,4 @@
-//! Files that are written where the user says: none that is there is written over, unless the user says that, too. And a log never is.
+//! Writes output files where the user says. An existing file is replaced only if the user says so, and a log never.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -9,16 +9,16 @@ use strandlog::format::superblock::{MAGIC, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS,
 
 use crate::failure::{Failure, Result};
 
-/// What is said of a file that is there, where it could be replaced.
+/// Said of an existing file that could be replaced.
 const UNLESS_FORCED: &str = "--force replaces it";
 
-/// Refuses what [`save`] would refuse, before the work is done.
+/// Refuses what [`save`] would refuse, for use before the work is done.
 pub fn check(path: &Path, force: bool) -> Result<()> {
     refuse_log(path)?;
     if force { refuse_nowhere(path) } else { refuse_existing(path, UNLESS_FORCED) }
 }
 
-/// Writes a file, in the place of one that is there only by `force`.
+/// Writes a file; replaces an existing one only with `force`.
 pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     refuse_log(path)?;
     if force {
@@ -30,18 +30,18 @@ pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     };
     match path.metadata() {
         Ok(found) if force && found.is_file() => {
-            // What a link leads to is replaced, not the link; and only by what is whole.
+            // Replace a link's target, not the link, and only by a whole file.
             let path = path.canonicalize().map_err(failed)?;
             let new = unfinished(&path, ".writing", "a picture or a report")?;
             create(&new, bytes).map_err(failed)?;
-            // Who may read it is as before, if the file system knows of that.
+            // Keep the permissions, if the file system has any.
             let _ = std::fs::set_permissions(&new, found.permissions());
             std::fs::rename(&new, &path).map_err(|e| {
                 let _ = std::fs::remove_file(&new);
                 failed(e)
             })
         }
-        // A device, a pipe: written into as it is.
+        // A device or a pipe is written into, not replaced.
         Ok(_) if force => {
             OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(bytes)).map_err(failed)
         }
@@ -49,16 +49,16 @@ pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     }
 }
 
-/// Writes a file that is not there, whole or not at all. It may have come since it was looked for: that is asked, and it is made, in one step.
+/// Writes a new file, whole or not at all. Checks for an existing one and creates it in one step, because one may have appeared since the last check.
 fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(bytes).inspect_err(|_| {
-        // Ours, and half of it is no use.
+        // We created it, and half of it is of no use.
         let _ = std::fs::remove_file(path);
     })
 }
 
-/// Refuses a link that leads nowhere, which `force` can neither follow nor replace.
+/// Refuses a dangling link, which `force` can neither follow nor replace.
 fn refuse_nowhere(path: &Path) -> Result<()> {
     let leads_nowhere = path.metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
     if leads_nowhere && path.symlink_metadata().is_ok() {
@@ -70,7 +70,7 @@ fn refuse_nowhere(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a log, by whichever name: whether it is the one that is looked into or another, no output is worth it.
+/// Refuses any log, under whichever name: no output is worth one, be it the log that is read or another.
 fn refuse_log(path: &Path) -> Result<()> {
     match is_log(path) {
         Ok(false) => Ok(()),
@@ -82,9 +82,9 @@ fn refuse_log(path: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a standard output that is a log: the shell was told to write behind or into it.
+/// Refuses a standard output that is a log: the shell was told to append to it or to write into it.
 pub fn refuse_log_as_output() -> Result<()> {
-    // By this name it can be read, though it was opened for writing only. Where the system has no such name, nothing is known.
+    // By this name it can be opened for reading, even if standard output is write-only. A system without such a name cannot tell.
     if is_log(Path::new("/proc/self/fd/1")).unwrap_or(false) {
         let why = "the standard output is a strandlog file: no output is written into one";
         return Err(Failure::Request(why.into()));
@@ -92,12 +92,12 @@ pub fn refuse_log_as_output() -> Result<()> {
     Ok(())
 }
 
-/// Whether one of the two superblocks begins as it should, which every log has that opens. Follows links.
+/// Whether one of the two superblocks begins as it should, as in every log that opens. Follows links.
 fn is_log(path: &Path) -> io::Result<bool> {
     match path.metadata() {
-        // Of a pipe nothing is read that was meant for others.
+        // Nothing is read from a pipe: it was meant for others.
         Ok(found) if found.is_file() => {}
-        // What is not there is no log, and what cannot be looked at is refused by the writing, in its words.
+        // A missing file is no log; if the file cannot be examined, the write fails and says why.
         _ => return Ok(false),
     }
     let file = File::open(path)?;
@@ -113,7 +113,7 @@ fn is_log(path: &Path) -> io::Result<bool> {
     Ok(begins(a)? || begins(b)?)
 }
 
-/// Whether the file is the log of that id. Somebody may have it open.
+/// Whether the file is the log with this uuid. Works even if another process has it open.
 pub fn is_log_of(path: &Path, uuid: [u8; 16]) -> bool {
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let Ok((len, file)) = opened else { return false };
@@ -124,8 +124,8 @@ pub fn is_log_of(path: &Path, uuid: [u8; 16]) -> bool {
     })
 }
 
-/// Gives a copy that is whole its name, for good: whoever is told of it may remove what it is of. One that only lacks its name is kept: it may have
-/// taken hours.
+/// Gives a whole copy its name, durably: once told of it, the user may remove the original. If naming fails the copy is kept, because it may have taken
+/// hours.
 pub fn name(unfinished: &Path, path: &Path) -> Result<()> {
     let shown = path.display();
     publish(unfinished, path).map_err(|e| {
@@ -139,13 +139,13 @@ pub fn name(unfinished: &Path, path: &Path) -> Result<()> {
     })
 }
 
-/// Gives a file that is whole its name, unless that is taken: where it was given, nothing is left of the other name.
+/// Renames a whole file, unless the new name is taken. On success the old name is gone.
 fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     use rustix::io::Errno;
     match renameat_with(CWD, unfinished, CWD, path, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        // Where the file system has no such rename: a link replaces nothing either.
+        // The file system has no such rename; a hard link does not replace anything either.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             std::fs::hard_link(unfinished, path)?;
             let _ = std::fs::remove_file(unfinished);
@@ -162,11 +162,11 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
 
 /// Refuses a name that is taken, and says why that matters.
 pub fn refuse_existing(path: &Path, why: &str) -> Result<()> {
-    // Also a link that leads nowhere: the name is taken.
+    // A dangling link takes the name, too.
     if path.symlink_metadata().is_ok() { Err(exists(path, why)) } else { Ok(()) }
 }
 
-/// The name that a large file has until it is whole: half of it must not be taken for all.
+/// The name that a large file has until it is whole: half of it must not be taken for the whole.
 pub fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
     let mut name = path.to_owned().into_os_string();
     name.push(suffix);
@@ -181,7 +181,7 @@ pub fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
     Ok(name)
 }
 
-/// As [`beside`]; refused where `what` is under way, or did not end.
+/// As [`beside`], but refuses an existing file: `what` is under way, or did not end.
 pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
     let name = beside(path, suffix)?;
     if name.symlink_metadata().is_ok() {

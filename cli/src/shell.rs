@@ -1,4 +1,4 @@
-//! `strandlog completions` and `strandlog man`: what the tool says of itself.
+//! `strandlog completions` and `strandlog man`
 
 use std::io::Write;
 use std::path::Path;
@@ -42,10 +42,10 @@ pub fn man(args: &Man, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// A page for the tool and one for each command: all of them, or none where one of the names is taken.
+/// Writes a page for the tool and one for each command: all, or none if one of the names is taken.
 fn pages_into(dir: &Path, force: bool) -> Result<()> {
     let mut tool = Args::command().disable_help_subcommand(true);
-    // Commands are called `strandlog-map` and so on.
+    // Names the commands' pages `strandlog-map` and so on.
     tool.build();
     let commands = tool.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let mut pages = Vec::new();

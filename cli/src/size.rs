@@ -5,7 +5,7 @@ const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 /// The largest capacity that a log can be created with.
 const LARGEST_LOG: u64 = 8 << 40;
 
-/// Reads a size: a number, and then nothing, `K`, `M`, `G` or `T` (also as `KiB`, in either case).
+/// Reads a size: a number, optionally followed by `K`, `M`, `G` or `T` (or `KiB` and so on), in either case.
 ///
 /// # Errors
 /// Says what is expected.
@@ -33,8 +33,8 @@ pub fn parse32(text: &str) -> Result<u32, String> {
     u32::try_from(parse(text)?).map_err(|_| format!("`{text}` is too much here: it must be below 4G"))
 }
 
-/// An eighth more: a copy of a log pays for its room before it is moved to where it takes least, so one of a full log does not fit its like.
-/// But no more than any log has.
+/// An eighth more, but no more than any log can have. A copy needs more room until its entries are moved to where they take least, so a copy of a full
+/// log does not fit a log of the same size.
 pub fn with_spare(capacity: u64) -> u64 {
     capacity.saturating_add(capacity / 8).min(LARGEST_LOG.max(capacity))
 }

@@ -9,19 +9,19 @@ use crate::output::{Output, Style, holes};
 use crate::size::{count, human};
 use crate::{open, progress};
 
-/// Of losses that nobody can attribute.
+/// Said of losses that cannot be attributed to a replica.
 pub const UNNAMED: &str = "replicas may be missing that nobody can name: compare with what the store knows of";
 
-/// Of a log that was closed, whose journal has lost something since.
+/// Said of a log that was closed, and whose journal has lost something since.
 pub const BY_SNAPSHOT: &str = "it was closed, and its snapshot may know what the journal has lost, but only an opening for writing reads that: before a salvage, open a copy \
 of the file; where that opens without damage, so does the log: open it, and scrub it at once, as a crash would lose what rotted";
 
-/// Whether the log was closed, and has the snapshot of its index from then.
+/// Whether the log has the snapshot of its index that a close leaves.
 pub fn has_snapshot(wal: &Wal) -> bool {
     wal.space_map().iter().any(|run| run.used == ChunkUse::Snapshot)
 }
 
-/// Reads everything back; says what is wrong. Of a log that does not open: why not, and what a salvage would find.
+/// Reads everything back and says what is wrong. If the log does not open, says why, and what a salvage would find.
 pub fn run(args: &Verify, out: &mut Output) -> Result<()> {
     let (wal, refusal) = open::even_if_refused(&args.path, out.is_json())?;
     let bar = progress::replicas("verifying", out.is_json());
@@ -48,18 +48,18 @@ pub fn run(args: &Verify, out: &mut Output) -> Result<()> {
     if out.is_json() { out.json(&verified.as_json()) } else { verified.show(out) }
 }
 
-/// What there is to say of a log.
+/// The result for a log.
 struct Verified {
     path: String,
     ok: bool,
     /// Why it does not open.
     refused: Option<String>,
     lost_frames: u64,
-    /// Replicas may be missing that nobody can name.
+    /// Replicas may be missing whose names are unknown.
     unnamed: bool,
-    /// No damage, but it may fail when it is written to.
+    /// Not damage, but writes to the log may fail for want of space.
     hole_bytes: u64,
-    /// It was closed, and opens by its snapshot where that is whole.
+    /// The log was closed, and opens by its snapshot if that is whole.
     snapshot: bool,
     report: VerifyReport,
 }
@@ -110,7 +110,7 @@ impl Verified {
         if self.lost_frames > 0 {
             out.line(format_args!("  {} frames of the journal cannot be read", self.lost_frames))?;
         }
-        // Those that the opening missed are among them.
+        // `rotten_frames` also counts those that the opening could not read.
         if report.rotten_frames > self.lost_frames {
             out.line(format_args!("  {} frames of the journal rotted", report.rotten_frames))?;
         }

@@ -24,7 +24,7 @@ fn every_workload_runs_and_leaves_nothing() {
     }
 }
 
-/// Who says how large the log is gets work that fits into it, however fast the disk.
+/// With --capacity, the workload fits the log, however fast the disk is.
 #[test]
 fn a_small_log_gets_work_that_fits() {
     let (dir, _) = place();
@@ -50,7 +50,7 @@ fn a_report_is_one_page_that_needs_nothing_else() {
     }
 }
 
-/// And that is said at once, not after the measurement.
+/// The refusal comes at once, not after the measurement.
 #[test]
 fn a_report_replaces_no_file_that_is_there() {
     let (dir, path) = place();
@@ -66,7 +66,7 @@ fn a_report_replaces_no_file_that_is_there() {
     assert!(std::fs::read_to_string(&path).unwrap().ends_with("</html>\n"));
 }
 
-/// Whoever has seen enough gets what was measured so far, and nothing is left behind.
+/// An interruption shows what was measured so far, and leaves no files.
 #[test]
 fn an_interrupted_bench_ends_well() {
     let (dir, _) = place();
@@ -74,7 +74,7 @@ fn an_interrupted_bench_ends_well() {
     bench.args(["bench", str(dir.path()), "--seconds", "3600", "--capacity", "32M", "--replicas", "50", "--json"]);
     let child = bench.stdout(Stdio::piped()).spawn().unwrap();
     let is_figures = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".stats");
-    // From here on it works.
+    // Once figures are published, the workload runs.
     while !std::fs::read_dir(dir.path()).unwrap().any(|f| is_figures(&f.unwrap().file_name())) {
         std::thread::yield_now();
     }
@@ -99,7 +99,7 @@ fn nonsense_is_refused() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-/// And no log for anything.
+/// Not even with `--force`.
 #[test]
 fn a_report_replaces_no_log() {
     let (_dir, path) = filled();
@@ -111,7 +111,7 @@ fn a_report_replaces_no_log() {
     assert!(std::fs::read(&path).unwrap() == before);
 }
 
-/// So many replicas and so large batches as were asked for: threads that nobody asked for are as many as these leave replicas of their own to.
+/// Replicas and batches are as asked for; without --threads there are as many threads as can have replicas of their own.
 #[test]
 fn what_was_asked_for_is_what_runs() {
     let (dir, _) = place();
@@ -140,8 +140,7 @@ fn what_was_asked_for_is_what_runs() {
     }
 }
 
-/// The file may take minutes: who has had enough is not told to wait for all of it, and asks twice. Where `strace` is missing or may not trace, the test
-/// passes.
+/// Creating the file may take minutes, and one interruption must end that at once. If `strace` is missing or may not trace, the test passes.
 #[test]
 fn an_interruption_while_the_file_is_made_ends_it_and_leaves_nothing() {
     for command in [&["bench", "--capacity"][..], &["probe", "--size"]] {
@@ -155,7 +154,7 @@ fn an_interruption_while_the_file_is_made_ends_it_and_leaves_nothing() {
             println!("skipped: no strace, or it may not trace here");
             return;
         }
-        // When its space is reserved, before it is written.
+        // Interrupt it while space is reserved, before the file is written.
         let ran = traced("inject=fallocate:signal=INT").unwrap();
         assert_eq!(ran.status.code(), Some(130), "{command:?}: {ran:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{command:?}: something is left");

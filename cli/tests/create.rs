@@ -26,8 +26,7 @@ fn an_existing_file_is_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
-/// Whatever fails on the way, nobody is left with a file of which they do not know what it is. Where `strace` is missing or may not trace, the test
-/// passes.
+/// Whatever fails on the way, the user knows what file is left, if any. If `strace` is missing or may not trace, the test passes.
 #[test]
 fn a_creation_that_fails_leaves_no_file_or_a_whole_log_and_says_so() {
     const CALLS: &str = "pwrite64,pwritev2,fsync,fdatasync";
@@ -45,7 +44,7 @@ fn a_creation_that_fails_leaves_no_file_or_a_whole_log_and_says_so() {
     let (mut left, mut none) = (0, 0);
     for nth in 1..200 {
         let _ = std::fs::remove_file(&path);
-        // From then on the device takes nothing.
+        // From this call on, the device accepts nothing.
         let inject = format!("inject={CALLS}:error=EIO:when={nth}+");
         let ran = create(&["-e", &inject]).expect("it starts");
         let err = String::from_utf8_lossy(&ran.stderr);
@@ -73,7 +72,7 @@ fn nonsense_is_refused_with_its_range_and_leaves_nothing() {
     assert_eq!(strandlog(&["create", str(&path), "--capacity", "lots"]).code, 2);
 }
 
-/// Hours go by until it is made, and then whoever opens it needs that much. Nothing of it is made here: it is more than the shell allows.
+/// Creating the log would take hours, and opening it that much memory. Here nothing is created, because the shell's limit does not allow it.
 #[test]
 fn what_a_log_of_very_many_chunks_takes_of_memory_is_said_first() {
     let (_dir, path) = place();

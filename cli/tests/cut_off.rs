@@ -1,4 +1,4 @@
-//! Readers of the output that go away, `strandlog ... | head`, and devices that are full.
+//! Readers of the output that go away (`strandlog ... | head`), and full devices.
 
 mod support;
 
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use support::{filled, find, payload, rot, str, strandlog, strandlog_cut_off, strandlog_full};
 
-/// As of somebody whom SIGPIPE ended.
+/// As a shell reports a process ended by SIGPIPE.
 const CUT_OFF: i32 = 141;
 
-/// What each command is asked for, of a log that is well: all but the measurements, which take their time.
+/// Every command on a sound log, except the measurements, which take too long.
 fn commands(dir: &Path, log: &str) -> Vec<Vec<String>> {
     let path = |name: &str| dir.join(name).display().to_string();
     let lines = path("lines");
@@ -37,7 +37,7 @@ fn commands(dir: &Path, log: &str) -> Vec<Vec<String>> {
     commands.iter().map(|args| args.iter().map(|arg| (*arg).to_owned()).collect()).collect()
 }
 
-/// A script takes what it has read for all there is, unless it is told.
+/// A script takes what it has read for the whole output, unless the exit code says otherwise.
 #[test]
 fn an_output_that_was_cut_off_is_told_from_a_whole_one() {
     let (dir, path) = filled();
@@ -66,7 +66,7 @@ fn an_output_that_does_not_fit_its_device_is_a_failure() {
     }
 }
 
-/// Who reads the answer with a program gets one that it can read, whatever was wrong with the question.
+/// With --json the answer is JSON, whatever was wrong with the request.
 #[test]
 fn a_request_that_makes_no_sense_is_refused_in_json_where_that_was_asked_for() {
     let nonsense: [&[&str]; 5] = [
@@ -87,7 +87,7 @@ fn a_request_that_makes_no_sense_is_refused_in_json_where_that_was_asked_for() {
     assert!(ran.err.contains("--json: "), "{ran:?}");
 }
 
-/// A file has something behind its name until it is whole.
+/// A file's name has a suffix until the file is whole.
 #[test]
 fn a_name_that_is_too_long_for_that_is_refused_with_the_reason() {
     let (dir, path) = filled();
@@ -110,7 +110,7 @@ fn an_export_that_was_cut_off_is_no_export() {
     let ran = strandlog_cut_off(&["export", str(&path)]);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("writing the output"), "{ran:?}");
-    // The lines are in a file, and whole, whoever hears of it.
+    // The lines are whole, in a file, even if nobody reads the report.
     let lines = dir.path().join("lines");
     let ran = strandlog_cut_off(&["export", str(&path), "--out", str(&lines)]);
     assert_eq!(ran.code, CUT_OFF, "{ran:?}");
@@ -122,7 +122,7 @@ fn what_was_found_counts_though_nobody_reads_it() {
     let (dir, path) = filled();
     rot(&path, find(&path, &payload(2, 1)));
     let saved = dir.path().join("saved");
-    // More than what is kept before anything is written: it is cut off in the middle.
+    // More than the output's buffer holds, so it is cut off in the middle.
     let dump = ["dump", str(&path), "--replica", "2", "--hex"];
     for args in [&["verify", str(&path)][..], &["salvage", str(&path), str(&saved)], &dump] {
         let ran = strandlog_cut_off(args);

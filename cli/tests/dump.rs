@@ -68,7 +68,7 @@ fn dump_ends_as_what_it_showed() {
     assert_eq!(strandlog(&["dump", str(&path)]).code, 1, "keyed state that may miss an update");
 }
 
-/// The failure comes last, whoever reads it.
+/// The failure comes after the output, on whichever stream.
 #[test]
 fn what_was_dumped_before_a_failure_comes_before_it() {
     let (_dir, path) = filled();
@@ -79,7 +79,7 @@ fn what_was_dumped_before_a_failure_comes_before_it() {
     assert!(lines[1]["error"].as_str().unwrap().contains("no replica 99"), "{ran:?}");
 }
 
-/// Replica 1 holds the last three indexes that there are, and nothing else.
+/// A log whose replica 1 holds just the last three indexes before the end of u64.
 fn at_the_end_of_the_numbers() -> (TempDir, PathBuf) {
     let (dir, path) = place();
     let wal = Wal::options().capacity(4 << 20).open(&path).unwrap();
@@ -109,7 +109,7 @@ fn dump_says_that_the_last_index_there_is_is_damaged() {
     assert_eq!(lines[3]["damaged"]["first"], u64::MAX);
 }
 
-/// A key is a name in JSON: itself where it is text, and else what no text is.
+/// A key's name in JSON is the key itself if it is text, or else a form that no text has.
 #[test]
 fn keys_in_json_are_what_they_are() {
     let (_dir, path) = filled();
@@ -143,7 +143,7 @@ fn a_range_that_ends_before_it_begins_is_refused() {
     }
 }
 
-/// Who asks for entries is shown some, or told which there are.
+/// A request for entries shows some, or says which exist.
 #[test]
 fn a_range_without_entries_says_what_there_is() {
     let (_dir, path) = filled();
@@ -166,8 +166,8 @@ fn a_range_without_entries_says_what_there_is() {
     assert!(!strandlog(&["dump", str(&path), "--entries"]).out.contains("no entry"), "nobody asked");
 }
 
-/// The device cannot read a sector: what lies there is said to be unread, and all else is shown. Where `strace` is missing or may not trace, the test
-/// passes.
+/// The device cannot read a sector: the entry in it is reported as unread, and everything else is shown. If `strace` is missing or may not trace, the
+/// test passes.
 #[test]
 fn entries_that_cannot_be_read_are_named_and_the_others_follow() {
     let (_dir, path) = filled();
@@ -182,7 +182,7 @@ fn entries_that_cannot_be_read_are_named_and_the_others_follow() {
     }
     let mut unread = 0;
     for nth in 1..=40 {
-        // Of many together, and of the first of them by itself.
+        // The read of many entries fails, and then the read of the first of them alone.
         let inject = format!("inject=pread64:error=EIO:when={nth}..{}", nth + 1);
         let ran = traced(&["-e", "trace=pread64", "-e", &inject]).expect("it starts");
         let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));

@@ -9,7 +9,7 @@ use strandlog::migrate::{Change, DualWrite, OldError, OldLog};
 use strandlog::{Batch, Bytes, Entry, Wal};
 use support::{filled, find, payload, place, rot, str, strandlog};
 
-/// As [`filled`], and what is harder: a term before the first entry, an entry of nothing, many replicas, many entries.
+/// [`filled`] plus harder cases: a term before the first entry, an empty entry, many replicas, many entries.
 fn rich() -> (tempfile::TempDir, std::path::PathBuf) {
     let (dir, path) = filled();
     let wal = Wal::options().open(&path).unwrap();
@@ -24,7 +24,7 @@ fn rich() -> (tempfile::TempDir, std::path::PathBuf) {
     (dir, path)
 }
 
-/// Everything that a log says of itself.
+/// Everything that `dump` shows of a log.
 fn dumped(path: &std::path::Path) -> String {
     strandlog(&["dump", str(path), "--hex", "--json"]).out
 }
@@ -47,7 +47,7 @@ fn what_was_exported_and_imported_is_the_same() {
     );
     assert_eq!(dumped(&copy), dumped(&path));
     assert_eq!(std::fs::metadata(&copy).unwrap().len(), (4 << 20) / 8 * 9, "of the same shape, and an eighth larger");
-    // Once more: it is all there.
+    // Imported once more: everything is already there.
     let again = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy), "--json"]).json();
     assert_eq!(again["entries_there_already"], json["entries"]);
     assert_eq!(dumped(&copy), dumped(&path));
@@ -65,7 +65,7 @@ fn an_import_that_was_cut_anywhere_goes_on() {
         std::fs::write(&half, &lines[..ends[cut - 1]]).unwrap();
         let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
         assert!(ran.code == 2 && ran.err.contains("the end is missing"), "{cut}: {ran:?}");
-        // And in the middle of a line.
+        // Also cut in the middle of a line.
         std::fs::write(&half, &lines[..ends[cut] - 3]).unwrap();
         let ran = strandlog(&["import", "--from", "jsonl", str(&half), str(&copy)]);
         assert!(ran.code == 2 && ran.err.contains("line"), "{cut}: {ran:?}");
@@ -95,7 +95,7 @@ fn what_is_lost_is_named_and_not_imported_as_if_it_were_whole() {
     );
 }
 
-/// Of the entry before the first the term is all that is told: where that is not known, an import would make one up.
+/// Of the entry before the first only the term is exported. If it is unknown, an import would have to make one up.
 #[test]
 fn a_term_that_is_unknown_before_the_first_entry_is_lost_like_an_entry() {
     let (dir, path) = filled();
@@ -134,7 +134,7 @@ fn a_log_that_holds_something_else_is_not_mixed_with_an_import() {
     assert!(ran.code == 2 && ran.err.contains("replica 2 is there with 501..=500"), "{ran:?}");
 }
 
-/// It went on behind what is given, or it began behind an entry of another term: no import of this left it so.
+/// The replica goes beyond what is given, or begins behind an entry of another term: no import of this export left it so.
 #[test]
 fn a_log_that_is_beyond_what_is_given_or_began_elsewhere_is_refused() {
     let (dir, path) = filled();
@@ -180,7 +180,7 @@ fn nonsense_is_refused_by_line() {
     }
 }
 
-/// What state machines reported is carried over: else a truncation could overtake them in the copy.
+/// The state machines' reports are carried over; otherwise a truncation could overtake a state machine in the copy.
 #[test]
 fn what_state_machines_reported_is_exported_and_imported() {
     let (dir, path) = filled();
@@ -191,7 +191,7 @@ fn what_state_machines_reported_is_exported_and_imported() {
     let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
     let ran = strandlog(&["export", str(&path), "--out", str(&lines)]);
     assert_eq!((ran.code, &ran.err[..]), (0, ""), "{ran:?}");
-    // Twice: what is there already is no other.
+    // Imported twice: what is already there is the same.
     for _ in 0..2 {
         let ran = strandlog(&["import", "--from", "jsonl", str(&lines), str(&copy)]);
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -201,7 +201,7 @@ fn what_state_machines_reported_is_exported_and_imported() {
     assert_eq!(reported, [Some(0), Some(7), None]);
     wal.commit(Batch::new().truncate_prefix(2, 20)).unwrap();
     assert_eq!(wal.replica(2).first_index(), 8);
-    // Reports only grow: a copy that knows of a later one is not the same.
+    // Reports only grow: a copy with a later report is not the same.
     wal.durable_applied(1, 3).unwrap();
     wal.close().unwrap();
     drop(wal);
@@ -214,7 +214,7 @@ fn what_state_machines_reported_is_exported_and_imported() {
     assert!(ran.code == 1 && ran.out.contains("replica 1 differs"), "{ran:?}");
 }
 
-/// An old log that holds nothing yet, and forgets what it is given.
+/// An old log that is empty, and forgets what it is given.
 struct Forgetful;
 
 impl OldLog for Forgetful {
@@ -238,7 +238,7 @@ impl OldLog for Forgetful {
     }
 }
 
-/// A migration's marks are left out, and that is said: with the copy it could not go on.
+/// A migration's marks are left out, and the export says so, because the migration could not continue with an import.
 #[test]
 fn an_export_in_the_middle_of_a_migration_says_what_it_leaves_out() {
     let (dir, path) = place();
@@ -274,7 +274,7 @@ fn an_export_that_did_not_end_is_not_written_over() {
     assert!(!lines.exists());
 }
 
-/// What an operation takes in the journal counts, not its bytes alone.
+/// A batch is limited by what its operations take in the journal, not by their bytes alone.
 #[test]
 fn many_small_replicas_are_imported_into_small_segments() {
     let (dir, path) = place();
@@ -296,14 +296,14 @@ fn many_small_replicas_are_imported_into_small_segments() {
     assert_eq!(dumped(&copy), dumped(&path));
 }
 
-/// The log at this path, written to and closed.
+/// Commits a batch to the log at this path, and closes it.
 fn change(path: &std::path::Path, batch: &mut Batch) {
     let wal = Wal::options().open(path).unwrap();
     wal.commit(batch).unwrap();
     wal.close().unwrap();
 }
 
-/// A log moved on while its entries stayed: a group voted. An old export must not take that back, whichever way the keys differ.
+/// A group voted since the first import, but its entries are the same. An old export must not take the vote back, whichever way the keys differ.
 #[test]
 fn keys_that_are_there_already_are_not_taken_back() {
     type Change = fn(&mut Batch) -> &mut Batch;
@@ -311,7 +311,7 @@ fn keys_that_are_there_already_are_not_taken_back() {
         (1, |b| b.put(1, b"vote", b"\x02\x02")),
         (1, |b| b.put(1, b"term", b"\x09")),
         (1, |b| b.delete(1, b"vote")),
-        // Of a replica without entries, behind a key that is the same.
+        // In a replica without entries, after a key that is equal.
         (3, |b| b.put(3, b"vote", b"\x02")),
     ];
     for (replica, changed) in changes {
@@ -333,7 +333,7 @@ fn keys_that_are_there_already_are_not_taken_back() {
     }
 }
 
-/// What a state machine is said to hold durably would let truncations overtake the one that is there.
+/// A later report than the log's own would let truncations overtake its state machine.
 #[test]
 fn a_report_that_is_there_already_is_not_taken_forward() {
     let (dir, path) = filled();
@@ -350,13 +350,13 @@ fn a_report_that_is_there_already_is_not_taken_forward() {
     assert_eq!((wal.replica(2).durable_applied().unwrap(), wal.replica(2).last_index()), (Some(3), 0));
 }
 
-/// What an import wrote of a replica before it was cut is equal to what it is given again.
+/// What an interrupted import wrote of a replica is equal to what is given again.
 #[test]
 fn an_import_that_was_cut_among_the_keys_of_a_replica_goes_on() {
     let (dir, path) = place();
     let wal = Wal::options().capacity(16 << 20).open(&path).unwrap();
     let mut batch = Batch::new();
-    // Each of them fills a batch of an import.
+    // Each key fills a batch of an import.
     for key in 0..4 {
         batch.put(1, &[key], &[key; 126 << 10]);
     }
@@ -365,7 +365,7 @@ fn an_import_that_was_cut_among_the_keys_of_a_replica_goes_on() {
     drop(wal);
     let (half, copy, left) = (dir.path().join("half"), dir.path().join("copy"), dir.path().join("copy.importing"));
     let lines = strandlog(&["export", str(&path)]).out;
-    // The log, the replica, and so many keys.
+    // The line of the log, the line of the replica, and this many keys.
     for given in 1..=4 {
         let head: Vec<&str> = lines.split_inclusive('\n').take(2 + given).collect();
         std::fs::write(&half, head.concat()).unwrap();
@@ -391,7 +391,7 @@ fn what_is_no_log_is_named() {
     assert!(ran.code == 2 && ran.err.contains(str(&copy)) && ran.err.contains("no strandlog file"), "{ran:?}");
 }
 
-/// What is said to stay is there.
+/// An import does not say that something stays when nothing was written.
 #[test]
 fn an_import_that_was_cut_before_anything_was_written_says_so() {
     let (dir, path) = filled();
@@ -405,14 +405,14 @@ fn an_import_that_was_cut_before_anything_was_written_says_so() {
     assert!(Wal::options().open(&copy).unwrap().replicas().is_empty());
 }
 
-/// Where the system gives no room to map a log, the error says how to do without.
+/// If the system refuses to map a log, the error says how to do without.
 #[test]
 fn a_log_that_cannot_be_mapped_says_what_to_do() {
     let (dir, path) = filled();
     let (lines, copy) = (dir.path().join("lines"), dir.path().join("copy"));
     assert_eq!(strandlog(&["export", str(&path), "--out", str(&lines)]).code, 0);
     std::fs::copy(&path, &copy).unwrap();
-    // What lies behind the log takes no space, and is mapped with it.
+    // The bytes behind the log are a hole, but are mapped with it.
     std::fs::File::options().write(true).open(&copy).unwrap().set_len(1 << 40).unwrap();
     let tool = env!("CARGO_BIN_EXE_strandlog");
     let limited = "ulimit -v 67108864; exec \"$0\" \"$@\"";
@@ -425,7 +425,7 @@ fn a_log_that_cannot_be_mapped_says_what_to_do() {
     assert_eq!(ran.status.code(), Some(2), "{said}");
 }
 
-/// `cat one two`, or a line that was added: what is not read would be lost without a word.
+/// After `cat one two`, or with an added line, what is not read would be lost silently.
 #[test]
 fn what_stands_behind_the_end_of_an_export_is_refused() {
     let (dir, path) = filled();
@@ -440,7 +440,7 @@ fn what_stands_behind_the_end_of_an_export_is_refused() {
     }
 }
 
-/// While it was under way somebody has put another log in the place of the new one.
+/// During the import, somebody puts another log in the place of the new one.
 #[test]
 fn an_import_that_failed_removes_no_log_but_its_own() {
     let (dir, path) = filled();
@@ -469,14 +469,14 @@ fn an_import_that_failed_removes_no_log_but_its_own() {
     assert!(!copy.exists());
 }
 
-/// A log keeps its size: the next import, with another, would be given none of it.
+/// A log keeps its size, so a left-over one would not get the --capacity of the next import.
 #[test]
 fn an_import_that_wrote_nothing_leaves_nothing() {
     let (dir, path) = filled();
     let lines = strandlog(&["export", str(&path)]).out;
     let (wrong, copy) = (dir.path().join("wrong"), dir.path().join("copy"));
     let upto = |n: usize| lines.lines().take(n).map(|line| format!("{line}\n")).collect::<String>();
-    // At the first item, and behind some that are not written yet.
+    // The bad line is the first item, or comes after items that are not written yet.
     for good in [1, 4] {
         std::fs::write(&wrong, upto(good) + "no line\n").unwrap();
         let ran = strandlog(&["import", "--from", "jsonl", str(&wrong), str(&copy)]);
@@ -484,12 +484,12 @@ fn an_import_that_wrote_nothing_leaves_nothing() {
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "{good}: beside the log and the lines: {left:?}");
     }
-    // One that was there before is somebody's.
+    // A log that was there before stays.
     assert_eq!(strandlog(&["create", str(&copy), "--capacity", "16M"]).code, 0);
     let ran = strandlog(&["import", "--from", "jsonl", str(&wrong), str(&copy)]);
     assert!(ran.code == 2 && ran.err.contains("nothing was written"), "{ran:?}");
     assert_eq!(copy.metadata().unwrap().len(), 16 << 20);
-    // And keeps its size, which is said where another was asked for.
+    // It keeps its size, which is said if another was asked for.
     std::fs::write(&wrong, &lines).unwrap();
     let ran = strandlog(&["import", "--from", "jsonl", str(&wrong), str(&copy), "--capacity", "32M"]);
     assert!(ran.code == 0 && ran.err.contains("--capacity") && ran.err.contains("16 MiB"), "{ran:?}");
@@ -497,12 +497,12 @@ fn an_import_that_wrote_nothing_leaves_nothing() {
     assert!(ran.code == 0 && ran.err.is_empty(), "{ran:?}");
 }
 
-/// A copy pays for its room before it is moved to where it takes least: one of a full log does not fit its like.
+/// A copy needs more room until its entries are moved to where they take least, so one of a full log does not fit a log of the same size.
 #[test]
 fn what_a_full_log_held_fits_the_log_that_an_import_makes() {
     let (dir, path) = place();
     let wal = Wal::options().capacity(64 << 20).open(&path).unwrap();
-    // Of entries that fill a little more than half of what they are given, and are many.
+    // Many entries, each of which fills a little more than half of the room it is given.
     let mut refused = 0;
     for turn in 0_u64.. {
         let id = 1 + turn % 64;
@@ -534,7 +534,7 @@ fn what_a_full_log_held_fits_the_log_that_an_import_makes() {
     assert_eq!((1..=64).map(|id| wal.replica(id).last_index()).sum::<u64>(), entries);
 }
 
-/// The device cannot read a sector: the export ends there, and leaves nothing; asked to, it goes on around it and says what is left out. Where `strace` is
+/// The device cannot read a sector: the export fails there and leaves nothing, or with --skip-unreadable goes on and says what is left out. If `strace` is
 /// missing or may not trace, the test passes.
 #[test]
 fn what_cannot_be_read_ends_an_export_or_is_skipped() {
@@ -554,7 +554,7 @@ fn what_cannot_be_read_ends_an_export_or_is_skipped() {
     }
     let mut skipped = 0;
     for nth in 1..=40 {
-        // Of many together, of those from this one on, and of this one by itself.
+        // Three reads in a row fail: of many entries, of those from the bad one on, and of that one alone.
         let inject = format!("inject=pread64:error=EIO:when={nth}..{}", nth + 2);
         let options = ["-e", "trace=pread64", "-e", &inject];
         let ended = traced(&options, &[]).expect("it starts");
@@ -575,7 +575,7 @@ fn what_cannot_be_read_ends_an_export_or_is_skipped() {
     assert!(skipped > 0, "no reading of an entry among them");
 }
 
-/// A store that opened half of an import would have replicas that never voted, whatever they promised. It has its name when all of it is there.
+/// A store that opened half an import would lack replicas, which would then vote as if they never had. So the log gets its name when it is whole.
 #[test]
 fn half_of_an_import_is_not_taken_for_a_log() {
     let (dir, path) = rich();
@@ -588,7 +588,7 @@ fn half_of_an_import_is_not_taken_for_a_log() {
     let ran = strandlog(&import);
     assert!(ran.code == 2 && ran.err.contains(str(&left)), "{ran:?}");
     assert!(!copy.exists() && Wal::options().create(false).open(&left).unwrap().replicas().len() > 3);
-    // Of something else.
+    // Then an import of something else.
     let (_other_dir, other) = filled();
     let other = strandlog(&["export", str(&other)]).out;
     std::fs::write(&half, other).unwrap();
@@ -598,7 +598,7 @@ fn half_of_an_import_is_not_taken_for_a_log() {
     std::fs::write(&half, begins_so + r#"{"end":true,"replicas":0,"entries":0,"keys":0}"#).unwrap();
     let ran = strandlog(&import);
     assert!(ran.code == 2 && ran.err.contains("was not given") && !copy.exists(), "{ran:?}");
-    // And all of it.
+    // Then all of the first one.
     std::fs::write(&half, &lines).unwrap();
     let ran = strandlog(&[&import[..], &["--json"]].concat());
     assert!(ran.code == 0 && ran.err.contains("going on there"), "{ran:?}");
@@ -607,7 +607,7 @@ fn half_of_an_import_is_not_taken_for_a_log() {
     assert!(!left.exists());
 }
 
-/// `ulimit -f`: the system would kill whoever writes behind it.
+/// `ulimit -f`: by default the system kills a process that writes beyond it.
 #[test]
 fn an_export_that_is_larger_than_files_may_be_fails_and_leaves_nothing() {
     let (dir, path) = filled();

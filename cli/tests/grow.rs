@@ -15,7 +15,7 @@ fn a_grown_log_holds_what_it_held_and_takes_more() {
     assert_eq!(strandlog(&["verify", str(&path)]).code, 0);
     let wal = Wal::options().open(&path).unwrap();
     assert_eq!(wal.replica(2).entry(20).unwrap().data, payload(2, 20));
-    // More than the old one had room for.
+    // More than the log had room for before.
     for index in 1..=600 {
         wal.commit(Batch::new().append(9, &[(index, 1, vec![9; 10_000])])).unwrap();
     }

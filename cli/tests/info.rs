@@ -32,7 +32,7 @@ fn info_accounts_for_every_chunk() {
         runs.map(|r| r[1].as_u64().unwrap()).sum()
     };
     assert_eq!(of("chain"), json["chunks"]["used"]);
-    // The snapshot of the close lies in chunks that are free again once the log is opened.
+    // The snapshot that the close wrote lies in chunks that are free again once the log is opened.
     assert_eq!(of("free") + of("snapshot"), json["chunks"]["free"]);
     let journal = json["journal"]["segments"].as_u64().unwrap() * json["segment_size"].as_u64().unwrap();
     assert_eq!((of("journal") + of("journalfree")) * 4096, journal);
@@ -41,7 +41,7 @@ fn info_accounts_for_every_chunk() {
 #[test]
 fn known_damage_is_shown() {
     let (_dir, path) = filled();
-    // The frame's table, behind the payloads: its name of the key.
+    // This value is in the frame's table, behind the payloads.
     rot(&path, find(&path, b"one hundred"));
     let ran = strandlog(&["info", str(&path)]);
     assert_eq!(ran.code, 1, "{ran:?}");
@@ -78,7 +78,7 @@ fn what_is_no_log_is_called_so() {
     assert!(ran.code == 2 && ran.err.contains("is a directory"), "{ran:?}");
 }
 
-/// Who looks at a log in use is told of what does show it, and that does.
+/// For a log in use, other commands name the one that shows it, and that one works.
 #[test]
 fn a_log_in_use_is_left_to_top() {
     let (_dir, path) = filled();
@@ -93,7 +93,7 @@ fn a_log_in_use_is_left_to_top() {
     assert_eq!((ran.code, ran.lines().len()), (0, 1), "{ran:?}");
 }
 
-/// The log keeps some keys of its own beside those of its users.
+/// The log keeps keys of its own beside the callers', which are not counted.
 #[test]
 fn keys_are_counted_as_an_export_counts_them() {
     let (dir, path) = filled();
@@ -107,7 +107,7 @@ fn keys_are_counted_as_an_export_counts_them() {
     assert_eq!((counted, &exported["keys"]), (2, &2.into()), "{largest}");
 }
 
-/// Makes the log as old as one that is opened for the last time.
+/// Makes the log as old as if its last possible session had written it.
 fn grow_old(path: &std::path::Path) {
     let mut image = std::fs::read(path).unwrap();
     let superblock = Superblock::decode(&image[..SUPERBLOCK_BYTES], image.len() as u64).unwrap();
@@ -130,7 +130,7 @@ fn grow_old(path: &std::path::Path) {
     std::fs::write(path, image).unwrap();
 }
 
-/// The store is told by its first batch; who looks at the file must see why.
+/// The store learns it from its first batch; `info` must show why.
 #[test]
 fn a_log_whose_numbers_are_used_up_is_shown_as_such() {
     let (_dir, path) = filled();

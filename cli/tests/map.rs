@@ -24,7 +24,7 @@ fn the_map_names_the_holders_and_accounts_for_every_chunk() {
     assert_eq!(sum("totals"), sum("layout"));
     let holder = json["totals"].as_array().unwrap().iter().find(|t| t["kind"] == "holder").unwrap();
     assert_eq!(holder["replica"], 2);
-    // Twenty entries of some 590 bytes, and their table.
+    // Twenty entries of about 590 bytes, and their table.
     assert!((11_500..12_500).contains(&holder["live_bytes"].as_u64().unwrap()), "{holder}");
 }
 
@@ -51,7 +51,7 @@ fn a_file_that_is_there_is_replaced_only_by_force() {
     let before = std::fs::read(&precious).unwrap();
     let ran = strandlog(&["map", str(&path), "--svg", str(&precious)]);
     assert!(ran.code == 2 && ran.err.contains("exists already") && ran.err.contains("--force"), "{ran:?}");
-    // Neither is drawn where one of them cannot be.
+    // If one picture cannot be written, neither is.
     let ran = strandlog(&["map", str(&path), "--svg", str(&picture), "--png", str(&precious)]);
     assert!(ran.code == 2 && !picture.exists(), "{ran:?}");
     assert_eq!(std::fs::read(&precious).unwrap(), before);
@@ -71,7 +71,7 @@ fn a_png_is_drawn_or_it_is_said_why_not() {
     }
 }
 
-/// No output is worth a log, whatever `--force` says: not the one that is read, by whichever name, and no other.
+/// No output replaces a log, even with `--force`: neither the one that is read, under whichever name, nor another.
 #[test]
 fn a_log_is_replaced_by_no_output() {
     let (dir, path) = filled();
@@ -81,7 +81,7 @@ fn a_log_is_replaced_by_no_output() {
     std::fs::create_dir(at("sub")).unwrap();
     std::fs::copy(&path, at("another")).unwrap();
     std::fs::copy(&path, at("rotten")).unwrap();
-    // One copy of the superblock is enough to open it.
+    // Still a log: it opens by the other copy of the superblock.
     rot(&at("rotten"), 0);
     let before = std::fs::read(&path).unwrap();
     for (name, forced) in [
@@ -107,7 +107,7 @@ fn a_log_is_replaced_by_no_output() {
     assert!(std::fs::read(&path).unwrap() == before);
 }
 
-/// Nor is one written to where the shell was told to put the output.
+/// Nor is a log written to if the shell redirects the output into it.
 #[test]
 fn no_output_is_written_into_a_log() {
     let (dir, path) = filled();
@@ -124,19 +124,19 @@ fn no_output_is_written_into_a_log() {
             assert!(ran.status.code() == Some(2) && said.contains("is a strandlog file"), "{args:?} > {name}: {said}");
         }
     }
-    // Any other file is what it is told to be.
+    // Any other file may take the output.
     let lines = std::fs::File::create(dir.path().join("lines")).unwrap();
     let mut tool = Command::new(env!("CARGO_BIN_EXE_strandlog"));
     assert!(tool.args(["export", str(&path)]).stdout(lines).status().unwrap().success());
     assert!(std::fs::read_to_string(dir.path().join("lines")).unwrap().starts_with("{\"strandlog\":1"));
 }
 
-/// What a drawing could not be written into is what it was, and no half of one is left.
+/// If a picture cannot be written, the old file is unchanged, and no half picture is left.
 #[test]
 fn a_picture_that_finds_no_room_takes_nothing_away() {
     let (dir, path) = filled();
     let picture = dir.path().join("map.svg");
-    // Files of no more than a kilobyte: what is longer is refused as where the device is full.
+    // Files are limited to a kilobyte: longer ones are refused, as on a full device.
     let draw = |force: &str| {
         let tool = env!("CARGO_BIN_EXE_strandlog");
         let limited = r#"trap '' XFSZ; ulimit -f 1; exec "$0" map "$1" --svg "$2" $3"#;
@@ -156,7 +156,7 @@ fn a_picture_that_finds_no_room_takes_nothing_away() {
     assert_eq!(names(), before + 1, "nothing is left of it");
 }
 
-/// A link is followed, and what is no file at all is written into: neither is replaced by a file of its name.
+/// A link is followed, and a device is written into: neither is replaced by a regular file.
 #[test]
 fn a_picture_is_forced_into_what_its_name_leads_to() {
     let (dir, path) = filled();
@@ -172,7 +172,7 @@ fn a_picture_is_forced_into_what_its_name_leads_to() {
     assert!(!device.metadata().unwrap().is_file());
 }
 
-/// What is said to help has to.
+/// `--force` is not advised where it does not help.
 #[test]
 fn a_link_that_leads_nowhere_is_named_as_that_where_force_is_given() {
     let (dir, path) = filled();

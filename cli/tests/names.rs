@@ -1,5 +1,5 @@
-//! Names that are given to what is whole: kept over a power cut, and given where the file system has but one way to do that. Where `strace` is
-//! missing or may not trace, these tests pass.
+//! The final names of whole files: they outlive a power cut, and need only one of two ways to give them in the file system. If `strace` is missing or
+//! may not trace, these tests pass.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use support::{Ran, filled, str, strandlog};
 
-/// Runs the tool under `strace`; answers what it did, and its calls, with the paths of what they were for.
+/// Runs the tool under `strace`; returns the run, and its system calls with the paths of their files.
 fn traced(trace: &Path, options: &[&str], args: &[&str]) -> Option<(Ran, String)> {
     let _ = std::fs::remove_file(trace);
     let mut strace = Command::new("strace");
@@ -24,14 +24,14 @@ fn traced(trace: &Path, options: &[&str], args: &[&str]) -> Option<(Ran, String)
     Some((ran, calls))
 }
 
-/// What makes a new file out of a log that is there.
+/// The commands that make a new file out of an existing log.
 fn copies(path: &Path, lines: &Path, to: &Path) -> [Vec<String>; 3] {
     let (path, lines, to) = (str(path), str(lines), str(to));
     [vec!["salvage", path, to], vec!["export", path, "--out", to], vec!["import", "--from", "jsonl", lines, to]]
         .map(|args| args.into_iter().map(str::to_owned).collect())
 }
 
-/// Whoever was told that there is a copy may remove the old log.
+/// Once told that there is a copy, the user may remove the old log.
 #[test]
 fn a_name_that_was_given_outlives_a_power_cut_or_that_is_said() {
     let (dir, path) = filled();
@@ -48,8 +48,7 @@ fn a_name_that_was_given_outlives_a_power_cut_or_that_is_said() {
         let at = calls.iter().rposition(|call| named(call)).unwrap_or_else(|| panic!("{args:?}: {calls:?}"));
         assert!(calls[at..].iter().any(|call| syncs(call)), "{args:?}: {calls:?}");
         std::fs::remove_file(&to).unwrap();
-        // The same call fails.
-        // `strace` counts those of each thread by themselves.
+        // Now make that call fail. `strace` counts the calls of each thread separately.
         let same = |call: &str| call.split(' ').next() == calls[at].split(' ').next();
         let nth = 1 + calls[..at].iter().filter(|call| same(call) && call.contains("fsync(")).count();
         let inject = format!("inject=fsync:error=EIO:when={nth}");
@@ -59,7 +58,7 @@ fn a_name_that_was_given_outlives_a_power_cut_or_that_is_said() {
     }
 }
 
-/// A stick knows no second names, a network's file system no renaming that replaces nothing.
+/// Some file systems (FAT) have no hard links; some (on a network) have no rename that replaces nothing.
 #[test]
 fn either_way_to_give_a_name_will_do_and_without_any_the_copy_is_kept() {
     let (dir, path) = filled();

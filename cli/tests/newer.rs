@@ -1,11 +1,11 @@
-//! Logs of a version that is to come: every command says what it lacks, and changes nothing.
+//! Logs of a future version: every command says what it lacks, and changes nothing.
 
 mod support;
 
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
 use support::{filled, str, strandlog};
 
-/// Writes a field of these copies of the superblock, with the checksum that belongs to it.
+/// Changes a field in these copies of the superblock, and their checksums.
 fn patch(image: &mut [u8], copies: &[u64], field: usize, value: u8) {
     for &copy in copies {
         let block = &mut image[copy as usize..][..SUPERBLOCK_BYTES];
@@ -42,7 +42,7 @@ fn a_log_of_a_newer_version_is_refused_by_name_and_left_alone() {
         &["import", "--from", "jsonl", &lines, path],
     ];
     let [a, b] = SUPERBLOCK_OFFSETS;
-    // Half of a change to it has got there, or all.
+    // The newer version has rewritten one copy, or both.
     for copies in [&[a][..], &[b], &[a, b]] {
         for (field, value, named) in [(8, 2, "format version 2"), (16, 4, "feature bits 0x4")] {
             let mut image = sound.clone();

@@ -13,7 +13,7 @@ use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
 use strandlog::Wal;
 use support::{place, str, strandlog};
 
-/// Its fields 2 and 3 are numbers and its field 4 is text: as raft's own entries have term, index and data.
+/// Fields 2 and 3 are numbers and field 4 is text, like term, index and data in raft's own entries.
 #[derive(Clone)]
 struct LikeRaft;
 
@@ -33,7 +33,7 @@ fn like_raft(index: u64, term: u64, data: &str) -> Field {
     e
 }
 
-/// Index and term where somebody else put them: fields 4 and 5.
+/// Another layout: index and term are in fields 4 and 5.
 #[derive(Clone)]
 struct Other;
 
@@ -90,7 +90,7 @@ fn every_group_entry_and_key_arrives() {
             let (term, data) =
                 if (group, index) == (7, 30) { (2, "overwritten".into()) } else { (1, text(group, index)) };
             assert_eq!(e.data, like_raft(index, term, &data).write_to_bytes().unwrap(), "the message, byte for byte");
-            // The enumeration begins with 0.
+            // The enumeration begins with 0 (unknown): optional is 1, required is 2.
             assert_eq!(e.term, if term == 1 { 1 } else { 2 });
         }
     }
@@ -147,7 +147,7 @@ fn of_many_files(dir: &Path, spill: Option<&Path>, indexes: std::ops::RangeInclu
     let end = *indexes.end();
     for i in indexes {
         let mut batch = LogBatch::default();
-        // Of no two letters that follow each other twice: it does not compress.
+        // No pair of letters repeats, so the data does not compress.
         let data: String = (0..300_u64).map(|n| char::from(b'!' + (((n + 1) * (n + i)) % 90) as u8)).collect();
         batch.add_entries::<LikeRaft>(1, &[like_raft(i, 1, &data)]).unwrap();
         batch.put(1, b"hard state".to_vec(), format!("vote {i}").into_bytes()).unwrap();
@@ -156,7 +156,7 @@ fn of_many_files(dir: &Path, spill: Option<&Path>, indexes: std::ops::RangeInclu
     assert_eq!(engine.last_index(1), Some(end));
 }
 
-/// Its files of entries, the oldest first.
+/// The engine's files of entries, oldest first.
 fn files(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut logs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
     logs.retain(|p| p.extension().is_some_and(|e| e == "raftlog"));
@@ -164,21 +164,21 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
     logs
 }
 
-/// An engine whose dir is full writes into its spill-dir: there lies the newest of it, votes and all.
+/// An engine whose directory is full writes into its spill-dir, which then holds the newest data, votes included.
 #[test]
 fn what_lies_in_the_spill_dir_arrives_and_is_not_left_out_without_a_word() {
     let (dir, path) = place();
     let (source, spill) = (dir.path().join("engine"), dir.path().join("spill"));
     std::fs::create_dir(&spill).unwrap();
     of_many_files(&source, Some(&spill), 1..=300);
-    // As if there had been no room for it in the other.
+    // As if the main directory had had no room for it.
     let last = files(&source).pop().unwrap();
     std::fs::rename(&last, spill.join(last.file_name().unwrap())).unwrap();
     let import = |path: &Path, more: &[&str]| {
         let all = ["import", "--from", "raft-engine", str(&source), str(path), "--capacity", "32M"];
         strandlog(&[&all[..], more].concat())
     };
-    // The dir alone does not tell that there is another.
+    // The main directory does not say that there is a spill-dir.
     let ran = import(&dir.path().join("half.log"), &[]);
     assert!(ran.err.contains("--spill-dir"), "{ran:?}");
     let ran = import(&path, &["--spill-dir", str(&spill)]);
@@ -187,7 +187,7 @@ fn what_lies_in_the_spill_dir_arrives_and_is_not_left_out_without_a_word() {
     assert_eq!(wal.replica(1).last_index(), 300);
     assert_eq!(wal.replica(1).get(b"hard state").unwrap().unwrap(), b"vote 300"[..]);
     drop(wal);
-    // A name that is no spill-dir's is a slip, and raft-engine would make the one that is not there.
+    // A name that is not a spill-dir's is a mistake; raft-engine would create a missing directory.
     let (missing, other) = (dir.path().join("missing"), dir.path().join("other"));
     std::fs::create_dir(&other).unwrap();
     for wrong in [&missing, &other] {
@@ -197,7 +197,7 @@ fn what_lies_in_the_spill_dir_arrives_and_is_not_left_out_without_a_word() {
     assert!(!missing.exists());
 }
 
-/// raft-engine passes over all that lies before a file that is missing, in silence.
+/// raft-engine silently skips everything before a missing file.
 #[test]
 fn an_engine_of_which_a_file_is_missing_is_refused() {
     let (dir, path) = place();
@@ -214,7 +214,7 @@ fn an_engine_of_which_a_file_is_missing_is_refused() {
     let name = missing.file_name().unwrap().to_str().unwrap();
     assert!(ran.code == 2 && ran.err.contains(name) && ran.err.contains("--spill-dir"), "{ran:?}");
     assert!(!path.exists());
-    // One that is there twice is as bad: nobody knows which counts.
+    // A file that exists twice is as bad: nobody knows which one counts.
     std::fs::copy(&elsewhere, missing).unwrap();
     let ran = strandlog(&[&import[..], &["--spill-dir", str(&spill)]].concat());
     assert!(ran.code == 2 && ran.err.contains(name), "{ran:?}");
@@ -224,7 +224,7 @@ fn an_engine_of_which_a_file_is_missing_is_refused() {
     assert_eq!(Wal::options().read_only(true).open(&path).unwrap().replica(1).bounds(), (1, 300));
 }
 
-/// No entry has term 0: it is not in a field that is not there, nor in one of text; and what is the index is no term.
+/// No entry has term 0, so the term is not in a missing field, nor in a text field; and the index field is not the term field.
 #[test]
 fn a_term_that_is_not_where_it_is_said_to_be_is_refused() {
     let (dir, path) = place();

@@ -1,10 +1,10 @@
-//! Logs that do not open: what is left of them is shown, and that it is no more than that.
+//! Logs that do not open: what is left is shown, with a warning that it is only that.
 
 mod support;
 
 use support::{filled, refused, str, strandlog};
 
-/// On a bad day somebody wants to see what is there. None of it is called whole, and none is made into a log by way of an export.
+/// The commands that look show what is left, and none calls it whole. It is not exported, so that no import makes a log of it.
 #[test]
 fn what_is_left_of_a_log_that_does_not_open_is_shown_with_a_warning() {
     let (cut_dir, cut) = filled();

@@ -55,7 +55,7 @@ fn an_entry_that_rotted_is_named_and_stays_damage_in_the_new_log() {
 fn lost_state_stays_lost_and_what_exists_is_never_overwritten() {
     let (dir, path) = filled();
     let to = dir.path().join("saved");
-    // In the table of the only frame with records.
+    // This value is in the table of the only frame with records.
     rot(&path, find(&path, b"one hundred"));
     let ran = strandlog(&["salvage", str(&path), str(&to)]);
     assert_eq!(ran.code, 1, "{ran:?}");
@@ -129,7 +129,7 @@ fn of_a_file_that_was_cut_both_sizes_are_told_and_what_is_left_is_saved() {
     assert!(ran.code == 2 && ran.err.contains("salvage"), "{ran:?}");
 }
 
-/// The copy asks for more room than what it copies took in the end.
+/// While it is made, the copy needs more room than the original took in the end.
 #[test]
 fn a_full_log_is_copied_and_one_that_is_too_small_is_told_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();

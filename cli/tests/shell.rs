@@ -33,7 +33,7 @@ fn every_shell_completes_every_command() {
     assert_eq!(strandlog(&["completions", "tcsh"]).code, 2);
 }
 
-/// Also that a build lacks what another one has.
+/// The help also says what needs a build with other features.
 #[test]
 fn the_help_says_how_a_size_is_written_and_which_build_can_do_what() {
     for command in ["create", "probe", "bench", "import", "grow", "salvage"] {

@@ -32,7 +32,7 @@ fn a_log_that_publishes_is_watched_and_one_that_does_not_is_told_how() {
         assert_eq!(lines[0]["holders"][0]["replica"], 2);
         assert!(lines[4]["holders"][0]["growth_per_second"].as_f64().unwrap() > 0.0, "{ran:?}");
     });
-    // Not a terminal.
+    // The output is not a terminal.
     let ran = strandlog(&["top", str(&path)]);
     assert!(ran.code == 2 && ran.err.contains("--json"), "{ran:?}");
     drop(publisher);
@@ -50,7 +50,7 @@ fn figures_of_a_process_that_is_gone_are_called_old() {
     std::fs::write(&stats, "nonsense").unwrap();
     let ran = strandlog(&["top", str(&path), "--stats", str(&stats), "--json"]);
     assert!(ran.code == 2 && ran.json()["error"].as_str().unwrap().contains("no published figures"), "{ran:?}");
-    // Nothing is waited for that may have no end, as a pipe that nobody writes to.
+    // Only a regular file is read: reading a pipe without a writer would wait forever.
     let ran = strandlog(&["top", str(&path), "--stats", "/dev/null", "--json"]);
     assert!(ran.code == 2 && ran.json()["error"].as_str().unwrap().contains("not a regular file"), "{ran:?}");
 }

@@ -16,7 +16,7 @@ fn a_sound_log_is_called_sound_and_not_touched() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
-/// A byte of an entry in the journal, and of one in a chain: each is named.
+/// A byte is flipped in an entry in the journal, and in one in a chain: each is named.
 #[test]
 fn a_flipped_byte_is_found_and_named() {
     for (replica, index) in [(1, 4), (2, 13)] {
@@ -42,7 +42,7 @@ fn lost_state_is_named() {
     assert_eq!((&json["lost_frames"], &json["rotten_frames"]), (&1.into(), &1.into()), "{json}");
 }
 
-/// Rot that costs no data is found, too, and called what it is.
+/// Rot that costs no data is found and named, too.
 #[test]
 fn a_rotten_superblock_copy_and_a_rotten_piece_header_are_found() {
     let (_dir, path) = filled();
@@ -69,7 +69,7 @@ fn both_superblocks_rotten_is_an_error_that_says_so() {
     assert!(ran.err.contains("both superblocks are bad"), "{ran:?}");
 }
 
-/// Of a log that does not open: why not, and what stands.
+/// For a log that does not open, `verify` says why, and what is left.
 #[test]
 fn what_a_log_that_does_not_open_still_holds_is_told() {
     let (_dir, path) = refused();
@@ -85,13 +85,13 @@ fn what_a_log_that_does_not_open_still_holds_is_told() {
     let json = strandlog(&["verify", str(&path), "--json"]).json();
     assert_eq!((&json["ok"], &json["unnamed"]), (&false.into(), &true.into()), "{json}");
     assert!(json["refused"].as_str().unwrap().contains("nobody can say"), "{json}");
-    // Replicas 1 and 5 at least, and the second entry of 1.
+    // At least the second entry of replica 1, and the one of replica 5.
     assert!(json["entries"].as_u64().unwrap() >= 2, "{json}");
     assert_eq!(std::fs::read(&path).unwrap(), before, "what is refused is not touched");
 }
 
-/// The device says that it cannot read a block of the journal: why it does not open, and what stands all the same. Where `strace` is missing or may
-/// not trace, the test passes.
+/// The device cannot read a block of the journal: `verify` says why the log does not open, and what is left. If `strace` is missing or may not trace,
+/// the test passes.
 #[test]
 fn what_a_log_that_cannot_be_read_everywhere_still_holds_is_told() {
     let (_dir, path) = filled();
@@ -122,7 +122,7 @@ fn what_a_log_that_cannot_be_read_everywhere_still_holds_is_told() {
     assert!(refused > 0, "no reading of the journal among them");
 }
 
-/// A copy that leaves out what is zero is sound, and may fail when it is written to: who looks before it is used is told.
+/// A sparse copy is sound, but writes to it may fail: `verify` and `info` warn before it is used.
 #[test]
 fn a_copy_with_holes_is_told_by_who_looks_into_it() {
     let (dir, path) = filled();
@@ -147,7 +147,7 @@ fn a_copy_with_holes_is_told_by_who_looks_into_it() {
     }
 }
 
-/// Tools read the journal, and an opening for writing the snapshot of a close: a salvage would lose what that has, so who looks is told.
+/// The tool reads the journal, but an opening for writing reads a close's snapshot: a salvage would lose what only that knows, so the tool says so.
 #[test]
 fn a_closed_log_whose_snapshot_knows_what_the_journal_lost_is_not_sent_to_a_salvage_at_once() {
     let (dir, path) = filled();
@@ -157,7 +157,7 @@ fn a_closed_log_whose_snapshot_knows_what_the_journal_lost_is_not_sent_to_a_salv
     assert_eq!(strandlog(&["verify", "--json", str(&path)]).json()["snapshot"], true);
     let ran = strandlog(&["salvage", str(&path), str(&dir.path().join("saved"))]);
     assert!(ran.code == 1 && ran.out.contains("open a copy of the file"), "{ran:?}");
-    // It is true.
+    // The advice is right: opening for writing finds everything.
     let wal = strandlog::Wal::options().open(&path).unwrap();
     assert_eq!(wal.replica(3).get(b"applied").unwrap().unwrap(), &b"one hundred"[..]);
     assert!(wal.damage().is_empty());

@@ -1,4 +1,4 @@
-//! A disk that notes how large the commits are, and how long the device takes for them.
+//! A disk that records the sizes of the commits, and how long the device takes for them.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,17 +8,17 @@ use strandlog::disk::{Disk, DiskInfo, FileDisk, Map, Writer};
 
 use crate::measure::Latencies;
 
-/// How every frame begins.
+/// The magic with which every frame begins.
 const FRAME: &[u8] = b"SFRM";
-/// Frames are whole blocks, and at most a segment long: sizes by powers of two, from one block on.
+/// Frames are whole blocks, at most a segment long. The size classes are powers of two, from one block (4 KiB) on.
 const LEAST_BITS: u32 = 12;
-/// Up to the largest segment.
+/// Number of size classes, up to the largest segment.
 pub const SIZES: usize = 15;
 
-/// What was noted.
+/// What was recorded.
 #[derive(Clone, Debug)]
 pub struct Notes {
-    /// Durable writes of frames.
+    /// Latencies of the durable writes of frames.
     pub writes: Latencies,
     /// Frames by size: up to 4 KiB, up to 8 KiB, and so on.
     pub sizes: [u64; SIZES],
@@ -27,13 +27,13 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Frames.
+    /// Number of frames.
     pub fn frames(&self) -> u64 {
         self.sizes.iter().sum()
     }
 }
 
-/// The largest frame that is counted in a class, in bytes.
+/// The largest frame of a size class, in bytes.
 pub fn class_bytes(class: usize) -> u64 {
     1 << (LEAST_BITS as usize + class.min(SIZES))
 }
@@ -49,7 +49,7 @@ impl NotedDisk {
         Self { inner, notes: Mutex::new(Notes { writes: Latencies::new(), sizes: [0; SIZES], bytes: 0 }) }
     }
 
-    /// What was noted so far.
+    /// What was recorded so far.
     pub fn notes(&self) -> Notes {
         self.lock().clone()
     }
@@ -102,7 +102,7 @@ impl Disk for NotedDisk {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.inner.write_at(offset, buf)?;
-        // Beside payloads that were placed: a flush of them all follows.
+        // Not timed: the frame is written beside placed payloads, and one flush for all of them follows.
         self.note(buf, None);
         Ok(())
     }

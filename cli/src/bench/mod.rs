@@ -21,13 +21,13 @@ use crate::{progress, save};
 use plan::Plan;
 use run::Outcome;
 
-/// For `strandlog top`.
+/// How often the figures for `strandlog top` are published.
 const PUBLISH: Duration = Duration::from_millis(500);
 
-/// Works, and says how that went.
+/// Runs the workload and shows the results.
 pub fn run(args: &Bench, out: &mut Output) -> Result<()> {
     let plan = Plan::of(args)?;
-    // Now, not when everything was measured.
+    // Check now, not after the measurement.
     args.html.iter().try_for_each(|path| save::check(path, args.force))?;
     let interrupt = Interrupt::new()?;
     let file = Scratch::new(&args.dir, "bench")?;
@@ -66,7 +66,7 @@ pub fn run(args: &Bench, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// Where it was measured.
+/// Where it was measured: directory, file system, processors.
 fn place(args: &Bench) -> String {
     let file_system = file_system(&args.dir).map_or_else(String::new, |fs| format!(", {fs}"));
     let cores = std::thread::available_parallelism().map_or_else(|_| String::new(), |n| format!(", {n} processors"));

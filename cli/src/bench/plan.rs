@@ -1,4 +1,4 @@
-//! The work, with every size filled in.
+//! The workload, with all sizes filled in.
 
 use strandlog::Error;
 
@@ -6,17 +6,17 @@ use crate::args::{Bench, Workload};
 use crate::failure::{Failure, Result};
 use crate::size::{count, human};
 
-/// Entries that a replica gets at a time in the churn.
+/// Entries that a replica gets at a time in the workload `churn`.
 pub const RUN: u64 = 8;
 /// Bytes of a term, a vote and a commit index.
 pub const STATE_BYTES: usize = 24;
 const LEAST_CAPACITY: u64 = 512 << 20;
-/// A chunk, as logs have them by default.
+/// The default size of a chunk.
 const CHUNK_BYTES: u64 = 64 << 10;
-/// Of the file that the user gave a size: a replica has a chunk or two, and the next one reserved, and half of the file is for the journal.
-/// With half as many for each, one run in twenty found a log of 16 MiB full.
+/// Chunks of the file for each replica, if --capacity is given: a replica has a chunk or two and reserves the next one, and half of the file is for
+/// the journal. With half as many, one run in twenty found a log of 16 MiB full.
 const CHUNKS_A_REPLICA: u64 = 8;
-/// Where a replica is truncated once it holds so many bytes, or so many entries.
+/// Bytes of entries between two truncations of a replica, and the range of their number.
 const KEEP_BYTES: u64 = 128 << 10;
 const KEEP_ENTRIES: std::ops::RangeInclusive<u64> = 4..=256;
 
@@ -27,10 +27,10 @@ pub struct Plan {
     pub threads: u64,
     pub replicas: u64,
     pub entry_bytes: usize,
-    /// Replicas a commit.
+    /// Replicas per commit.
     pub together: u64,
     pub window: u64,
-    /// Entries after which a replica is truncated to the half.
+    /// After every `keep` entries, a replica is truncated to the newest half of them.
     pub keep: u64,
     pub capacity: u64,
 }
@@ -54,7 +54,7 @@ impl Plan {
             Workload::State => args.batch.unwrap_or(1),
             _ => 1,
         };
-        // Every thread has replicas of its own: enough for one batch.
+        // Every thread needs replicas of its own: enough for one batch.
         let least = threads * together;
         if asked < least {
             return Err(too_few(threads, together, asked));
@@ -63,12 +63,12 @@ impl Plan {
         let keep = KEEP_BYTES.div_ceil(bytes.max(1)).clamp(*KEEP_ENTRIES.start(), *KEEP_ENTRIES.end());
         let live = match workload {
             Workload::State => 0,
-            // The tails, and those that lag behind.
+            // The short tails, and the replicas that lag.
             Workload::Churn => replicas.saturating_mul(40).saturating_add(replicas / 100 * LAG).saturating_mul(bytes),
             _ => replicas.saturating_mul(keep).saturating_mul(bytes),
         };
         let capacity = args.capacity.unwrap_or(live.saturating_mul(2).max(LEAST_CAPACITY).next_multiple_of(1 << 20));
-        // In a log that was given a size what is alive takes a quarter of it, or the shortest tails there are.
+        // What is alive takes at most a quarter of a log whose size was given, unless even the shortest tails take more.
         let fits = capacity / 4 / replicas.saturating_mul(bytes).max(1);
         let keep = keep.min(fits.max(*KEEP_ENTRIES.start()));
         let plan = Self {
@@ -84,11 +84,11 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What went wrong, with what to do about it.
+    /// The error, with advice on what to do about it.
     pub fn failure(&self, error: Error) -> Failure {
         match error {
             Error::Full(_) => {
-                // With fewer replicas alone such a batch would find none.
+                // The threads' batches need all replicas: with fewer, --batch must be smaller, too.
                 let tight = self.together > 1 && self.replicas == self.threads * self.together;
                 let less = if tight { "a smaller --batch and fewer --replicas" } else { "fewer --replicas" };
                 Failure::Request(format!(
@@ -100,12 +100,12 @@ impl Plan {
         }
     }
 
-    /// What is counted.
+    /// The name of what is counted.
     pub fn unit(&self) -> &'static str {
         if self.workload == Workload::State { "updates" } else { "entries" }
     }
 
-    /// The work in a line.
+    /// The workload in one line.
     pub fn words(&self) -> String {
         let threads = match self.threads {
             1 => "1 thread".to_owned(),
@@ -136,7 +136,7 @@ impl Plan {
     }
 }
 
-/// As many threads as were asked for; or as usual, but no more than find a batch of replicas each among those that were.
+/// The number of threads asked for; or else the usual one, but no more than can have a batch of these replicas each.
 fn threads(args: &Bench, replicas: u64) -> u64 {
     let usual = match args.workload {
         Workload::Window => return 1,
@@ -150,7 +150,7 @@ fn threads(args: &Bench, replicas: u64) -> u64 {
     args.threads.unwrap_or((replicas / together.max(1)).clamp(1, usual))
 }
 
-/// More replicas than were asked for would be other work than was asked for.
+/// Refuses too few replicas: running with more of them than were asked for would be another workload.
 fn too_few(threads: u64, together: u64, replicas: u64) -> Failure {
     let who = match (threads, together) {
         (1, together) => format!("--batch {together} takes"),
@@ -163,7 +163,7 @@ fn too_few(threads: u64, together: u64, replicas: u64) -> Failure {
     ))
 }
 
-/// Entries after which even a laggard of the churn is truncated: a log without end has no measurement.
+/// Entries after which even a lagging replica of `churn` is truncated: nothing can be measured on a log that only grows.
 pub const LAG: u64 = 20_000;
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use super::run::{Outcome, Sample};
 use crate::measure::{Latencies, micros};
 use crate::size::{count, human};
 
-/// What a plot is called, what is on its axes, and its drawing.
+/// A plot: its title, a note on its axes, and the drawing.
 pub struct Plot {
     pub title: String,
     pub note: String,
     pub svg: String,
-    /// Colours, and what they stand for.
+    /// Colours, and what each stands for.
     pub legend: Vec<(RGBColor, &'static str)>,
 }
 
@@ -28,7 +28,7 @@ pub const ORANGE: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
 pub const GREY: RGBColor = RGBColor(0x9a, 0xa3, 0xaf);
 pub const INDIGO: RGBColor = RGBColor(0x2b, 0x34, 0x67);
 const LINE: u32 = 2;
-/// Labels of an axis, about.
+/// About how many labels an axis has.
 const LABELS: usize = 6;
 const FONT: (&str, u32) = ("sans-serif", 13);
 
@@ -36,7 +36,7 @@ type Failed = DrawingAreaErrorKind<std::io::Error>;
 type Drawn = Result<(), Failed>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws into a string; what cannot be drawn is said where it would be.
+/// Draws into a string; a failure is said in place of the drawing.
 fn svg(draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
     let mut out = String::new();
     let drawn = {
@@ -49,7 +49,7 @@ fn svg(draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
     }
 }
 
-/// An axis: from where to where, and what its labels say.
+/// An axis: its range, the text of its labels, and about how many there are.
 struct Axis<'l, R: AsRangedCoord> {
     range: R,
     label: &'l dyn Fn(&R::Value) -> String,
@@ -94,7 +94,7 @@ where
     Ok(chart)
 }
 
-/// How many in ten, a hundred, a thousand take longer: a scale on which the tail has room.
+/// A scale on which the tail has room: 1 if one in ten takes longer, 2 if one in a hundred does, 3 for one in a thousand, and so on.
 fn nines(share: f64) -> f64 {
     -(1.0 - share.clamp(0.0, 1.0 - 1e-9)).log10()
 }
@@ -117,7 +117,7 @@ pub fn latency(o: &Outcome) -> Plot {
         let mut chart = axes(
             area,
             axis((low..high * 1.2).log_scale(), &|us: &f64| short(*us)),
-            // Every nine a line.
+            // A line for each nine.
             Axis { range: 0.0..top, label: &percent, labels: top as usize + 1 },
         )?;
         for (curve, colour) in [(&writes, GREY), (&commits, BLUE)] {
@@ -133,7 +133,7 @@ pub fn latency(o: &Outcome) -> Plot {
     Plot { title: "Latency".into(), note: "the share that took no longer, in nines".into(), svg: drawing, legend }
 }
 
-/// What got done over time.
+/// Throughput over time.
 pub fn throughput(o: &Outcome, unit: &str) -> Plot {
     let points: Vec<(f64, f64)> = o.samples.iter().map(|s| (s.at, rate(s))).collect();
     let drawing = svg(|area| {
@@ -171,7 +171,7 @@ pub fn latency_over_time(o: &Outcome) -> Plot {
     }
 }
 
-/// How large the commits were.
+/// Sizes of the commits.
 pub fn commit_sizes(notes: &Notes) -> Plot {
     let total = notes.frames().max(1) as f64;
     let last = notes.sizes.iter().rposition(|n| *n > 0).unwrap_or(0);
@@ -206,12 +206,12 @@ pub fn commit_sizes(notes: &Notes) -> Plot {
     }
 }
 
-/// What of the file was in use.
+/// How much of the file was in use.
 pub fn space(o: &Outcome) -> Plot {
     let journal = |s: &Sample| (s.stats.journal_segments - s.stats.free_segments) * s.stats.segment_size;
     let chains = |s: &Sample| (s.stats.used_chunks + s.stats.pinned_chunks) * s.stats.chunk_size;
     let most = o.samples.iter().map(|s| journal(s) + chains(s)).max().unwrap_or(0);
-    // Round figures on the axis: whole units.
+    // Whole units give round figures on the axis.
     let (unit, name) = if most >= 4 << 30 { (f64::from(1 << 30), "GiB") } else { (f64::from(1 << 20), "MiB") };
     let scaled = |s: &Sample, bytes: u64| (s.at, bytes as f64 / unit);
     let both: Vec<(f64, f64)> = o.samples.iter().map(|s| scaled(s, journal(s) + chains(s))).collect();
@@ -232,7 +232,7 @@ pub fn space(o: &Outcome) -> Plot {
     }
 }
 
-/// What one sync carried.
+/// How much one sync made durable.
 pub fn sharing(o: &Outcome, unit: &str) -> Plot {
     let points: Vec<(f64, f64)> = o
         .samples
@@ -263,12 +263,12 @@ fn seconds(s: &f64) -> String {
     format!("{s:.0} s")
 }
 
-/// From nothing to a little above the highest.
+/// A range from 0 to a little above the highest point.
 fn up_to(points: &[(f64, f64)]) -> Range<f64> {
     0.0..points.iter().map(|p| p.1).fold(1.0, f64::max) * 1.1
 }
 
-/// Microseconds on an axis.
+/// Microseconds, short, for the labels of an axis.
 fn short(us: f64) -> String {
     if us >= 1e6 {
         format!("{} s", us / 1e6)
@@ -281,7 +281,7 @@ fn short(us: f64) -> String {
     }
 }
 
-/// The quantiles that are told in words.
+/// The quantiles of the report's table.
 pub fn quantiles(l: &Latencies) -> Vec<(&'static str, String)> {
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)]
         .into_iter()

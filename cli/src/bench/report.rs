@@ -1,4 +1,4 @@
-//! The report: one file that needs nothing beside it.
+//! The report: one self-contained HTML page.
 
 use std::fmt::Write;
 
@@ -41,7 +41,7 @@ pub fn html(plan: &Plan, o: &Outcome, place: &str) -> String {
     page
 }
 
-/// What is looked at first.
+/// The most important figures, at the top.
 fn cards(page: &mut String, plan: &Plan, o: &Outcome) {
     let user = o.stats.user_bytes as f64 / o.seconds.max(f64::MIN_POSITIVE);
     let frames = o.stats.frames.max(1) as f64;

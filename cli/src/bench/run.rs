@@ -16,17 +16,17 @@ use crate::measure::{Latencies, micros};
 use crate::scratch::{Interrupt, Scratch};
 use crate::size::{count, human};
 
-/// How often it is looked how far things are.
+/// Time between two samples.
 const SAMPLE: Duration = Duration::from_millis(250);
 
-/// What was seen at one moment, since the moment before.
+/// What was done between the sample before and this one.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Seconds since the beginning.
     pub at: f64,
     pub seconds: f64,
     pub items: u64,
-    /// Of the commits since then, in microseconds.
+    /// Quantiles of the commits in between, in microseconds.
     pub p50: f64,
     pub p99: f64,
     pub stats: Stats,
@@ -51,7 +51,7 @@ impl Outcome {
     }
 }
 
-/// A log in a file of its own, on a disk that takes notes.
+/// Creates a log in a file of its own, on a disk that records its writes.
 pub fn open(file: &Scratch, plan: &Plan, stop: &Interrupt, bar: &ProgressBar) -> Result<(Wal, Arc<NotedDisk>)> {
     let mut progress = |done, total| {
         file.end_if(stop);
@@ -66,7 +66,7 @@ pub fn open(file: &Scratch, plan: &Plan, stop: &Interrupt, bar: &ProgressBar) ->
     Ok((wal, disk))
 }
 
-/// Works for so long.
+/// Runs the workload for this many seconds.
 pub fn measure(
     wal: &Wal,
     disk: &NotedDisk,
@@ -165,10 +165,10 @@ fn show(sample: &Sample, plan: &Plan, bar: &ProgressBar) {
 
 /// Seconds of processor time, of all threads; 0 where the system does not say.
 fn cpu_seconds() -> f64 {
-    /// Of the system's clock, since ever.
+    /// The system has always reported processor time in hundredths of a second.
     const TICKS_A_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything: user and system time are the 12th and 13th.
+    // Fields are counted behind the process name, which may hold anything: user and system time are the 12th and 13th.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let ticks: f64 = [11, 12].iter().filter_map(|&i| fields.get(i)?.parse::<f64>().ok()).sum();
     ticks / TICKS_A_SECOND

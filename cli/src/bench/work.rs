@@ -1,4 +1,4 @@
-//! The workers.
+//! The worker threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use super::plan::{LAG, Plan, RUN, STATE_BYTES};
 use crate::args::Workload;
 use crate::measure::Latencies;
 
-/// What one worker did since it was last asked.
+/// What one worker did since the last drain.
 #[derive(Debug)]
 pub struct Done {
     pub latencies: Latencies,
     pub items: u64,
 }
 
-/// Where a worker writes down what it did: nobody waits long for it.
+/// Where a worker records what it did. Its lock is never held for long.
 #[derive(Debug)]
 pub struct Slot(Mutex<Done>);
 
@@ -34,7 +34,7 @@ impl Slot {
         done.items += items;
     }
 
-    /// Moves what was done into `all`.
+    /// Moves the record into `all`.
     pub fn drain(&self, all: &mut Done) {
         let mut done = self.lock();
         all.latencies.add(&done.latencies);
@@ -47,7 +47,7 @@ impl Slot {
     }
 }
 
-/// Bytes that no device compresses.
+/// Random bytes, which no device can compress.
 pub struct Payload(Vec<u8>);
 
 impl Payload {
@@ -60,17 +60,17 @@ impl Payload {
         Self(bytes)
     }
 
-    /// Another slice for each `n`.
+    /// A different slice for each `n`.
     fn get(&self, n: u64, len: usize) -> &[u8] {
         let at = (n.wrapping_mul(len as u64) % Self::LEAST_BYTES as u64) as usize;
         self.0.get(at..at + len).unwrap_or(&[])
     }
 }
 
-/// Entries from this size on find their place beside the journal, where a batch overflows a segment of it.
+/// Entries from this size on are placed outside the journal if their batch would overflow a segment.
 const PLACED_BYTES: usize = 32 << 10;
 
-/// What every worker shares.
+/// What all workers share.
 pub struct Work<'a> {
     pub wal: &'a Wal,
     pub plan: &'a Plan,
@@ -79,7 +79,7 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Works until it is told to stop, or until something fails.
+    /// Works until told to stop, or until something fails.
     pub fn run(&self, thread: u64, slot: &Arc<Slot>) -> Result<(), Error> {
         match self.plan.workload {
             Workload::Append | Workload::Batch => self.append(thread, slot),
@@ -89,7 +89,7 @@ impl Work<'_> {
         }
     }
 
-    /// Of more than surely fits one batch several are made. Answers how many items wait in it.
+    /// Commits the batch early if more might not fit one batch. Returns how many items it holds now.
     fn commit_if_full(&self, batch: &mut Batch, filled: u64, slot: &Slot) -> Result<u64, Error> {
         if self.plan.entry_bytes >= PLACED_BYTES || batch.log_bytes() < self.wal.max_batch_bytes() / 2 {
             return Ok(filled);
@@ -116,7 +116,7 @@ impl Work<'_> {
         (0..self.plan.replicas).filter(|r| r % self.plan.threads == thread).map(|r| r + 1).collect()
     }
 
-    /// One entry to each of so many of its replicas, in turn.
+    /// Appends one entry to each of `together` of the thread's replicas per commit, in turn.
     fn append(&self, thread: u64, slot: &Slot) -> Result<(), Error> {
         let (mine, keep) = (self.mine(thread), self.plan.keep);
         let mut next = vec![1_u64; mine.len()];
@@ -140,7 +140,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Eight entries to a replica drawn at random, which keeps 20 to 40; one in a hundred is not truncated for long.
+    /// Appends eight entries to a random replica of the thread. Replicas keep 20 to 40 entries, but one in a hundred is not truncated for long.
     fn churn(&self, thread: u64, slot: &Slot) -> Result<(), Error> {
         const LONGEST: u64 = 40;
         const SHORTEST: u64 = 20;
@@ -166,7 +166,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Terms and votes.
+    /// Writes terms and votes.
     fn state(&self, thread: u64, slot: &Slot) -> Result<(), Error> {
         let mine = self.mine(thread);
         let (mut batch, mut n, mut at) = (Batch::new(), thread << 32, 0);
@@ -184,9 +184,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Never waits for a commit: only for one of too many that are outstanding.
+    /// Never waits for its own commit, only until fewer appends are outstanding than the window allows.
     fn window(&self, slot: &Arc<Slot>) -> Result<(), Error> {
-        /// One append in so many is timed: a clock read for each would be part of what is measured.
+        /// One append in this many is timed: reading the clock for each would distort the measurement.
         const TIMED: u64 = 16;
         let (done, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
         let poller = std::thread::current();

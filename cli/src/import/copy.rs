@@ -1,4 +1,4 @@
-//! Copying items into a log, from wherever that stands.
+//! Copying items into a log; goes on after what an earlier import left in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +8,12 @@ use strandlog::{Batch, Bytes, Error, Lost, Replica, Wal};
 use crate::failure::{Failure, Result};
 use crate::item::{Digest, Head, Item, Sums};
 
-/// What one batch takes in the journal, at most. Where segments are small, half of what surely fits, as in a salvage: each batch of a replica
-/// begins a chunk, and of less than that a full log would not fit one that is an eighth larger.
+/// The most bytes that one batch takes in the journal. With small segments it is half of what surely fits, as in a salvage: each batch of a replica
+/// begins a chunk, so with smaller batches a full log would not fit one that is an eighth larger.
 const BATCH_BYTES: u64 = 1 << 20;
-/// Operations in one batch, at most.
+/// The most operations in one batch.
 const BATCH_ITEMS: usize = 4096;
-/// Payload read back at a time.
+/// Bytes of payload read back at a time.
 const STEP_BYTES: usize = 1 << 20;
 
 /// What was copied.
@@ -21,11 +21,11 @@ const STEP_BYTES: usize = 1 << 20;
 pub struct Copied {
     pub sums: Sums,
     pub bytes: u64,
-    /// Entries that an earlier import had brought.
+    /// Entries that were already there, from an earlier import.
     pub there_already: u64,
-    /// Everything of each replica, as it was given.
+    /// A digest of each replica, as it was given.
     pub digests: BTreeMap<u64, Digest>,
-    /// Replicas that were there with other keyed state than was given: left as they are.
+    /// Replicas that were already there, with keyed state other than given. They are left as they are.
     pub left_alone: BTreeSet<u64>,
 }
 
@@ -35,9 +35,9 @@ pub struct Copier<'a> {
     batch: Batch,
     batch_items: usize,
     most_bytes: u64,
-    /// Entries of the current replica that are not in the batch yet.
+    /// Entries of the current replica that are not yet in the batch.
     run: Vec<(u64, u64, Vec<u8>)>,
-    /// What they will take in it: [`OP_BYTES`] each is more than enough.
+    /// An upper bound on what they will take in it: [`OP_BYTES`] each, and the payloads.
     run_bytes: u64,
     now: Option<Now>,
     copied: Copied,
@@ -49,11 +49,11 @@ struct Now {
     head: Head,
     /// The next index that must come.
     next: Option<u64>,
-    /// What the target held of it before.
+    /// The last index that the target held before, or `first - 1`.
     there: u64,
-    /// Keys that the target held of it before, and that were not given yet.
+    /// Keys that the target held before, and that were not given yet.
     keys_there: BTreeSet<Bytes>,
-    /// Its keyed state is not what an import of this left: nothing of it is written.
+    /// Its keyed state is not what an earlier import of the same left, so nothing of it is written.
     differs: bool,
     digest: Digest,
 }
@@ -74,7 +74,7 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Takes the next item.
+    /// Copies the next item.
     pub fn add(&mut self, item: Item) -> Result<()> {
         match item {
             Item::Replica(head) => self.begin(head),
@@ -83,14 +83,14 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Everything was given.
+    /// Commits the rest, after the last item.
     pub fn finish(&mut self) -> Result<Copied> {
         self.end()?;
         self.commit()?;
         Ok(std::mem::take(&mut self.copied))
     }
 
-    /// Whether anything was written, so that it stays whatever follows.
+    /// Whether anything was written, which stays whatever follows.
     pub fn has_written(&self) -> bool {
         self.has_written
     }
@@ -118,13 +118,13 @@ impl<'a> Copier<'a> {
                 )));
             }
             keys_there.extend(target.keys());
-            // It came with the replica, or it is another's.
+            // An import writes it together with the replica: if it differs, something else wrote it.
             differs = unless_damaged(target.durable_applied())? != Some(head.applied);
             last
         } else {
             self.batch.install_snapshot(id, head.first - 1, head.term_before_first);
             self.batch_items += 1;
-            // In the batch that creates it, so that no truncation overtakes the state machine.
+            // In the same batch that creates the replica, so that no truncation overtakes the state machine.
             if let Some(applied) = head.applied {
                 self.batch.durable_applied(id, applied);
                 self.batch_items += 1;
@@ -138,14 +138,14 @@ impl<'a> Copier<'a> {
         self.commit_if_full()
     }
 
-    /// The replica that comes with each item must be the one that began.
+    /// The current replica, which each key and entry must belong to.
     fn now(&mut self, replica: u64) -> Result<&mut Now> {
         let now = self.now.as_mut().filter(|now| now.head.replica == replica);
         now.ok_or_else(|| Failure::Request(format!("something of replica {replica} comes before it, or after another")))
     }
 
-    /// An import writes keys in the order in which they are given, and entries behind them. So of one that was cut short the log has the
-    /// first of the keys, equal, and no entry unless it has them all. Whatever else is there came later, and is not taken back.
+    /// An import writes keys in the order in which they are given, then the entries. So an import that was cut short left the first keys, with equal
+    /// values, and no entry unless it left all keys. Anything else came later, and must not be overwritten: the replica differs.
     fn key(&mut self, replica: u64, key: &[u8], value: &[u8]) -> Result<()> {
         let wal = self.wal;
         let now = self.now(replica)?;
@@ -176,7 +176,7 @@ impl<'a> Copier<'a> {
         }
         now.next = index.checked_add(1);
         now.digest.entry(index, term, &data);
-        // All keys were given.
+        // All keys were given by now.
         now.differs |= !now.keys_there.is_empty();
         let (there, differs) = (now.there, now.differs);
         self.copied.sums.entries += 1;
@@ -193,7 +193,7 @@ impl<'a> Copier<'a> {
         self.commit_if_full()
     }
 
-    /// The replica is complete.
+    /// Ends the current replica, after its last item.
     fn end(&mut self) -> Result<()> {
         let Some(now) = self.now.take() else { return Ok(()) };
         self.take_run(now.head.replica);
@@ -240,7 +240,7 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// What was read, or nothing where it is damaged.
+/// What was read, or `None` if it is damaged.
 fn unless_damaged<T>(read: strandlog::Result<T>) -> Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
@@ -249,7 +249,7 @@ fn unless_damaged<T>(read: strandlog::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// What a replica of the log holds, or nothing where some of it is damaged or it is not there.
+/// The digest of what a replica of the log holds; `None` if it does not exist or any of it is damaged.
 pub fn digest(replica: &Replica) -> Result<Option<Digest>> {
     if !replica.exists() {
         return Ok(None);

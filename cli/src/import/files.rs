@@ -1,19 +1,19 @@
-//! The files of a raft-engine: whether all of them are there.
+//! Checks that all files of a raft-engine are there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
 
-/// Digits of the number that a file's name begins with.
+/// Digits of the number with which a file's name begins.
 const DIGITS: usize = 16;
-/// Of the two queues, in which files are numbered one by one.
+/// Suffixes of the two queues; each numbers its files without gaps.
 const SUFFIXES: [&str; 2] = [".raftlog", ".rewrite"];
 /// Every directory that an engine has used has a file of this name.
 const LOCK: &str = "LOCK";
 
-/// Refuses directories that are none of raft-engine, which would make them its own, and files among which one is missing or there twice: the
-/// engine passes over everything before that, and says nothing. A spill-dir that was not named is one reason for it.
+/// Refuses directories that are not raft-engine's, because it would turn them into its own; and files of which one is missing or there twice, because the
+/// engine silently skips everything before a missing one. One reason for that is a spill-dir that was not named.
 pub fn all_there(main: &Path, spill: Option<&Path>) -> Result<()> {
     let mut found = [const { BTreeMap::new() }; SUFFIXES.len()];
     for dir in [Some(main), spill].into_iter().flatten() {
@@ -36,7 +36,7 @@ pub fn all_there(main: &Path, spill: Option<&Path>) -> Result<()> {
     found.iter().zip(SUFFIXES).try_for_each(|(files, suffix)| contiguous(files, suffix))
 }
 
-/// Which queue it is of, and its number there.
+/// The file's queue, and its number there.
 fn numbered(name: &str) -> Option<(usize, u64)> {
     let (number, suffix) = name.split_at_checked(DIGITS)?;
     let queue = SUFFIXES.iter().position(|s| *s == suffix)?;

@@ -1,4 +1,4 @@
-//! An export, line by line.
+//! Reading an export, line by line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
@@ -9,14 +9,14 @@ use crate::failure::{Failure, Result};
 use crate::item::{Item, Line, Shape, Sums, parse};
 use crate::size::with_spare;
 
-/// The longest line: the largest entry as base64, and something around it.
+/// The longest line: the largest entry as base64, and some bytes around it.
 const LONGEST_LINE: u64 = strandlog::MAX_ENTRY_BYTES as u64 / 3 * 4 + (64 << 10);
 
 /// The lines of a file, or of standard input.
 pub struct Lines {
     name: String,
     input: Box<dyn BufRead>,
-    /// Of the file; 0 where nobody knows.
+    /// Length of the file; 0 if unknown.
     len: u64,
     read: u64,
     number: u64,
@@ -49,12 +49,12 @@ impl Lines {
         Failure::Request(format!("{}, line {}: {why}", self.name, self.number))
     }
 
-    /// Two exports, one behind the other, or a line that somebody added: to leave that out would lose it without a word.
+    /// Refuses anything behind the end, such as a second export or an added line: skipping it would lose it silently.
     fn nothing_more(&mut self) -> Result<()> {
         if self.read_line()? { Err(self.wrong("something stands behind the end of the export")) } else { Ok(()) }
     }
 
-    /// Answers whether there was one.
+    /// Returns whether there was a line.
     fn read_line(&mut self) -> Result<bool> {
         self.line.clear();
         self.number += 1;

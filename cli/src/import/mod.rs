@@ -1,4 +1,4 @@
-//! `strandlog import`: another log, or an export, into a strandlog file.
+//! `strandlog import`: copies another log, or an export, into a strandlog file.
 
 mod copy;
 #[cfg(feature = "raft-engine")]
@@ -22,15 +22,15 @@ use crate::{open, progress, save};
 use copy::{Copied, Copier};
 use place::Place;
 
-/// Something that can be imported: heads, each followed by its keys and then its entries, replicas ascending or not.
+/// Something that can be imported: replicas in any order, each a head followed by its keys and then its entries.
 pub trait Items {
     /// The shape that a new log should have.
     fn shape(&self) -> Shape;
 
-    /// The next item; nothing when all of it was given.
+    /// The next item; `None` at the end.
     fn next(&mut self) -> Result<Option<Item>>;
 
-    /// How far it is, and of how much.
+    /// Bytes done, and bytes in total.
     fn progress(&self) -> (u64, u64);
 }
 
@@ -58,14 +58,14 @@ pub fn run(args: &Import, out: &mut Output) -> Result<()> {
     let copied = copied.map_err(|failure| {
         let has_written = copier.has_written();
         if !has_written && !place.was_there && wal.replicas().is_empty() && save::is_log_of(&place.path, wal.uuid()) {
-            // It has its size for good, whatever the next import asks for. While it is ours still, and if the name is not another's by now.
+            // Remove the log that we created, if the file under its name is still ours: a log keeps its size, and the next import may ask for another.
             let _ = std::fs::remove_file(&place.path);
         }
         cut_short(&failure, has_written, &place.path)
     })?;
     wal.close()?;
     drop(wal);
-    // Nobody else writes to it before it has its name.
+    // Opened read-only, it stays locked until it has its name: nobody else can write to it before.
     let wal = open::read_only(&place.path, out.is_json())?;
     let different = verify(&wal, &copied, out)?;
     let path = if different.is_empty() { place.name(&wal, &copied)? } else { place.path };
@@ -83,7 +83,7 @@ fn copy(items: &mut dyn Items, copier: &mut Copier<'_>, bar: &indicatif::Progres
     copier.finish()
 }
 
-/// What became of an import that did not come to its end.
+/// The failure, and what is left of the import.
 fn cut_short(failure: &Failure, has_written: bool, path: &Path) -> Failure {
     let rest = if has_written {
         format!("what was imported stays in {}, and importing all of it again goes on there", path.display())
@@ -93,7 +93,7 @@ fn cut_short(failure: &Failure, has_written: bool, path: &Path) -> Failure {
     Failure::Request(format!("{failure}; {rest}"))
 }
 
-/// The log that is there, or a new one.
+/// Opens the existing log, or creates one.
 fn target(args: &Import, path: &Path, shape: Shape, out: &Output) -> Result<Wal> {
     let bar = progress::bytes("opening", out.is_json());
     let shown = bar.clone();
@@ -102,7 +102,7 @@ fn target(args: &Import, path: &Path, shape: Shape, out: &Output) -> Result<Wal>
         shown.set_length(p.total);
         shown.set_position(p.done);
     });
-    // What does not fit is refused with its range.
+    // A size that does not fit becomes one that the log refuses, naming the valid range.
     let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     if args.capacity.is_none() && shape.chunk_size > 0 {
         options = options.chunk_size(narrow(shape.chunk_size)).segment_size(narrow(shape.segment_size));
@@ -113,9 +113,9 @@ fn target(args: &Import, path: &Path, shape: Shape, out: &Output) -> Result<Wal>
     wal.map_err(|error| open::named(path, error))
 }
 
-/// A log that is there keeps its size.
+/// Says that an existing log keeps its size, if --capacity asks for another.
 fn tell_size(args: &Import, path: &Path, stats: &Stats) {
-    // Less than a segment is rounding.
+    // A difference of less than a segment is rounding.
     let other = args.capacity.filter(|asked| asked.abs_diff(stats.capacity) >= stats.segment_size);
     if let Some(asked) = other {
         say(format_args!(
@@ -127,7 +127,7 @@ fn tell_size(args: &Import, path: &Path, stats: &Stats) {
     }
 }
 
-/// Reads everything back, from the disk, and compares it with what was given; answers the replicas that differ.
+/// Reads everything back from the disk and compares it with what was given. Returns the replicas that differ.
 fn verify(wal: &Wal, copied: &Copied, out: &Output) -> Result<Vec<u64>> {
     let bar = progress::replicas("verifying", out.is_json());
     bar.set_length(copied.digests.len() as u64);

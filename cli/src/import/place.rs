@@ -1,5 +1,5 @@
-//! Where an import writes: into the log that is there, or beside the name of a new one. Of half an import some replicas are not there, and would vote
-//! as if they never had.
+//! Where an import writes: into the existing log, or into a new one that has another name until it is whole. In half an import some replicas are
+//! missing, and would vote as if they never had.
 
 use std::path::{Path, PathBuf};
 
@@ -10,26 +10,26 @@ use crate::failure::{Failure, Result};
 use crate::output::say;
 use crate::save;
 
-/// Behind the name of a log until it is whole.
+/// Suffix of a new log's name until it is whole.
 const SUFFIX: &str = ".importing";
 
-/// Where it is written to, and what it is called in the end.
+/// Where an import writes, and the name of the log in the end.
 pub struct Place {
     /// The log that is written to.
     pub path: PathBuf,
-    /// The name that it is given once it is whole, where it has another until then.
+    /// The name that a new log is given once it is whole; `None` for an existing log.
     name: Option<PathBuf>,
-    /// It is none of this import's making.
+    /// The file existed before this import.
     pub was_there: bool,
 }
 
 impl Place {
-    /// Where an import to this path is written. What an earlier one left of the same is gone on with.
+    /// Where an import to this path writes. Goes on with what an interrupted import to it left.
     pub fn of(path: &Path) -> Result<Self> {
         if path.is_dir() {
             return Err(Failure::Request(format!("{} is a directory, not a log", path.display())));
         }
-        // Also where a link of that name leads nowhere: the name is somebody's.
+        // Also if it is a dangling link: the name is taken.
         if path.symlink_metadata().is_ok() {
             return Ok(Self { path: path.into(), name: None, was_there: true });
         }
@@ -41,7 +41,7 @@ impl Place {
         Ok(Self { path: unfinished, name: Some(path.into()), was_there })
     }
 
-    /// Gives a new log its name: all that was given is in it, and nothing else. Nobody else has it open meanwhile, but to read.
+    /// Gives a new log its name, if it holds everything that was given and nothing else. Meanwhile nobody else can have it open except for reading.
     pub fn name(self, wal: &Wal, copied: &Copied) -> Result<PathBuf> {
         let Some(name) = self.name else { return Ok(self.path) };
         if let Some(other) = wal.replicas().into_iter().find(|id| !copied.digests.contains_key(id)) {

@@ -1,7 +1,7 @@
-//! TiKV's raft-engine: its groups are replicas, its entries and keys what they are.
+//! Reading TiKV's raft-engine: its groups become replicas, and its entries and keys remain entries and keys.
 //!
-//! The engine keeps each entry as the message that its owner gave. That message, byte for byte, becomes the payload; index and term
-//! are taken from two of its fields, by default those of raft's own `eraftpb.Entry`.
+//! The engine stores each entry as the message that its owner gave. That message becomes the payload, byte for byte. Index and term are read from two
+//! of its fields, by default those of raft's own `eraftpb.Entry`.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -18,11 +18,11 @@ use crate::failure::{Failure, Result};
 use crate::item::{Head, Item, Shape};
 use crate::output::say;
 
-/// A log must hold what the engine holds, its tails twice for a moment, and a journal.
+/// A new log is this many times as large as what the engine holds: it must hold that, the tails twice for a moment, and a journal.
 const ROOM: u64 = 3;
 const LEAST_CAPACITY: u64 = 512 << 20;
 
-/// A message that is not understood, only kept.
+/// A message that is kept as bytes, not decoded.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Kept {
     bytes: Vec<u8>,
@@ -37,7 +37,7 @@ impl Clear for Kept {
 
 impl Message for Kept {
     fn descriptor(&self) -> &'static MessageDescriptor {
-        // Nobody asks what is in it.
+        // Nobody looks inside, so the empty one will do.
         Empty::descriptor_static()
     }
     fn is_initialized(&self) -> bool {
@@ -77,7 +77,7 @@ impl Message for Kept {
 }
 
 thread_local! {
-    /// The entry that is being read. The engine insists that the message knows its index; which field that is it need not know.
+    /// The index of the entry that is being read. The engine asks each message for its index, which `Kept` does not decode.
     static WANTED: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -91,7 +91,7 @@ impl MessageExt for Entries {
     }
 }
 
-/// The numbers in two fields of a message: 0 where there is none.
+/// The numbers in two fields of a message; 0 if a field is missing or not a number.
 fn numbers(bytes: &[u8], fields: [u32; 2]) -> ProtobufResult<[u64; 2]> {
     let mut input = CodedInputStream::from_bytes(bytes);
     let mut found = [0; 2];
@@ -105,20 +105,20 @@ fn numbers(bytes: &[u8], fields: [u32; 2]) -> ProtobufResult<[u64; 2]> {
     Ok(found)
 }
 
-/// The groups of an engine, one after the other.
+/// The groups of an engine, read one after the other.
 pub struct Groups {
     engine: Engine,
     fields: [u32; 2],
     ids: Vec<u64>,
     at: usize,
     keys: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The next entry of the group, and the last.
+    /// Index of the next entry of the group, and of the last.
     entries: Option<(u64, u64)>,
     used: u64,
 }
 
 impl Groups {
-    /// Opens the engine as its owner would, who must not have it open.
+    /// Opens the engine as its owner would. The owner must not have it open.
     pub fn open(args: &Import) -> Result<Self> {
         if args.index_field == args.term_field {
             let why = "--index-field and --term-field are one field: index and term of an entry are in two";
@@ -157,7 +157,7 @@ impl Groups {
                 "field {field} of its message says {own}: --index-field and --term-field say where they are"
             )));
         }
-        // No entry of a raft has it.
+        // No raft entry has term 0.
         if term == 0 {
             let [_, field] = self.fields;
             return Err(failed(&format!("field {field} of its message holds no term: --term-field says where it is")));
@@ -165,7 +165,7 @@ impl Groups {
         Ok((term, message.bytes))
     }
 
-    /// The next group, with its keys.
+    /// Begins the next group: reads its keys and its bounds.
     fn group(&mut self) -> Result<Option<Item>> {
         let Some(&replica) = self.ids.get(self.at) else { return Ok(None) };
         let mut keys = Vec::new();
@@ -178,7 +178,7 @@ impl Groups {
         self.keys = keys;
         self.entries = self.engine.first_index(replica).zip(self.engine.last_index(replica));
         let (first, last) = self.entries.unwrap_or((1, 0));
-        // The engine does not keep the term before the first entry.
+        // The engine does not store the term before the first entry.
         Ok(Some(Item::Replica(Head { replica, first, last, term_before_first: 0, applied: None })))
     }
 }
@@ -209,7 +209,7 @@ impl Items for Groups {
     }
 
     fn progress(&self) -> (u64, u64) {
-        // Of the bytes: as if all groups were of one size.
+        // In bytes, as if all groups were of equal size.
         let share = self.at as f64 / self.ids.len().max(1) as f64;
         ((self.used as f64 * share) as u64, self.used)
     }

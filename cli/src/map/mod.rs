@@ -13,7 +13,7 @@ use crate::size::{count, human};
 use crate::{open, save};
 use model::{Kind, Model};
 
-/// Draws the map: into the files asked for, or else on the terminal.
+/// Draws the map into the files asked for, or else on the terminal.
 pub fn run(args: &Map, out: &mut Output) -> Result<()> {
     args.svg.iter().chain(&args.png).try_for_each(|path| save::check(path, args.force))?;
     let (wal, refusal) = open::even_if_refused(&args.path, out.is_json())?;
@@ -45,7 +45,7 @@ pub fn run(args: &Map, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// What a kind is called.
+/// The name of a kind, for people.
 fn name(kind: Kind, model: &Model) -> String {
     match kind {
         Kind::Journal => "journal".into(),
@@ -62,7 +62,7 @@ fn name(kind: Kind, model: &Model) -> String {
     }
 }
 
-/// A share, as people read it: what is there is never called 0 %.
+/// A share, for people. Only nothing is called 0 %.
 fn percent(part: u64, whole: u64) -> String {
     let share = if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
     match share {
@@ -72,7 +72,7 @@ fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// The file in a line.
+/// The file in one line.
 fn subtitle(model: &Model) -> String {
     format!(
         "chunks of {}, journal segments of {}, {} replicas",

@@ -1,11 +1,11 @@
-//! What is drawn: the file cut into cells, and the sums for the legend.
+//! What the map draws: the file cut into cells, and the totals for the legend.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use strandlog::{ChunkUse, Stretch, Wal};
 
-/// Replicas that get a hue of their own.
+/// How many of the largest replicas get a hue of their own.
 pub const HOLDERS: usize = 8;
 
 /// What a part of the file is drawn as.
@@ -13,21 +13,21 @@ pub const HOLDERS: usize = 8;
 pub enum Kind {
     Journal,
     JournalFree,
-    /// The chain of one of the biggest, by its rank.
+    /// The chain of one of the largest replicas, by rank.
     Holder(usize),
-    /// A chain of somebody else.
+    /// The chain of any other replica.
     Others,
-    /// Dead, until that is durable.
+    /// Dead, but not free until that is durable.
     Dying,
-    /// Dead, until a reader lets go.
+    /// Dead, but not free until a reader lets go.
     Pinned,
-    /// Free, but for the index that the last close left for the next opening.
+    /// Free, except that it holds the snapshot of the index, from the last close until the next opening.
     Snapshot,
     Free,
 }
 
 impl Kind {
-    /// Its name for machines.
+    /// Its name in JSON.
     pub fn id(self) -> &'static str {
         match self {
             Self::Journal => "journal",
@@ -41,20 +41,20 @@ impl Kind {
         }
     }
 
-    /// Whether there are bytes in it that may be alive or dead.
+    /// Whether its bytes may be alive or dead.
     pub fn has_bytes(self) -> bool {
         matches!(self, Self::Journal | Self::Holder(_) | Self::Others)
     }
 }
 
-/// One of the biggest.
+/// One of the largest replicas.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder {
     pub replica: u64,
     pub chunks: u64,
 }
 
-/// All of one kind.
+/// The total of one kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Total {
     pub kind: Kind,
@@ -62,11 +62,11 @@ pub struct Total {
     pub live_bytes: u64,
 }
 
-/// A part of the file, drawn as one.
+/// A part of the file that is drawn as one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cell {
     pub kind: Kind,
-    /// How much of it is alive, 0 to 1; 1 where that says nothing.
+    /// The share of it that is alive, 0 to 1; 1 for kinds without live bytes.
     pub live: f64,
 }
 
@@ -80,18 +80,18 @@ pub struct Model {
     pub replicas: u64,
     pub chunks: u64,
     pub stretches: Vec<Stretch>,
-    /// The biggest, the first of them first.
+    /// The largest replicas, in descending order.
     pub holders: Vec<Holder>,
-    /// How many others hold chunks.
+    /// How many other replicas hold chunks.
     pub other_holders: u64,
-    /// The kinds that are there, in the order of the legend.
+    /// The totals of all kinds that occur, in the order of the legend.
     pub totals: Vec<Total>,
-    /// The rank of each of the biggest.
+    /// The rank of each of the largest replicas.
     pub ranks: HashMap<u64, usize>,
 }
 
 impl Model {
-    /// Looks at a log.
+    /// The model of a log.
     pub fn of(wal: &Wal, path: &Path) -> Self {
         let stats = wal.stats();
         let stretches = wal.layout();
@@ -122,7 +122,7 @@ impl Model {
         this
     }
 
-    /// What a stretch is drawn as.
+    /// The kind that a stretch is drawn as.
     pub fn kind(&self, s: &Stretch) -> Kind {
         match (s.used, s.replica) {
             (ChunkUse::Journal, _) => Kind::Journal,
@@ -147,7 +147,7 @@ impl Model {
 
     /// The file cut into cells of equally many chunks, front to end.
     ///
-    /// A cell is drawn as what it holds most of, whatever is free in it: a little data in a big cell must not look free.
+    /// A cell is drawn as the most frequent kind in it except free: a cell with a little data must not look free.
     pub fn cells(&self, per_cell: u64) -> Vec<Cell> {
         let per_cell = per_cell.max(1);
         let mut cells = Vec::new();

@@ -7,10 +7,10 @@ use super::model::{HOLDERS, Kind, Model, Total};
 use super::{name, percent, subtitle};
 use crate::size::{count, human};
 
-/// The picture.
+/// The size of the picture, in its units.
 const WIDTH: f64 = 1280.0;
 const MARGIN: f64 = 48.0;
-/// The map within it: labels before, legend behind.
+/// Where the map is in the picture: labels to its left, the legend to its right.
 const MAP_LEFT: f64 = MARGIN + 68.0;
 const MAP_TOP: f64 = 176.0;
 const MAP_WIDTH: f64 = 768.0;
@@ -21,7 +21,7 @@ const LEGEND_ROW: f64 = 38.0;
 const MAX_CELLS: u64 = 16_384;
 const MAX_COLUMNS: u64 = 192;
 const MAX_CELL_SIDE: f64 = 30.0;
-/// Shades between dead and alive: enough to see, few enough that neighbours look the same and are drawn as one.
+/// Shades between dead and alive: enough to see the difference, few enough that most neighbours look the same and are drawn as one.
 const SHADES: f64 = 6.0;
 
 const FONT: &str = "Inter, 'Segoe UI', 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif";
@@ -38,7 +38,7 @@ const DYING: Colour = Colour(0xe9, 0xc9, 0xc4);
 const PINNED: Colour = Colour(0xb4, 0x23, 0x18);
 const SNAPSHOT: Colour = Colour(0x7a, 0x5c, 0xa8);
 const FREE: Colour = Colour(0xf2, 0xf4, 0xf6);
-/// One for each of the biggest: told apart also by most who do not see all colours.
+/// A colour for each of the largest replicas. Most colour-blind people can tell them apart, too.
 const HUES: [Colour; HOLDERS] = [
     Colour(0x00, 0x72, 0xb2),
     Colour(0xe6, 0x9f, 0x00),
@@ -58,7 +58,7 @@ impl Colour {
         format!("#{:02x}{:02x}{:02x}", self.0, self.1, self.2)
     }
 
-    /// So much of this one, the rest of the other.
+    /// Mixes this share of `self` with `other`.
     fn mixed(self, other: Self, share: f64) -> Self {
         let mix = |a: u8, b: u8| (f64::from(a) * share + f64::from(b) * (1.0 - share)).round() as u8;
         Self(mix(self.0, other.0), mix(self.1, other.1), mix(self.2, other.2))
@@ -78,7 +78,7 @@ fn colour(kind: Kind) -> Colour {
     }
 }
 
-/// The hue of what is alive, paler where more is dead; never as pale as what is free.
+/// The hue of the kind, paler the more of it is dead, but never as pale as free chunks.
 fn shade(kind: Kind, live: f64) -> Colour {
     const DEAD: f64 = 0.28;
     let dead = if kind == Kind::Journal { JOURNAL_DEAD } else { colour(kind).mixed(PAPER, DEAD) };
@@ -94,9 +94,9 @@ struct Grid {
 }
 
 impl Grid {
-    /// As large as fits. Journal segments fill whole rows, or rows hold whole segments, so that they look alike.
+    /// The grid with the largest cells that fit. A segment fills whole rows, or a row holds whole segments, so that all segments look alike.
     fn of(model: &Model) -> Self {
-        // Powers of two, as the chunks of a segment are.
+        // A power of two, as is the number of chunks in a segment.
         let per_cell = model.chunks.div_ceil(MAX_CELLS).max(1).next_power_of_two();
         let cells = model.chunks.div_ceil(per_cell).max(1);
         let segment = (model.segment_bytes / model.chunk_bytes.max(1) / per_cell).max(1);
@@ -160,7 +160,7 @@ fn heading(model: &Model) -> Group {
 fn share_bar(model: &Model) -> Group {
     const TOP: f64 = 114.0;
     const HEIGHT: f64 = 26.0;
-    /// A part as wide as this has room for its share in figures.
+    /// A part wider than this has room for its share in figures.
     const LABELLED: f64 = 46.0;
     let width = WIDTH - 2.0 * MARGIN;
     let mut group = Group::new();
@@ -179,7 +179,7 @@ fn share_bar(model: &Model) -> Group {
                 shade(total.kind, 1.0),
             )),
         );
-        // On what is alive where that is wide enough, or else on what is dead beside it.
+        // The label is on the live part if that is wide enough, or else on the dead part beside it.
         let (alive, dark) = (part * shown, total.kind.has_bytes());
         let label =
             if alive > LABELLED { Some((x, dark)) } else { (part - alive > LABELLED).then_some((x + alive, false)) };
@@ -196,7 +196,7 @@ fn share_bar(model: &Model) -> Group {
     group
 }
 
-/// The cells, neighbours of one look as one rectangle, and the lines between all of them.
+/// The cells, with neighbours that look the same as one rectangle, and the lines between all cells.
 fn map(model: &Model, grid: &Grid) -> Group {
     let cells = model.cells(grid.per_cell);
     let mut group = Group::new();
@@ -231,7 +231,7 @@ fn lines(grid: &Grid) -> Group {
     group
 }
 
-/// Where in the file the rows begin: some of them.
+/// The offsets in the file at which some of the rows begin.
 fn offsets(model: &Model, grid: &Grid) -> Group {
     const APART: f64 = 56.0;
     let step = ((APART / grid.side).ceil() as u64).max(1).next_power_of_two();
@@ -308,12 +308,12 @@ fn text(words: impl Into<String>, x: f64, y: f64) -> Text {
     Text::new(words).set("x", rounded(x)).set("y", rounded(y))
 }
 
-/// Hundredths are enough for the eye, and short.
+/// Rounded to hundredths, which are fine enough for the eye, and short.
 fn rounded(x: f64) -> f64 {
     (x * 100.0).round() / 100.0
 }
 
-/// The end of what is too long goes.
+/// Cuts off the end of what is too long.
 fn shortened(words: &str, most: usize) -> String {
     if words.chars().count() <= most {
         return words.into();

@@ -1,4 +1,4 @@
-//! The map in the terminal: a character a cell.
+//! The map in the terminal: one character per cell.
 
 use super::model::{Cell, Kind, Model};
 use super::{name, percent, subtitle};
@@ -6,16 +6,16 @@ use crate::failure::Result;
 use crate::output::{Output, Style};
 use crate::size::{count, human};
 
-/// Where the terminal does not say how wide it is.
+/// Width if the terminal does not say its own.
 const COLUMNS: u64 = 80;
 const LEAST_COLUMNS: u64 = 20;
 const MOST_COLUMNS: u64 = 160;
-/// Rows at most: the map and its legend fit a screen.
+/// The most rows, so that the map and its legend fit a screen.
 const ROWS: u64 = 16;
-/// Before each row: where it begins in the file.
+/// Width of the offset in the file, before each row.
 const GUTTER: u64 = 12;
 
-/// Hues of the biggest, of the 256 colours.
+/// Hues of the largest replicas, from the 256 colours.
 const HUES: [u8; super::model::HOLDERS] = [33, 214, 36, 176, 166, 117, 227, 99];
 
 /// Draws the map and its legend.
@@ -67,7 +67,7 @@ fn legend(model: &Model, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// One cell: a block, full where all of it is alive; or a letter, where there are no colours to tell whose it is.
+/// One cell: a coloured block, the fuller the more of it is alive. Without colours, a letter that says whose it is.
 fn paint(cell: &Cell, out: &Output) -> String {
     if !out.has_colours() {
         return plain(cell).to_string();
@@ -97,7 +97,7 @@ fn plain(cell: &Cell) -> char {
         Kind::Journal => '-',
         Kind::JournalFree => '_',
         Kind::Holder(rank) => {
-            // Eight letters; the remainder fits.
+            // There are eight letters, so the cast cannot truncate.
             let letter = b'A' + (rank % HUES.len()) as u8;
             char::from(if alive { letter } else { letter.to_ascii_lowercase() })
         }

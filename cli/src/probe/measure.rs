@@ -1,4 +1,4 @@
-//! What durable writes cost in a directory, by each method.
+//! Measures what durable writes in a directory cost with each method.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,18 +13,18 @@ use crate::scratch::{Interrupt, Scratch};
 
 /// The ways to make a write durable.
 pub const METHODS: [SyncMethod; 3] = [SyncMethod::DirectDsync, SyncMethod::RwfDsync, SyncMethod::Fdatasync];
-/// What is written at a time.
+/// Sizes of a write.
 pub const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
-/// Of these, what is written by two at once as well: what is larger keeps any device busy alone.
+/// How many of these sizes are also written by two threads at once: a single larger write keeps any device busy.
 pub const SIZES_BY_TWO: usize = 2;
-/// Blocks that are scattered over the file, and then made durable together.
+/// Blocks that are written all over the file, and then made durable together.
 pub const SCATTERED: usize = 64;
 
-/// The methods take turns so often: what else happens on the machine hits all of them.
+/// How often each method has its turn. They alternate so that other load on the machine hits all of them.
 const ROUNDS: u32 = 5;
-/// The first writes after another method had its turn also pay for what that one left in the page cache.
+/// Writes that are not counted at the beginning of a test: they also pay for what the method before left in the page cache.
 const WARM_UP: usize = 3;
-/// Where a file's header would be.
+/// Where the writes begin: behind where a log has its header.
 const BEGIN: u64 = 64 << 10;
 
 /// One kind of write, by one method.
@@ -49,26 +49,26 @@ impl Figure {
 #[derive(Clone, Debug)]
 pub struct Measured {
     pub method: SyncMethod,
-    /// Of each of [`SIZES`], one at a time.
+    /// For each of [`SIZES`], one write at a time.
     pub alone: Vec<Figure>,
-    /// Of the first [`SIZES_BY_TWO`], two at a time.
+    /// For the first [`SIZES_BY_TWO`] of them, two writes at a time.
     pub two: Vec<Figure>,
-    /// [`SCATTERED`] blocks all over the file, and one flush.
+    /// [`SCATTERED`] blocks all over the file, then one flush.
     pub scattered: Figure,
-    /// As many in one piece.
+    /// As many blocks in one piece.
     pub together: Figure,
 }
 
 /// All that was measured.
 #[derive(Debug)]
 pub struct Evidence {
-    /// Those that work here.
+    /// The methods that work here.
     pub methods: Vec<Measured>,
-    /// What the log itself chooses when it is opened here.
+    /// The method that the log itself chooses when opened here.
     pub chosen: SyncMethod,
 }
 
-/// Measures for so long, in a file of so many bytes.
+/// Measures for `time`, in a file of `bytes` bytes.
 pub fn measure(dir: &Path, bytes: u64, time: Duration, stop: &Interrupt, bar: &ProgressBar) -> Result<Evidence> {
     let file = Scratch::new(dir, "probe")?;
     let failed = |e: OpenError| Failure::Request(e.to_string());
@@ -131,7 +131,7 @@ fn turn(disk: &FileDisk, m: &mut Measured, slice: Duration, cursor: &AtomicU64) 
     scatter(disk, slice, &mut m.scattered)
 }
 
-/// So many threads, each writing its next piece behind what was written last, until the time is up.
+/// Writes from this many threads until the time is up, each write behind the one that began last.
 fn writers(
     disk: &FileDisk,
     threads: usize,
@@ -175,9 +175,9 @@ fn writers(
     Ok(())
 }
 
-/// Blocks all over the file, then one flush: again and again until the time is up.
+/// Writes blocks all over the file and then flushes once, repeatedly until the time is up.
 fn scatter(disk: &FileDisk, slice: Duration, figure: &mut Figure) -> std::io::Result<()> {
-    /// Coprime to nearly every count of blocks: the steps visit all of the file.
+    /// Coprime to nearly every number of blocks, so that the steps visit the whole file.
     const STEP: u64 = 2_654_435_761;
     let buf = filled(BLOCK);
     let blocks = (disk.len() - BEGIN) / BLOCK as u64;

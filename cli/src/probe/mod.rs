@@ -1,4 +1,4 @@
-//! `strandlog probe`: which way of making writes durable a device likes.
+//! `strandlog probe`: measures each method of making writes durable, and recommends one.
 
 mod measure;
 mod verdict;

@@ -5,17 +5,17 @@ use strandlog::disk::SyncMethod;
 use super::measure::{Evidence, Measured, SCATTERED};
 use crate::measure::micros;
 
-/// As the log itself does: another method must be half as fast again before it is taken, for what small writes do not show.
+/// Another method must be half as fast again to be preferred, as in the log itself, because small writes do not show everything.
 const CLEARLY: f64 = 1.5;
-/// What disturbs a write makes it longer: of many, these are the undisturbed ones.
+/// The quantile that stands for undisturbed writes: a disturbance only makes a write longer.
 const UNDISTURBED: f64 = 0.1;
-/// Beyond so many times the undisturbed ones, the slowest hundredth says that something else is going on.
+/// If the p99 is more than this many times the undisturbed latency, something else is going on.
 const BUSY: f64 = 20.0;
-/// Two at once that do not get this far beyond one are no gain.
+/// Two writes at once are a gain only if they get at least this many times as much done as one.
 const WORTH_TWO: f64 = 1.15;
-/// No device makes a block durable so fast without memory that survives a power cut, or without lying.
+/// A device that makes a block durable faster than this has memory that survives a power cut, or lies.
 const TOO_FAST_MICROS: f64 = 20.0;
-/// Where scattered blocks cost no more than this many times one piece, writing them straight into chains is no folly.
+/// If scattered blocks cost at most this many times one piece, writing straight into chains is reasonable.
 const CHEAP_SCATTER: f64 = 3.0;
 
 /// The recommendation.
@@ -28,7 +28,7 @@ pub struct Verdict {
 /// Weighs the evidence.
 pub fn weigh(evidence: &Evidence) -> Verdict {
     let small = |m: &Measured| m.alone.first().map_or(f64::MAX, |f| f.latencies.quantile(UNDISTURBED));
-    // In order of preference: direct writes are copied by nobody, a ranged sync does not wait for what others wrote.
+    // The methods are in order of preference: a direct write is not copied, and a ranged sync does not wait for what others wrote.
     let best = evidence.methods.iter().reduce(|best, m| if small(m) * CLEARLY < small(best) { m } else { best });
     let Some(best) = best else {
         return Verdict {
@@ -115,7 +115,7 @@ mod tests {
     use crate::probe::measure::{Figure, SIZES, SIZES_BY_TWO};
     use std::time::Duration;
 
-    /// A hundred writes of so many microseconds.
+    /// A hundred writes of this many microseconds.
     fn figure(micros: u64) -> Figure {
         let mut latencies = Latencies::new();
         (0..100).for_each(|_| latencies.add_micros(micros));

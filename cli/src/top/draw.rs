@@ -1,4 +1,4 @@
-//! What `top` shows.
+//! Draws the screen of `top`.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use super::snapshot::{History, Holder, Latencies, Rates, Snapshot, bound};
 use crate::measure::micros;
 use crate::size::{count, human};
 
-/// What is to be seen.
+/// What is drawn.
 pub struct View<'a> {
     pub log: &'a Path,
     pub history: &'a History,
-    /// Why there is nothing new, if there is not.
+    /// Why there is nothing new, if that is so.
     pub trouble: Option<String>,
     pub paused: bool,
     pub colours: bool,
@@ -27,9 +27,9 @@ const BAD: Color = Color::Red;
 const WARN: Color = Color::Yellow;
 const MAIN: Color = Color::Cyan;
 const SECOND: Color = Color::Blue;
-/// Beyond this share something is called nearly full.
+/// From this share on, something is called nearly full.
 const NEARLY_FULL: f64 = 0.8;
-/// Rows of a screen that shows latencies as well.
+/// Rows that a screen must have to show latencies, too.
 const ROOM_FOR_LATENCIES: u16 = 27;
 
 impl View<'_> {
@@ -48,7 +48,7 @@ impl View<'_> {
 
     /// Draws everything.
     pub fn draw(&self, frame: &mut Frame<'_>) {
-        // Where they are published, and where there is room.
+        // Only if they are published, and if there is room.
         let latencies = self.history.latencies("commit_micros").filter(|_| frame.area().height >= ROOM_FOR_LATENCIES);
         let (trends, bars) = if latencies.is_some() { (6, 8) } else { (8, 0) };
         let rows = [
@@ -102,7 +102,7 @@ impl View<'_> {
         frame.render_widget(Paragraph::new(vec![Line::from(first), second]), area);
     }
 
-    /// What happens, now and in the last minutes.
+    /// The rates, now and over the last minutes.
     fn rates(&self, frame: &mut Frame<'_>, area: Rect) {
         let now = self.history.rates().next().unwrap_or_default();
         let quarters = [Constraint::Ratio(1, 4); 4];
@@ -111,7 +111,7 @@ impl View<'_> {
         self.trend(frame, entries, "entries/s", &whole(now.entries), MAIN, |r| r.entries);
         self.trend(frame, commits, "commits/s (syncs)", &whole(now.frames), SECOND, |r| r.frames);
         self.trend(frame, sharing, "entries a commit", &format!("{:.1}", now.entries_a_frame()), SECOND, |r| {
-            // Sparklines count whole things.
+            // Sparklines take whole numbers.
             r.entries_a_frame() * 10.0
         });
         let given = format!("{}/s, x{:.2} written", human(now.user_bytes as u64), now.amplification());
@@ -131,7 +131,7 @@ impl View<'_> {
         frame.render_widget(Sparkline::default().data(&past).style(self.colour(colour)), line);
     }
 
-    /// How long commits took, in the last seconds: the longer the further to the right.
+    /// How long commits took in the last seconds; longer ones are further to the right.
     fn latencies(&self, frame: &mut Frame<'_>, area: Rect, commits: &Latencies) {
         const BAR: u16 = 7;
         let below = |l: &Latencies| {
@@ -161,7 +161,7 @@ impl View<'_> {
         frame.render_widget(chart, area);
     }
 
-    /// What is filled, and what the cleaner does about it.
+    /// How full everything is, and what the cleaner does about it.
     fn levels(&self, frame: &mut Frame<'_>, area: Rect, now: &Snapshot) {
         let [left, right] = Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]).areas(area);
         let block = self.block("levels");
@@ -172,7 +172,7 @@ impl View<'_> {
         let (segments, free) = (of("journal_segments"), of("free_segments"));
         let (segment, chunk) = (of("segment_size"), of("chunk_size"));
         let chunks = of("used_chunks").saturating_add(of("pinned_chunks"));
-        // Anybody may have written the file.
+        // Saturating, because the file's figures may be anything.
         let bytes = |n: u64, unit: u64| human(n.saturating_mul(unit));
         let levels = [
             (
@@ -238,7 +238,7 @@ impl View<'_> {
         frame.render_widget(Paragraph::new(lines).block(self.block("cleaner")), area);
     }
 
-    /// The replicas that hold most: those that lag, usually.
+    /// The replicas that hold most, which are usually those that lag.
     fn holders(&self, frame: &mut Frame<'_>, area: Rect, now: &Snapshot) {
         let head = ["replica", "entries", "first", "last", "journal", "chain", "growth"];
         let cell = |text: String| Cell::from(Line::from(text).alignment(Alignment::Right));

@@ -16,13 +16,13 @@ use crate::scratch::Interrupt;
 use draw::View;
 use snapshot::{History, Rates, Snapshot, beside, read};
 
-/// How often it is looked whether there is something new, and whether a key was pressed.
+/// How often it looks for new figures, and for a key.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Shows the log until the user has seen enough.
+/// Shows the log until the user quits.
 pub fn run(args: &Top, out: &mut Output) -> Result<()> {
     let path = args.stats.clone().unwrap_or_else(|| beside(&args.path));
-    // Now, so that nobody looks at an empty screen.
+    // Read before drawing, so that a failure is told instead of an empty screen.
     let first = read(&path)?;
     let interrupt = Interrupt::new()?;
     if out.is_json() {
@@ -76,7 +76,7 @@ fn watch(
     Ok(())
 }
 
-/// A line for each moment.
+/// Writes a line for each snapshot that is published.
 fn lines(args: &Top, path: &std::path::Path, first: &Snapshot, interrupt: &Interrupt, out: &mut Output) -> Result<()> {
     let mut history = History::default();
     history.add(first.clone());

@@ -1,4 +1,4 @@
-//! What a log publishes of itself, and what two of them say together.
+//! The figures that a log publishes, and the rates between two snapshots of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Result};
 
-/// The layout that is understood.
+/// The version of the layout that is understood.
 const FORMAT: u64 = 1;
-/// No latency takes more buckets.
+/// The most buckets that a latency needs.
 const BUCKETS: usize = 64;
-/// Figures that are so many times older than they should be are called old.
+/// Figures older than this many publishing intervals are stale.
 const STALE: u32 = 4;
-/// And never sooner than this: a busy machine forgets a thread for a while.
+/// But never before this age: on a busy machine a thread may not run for a while.
 const STALE_AT_LEAST: Duration = Duration::from_secs(3);
 
 /// The figures of one moment.
@@ -24,13 +24,13 @@ pub struct Snapshot {
     /// Milliseconds since 1970.
     pub at_ms: u64,
     pub every_ms: u64,
-    /// Why the log takes no more.
+    /// Why the log takes no more batches.
     pub stopped: Option<String>,
     pub sync: String,
     pub damaged: u64,
     pub holders: Vec<Holder>,
     figures: HashMap<String, u64>,
-    /// Latencies by name, in buckets: the one at `i` counts what took less than `2^i` microseconds and not less than half of that.
+    /// Latencies by name, in buckets: bucket `i` counts what took less than `2^i` microseconds, but not less than half of that.
     histograms: HashMap<String, Vec<u64>>,
 }
 
@@ -55,7 +55,7 @@ impl Holder {
 }
 
 impl Snapshot {
-    /// Reads what was published.
+    /// Parses what was published.
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
         let json: Value = serde_json::from_str(text).map_err(|e| format!("no published figures ({e})"))?;
         match json["format"].as_u64() {
@@ -92,18 +92,18 @@ impl Snapshot {
         })
     }
 
-    /// A figure by its name; 0 where it is not published.
+    /// A figure by its name; 0 if it is not published.
     pub fn get(&self, name: &str) -> u64 {
         self.figures.get(name).copied().unwrap_or(0)
     }
 
-    /// How old it is.
+    /// The age of the figures.
     pub fn age(&self) -> Duration {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         now.saturating_sub(Duration::from_millis(self.at_ms))
     }
 
-    /// Why these figures are not those of now, if they are not.
+    /// Why these figures are stale, if they are.
     pub fn stale(&self) -> Option<String> {
         let age = self.age();
         if age < Duration::from_millis(self.every_ms).saturating_mul(STALE).max(STALE_AT_LEAST) {
@@ -119,16 +119,16 @@ impl Snapshot {
     }
 }
 
-/// Where a log's figures are published, unless somebody chose another place.
+/// Where a log's figures are published by default.
 pub fn beside(log: &Path) -> PathBuf {
     let mut path = log.to_owned().into_os_string();
     path.push(".stats");
     path.into()
 }
 
-/// Reads the figures; says what to do where there are none.
+/// Reads the figures. If there are none, the error says what to do.
 pub fn read(path: &Path) -> Result<Snapshot> {
-    // Of a pipe that nobody writes to the end would be waited for.
+    // Reading a pipe that nobody writes to would wait forever.
     if path.metadata().is_ok_and(|found| !found.is_file()) {
         return Err(Failure::Request(format!(
             "{} is not a regular file: no process publishes its figures there",
@@ -148,11 +148,11 @@ pub fn read(path: &Path) -> Result<Snapshot> {
     Snapshot::parse(&text).map_err(|why| Failure::Request(format!("{}: {why}", path.display())))
 }
 
-/// The last minutes.
+/// The snapshots of the last minutes.
 #[derive(Debug, Default)]
 pub struct History(VecDeque<Snapshot>);
 
-/// What happened between two snapshots, a second.
+/// What happened between two snapshots, per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
     pub seconds: f64,
@@ -169,7 +169,7 @@ pub struct Rates {
 
 impl Rates {
     fn between(a: &Snapshot, b: &Snapshot) -> Option<Self> {
-        // Another process, or another opening: counters begin anew.
+        // From another process, or another opening: its counters began anew.
         if b.pid != a.pid || b.at_ms <= a.at_ms || b.get("frames") < a.get("frames") {
             return None;
         }
@@ -189,19 +189,19 @@ impl Rates {
         })
     }
 
-    /// Entries that one sync carried.
+    /// Entries per frame, that is per sync.
     pub fn entries_a_frame(&self) -> f64 {
         if self.frames > 0.0 { self.entries / self.frames } else { 0.0 }
     }
 
-    /// Bytes written for each byte given.
+    /// Bytes written per byte given.
     pub fn amplification(&self) -> f64 {
         if self.user_bytes > 0.0 { self.written / self.user_bytes } else { 0.0 }
     }
 }
 
 impl History {
-    /// More is not shown.
+    /// No more snapshots than this are shown.
     const MOST: usize = 512;
 
     /// Adds a snapshot, if it is a new one.
@@ -219,25 +219,25 @@ impl History {
         self.0.back()
     }
 
-    /// The newest rates first.
+    /// The rates, newest first.
     pub fn rates(&self) -> impl Iterator<Item = Rates> + '_ {
         let newer = self.0.iter().rev();
         let older = self.0.iter().rev().skip(1);
         older.zip(newer).map(|(a, b)| Rates::between(a, b).unwrap_or_default())
     }
 
-    /// The latencies of the last seconds; nothing where they are not published.
+    /// The latencies of the last seconds; `None` if they are not published.
     pub fn latencies(&self, name: &str) -> Option<Latencies> {
         let (last, counts) = self.0.back().and_then(|s| s.histograms.get(name).map(|h| (s, h)))?;
         let same = |s: &&Snapshot| s.pid == last.pid && last.at_ms.saturating_sub(s.at_ms) <= Latencies::SPAN_MS;
-        // The oldest of the span: what was counted before it is not of these seconds.
+        // The oldest snapshot of the span: what it had counted is older than these seconds.
         let before = self.0.iter().rev().take_while(same).last().and_then(|s| s.histograms.get(name));
         let before = before.filter(|b| b.len() == counts.len() && b.iter().zip(counts).all(|(b, n)| b <= n));
         let of = |i: usize| before.and_then(|b| b.get(i)).copied().unwrap_or(0);
         Some(Latencies(counts.iter().enumerate().map(|(i, n)| n - of(i).min(*n)).collect()))
     }
 
-    /// How fast a replica grows, in bytes a second, over what is known of it.
+    /// How fast a replica grows, in bytes per second, over all snapshots that list it.
     pub fn growth(&self, replica: u64) -> Option<f64> {
         let of = |s: &Snapshot| s.holders.iter().find(|h| h.replica == replica).map(|h| (s.at_ms, h.bytes()));
         let (new, old) = (self.0.back().and_then(of)?, self.0.iter().find_map(of)?);
@@ -251,14 +251,14 @@ impl History {
 pub struct Latencies(Vec<u64>);
 
 impl Latencies {
-    /// What is shown is of so long.
+    /// The time span that is shown.
     const SPAN_MS: u64 = 10_000;
 
     pub fn counts(&self) -> &[u64] {
         &self.0
     }
 
-    /// Microseconds below which this share lies; nothing where there is none, or it lies in the last bucket, which has no end.
+    /// Microseconds below which this share lies; `None` if there are no latencies, or if the share ends in the last bucket, which has no upper bound.
     pub fn below(&self, share: f64) -> Option<f64> {
         let all = self.0.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
         let wanted = (all as f64 * share).ceil().max(1.0);
@@ -299,7 +299,7 @@ mod tests {
         let rates = history.rates().next().unwrap();
         assert_eq!((rates.entries, rates.frames, rates.entries_a_frame()), (100.0, 2.0, 50.0));
         assert_eq!((history.growth(9), history.growth(8)), (Some(200.0), None));
-        // Opened again: what it counted before says nothing.
+        // Opened again: the earlier counts say nothing.
         history.add(snapshot(4000, 1, 0, 0));
         assert_eq!(history.rates().next().unwrap(), Rates::default());
     }

@@ -6,18 +6,18 @@ use strandlog::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
 
 use crate::life::{BLOCK, Made, block};
 
-/// What is to be expected of what was done.
+/// What is expected after what happened to the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// All that was acknowledged is there, and it opens.
+    /// The log opens, and holds everything acknowledged.
     Sound,
-    /// All that was acknowledged is there, or said to be lost.
+    /// Everything acknowledged is there, or is reported as lost.
     Hurt,
-    /// Something of it is an older state: nothing is expected but that it is looked at to its end.
+    /// Parts of the file are older: nothing is expected except that the tool looks at it to its end.
     Anything,
 }
 
-/// Does something to the file.
+/// Does something at random to the file.
 pub fn happens(rng: &mut SmallRng, made: &Made, what: &mut String) -> (Vec<u8>, Fate) {
     let mut image = made.image.clone();
     let blocks = image.len() / BLOCK;
@@ -32,7 +32,7 @@ pub fn happens(rng: &mut SmallRng, made: &Made, what: &mut String) -> (Vec<u8>, 
                 } else {
                     rng.random_range(first_slab..blocks)
                 };
-                // Behind a close the superblocks say how far it was durable; else the last frames may be torn ones.
+                // After a close the superblocks say how far the log was durable; otherwise damage in the last frames looks like a torn end.
                 if at < first_slab || !made.closed && made.newest.contains(&at) {
                     continue;
                 }
@@ -65,7 +65,7 @@ pub fn happens(rng: &mut SmallRng, made: &Made, what: &mut String) -> (Vec<u8>, 
             Fate::Hurt
         }
         17 => {
-            // Copied while it was in use: its front is older than its end, or the other way round.
+            // Copied while in use: the front of the file is older than its end, or the other way round.
             let at = rng.random_range(0..=made.old.len());
             image[..at].copy_from_slice(&made.old[..at]);
             *what += &format!(", a copy whose first {at} bytes are older");
@@ -79,7 +79,7 @@ pub fn happens(rng: &mut SmallRng, made: &Made, what: &mut String) -> (Vec<u8>, 
             Fate::Anything
         }
         _ => {
-            // A growth that was interrupted before a superblock said so.
+            // A growth that was interrupted before any superblock was written.
             let more = rng.random_range(1..300_000);
             image.extend((0..more).map(|i| (i as u8) ^ 0x5a));
             *what += &format!(", {more} bytes longer");
@@ -115,7 +115,7 @@ fn rot(rng: &mut SmallRng, image: &mut [u8], old: &[u8], at: usize) -> String {
     }
 }
 
-/// A growth that was interrupted between the superblocks, or in the midst of the first: `grown` is what it makes of `image`.
+/// A growth of `image` to `grown` that was interrupted between the two superblocks, or in the middle of the first.
 pub fn half_grown(rng: &mut SmallRng, image: &[u8], grown: &[u8]) -> Vec<u8> {
     let mut half = grown.to_vec();
     let [a, b] = SUPERBLOCK_OFFSETS.map(|at| at as usize);

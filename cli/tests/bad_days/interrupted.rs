@@ -1,4 +1,4 @@
-//! The tool killed, or out of space, at any of its calls to the system. Where `strace` is missing or may not trace, nothing is tried.
+//! The tool is killed, or runs out of space, at any of its system calls. If `strace` is missing or may not trace, nothing is tried.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,15 +11,15 @@ use crate::life::make;
 use crate::model::{Log, Replica, read};
 use crate::support::{Ran, str, strandlog};
 
-/// What changes files. A ring would be let through unseen, so it is refused.
+/// System calls that change files. `strace` does not see writes through `io_uring`, so that is refused.
 const WRITES: &str = "write,pwrite64,pwritev2,fallocate,ftruncate,fsync,fdatasync";
 const NAMES: &str = "renameat2,linkat,unlink";
 
-/// How it ends.
+/// How the run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Killed,
-    /// The device is full from there on.
+    /// The device is full from that call on.
     Full,
 }
 
@@ -44,7 +44,7 @@ fn holds(path: &Path, stood: &Log, what: &str) {
     assert!(report.damage.is_empty() && report.accounting.is_empty(), "{what}: {report:?}");
 }
 
-/// What is beside the log, by name.
+/// Names of the other files beside the log.
 fn beside(dir: &Path) -> Vec<String> {
     let names = std::fs::read_dir(dir).expect("listed").map(|file| file.expect("listed").file_name());
     let mut names: Vec<String> = names.map(|name| name.into_string().expect("text")).collect();
@@ -53,7 +53,7 @@ fn beside(dir: &Path) -> Vec<String> {
     names
 }
 
-/// One command on a sound log, interrupted, and run again as it says. Answers whether it was.
+/// Runs one command on a sound log, interrupts it, and runs it again as it says. Returns whether it was tried.
 pub fn a_command(rng: &mut SmallRng) -> bool {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
@@ -81,7 +81,7 @@ pub fn a_command(rng: &mut SmallRng) -> bool {
     };
     let inject = match end {
         End::Killed => format!("inject={set}:signal=KILL:when={nth}"),
-        // Not what is said to people, nor what a file system has promised.
+        // Not `write`, which also prints messages, and not syncs, because the file system has promised the space by then.
         End::Full => format!("inject=pwrite64,pwritev2,fallocate:error=ENOSPC:when={nth}+"),
     };
     let Some((code, ran)) = traced(dir, std::slice::from_ref(&inject), &args) else { return false };
@@ -92,7 +92,7 @@ pub fn a_command(rng: &mut SmallRng) -> bool {
     let ended = code.is_some_and(|code| code < 100);
     assert!(end == End::Killed || matches!(code, Some(0 | 2)), "{what}");
     if command == "grow" {
-        // Nobody who looks is told of less, and the next one goes on.
+        // The log is as before to anyone who looks, and the next growth completes it.
         holds(&path, &made.stood, &what);
         let again = strandlog(&args);
         let is_done = std::fs::metadata(&path).expect("there").len().to_string() == larger;
@@ -105,7 +105,7 @@ pub fn a_command(rng: &mut SmallRng) -> bool {
     assert!(std::fs::read(&path).expect("read") == made.image, "{what}: it was changed");
     if end == End::Full && code == Some(2) {
         assert!(!ran.err.is_empty(), "{what}");
-        // Of a created log all but its close was done; of half an import nobody thinks that it is whole.
+        // A created log may stay if all but its close was done; half an import may stay, as its name says that it is not whole.
         let kept: &[&str] = match command {
             "create" if to.exists() => &["to"],
             "import" if dir.join("to.importing").exists() => &["to.importing"],

@@ -1,4 +1,4 @@
-//! Logs of every shape: made on the simulated disk, in several sessions, grown, hurt in use, killed and closed.
+//! Logs of every shape, made on the simulated disk in several sessions: grown, damaged in use, killed and closed.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -15,26 +15,26 @@ use crate::model::{History, Log, Replica, read};
 pub const BLOCK: usize = 4096;
 const IDS: [u64; 6] = [0, 1, 2, 7, 1 << 40, u64::MAX];
 const KEYS: [&[u8]; 6] = [b"vote", b"", b"\xff\x00key", b"hex:6b", "a \"key\"\nof two lines".as_bytes(), &[b'k'; 256]];
-/// Behind everything: the last frames may be taken for torn ones.
+/// The replica of the last batches of a session: the last frames may be taken for a torn end.
 pub const LAST: u64 = 99;
 
-/// A log, and how it stood.
+/// A log, and its acknowledged state.
 pub struct Made {
     pub image: Vec<u8>,
     pub stood: Log,
-    /// How it may stand as well: one batch was under way when the power went.
+    /// The other possible state, if one batch was under way when the power went.
     pub or: Option<Log>,
     pub history: History,
-    /// The file some time before.
+    /// An earlier state of the file.
     pub old: Vec<u8>,
-    /// Blocks of the last frames: rot there looks like a torn end.
+    /// Blocks of the last frames, where rot looks like a torn end.
     pub newest: Vec<usize>,
     pub closed: bool,
     pub segment: u64,
     pub what: String,
 }
 
-/// What a log has for good.
+/// What is fixed when a log is created.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     segment: u32,
@@ -102,7 +102,7 @@ fn append(rng: &mut SmallRng, batch: &mut Batch, id: u64, is: &mut Replica, salt
     is.entries.extend(entries.into_iter().map(|(i, t, d)| (i, (t, d))));
 }
 
-/// A batch, and how the log stands behind it. `held`: truncations that wait for a state machine.
+/// A random batch, and the state of the log after it.
 fn step(rng: &mut SmallRng, log: &Log, salt: u64) -> Option<(Batch, Log)> {
     let (mut batch, mut next) = (Batch::new(), log.clone());
     let id = IDS[rng.random_range(0..IDS.len())];
@@ -178,7 +178,7 @@ fn note(history: &mut History, log: &Log) {
     }
 }
 
-/// An entry rots while the log is in use, and a scrub finds it.
+/// Rots an entry while the log is in use, and has a scrub find it.
 fn quarantine(rng: &mut SmallRng, wal: &Wal, disk: &SimDisk, log: &mut Log) {
     wal.sync().expect("durable");
     let all: Vec<_> = log.values().flat_map(|r| r.entries.values()).filter(|(_, data)| data.len() > 64).collect();
@@ -203,7 +203,7 @@ fn quarantine(rng: &mut SmallRng, wal: &Wal, disk: &SimDisk, log: &mut Log) {
     }
 }
 
-/// Makes a log. `dir` is for what only files can do.
+/// Makes a log. `dir` is for growing, which needs a file.
 pub fn make(rng: &mut SmallRng, dir: &Path) -> Made {
     let shape = Shape::random(rng);
     let mut what = format!("{shape:?}");
@@ -221,7 +221,7 @@ pub fn make(rng: &mut SmallRng, dir: &Path) -> Made {
             log = other;
         }
         assert!(told.log == log, "{what}: session {session} opens to something else");
-        // Some are full.
+        // Some logs get full.
         let steps = if rng.random_bool(0.15) { rng.random_range(300..900) } else { rng.random_range(3..90) };
         let when = rng.random_range(0..steps);
         for at in 0..steps {
@@ -266,7 +266,7 @@ pub fn make(rng: &mut SmallRng, dir: &Path) -> Made {
                 closed = true;
             }
             3 => {
-                // The power goes.
+                // The power fails.
                 salt += 1;
                 disk.fail_at(disk.events() + rng.random_range(0..3), Fault::Cut);
                 if let Some((mut batch, next)) = step(rng, &log, salt) {

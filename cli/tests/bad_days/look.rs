@@ -1,4 +1,4 @@
-//! The tool on what is left of a file.
+//! Runs the tool on what is left of a file.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
@@ -20,7 +20,7 @@ use crate::support::{Ran, str, strandlog};
 #[derive(Debug)]
 struct Seen {
     verify: Ran,
-    /// `None`: it could not be looked at.
+    /// `None` if the file could not be looked at.
     told: Option<Told>,
 }
 
@@ -105,7 +105,7 @@ fn exported(path: &Path) -> (Log, u64) {
     (log, lost)
 }
 
-/// Of one run that answers in one object.
+/// The JSON object that one run printed.
 fn object(ran: &Ran, what: &str) -> Value {
     let value: Value = serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{what}: {e}: {ran:?}"));
     assert!(value.is_object() && ran.err.is_empty(), "{what}: {ran:?}");
@@ -117,7 +117,7 @@ fn number(value: &Value, name: &str) -> u64 {
     value[name].as_u64().unwrap_or_else(|| panic!("{name}: {value}"))
 }
 
-/// Looks with everything that only looks; the facts must be the same.
+/// Runs all commands that only look; they must report the same facts.
 fn look(path: &Path, text_too: bool, what: &str) -> Seen {
     let before = std::fs::read(path).expect("read");
     let verify = strandlog(&["verify", "--json", str(path)]);
@@ -165,7 +165,7 @@ fn look(path: &Path, text_too: bool, what: &str) -> Seen {
     Seen { verify, told: Some(told) }
 }
 
-/// An export, its import into a fresh log, and what that says.
+/// Exports the log and imports that into a fresh one, which must hold the same. Returns what was exported.
 fn carry_over(rng: &mut SmallRng, dir: &Path, path: &Path, told: &Told, refused: bool, what: &str) -> Option<Log> {
     let (lines, copy) = (dir.join("lines"), dir.join("copy"));
     let ran = strandlog(&["export", "--json", str(path), "--out", str(&lines)]);
@@ -181,7 +181,7 @@ fn carry_over(rng: &mut SmallRng, dir: &Path, path: &Path, told: &Told, refused:
     log.values_mut().for_each(|r| r.applied = None);
     assert!(log == told.log, "{what}: the export says something else than the dump");
     if lost == 0 && rng.random_bool(0.5) {
-        // Interrupted: the lines end anywhere.
+        // An interrupted import: the lines end anywhere.
         let whole = std::fs::read(&lines).expect("lines");
         let part = dir.join("part");
         std::fs::write(&part, &whole[..rng.random_range(0..whole.len() - 1)]).expect("written");
@@ -202,7 +202,7 @@ fn carry_over(rng: &mut SmallRng, dir: &Path, path: &Path, told: &Told, refused:
     Some(with_reports)
 }
 
-/// A salvage, and one of it.
+/// Salvages the log, and the copy again.
 fn save(dir: &Path, path: &Path, seen: &Seen, what: &str) -> Option<Told> {
     let [to, again]: [PathBuf; 2] = [dir.join("saved"), dir.join("saved again")];
     let ran = strandlog(&["salvage", "--json", str(path), str(&to)]);
@@ -254,7 +254,7 @@ fn save(dir: &Path, path: &Path, seen: &Seen, what: &str) -> Option<Told> {
     Some(saved)
 }
 
-/// What an opening for writing says of it.
+/// Opens the log for writing, and returns what it holds.
 fn open(path: &Path, seen: &Seen, what: &str) -> Option<Told> {
     match Wal::options().create(false).background(false).open(path) {
         Ok(wal) => {
@@ -277,7 +277,7 @@ fn open(path: &Path, seen: &Seen, what: &str) -> Option<Told> {
     }
 }
 
-/// It holds all that was acknowledged.
+/// Checks that what is reported fits what was acknowledged.
 fn holds(told: &Told, made: &Made, fate: Fate, with_reports: bool, what: &str) {
     let of = |log: &Log| {
         let mut log = log.clone();
@@ -304,7 +304,8 @@ fn write_sparse(path: &Path, image: &[u8]) {
     }
 }
 
-/// Somebody has it open: nobody else looks at it, grows it, or writes to it; and several may look at the same time.
+/// While a process has the log open for reading, others can look at it, but not grow it or write to it; while one has it open for writing, nobody else can
+/// open it.
 fn in_use(dir: &Path, path: &Path, what: &str) {
     let lines = dir.join("no lines");
     std::fs::write(
@@ -340,7 +341,7 @@ fn in_use(dir: &Path, path: &Path, what: &str) {
     assert!(ran.code == 2 && ran.err.contains("is open") && !to.exists(), "{what}: {ran:?}");
 }
 
-/// How much was tried.
+/// Counts of what was tried.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
     pub days: u64,
@@ -362,7 +363,7 @@ pub fn a_bad_day(rng: &mut SmallRng, tried: &mut Tried) {
     tried.days += 1;
     let (mut image, fate) = happens(rng, &made, &mut what);
     let path = dir.join("log");
-    // Some copies leave out what is zero.
+    // Some copies are sparse.
     let sparse = rng.random_bool(0.15);
     let write =
         |image: &[u8]| if sparse { write_sparse(&path, image) } else { std::fs::write(&path, image).expect("written") };
@@ -419,7 +420,7 @@ pub fn a_bad_day(rng: &mut SmallRng, tried: &mut Tried) {
         holds(&opened, &made, fate, true, &format!("{what}, opened"));
         let mut without = opened.log;
         without.values_mut().for_each(|r| r.applied = None);
-        // Behind a close it reads the snapshot, where the tool reads the journal.
+        // After a close, opening for writing reads the snapshot, but the tool reads the journal.
         for (id, was) in told.log.iter().filter(|_| fate != Fate::Anything) {
             let is = &without[id];
             assert!(made.closed || is == was, "{what}: replica {id}: an opening says something else than the tool");

@@ -1,6 +1,7 @@
-//! Bad days: logs of every shape, what happens to files in the field, and the tool on what is left, against a model of what was acknowledged.
+//! Bad days: logs of every shape suffer what happens to files in the field; the tool's reports on the rest are checked against a model of what was
+//! acknowledged.
 //!
-//! `STRANDLOG_SEED=n` runs one seed alone, `STRANDLOG_SEEDS=n` more of them.
+//! `STRANDLOG_SEED=n` runs this one seed, `STRANDLOG_SEEDS=n` this many.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-/// Runs each seed; says which one it was that failed.
+/// Runs each seed; says which one failed.
 fn for_each_seed(default: u64, mut test: impl FnMut(&mut SmallRng)) {
     let env = |name| std::env::var(name).ok().and_then(|n: String| n.parse::<u64>().ok());
     let one = env("STRANDLOG_SEED");

@@ -1,20 +1,20 @@
-//! How a log stood when it was last acknowledged, and what is told of it later.
+//! The state of a log as last acknowledged, and what is reported of it later.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use strandlog::{Damage, Error, Lost, Wal};
 
-/// A replica. An entry that is in its bounds and not among `entries` is damage.
+/// A replica. An entry within the bounds that is not in `entries` is damaged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replica {
     pub first: u64,
     pub last: u64,
-    /// The term before the first entry, where anybody knows it.
+    /// The term before the first entry, if known.
     pub before: Option<u64>,
     pub entries: BTreeMap<u64, (u64, Vec<u8>)>,
     pub keys: BTreeMap<Vec<u8>, Vec<u8>>,
     pub applied: Option<u64>,
-    /// What is told of its keyed state is not all that there was.
+    /// The keyed state may be incomplete.
     pub suspect: bool,
 }
 
@@ -37,7 +37,7 @@ impl Replica {
         self.last = from - 1;
     }
 
-    /// Nothing of it is known to be lost.
+    /// Whether nothing of it is known to be lost.
     pub fn is_whole(&self) -> bool {
         let held = self.last.wrapping_sub(self.first).wrapping_add(1);
         self.entries.len() as u64 == held && self.before.is_some() && !self.suspect
@@ -49,17 +49,17 @@ pub type Log = BTreeMap<u64, Replica>;
 /// Everything that was ever acknowledged.
 pub type History = HashSet<(u64, u64, u64, Vec<u8>)>;
 
-/// What is told of a log.
+/// What is reported of a log.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     pub log: Log,
-    /// Replicas of which anything is said to be lost.
+    /// Replicas of which anything is reported as lost.
     pub hurt: BTreeSet<u64>,
     /// Replicas may be missing, or older than they were.
     pub unnamed: bool,
 }
 
-/// Entries and keys of an opened log.
+/// Reads all entries and keys of an opened log.
 pub fn read(wal: &Wal) -> Told {
     let mut told = Told { unnamed: wal.stats().unnamed_losses > 0, ..Told::default() };
     for id in wal.replicas() {
@@ -104,7 +104,7 @@ pub fn read(wal: &Wal) -> Told {
     told
 }
 
-/// All that is told as sound is how it stood; whoever is not called hurt is all there.
+/// Checks that everything reported as sound is as acknowledged, and that every replica not reported as hurt is whole.
 pub fn agrees(told: &Told, stood: &Log, history: &History, what: &str) {
     for (&id, is) in &told.log {
         let whole = !told.hurt.contains(&id);

@@ -1,4 +1,4 @@
-//! Logs on a device that does not read everywhere.
+//! Logs on a device with bad sectors.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn open(disk: &SimDisk, mode: RecoveryMode) -> strandlog::Result<Wal> {
     options.open_disk(Arc::new(copy) as Arc<dyn Disk>)
 }
 
-/// Bad sectors anywhere but under both superblocks: what is told as sound is so, and all that can be read is told, and saved.
+/// Bad sectors anywhere except under both superblocks: what is reported as sound is so, and everything readable is reported and saved.
 pub fn a_bad_device(rng: &mut SmallRng) {
     let dir = tempfile::tempdir().expect("a directory");
     let made = make(rng, dir.path());

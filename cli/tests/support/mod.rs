@@ -1,4 +1,4 @@
-//! A log to look at, and the tool to look with.
+//! Logs to look at, and running the tool on them.
 
 #![allow(dead_code)]
 
@@ -31,7 +31,7 @@ pub fn strandlog(args: &[&str]) -> Ran {
     ran(Command::new(env!("CARGO_BIN_EXE_strandlog")).args(args).output().unwrap())
 }
 
-/// Runs the tool with an output that nobody reads any more.
+/// Runs the tool with an output whose reader has gone away.
 pub fn strandlog_cut_off(args: &[&str]) -> Ran {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -39,7 +39,7 @@ pub fn strandlog_cut_off(args: &[&str]) -> Ran {
     ran(child.unwrap().wait_with_output().unwrap())
 }
 
-/// Runs the tool with an output that takes nothing, as a full device.
+/// Runs the tool with an output on a full device.
 pub fn strandlog_full(args: &[&str]) -> Ran {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_strandlog")).args(args).stdout(full).stderr(Stdio::piped()).spawn();
@@ -51,7 +51,7 @@ fn ran(Output { status, stdout, stderr }: Output) -> Ran {
     Ran { code: status.code().unwrap(), out: text(stdout), err: text(stderr) }
 }
 
-/// A directory with a path in it.
+/// A temporary directory, and a path in it.
 pub fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.log");
@@ -62,7 +62,7 @@ pub fn str(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A payload that is found in the file by searching for it.
+/// A unique payload, so that it can be found in the file.
 pub fn payload(replica: u64, index: u64) -> Vec<u8> {
     format!("payload of replica {replica} entry {index};").repeat(20).into_bytes()
 }
@@ -80,8 +80,8 @@ pub fn filled() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// A log that does not open: two neighbouring frames are lost, and who was in the first of them nobody says. Of replicas 1 to 5, each with
-/// an entry, and one more of 1, the entries of 3 and 4 are gone.
+/// A log that does not open: two neighbouring frames are lost, and nothing says which replicas the first of them held. Replicas 1 to 5 had an
+/// entry each, and replica 1 another; the entries of 3 and 4 are gone.
 pub fn refused() -> (TempDir, PathBuf) {
     let (dir, path) = place();
     let wal = Wal::options().capacity(4 << 20).chunk_size(4 << 10).open(&path).unwrap();
@@ -89,7 +89,7 @@ pub fn refused() -> (TempDir, PathBuf) {
         wal.commit(Batch::new().append(replica, &[(1, 1, payload(replica, 1))])).unwrap();
     }
     wal.commit(Batch::new().append(1, &[(2, 1, payload(1, 2))])).unwrap();
-    // Not closed: nothing but the journal tells.
+    // Not closed, so there is no snapshot, only the journal.
     drop(wal);
     for replica in [3, 4] {
         // A frame begins with the block that holds its first payload.
@@ -98,7 +98,7 @@ pub fn refused() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// Where these bytes lie in the file.
+/// The offset of these bytes in the file.
 pub fn find(path: &Path, needle: &[u8]) -> usize {
     let bytes = std::fs::read(path).unwrap();
     bytes.windows(needle.len()).position(|w| w == needle).expect("it is in the file")
