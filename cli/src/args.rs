@@ -18,8 +18,8 @@ pub struct Args {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0, all is well; 1, damage was found, or not everything could be saved, exported or imported as it was; \
-2, the request makes no sense, or could not be carried out; 141, whoever read the output went away before its end, and nothing was wrong until then.";
+const EXIT_CODES: &str = "Exit codes: 0, all is well; 1, damage was found, or not everything could be saved, exported or imported unchanged; \
+2, the request makes no sense, or could not be carried out; 141, the reader of the output went away before its end, and nothing was wrong until then.";
 
 /// Printed below the help of every command that takes a size.
 const SIZES: &str = "A SIZE is in bytes, or has a suffix: 64K, 4M, 1G, 2T.";

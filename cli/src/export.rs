@@ -77,7 +77,8 @@ fn what_is_lost(lost: u64, unreadable: u64) -> String {
         0 => String::new(),
         n => format!(", {n} of them as the device fails there"),
     };
-    format!("{lost} things could not be read{device}: the lines with `lost` name them")
+    let things = if lost == 1 { "thing" } else { "things" };
+    format!("{lost} {things} could not be read{device}: the lines with `lost` name them")
 }
 
 /// Adds to an I/O error that --skip-unreadable helps.

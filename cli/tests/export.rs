@@ -569,7 +569,7 @@ fn what_cannot_be_read_ends_an_export_or_is_skipped() {
         let lost: Vec<&str> = got.lines().filter(|line| line.contains(r#""lost":"#)).collect();
         let left_out = whole.lines().filter(|line| !got.contains(*line) && !line.contains(r#""end":true"#)).count();
         assert_eq!((ran.status.code(), lost.len(), left_out), (Some(1), 1, 1), "{nth}: {got}");
-        assert!(told.contains("IN PART") && told.contains("1 things could not be read, 1 of them"), "{nth}: {told}");
+        assert!(told.contains("IN PART") && told.contains("1 thing could not be read, 1 of them"), "{nth}: {told}");
         skipped += 1;
     }
     assert!(skipped > 0, "no reading of an entry among them");
