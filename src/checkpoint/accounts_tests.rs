@@ -1,5 +1,5 @@
-//! Random batches beside settlings, cleanings and openings, where others hold nearly all chunks and most of the budget: whoever is charged
-//! asked for it, the sums are those of all charges, what is reserved is free.
+//! Random batches beside settlings, cleanings and openings, while others hold nearly all chunks and most of the budget: every replica has
+//! asked for what it is charged, the sums are those of all charges, and what is reserved is free.
 
 use super::fate::Fate;
 use super::group::Group;
@@ -37,7 +37,7 @@ struct Run {
     term: u64,
     told: Vec<String>,
     values: bool,
-    /// Metadata grows by what nobody was asked for: pieces rot, values come to lie in a block more.
+    /// Metadata grows by what no admission checked: pieces rot, values come to lie in one block more.
     unasked: bool,
     /// By so much at most.
     grown: u64,
@@ -407,7 +407,7 @@ fn whoever_is_charged_asked_for_it() {
     assert!(accepted > 0 && settled > 0 && opened > 0);
 }
 
-/// Its metadata grows by a few bytes that nobody was asked for, where others hold all chunks: what is carried goes on being carried.
+/// Its metadata grows by a few bytes that no admission checked, while others hold all chunks: what is carried goes on being carried.
 #[test]
 fn whoever_holds_no_chunks_is_promised_none_unasked() {
     let (mut rotten, mut accepted) = (0, 0);

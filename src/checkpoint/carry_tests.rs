@@ -44,7 +44,7 @@ fn left(cell: &Cell, group: &Group) -> usize {
     cell.lock().places.chain().iter().filter(|p| group.holds(p.meta_seq)).count()
 }
 
-/// Behind the end of a segment lies what is somebody else's. A frame that nobody has put anything into yet may stand there.
+/// Behind the end of a segment lies somebody else's. A frame that nobody has put anything into yet may stand there.
 #[test]
 fn a_step_that_carries_nothing_has_nothing_written_behind_a_segments_end() {
     const BLOCK: u64 = crate::format::BLOCK_BYTES;
@@ -117,7 +117,7 @@ fn a_step_that_finds_no_room_has_nothing_written_over_the_superblock() {
     assert!(before[..4096] == disk.kept_image()[..4096], "written over the first superblock");
 }
 
-/// Should it ever come to that: the log ends, and what lies there stays.
+/// Should it ever happen: the log ends, and what lies there stays.
 #[test]
 fn a_frame_without_a_place_is_not_written() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -134,7 +134,7 @@ fn a_frame_without_a_place_is_not_written() {
     assert!(before == disk.kept_image());
 }
 
-/// Should it ever come to that: one piece is damage then, and the log opens.
+/// Should it ever happen: one piece is then damage, and the log opens.
 #[test]
 fn no_descriptor_is_written_that_no_opening_would_read() {
     const ENTRIES: u64 = 40;

@@ -5,7 +5,7 @@ use crate::disk::sim::SimDisk;
 use crate::space::Charge;
 use crate::{Batch, Placement, Wal};
 
-/// Settled in part, a replica may take more chunks than it has reserved: only out of what nobody has.
+/// Settled in part, a replica may take more chunks than it has reserved: only out of those that nobody has reserved.
 #[test]
 fn a_part_is_settled_out_of_what_nobody_reserved_or_not_at_all() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
@@ -55,7 +55,7 @@ fn a_part_is_settled_out_of_what_nobody_reserved_or_not_at_all() {
     assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
 }
 
-/// One that an opening found no chunks for is carried: of it is settled what finds some, and the rest goes on being carried. Where more is
+/// A replica for which an opening found no chunks is carried: what finds some is settled, and the rest goes on being carried. If more is
 /// carried than may be, what is kept for large values is taken, too.
 #[test]
 fn of_what_lacks_chunks_as_much_is_settled_as_finds_some() {
@@ -225,7 +225,7 @@ fn what_is_settled_where_much_is_carried_takes_no_more_room_than_it_was_charged(
     );
 }
 
-/// What is given back is somebody's at every moment: pledged, or reserved for what goes on lying in the journal.
+/// What is given back belongs to the replica at every moment: pledged, or reserved for what stays in the journal.
 #[test]
 fn what_a_failed_settling_gives_back_is_nobodys() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -362,7 +362,7 @@ fn an_append_beside_what_is_settled_asks_for_all_that_it_is_charged() {
     }
 }
 
-/// What stays is parted at them once the settling is over, though they lie in chunks.
+/// What stays is divided by their terms once the settling is over, though they lie in chunks.
 #[test]
 fn terms_of_what_is_placed_beside_a_settling_are_asked_for() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10);
@@ -399,7 +399,7 @@ fn terms_of_what_is_placed_beside_a_settling_are_asked_for() {
     assert!(reserved <= free, "{reserved} are reserved, {free} are free");
 }
 
-/// Terms of what was settled are the replica's still: once that is over, what came meanwhile pays for all of them.
+/// Terms of what was settled are still the replica's: once the settling is over, what was appended meanwhile pays for all of them.
 #[test]
 fn terms_of_what_was_settled_are_held_for_what_came_meanwhile() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
@@ -443,7 +443,7 @@ fn terms_of_what_was_settled_are_held_for_what_came_meanwhile() {
     assert!(after.0 <= after.1, "reserved and kept {}, free {}: {spare} were asked for", after.0, after.1);
 }
 
-/// What comes goes on from what is settled, and is a run of its own when that is gone.
+/// What is appended continues what is settled, and is a run of its own when that is gone.
 #[test]
 fn what_stays_and_what_comes_are_charged_as_the_runs_that_they_become() {
     for len in (0..4000).step_by(100) {

@@ -48,7 +48,7 @@ impl crate::disk::Disk for Noted {
     fn release(&self) {}
 }
 
-/// What the system tells of frames' writes it must not tell whoever changes the superblocks instead.
+/// What the system is told of frames' writes it must not be told by those who change the superblocks.
 #[test]
 fn superblocks_are_made_durable_apart_from_frames() {
     let disk = Arc::new(Noted(SimDisk::new(8 << 20), Default::default()));
@@ -181,7 +181,7 @@ fn what_the_journal_took_to_move_less_it_gives_back_before_chunks_are_short() {
     assert_eq!(slabs(), least, "the rest only when an append would be refused");
 }
 
-/// Who cycles leaves more to the chains than who carries: the one's refusal says nothing of the other's.
+/// Growing to move less leaves more to the chains than growing for what is carried: the refusal of one says nothing of the other.
 #[test]
 fn a_journal_refused_growth_for_cycling_may_grow_for_what_it_carries() {
     let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
@@ -207,7 +207,7 @@ fn slabs_for_which_no_superblock_could_be_written_are_where_they_were() {
     assert_eq!(space(), before);
 }
 
-/// The cleaner's B failed; who waited for the lock meanwhile wrote A: a cut then left neither.
+/// The cleaner's B failed; a caller that waited for the lock meanwhile wrote A: then a power cut left neither.
 #[test]
 fn after_a_superblock_that_failed_the_other_is_left_alone() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -306,7 +306,7 @@ fn what_becomes_small_where_little_is_free_is_settled() {
     gets_around(&dense(&Arc::new(SimDisk::new(64 << 20))));
 }
 
-/// Nobody knows any more which of them held chunks: neither who closed the log nor who did not.
+/// Nobody knows any more which of them held chunks, whether the log was closed or not.
 #[test]
 fn what_became_small_where_little_is_free_is_settled_after_an_opening() {
     for closed in [true, false] {

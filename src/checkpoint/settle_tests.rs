@@ -38,7 +38,7 @@ fn pledge(state: &mut ReplicaState) {
     state.pledge = Some(Box::new(Pledge::new(Held::default(), Demand::default(), None)));
 }
 
-/// Whatever ends the log, the books are right: nobody's pieces are nobody's space.
+/// Whatever ends the log, the books are right: the space of pieces that nobody owns is free again.
 #[test]
 fn a_cleaner_that_fails_leaves_the_books_in_order() {
     let (disk, wal, _, _) = log();
@@ -127,7 +127,7 @@ fn pieces_are_named_by_no_flush_behind_one_that_failed() {
     assert!(wal.engine.registry.get(1).expect("there").lock().places.chain().is_empty());
 }
 
-/// Found by a scrub while it was being moved, say: what lies behind it in the piece has no other place once its segment is free.
+/// Found by a scrub while it was being moved, say: the entries behind it in the piece have no other place once their segment is free.
 #[test]
 fn what_stands_behind_an_entry_that_was_found_damaged_is_moved() {
     let (_, wal, moving, _) = log();
@@ -208,8 +208,8 @@ fn what_was_overwritten_while_it_was_settled_does_not_come_back_at_an_opening() 
     assert_eq!(newest[..4], [0xee; 4], "the entry that was overwritten is back");
 }
 
-/// Named in the log all the same it would come before the newer piece one day, when that one's descriptor was carried on behind it: and
-/// an opening would take both of them for lost.
+/// If it were named in the log all the same, it would one day come before the newer piece, when that one's descriptor was carried on behind
+/// it: an opening would then take both of them for lost.
 #[test]
 fn a_piece_that_overlaps_a_newer_one_is_named_nowhere() {
     let disk = Arc::new(SimDisk::new(4 << 20));

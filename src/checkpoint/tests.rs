@@ -202,7 +202,7 @@ fn damage_that_a_cleaning_found_is_written_down_before_what_shows_it_is_gone() {
     }
 }
 
-/// The frame that carries a value was not what brought it: rot of the old piece is that value's, and no reason to end the log before
+/// The frame that carries a value is not the one that brought it: rot of the old piece is that value's, and no reason to end the log before
 /// what others have in that frame.
 #[test]
 fn a_rotten_value_that_is_carried_takes_nobody_elses_acknowledged_entry_along() {
@@ -297,7 +297,7 @@ fn no_group_is_begun_in_a_log_that_was_closed() {
     assert_eq!(disk.events(), events);
 }
 
-/// Written anew before that, and cut, the log would begin with a segment that is not there.
+/// If it were rewritten before that, and the power went, the log would begin with a segment that is not there.
 #[test]
 fn a_cleaned_segment_is_free_when_a_durable_frame_names_the_next_one_and_not_before() {
     let wal = log();

@@ -1,4 +1,4 @@
-//! Whoever holds no chunks is promised none that nobody was asked for: whatever its metadata grows by.
+//! A replica that holds no chunks is promised none that no admission checked, whatever its metadata grows by.
 
 use std::ops::ControlFlow;
 
@@ -101,8 +101,8 @@ fn a_small_replica_is_promised_no_chunk_for_a_value_in_more_extents() {
     assert_carried(&wal, "with a longer value");
 }
 
-/// It holds a chunk, and is admitted as carried by the last byte of the room for small ones: what a value takes beyond that does not make it take
-/// chunks that it was not admitted with.
+/// It holds a chunk, and is admitted as carried with the last byte of the room for small replicas: what a value takes beyond that does not
+/// make it take chunks that it was not admitted with.
 #[test]
 fn who_is_admitted_as_carried_is_carried() {
     let wal = options().open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
@@ -127,7 +127,7 @@ fn who_is_admitted_as_carried_is_carried() {
     assert_carried(&wal, "with a longer value");
 }
 
-/// All that was pledged was taken, and is given back: who held it needs it still.
+/// All that was pledged was taken, and is given back: the replica that held it still needs it.
 #[test]
 fn pieces_that_are_given_back_are_reserved_again() {
     let disk = Arc::new(SimDisk::new(8 << 20));

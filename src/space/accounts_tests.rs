@@ -78,7 +78,7 @@ fn three_quarters_of_the_budget_are_for_small_replicas_their_own_charge_apart() 
     assert_eq!(others, Charge { chunks: 5, carried: 20 });
 }
 
-/// Where others have spent the budget since: nobody looks whether there are chunks for what shrinks.
+/// A replica that shrinks stays carried even if others have spent the budget since: nobody checks whether there are chunks for it.
 #[test]
 fn a_small_replica_that_does_not_grow_takes_no_chunk() {
     let mut accounts = accounts(1000, 50);
@@ -139,7 +139,7 @@ fn the_budget_is_half_of_what_the_journal_does_not_keep_back() {
     assert_eq!(accounts.budget(), 2 * before);
 }
 
-/// Whatever the geometry: beside what is carried, and the segments kept for cleaning it, as much is left for appends.
+/// In any geometry, as much is left for appends as for what is carried, beside the segments kept for cleaning it.
 #[test]
 fn a_journal_whose_budget_is_spent_has_room_for_appends() {
     for segment in (16..=26).map(|n| 1_u64 << n) {

@@ -6,11 +6,11 @@ use rand::{Rng, SeedableRng};
 use std::cell::Cell;
 
 thread_local! {
-    /// Free runs that were looked at.
+    /// How many free runs were looked at.
     pub static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Of so many chunks those that `free` says yes to.
+/// A set of so many chunks, of which those are free that `free` says yes to.
 fn free_of(chunks: u32, free: impl Fn(u32) -> bool) -> Free {
     let mut all = Free::new(chunks, 16, &[]);
     (0..chunks).filter(|&chunk| !free(chunk)).for_each(|chunk| all.remove(chunk));
@@ -53,7 +53,7 @@ fn few_of_many_short_runs_are_looked_at_for_a_long_one() {
         let looked = LOOKED_AT.get() - before;
         assert!(looked <= MOST_RUNS as u64, "{looked} runs");
     }
-    // A long one is come to, search by search, wherever it is.
+    // Search by search, a long run is reached, wherever it is.
     let mut free = free_of(CHUNKS, |chunk| chunk % 2 == 0 || (700_000..700_100).contains(&chunk));
     let mut searches = 0..CHUNKS as usize / MOST_RUNS * 4;
     assert!(searches.any(|_| free.take_run(3, None).is_some() || free.take_any(3).len() != 3));

@@ -251,7 +251,7 @@ fn slabs_change_hands_whole_and_from_the_end() {
     assert_eq!(pool.take_slab(), Some(15));
 }
 
-/// A pool, and what it must be like.
+/// A pool, and a model of it.
 struct World {
     pool: Pool,
     pins: Pins,
@@ -261,10 +261,10 @@ struct World {
     dying: Vec<(u64, Extents)>,
     kept: Vec<Extent>,
     tails: [Option<Tail>; 3],
-    /// Where they are as long as their chunk is not given up: the block that comes next.
+    /// Where each tail is while its chunk is not given up: the next block.
     ends: [Option<u32>; 3],
     pinned: Vec<u32>,
-    /// Without pieces, and read when that was looked at.
+    /// Chunks without pieces that were pinned when that was checked.
     waiting: Vec<u32>,
     lsn: u64,
 }
@@ -399,7 +399,7 @@ impl World {
         }
     }
 
-    /// As an opening finds it: those above a watermark are held, and nobody reads.
+    /// As an opening finds it: what records above a watermark unlinked is held, and nobody reads.
     fn open_again(&mut self, rng: &mut StdRng) {
         let fresh = Self { journal: self.journal.clone(), ..Self::new() };
         let Self { live, dying, .. } = std::mem::replace(self, fresh);
@@ -441,7 +441,7 @@ impl World {
         self.live.iter().for_each(|(_, e)| count_pieces(e, PER_CHUNK, &mut linked));
         count_pieces(&self.kept, PER_CHUNK, &mut linked);
         assert_eq!(self.pool.audit(linked, &self.journal), Vec::<String>::new());
-        // No block is two pieces', no chunk two replicas', whether they live or may still be looked at.
+        // No block belongs to two pieces, and no chunk to two replicas, whether they live or may still be verified.
         let all = self.live.iter().map(|(_, e)| e).chain(self.dying.iter().map(|(_, e)| e));
         let mut blocks: Vec<u32> = all.flatten().flat_map(|e| e.block..e.block + e.blocks).collect();
         let n = blocks.len();
