@@ -13,8 +13,8 @@ use crate::sync::Arc;
 
 /// If more than this part of a group is carried, replicas that hold a reservation are settled instead.
 const CARRY_SHARE: u64 = 4;
-/// Of these, the entries in the group are settled alone, in blocks of their own, if they weigh this part of what is worth a chunk: less
-/// would take many times its room.
+/// The entries in the group of such a replica are settled alone, in blocks of their own, if they weigh at least this part of what is worth
+/// a chunk: less would take many times its room.
 const CRUMB_SHARE: u64 = 8;
 /// And only while chunks are plentiful, and no more than this part of the budget is carried: settled at once, it would be in fewer pieces.
 const SCARCE_SHARE: u64 = 2;

@@ -119,7 +119,7 @@ impl Engine {
 
     /// As [`Engine::clean_next`], without the frame that says so.
     pub(crate) fn leave_next(&self, more: &impl Fn(&Sequencer) -> bool, oldest: &mut Oldest) -> Result<u64> {
-        // Who stopped the log has waited for the group before this one, and does not wait for one that begins now.
+        // The caller that stopped the log has waited for the group before this one, and does not wait for one that begins now.
         if let Some(why) = &self.seq.lock().stopped {
             return Err(why.clone());
         }

@@ -48,7 +48,7 @@ impl crate::disk::Disk for Noted {
     fn release(&self) {}
 }
 
-/// What the system is told of frames' writes it must not be told by those who change the superblocks.
+/// The system must not report errors of frames' writes to the writer of superblocks instead.
 #[test]
 fn superblocks_are_made_durable_apart_from_frames() {
     let disk = Arc::new(Noted(SimDisk::new(8 << 20), Default::default()));
@@ -59,7 +59,7 @@ fn superblocks_are_made_durable_apart_from_frames() {
     assert_eq!(*disk.1.lock(), ["durable write of a superblock"; 2]);
 }
 
-/// Nor whoever cleans.
+/// Nor to the cleaner.
 #[test]
 fn pieces_are_made_durable_apart_from_frames() {
     let disk = Arc::new(Noted(SimDisk::new(8 << 20), Default::default()));
