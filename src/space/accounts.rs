@@ -62,7 +62,7 @@ pub(crate) struct Pledge {
     pub held: Held,
     /// What was appended since: it reserves chunks of its own.
     pub fresh: Demand,
-    /// Holds the chunk behind whose last piece is written, so that a truncation meanwhile does not free it.
+    /// Holds the chunk that pieces are written to, so that a truncation meanwhile does not free it.
     pub kept: Option<Extent>,
     /// Callers have cut the replica from this index on since the pledge was made: nothing there is what it was.
     pub cut: u64,
@@ -152,7 +152,7 @@ const PIECES_PER_CHUNK: u64 = 2;
 /// other place: if small replicas filled the budget, the next key would find the log full.
 const SMALL_QUARTERS: u64 = 3;
 /// What a piece costs that ends before its chunk is full: the rest of a block, and the next piece's header; 6/5 of that, as for entries,
-/// because a small entry may close the chunk that it fills.
+/// because a small entry may close the chunk, too.
 const WEIGHT_PER_END: u64 = ((BLOCK_BYTES + PIECE_HEADER_BYTES as u64) * 6).div_ceil(5);
 /// What a change of term may cost in chunk space: `MAX_TERM_RUNS` of them end a piece.
 const WEIGHT_PER_TERM: u64 = WEIGHT_PER_END.div_ceil(MAX_TERM_RUNS as u64);

@@ -15,8 +15,8 @@ pub(super) struct Free {
     chunks: RoaringBitmap,
     /// How many chunks of each slab are not free.
     taken: Vec<u32>,
-    /// Slabs whose chunks are all free. A pool may have very many slabs and none of these, and it is asked under the lock that orders all
-    /// batches.
+    /// Slabs whose chunks are all free. A pool may have very many slabs and none of these, and they are looked for under the lock that
+    /// orders all batches.
     whole: RoaringBitmap,
     /// How many chunks there are, free or not.
     end: u32,
