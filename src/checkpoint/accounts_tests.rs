@@ -39,7 +39,7 @@ struct Run {
     values: bool,
     /// Metadata grows by what no admission checked: pieces rot, values come to lie in one block more.
     unasked: bool,
-    /// By so much at most.
+    /// Bytes by which it may have grown that way, at most.
     grown: u64,
     carried_before: u64,
     /// Before the opening more may have been reserved than there is beside the reserve.
@@ -91,7 +91,7 @@ impl Run {
         }
     }
 
-    /// Others hold all but so many chunks and bytes.
+    /// Lets others hold all chunks and carried bytes but a few.
     fn squeeze(&mut self) {
         let spare = [0, 0, 1, 2, 5, 20, 100][self.rng.random_range(0..7)];
         let bytes = [0, 30, 100, 500, 5000, 50_000, 200_000][self.rng.random_range(0..7)];
@@ -290,7 +290,7 @@ impl Run {
 
     fn verify(&self) {
         let report = self.wal.verify(|_| ()).expect("read");
-        // Of what rotted it tells anew, each time.
+        // It reports again what rotted.
         let sound = if self.counts.rotten > 0 { report.accounting.is_empty() } else { report.is_clean() };
         assert!(sound, "{report:?}");
     }

@@ -96,7 +96,7 @@ fn the_journal_takes_several_slabs_at_a_time_and_no_more_than_its_cap() {
     assert!(before.iter().all(Option::is_some));
 }
 
-/// However often it is asked for one.
+/// However often it is asked to.
 #[test]
 fn the_journal_gives_up_no_slab_that_what_it_carries_needs() {
     let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
@@ -116,7 +116,7 @@ fn the_journal_gives_up_no_slab_that_what_it_carries_needs() {
     assert!(stats.carried_class_bytes <= stats.carried_class_limit, "{stats:#?}");
 }
 
-/// Where it gathers the same and hardly anything of it lives on, it stays as it is.
+/// If hardly anything stays alive, as many writes let it grow to `least` only.
 #[test]
 fn the_journal_cycles_through_several_times_what_it_carries() {
     let segments_after = |live: u64| {
@@ -224,7 +224,7 @@ fn after_a_superblock_that_failed_the_other_is_left_alone() {
     assert_eq!(wal.replica(1).get(b"k").expect("readable"), Some(b"v"[..].into()));
 }
 
-/// Who asks for the superblock in a callback would wait for the very thread that tells it.
+/// A callback that asks for the superblock must not wait for the very thread that calls it.
 #[test]
 fn who_is_told_that_a_superblock_failed_may_ask_for_it() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -253,13 +253,13 @@ fn open_dense(disk: &Arc<SimDisk>) -> crate::Wal {
     options.open_disk(disk.clone()).expect("it opens")
 }
 
-/// Segments full of replicas that reserve a chunk each, and then all of them become small at once, where no more is free than the
-/// cleaner needed for them before.
+/// Segments full of replicas that reserve a chunk each; then all of them become small at once, while no more is free than the cleaner
+/// needed for them before.
 fn dense(disk: &Arc<SimDisk>) -> crate::Wal {
     let wal = open_dense(disk);
     while wal.engine.take_slabs(SLABS, 0).expect("written") {}
     assert_eq!(wal.stats().journal_segments, u64::from(SLABS));
-    // By its first entry each is just too large to be carried.
+    // Its first entry makes each just too large to be carried.
     let lens: Vec<usize> = [29].into_iter().chain([500; 26]).chain([391]).collect();
     for replica in 1..=290_u64 {
         for (n, lens) in (0..).zip(lens.chunks(7)) {
@@ -287,7 +287,7 @@ fn dense(disk: &Arc<SimDisk>) -> crate::Wal {
     wal
 }
 
-/// Carried, each of these segments would take more than it gives, out of what nobody has kept back.
+/// If they were carried, each of these segments would take more than it gives, out of what nobody has kept back.
 fn gets_around(wal: &crate::Wal) {
     wal.commit(crate::Batch::new().remove(1)).expect("what frees is never refused");
     wal.checkpoint().expect("it gets around");
