@@ -108,8 +108,8 @@ pub struct Batch {
     ended_bytes: u64,
     /// And their entries, which are still in `metas`.
     ended_metas: usize,
-    /// Which replicas its operations name. Only a long batch that removes or withdraws one looks: it may have ended operations among the
-    /// others until it is [settled](Self::settle).
+    /// Which replicas its operations name. Filled in only by a long batch that removes or withdraws one: it may have ended operations among
+    /// the others until it is [settled](Self::settle).
     named: Option<Box<Named>>,
 }
 

@@ -246,8 +246,8 @@ impl Engine {
             let mut desc = piece.desc.clone();
             desc.terms = state.terms.runs(desc.first, desc.count);
             if desc.terms.len() > MAX_TERM_RUNS {
-                // No piece is made of so many. No opening would read its record, nor any other of the log; what is not named is damage
-                // there.
+                // No piece is made of so many terms. No opening would read its record, nor any other of the log; what is not named is
+                // damage there.
                 let first = desc.first;
                 self.events.say_later(
                     move || tracing::error!(target: "strandlog", replica = id, first, "a piece has too many terms"),

@@ -6,7 +6,7 @@ use crate::events::Event;
 use crate::format::superblock::Superblock;
 use crate::journal::Class;
 
-/// How many slabs a journal of so many takes at a time for what it carries: each time costs two writes.
+/// How many slabs a journal of `slabs` takes at a time for what it carries: each time costs two writes.
 fn growth(slabs: u32) -> u32 {
     (slabs / 16).max(1)
 }

@@ -17,7 +17,7 @@ fn free_of(chunks: u32, free: impl Fn(u32) -> bool) -> Free {
     all
 }
 
-/// Before the cursor as well as behind it, at either end, and across it.
+/// Before the cursor or behind it, at either end, or across it.
 #[test]
 fn what_lies_side_by_side_is_found_wherever_it_is() {
     let seed = rand::random();
@@ -64,7 +64,7 @@ fn slabs_are_taken_whole_and_from_the_end() {
     let mut free = Free::new(64, 4, &[0, 7]);
     assert_eq!((free.take_slab(), free.take_slab()), (Some(15), Some(14)));
     assert_eq!(free.len(), 48);
-    // One of them is not free as a whole.
+    // One slab is not free as a whole.
     free.remove(13 * 4 + 2);
     assert_eq!(free.take_slab(), Some(12));
     assert_eq!((free.insert_slab(15), free.len()), (4, 47));

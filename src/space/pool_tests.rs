@@ -304,7 +304,7 @@ impl World {
         counts
     }
 
-    /// As the chunks are that had pieces before, and have none.
+    /// Updates the model for chunks that had pieces before, and have none now.
     fn dropped(&mut self, before: &[u16]) {
         for (chunk, (&was, &is)) in (0..).zip(before.iter().zip(&self.pieces())) {
             if was > 0 && is == 0 {
@@ -370,7 +370,7 @@ impl World {
                 self.pool.give_back(&[kept], &self.pins);
                 self.dropped(&before);
             }
-            // Who holds the cell that names it.
+            // As a reader does that holds the cell which names the chunk.
             87..=90 if !self.live.is_empty() => {
                 let (_, extents) = &self.live[rng.random_range(0..self.live.len())];
                 let chunk = chunks_of(extents).next().expect("one");
@@ -455,7 +455,7 @@ impl World {
     }
 }
 
-/// Whatever is allocated, unlinked, given back, kept, pinned, made the journal's, and opened again.
+/// Whatever is allocated, unlinked, given back, kept, pinned, made the journal's, and opened again, in any order.
 #[test]
 fn every_chunk_is_where_a_plain_list_of_pieces_says() {
     for seed in 0..60 {
