@@ -72,13 +72,14 @@ impl<E: AsEntry + ?Sized> AsEntry for &E {
     }
 }
 
-/// Entries from this size on are copied once only, into a buffer of their own that is written to the disk as it is.
+/// Entries of at least this size are copied only once, into a buffer of their own that is written to the disk as it is.
 const BULKY: usize = 32 << 10;
-/// So much of what removals and withdrawals ended stays in a batch: what it copies to be rid of more, it was given.
+/// A batch keeps up to this much of what removals and withdrawals ended. To be rid of more it copies what still counts, never more than it
+/// was given.
 const KEPT_BYTES: u64 = 64 << 10;
-/// So much is checksummed and then copied while the processor still has it.
+/// This much is checksummed and then copied while the processor still has it in its cache.
 const STEP: usize = 16 << 10;
-/// In a batch of so many operations it costs less to look through all of them than to remember whom they name.
+/// In a batch of up to this many operations, looking through all of them costs less than remembering which replicas they name.
 const SHORT: usize = 32;
 
 /// A list of changes that become durable together or not at all.
@@ -101,14 +102,14 @@ pub struct Batch {
     /// What its operations take of a frame at most.
     charged: u64,
     pub(crate) lazy: bool,
-    /// What contradicts itself: the replica, and why. None of it is among the operations.
+    /// What contradicts itself: the replica, and why. The batch is refused for the first of these.
     bad: Vec<(u64, &'static str)>,
-    /// Bytes of operations that a removal ended: they are in the arena and the buffers still.
+    /// Bytes of operations that a removal or withdrawal ended: they are still in the arena and the buffers.
     ended_bytes: u64,
-    /// And their entries.
+    /// And their entries, which are still in `metas`.
     ended_metas: usize,
-    /// Whom it names. Only a long batch that removes one, or takes one's part back, looks: it may have ended operations among the others until it
-    /// is [settled](Self::settle).
+    /// Which replicas its operations name. Filled in only by a long batch that removes or withdraws one: it may have ended operations among
+    /// the others until it is [settled](Self::settle).
     named: Option<Box<Named>>,
 }
 
@@ -125,7 +126,7 @@ impl Batch {
         let (from, arena, bulk) = (self.metas.len(), self.arena.len(), (self.bulk.len(), self.bulk_bytes));
         let taken = entries.iter().enumerate().try_for_each(|(i, entry)| self.take(first, i, entry));
         if let Err(why) = taken {
-            // Nothing of the run stays, to count against what does.
+            // Nothing of the run stays: it would count against the rest of the batch.
             self.metas.truncate(from);
             self.arena.truncate(arena);
             self.bulk.truncate(bulk.0);
@@ -136,7 +137,7 @@ impl Batch {
         self.push(replica, What::Append { first, from, to: self.metas.len() })
     }
 
-    /// The entry that is so many behind the first of its run.
+    /// Takes entry `i` of a run that begins at index `first`.
     fn take(&mut self, first: u64, i: usize, entry: &impl AsEntry) -> Result<(), &'static str> {
         if first == 0 {
             return Err("index 0 is before the first entry");
@@ -218,15 +219,15 @@ impl Batch {
         self.push(replica, What::Remove)
     }
 
-    /// Nothing of what was asked of the replica is done. Its bytes stay where they are, uncounted, until they are more than those that count: a
-    /// batch may end thousands.
+    /// Ends all operations on the replica. Their bytes stay where they are, uncounted, until they are more than those that count: a batch
+    /// may end thousands of operations.
     fn take_back(&mut self, replica: u64) {
         let ended = if self.ops.len() <= SHORT && self.named.as_ref().is_none_or(|named| named.is_new()) {
             let Self { ops, metas, .. } = self;
             let gone = ops.extract_if(.., |op| op.replica == replica);
             gone.fold(Asked::default(), |all, op| all.and(Asked::of(&op, metas)))
         } else {
-            // Not looked for among all operations, nor are those behind them moved: many may go, in any order.
+            // They are not looked for among all operations, nor are those behind them moved: many replicas may go, in any order.
             let named = self.named.get_or_insert_default();
             named.look(&self.ops, &self.metas);
             let ended = named.end(replica, self.ops.len());
@@ -238,7 +239,7 @@ impl Batch {
         self.charged -= ended.charged;
         self.ended_bytes += ended.bytes;
         self.ended_metas += ended.metas;
-        // What is said of an entry takes room where it has no payload, too.
+        // An entry without a payload takes room, too: that of its `Meta`.
         let with = |bytes: u64, metas: usize| bytes + (metas * size_of::<Meta>()) as u64;
         let ended = with(self.ended_bytes, self.ended_metas);
         if ended > KEPT_BYTES && ended > with(self.bytes(), self.metas.len().saturating_sub(self.ended_metas)) {
@@ -249,7 +250,7 @@ impl Batch {
         }
     }
 
-    /// What was ended is among the operations no more.
+    /// Removes the ended operations from the list.
     fn settle(&mut self) {
         if let Some(named) = &mut self.named {
             named.settle(&mut self.ops);
@@ -281,7 +282,7 @@ impl Batch {
         moved
     }
 
-    /// Built anew of what is asked of these: what goes must not count against the limits of what stays.
+    /// A new batch of what is asked of these replicas: what goes must not count against the limits of what stays.
     fn only(&self, of: impl Fn(u64) -> bool) -> Self {
         let bad = self.bad.iter().copied().filter(|&(replica, _)| of(replica)).collect();
         let mut kept = Self { lazy: self.lazy, bad, ..Self::default() };
@@ -323,7 +324,7 @@ impl Batch {
     /// The value that the batch would leave under the key, if it puts one.
     pub fn value(&self, replica: u64, key: &[u8]) -> Option<&[u8]> {
         let counting = self.named.as_ref().map_or(0, |named| named.ended_before(replica));
-        // What was added last counts; it is what is mostly asked for, too.
+        // What was added last counts, and is mostly what is asked for.
         for op in self.ops.iter().skip(counting).rev().filter(|op| op.replica == replica) {
             match op.what {
                 What::Put { key: of, value } if self.bytes_of(of) == key => return Some(self.bytes_of(value)),
@@ -367,7 +368,7 @@ impl Batch {
         self.charged
     }
 
-    /// The first contradiction is told. Before the operations are looked at: behind this all of them count.
+    /// Reports the first contradiction. Called before the operations are looked at: after this all of them count.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.settle();
         self.bad.first().map_or(Ok(()), |&(replica, why)| Err(Error::Contradiction { replica, why }))
@@ -390,7 +391,7 @@ impl Batch {
         if meta.len as usize >= BULKY { self.bulk.get(meta.offset) } else { None }
     }
 
-    /// Payloads, keys and values.
+    /// Bytes of the payloads, keys and values that count.
     pub(crate) fn bytes(&self) -> u64 {
         (self.arena.len() as u64 + self.bulk_bytes).saturating_sub(self.ended_bytes)
     }
@@ -414,7 +415,7 @@ impl Batch {
         (self.bulk.len() - 1, crc)
     }
 
-    /// A key of the log's own would contradict what the log says.
+    /// A caller's value under a key of the log's own would contradict what the log says.
     fn check_own(&mut self, replica: u64, key: &[u8]) {
         if crate::index::is_own(key) {
             self.refuse(replica, "a key that begins with a zero byte and `sl.` is the log's own");
@@ -443,7 +444,7 @@ impl Batch {
         Span { offset, len: bytes.len() }
     }
 
-    /// Told when the batch is submitted.
+    /// The refusal is reported when the batch is submitted.
     fn refuse(&mut self, replica: u64, why: &'static str) {
         self.bad.push((replica, why));
     }

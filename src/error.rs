@@ -11,7 +11,7 @@ macro_rules! salvage_it {
         "salvage it (`strandlog salvage`); what that does not prove, rebuild from its peers, as new members. No other file will do: not another store's, nor an older copy"
     };
 }
-/// What to do where nothing opens the file.
+/// What to do if nothing opens the file.
 macro_rules! rebuild_all {
     () => {
         "rebuild all its replicas from their peers, as new members; no other store's file and no older copy will do"
@@ -216,11 +216,11 @@ pub enum Error {
     ReadOnly,
 }
 
-/// A file that was cut is salvaged where so large a part of it is left.
+/// A cut file is salvaged if at least one part in so many is left.
 const MOST_CUT: u64 = 64;
 
-/// Whether so much of a file that was cut is left that a salvage opens it: of one of which next to nothing is no memory is taken for what it says
-/// that it was.
+/// Whether enough of a cut file is left for a salvage to open it: where next to nothing is left, no memory is taken for the size that the
+/// file says it had.
 pub(crate) fn is_worth_a_salvage(file_bytes: u64, log_bytes: u64) -> bool {
     log_bytes / MOST_CUT <= file_bytes
 }
@@ -233,7 +233,8 @@ fn cut_advice(file_bytes: u64, log_bytes: u64) -> &'static str {
     }
 }
 
-/// Three may be told so: who finds the queue full, who asked not to wait for the cleaner, and a callback, whatever waits.
+/// Three callers may be told so: one that finds the queue full, one that asked not to wait for the cleaner, and a callback, whatever it
+/// would wait for.
 fn what_is_busy(queued: u64, limit: u64) -> String {
     let callback = "a callback may not wait, nor close the log: do that on another thread";
     if queued == 0 {
@@ -330,7 +331,7 @@ impl fmt::Display for Damage {
                     "replica {}: entries {first}..={last} are damaged; rebuild it as a new member of its group (take it out of the configuration, then remove it here)",
                     self.replica
                 )?;
-                // By itself there may be one of which nothing is missed but the term.
+                // A single one may be the entry before the first, of which only the term is missing.
                 if first == last {
                     f.write_str(". Where its log begins behind that, only the term before its first entry is unknown: send followers a snapshot")?;
                 }
@@ -349,7 +350,7 @@ impl fmt::Display for Damage {
 mod tests {
     use super::*;
 
-    /// Whoever reads an error at night is to know what to do next.
+    /// A person who reads an error at night must know what to do next.
     #[test]
     fn every_error_says_what_to_do_next() {
         let (replica, index) = (7, 5);
@@ -373,7 +374,8 @@ mod tests {
         assert!(!in_a_callback.to_string().contains("full"), "of a queue in which nothing waits: {in_a_callback}");
     }
 
-    /// A truncation that ends right behind a rotten entry leaves its term in doubt, and nothing else: that is told as damage of this very entry.
+    /// A truncation that ends right behind a rotten entry leaves its term in doubt, and nothing else: that is reported as damage of this
+    /// entry.
     #[test]
     fn damage_before_the_first_entry_is_not_told_as_if_entries_were_lost() {
         let said = Damage { replica: 1, lost: Lost::Entries { first: 5, last: 5 } }.to_string();
@@ -383,7 +385,7 @@ mod tests {
         assert!(several.contains("5..=6") && !several.contains("only the term"), "entries are lost: {several}");
     }
 
-    /// Another store's log holds another member's votes, and an older copy none of the newest.
+    /// Another store's log holds another member's votes, and an older copy lacks the newest ones.
     #[test]
     fn who_holds_a_broken_file_is_sent_to_a_salvage_or_to_the_peers_and_to_no_other_file() {
         let left = cut_advice(63, 64).to_owned() + salvage_it!();

@@ -18,7 +18,8 @@
 //! [race]: https://raw.githubusercontent.com/strandlog/strandlog/main/docs/race.svg
 //! [race_txt]: https://github.com/strandlog/strandlog/blob/main/docs/race.txt
 #![doc = ""]
-// The front page. Of two definitions of a link the first counts: those above lead to the items here, the README's own to the files beside it.
+// The front page. If a link is defined twice, the first definition counts: those above lead to the items here, the README's own to the
+// files beside it.
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]

@@ -1,4 +1,4 @@
-//! A log is opened: its file found or created, recovered, and its threads started.
+//! Opening a log: its file is found or created, recovered, and its threads are started.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ impl Options {
         self.open_found(Arc::new(disk))
     }
 
-    /// As [`open_error`]; and who says that a log is there is told what it means that none is.
+    /// As [`open_error`]; a caller that expects a log is also told what it means that there is none.
     fn open_error(&self, path: &Path, error: OpenError) -> Error {
         let to_be_there = !self.create && !self.read_only;
         match error {
@@ -70,7 +70,7 @@ impl Options {
         let created = FileDisk::create_beside(path, len, mode, &mut progress, init, &recovery::holds_a_log);
         self.progress = report;
         let Err(taken @ OpenError::Exists { .. }) = created else { return Ok(created) };
-        // Somebody was faster: it is theirs, or a name that leads nowhere.
+        // Somebody was faster: the file is theirs, or the name is a link that leads nowhere.
         let theirs = FileDisk::open(path, mode, look);
         let nowhere =
             matches!(&theirs, Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound);
@@ -145,8 +145,8 @@ impl Options {
 }
 
 impl Wal {
-    /// Hands are help: where none can be started, one write is made after the other. Where the disk takes several at once, nobody would give
-    /// them any; and a write into the page cache is a copy, which nobody waits for.
+    /// Hands only help: if none can be started, one write is made after the other. None is started if the disk takes several writes at
+    /// once, as nobody would give them any; nor for writes into the page cache, which are copies that nobody waits for.
     fn start_hands(&self, start: impl Fn() -> Result<()>) {
         let disk = &self.engine.disk;
         if !disk.info().direct || disk.at_once() > 1 {
@@ -168,9 +168,10 @@ impl Wal {
     }
 }
 
-/// Runs a thread of the log's. One that panics, as where the disk does, leaves behind what only it does: whoever waits for that would wait for ever.
+/// Runs one of the log's threads. If it panics, for instance because the disk does, the log is poisoned: callers that wait for what only
+/// this thread does would wait for ever.
 fn run(engine: &Engine, body: fn(&Engine)) {
-    // By a panic a model says that it does not hold.
+    // A model says by a panic that it does not hold.
     if cfg!(any(loom, shuttle)) {
         return body(engine);
     }
@@ -179,7 +180,7 @@ fn run(engine: &Engine, body: fn(&Engine)) {
     }
 }
 
-/// Whether the file is a log. **Before anything is written to it**: it may be somebody else's, who writes to it now.
+/// Whether the file is a log. **Before anything is written to it**: it may be somebody else's, who is writing to it now.
 pub(crate) fn look(disk: &dyn Disk) -> std::io::Result<()> {
     recovery::superblock_of_log(disk, true).map(drop).map_err(std::io::Error::other)
 }
@@ -191,7 +192,7 @@ pub(crate) fn open_error(path: &Path, error: OpenError) -> Error {
             Error::io(format!("mapping {} (ReadMode::Copied reads it without)", path.display()), source)
         }
         OpenError::Io { context, source, .. } => match source.downcast() {
-            // What was seen when the file was looked at.
+            // The error that `look` returned.
             Ok(error) => error,
             Err(source) => Error::io(format!("{context} {}", path.display()), source),
         },
@@ -209,7 +210,7 @@ mod tests {
     use crate::disk::sim::SimDisk;
     use crate::disk::{DiskInfo, Map};
 
-    /// No file there maps, and every one can be read.
+    /// No file in `/proc` can be mapped, and every one can be read.
     #[test]
     fn a_file_that_cannot_be_mapped_is_told_with_the_mode_that_needs_no_mapping() {
         let path = "/proc/self/status";
@@ -221,7 +222,7 @@ mod tests {
         assert!(matches!(error, Error::Corrupt { .. }), "that it is no log is another matter: {error}");
     }
 
-    /// One read or write after the other.
+    /// A disk that does one read or write after the other.
     #[derive(Debug)]
     struct Single(SimDisk);
 

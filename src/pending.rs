@@ -71,7 +71,7 @@ impl Future for Pending {
         if !engine.run.background {
             return Poll::Ready(engine.drive(ticket).map(|()| *lsn));
         }
-        // A lazy batch that is awaited is wanted: to say so once is enough, whatever wakes the task.
+        // A lazy batch that is awaited is wanted. Saying so once is enough, whatever wakes the task.
         if !std::mem::replace(wanted, true) {
             engine.want(ticket);
         }
@@ -103,7 +103,7 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    /// Waits no more: who made room may be long in coming, and would wake somebody who is gone.
+    /// Waits no longer: it may be long before room is made, and then a task that is gone would be woken.
     fn end(&mut self, engine: &Engine) {
         if self.seat.was_taken() {
             let left = engine.seq.lock().room_tasks.leave(&mut self.seat);
@@ -172,10 +172,10 @@ fn poll_submit(
     let mut registered = false;
     loop {
         let outcome = waits.relief.map_or(Relieved::NotYet, |request| engine.relieved(request));
-        // Where the cleaner has gone around in vain, again and again, there is no other relief.
+        // If the cleaner has gone around in vain, again and again, there is no other relief.
         let over = waits.patience.is_some_and(|p| p.is_over(engine, &engine.seq.lock(), Class::Grow));
         let relieved = outcome == Relieved::Hopeless || over;
-        // Where others have taken what was made, it is asked for again.
+        // If others have taken the room that was made, it is asked for again.
         if outcome == Relieved::Made {
             waits.relief = None;
         }
@@ -192,11 +192,11 @@ fn poll_submit(
             }
             outcome => return Poll::Ready(outcome),
         }
-        // Registered before the last attempt: room made in between is not missed.
+        // Registered before the last attempt, so that room made in between is not missed.
         if std::mem::replace(&mut registered, true) {
             return Poll::Pending;
         }
-        // Outside of the lock: a waker is other people's code.
+        // Outside the lock: a waker is other people's code.
         let waker = cx.waker().clone();
         let left = engine.seq.lock().room_tasks.wait(&mut waits.seat, waker);
         drop(left);
@@ -212,7 +212,7 @@ mod tests {
     use crate::Wal;
     use crate::disk::sim::SimDisk;
 
-    /// That lock is everybody's: whoever only looks once more leaves it alone.
+    /// Everybody needs that lock: a task that only looks once more leaves it alone.
     #[test]
     fn a_task_that_is_done_or_has_asked_takes_no_part_in_the_sequencer() {
         let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(Arc::new(SimDisk::new(4 << 20)));
@@ -233,7 +233,7 @@ mod tests {
         };
         wal.sync().expect("durable");
         assert_eq!(looks(&mut pending), Ok(true), "it is done");
-        // One that nobody writes: whatever wants it is held up.
+        // A ticket that nobody writes: a call that wants it is held up.
         let ticket = Arc::new(crate::journal::Ticket::new());
         let submitted = Submitted { lsn: Lsn(1), ticket, writer_busy: false, taken: None };
         let mut pending = Pending::new(&wal.engine, submitted);
@@ -247,7 +247,7 @@ mod tests {
         fn wake(self: Arc<Self>) {}
     }
 
-    /// Requests that are given up, one after the other, while the disk stands still.
+    /// Futures that are given up, one after the other, while the disk stands still.
     #[test]
     fn a_future_that_is_dropped_leaves_nothing_of_its_task() {
         let disk = Arc::new(SimDisk::new(4 << 20));
@@ -276,7 +276,7 @@ mod tests {
             waits(std::pin::pin!(async { drop(wal.wait_durable_async(first.lsn()).await) }));
         }
         assert_eq!(Arc::strong_count(&task), 2, "of those that are gone");
-        // Nor room for others: two take the seats that many had.
+        // Nor their seats: two futures take seats that many had.
         let [mut one, mut other] = [wal.submit_async(big()), wal.submit_async(big())];
         assert!(Pin::new(&mut one).poll(&mut cx).is_pending() && Pin::new(&mut other).poll(&mut cx).is_pending());
         assert_eq!((Arc::strong_count(&task), wal.engine.seq.lock().room_tasks.seats()), (4, 2));

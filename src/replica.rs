@@ -17,7 +17,7 @@ use crate::sync::Arc;
 pub struct Replica {
     pub(crate) engine: Arc<Engine>,
     pub(crate) id: u64,
-    /// Known since the handle was made, or looked up each time until the replica is written.
+    /// Known if the replica was when the handle was made; otherwise it is looked up each time.
     pub(crate) cell: Option<Arc<Cell>>,
 }
 
@@ -30,7 +30,7 @@ impl Replica {
         self.cell().ok_or(Error::UnknownReplica { replica: self.id })
     }
 
-    /// As [`Replica::cell`], without counting one reference more: what only touches memory takes no longer than that would.
+    /// As [`Replica::cell`], but without counting another reference, which would take as long as a call that only touches memory.
     fn with<T>(&self, f: impl FnOnce(&Cell) -> T) -> Option<T> {
         match &self.cell {
             Some(cell) => Some(f(cell)),
@@ -76,13 +76,14 @@ impl Replica {
         self.with(|c| c.lock().cuts).unwrap_or(0)
     }
 
-    /// The life that it is in: another one when it was removed and begun anew. For [`Wal::durable_applied_in`](crate::Wal::durable_applied_in). `None` of one
-    /// that does not exist. Touches memory only.
+    /// The replica's life: another one after it was removed and begun anew. For
+    /// [`Wal::durable_applied_in`](crate::Wal::durable_applied_in). `None` if it does not exist. Touches memory only.
     pub fn life(&self) -> Option<Life> {
         self.with(|c| c.lock().life()).flatten()
     }
 
-    /// Whether all that was submitted of it is durable, lazy batches among it. What is not is so after [`Wal::sync`](crate::Wal::sync). Touches memory only.
+    /// Whether everything submitted for it is durable, lazy batches included. What is not becomes durable by
+    /// [`Wal::sync`](crate::Wal::sync). Touches memory only.
     ///
     /// For code that takes over a replica from another owner in the same process, who may have been stopped while it waited for durability.
     pub fn is_durable(&self) -> bool {
@@ -97,7 +98,7 @@ impl Replica {
     pub fn term(&self, index: u64) -> Result<u64> {
         match self.with(|cell| self.engine.read_term(cell, index)) {
             Some(term) => term,
-            // Before the first entry of a log that was never written.
+            // The index before the first entry of a replica that was never written.
             None if index == 0 => Ok(0),
             None => Err(Error::UnknownReplica { replica: self.id }),
         }

@@ -102,7 +102,8 @@ pub struct Stats {
     pub unnamed_losses: u64,
     /// 1 if the opening used the index saved by the last close, and read no frames; otherwise 0.
     pub opened_by_snapshot: u64,
-    /// 1 where the log has no number left for what would be written next, and so refuses every batch ([`Error::UsedUp`](crate::Error::UsedUp)); else 0.
+    /// 1 if the log has no number left for what would be written next, and so refuses every batch
+    /// ([`Error::UsedUp`](crate::Error::UsedUp)); otherwise 0.
     pub used_up: u64,
     /// Everything at or below this LSN is durable.
     pub durable_lsn: u64,
@@ -202,9 +203,9 @@ mod tests {
     fn every_number_is_among_the_figures() {
         let stats = Stats::default();
         let fields = format!("{stats:#?}");
-        // A field a line, indented once.
+        // One field per line, indented once.
         let numbers = fields.lines().filter_map(|l| l.strip_prefix("    ")?.strip_suffix(": 0,"));
-        // What is indented twice is a histogram's.
+        // Lines indented twice are a histogram's.
         let numbers = numbers.filter(|name| !name.starts_with(' '));
         let numbers: Vec<&str> = numbers.collect();
         assert!(numbers.len() > 30, "{fields}");

@@ -328,7 +328,7 @@ impl Wal {
         }
     }
 
-    /// What waits is told that the log is closed, and its threads end as soon as they can.
+    /// Tells all who wait that the log is closed; its threads end as soon as they can.
     pub(crate) fn stop(&self) -> Ending {
         self.engine.stop(&Error::Closed, None);
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -341,7 +341,7 @@ impl Drop for Wal {
         if self.opener.is_here() {
             self.stop().finish_or_leave();
         } else {
-            // It is the parent's, which goes on, and its threads are not here: nobody could wait for them.
+            // It is the parent's, which goes on. The parent's threads do not exist here: nobody could wait for them.
             std::mem::forget(std::mem::take(&mut *self.threads.lock()));
         }
     }
@@ -351,7 +351,7 @@ impl Drop for Wal {
 mod tests {
     use super::*;
 
-    /// Its end waits for no thread, as none is there, and gives nothing up.
+    /// Its end waits for no thread, as none exists here, and gives nothing up.
     #[test]
     fn the_log_of_a_forked_child_ends_without_a_word() {
         let dir = tempfile::tempdir().expect("a directory");

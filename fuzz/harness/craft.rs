@@ -1,4 +1,4 @@
-//! Frames with lies in them: the fuzzer says what, and every checksum over it holds.
+//! Frames with lies in them: the fuzzer chooses the lies, and every checksum over them holds.
 
 use strandlog::format::frame::{FRAME_HEADER_BYTES, FrameHeader, Participants};
 use strandlog::format::piece::{Extent, PieceDesc};
@@ -68,7 +68,7 @@ impl Crafted {
             3 => pieces(t, RunKind::Append, replica, seq, input),
             4 => pieces(t, RunKind::Carried, replica, seq, input),
             5 => record::encode_put(t, replica, seq, b"state", input.take(9)),
-            // Which of the two costs no byte of the input: what the corpora say beside it stays what it was.
+            // Which of the two is chosen costs no byte of the input: older corpora still say the same.
             6 if seq % 2 == 0 => record::encode_put_out(t, replica, seq, b"large", &desc(input)),
             6 => record::encode_kept_out(t, replica, seq, b"large", &desc(input)),
             7 if seq % 2 == 0 => record::encode_delete(t, replica, seq, b"state"),
@@ -123,7 +123,7 @@ fn desc(input: &mut Input<'_>) -> PieceDesc {
         first: input.number(1),
         count,
         slots,
-        // Nought slots say so.
+        // Zero slots mean bare.
         bare: slots == 0,
         bytes: input.number(100) as u32,
         crc: 0,

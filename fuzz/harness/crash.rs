@@ -18,9 +18,10 @@ const SIZES: [usize; 12] = [0, 1, 17, 256, 700, 1500, 3900, 4096, 4097, 6200, 90
 /// Few replicas, so that they meet often; ids at both ends.
 const IDS: [u64; 6] = [0, 1, 2, 3, 1 << 40, u64::MAX];
 
-/// From here on a truncation's byte cuts the suffix instead.
+/// From this value on, a truncation's byte cuts the suffix instead.
 const CUTS: u64 = 192;
-/// From here on a deletion's byte is a report of the state machine: of which entry, counted from the last that is gone, its lower bits say.
+/// From this value on, a deletion's byte is a report of the state machine; its lower bits say of which entry, counted from the last that is
+/// gone.
 const REPORTS: u8 = 208;
 
 /// Runs one input.
@@ -34,7 +35,7 @@ pub fn run(bytes: &[u8]) {
 /// The same on a disk whose syncs do nothing, until the first crash: the oracle must notice.
 ///
 /// # Panics
-/// When it does.
+/// When it notices.
 pub fn run_on_a_lying_disk(bytes: &[u8]) {
     go(bytes, true);
 }
@@ -56,11 +57,11 @@ struct Run {
     wal: Wal,
     carry: u8,
     batch: Batch,
-    /// `last` and the batch being filled.
+    /// The state of `last` with the batch being filled.
     draft: Model,
     /// What was acknowledged.
     acked: Model,
-    /// What was submitted since: each state with the LSN that makes it acknowledged; the last one, without, may or may not be.
+    /// What was submitted since: each state with the LSN at which it is acknowledged, or `u64::MAX` if it may or may not be.
     pending: Vec<(u64, Model)>,
     /// The open batch asks for something.
     filled: bool,
@@ -145,7 +146,7 @@ impl Run {
         } else {
             let (first, reports) = (replica.first + by.min(held), replica.applied.is_some());
             if reports {
-                // Alone: what comes behind it in a batch must make sense also where nothing waits.
+                // Alone: what comes behind it in a batch must make sense even if nothing waits.
                 self.submit(by & 1 == 0);
             }
             let Some(replica) = self.draft.0.get_mut(&id).filter(|replica| replica.last() + 1 >= first) else { return };
@@ -180,7 +181,7 @@ impl Run {
         self.filled = true;
     }
 
-    /// Alone in its batch, as a truncation that it lets go would not be seen by what stands before it there.
+    /// Alone in its batch: what stands before it there would not see a truncation that it lets go.
     fn report(&mut self, id: u64, what: u8) {
         self.submit(what & 1 == 0);
         if let Some(replica) = self.draft.0.get_mut(&id) {
@@ -196,14 +197,14 @@ impl Run {
         let (ahead, term) = (u64::from(input.u8()), u64::from(input.u8()));
         let replica = self.draft.0.entry(id).or_default();
         let index = replica.last() + ahead;
-        // Before the first entry there is no term.
+        // Index 0 has no term.
         let term = if index == 0 { 0 } else { term };
         replica.reset(index, term);
         self.batch.install_snapshot(id, index, term);
         self.filled = true;
     }
 
-    /// Alone in its batch: to change and remove a replica at once is a contradiction.
+    /// Alone in its batch: it would cancel what the batch asks of the replica before.
     fn remove(&mut self, id: u64) {
         self.commit();
         self.draft.0.remove(&id);
@@ -235,7 +236,7 @@ impl Run {
         self.submitted(outcome);
     }
 
-    /// The batch went in, or nothing of it did.
+    /// The batch was applied as a whole, or not at all.
     fn submitted(&mut self, outcome: Result<Lsn>) {
         self.filled = false;
         match outcome {
@@ -318,7 +319,7 @@ impl Run {
 
     fn check_all(&self) -> Result<()> {
         let report = self.wal.verify(|_| ())?;
-        // What was refused by the disk is still in memory, for readers, but it is not where verify looks.
+        // What the disk refused is still in memory, for readers, but not where verify looks.
         assert!(self.doomed || report.is_clean(), "{report:?}");
         Ok(())
     }
@@ -333,7 +334,7 @@ impl Run {
         Ok(())
     }
 
-    /// The end of a process, in one of the ways it may come; then recovery, which may be cut short, too.
+    /// The end of a process, in one of several ways; then recovery, which may be cut short, too.
     fn crash(&mut self, input: &mut Input<'_>) {
         let (manner, setup) = (input.u8(), input.u8());
         if manner & 7 == 7 && !self.doomed {
@@ -368,7 +369,7 @@ impl Run {
     fn recovery_cut_short(&self, disk: SimDisk, setup: u8, at: u64, input: &mut Input<'_>) -> SimDisk {
         let disk = Arc::new(disk);
         disk.fail_at(disk.events() + at, Fault::Cut);
-        // It may end before the cut comes: then that is what survives.
+        // Recovery may end before the cut comes: then that is what survives.
         drop(open(&disk, self.carry, setup));
         disk.crash_seeded(input.u64())
     }
@@ -383,7 +384,7 @@ impl Run {
         assert_eq!(disk.events(), events, "a read-only opening wrote");
     }
 
-    /// Which of the states that may be found was found.
+    /// The state that was found, of those that may be.
     fn find(&self, wal: &Wal) -> Model {
         assert_eq!(wal.damage(), [], "nothing rotted");
         let states = || std::iter::once(&self.acked).chain(self.pending.iter().map(|(_, m)| m));

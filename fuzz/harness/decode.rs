@@ -6,14 +6,14 @@ use strandlog::format::record::{self, Body, Record, Records, RunKind};
 use strandlog::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use strandlog::format::{BLOCK_BYTES, Reader, Seed, varint};
 
-/// Blocks in the pool: extents beyond are refused.
+/// Blocks in the pool: extents beyond them are refused.
 const POOL_BLOCKS: u32 = 1 << 20;
 const SEGMENT: u64 = 4 << 20;
 
 /// Runs one input.
 ///
 /// # Panics
-/// When a decoder does, or what it made of the bytes is not what encodes to them.
+/// When a decoder does, or when what it decoded does not encode to the same.
 pub fn run(bytes: &[u8]) {
     let Some((&what, bytes)) = bytes.split_first() else { return };
     match what % 6 {
@@ -26,7 +26,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// As many bytes as it takes.
+/// The bytes, cut or padded with zeros to `len`.
 fn sized(bytes: &[u8], len: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes.resize(len, 0);
@@ -129,7 +129,7 @@ fn piece(bytes: &[u8], repair: bool) {
     let seed = Seed::new(&[7; 16]);
     let mut bytes = sized(bytes, bytes.len().clamp(PIECE_HEADER_BYTES, BLOCK_BYTES as usize));
     if repair {
-        // The header's own; what it says of the table may still be wrong.
+        // The header's own checksum; what it says of the table may still be wrong.
         let id = Reader::new(&bytes[8..16]).u64().expect("eight bytes");
         let crc = seed.crc(id, &bytes[..PIECE_HEADER_BYTES - 4]).to_le_bytes();
         bytes[PIECE_HEADER_BYTES - 4..PIECE_HEADER_BYTES].copy_from_slice(&crc);

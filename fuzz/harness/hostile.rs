@@ -1,7 +1,7 @@
 //! `hostile_image`: whatever the file holds, opening it gives an error or a log that works. No panic, no hang, no memory without bound.
 //!
-//! Either the input *is* the file; or it is a list of edits to a valid one, after which the checksums over each edit are
-//! repaired: what a checksum would have caught the fuzzer would never get past.
+//! Either the input *is* the file; or it is a list of edits to a valid one, after which the checksums over each edit are repaired:
+//! otherwise the fuzzer would never get past them.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use super::specimen::{Frame, Specimen, specimens};
 /// Runs one input.
 ///
 /// # Panics
-/// When the log does.
+/// When the log panics.
 pub fn run(bytes: &[u8]) {
     is_worked_on(bytes);
 }
 
-/// As [`run`]; answers whether the image was a log, so that all was done to it.
+/// As [`run`]; answers whether the image was a log, so that everything was done to it.
 ///
 /// # Panics
-/// When the log does.
+/// When the log panics.
 pub fn is_worked_on(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let mode = input.u8();
@@ -47,7 +47,7 @@ fn specimen(mode: u8) -> usize {
     if mode & 0x13 == 0x13 { 4 } else { usize::from(mode >> 2) % 4 }
 }
 
-/// The input is the file, from any place on.
+/// The input is the file's content, from any place on.
 fn raw(input: &mut Input<'_>) -> Vec<u8> {
     let (blocks, at) = (input.below(256), input.u32() as usize);
     let bytes = input.rest();
@@ -79,7 +79,7 @@ fn edited(specimen: &Specimen, input: &mut Input<'_>) -> Vec<u8> {
 /// Changes a field of both superblocks.
 fn superblock(s: &mut Specimen, input: &mut Input<'_>) {
     let sb = &mut s.superblock;
-    // The last of them had no field when the corpora began.
+    // Apart from the values below: the corpora are older than `durable`.
     match input.u8() {
         255 => sb.durable = input.number(sb.durable),
         what => return superblock_field(s, what, input),
@@ -134,7 +134,7 @@ fn snapshot(s: &mut Specimen, input: &mut Input<'_>) {
             (2, n) => drop(bytes.remove(input.below(n))),
             (3, n) => bytes.insert(input.below(n), input.u8()),
             (4, n) => {
-                // A number as long as numbers get.
+                // A varint of any length.
                 let mut number = Vec::new();
                 varint::encode(input.number(1), &mut number);
                 let at = input.below(n);
@@ -157,7 +157,7 @@ fn snapshot(s: &mut Specimen, input: &mut Input<'_>) {
     vouch(s, !0);
 }
 
-/// Which frame, and the image from there on.
+/// A frame, and the image from there on.
 fn pick<'a>(s: &'a mut Specimen, input: &mut Input<'_>) -> (&'a mut Frame, &'a mut [u8]) {
     // Counted from the end: the newest matter most.
     let n = s.frames.len();
@@ -295,7 +295,7 @@ fn rechain(s: &mut Specimen) {
     let mut prev: Option<FrameHeader> = None;
     for frame in &mut s.frames {
         let room = &mut s.image[frame.at..];
-        // Overwritten by a longer neighbour, or by a piece: no frame any more.
+        // Overwritten by a longer neighbour, or by a piece: no longer a frame.
         if Reader::new(room).u32() != Reader::new(&encoded(frame, s.seed)).u32() {
             continue;
         }
@@ -316,7 +316,7 @@ fn encoded(frame: &Frame, seed: strandlog::format::Seed) -> Vec<u8> {
 
 /// A read-only opening writes nothing, whatever it finds.
 fn look_only(disk: &SimDisk, mode: RecoveryMode) {
-    // Whoever read it has given it up: the next one opens another.
+    // A log gives up its disk: the next one opens a copy.
     let disk = Arc::new(disk.clone());
     let events = disk.events();
     if let Ok(wal) = super::open(&disk, super::options().read_only(true).recovery_mode(mode)) {
@@ -333,7 +333,7 @@ fn salvage(wal: &Wal) {
     let disk = Arc::new(SimDisk::new(2 * super::DISK));
     let copy = super::open(&disk, super::options().capacity(2 * super::DISK)).expect("a blank disk is formatted");
     let outcome = wal.salvage_into(&copy, |_| ());
-    // What else might be said is that the copy lacks room.
+    // Any other refusal says that the copy lacks room.
     assert!(
         !matches!(outcome, Err(Error::Damaged(_) | Error::Contradiction { .. } | Error::Gap { .. })),
         "{outcome:?}"
@@ -361,7 +361,7 @@ fn exercise(disk: &Arc<SimDisk>) -> bool {
     }
     read_all(&wal);
     let before = extents(&wal);
-    // A snapshot is believed without the frames that it stands for: where these were forged, the journal says otherwise.
+    // A snapshot is believed without the frames that it stands for: if these were forged, the journal says otherwise.
     let from_journal = wal.stats().opened_by_snapshot == 0;
     if wal.close().is_ok() {
         let disk = Arc::new(disk.restart());
@@ -383,7 +383,7 @@ fn exercise(disk: &Arc<SimDisk>) -> bool {
     true
 }
 
-/// What came later: reports, removal and a new life, large values, a scrub.
+/// What was added to this target later: reports, removal and a new life, large values, a scrub.
 fn go_on(wal: &Wal) {
     let mut batch = Batch::new();
     for (i, id) in wal.replicas().into_iter().take(8).enumerate() {

@@ -1,4 +1,4 @@
-//! The fuzzer's bytes as a stream of decisions. It never runs dry: behind the end there are zeros.
+//! The fuzzer's bytes as a stream of decisions. It never runs dry: behind the end it reads zeros.
 
 /// Reads decisions off the front of the input.
 #[derive(Debug)]

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use strandlog::disk::sim::SimDisk;
 use strandlog::{Options, Wal};
 
-/// Bytes a journal segment: the smallest allowed.
+/// Bytes per journal segment: the smallest allowed.
 const SEGMENT: u32 = 64 << 10;
-/// Bytes a chunk: the smallest allowed.
+/// Bytes per chunk: the smallest allowed.
 const CHUNK: u32 = 4 << 10;
 /// 14 segments: six for the journal, two more that it may take, six that are always the chains'.
 const DISK: u64 = 14 * SEGMENT as u64 + strandlog::format::POOL_OFFSET;

@@ -47,28 +47,28 @@ impl Replica {
         self.first - 1 + self.entries.len() as u64
     }
 
-    /// Appends from `first` on; what stands there and above goes.
+    /// Appends from `first` on, in place of what stands there and above.
     pub fn append(&mut self, first: u64, entries: impl IntoIterator<Item = Stub>) {
         self.entries.truncate((first - self.first) as usize);
         self.entries.extend(entries);
     }
 
-    /// What stands at and above `from` goes.
+    /// Drops what stands at `from` and above.
     pub fn cut(&mut self, from: u64) {
         self.entries.truncate((from - self.first) as usize);
     }
 
-    /// As it is asked for: what goes beyond the report waits.
+    /// Truncates the prefix as asked; what goes beyond the report waits.
     pub fn truncate(&mut self, first: u64) {
         let allowed = self.applied.map_or(u64::MAX, |applied| applied + 1);
-        // One that is reached already waits for nothing.
+        // A truncation that is reached already waits for nothing.
         if first > allowed.max(self.first) {
             self.held = self.held.max(Some(first));
         }
         self.let_go(allowed.min(first));
     }
 
-    /// The state machine holds everything up to `index`; less than it said before says nothing.
+    /// The state machine holds everything up to `index`; a report of less than an earlier one says nothing.
     pub fn report(&mut self, index: u64) {
         if self.applied.is_some_and(|known| known >= index) {
             return;
@@ -96,7 +96,7 @@ impl Replica {
     }
 }
 
-/// All of them.
+/// All replicas, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model(pub BTreeMap<u64, Replica>);
 

@@ -1,4 +1,4 @@
-//! `ops`: whatever is asked of the log, sense or nonsense, it says and does what the reference model says and does.
+//! `ops`: whatever is asked of the log, sense or nonsense, it answers and does what the reference model answers and does.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub fn run(bytes: &[u8]) {
     let mut model = Model::default();
     while !input.is_empty() {
         let byte = input.u8();
-        // What the upper bits say cost no byte of the input: the corpora are older.
+        // What the upper bits choose costs no byte of the input: the corpora are older.
         let how = byte >> 4;
         match byte % 16 {
             0 if how & 3 == 1 => scrub(&wal),
@@ -63,7 +63,7 @@ fn options(how: u8) -> Options {
     super::options().placement(placement).recovery_mode(mode)
 }
 
-/// Nothing rotted.
+/// A scrub finds nothing: nothing rotted.
 fn scrub(wal: &Wal) {
     let sound = |found: &Scrubbed| {
         assert!(found.damage.is_empty() && found.structure.is_empty(), "{found:?}");
@@ -72,10 +72,10 @@ fn scrub(wal: &Wal) {
     assert_eq!(wal.scrub(u64::MAX, sound).expect("readable"), ScrubbedJournal::default());
 }
 
-/// Who only reads finds the same, in the journal; so does who saves it into a new log.
+/// A read-only opening finds the same, in the journal; so does a salvage into a new log.
 fn looked_at(disk: &SimDisk, model: &Model) {
     for mode in [RecoveryMode::Strict, RecoveryMode::Salvage] {
-        // Whoever read it has given it up: the next one opens another.
+        // A log gives up its disk: the next one opens a copy.
         let disk = Arc::new(disk.clone());
         let wal = super::open(&disk, super::options().read_only(true).recovery_mode(mode)).expect("opens for reading");
         same(&wal, model);
@@ -89,7 +89,7 @@ fn looked_at(disk: &SimDisk, model: &Model) {
     }
 }
 
-/// The closed log in a file that is longer, as often as there is little to write.
+/// The closed log in a longer file, unless that would be too large.
 fn grown(disk: &SimDisk) -> Arc<SimDisk> {
     let image = disk.kept_image();
     let capacity = image.len() as u64 + 2 * u64::from(super::SEGMENT);
@@ -119,7 +119,7 @@ fn step(wal: &Wal, model: &mut Model, input: &mut Input<'_>) {
         (Ok(_), Ok(())) => model.apply(&ops),
         (Err(error), Err(refusal)) => assert_eq!(Refusal::of(&error), Some(refusal), "{error} for {ops:?}"),
         (Err(Error::Full(_)), Ok(())) => {
-            // Truncation always gets through.
+            // A truncation always succeeds.
             let Some((&id, rep)) = model.reps.iter().max_by_key(|(_, r)| r.bytes()) else { return };
             let Some(first) = rep.last().checked_add(1) else { return };
             let room = [Op::Truncate { replica: id, first }];
@@ -153,10 +153,10 @@ fn append(replica: u64, from: u64, input: &mut Input<'_>) -> Op {
     let shape = input.u8();
     let term = u64::from(shape >> 5);
     if shape & 3 == 0 {
-        // Nothing in the place of what goes.
+        // Nothing replaces what goes.
         return Op::Cut { replica, from };
     }
-    // Not beyond the last index there is: such a run nobody can even write down.
+    // Not beyond the last possible index: such a run cannot even be written down.
     let entries = (0..u64::from(shape & 3)).filter_map(|i| Some((from.checked_add(i)?, term, bytes(input)))).collect();
     Op::Append { replica, entries }
 }

@@ -1,4 +1,4 @@
-//! Valid images to start from, and what lies where in them: so that an edit can be followed by the repair of every checksum over it.
+//! Valid images to start from, with a map of what lies where in them, so that after an edit every checksum over it can be repaired.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};

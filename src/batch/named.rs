@@ -1,16 +1,18 @@
-//! Whom the operations of a long batch name, so that what was asked of one of thousands is ended without a look at all others, in whatever order they go.
+//! Which replicas the operations of a long batch name, so that those of one among thousands are ended without a look at all others, in
+//! whatever order they go.
 //!
-//! What is ended stays among the operations until it is half of them, or the batch is submitted: each that is moved then was paid for by one that goes.
+//! Ended operations stay in the list until they are half of it, or the batch is submitted: so each one that is moved then is paid for by
+//! one that goes.
 
 use crate::charge;
 use crate::index::IdMap;
 use crate::operation::{Meta, Op, What};
 
-/// What is asked of a replica, and what it takes.
+/// What is asked of a replica, and what that takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     ops: usize,
-    /// Of a frame, at most.
+    /// What it takes of a frame, at most.
     pub charged: u64,
     /// Payloads, keys and values.
     pub bytes: u64,
@@ -44,7 +46,7 @@ impl Asked {
 
 #[derive(Debug, Default)]
 struct Replica {
-    /// What counts, as far as it was looked at.
+    /// What counts, as far as was looked.
     asked: Asked,
     /// Its operations before this place are ended.
     ended_before: usize,
@@ -53,9 +55,9 @@ struct Replica {
 #[derive(Debug, Default)]
 pub(super) struct Named {
     replicas: IdMap<Replica>,
-    /// So many operations were looked at.
+    /// How many operations were looked at.
     looked: usize,
-    /// So many of them are ended.
+    /// How many of them are ended.
     ended: usize,
 }
 
@@ -73,12 +75,12 @@ impl Named {
         self.replicas.get(&replica).map_or(0, |of| of.ended_before)
     }
 
-    /// Whether the replica's operation at this place does.
+    /// Whether the replica's operation at this place counts.
     pub fn counts(&self, at: usize, replica: u64) -> bool {
         self.ended == 0 || at >= self.ended_before(replica)
     }
 
-    /// At those that came since.
+    /// Looks at the operations that were added since.
     pub fn look(&mut self, ops: &[Op], metas: &[Meta]) {
         for op in ops.get(self.looked..).unwrap_or(&[]) {
             let of = self.replicas.entry(op.replica).or_default();
@@ -87,7 +89,7 @@ impl Named {
         self.looked = ops.len();
     }
 
-    /// Nothing counts that was asked of the replica before this place; what that was.
+    /// Ends what was asked of the replica before this place; answers what that was.
     pub fn end(&mut self, replica: u64, place: usize) -> Asked {
         let Some(of) = self.replicas.get_mut(&replica) else { return Asked::default() };
         of.ended_before = place;
@@ -95,7 +97,7 @@ impl Named {
         std::mem::take(&mut of.asked)
     }
 
-    /// What is ended goes from among them.
+    /// Removes what is ended from the operations.
     pub fn settle(&mut self, ops: &mut Vec<Op>) {
         if self.ended == 0 {
             return;

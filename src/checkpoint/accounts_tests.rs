@@ -1,5 +1,5 @@
-//! Random batches beside settlings, cleanings and openings, where others hold nearly all chunks and most of the budget: whoever is charged
-//! asked for it, the sums are those of all charges, what is reserved is free.
+//! Random batches beside settlings, cleanings and openings, while others hold nearly all chunks and most of the budget: every replica has
+//! asked for what it is charged, the sums are those of all charges, and what is reserved is free.
 
 use super::fate::Fate;
 use super::group::Group;
@@ -37,9 +37,9 @@ struct Run {
     term: u64,
     told: Vec<String>,
     values: bool,
-    /// Metadata grows by what nobody was asked for: pieces rot, values come to lie in a block more.
+    /// Metadata grows by what no admission checked: pieces rot, values come to lie in one block more.
     unasked: bool,
-    /// By so much at most.
+    /// Bytes by which it may have grown that way, at most.
     grown: u64,
     carried_before: u64,
     /// Before the opening more may have been reserved than there is beside the reserve.
@@ -91,7 +91,7 @@ impl Run {
         }
     }
 
-    /// Others hold all but so many chunks and bytes.
+    /// Lets others hold all chunks and carried bytes but a few.
     fn squeeze(&mut self) {
         let spare = [0, 0, 1, 2, 5, 20, 100][self.rng.random_range(0..7)];
         let bytes = [0, 30, 100, 500, 5000, 50_000, 200_000][self.rng.random_range(0..7)];
@@ -290,7 +290,7 @@ impl Run {
 
     fn verify(&self) {
         let report = self.wal.verify(|_| ()).expect("read");
-        // Of what rotted it tells anew, each time.
+        // It reports again what rotted.
         let sound = if self.counts.rotten > 0 { report.accounting.is_empty() } else { report.is_clean() };
         assert!(sound, "{report:?}");
     }
@@ -407,7 +407,7 @@ fn whoever_is_charged_asked_for_it() {
     assert!(accepted > 0 && settled > 0 && opened > 0);
 }
 
-/// Its metadata grows by a few bytes that nobody was asked for, where others hold all chunks: what is carried goes on being carried.
+/// Its metadata grows by a few bytes that no admission checked, while others hold all chunks: what is carried goes on being carried.
 #[test]
 fn whoever_holds_no_chunks_is_promised_none_unasked() {
     let (mut rotten, mut accepted) = (0, 0);

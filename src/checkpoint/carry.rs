@@ -1,4 +1,4 @@
-//! Carrying: what is small goes to the journal's head as it is.
+//! Carrying: what is small is copied to the journal's head as it is.
 
 use super::gather::Payload;
 use super::group::Group;
@@ -17,23 +17,23 @@ use crate::space::step;
 /// A record of one entry, at its longest, without payload.
 const RECORD_BYTES: u64 = 64;
 
-/// So many keys or pieces are looked at under one hold of the locks, wherever they lie: some tens of microseconds.
+/// At most this many keys or pieces are looked at under one hold of the locks, in the group or not: some tens of microseconds.
 const MOST_LOOKED_AT: usize = 4096;
 
 /// What of a replica's metadata may be left in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
     All,
-    /// So many of the keys, and all descriptors.
+    /// This many of the keys, and all descriptors.
     Keys(usize),
     /// The descriptors of pieces that begin at this index or later.
     Pieces(u64),
 }
 
-/// What became of it.
+/// How far it was carried.
 #[derive(Debug, PartialEq, Eq)]
 enum Carried {
-    /// `None`: nothing is left.
+    /// What is left; `None`: nothing.
     UpTo(Option<Rest>),
     NoRoom,
 }
@@ -46,7 +46,7 @@ fn bytes_of(payload: &Payload<'_>) -> u64 {
 impl Engine {
     /// Copies the entries to the open frame, clipped to what still lies where it was read. `false`: no room.
     pub(super) fn carry(&self, moving: &Moving, from: &mut Group) -> Result<bool> {
-        // Copied under one hold of the sequencer lock: callers must not wait long.
+        // At most a step under one hold of the sequencer lock: callers must not wait long.
         let step = step(self.geo.segment_bytes);
         let payloads = self.payloads(moving, from)?;
         let mut rest = payloads.as_slice();
@@ -112,12 +112,12 @@ impl Engine {
         state.places.set_journal(head.index, locs.into_iter(), self.geo.chunk_bytes);
     }
 
-    /// Writes anew every CORE, key and descriptor whose newest record lies in the group: generated from the index under the
-    /// lock, never copied, so that an old value cannot overtake a new one. `false`: no room.
+    /// Rewrites every CORE, key and descriptor whose newest record lies in the group. They are generated from the index under the lock,
+    /// never copied, so that an old value cannot overtake a new one. `false`: no room.
     pub(super) fn carry_metadata(&self, group: &Group) -> Result<bool> {
         for &id in &group.with_metadata {
             let Some(cell) = self.registry.get(id) else { continue };
-            // It may have written it anew since.
+            // A caller may have rewritten it since.
             if !cell.lock().has_metadata_in(|seq| group.holds(seq)) {
                 continue;
             }
@@ -132,8 +132,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// The CORE, if all is left; and some of the keys, or else of the descriptors. Under one hold of the locks: callers must not wait long. What
-    /// becomes of the replica between two of these is written by whoever does it, behind the group.
+    /// Carries the CORE, if all is left; and some of the keys, or else of the descriptors. Under one hold of the locks: callers must not
+    /// wait long. What callers change between two of these holds they write themselves, behind the group.
     fn carry_some_metadata(&self, cell: &Cell, group: &Group, from: Rest) -> Result<Carried> {
         let id = cell.id;
         let mut s = self.seq.lock();
@@ -179,8 +179,8 @@ impl Engine {
         Ok(carried)
     }
 
-    /// Those of the first `keys` keys, as many as fit a step, and no more looked at than callers may wait for. **From the last one on**: where one is
-    /// deleted meanwhile, another from behind it comes in its place, and what is new lies behind all.
+    /// Carries those of the first `keys` keys that lie in the group, as many as fit a step, and looks at no more than callers may wait for.
+    /// **From the last one on**: if one is deleted meanwhile, one from behind it takes its place, and new ones come behind all.
     fn carry_keys(
         &self,
         s: &mut Sequencer,
@@ -222,8 +222,8 @@ impl Engine {
         Carried::UpTo(None)
     }
 
-    /// Those of the pieces that begin at index `from` or later, as many as fit a step; and no more of them are looked at than callers may
-    /// wait for.
+    /// Carries the descriptors in the group of pieces that begin at index `from` or later, as many as fit a step; it looks at no more than
+    /// callers may wait for.
     fn carry_descriptors(
         &self,
         s: &mut Sequencer,
@@ -246,7 +246,8 @@ impl Engine {
             let mut desc = piece.desc.clone();
             desc.terms = state.terms.runs(desc.first, desc.count);
             if desc.terms.len() > MAX_TERM_RUNS {
-                // Nobody made a piece of so many. No opening would read its record, nor any other of the log: what is not named is damage there.
+                // No piece is made of so many terms. No opening would read its record, nor any other of the log; what is not named is
+                // damage there.
                 let first = desc.first;
                 self.events.say_later(
                     move || tracing::error!(target: "strandlog", replica = id, first, "a piece has too many terms"),

@@ -9,13 +9,13 @@ use crate::{Batch, Placement, Wal};
 
 const PIECES: u64 = 300;
 
-/// Each of which makes a piece.
+/// Appends entries, each of which makes a piece.
 fn place(wal: &Wal, replica: u64, indexes: std::ops::Range<u64>) {
     let entries: Vec<_> = indexes.map(|i| (i, 1, [i as u8; 3000])).collect();
     wal.commit(Batch::new().append(replica, &entries)).expect("committed");
 }
 
-/// A log with so many pieces.
+/// A log with `PIECES` pieces.
 fn log() -> (Arc<SimDisk>, Wal) {
     let disk = Arc::new(SimDisk::new(16 << 20));
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Chain);
@@ -27,7 +27,7 @@ fn log() -> (Arc<SimDisk>, Wal) {
     (disk, wal)
 }
 
-/// All segments up to now.
+/// A group of all segments up to now.
 fn group(wal: &Wal) -> Group {
     let last = wal.engine.seq.lock().segments.current();
     let mut value = 0_u64;
@@ -39,12 +39,12 @@ fn group(wal: &Wal) -> Group {
     Group::new(s.segments.live.iter().take_while(|live| live.seq <= last), &wal.engine.geo)
 }
 
-/// What lies in the group, counted.
+/// How many descriptors still lie in the group.
 fn left(cell: &Cell, group: &Group) -> usize {
     cell.lock().places.chain().iter().filter(|p| group.holds(p.meta_seq)).count()
 }
 
-/// Behind the end of a segment lies what is somebody else's. A frame that nobody has put anything into yet may stand there.
+/// Behind the end of a segment lies somebody else's. A frame that nobody has put anything into yet may stand there.
 #[test]
 fn a_step_that_carries_nothing_has_nothing_written_behind_a_segments_end() {
     const BLOCK: u64 = crate::format::BLOCK_BYTES;
@@ -85,12 +85,12 @@ fn a_step_that_carries_nothing_has_nothing_written_behind_a_segments_end() {
     is_held.recv().expect("a frame that fills the segment");
     assert_eq!(left(), (behind, 0));
     let cell = engine.registry.get(1).expect("there");
-    // As where its pieces in the group are behind thousands elsewhere, or what lay there was written anew a moment ago.
+    // As if its pieces in the group were behind thousands elsewhere, or what lay there had been rewritten a moment ago.
     let group = Group::new(engine.seq.lock().segments.live.iter().take(0), &engine.geo);
     assert_eq!(engine.carry_some_metadata(&cell, &group, Rest::All).expect("no error"), Carried::UpTo(None));
     go.send(()).expect("it waits");
     fills.join().expect("no panic").expect("committed");
-    // As whoever finds the queue full.
+    // As a caller does that finds the queue full.
     engine.lead_one();
     let (at, after) = (behind as usize, disk.kept_image());
     assert!(before[at..at + 4096] == after[at..at + 4096], "written behind the segment");
@@ -117,7 +117,7 @@ fn a_step_that_finds_no_room_has_nothing_written_over_the_superblock() {
     assert!(before[..4096] == disk.kept_image()[..4096], "written over the first superblock");
 }
 
-/// Should it ever come to that: the log ends, and what lies there stays.
+/// Should it ever happen: the log ends, and what lies there stays.
 #[test]
 fn a_frame_without_a_place_is_not_written() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -134,7 +134,7 @@ fn a_frame_without_a_place_is_not_written() {
     assert!(before == disk.kept_image());
 }
 
-/// Should it ever come to that: one piece is damage then, and the log opens.
+/// Should it ever happen: one piece is then damage, and the log opens.
 #[test]
 fn no_descriptor_is_written_that_no_opening_would_read() {
     const ENTRIES: u64 = 40;
@@ -156,7 +156,7 @@ fn no_descriptor_is_written_that_no_opening_would_read() {
     assert_eq!(wal.replica(1).term(MAX_TERM_RUNS as u64).expect("named"), MAX_TERM_RUNS as u64);
 }
 
-/// A replica may have hundreds of thousands: callers wait for a few.
+/// A replica may have hundreds of thousands: callers wait for a few only.
 #[test]
 fn descriptors_are_carried_a_few_at_a_time_whatever_becomes_of_the_replica_between() {
     let (disk, wal) = log();
@@ -175,7 +175,7 @@ fn descriptors_are_carried_a_few_at_a_time_whatever_becomes_of_the_replica_betwe
             assert!((1..=64).contains(&carried), "turn {turn}: {carried} in step {steps}");
             (rest, steps) = (next, steps + 1);
             match steps {
-                // Of what was carried, and of what was not: truncated, and overwritten.
+                // Some of what was carried, and some of what was not, is truncated, and then overwritten.
                 1 => {
                     first += 7;
                     wal.commit(Batch::new().truncate_prefix(1, first)).expect("committed");
@@ -201,7 +201,7 @@ fn descriptors_are_carried_a_few_at_a_time_whatever_becomes_of_the_replica_betwe
     }
 }
 
-/// Most of them may lie elsewhere: they are passed over a few at a time, too.
+/// Most descriptors may lie elsewhere: they are passed over a few at a time, too.
 #[test]
 fn few_descriptors_are_looked_at_while_callers_wait() {
     const MANY: u64 = 10_000;
@@ -254,12 +254,12 @@ fn nothing_more_is_carried_of_a_replica_that_was_removed_between() {
     }
 }
 
-/// A key of the group, by its number.
+/// The name of key number `n`.
 fn key(n: u64) -> Vec<u8> {
     format!("key {n}").into_bytes()
 }
 
-/// A replica may have very many: callers wait for a few, and none is left behind, whichever come and go between.
+/// A replica may have very many keys: callers wait for a few only, and none is left behind, whichever come and go in between.
 #[test]
 fn keys_are_carried_a_few_at_a_time_whatever_becomes_of_them_between() {
     const KEYS: u64 = 600;
@@ -268,7 +268,7 @@ fn keys_are_carried_a_few_at_a_time_whatever_becomes_of_them_between() {
     let wal = options.open_disk(disk.clone()).expect("formatted");
     let mut held = std::collections::BTreeMap::new();
     let put = |held: &mut std::collections::BTreeMap<_, _>, n: u64, byte: u8| {
-        // Among them some that lie in chunks.
+        // Some of them lie in chunks.
         let value = vec![byte; if n.is_multiple_of(50) { 5000 } else { 100 }];
         wal.commit(Batch::new().put(1, &key(n), &value)).expect("room");
         held.insert(n, value);
@@ -287,7 +287,7 @@ fn keys_are_carried_a_few_at_a_time_whatever_becomes_of_them_between() {
         assert!(before - left(&group) <= 64, "{} in step {steps}", before - left(&group));
         (rest, steps) = (next, steps + 1);
         let Some(Rest::Keys(below)) = rest else { continue };
-        // The one that comes next goes, one that was carried, and one of those far off; others come.
+        // The next key to be carried is deleted, one that was carried, and one far off; others are added.
         for i in [below - 1, below, 3] {
             let gone = cell.lock().keys.at(i).expect("there").key.to_vec();
             wal.commit(Batch::new().delete(1, &gone)).expect("room");
@@ -311,7 +311,7 @@ fn keys_are_carried_a_few_at_a_time_whatever_becomes_of_them_between() {
     }
 }
 
-/// Most of them may have been written anew: they are passed over a few at a time, too.
+/// Most keys may have been rewritten: they are passed over a few at a time, too.
 #[test]
 fn few_keys_are_looked_at_while_callers_wait() {
     const MANY: u64 = 3 * MOST_LOOKED_AT as u64;

@@ -32,7 +32,7 @@ fn gathered() -> (Arc<Log>, Moving, Group) {
     };
     let (entries, incarnation) = (vec![seen(1), seen(2)], state.incarnation);
     drop(state);
-    // Of no segment: the bytes are found in memory.
+    // A group of no segments: the bytes are found in memory.
     let group = Group::new(std::iter::empty(), &log.engine.geo);
     (log, Moving { cell, incarnation, entries, tail: None }, group)
 }
@@ -61,7 +61,7 @@ fn both_ways(change: fn(&mut Batch), check: fn(&Log, &Moving)) {
 
 fn bytes(log: &Log, moving: &Moving, index: u64) -> Result<Vec<u8>, Error> {
     let state = moving.cell.lock();
-    // Settled bytes are on a device that keeps none: what is asked here is whose place it is.
+    // The device keeps no settled bytes: what matters here is only whose place it is.
     if let Some(Place::Chain(piece)) = state.places.get(index) {
         let old = state.terms.get(index) == Some(1) && piece.desc.first <= index && index <= piece.desc.last();
         return Ok(if old { [&b"one"[..], &b"two"[..]][index as usize - 1].to_vec() } else { b"wrong".to_vec() });

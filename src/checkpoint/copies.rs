@@ -1,4 +1,4 @@
-//! The superblock's two copies: one of them is whole at every moment.
+//! The superblock's two copies: at every moment one of them is whole.
 
 use crate::disk::{AlignedBuf, Writer};
 use crate::engine::Engine;
@@ -11,14 +11,15 @@ pub(crate) struct Amiss {
     pub name: &'static str,
     offset: u64,
     pub why: String,
-    /// Of one that decodes: it is older than what was written last.
+    /// The epoch, if it decodes: it is older than what was written last.
     epoch: Option<u64>,
 }
 
 impl Engine {
     /// One copy, durable; then the other: see [`Engine::write_copies`].
     ///
-    /// **Never after a failure**: the second may be what failed, and the first the only one left. Whoever waited for the lock looks again.
+    /// **Never after a failure**: the second write may be what failed, and the first copy the only one left. A caller that waited for the
+    /// lock looks again.
     pub(super) fn write_superblock(&self, current: &mut Superblock, next: Superblock) -> Result<()> {
         if let Some(why) = &self.seq.lock().stopped {
             return Err(why.clone());
@@ -26,8 +27,8 @@ impl Engine {
         self.write_copies(current, next)
     }
 
-    /// A, durable; then B, durable. What is bad goes first, and what can be read at all behind what cannot: a cut in the only one would leave
-    /// neither.
+    /// A, durable; then B, durable. A bad copy goes first, and one that does not decode before one that does: a power cut while the only
+    /// readable one is written would leave neither.
     pub(super) fn write_copies(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
         let mut order = Vec::from(SUPERBLOCK_OFFSETS);
         let amiss = self.copies_amiss(Some(current));
@@ -52,8 +53,8 @@ impl Engine {
         written.map_err(|e| self.failed("writing the superblock", &e))
     }
 
-    /// Looks at both copies, and writes those anew that are bad: a whole one is left alone, so that what rots next finds the other whole. Not where
-    /// nothing may be written. Answers how many were bad.
+    /// Looks at both copies, and rewrites the bad ones; a whole one is left alone, so that one is whole whatever rots next. Writes nothing
+    /// in a log that is read-only. Answers how many were bad.
     pub(crate) fn heal_copies(&self) -> Result<u64> {
         let _tell_after_the_locks = self.hold();
         let current = self.superblock.lock();
@@ -71,23 +72,23 @@ impl Engine {
         Ok(amiss.len() as u64)
     }
 
-    /// The copies that are bad, in the order in which they are written anew. `current`: what was written last, if they must be that.
+    /// The bad copies, in the order in which they are rewritten. `current`: what was written last, if they must be equal to it.
     pub(crate) fn copies_amiss(&self, current: Option<&Superblock>) -> Vec<Amiss> {
         let named = ["A", "B"].into_iter().zip(SUPERBLOCK_OFFSETS);
         let mut amiss: Vec<Amiss> =
             named.filter_map(|(name, offset)| self.amiss(name, offset, current).err()).collect();
-        // What says nothing before what is only old: that may be all there is.
+        // What does not decode before what is only old: that may be all there is.
         amiss.sort_by_key(|copy| copy.epoch);
         amiss
     }
 
-    /// Looked at twice: a device may answer one reading with older bytes.
+    /// Read twice: a device may answer one read with older bytes.
     fn amiss(&self, name: &'static str, offset: u64, current: Option<&Superblock>) -> Result<(), Amiss> {
         let look = || self.amiss_now(offset, current).map_err(|(epoch, why)| Amiss { name, offset, why, epoch });
         look().or_else(|first| look().map_err(|second| Amiss { epoch: first.epoch.max(second.epoch), ..second }))
     }
 
-    /// Else the epoch, if there is one, and what is wrong.
+    /// If the copy is bad: its epoch, if it decodes, and what is wrong.
     fn amiss_now(&self, offset: u64, current: Option<&Superblock>) -> Result<(), (Option<u64>, String)> {
         let mut bytes = vec![0; SUPERBLOCK_BYTES];
         if let Err(error) = self.disk.read_at(offset, &mut bytes) {
@@ -130,7 +131,7 @@ mod tests {
         disk.kept_image()[at as usize..][..SUPERBLOCK_BYTES].to_vec()
     }
 
-    /// Whichever was hurt while the log was in use, and whichever is being written when the power goes.
+    /// Whichever copy was hurt while the log was in use, and whichever is being written when the power goes.
     #[test]
     fn the_only_whole_copy_is_written_last() {
         for hurt in SUPERBLOCK_OFFSETS {
@@ -164,7 +165,7 @@ mod tests {
         }
     }
 
-    /// What decodes is all there is, also where it is not what was written last.
+    /// A copy that decodes is all there is, even if it is not what was written last.
     #[test]
     fn a_copy_that_missed_its_last_write_is_left_while_the_other_is_rotten() {
         for stale in SUPERBLOCK_OFFSETS {
@@ -195,7 +196,7 @@ mod tests {
         wal.scrub(u64::MAX, |_| ControlFlow::Continue(())).expect("scrubbed").bad_superblocks
     }
 
-    /// Hurts one copy after the other.
+    /// Hurts the copy at `at`.
     fn hurt(disk: &SimDisk, at: u64, (how, older): (&str, &[u8])) {
         match how {
             "rots" => disk.flip_bit(at + 100, 3),
@@ -230,7 +231,7 @@ mod tests {
         }
     }
 
-    /// Memory has them right.
+    /// Memory still has the right contents.
     #[test]
     fn a_scrub_writes_both_copies_anew_where_both_are_bad() {
         let (disk, wal) = log();
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(disk.events(), before);
     }
 
-    /// Whatever ended it, also where no sync failed, which would forbid it by itself.
+    /// Whatever ended the log, even if no sync failed, which by itself would forbid it.
     #[test]
     fn no_copy_is_written_when_the_log_has_ended() {
         let (disk, wal) = log();
@@ -265,7 +266,7 @@ mod tests {
         assert_eq!(disk.events(), before);
     }
 
-    /// To whoever only reads, an older copy is what a power cut between the two left.
+    /// To a log that is only read, an older copy is what a power cut between the two writes left.
     #[test]
     fn a_verification_tells_of_a_copy_whose_last_write_was_lost() {
         let (disk, wal) = log();

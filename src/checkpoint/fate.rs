@@ -11,18 +11,19 @@ use crate::journal::Sequencer;
 use crate::space::{Demand, Held, Pledge};
 use crate::sync::Arc;
 
-/// Beyond this part of a group, replicas that hold a reservation are settled rather than carried.
+/// If more than this part of a group is carried, replicas that hold a reservation are settled instead.
 const CARRY_SHARE: u64 = 4;
-/// And of these what weighs this part of what is worth a chunk is settled alone, in blocks of its own: less would take many times its room.
+/// The entries in the group of such a replica are settled alone, in blocks of their own, if they weigh at least this part of what is worth
+/// a chunk: less would take many times its room.
 const CRUMB_SHARE: u64 = 8;
-/// While chunks are plentiful, and no more than this part of the budget is carried: settled at once, it would be in fewer pieces.
+/// And only while chunks are plentiful, and no more than this part of the budget is carried: settled at once, it would be in fewer pieces.
 const SCARCE_SHARE: u64 = 2;
 
 /// What becomes of a replica's entries.
 pub(super) enum Fate {
     /// Those in the group go to the chain.
     Settle,
-    /// All that are journal-resident go to the chain: that is what the reservation is for.
+    /// All journal-resident entries go to the chain: the reservation is for that.
     SettleAll,
     /// Those in the group go to the journal's head.
     Carry,
@@ -45,7 +46,7 @@ impl Engine {
                 return Some((self.seen(&cell, &state, group, false), Fate::Carry));
             }
         }
-        // Under this lock nobody reserves what is pledged here.
+        // While this lock is held, nobody reserves what is pledged here.
         let mut s = self.seq.lock();
         let mut state = cell.lock();
         let (part, rest) = self.divided(&state, group);
@@ -62,14 +63,15 @@ impl Engine {
             state.pledge = Some(Box::new(Pledge::new(held, stays, kept)));
             self.recharge(&mut s, &mut state);
         }
-        // What is listed is what was pledged for: nobody changes the replica without its cell. Others need not wait for it.
+        // The entries listed are those that the pledge is for: nobody changes the replica without its cell. Other replicas need not wait
+        // for the listing.
         drop(s);
         let moving = Moving { tail, ..self.seen(&cell, &state, group, matches!(fate, Fate::SettleAll)) };
         drop(state);
         Some((moving, fate))
     }
 
-    /// Where what lies in the group goes, of which there is `part`, beside the `rest`; and what that may take.
+    /// Where the replica's entries in the group go (their demand is `part`, that of its other entries `rest`), and what that may take.
     fn fate(&self, s: &Sequencer, state: &ReplicaState, (part, rest): (Demand, Demand), much: bool) -> (Fate, Held) {
         let chunk = self.geo.chunk_bytes.into();
         let (behind, free) = {
@@ -77,7 +79,7 @@ impl Engine {
             (u64::from(pool.behind(state.places.tail())) * BLOCK_BYTES, pool.free())
         };
         let taken = if part.bytes() <= behind { 0 } else { part.chunks(chunk) };
-        // No less than all at once, should nothing come of it.
+        // At least what all at once takes: if nothing comes of it, the replica needs that again.
         let at_once = Held { chunks: state.charge.chunks, ..demand(state).held(chunk) };
         let in_parts = Held {
             chunks: (taken + rest.chunks(chunk)).max(at_once.chunks),
@@ -87,7 +89,7 @@ impl Engine {
         let unreserved = free.saturating_sub(s.accounts.reserved() + self.value_reserve);
         let (carried, budget) = (s.accounts.carried(), s.accounts.budget());
         let worth_chunks = part.weight >= self.small_weight();
-        // Else nearly everything would be carried; and who holds chunks is settled sooner or later.
+        // Otherwise nearly everything would be carried; and a replica that holds chunks is settled sooner or later.
         let anyway = much && at_once.chunks > 0;
         let is_crumb = part.weight < self.small_weight() / CRUMB_SHARE;
         let plenty = unreserved >= self.eighths(KEPT_EIGHTHS) && carried <= budget / SCARCE_SHARE;
@@ -97,11 +99,11 @@ impl Engine {
         if worth_blocks && room {
             (Fate::Settle, in_parts)
         } else if at_once.chunks > 0 && (worth_chunks || anyway) {
-            // In parts it may take more than what it holds; at once it does not.
+            // In parts it may take more than the replica holds; at once it does not.
             (Fate::SettleAll, at_once)
         } else if self.lacks_chunks(state) {
             let over = carried > budget;
-            // Where the cleaner may not get around what is carried, large values are the lesser need.
+            // If the cleaner may not get around what is carried, large values are the lesser need.
             let spare = if over { free.saturating_sub(s.accounts.reserved()) } else { unreserved };
             self.fate_without_chunks(state, part, (taken, spare), much || over)
         } else {
@@ -109,8 +111,8 @@ impl Engine {
         }
     }
 
-    /// Of one for which an opening found no chunks: what finds some of the `spare` ones is settled, the rest goes on being carried. `pressed`: it is
-    /// settled also where that is not worth a chunk.
+    /// For a replica for which an opening found no chunks: what finds some of the `spare` ones is settled, the rest goes on being carried.
+    /// `pressed`: it is settled even if it is not worth a chunk.
     fn fate_without_chunks(
         &self,
         state: &ReplicaState,
@@ -123,7 +125,7 @@ impl Engine {
         let is_crumb = part.weight < self.small_weight() / CRUMB_SHARE;
         let (all, journal) = (demand(state).held(chunk), state.places.journal_bytes());
         let some = Held { chunks: taken, carried: journal, ..part.held(chunk) };
-        // Less is carried behind it, whatever becomes of it.
+        // Less is carried afterwards, whatever becomes of the settling.
         let gains = |held: Held, bytes| held.chunks <= spare && held.pieces * PieceDesc::TYPICAL_BYTES < bytes;
         if (worth_chunks || pressed) && gains(all, journal) {
             (Fate::SettleAll, all)
@@ -134,12 +136,12 @@ impl Engine {
         }
     }
 
-    /// Whether the replica is one for which an opening found no chunks: it is carried, large as it is.
+    /// Whether an opening found no chunks for the replica: it is carried, large as it is.
     fn lacks_chunks(&self, state: &ReplicaState) -> bool {
         state.charge.chunks == 0 && state.places.weight() >= self.small_weight()
     }
 
-    /// What the replica's entries in the group ask of chunks, and what those ask that stay.
+    /// The demand of the replica's entries in the group, and of those that stay.
     fn divided(&self, state: &ReplicaState, group: &Group) -> (Demand, Demand) {
         let term_runs = state.terms.len() as u64;
         let mut going = 0;
@@ -167,7 +169,7 @@ impl Engine {
         (part, rest)
     }
 
-    /// What was pledged is given back, as far as it was not taken.
+    /// Ends the pledge, and gives back what of it was not taken.
     pub(super) fn redeem(&self, s: &mut Sequencer, state: &mut ReplicaState) {
         let pledge = state.pledge.take();
         if let Some(kept) = pledge.as_ref().and_then(|pledge| pledge.kept) {
@@ -175,9 +177,9 @@ impl Engine {
         }
         let demand = demand(state);
         let price = match pledge.map(|pledge| pledge.held.carried) {
-            // As before, and with what came meanwhile. Nobody was asked for chunks for that.
+            // Charged as before, with what was appended meanwhile: no admission asked for chunks for that.
             Some(1..) => s.accounts.price_carried(demand),
-            // Also where all of them were taken: what was not linked has given them back under this lock.
+            // Also if all of them were taken: what was not linked has given them back under this lock.
             Some(0) => s.price(state.charge, demand),
             None => s.price_unasked(state.charge, demand),
         };

@@ -5,7 +5,7 @@ use crate::disk::sim::SimDisk;
 use crate::space::Charge;
 use crate::{Batch, Placement, Wal};
 
-/// Settled in part, a replica may take more chunks than it has reserved: only out of what nobody has.
+/// Settled in part, a replica may take more chunks than it has reserved: only out of those that nobody has reserved.
 #[test]
 fn a_part_is_settled_out_of_what_nobody_reserved_or_not_at_all() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
@@ -15,7 +15,7 @@ fn a_part_is_settled_out_of_what_nobody_reserved_or_not_at_all() {
     }
     let engine = &wal.engine;
     let group = Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
-    // As if all but so many chunks were reserved, and all but so many bytes carried; answers how many of each are pledged to it.
+    // As if all but `spare` chunks were reserved, and all but `bytes` carried; answers how many of each are pledged to it.
     let alive_in = |id: u64, spare: u64, bytes: Option<u64>| {
         let mut others = Charge::default();
         let before = {
@@ -55,7 +55,7 @@ fn a_part_is_settled_out_of_what_nobody_reserved_or_not_at_all() {
     assert!(matches!(alive(2, 100), (_, Fate::Carry, 0)), "not worth a chunk");
 }
 
-/// One that an opening found no chunks for is carried: of it is settled what finds some, and the rest goes on being carried. Where more is
+/// A replica for which an opening found no chunks is carried: what finds some is settled, and the rest goes on being carried. If more is
 /// carried than may be, what is kept for large values is taken, too.
 #[test]
 fn of_what_lacks_chunks_as_much_is_settled_as_finds_some() {
@@ -81,7 +81,7 @@ fn of_what_lacks_chunks_as_much_is_settled_as_finds_some() {
         };
         let group = || Group::new(engine.seq.lock().segments.live.iter().take(1), &engine.geo);
         let kept = if over { 0 } else { engine.value_reserve };
-        // As if others held all but so many chunks.
+        // As if others held all but `spare` chunks.
         let mut others = Charge::default();
         let mut alive_in = |spare: u64| {
             {
@@ -122,7 +122,7 @@ fn of_what_lacks_chunks_as_much_is_settled_as_finds_some() {
             let (_, fate) = alive_in(spare);
             assert!(matches!(fate, Fate::Carry) && cell.lock().pledge.is_none(), "{spare} of {some}");
         }
-        // What comes meanwhile is carried, where there is room for that.
+        // What is appended meanwhile is carried, if there is room for that.
         let (moving, _) = alive_in(some);
         let comes = wal.try_submit(Batch::new().append(1, &[(61, 60, [2; 500])]));
         assert_eq!(comes.is_ok(), !over, "{comes:?}");
@@ -136,7 +136,7 @@ fn of_what_lacks_chunks_as_much_is_settled_as_finds_some() {
     }
 }
 
-/// Where much is carried already, what is not worth a chunk is settled, too: that, and not all that the replica has in a journal which
+/// If much is carried already, what is not worth a chunk is settled, too: only that, and not all that the replica has in a journal which
 /// may be gigabytes long, read here and there while appends wait.
 #[test]
 fn of_a_large_replica_only_what_lies_in_the_group_is_settled_where_much_is_carried() {
@@ -162,7 +162,7 @@ fn of_a_large_replica_only_what_lies_in_the_group_is_settled_where_much_is_carri
     };
     assert!(matches!(alive_in(0), (1, Fate::Carry)), "one of its six entries, not worth a chunk");
     assert!(matches!(alive_in(1 << 20), (1, Fate::Settle)), "that entry, as there is room");
-    // And while there is plenty of chunks, and of room for descriptors.
+    // Only while chunks and room for descriptors are plentiful.
     let with = |spare: u64, carried: u64| {
         let mut others = Charge::default();
         let mut s = engine.seq.lock();
@@ -182,7 +182,7 @@ fn of_a_large_replica_only_what_lies_in_the_group_is_settled_where_much_is_carri
     }
 }
 
-/// Each of them alone would take a block, until it is truncated.
+/// Each of these entries alone would take a block, until it is truncated.
 #[test]
 fn what_is_settled_where_much_is_carried_takes_no_more_room_than_it_was_charged() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).placement(Placement::Journal);
@@ -225,7 +225,7 @@ fn what_is_settled_where_much_is_carried_takes_no_more_room_than_it_was_charged(
     );
 }
 
-/// What is given back is somebody's at every moment: pledged, or reserved for what goes on lying in the journal.
+/// What is given back belongs to the replica at every moment: pledged, or reserved for what stays in the journal.
 #[test]
 fn what_a_failed_settling_gives_back_is_nobodys() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -240,7 +240,7 @@ fn what_a_failed_settling_gives_back_is_nobodys() {
     for _ in 0..12 {
         wal.engine.grow_for_carried(wal.stats().carried_class_limit).expect("grown");
     }
-    // Others hold all that there is.
+    // Others hold all the chunks that there are.
     let engine = &wal.engine;
     let balance = || (engine.seq.lock().accounts.reserved(), engine.pool.lock().free());
     {
@@ -283,7 +283,7 @@ fn what_a_failed_settling_gives_back_is_nobodys() {
     assert!(after.0 <= after.1 && came == 0, "{between:?}, {after:?}: {came} took what was reserved");
 }
 
-/// Truncated meanwhile, they are settled all the same, into chunks that nobody else has got; what is appended finds its own.
+/// Entries truncated meanwhile are settled all the same, into chunks that nobody else has got; what is appended finds its own.
 #[test]
 fn what_is_pledged_stays_so_until_it_is_taken_whatever_becomes_of_the_entries() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
@@ -311,7 +311,7 @@ fn what_is_pledged_stays_so_until_it_is_taken_whatever_becomes_of_the_entries() 
     assert_eq!((engine.pool.lock().free(), reserved()), (free, 0), "none of it is alive: all is given back");
 }
 
-/// Of what is being settled nothing need be left that the next append would go on from.
+/// Nothing need be left of what is being settled for the next append to continue.
 #[test]
 fn an_append_beside_what_is_settled_asks_for_all_that_it_is_charged() {
     let entry = |index| [(index, 1, [9; 100])];
@@ -362,7 +362,7 @@ fn an_append_beside_what_is_settled_asks_for_all_that_it_is_charged() {
     }
 }
 
-/// What stays is parted at them once the settling is over, though they lie in chunks.
+/// What stays is divided by their terms once the settling is over, though they lie in chunks.
 #[test]
 fn terms_of_what_is_placed_beside_a_settling_are_asked_for() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(8 << 10);
@@ -399,7 +399,7 @@ fn terms_of_what_is_placed_beside_a_settling_are_asked_for() {
     assert!(reserved <= free, "{reserved} are reserved, {free} are free");
 }
 
-/// Terms of what was settled are the replica's still: once that is over, what came meanwhile pays for all of them.
+/// Terms of what was settled are still the replica's: once the settling is over, what was appended meanwhile pays for all of them.
 #[test]
 fn terms_of_what_was_settled_are_held_for_what_came_meanwhile() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(Placement::Journal);
@@ -443,7 +443,7 @@ fn terms_of_what_was_settled_are_held_for_what_came_meanwhile() {
     assert!(after.0 <= after.1, "reserved and kept {}, free {}: {spare} were asked for", after.0, after.1);
 }
 
-/// What comes goes on from what is settled, and is a run of its own when that is gone.
+/// What is appended continues what is settled, and is a run of its own when that is gone.
 #[test]
 fn what_stays_and_what_comes_are_charged_as_the_runs_that_they_become() {
     for len in (0..4000).step_by(100) {
@@ -453,7 +453,7 @@ fn what_stays_and_what_comes_are_charged_as_the_runs_that_they_become() {
             wal.commit(Batch::new().append(1, &[(i, 1, [1; 3000])])).expect("room");
         }
         let engine = &wal.engine;
-        // All but the oldest, which stays.
+        // All segments but the oldest, which stays.
         let mut group = Group::new(engine.seq.lock().segments.live.iter().skip(1), &engine.geo);
         let cell = engine.registry.get(1).expect("there");
         let (_, rest) = engine.divided(&cell.lock(), &group);
@@ -469,7 +469,7 @@ fn what_stays_and_what_comes_are_charged_as_the_runs_that_they_become() {
     }
 }
 
-/// What was settled in parts, each behind the one before, takes hardly more room than at once.
+/// Entries settled in parts, each behind the one before, take hardly more room than all at once.
 #[test]
 fn parts_fill_the_chunk_that_the_part_before_began() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(64 << 10).placement(Placement::Journal);

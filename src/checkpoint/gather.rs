@@ -11,9 +11,9 @@ use crate::format::{EntryId, crc};
 use crate::index::{Cell, ReplicaState};
 use crate::sync::Arc;
 
-/// Payload gathered before it is written: bounds the cleaner's memory.
+/// Payload bytes gathered before they are written: bounds the cleaner's memory.
 const SETTLE_BYTES: u64 = 4 << 20;
-/// After so many replicas the cleaner looks whether it must hurry.
+/// After this many replicas the cleaner looks whether it must hurry.
 const LOOK_UP: usize = 32;
 
 /// What an entry holds, and its plain checksum.
@@ -43,7 +43,7 @@ impl Engine {
     pub(super) fn move_entries(&self, group: &mut Group) -> Result<bool> {
         let mut pledged = Vec::new();
         let moved = self.settle_or_carry(group, &mut pledged);
-        // Of those that were not settled in the end.
+        // Of the replicas that were not settled in the end.
         for cell in pledged {
             if cell.lock().pledge.is_some() {
                 let mut s = self.seq.lock();
@@ -58,7 +58,7 @@ impl Engine {
         let (mut bytes, mut carried) = (0, 0);
         group.order();
         let participants = group.participants.clone();
-        // Whatever is submitted from now on is sealed behind it.
+        // What is submitted from now on is sealed in this segment or a later one.
         let durable = self.durable() / self.geo.segment_bytes;
         group.hurried = !self.run.background;
         for (i, &id) in participants.iter().enumerate() {
@@ -79,7 +79,7 @@ impl Engine {
                 }
                 holds
             };
-            // Of what is in the group there will be less, and never more.
+            // What the replica has in the group only becomes less.
             if metadata {
                 group.with_metadata.push(id);
             }
@@ -113,8 +113,8 @@ impl Engine {
         if settle.is_empty() { Ok(true) } else { self.settle(settle, group) }
     }
 
-    /// Reads what of these replicas is alive in the group before it is asked for, one after the other. Where the cleaner has time it does
-    /// not: commits would find more reads in front of them.
+    /// Reads at once what of these replicas is alive in the group, instead of one entry after the other when it is asked for. Only in a
+    /// hurry: otherwise commits would find more reads in front of them.
     fn read_alive(&self, group: &mut Group, participants: &[u64]) {
         let (head, lsns) = (self.head(), group.lsns().clone());
         for &id in participants {
@@ -129,7 +129,7 @@ impl Engine {
         group.segments.read_wanted(&*self.disk, Pace::hurried(&*self.disk), |_| ());
     }
 
-    /// The replica's entries as they stand: those in the group, or `all` that lie in the journal.
+    /// The replica's entries as they are now: those in the group, or `all` that lie in the journal.
     pub(super) fn seen(&self, cell: &Arc<Cell>, state: &ReplicaState, group: &Group, all: bool) -> Moving {
         let mut entries = Vec::new();
         for span in state.places.spans().iter() {
@@ -144,7 +144,7 @@ impl Engine {
         Moving { cell: Arc::clone(cell), incarnation: state.incarnation, entries, tail: None }
     }
 
-    /// Reads what is to be moved out of the group, where the disk reads several places at once. `false`: it does not, and nothing was read.
+    /// Reads what is to be moved out of the group, if the disk reads several places at once. `false`: it does not, and nothing was read.
     pub(super) fn read_at_once(&self, moving: &[Moving], group: &mut Group) -> bool {
         if self.disk.at_once() == 1 {
             return false;
@@ -166,7 +166,7 @@ impl Engine {
         true
     }
 
-    /// What is to be moved, and its checked payloads: without what is gone from the index by now, or damaged, which is then recorded.
+    /// The entries to be moved, with checked payloads. Left out is what is gone from the index by now, or damaged, which is then recorded.
     pub(super) fn payloads<'g>(&self, moving: &Moving, group: &'g mut Group) -> Result<Vec<(Seen, Payload<'g>)>> {
         let head = self.head();
         let at_once = self.read_at_once(std::slice::from_ref(moving), group);
@@ -184,7 +184,7 @@ impl Engine {
             }
         }
         if payloads.len() < moving.entries.len() {
-            // It says what is damaged.
+            // Its CORE says what is damaged.
             with_metadata.push(moving.cell.id);
         }
         Ok(payloads)
@@ -194,7 +194,7 @@ impl Engine {
         let id = EntryId { replica: moving.cell.id, index: seen.index, term: seen.term, len: seen.loc.len() };
         let stored = match segments.get(self.geo.seed, id, seen.loc.lsn(self.head())) {
             Stored::Good(bytes, crc) => return Ok(Some(Payload { from: Origin::Segments(bytes), crc })),
-            // By itself, and not where it is mapped: a page that cannot be read would end the process.
+            // By itself, and not through the mapping: a page that cannot be read would end the process.
             Stored::Unread => self.read_unmapped(id, seen.loc).map_err(unreadable)?,
             Stored::Bad | Stored::Elsewhere => None,
         };
@@ -202,7 +202,7 @@ impl Engine {
             let crc = crc::of(&bytes);
             return Ok(Some(Payload { from: Origin::Elsewhere(bytes), crc }));
         }
-        // Again from where readers read: a mismatch is called damage only when it stands.
+        // Again from where readers read: a mismatch is called damage only if it persists.
         if let Some(bytes) = self.read_journal(id, seen.loc, self.view().as_deref()).map_err(unreadable)? {
             let crc = crc::of(&bytes);
             return Ok(Some(Payload { from: Origin::Elsewhere(bytes), crc }));
@@ -219,8 +219,8 @@ impl Engine {
             return;
         }
         self.forget_damaged(&mut s, moving.cell.id, &mut state, seen.index);
-        // Carried with its metadata: the CORE counts as lying in the oldest segment, by this cleaning of it or, should that fail, the next,
-        // which does not leave it out: something of it was found.
+        // The CORE is carried with the replica's metadata: it counts as lying in the oldest segment, so this cleaning writes it or, should
+        // that fail, the next, which does not leave the replica out, because something of it was found.
         state.core_seq = s.segments.carry_with_oldest(moving.cell.id);
     }
 }

@@ -12,19 +12,19 @@ use crate::index::Loc;
 use crate::journal::LiveSegment;
 use crate::sync::{Mutex, helped};
 
-/// A segment is read in windows of this size, and only those in which something is alive: of a segment that is nearly dead that is a
-/// small part. A block, no less and no more: where a tenth of the replicas lag, of larger ones nearly all are wanted.
+/// A segment is read in windows of this size, and only those in which something is alive: in a segment that is nearly dead these are few.
+/// Exactly a block: of larger windows nearly all are wanted where a tenth of the replicas lag.
 const WINDOW: usize = crate::disk::BLOCK;
-/// So many neighbouring windows are read at once, and no more: the cleaner is in no hurry, and commits should not find megabytes of
-/// reads in front of them at the device.
+/// At most this many neighbouring windows are read at once: the cleaner is in no hurry, and commits should not find megabytes of reads in
+/// front of them at the device.
 const RUN: usize = 16;
-/// So many windows between two that are wanted are read along with them: a device takes as long for one more read.
+/// Up to this many windows between two wanted ones are read along with them: another read would take the device as long.
 const GAP: usize = 3;
-/// So many places are read at once, where that is worth a thread.
+/// Places read at once, if there are enough of them to be worth a thread.
 const READERS: usize = 2;
 const WORTH_READERS: usize = 8;
 
-/// How much is asked of the device at once: so many places, and so many bytes.
+/// How much is asked of the device at once: at most this many places, and this many bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     places: usize,
@@ -32,7 +32,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Of a cleaner that is in no hurry: commits should not find more of it in front of theirs.
+    /// For a cleaner that is in no hurry: commits should not find more of its requests in front of theirs.
     pub const GENTLE: Self = Self { places: 4, bytes: 2 * RUN * WINDOW };
 
     /// As much as the disk takes.
@@ -40,7 +40,7 @@ impl Pace {
         Self { places: disk.at_once(), bytes: usize::MAX }
     }
 
-    /// How many of these are asked for at once: one at least.
+    /// How many reads of these lengths are asked for at once: at least one.
     fn take(self, lens: impl Iterator<Item = usize>) -> usize {
         let mut left = self.bytes;
         let fits = |len: &usize| left.checked_sub(*len).inspect(|less| left = *less).is_some();
@@ -54,7 +54,7 @@ struct Source {
     offset: u64,
     bytes: AlignedBuf,
     windows: Vec<Window>,
-    /// All that are wanted lie among these: a replica wants few of a thousand.
+    /// All wanted windows are in this range: a replica wants few of a thousand.
     wanted: Range<usize>,
 }
 
@@ -67,7 +67,7 @@ enum Window {
 }
 
 impl Source {
-    /// The windows in which the bytes of `range` lie. Nothing where it reaches beyond the segment.
+    /// The windows in which the bytes of `range` lie. None if it reaches beyond the segment.
     fn windows(&mut self, range: &Range<usize>, segment_bytes: usize) -> Range<usize> {
         if range.end > segment_bytes || range.is_empty() {
             return 0..0;
@@ -79,7 +79,7 @@ impl Source {
         range.start / WINDOW..(range.end - 1) / WINDOW + 1
     }
 
-    /// Reads the bytes in `range`, as far as they were not yet. Nothing where it reaches beyond the segment.
+    /// Reads the bytes in `range` that were not read yet. Nothing if it reaches beyond the segment.
     fn load(&mut self, disk: &dyn Disk, range: &Range<usize>, segment_bytes: usize) -> io::Result<()> {
         let Range { start: mut window, end } = self.windows(range, segment_bytes);
         while window < end {
@@ -99,7 +99,7 @@ impl Source {
         Ok(())
     }
 
-    /// From here to there some are wanted.
+    /// Some windows in `to` are wanted.
     fn widen(&mut self, to: &Range<usize>) {
         self.wanted = if self.wanted.is_empty() {
             to.clone()
@@ -108,7 +108,7 @@ impl Source {
         };
     }
 
-    /// Few windows between two that are wanted are wanted, too.
+    /// If only few windows lie between two wanted ones, they are wanted, too.
     fn close_gaps(&mut self) {
         let mut behind = None;
         for i in self.wanted.clone() {
@@ -131,7 +131,7 @@ impl Source {
         self.bytes.as_slice().get(range).filter(|_| read)
     }
 
-    /// Where to read what is wanted, and into what.
+    /// Where to read what is wanted, and the buffers for it.
     fn wanted(&mut self) -> Vec<(u64, &mut [u8])> {
         self.close_gaps();
         let mut parts = Vec::new();
@@ -160,7 +160,7 @@ pub(super) struct Group {
     pub visited: usize,
     /// Those of them whose metadata is to be carried out of it.
     pub with_metadata: Vec<u64>,
-    /// Those who turned out to have nothing in it, and a segment before which they have nothing either.
+    /// Those of them that turned out to have nothing in it, each with a segment before which it has nothing either.
     pub beyond: Vec<(u64, u64)>,
     /// Somebody waits for it, or soon will.
     pub hurried: bool,
@@ -175,19 +175,19 @@ pub(super) struct Segments {
     lsns: Range<u64>,
     /// How many windows are wanted.
     wanted: usize,
-    /// One of them could not be read: from then on only what is needed is, when it is.
+    /// A read has failed: from then on only what is needed is read, when it is needed.
     hurt: bool,
-    /// What could not be, first of all: it is said when the cleaner's lock is free.
+    /// The first read that failed: it is reported when the cleaner's lock is free.
     pub unread: Option<(&'static str, io::Error)>,
 }
 
-/// What the segments have of an entry.
+/// What the segments hold of an entry.
 pub(super) enum Stored<'a> {
     /// Its checked payload, and the plain checksum of that.
     Good(&'a [u8], u32),
     /// Other bytes than its checksum says.
     Bad,
-    /// It lies in one of them, and cannot be read with what is around it.
+    /// It lies in one of them, and cannot be read together with what is around it.
     Unread,
     /// It lies in none of them.
     Elsewhere,
@@ -236,14 +236,14 @@ impl Group {
         self.segments.sources.len() as u64
     }
 
-    /// Whether segment `seq` is one of them: they are neighbours.
+    /// Whether segment `seq` belongs to the group, whose segments are neighbours.
     pub fn holds(&self, seq: u64) -> bool {
         let sources = &self.segments.sources;
         let (first, last) = (sources.first().map(|s| s.seq), sources.last().map(|s| s.seq));
         first.is_some_and(|first| first <= seq) && last.is_some_and(|last| seq <= last)
     }
 
-    /// From the first one's beginning to the last one's end.
+    /// From the beginning of the first segment to the end of the last.
     pub fn lsns(&self) -> &Range<u64> {
         &self.segments.lsns
     }
@@ -269,10 +269,10 @@ impl Segments {
         }
     }
 
-    /// Reads what will be asked for, from several places at once: a device takes less for it than for one read after the other. A disk
-    /// that itself reads several at once is given so many. If it fails, what is needed is read when it is, and nothing beside it.
+    /// Reads what will be asked for, several places at once: a device takes less time for that than for one read after the other. A disk
+    /// that itself reads several at once is given several. If it fails, what is needed is read when it is needed, and nothing beside it.
     ///
-    /// Behind each time that the disk was asked `rest` is told how long that took.
+    /// After each request to the disk, `rest` is told how long it took.
     pub fn read_wanted(&mut self, disk: &dyn Disk, pace: Pace, rest: impl FnMut(Duration)) {
         if self.wanted == 0 {
             return;
@@ -314,8 +314,8 @@ impl Segments {
         helped::<_, io::Error>(READERS - 1, read, read)
     }
 
-    /// Asks for all that was not read, where most of it will be wanted, if the replicas that come want as much as the first `visited` of
-    /// `all` did: what lies together is read faster.
+    /// Asks for all that was not read if most of it will be wanted, provided the replicas still to come want as much as the first `visited`
+    /// of `all` did: what lies together is read faster.
     pub fn want_all_of_most(&mut self, visited: usize, all: usize) {
         let segment_bytes = self.segment_bytes as usize;
         let windows = self.sources.len() * segment_bytes.div_ceil(WINDOW);
@@ -329,7 +329,7 @@ impl Segments {
         }
     }
 
-    /// Whether so little of it was not read that it costs less to read it than to find what of it will be asked for.
+    /// Whether so little is still unread that reading it costs less than finding out what of it will be asked for.
     pub fn is_read(&self) -> bool {
         let most = self.sources.len() * (self.segment_bytes as usize).div_ceil(WINDOW);
         let windows = self.sources.iter().flat_map(|source| &source.windows);
@@ -354,13 +354,13 @@ impl Segments {
         self.unread.get_or_insert((what, error));
     }
 
-    /// In which segment the payload at `lsn` lies, and where, with its checksum in front of it.
+    /// In which segment the payload at `lsn` lies, and where in it, including the checksum in front of it.
     fn place(&self, lsn: u64, len: u32) -> (u64, Range<usize>) {
         let (seq, at) = (lsn / self.segment_bytes, (lsn % self.segment_bytes) as usize);
         (seq, at..at + ENTRY_CRC_BYTES + len as usize)
     }
 
-    /// What there is of the payload at `lsn`.
+    /// What was read of the payload at `lsn`.
     pub fn get(&self, seed: Seed, id: EntryId, lsn: u64) -> Stored<'_> {
         let (seq, range) = self.place(lsn, id.len);
         let Some(source) = self.sources.iter().find(|s| s.seq == seq) else { return Stored::Elsewhere };

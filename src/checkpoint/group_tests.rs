@@ -21,7 +21,7 @@ fn a_segment_is_read_in_windows_each_once_and_only_where_something_is_asked_for(
         Ok(())
     });
     let mut source = Source { seq: 1, offset, bytes: AlignedBuf::new(), windows: Vec::new(), wanted: 0..0 };
-    // From one window and byte to another: what was read for it.
+    // Reads from one window and byte to another; answers what was read for it.
     let mut read = |from: (usize, usize), to: (usize, usize)| {
         let range = from.0 * WINDOW + from.1..to.0 * WINDOW + to.1;
         source.load(&disk, &range, SEGMENT).expect("readable");
@@ -95,7 +95,7 @@ fn so_much_is_read_at_once_and_one_place_at_least() {
     }
 }
 
-/// What is wanted, in runs, and small gaps between; what is asked for then is there.
+/// What is wanted is read in runs, with small gaps between; it is there when it is asked for.
 #[test]
 fn what_is_wanted_is_read_before_it_is_asked_for_and_nothing_else() {
     const SEGMENT: usize = 16 * WINDOW;

@@ -1,8 +1,8 @@
 //! The checkpointer: empties the oldest journal segments, so that they can be written again.
 //!
-//! What is still alive there is *settled* into the replica's chain where that is worth chunks, and *carried* to the journal's
-//! head where it is not. A segment is superseded when everything submitted up to the end of its scan is durable: its
-//! moves, and whatever else made its content dead. It is free when a durable frame has named a tail beyond it.
+//! What is still alive there is *settled* into the replica's chain if it is worth chunks, and otherwise *carried* to the journal's head. A
+//! segment is superseded when everything submitted up to the end of its scan is durable: its moves, and whatever else made its content
+//! dead. It is free when a durable frame has named a tail beyond it.
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod accounts_tests;
@@ -37,7 +37,7 @@ impl Engine {
             self.grow_journal()?;
         }
         let last = { self.seq.lock().segments.current() };
-        // Once around at most: what one turn does not free, another does not.
+        // Once around at most: what one turn does not free, another does not either.
         let freed = self.clean_while(|s| {
             s.segments.free.len() + s.segments.leaving.len() <= s.low_water() && s.segments.tail() <= last
         })?;
@@ -45,17 +45,17 @@ impl Engine {
         Ok(freed)
     }
 
-    /// Frees every segment but the one being written.
+    /// Frees every segment except the one being written.
     pub(crate) fn clean_all(&self) -> Result<u64> {
         let _hurry = self.hurry.begin();
-        // In a callback: the cleaner, for whom this would wait, waits for the frame that is being completed.
+        // Refused in a callback: the cleaner, for which this would wait, waits for the frame that is being completed.
         self.may_wait()?;
         self.sync()?;
         let last = { self.seq.lock().segments.current() };
         self.clean_while(|s| s.segments.tail() < last)
     }
 
-    /// Frees every segment up to this one, and first leaves it, if it is being written. `false`: there is no room for that.
+    /// Frees every segment up to `seq`, and first leaves that one if it is being written. `false`: there is no room for that.
     pub(crate) fn clean_through(&self, seq: u64) -> Result<bool> {
         let _hurry = self.hurry.begin();
         let (mut freed, mut patience) = (None, None);
@@ -88,7 +88,7 @@ impl Engine {
             let turn = Turn::begin_if(|| more(&self.seq.lock()));
             let segments = {
                 let _tell_after_the_lock = self.hold();
-                // For one group after the other: who waits for it need not wait for all of them.
+                // Held for one group at a time: a caller that waits for it need not wait for all of them.
                 let mut one = self.cleaning.lock();
                 self.clean_next(&more, &mut one)?
             };
@@ -100,13 +100,13 @@ impl Engine {
         }
     }
 
-    /// Frees the oldest segments that there are of those before segment `end`. The caller holds `cleaning`. Answers how many; 0: there is
-    /// none, or no room to clean it.
+    /// Frees the oldest segments among those before segment `end`. The caller holds `cleaning`. Answers how many; 0: there are none, or no
+    /// room to clean them.
     pub(crate) fn clean_oldest(&self, end: u64, oldest: &mut Oldest) -> Result<u64> {
         self.clean_next(&|s| s.segments.tail() < end, oldest)
     }
 
-    /// Frees the oldest segments, if there is `more` to free. Answers how many; 0 also where there is no room to clean them.
+    /// Frees the oldest segments, if there is `more` to free. Answers how many; 0 also if there is no room to clean them.
     fn clean_next(&self, more: &impl Fn(&Sequencer) -> bool, oldest: &mut Oldest) -> Result<u64> {
         let segments = self.leave_next(more, oldest)?;
         if segments > 0 {
@@ -117,15 +117,15 @@ impl Engine {
         Ok(segments)
     }
 
-    /// As [`Engine::clean_next`], but for the frame that says so.
+    /// As [`Engine::clean_next`], without the frame that says so.
     pub(crate) fn leave_next(&self, more: &impl Fn(&Sequencer) -> bool, oldest: &mut Oldest) -> Result<u64> {
-        // Whoever stopped the log has waited for the group before, and for none that is begun now.
+        // The caller that stopped the log has waited for the group before this one, and does not wait for one that begins now.
         if let Some(why) = &self.seq.lock().stopped {
             return Err(why.clone());
         }
         let Some((mut group, behind)) = self.next_group(more) else { return Ok(0) };
-        // A durable frame must lie behind the group: of a log in which nothing is alive nothing else would be left, and the next frame,
-        // which lies there, may be torn. None does where the segment behind was opened and nothing came.
+        // A durable frame must lie behind the group: in a log in which nothing is alive nothing else would be left, and the next frame,
+        // which goes there, may be torn. None does if the segment behind was opened and nothing was written to it.
         if self.durable() <= behind {
             self.sync()?;
             if self.durable() <= behind {
@@ -150,12 +150,13 @@ impl Engine {
     /// for the cleaner.
     fn next_group(&self, more: &impl Fn(&Sequencer) -> bool) -> Option<(Group, u64)> {
         let mut s = self.seq.lock();
-        // Readers may have let go of some since the last frame, and in a small journal nothing may be left to clean: no frame would come.
+        // Readers may have let go of some since the last frame, and in a small journal nothing may be left to clean: then no frame would
+        // come to free them.
         self.free_unpinned(&mut s);
         if !more(&s) {
             return None;
         }
-        // All of it may be alive: what is carried out of the group, and the frame that publishes it, must find segments.
+        // All of the group may be alive: what is carried out of it, and the frame that publishes it, must find segments.
         let spare = s.segments.free.len().saturating_sub(s.reserved());
         let most = spare.min(s.together()).max(1);
         // Never the segment that is being written.
@@ -169,7 +170,7 @@ impl Engine {
         if !self.move_entries(group)? || !self.carry_metadata(group)? {
             return Ok(false);
         }
-        // Not only the moves: also what made the rest dead must be durable before it is forgotten.
+        // Not only the moves: what made the rest dead must be durable, too, before it is forgotten.
         self.sync()?;
         let mut s = self.seq.lock();
         if let Some(why) = &s.stopped {
@@ -184,7 +185,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Leaves out of the group whoever has nothing in it for sure.
+    /// Leaves out of the group the replicas that certainly have nothing in it.
     fn leave_out(&self, group: &mut Group, oldest: &mut Oldest) {
         oldest.come_to(group.last());
         let mut all = std::mem::take(&mut group.participants);
@@ -203,7 +204,7 @@ impl Engine {
         state.has_metadata_in(|seq| group.holds(seq)) || state.has_entry_in(group.lsns())
     }
 
-    /// A write failed that is nobody's frame: like any other, it poisons.
+    /// A write other than a frame's has failed: like any other, it poisons.
     pub(crate) fn failed(&self, what: &str, error: &std::io::Error) -> Error {
         self.poison(format!("{what}: {error}"), None);
         Error::Poisoned { cause: format!("{what}: {error}").into() }

@@ -6,21 +6,21 @@ use crate::events::Event;
 use crate::format::superblock::Superblock;
 use crate::journal::Class;
 
-/// How many slabs a journal of so many takes at a time for what it carries: each time costs two writes.
+/// How many slabs a journal of `slabs` takes at a time for what it carries: each time costs two writes.
 fn growth(slabs: u32) -> u32 {
     (slabs / 16).max(1)
 }
 
-/// So many eighths of all chunks stay with the chains when the journal grows to move less.
+/// This many eighths of all chunks stay with the chains when the journal grows to move less.
 pub(super) const KEPT_EIGHTHS: u64 = 1;
-/// And so many when it grows for that beyond what it may have whatever it carries. These slabs it gives back when fewer than
+/// This many if it grows for that beyond the size that it may have whatever it carries. It gives these slabs back when fewer than
 /// [`KEPT_EIGHTHS`] are left.
 const PLENTY_EIGHTHS: u64 = 2;
 const _: () = assert!(PLENTY_EIGHTHS > KEPT_EIGHTHS, "what was just taken would be given back");
 
 impl Engine {
-    /// Lets the journal grow where it had better: for what it carries, and while segments are short and most of what the chains have left
-    /// is not needed. The caller holds `cleaning`.
+    /// Lets the journal grow if it should: for what it carries, and while segments are short and the chains do not need most of what they
+    /// have left. The caller holds `cleaning`.
     pub(super) fn grow_journal(&self) -> Result<()> {
         loop {
             let (low, carries, wish) = {
@@ -67,7 +67,7 @@ impl Engine {
     pub(crate) fn grow_for_carried(&self, budget: u64) -> Result<()> {
         let _hurry = self.hurry.begin();
         let _tell_after_the_locks = self.hold();
-        // What is settled meanwhile takes chunks that nobody has reserved: not the same ones.
+        // Held so that no settling meanwhile takes the chunks that nobody has reserved.
         let _still = self.cleaning.lock();
         if self.seq.lock().accounts.budget() != budget {
             return Ok(());
@@ -83,7 +83,7 @@ impl Engine {
         let most = most.min(superblock.journal_cap.saturating_sub(superblock.journal_slabs.len() as u32));
         let mut next = superblock.clone();
         {
-            // Under this lock nobody reserves what is taken here.
+            // While this lock is held, nobody reserves what is taken here.
             let mut s = self.seq.lock();
             let mut pool = self.pool.lock();
             let held = s.accounts.reserved() + self.value_reserve;
@@ -95,7 +95,7 @@ impl Engine {
                 next.journal_slabs.push(slab);
             }
             if next.journal_slabs.len() == superblock.journal_slabs.len() {
-                // Refused for cycling, it may still grow for what is carried: that asks for less to be left.
+                // Refused for moving less, it may still grow for what is carried: that asks for less to be left.
                 if left == 0 {
                     s.accounts.deny(had);
                 }
@@ -106,7 +106,7 @@ impl Engine {
         let taken: Vec<u32> = next.journal_slabs.iter().skip(before).copied().collect();
         self.expect_reads(&taken, true);
         if let Err(error) = self.write_superblock(&mut superblock, next) {
-            // Nobody writes any more; those who look find them where they were.
+            // Nobody writes any more; readers of the pool find the slabs where they were.
             let mut pool = self.pool.lock();
             taken.into_iter().for_each(|slab| pool.return_slab(slab));
             return Err(error);
@@ -120,7 +120,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Gives a free slab back to the chains, if the journal is above its floor and what it carries, and can spare one.
+    /// Gives a free slab back to the chains, if the journal is above its floor, needs less for what it carries, and has a free segment to
+    /// spare.
     pub(crate) fn shrink_journal(&self) -> Result<bool> {
         let _tell_after_the_locks = self.hold();
         let mut superblock = self.superblock.lock();
@@ -149,7 +150,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// At close: what is missing below here is from now on known to be lost, whatever becomes of the frames that say so.
+    /// At close: from now on, what is missing below `durable` is known to be lost, whatever becomes of the frames that say so.
     pub(crate) fn mark_durable(&self, durable: u64) -> Result<()> {
         let _tell_after_the_locks = self.hold();
         let mut superblock = self.superblock.lock();
@@ -160,7 +161,7 @@ impl Engine {
         self.write_superblock(&mut superblock, next)
     }
 
-    /// As [`Engine::mark_durable`], of a log that was stopped with nothing left to write: its index goes along.
+    /// As [`Engine::mark_durable`], for a log that was stopped with nothing left to write: the snapshot of its index goes along.
     pub(crate) fn mark_closed(&self, superblock: &mut Superblock, durable: u64) -> Result<()> {
         let snapshot = self.write_snapshot(superblock, superblock.epoch + 1)?;
         if superblock.durable >= durable && snapshot.is_none() {

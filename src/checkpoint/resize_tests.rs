@@ -48,7 +48,7 @@ impl crate::disk::Disk for Noted {
     fn release(&self) {}
 }
 
-/// What the system tells of frames' writes it must not tell whoever changes the superblocks instead.
+/// The system must not report errors of frames' writes to the writer of superblocks instead.
 #[test]
 fn superblocks_are_made_durable_apart_from_frames() {
     let disk = Arc::new(Noted(SimDisk::new(8 << 20), Default::default()));
@@ -59,7 +59,7 @@ fn superblocks_are_made_durable_apart_from_frames() {
     assert_eq!(*disk.1.lock(), ["durable write of a superblock"; 2]);
 }
 
-/// Nor whoever cleans.
+/// Nor to the cleaner.
 #[test]
 fn pieces_are_made_durable_apart_from_frames() {
     let disk = Arc::new(Noted(SimDisk::new(8 << 20), Default::default()));
@@ -96,7 +96,7 @@ fn the_journal_takes_several_slabs_at_a_time_and_no_more_than_its_cap() {
     assert!(before.iter().all(Option::is_some));
 }
 
-/// However often it is asked for one.
+/// However often it is asked to.
 #[test]
 fn the_journal_gives_up_no_slab_that_what_it_carries_needs() {
     let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
@@ -116,7 +116,7 @@ fn the_journal_gives_up_no_slab_that_what_it_carries_needs() {
     assert!(stats.carried_class_bytes <= stats.carried_class_limit, "{stats:#?}");
 }
 
-/// Where it gathers the same and hardly anything of it lives on, it stays as it is.
+/// If hardly anything stays alive, as many writes let it grow to `least` only.
 #[test]
 fn the_journal_cycles_through_several_times_what_it_carries() {
     let segments_after = |live: u64| {
@@ -181,7 +181,7 @@ fn what_the_journal_took_to_move_less_it_gives_back_before_chunks_are_short() {
     assert_eq!(slabs(), least, "the rest only when an append would be refused");
 }
 
-/// Who cycles leaves more to the chains than who carries: the one's refusal says nothing of the other's.
+/// Growing to move less leaves more to the chains than growing for what is carried: the refusal of one says nothing of the other.
 #[test]
 fn a_journal_refused_growth_for_cycling_may_grow_for_what_it_carries() {
     let options = crate::Wal::options().segment_size(64 << 10).chunk_size(4096).background(false);
@@ -207,7 +207,7 @@ fn slabs_for_which_no_superblock_could_be_written_are_where_they_were() {
     assert_eq!(space(), before);
 }
 
-/// The cleaner's B failed; who waited for the lock meanwhile wrote A: a cut then left neither.
+/// The cleaner's B failed; a caller that waited for the lock meanwhile wrote A: then a power cut left neither.
 #[test]
 fn after_a_superblock_that_failed_the_other_is_left_alone() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -224,7 +224,7 @@ fn after_a_superblock_that_failed_the_other_is_left_alone() {
     assert_eq!(wal.replica(1).get(b"k").expect("readable"), Some(b"v"[..].into()));
 }
 
-/// Who asks for the superblock in a callback would wait for the very thread that tells it.
+/// A callback that asks for the superblock must not wait for the very thread that calls it.
 #[test]
 fn who_is_told_that_a_superblock_failed_may_ask_for_it() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -253,13 +253,13 @@ fn open_dense(disk: &Arc<SimDisk>) -> crate::Wal {
     options.open_disk(disk.clone()).expect("it opens")
 }
 
-/// Segments full of replicas that reserve a chunk each, and then all of them become small at once, where no more is free than the
-/// cleaner needed for them before.
+/// Segments full of replicas that reserve a chunk each; then all of them become small at once, while no more is free than the cleaner
+/// needed for them before.
 fn dense(disk: &Arc<SimDisk>) -> crate::Wal {
     let wal = open_dense(disk);
     while wal.engine.take_slabs(SLABS, 0).expect("written") {}
     assert_eq!(wal.stats().journal_segments, u64::from(SLABS));
-    // By its first entry each is just too large to be carried.
+    // Its first entry makes each just too large to be carried.
     let lens: Vec<usize> = [29].into_iter().chain([500; 26]).chain([391]).collect();
     for replica in 1..=290_u64 {
         for (n, lens) in (0..).zip(lens.chunks(7)) {
@@ -287,7 +287,7 @@ fn dense(disk: &Arc<SimDisk>) -> crate::Wal {
     wal
 }
 
-/// Carried, each of these segments would take more than it gives, out of what nobody has kept back.
+/// If they were carried, each of these segments would take more than it gives, out of what nobody has kept back.
 fn gets_around(wal: &crate::Wal) {
     wal.commit(crate::Batch::new().remove(1)).expect("what frees is never refused");
     wal.checkpoint().expect("it gets around");
@@ -306,7 +306,7 @@ fn what_becomes_small_where_little_is_free_is_settled() {
     gets_around(&dense(&Arc::new(SimDisk::new(64 << 20))));
 }
 
-/// Nobody knows any more which of them held chunks: neither who closed the log nor who did not.
+/// Nobody knows any more which of them held chunks, whether the log was closed or not.
 #[test]
 fn what_became_small_where_little_is_free_is_settled_after_an_opening() {
     for closed in [true, false] {

@@ -26,14 +26,14 @@ use crate::sync::{Arc, Mutex, helped};
 /// Fewer entries are packed and written by the cleaner alone.
 const WORTH_A_WRITER: usize = 1000;
 
-/// Pieces that are written together, in a hurry; and else, as commits should not find many of them in front of theirs at the device.
+/// Pieces written together in a hurry; and otherwise, when commits should not find many of them in front of theirs at the device.
 const AT_ONCE: usize = 8;
 const GENTLY: usize = 2;
 
-/// A piece that is to be written, and where.
+/// A piece that is to be written, and its place.
 type PackedAt = (Extents, Arc<AlignedBuf>);
 
-/// A piece that is written, or about to be, and not linked.
+/// A piece that is written, or about to be, and not linked yet.
 struct Placed {
     desc: PieceDesc,
     /// What its entries were when they were read.
@@ -41,7 +41,7 @@ struct Placed {
 }
 
 impl Engine {
-    /// Settles the group: pack, write, **flush**, and only then say so in the journal.
+    /// Settles these entries: pack, write, **flush**, and only then say so in the journal.
     pub(super) fn settle(&self, group: Vec<Moving>, from: &mut Group) -> Result<bool> {
         self.read_at_once(&group, from);
         let mut placed: Vec<(Moving, Vec<Placed>)> = Vec::new();
@@ -52,13 +52,14 @@ impl Engine {
             placed.iter().for_each(|(moving, pieces)| self.withdraw(moving, pieces));
             return Err(error);
         }
-        // Every one of them, also when there is no room for one, or the log has ended: what is not linked gives its space back.
+        // All of them, even if there is no room for one, or the log has ended: what is not linked gives its space back.
         let linked = placed.into_iter().map(|(moving, pieces)| self.link_settled(&moving, pieces));
         let all = linked.reduce(|before, this| before.and_then(|all| this.map(|room| all && room)));
         Ok(all.transpose()?.unwrap_or(true) && !short)
     }
 
-    /// Nobody will link these. Their space is given back, and pledged no more, **in one step**: in between it would be anybody's.
+    /// Gives up pieces that nobody will link: their space is given back, and the pledge ends, **in one step**: in between the space would
+    /// be anybody's.
     fn withdraw(&self, moving: &Moving, pieces: &[Placed]) {
         let mut s = self.seq.lock();
         let mut state = moving.cell.lock();
@@ -69,8 +70,8 @@ impl Engine {
         self.redeem(&mut s, &mut state);
     }
 
-    /// Packs the entries and writes the pieces. Not durable yet. In a hurry one beside the other: while some are written, the next are
-    /// packed. Else in turns, so that nobody finds a processor taken for long, nor much in front of a commit at the device.
+    /// Packs the entries and writes the pieces, not yet durably. In a hurry both at once: while some are written, the next are packed.
+    /// Otherwise in turns, so that neither a processor is taken for long, nor much lies in front of a commit at the device.
     fn pack_and_write(
         &self,
         group: Vec<Moving>,
@@ -102,7 +103,7 @@ impl Engine {
             loop {
                 let some: SmallVec<[_; AT_ONCE]> = {
                     let packed = packed.lock();
-                    // Nothing is there, and nothing will be.
+                    // The queue is empty, and closed.
                     let Ok(first) = packed.recv() else { return Ok(()) };
                     once(first).chain(packed.try_iter()).take(AT_ONCE).collect()
                 };
@@ -112,7 +113,7 @@ impl Engine {
         let writers = usize::from(self.run.background && entries >= WORTH_A_WRITER);
         let written = helped(writers, write, || {
             let all = group.into_iter().try_for_each(|moving| {
-                // Whoever takes it is there as long as this is.
+                // The receiver lives as long as this closure.
                 let pieces = self.place_pieces(&moving, from, short, &mut |piece| {
                     let _ = queue.send(piece);
                 })?;
@@ -173,7 +174,7 @@ impl Engine {
             }
         }
         let mut state = moving.cell.lock();
-        // What was appended to the chain meanwhile began a chunk of its own: that goes on.
+        // If something was appended to the chain meanwhile, it began a chunk of its own: the chain goes on there.
         if state.incarnation == moving.incarnation && state.places.tail().is_none() {
             state.places.set_tail(tail);
         }
@@ -181,9 +182,9 @@ impl Engine {
         Ok(placed)
     }
 
-    /// Links the pieces, and gives back what was pledged and not taken. `false`: there was no room for a record of some.
+    /// Links the pieces, and gives back what was pledged and not taken. `false`: for some there was no room for a record.
     fn link_settled(&self, moving: &Moving, pieces: Vec<Placed>) -> Result<bool> {
-        // All at once they need not fit a segment: then no cleaning of them would ever end.
+        // All their descriptors at once need not fit a segment: then no cleaning of them would ever end.
         let most = step(self.geo.segment_bytes);
         let mut pieces = pieces;
         loop {
@@ -201,8 +202,8 @@ impl Engine {
         }
     }
 
-    /// Links what still stands as it was read; gives back the space of what does not, and behind the last of them what was pledged. Where
-    /// there is no room, or the log has ended, that is all of them, and the rest.
+    /// Links the pieces whose entries still stand as they were read, and gives back the space of the others; after the last of them it ends
+    /// the pledge. If there is no room, or the log has ended, it gives back the space of all of them, and of the rest.
     fn link_some(&self, moving: &Moving, mut pieces: Vec<Placed>, rest: &mut Vec<Placed>) -> Result<bool> {
         let table: u64 = 64 + pieces.iter().map(|w| encoded_bound(&w.desc)).sum::<u64>();
         let mut s = self.seq.lock();
@@ -220,14 +221,15 @@ impl Engine {
             let desc = clip(piece.desc, n);
             let bare = PieceDesc { terms: TermRuns::new(), ..desc.clone() };
             let piece = ChainPiece { desc: bare, meta_seq, mem: None };
-            // Linked before it is named: what overlaps another must not be, and its space is free only where no record names it.
+            // Linked before it is named: a piece that overlaps another must not be named, and its space may be given back only if no record
+            // names it.
             if n == 0 || !state.places.set_chain(piece, self.geo.chunk_bytes) {
                 self.pool.lock().give_back(&desc.extents, &self.pins);
                 continue;
             }
             self.counters.settled_entries.add(u64::from(desc.count));
             if let Some(pledge) = state.pledge.as_mut() {
-                // It is charged as one of the chain from now on.
+                // From now on its descriptor is charged with the chain.
                 pledge.held.pieces = pledge.held.pieces.saturating_sub(1);
             }
             linked.push(desc);
@@ -248,8 +250,8 @@ impl Engine {
         Ok(room)
     }
 
-    /// Room for a piece, behind the one before if it fits there. What it takes is no longer reserved: **in one step**, so that who comes
-    /// meanwhile finds neither too much nor too little.
+    /// Takes room for a piece, behind the previous one if it fits there. What it takes is no longer reserved, **in one step**, so that a
+    /// caller meanwhile finds neither too much nor too little.
     pub(super) fn take_pledged(&self, moving: &Moving, blocks: u32, tail: &mut Option<Tail>) -> Option<Extents> {
         let mut s = self.seq.lock();
         let mut state = moving.cell.lock();
@@ -266,9 +268,9 @@ impl Engine {
     }
 }
 
-/// How many of the piece's entries, from its first on, are dead by truncation or still lie where they were read; 0 when none of
-/// them is alive. One that was found damaged meanwhile is told as that, wherever it lies: **those behind it still stand**. Not so where
-/// something was cut since they were read: the damage is of another entry of that number then.
+/// How many of the piece's entries, from the first on, are dead by truncation or still lie where they were read; 0 if none of them is
+/// alive. One found damaged meanwhile counts as standing, wherever it lies: **those behind it still stand**. Not so from the index on where
+/// something was cut since they were read: there the damage is that of a newer entry.
 fn still_standing(state: &ReplicaState, seen: &[Seen]) -> usize {
     let cut = state.pledge.as_ref().map_or(0, |pledge| pledge.cut);
     let lost = |e: &Seen| e.index < cut && state.damage_at(e.index).is_some();
@@ -278,7 +280,7 @@ fn still_standing(state: &ReplicaState, seen: &[Seen]) -> usize {
     if any_alive { n } else { 0 }
 }
 
-/// The descriptor of the first `n` entries.
+/// The descriptor of the piece's first `n` entries.
 pub(super) fn clip(mut desc: PieceDesc, n: usize) -> PieceDesc {
     let mut left = n as u32;
     desc.terms.retain_mut(|(count, _)| {
@@ -290,10 +292,10 @@ pub(super) fn clip(mut desc: PieceDesc, n: usize) -> PieceDesc {
     desc
 }
 
-/// The most that a descriptor takes in a table.
+/// The most bytes that a descriptor takes in a table.
 pub(super) fn encoded_bound(desc: &PieceDesc) -> u64 {
     let varints = 5 + 1 + 2 * desc.terms.len();
-    // As an append of it was admitted: what was accepted can be carried.
+    // As when an append of it was admitted: what was accepted can be carried.
     12 + (varints * varint::MAX_BYTES) as u64 + desc.extents.len() as u64 * PieceDesc::EXTENT_BYTES
 }
 

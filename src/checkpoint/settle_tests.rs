@@ -22,7 +22,7 @@ fn log() -> (Arc<SimDisk>, Wal, Moving, Group) {
     (disk, wal, moving, group)
 }
 
-/// What of the first replica's entries, up to this one, lies in the journal.
+/// Those of the first replica's entries, up to `last`, that lie in the journal.
 fn moving(wal: &Wal, last: u64) -> Moving {
     let cell = wal.engine.registry.get(1).expect("there");
     let (incarnation, entries) = {
@@ -33,12 +33,12 @@ fn moving(wal: &Wal, last: u64) -> Moving {
     Moving { cell, incarnation, entries, tail: None }
 }
 
-/// As if the cleaner was about to settle what the replica has.
+/// As if the cleaner were about to settle what the replica has.
 fn pledge(state: &mut ReplicaState) {
     state.pledge = Some(Box::new(Pledge::new(Held::default(), Demand::default(), None)));
 }
 
-/// Whatever ends the log, the books are right: nobody's pieces are nobody's space.
+/// Whatever ends the log, the books are right: the space of pieces that nobody owns is free again.
 #[test]
 fn a_cleaner_that_fails_leaves_the_books_in_order() {
     let (disk, wal, _, _) = log();
@@ -66,7 +66,7 @@ fn pieces_that_are_written_when_the_log_has_ended_give_their_space_back() {
     assert!(report.accounting.is_empty(), "{report:?}");
 }
 
-/// One after the other or beside each other, a few at once: every piece is there, and durable before it is named.
+/// One after the other, or several at once: every piece is there, and durable before it is named.
 #[test]
 fn pieces_are_written_in_a_hurry_and_in_none() {
     for hurried in [false, true] {
@@ -89,8 +89,8 @@ fn pieces_are_written_in_a_hurry_and_in_none() {
     }
 }
 
-/// Whichever write fails, in its turn or the last: the log is given up, nothing is named, and nothing more is written but what was
-/// begun with it.
+/// Whichever write fails, in its turn or last: the log is given up, nothing is named, and nothing more is written but what was begun with
+/// it.
 #[test]
 fn a_piece_that_cannot_be_written_ends_the_log() {
     for hurried in [false, true] {
@@ -114,7 +114,7 @@ fn a_piece_that_cannot_be_written_ends_the_log() {
     }
 }
 
-/// Had it been written before, it would be lost, and one that succeeds does not bring it back.
+/// A piece written before the failed flush would be lost, and a flush that succeeds does not bring it back.
 #[test]
 fn pieces_are_named_by_no_flush_behind_one_that_failed() {
     let (disk, wal, moving, mut group) = log();
@@ -127,7 +127,7 @@ fn pieces_are_named_by_no_flush_behind_one_that_failed() {
     assert!(wal.engine.registry.get(1).expect("there").lock().places.chain().is_empty());
 }
 
-/// Found by a scrub while it was being moved, say: what lies behind it in the piece has no other place once its segment is free.
+/// Found by a scrub while it was being moved, say: the entries behind it in the piece have no other place once their segment is free.
 #[test]
 fn what_stands_behind_an_entry_that_was_found_damaged_is_moved() {
     let (_, wal, moving, _) = log();
@@ -145,7 +145,7 @@ fn what_stands_behind_an_entry_that_was_found_damaged_is_moved() {
     assert_eq!(still_standing(&cell.lock(), &moving.entries), 8, "what was cut does not stand");
 }
 
-/// Which a piece still holds, or which lay in the journal and is of a later term, or of the same.
+/// The new entry that was damaged lies in a piece, or lay in the journal, of a later term or of the same.
 #[test]
 fn what_was_overwritten_does_not_stand_by_the_damage_of_what_is_there_now() {
     const LOST: u64 = 5;
@@ -167,7 +167,7 @@ fn what_was_overwritten_does_not_stand_by_the_damage_of_what_is_there_now() {
     }
 }
 
-/// By a snapshot, too, that goes back behind it.
+/// The same after a snapshot that goes back behind them.
 #[test]
 fn what_a_snapshot_took_does_not_stand_by_the_damage_of_what_is_there_now() {
     let (_, wal, moving, _) = log();
@@ -208,8 +208,8 @@ fn what_was_overwritten_while_it_was_settled_does_not_come_back_at_an_opening() 
     assert_eq!(newest[..4], [0xee; 4], "the entry that was overwritten is back");
 }
 
-/// Named in the log all the same it would come before the newer piece one day, when that one's descriptor was carried on behind it: and
-/// an opening would take both of them for lost.
+/// If it were named in the log all the same, it would one day come before the newer piece, when that one's descriptor was carried on behind
+/// it: an opening would then take both of them for lost.
 #[test]
 fn a_piece_that_overlaps_a_newer_one_is_named_nowhere() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -232,7 +232,7 @@ fn a_piece_that_overlaps_a_newer_one_is_named_nowhere() {
     assert_eq!((packed.len(), packed[0].desc.count, short), (1, 10, false));
     assert_eq!(engine.pool.lock().free(), free - 1);
 
-    // Meanwhile they are overwritten in chunks, and the first of what is there now rots.
+    // Meanwhile they are overwritten in chunks, and the first of the new entries rots.
     wal.commit(Batch::new().append(1, &entries(2, 2000))).expect("committed");
     assert_eq!(cell.lock().places.chain().len(), 1);
     let placed = cell.lock().places.chain()[0].meta_seq;
@@ -252,7 +252,7 @@ fn a_piece_that_overlaps_a_newer_one_is_named_nowhere() {
     assert_eq!(engine.seq.lock().open.table, named, "the log names it");
     assert_eq!(engine.pool.lock().free(), free - 1, "its chunk, and that of the newer one");
 
-    // What names the newer pieces is carried on behind where the older one was linked, had it been.
+    // The newer pieces' descriptor is carried on, behind the place where the older piece would have been linked.
     let mut group = {
         let s = engine.seq.lock();
         Group::new(s.segments.live.iter().take_while(|live| live.seq <= placed), &engine.geo)
@@ -268,7 +268,7 @@ fn a_piece_that_overlaps_a_newer_one_is_named_nowhere() {
     }
 }
 
-/// A piece may hold it, from before: a reader is told, and gets what lies around it.
+/// A piece may still hold the damaged entry: a reader is told, and gets what lies around it.
 #[test]
 fn a_damaged_entry_in_a_piece_is_told_and_never_shown() {
     let (_, wal, _, mut group) = log();
@@ -309,7 +309,7 @@ fn what_is_linked_in_portions_is_charged_once() {
     let before = carried();
     let mut rest = pieces.split_off(200);
     assert!(engine.link_some(&moving, pieces, &mut rest).expect("linked"));
-    // Priced anew in between.
+    // The replica is priced anew in between.
     wal.commit(Batch::new().truncate_prefix(1, 2)).expect("room");
     let between = carried();
     assert!(engine.link_settled(&moving, rest).expect("linked"));
@@ -317,7 +317,7 @@ fn what_is_linked_in_portions_is_charged_once() {
     assert!(between <= before, "{before} before, {between} between, {after} after");
 }
 
-/// However many they are: all of them at once need not fit a segment.
+/// However many pieces there are: all of them at once need not fit a segment.
 #[test]
 fn more_pieces_than_a_segment_can_name_are_linked() {
     const MANY: u64 = 700;
@@ -337,7 +337,7 @@ fn more_pieces_than_a_segment_can_name_are_linked() {
     assert!(engine.settle(vec![moving], &mut group).expect("settled"), "there was room");
     assert!(before - free() <= 2, "{before} segments were free, {} are", free());
     assert!(cell.lock().places.spans().len() == 0 && cell.lock().pledge.is_none());
-    // And what no segment holds is refused without taking one.
+    // A request that no segment can hold is refused without taking one.
     let before = free();
     let mut s = engine.seq.lock();
     for _ in 0..3 {

@@ -17,14 +17,14 @@ fn fill(wal: &Wal, batches: u64) {
     }
 }
 
-/// All of it may be alive, and must find a place before any of it is freed.
+/// All of a group may be alive, and must find a place before any of it is freed.
 #[test]
 fn as_many_segments_are_cleaned_together_as_there_is_room_for() {
     let wal = log();
     fill(&wal, 60);
     let engine = &wal.engine;
     let taken = |free: usize| {
-        // Which they are does not matter here.
+        // Which slabs they are does not matter here.
         let kept = std::mem::replace(&mut engine.seq.lock().segments.free, (0..free as u32).collect());
         let group = engine.next_group(&|_| true).map(|(group, _)| group.len());
         engine.seq.lock().segments.free = kept;
@@ -35,7 +35,7 @@ fn as_many_segments_are_cleaned_together_as_there_is_room_for() {
     assert_eq!([2, 3].map(|n| taken(RESERVED_SEGMENTS + n)), [Some(2), Some(3)]);
 }
 
-/// Whatever the journal's size: the cleaner gets room for a group, begins before appends wait, and can end.
+/// In a journal of any size, the cleaner gets room for a group, begins before appends wait, and can end.
 #[test]
 fn appends_leave_room_for_a_group_and_never_what_cleaning_cannot_gain() {
     let wal = log();
@@ -53,7 +53,7 @@ fn appends_leave_room_for_a_group_and_never_what_cleaning_cannot_gain() {
     assert!(s.leaves(Class::Grow) > s.leaves(Class::Keep) + 60, "what frees does not wait for what gathers");
 }
 
-/// Of a segment that is nearly dead hardly anything is read; what is read is right wherever it lies.
+/// Hardly anything is read of a segment that is nearly dead; what is read is right wherever it lies.
 #[test]
 fn only_what_is_alive_of_a_segment_is_read() {
     let disk = Arc::new(SimDisk::new(32 << 20));
@@ -111,7 +111,7 @@ fn what_cannot_be_read_and_nobody_needs_is_left_behind() {
     }
 }
 
-/// Of what is read together with it, and of itself: the cleaner is told, and nothing is called damaged that only cannot be read.
+/// Whether it is read with its neighbours or by itself: the cleaner is told, and nothing is called damaged that only cannot be read.
 #[test]
 fn what_cannot_be_read_and_is_needed_stops_the_cleaner_until_it_can() {
     let disk = Arc::new(SimDisk::new(4 << 20));
@@ -135,7 +135,7 @@ fn what_cannot_be_read_and_is_needed_stops_the_cleaner_until_it_can() {
     assert_eq!(wal.replica(1).entry(5).expect("settled").data, [7; 3000][..]);
 }
 
-/// Also where the cleaning that found it failed, and the next is of other segments.
+/// Even if the cleaning that found it failed, and the next one cleans other segments.
 #[test]
 fn damage_that_a_cleaning_found_is_written_down_before_what_shows_it_is_gone() {
     let options = || {
@@ -161,7 +161,7 @@ fn damage_that_a_cleaning_found_is_written_down_before_what_shows_it_is_gone() {
             fill(&wal, from);
             index.map(|index| append(&wal, index));
         }
-        // Nothing of it is in memory any more.
+        // So that nothing of it is in memory any more.
         wal.sync().expect("written");
         let disk = Arc::new(disk.crash_lost_all());
         drop(wal);
@@ -169,7 +169,7 @@ fn damage_that_a_cleaning_found_is_written_down_before_what_shows_it_is_gone() {
         let (engine, cell) = (&wal.engine, wal.engine.registry.get(1).expect("there"));
         let segment_of = |loc: crate::index::Loc| loc.lsn(engine.head()) >> 16;
         let loc = cell.lock().places.loc(2).expect("in the journal");
-        // Its CORE further on than the segment behind the oldest, in which the entry lies.
+        // Its CORE is further on than the entry, which lies in the segment behind the oldest.
         while engine.seq.lock().segments.tail() + 1 < segment_of(loc) {
             clean(&wal, 1);
         }
@@ -185,9 +185,9 @@ fn damage_that_a_cleaning_found_is_written_down_before_what_shows_it_is_gone() {
             let entries = vec![moving::Seen { index: 2, term: 1, loc }];
             let moving = moving::Moving { cell: Arc::clone(&cell), incarnation, entries, tail: None };
             assert!(engine.payloads(&moving, &mut group(&wal, 2)).expect("readable").is_empty());
-            // And then something else goes wrong: what was found out is not carried with this group.
+            // Then something else goes wrong: the damage found is not carried with this group.
         }
-        // One segment at a time, or two, until all that told of the replica is long gone.
+        // One segment at a time, or two, until everything that told of the replica is long gone.
         for round in 0..8 {
             clean(&wal, if fails { 1 } else { 2 });
             fill(&wal, 49 + 12 * round);
@@ -202,7 +202,7 @@ fn damage_that_a_cleaning_found_is_written_down_before_what_shows_it_is_gone() {
     }
 }
 
-/// The frame that carries a value was not what brought it: rot of the old piece is that value's, and no reason to end the log before
+/// The frame that carries a value is not the one that brought it: rot of the old piece is that value's, and no reason to end the log before
 /// what others have in that frame.
 #[test]
 fn a_rotten_value_that_is_carried_takes_nobody_elses_acknowledged_entry_along() {
@@ -297,7 +297,7 @@ fn no_group_is_begun_in_a_log_that_was_closed() {
     assert_eq!(disk.events(), events);
 }
 
-/// Written anew before that, and cut, the log would begin with a segment that is not there.
+/// If it were rewritten before that, and the power went, the log would begin with a segment that is not there.
 #[test]
 fn a_cleaned_segment_is_free_when_a_durable_frame_names_the_next_one_and_not_before() {
     let wal = log();
@@ -317,7 +317,8 @@ fn a_cleaned_segment_is_free_when_a_durable_frame_names_the_next_one_and_not_bef
     assert!(engine.durable() > before && free());
 }
 
-/// Entries, keys, a CORE and descriptors: each is where it was thought to be, and found when the cleaner comes there.
+/// Entries, keys, a CORE and descriptors: none lies before the segment remembered for its replica, and each is found when the cleaner comes
+/// there.
 #[test]
 fn what_is_remembered_is_no_later_than_anything_the_replica_has() {
     let options = Wal::options().segment_size(64 << 10).chunk_size(4096).placement(crate::Placement::Journal);
@@ -332,7 +333,7 @@ fn what_is_remembered_is_no_later_than_anything_the_replica_has() {
             // It keeps one entry for a while, beside a key.
             7 => drop(batch.append(5, &[(round / 97 + 1, 1, [5; 900])]).put(6, b"k", &round.to_le_bytes())),
             60 => drop(batch.truncate_prefix(5, round / 97 + 2)),
-            // It is gone for a while, and another is there under its number.
+            // It is removed for a while, and then another life begins under its number.
             20 => drop(batch.remove(7)),
             90 => drop(batch.append(7, &[(1, 1, [7; 900])])),
             _ => {}

@@ -1,4 +1,4 @@
-//! Whoever holds no chunks is promised none that nobody was asked for: whatever its metadata grows by.
+//! A replica that holds no chunks is promised none that no admission checked, whatever its metadata grows by.
 
 use std::ops::ControlFlow;
 
@@ -41,7 +41,7 @@ fn lacking() -> (Arc<SimDisk>, Wal) {
     (disk, wal)
 }
 
-/// Others hold all chunks but so many.
+/// Others hold all chunks but `spare`.
 fn take_all_but(wal: &Wal, spare: u64) {
     let mut s = wal.engine.seq.lock();
     let chunks = wal.engine.pool.lock().free() - s.accounts.reserved() - spare;
@@ -74,7 +74,7 @@ fn who_lacks_chunks_is_promised_none_when_its_chain_rots() {
     assert_carried(&wal, "with damage of twenty bytes");
 }
 
-/// Which is admitted as one of the old one's length, and lies in a block more.
+/// The value is admitted as one of the old one's length, and lies in one block more.
 #[test]
 fn who_lacks_chunks_is_promised_none_for_a_value_in_more_extents() {
     let (_disk, wal) = lacking();
@@ -84,7 +84,7 @@ fn who_lacks_chunks_is_promised_none_for_a_value_in_more_extents() {
     assert_carried(&wal, "with a longer value");
 }
 
-/// Where three quarters of the budget are spent, a small replica would be priced with a chunk.
+/// When three quarters of the budget are spent, a small replica would be priced with a chunk.
 #[test]
 fn a_small_replica_is_promised_no_chunk_for_a_value_in_more_extents() {
     let wal = options().open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
@@ -101,8 +101,8 @@ fn a_small_replica_is_promised_no_chunk_for_a_value_in_more_extents() {
     assert_carried(&wal, "with a longer value");
 }
 
-/// It holds a chunk, and is admitted as carried by the last byte of the room for small ones: what a value takes beyond that does not make it take
-/// chunks that it was not admitted with.
+/// It holds a chunk, and is admitted as carried with the last byte of the room for small replicas: what a value takes beyond that does not
+/// make it take chunks that it was not admitted with.
 #[test]
 fn who_is_admitted_as_carried_is_carried() {
     let wal = options().open_disk(Arc::new(SimDisk::new(8 << 20))).expect("formatted");
@@ -115,7 +115,7 @@ fn who_is_admitted_as_carried_is_carried() {
         let held = s.accounts.price_in_chunks(demand(&state));
         assert_eq!(held.chunks, 1);
         s.accounts.settle(&mut state.charge, held);
-        // Another entry, in a run of the same term at most.
+        // For another entry: in a run of the same term at most.
         s.accounts.price_carried(demand(&state)).carried + crate::index::journal_bytes(300) + 12
     };
     {
@@ -127,7 +127,7 @@ fn who_is_admitted_as_carried_is_carried() {
     assert_carried(&wal, "with a longer value");
 }
 
-/// All that was pledged was taken, and is given back: who held it needs it still.
+/// All that was pledged was taken, and is given back: the replica that held it still needs it.
 #[test]
 fn pieces_that_are_given_back_are_reserved_again() {
     let disk = Arc::new(SimDisk::new(8 << 20));

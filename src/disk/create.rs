@@ -43,8 +43,8 @@ impl FileDisk {
         Self::create_beside(path.as_ref(), len, mode, progress, init, &|_| false)
     }
 
-    /// As [`FileDisk::create`]. Where there is a file of the temporary name that nobody writes to, it is asked for whether it is `somebodys` own: such a
-    /// one is not removed, and its name is taken.
+    /// As [`FileDisk::create`]. If there is a file of the temporary name that nobody writes to, `somebodys` says whether it is somebody's
+    /// own: then it is not removed, and the name counts as taken.
     pub(crate) fn create_beside(
         path: &Path,
         len: u64,
@@ -66,7 +66,7 @@ impl FileDisk {
         reserve(handles.buffered(), 0, len).map_err(fail("reserving the space of"))?;
         handles.open_again(&place.dir, &place.temporary).map_err(fail("creating"))?;
         write_zeros(&mut handles, len, progress).map_err(fail("zeroing"))?;
-        // Now, so that the probe does not measure the writing back of all the zeros.
+        // Synced now, so that the probe does not measure the writing back of all the zeros.
         sync(handles.buffered()).map_err(fail("syncing"))?;
         let mut disk = Self::assemble(path, handles, len, mode)?;
         init(&disk).map_err(fail("initialising"))?;
@@ -82,7 +82,7 @@ impl FileDisk {
     }
 }
 
-/// Where a file is to be, and what it is called until it is there.
+/// Where a file is to be, and its name until it is there.
 struct Place {
     dir: OwnedFd,
     name: PathBuf,
@@ -113,25 +113,25 @@ impl Place {
 
     /// Makes and locks the temporary file.
     ///
-    /// Its name is always the same, so that what a killed process left is found and removed; the lock
-    /// tells that from the file of a process that is still at it.
+    /// The name is always the same, so that what a killed process left is found and removed; the lock distinguishes that from the file of a
+    /// process still at work.
     fn open_temporary(&self, path: &Path, somebodys: &dyn Fn(&dyn Disk) -> bool) -> Result<Handles, OpenError> {
         let locked = || OpenError::Locked { path: path.into() };
         if let Some(file) = self.open(OFlags::CREATE | OFlags::EXCL, path)? {
             return self.lock_made(file, path);
         }
         self.remove_stale(path, somebodys)?;
-        // One that is there again belongs to a process that lives.
+        // If it is there again, it belongs to a process that lives.
         let file = self.open(OFlags::CREATE | OFlags::EXCL, path)?.ok_or_else(locked)?;
         self.lock_made(file, path)
     }
 
-    /// Locks the file that was made just now. Where nobody could, it does not stay.
+    /// Locks the file that was just made. If nobody can lock it, it is removed.
     fn lock_made(&self, file: OwnedFd, path: &Path) -> Result<Handles, OpenError> {
         let locked = || OpenError::Locked { path: path.into() };
         let made = fs::fstat(&file).map_err(|errno| failed("creating", path)(errno.into()))?;
         let outcome = self.lock_temporary(file, path);
-        // Another's, who takes it for stale, is for him to remove.
+        // If another process takes it for stale and holds the lock, it removes it.
         if outcome.as_ref().is_err_and(|error| !matches!(error, OpenError::Locked { .. }))
             && fs::statat(&self.dir, &self.temporary, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|named| (named.st_dev, named.st_ino) == (made.st_dev, made.st_ino))
@@ -158,13 +158,13 @@ impl Place {
         Ok(())
     }
 
-    /// Opens the file of the temporary name; nothing if it is there and must not be, or is not.
+    /// Opens the file of the temporary name. `None`: it is there and must not be, or it is not there.
     fn open(&self, how: OFlags, path: &Path) -> Result<Option<OwnedFd>, OpenError> {
         let flags = how | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match retry_on_intr(|| fs::openat(&self.dir, &self.temporary, flags, Mode::from_raw_mode(0o666))) {
             Ok(file) => Ok(Some(file)),
             Err(Errno::EXIST) => Ok(None),
-            // Where one is to be made it is the directory that takes none, or is gone.
+            // With `CREATE` it is the directory that takes no file, or is gone.
             Err(Errno::NOENT) if !how.contains(OFlags::CREATE) => Ok(None),
             // The name itself fits: it was looked for.
             Err(Errno::NAMETOOLONG) => {
@@ -175,8 +175,8 @@ impl Place {
         }
     }
 
-    /// Locks a file that had the temporary name; nothing if it has lost it before the lock was there,
-    /// to a process that finished it or that took it for stale.
+    /// Locks a file that had the temporary name. `None`: it lost the name before it was locked, to a process that finished it or took it
+    /// for stale.
     fn lock_temporary(&self, file: OwnedFd, path: &Path) -> Result<Option<Handles>, OpenError> {
         let fail = |error| failed("creating", path)(error);
         let mut handles = Handles::lock(file, path, false)?;
@@ -198,7 +198,7 @@ impl Place {
     }
 }
 
-/// Fails early when there is no space for the bytes from `held` to `len`, and otherwise asks for it in one piece.
+/// Fails early if there is no space for the bytes from `held` to `len`; otherwise asks for all of it at once.
 pub(super) fn reserve(file: &OwnedFd, held: u64, len: u64) -> io::Result<()> {
     let space = fs::fstatvfs(file)?;
     let wanted = len.saturating_sub(held);
@@ -206,19 +206,19 @@ pub(super) fn reserve(file: &OwnedFd, held: u64, len: u64) -> io::Result<()> {
         return Err(Errno::NOSPC.into());
     }
     match fs::fallocate(file, FallocateFlags::empty(), held, wanted) {
-        // A file system without it hands the blocks out as the zeros are written. So does one that was interrupted: some begin anew each time, and
-        // where a timer goes off again and again they never end.
+        // A file system without `fallocate` hands out the blocks as the zeros are written. So it is if the call was interrupted: it is not
+        // repeated, because some file systems begin anew each time, and under a recurring timer would never end.
         Err(errno) if wanted == 0 || errno == Errno::INTR || unsupported(&errno.into()) => Ok(()),
         result => Ok(result?),
     }
 }
 
-/// Whether there is less space than is wanted. Some file systems in memory have no end, and say that they have no blocks at all.
+/// Whether there is less space than `wanted`. Some file systems in memory have no limit, and report no blocks at all.
 fn lacks(space: &StatVfs, wanted: u64) -> bool {
     space.f_blocks > 0 && wanted > space.f_bfree.saturating_mul(space.f_frsize)
 }
 
-/// Whoever writes behind the end that this process may give a file is killed by a signal: rather nothing is begun.
+/// A process that writes beyond its file size limit is killed by a signal: so nothing is begun.
 pub(super) fn check_limit(len: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(most) if most < len => {
@@ -230,7 +230,7 @@ pub(super) fn check_limit(len: u64) -> io::Result<()> {
     }
 }
 
-/// Unlike `fdatasync`, with the size of the file and the entries of the directory.
+/// Unlike `fdatasync`, this includes the size of the file and the entries of the directory.
 pub(super) fn sync(file: impl AsFd) -> io::Result<()> {
     Ok(retry_on_intr(|| fs::fsync(&file))?)
 }

@@ -16,33 +16,33 @@ use std::{
     sync::Arc,
 };
 
-/// Those who sync apart from the writer of frames.
+/// Writers that sync by themselves, apart from the writer of frames.
 const WRITERS: usize = 2;
 
 /// The descriptors of one locked file.
 pub(super) struct Handles {
-    /// Who may write.
+    /// The process that may write.
     opener: Opener,
-    /// A name to remove when these are dropped, while a file is being created.
+    /// The name to remove when these are dropped, while a file is being created.
     pub(super) temporary: Option<Temporary>,
-    /// Whether it had a name when it was locked. A file that was opened without one is not to be found by anybody anyway, and some file systems
-    /// do not count names.
+    /// Whether the file had a name when it was locked. If it had none, nobody could find it anyway, and some file systems do not count
+    /// names.
     named: bool,
-    /// Until it is given up.
+    /// `None` once it is given up.
     lock: Mutex<Option<Arc<Lock>>>,
-    /// The mapping, the lock, and reads of any alignment; the writes too, unless they are direct.
+    /// For the mapping, the lock, and reads of any alignment; for the writes, too, unless they are direct.
     buffered: Arc<OwnedFd>,
-    /// All the writes, if they go past the page cache, and the reads of whole blocks.
+    /// For all writes, if they bypass the page cache, and for reads of whole blocks.
     direct: Option<OwnedFd>,
-    /// For the syncs of each [`Writer`] but that of frames, where writes go through the page cache: of a write that failed there the system
-    /// tells whoever asks first, once for each open file.
+    /// For the syncs of each [`Writer`] other than the writer of frames, if writes go through the page cache: the system reports a failed
+    /// write there to the first that asks, once for each open file.
     apart: Option<[OwnedFd; WRITERS]>,
-    /// For many of these at once.
+    /// For several reads or writes at once.
     rings: Rings,
 }
 
 impl Handles {
-    /// Locks the file: for this process alone, or to be read together with others that only read.
+    /// Locks the file: for this process alone, or shared with others that only read.
     pub(super) fn lock(file: OwnedFd, path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let buffered = Arc::new(file);
         let lock = match Lock::take(Arc::clone(&buffered), read_only) {
@@ -50,20 +50,20 @@ impl Handles {
             Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
             Err(errno) => return Err(failed("locking", path)(not_locked(errno))),
         };
-        // Whoever reads says how much, and asks for more with `prefetch`. What the system reads ahead by itself may be
-        // megabytes, in front of which commits would wait. A hint: that it was refused is nobody's concern.
+        // The log says how much it reads, and asks for more with `prefetch`. What the system reads ahead by itself may be megabytes, for
+        // which commits would wait. Only a hint: a refusal does not matter.
         let _ = fs::fadvise(&buffered, 0, None, fs::Advice::Random);
         let named = names(&buffered).map_err(failed("examining", path))? > 0;
         let opener = Opener::this_process();
         Ok(Self { opener, temporary: None, named, lock, buffered, direct: None, apart: None, rings: Rings::default() })
     }
 
-    /// Opens the file once more, past the page cache, where that is supported; and once for each of those who sync apart.
+    /// Opens the file once more for direct I/O, if that is supported; and once for each writer that syncs by itself.
     pub(super) fn open_again(&mut self, dir: impl AsFd, name: &Path) -> io::Result<()> {
         let open = |how| -> io::Result<OwnedFd> {
             let flags = how | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
             let again = retry_on_intr(|| fs::openat(&dir, name, flags, Mode::empty()))?;
-            // The name may lead to another file by now, and the lock is on the first.
+            // The name may lead to another file by now; the lock is on the first.
             if !same_file(&self.buffered, &again)? {
                 return Err(io::Error::other("the file was replaced while it was being opened"));
             }
@@ -75,20 +75,20 @@ impl Handles {
             Err(error) if unsupported(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
-        // It is a file, not a pipe, and nobody waits for it: io_uring takes the flag for a wish not to wait for the device either.
+        // It is a file, not a pipe, and nobody waits for it; but io_uring takes the flag as a wish not to wait for the device either.
         fs::fcntl_setfl(&direct, fs::fcntl_getfl(&direct)? - OFlags::NONBLOCK)?;
         self.direct = Some(direct);
         Ok(())
     }
 
-    /// Sees whether several reads or writes can be done at once, if they are wanted so. Otherwise it is one after the other.
+    /// Sees whether several reads or writes can be done at once, if that is `wanted`. Otherwise they are done one after the other.
     pub(super) fn begin_rings(&self, wanted: bool) -> bool {
         if !wanted || self.direct.is_none() {
             self.rings.forgo();
         } else if let Some(ring) = self.rings.take() {
             self.rings.give_back(ring);
         } else {
-            // For whatever reason: what is begun in its stead is there for as long as the file is open.
+            // For whatever reason: what replaces the rings is kept for as long as the file is open.
             self.rings.forgo();
         }
         self.at_once() > 1
@@ -98,7 +98,7 @@ impl Handles {
         self.direct = None;
     }
 
-    /// Writes that go past the page cache say themselves what became of them.
+    /// Direct writes report their own errors: no descriptors apart are needed.
     pub(super) fn close_apart(&mut self) {
         self.apart = None;
     }
@@ -116,20 +116,20 @@ impl Handles {
         self.direct.as_ref().unwrap_or(&self.buffered)
     }
 
-    /// Starts reading the range into the page cache, and does not wait for it.
+    /// Starts reading the range into the page cache without waiting for it.
     pub(super) fn prefetch(&self, offset: u64, len: u64) {
-        // A hint: that it was refused is nobody's concern.
+        // Only a hint: a refusal does not matter.
         let _ = fs::fadvise(&self.buffered, offset, std::num::NonZeroU64::new(len), fs::Advice::WillNeed);
     }
 
-    /// Fills `buf`: whole blocks from the device, if writes go there, and everything else through the page cache, which is coherent
-    /// also when all writes go past it.
+    /// Fills `buf`: whole blocks from the device, if writes go there, and everything else through the page cache, which stays coherent even
+    /// if all writes bypass it.
     pub(super) fn read(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
         while !buf.is_empty() {
             let whole_blocks = is_aligned(offset, buf.len()) && buf.as_ptr().addr().is_multiple_of(BLOCK);
             let file = self.direct.as_ref().filter(|_| whole_blocks).unwrap_or(&self.buffered);
             let count = match retry_on_intr(|| pread(file, &mut *buf, offset)) {
-                // Some take a file for direct I/O, and want more than whole blocks of ours.
+                // Some file systems open a file for direct I/O, but want more than our whole blocks.
                 Err(errno) if whole_blocks && unsupported(&errno.into()) => {
                     retry_on_intr(|| pread(&self.buffered, &mut *buf, offset))?
                 }
@@ -144,18 +144,18 @@ impl Handles {
         Ok(())
     }
 
-    /// How many reads or writes go to the device at once, as far as is known.
+    /// How many reads or writes the device gets at once, as far as is known.
     pub(super) fn at_once(&self) -> usize {
         if self.direct.is_some() && self.rings.are_there() { DEPTH } else { 1 }
     }
 
-    /// Fills all of these, in no order: several at once, where they are whole blocks and the system can.
+    /// Fills all of these, in any order: several at once, if they are whole blocks and the system can.
     pub(super) fn read_many(&self, reads: &mut [(u64, &mut [u8])]) -> io::Result<()> {
         for some in reads.chunks_mut(DEPTH) {
             let whole_blocks =
                 some.iter().all(|(at, buf)| is_aligned(*at, buf.len()) && buf.as_ptr().addr().is_multiple_of(BLOCK));
             let outcomes = match &self.direct {
-                // A forked child has no part in the queues.
+                // A forked child must not use the queues.
                 Some(file) if whole_blocks && some.len() > 1 && self.opener.is_here() => {
                     self.rings.with(|ring| ring.read(file, some))
                 }
@@ -166,7 +166,7 @@ impl Handles {
         Ok(())
     }
 
-    /// Reads what is not there yet, for whatever reason that is none to give up for.
+    /// Reads what is still missing, unless the reason is one to give up for.
     pub(super) fn finish_reads(&self, reads: &mut [(u64, &mut [u8])], outcomes: Option<&Outcomes>) -> io::Result<()> {
         for (i, (offset, buf)) in reads.iter_mut().enumerate() {
             let done = self.rings.done(outcomes, i)?.min(buf.len());
@@ -187,14 +187,14 @@ impl Handles {
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
     }
 
-    /// About how many bytes of the file have no place on the device yet; 0 where that is next to nothing.
+    /// About how many bytes of the file are not allocated on the device yet; 0 if nearly none.
     pub(super) fn hole_bytes(&self, len: u64) -> io::Result<u64> {
         let held = u64::try_from(fs::fstat(&self.buffered)?.st_blocks).unwrap_or(0).saturating_mul(512);
         let lacks = len.saturating_sub(held);
         if lacks <= len / 64 {
             return Ok(0);
         }
-        // Fewer blocks, and no hole: the file system compresses.
+        // Fewer blocks but no hole: the file system compresses.
         let whole = fs::seek(&self.buffered, fs::SeekFrom::Hole(0)).is_ok_and(|at| at >= len);
         Ok(if whole { 0 } else { lacks })
     }
@@ -217,7 +217,7 @@ impl Handles {
         write_all(self.writer(), offset, buf, ReadWriteFlags::empty())
     }
 
-    /// Writes whole blocks, in no order: several at once, where the system can. Not durable.
+    /// Writes whole blocks, in any order: several at once, if the system can. Not durable.
     pub(super) fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
         for some in writes.chunks(DEPTH) {
             let outcomes = match &self.direct {
@@ -229,17 +229,17 @@ impl Handles {
         Ok(())
     }
 
-    /// Writes what is not there yet, for whatever reason that is none to give up for.
+    /// Writes what is still missing, unless the reason is one to give up for.
     pub(super) fn finish_writes(&self, writes: &[(u64, &[u8])], outcomes: Option<&Outcomes>) -> io::Result<()> {
         for (i, (offset, buf)) in writes.iter().enumerate() {
-            // Part of a block is written again with the rest of it.
+            // A block that was written in part is written again as a whole.
             let done = self.rings.done(outcomes, i)?.min(buf.len()) / BLOCK * BLOCK;
             self.write(*offset + done as u64, &buf[done..])?;
         }
         Ok(())
     }
 
-    /// The open file by which somebody syncs: who writes frames (`None`), or another.
+    /// The open file by which a writer syncs: that of frames (`None`), or another.
     fn syncs(&self, writer: Option<Writer>) -> &OwnedFd {
         let apart = match (writer, &self.apart) {
             (Some(Writer::Pieces), Some([pieces, _])) => Some(pieces),
@@ -259,9 +259,8 @@ impl Handles {
     ) -> io::Result<()> {
         let cached = self.syncs(writer);
         match (method, &self.direct) {
-            // The flag does for one write what O_DSYNC on the descriptor does for all of them, so that one
-            // descriptor serves both kinds. (And what rustix calls DSYNC is the constant of O_SYNC,
-            // which asks for the time stamps of the file as well.)
+            // The flag does for one write what O_DSYNC on the descriptor does for all of them, so one descriptor serves both kinds. (What
+            // rustix calls DSYNC is the constant of O_SYNC, which asks for the time stamps of the file as well.)
             (SyncMethod::DirectDsync, Some(direct)) => write_all(direct, offset, buf, ReadWriteFlags::DSYNC),
             (SyncMethod::RwfDsync, _) => write_all(cached, offset, buf, ReadWriteFlags::DSYNC),
             (SyncMethod::Fdatasync, _) => {
@@ -277,22 +276,22 @@ impl Handles {
         self.flush_of(None)
     }
 
-    /// The same, for a writer who is to hear of every error, whoever has heard of it.
+    /// The same, for a writer that must be told of every error, whoever else was told of it.
     pub(super) fn flush_of(&self, writer: Option<Writer>) -> io::Result<()> {
         fdatasync(self.syncs(writer))
     }
 
-    /// Has the system forget what it holds of the file, so that the next reads ask the device.
+    /// Makes the system forget what it caches of the file, so that the next reads ask the device.
     ///
-    /// After a sync that failed the pages stay in the cache, marked clean: read again they look as if they had been written,
-    /// and no later sync writes them. (This is what PostgreSQL met in 2018.) Who opens a file cannot know what happened to it before.
+    /// After a failed sync the pages stay in the cache, marked clean: read again they look as if they had been written, and no later sync
+    /// writes them. (PostgreSQL met this in 2018.) A process that opens a file cannot know what happened to it before.
     pub(super) fn forget_cached(&self) -> io::Result<()> {
         // Only clean pages can be forgotten.
         self.flush()?;
         Ok(fs::fadvise(&self.buffered, 0, None, fs::Advice::DontNeed)?)
     }
 
-    /// Maps the file; the view has its part in the lock.
+    /// Maps the file; the view shares the lock.
     pub(super) fn view(&self, len: u64) -> io::Result<View> {
         let lock = self.lock.lock().clone().ok_or(io::ErrorKind::PermissionDenied)?;
         View::new(&self.buffered, len, lock)
@@ -303,14 +302,14 @@ impl Handles {
         self.opener.check()
     }
 
-    /// As a child finds it that was forked from who opened the file.
+    /// As in a child that was forked from the process that opened the file.
     #[cfg(test)]
     pub(super) fn leave_to_the_parent(&mut self) {
         self.opener = Opener::parent();
         self.lock.get_mut().iter_mut().filter_map(Arc::get_mut).for_each(Lock::leave_to_the_parent);
     }
 
-    /// Gives this part of the lock up.
+    /// Gives up this share of the lock.
     pub(super) fn unlock(&self) {
         drop(self.lock.lock().take());
     }
@@ -319,17 +318,17 @@ impl Handles {
 impl Drop for Handles {
     fn drop(&mut self) {
         if !self.opener.is_here() {
-            // The name and the queues are its parent's: something else of the child's may lie where those were mapped.
+            // The name and the queues are its parent's; where the queues were mapped, something else of the child's may lie.
             self.temporary.take().into_iter().for_each(Temporary::keep);
             self.rings.leave();
         }
-        // While the lock is held, or the next creator's file would be removed in place of ours.
+        // While the lock is still held: otherwise the next creator's file would be removed instead of ours.
         self.temporary = None;
         self.unlock();
     }
 }
 
-/// Some file systems, as of networks, lock no files.
+/// Some file systems, such as network ones, do not lock files.
 fn not_locked(errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
     if errno != Errno::NOLCK && !unsupported(&error) {
@@ -343,8 +342,8 @@ fn not_locked(errno: Errno) -> io::Error {
 
 /// Zeros `len` bytes from the start of the file by writing them.
 ///
-/// Space that is merely allocated costs two to seven times on every first write: the device is told of
-/// the write, and the file system then commits that the extent is no longer unwritten.
+/// Space that is only allocated makes every first write cost two to seven times as much: the device is told of the write, and then the file
+/// system commits that the extent is no longer unwritten.
 pub(super) fn write_zeros(handles: &mut Handles, len: u64, progress: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
     const STEP: usize = 256 * BLOCK;
     let mut zeros = AlignedBuf::with_capacity(STEP);
@@ -373,13 +372,13 @@ fn names(file: impl AsFd) -> io::Result<u64> {
     Ok(fs::fstat(file)?.st_nlink.into())
 }
 
-/// Whether two descriptors are of one file.
+/// Whether two descriptors refer to the same file.
 pub(super) fn same_file(a: impl AsFd, b: impl AsFd) -> io::Result<bool> {
     let (a, b) = (fs::fstat(a)?, fs::fstat(b)?);
     Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
-/// Puts an I/O error into its place.
+/// Says where an I/O error occurred.
 pub(super) fn failed(context: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Io { context, path: path.into(), source }
 }
@@ -387,7 +386,7 @@ pub(super) fn failed(context: &'static str, path: &Path) -> impl FnOnce(io::Erro
 fn write_all(file: &OwnedFd, mut offset: u64, mut buf: &[u8], flags: ReadWriteFlags) -> io::Result<()> {
     while !buf.is_empty() {
         let count = retry_on_intr(|| pwritev2(file, &[IoSlice::new(buf)], offset, flags))?;
-        // Part of a block is written again with the rest of it: direct I/O must start on a block.
+        // A block that was written in part is written again as a whole: direct I/O must start on a block.
         let count = if count < buf.len() { count / BLOCK * BLOCK } else { count };
         if count == 0 {
             return Err(io::Error::new(io::ErrorKind::WriteZero, "not even one block was written"));

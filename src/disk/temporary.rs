@@ -1,4 +1,4 @@
-//! A file that has a name for the time being: until it has its own, or is given up.
+//! A file that has a temporary name until it has its own, or is given up.
 
 use super::error::unsupported;
 use rustix::{
@@ -37,7 +37,7 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // There is an error on its way already, and this one would only hide it.
+            // An error is on its way already, and this one would only hide it.
             let _ = fs::unlinkat(&self.dir, name, AtFlags::empty());
         }
     }
@@ -45,7 +45,7 @@ impl Drop for Temporary {
 
 fn rename_no_replace(dir: &OwnedFd, from: &Path, to: &Path) -> Result<(), Errno> {
     match fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
-        // Where the file system has no such rename: a hard link does not replace either.
+        // If the file system has no such rename: a hard link does not replace either.
         Err(errno) if unsupported(&errno.into()) => link_and_unlink(dir, from, to),
         result => result,
     }

@@ -1,5 +1,5 @@
 //! Looking after the file: it may be cut, removed or replaced behind our back, and what is written to it then is acknowledged in vain. The
-//! cleaner's thread looks while it rests; while it cleans, which may take seconds, whoever writes a frame does.
+//! cleaner's thread looks while it rests; while it cleans, which may take seconds, the writer of a frame does.
 
 use std::io;
 use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering as StdOrdering};
@@ -13,11 +13,11 @@ use crate::error::{Error, Result};
 /// No frame is acknowledged if the last look is longer ago than this.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// When somebody last looked. A plain atomic of the standard library in every build: two that look at once do no harm.
+/// When somebody last looked. A plain atomic of the standard library in every build: two threads that look at once do no harm.
 #[derive(Debug)]
 pub(crate) struct Looked {
     since: Instant,
-    /// In milliseconds since then.
+    /// Milliseconds from `since` to the last look.
     at: StdAtomicU64,
 }
 
@@ -48,12 +48,12 @@ impl Engine {
         self.ask_disk(|disk| disk.check_size().and_then(|()| disk.check_name()))
     }
 
-    /// As [`Engine::find_file`], if nobody did for long. Without background threads nobody looks.
+    /// As [`Engine::find_file`], if the last look is long ago. Without background threads nobody looks.
     pub(super) fn find_file_again(&self) -> Result<()> {
         if self.run.background && self.looked.is_long_ago() { self.find_file() } else { Ok(()) }
     }
 
-    /// Asks the disk about its file, and ends the log if that was cut or removed behind its back.
+    /// Asks the disk about its file, and ends the log if that was cut or removed behind its back, or cannot be asked about.
     pub(super) fn look_after_file(&self, look: impl FnOnce(&dyn Disk) -> io::Result<()>) -> Result<()> {
         self.ask_disk(look).inspect_err(|why| self.fail(why, None))
     }
@@ -82,7 +82,7 @@ mod tests {
     use crate::sync::Arc;
     use crate::{Batch, Wal};
 
-    /// Where the cleaner's thread does not come to look: it is at work.
+    /// A disk on which the cleaner's thread does not come to look: it is at work.
     #[derive(Debug)]
     struct Removed {
         disk: SimDisk,
@@ -108,7 +108,7 @@ mod tests {
         }
         fn check_name(&self) -> io::Result<()> {
             if thread::current().name() == Some("strandlog-cleaner") {
-                // An end: the test is over.
+                // Returns when the test drops the other end.
                 let _ = self.cleaner.lock().expect("no panic").recv();
             }
             if self.is_gone.load(StdOrdering::Relaxed) { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }

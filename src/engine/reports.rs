@@ -76,13 +76,13 @@ impl Engine {
         if first <= allowed {
             self.held.forget(cell.id);
         }
-        // The suffix may have been cut since it was asked for.
+        // The suffix may have been cut since the truncation was asked for.
         let first = first.min(allowed).min(state.last.saturating_add(1));
         self.truncate(s, cell.id, state, first, freed);
     }
 
-    /// A snapshot at `index` was installed: the state machine holds that, and perhaps no more. What waits for it concerns entries that are
-    /// gone.
+    /// A snapshot at `index` was installed: the state machine holds that, and perhaps no more. Truncations that wait concern entries that
+    /// are gone.
     pub(crate) fn take_back_report(
         &self,
         s: &mut Sequencer,

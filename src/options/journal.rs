@@ -2,41 +2,41 @@
 
 use crate::format::superblock::{MAX_JOURNAL_SLABS, Superblock};
 
-/// The journal grows to so much for the cleaner to find less alive: an opening looks at all of it.
+/// The journal grows to this size so that the cleaner finds less alive: an opening looks at all of it.
 const CYCLE_BYTES: u64 = 256 << 20;
-/// And to so much while what it carries is more than [`CYCLES_CARRIED`] allows for: an opening takes twice as long at most.
+/// It grows to this size while what it carries is more than [`CYCLES_CARRIED`] allows for: an opening takes at most twice as long.
 const LONG_CYCLE_BYTES: u64 = 2 * CYCLE_BYTES;
-/// A journal is to be so many times what it carries: entries of small replicas, which are carried, mostly die when their replica has written
-/// as many again, if they are not moved before. Measured: with three times hardly anything is gained, with seven little more.
+/// How many times what it carries a journal should be: the entries of small replicas, which are carried, mostly die when their replica has
+/// written as many again, if they are not moved before. Measured: with three times hardly anything is gained, with seven little more.
 const CYCLES_CARRIED: u64 = 5;
-/// And to so much for what it carries: ten million idle replicas.
+/// It grows to this size for what it carries: ten million idle replicas.
 const MOST_CARRYING: u64 = 4 << 30;
 const _: () = assert!(LONG_CYCLE_BYTES <= MOST_CARRYING, "the default cap lies between them");
-/// Segments of a new journal at least: the cleaner needs two, truncation one, appends some.
+/// The fewest segments of a new journal: the cleaner needs two, truncation one, appends some.
 pub(super) const MIN_FLOOR: u64 = 6;
 
-/// What of such a wish a file of so many slabs can fulfil: no less than its journal begins with.
+/// The cap nearest to `wish` that a file of `slabs` slabs allows: no less than its journal begins with.
 pub(super) fn possible_cap(slabs: u64, wish: u64) -> u64 {
     let floor = journal_floor(slabs);
     wish.clamp(floor, MAX_JOURNAL_SLABS as u64).min(slabs.saturating_sub(1)).max(floor)
 }
 
-/// Slabs that the journal may grow to where nobody said otherwise: half a gibibyte, or what many idle replicas need.
+/// Slabs that the journal may grow to if no cap was chosen: half a gibibyte, or what many idle replicas need.
 pub(crate) fn default_cap(slabs: u64, segment: u64) -> u64 {
     let capacity = slabs * segment;
     possible_cap(slabs, (capacity / 2).min((capacity / 8).clamp(LONG_CYCLE_BYTES, MOST_CARRYING)) / segment)
 }
 
-/// Whether nobody chose what the journal may grow to.
+/// Whether the cap is the default, not chosen.
 pub(crate) fn has_default_cap(sb: &Superblock) -> bool {
     u64::from(sb.journal_cap) == default_cap(sb.slab_count.into(), sb.segment_bytes.into())
 }
 
-/// Slabs that a journal may have but for want of room for what it carries: all of a cap that was chosen, and no more than opens quickly
-/// of the default.
+/// Slabs that a journal may have to move less, rather than for want of room: all of a cap that was chosen; of the default, no more than
+/// opens quickly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cycle {
-    /// Whatever it carries.
+    /// Whatever the journal carries.
     pub least: u32,
     most: u32,
     segment: u64,
@@ -60,7 +60,7 @@ impl Cycle {
         Self { least, most, segment }
     }
 
-    /// While it carries so many bytes.
+    /// Slabs while so many bytes are carried.
     pub fn slabs(self, carried: u64) -> u32 {
         let wish = carried.saturating_mul(CYCLES_CARRIED).div_ceil(self.segment);
         // Below the clamp it fits.
@@ -68,7 +68,7 @@ impl Cycle {
     }
 }
 
-/// Slabs that the journal of a file of so many never gives up: one sixteenth. Its quarter then has room for the descriptors of a file
+/// Slabs that the journal of a file of `slabs` never gives up: one sixteenth. A quarter of it then has room for the descriptors of a file
 /// full of small pieces.
 pub(crate) fn journal_floor(slabs: u64) -> u64 {
     (slabs / 16).clamp(MIN_FLOOR, MAX_JOURNAL_SLABS as u64)

@@ -89,7 +89,7 @@ pub struct Options {
     pub(crate) slow_commit: Duration,
 }
 
-/// The options that hold while the log runs.
+/// The options that apply while the log runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunOptions {
     pub placement: Placement,
@@ -165,7 +165,7 @@ impl Options {
         self.capacity = bytes;
         self
     }
-    /// Bytes a chunk, the unit in which a replica's space comes and goes: a power of two, 4 KiB to 4 MiB. Default 64 KiB.
+    /// Bytes per chunk, the unit in which replicas take and release space: a power of two, 4 KiB to 4 MiB. Default 64 KiB.
     ///
     /// An open log takes 10 bytes of memory for each of its chunks: 1.3 GiB of the largest log in chunks of 64 KiB, and 20 GiB in chunks of 4 KiB. See
     /// [the guide](crate::guide#capacity-chunks-segments).
@@ -282,7 +282,7 @@ impl Options {
         self.read_only = read_only || self.run.recovery == RecoveryMode::Salvage;
         self
     }
-    /// Called now and then while a file is created or recovered.
+    /// Called from time to time while a file is created or recovered.
     #[must_use]
     pub fn progress(mut self, f: impl FnMut(Progress) + Send + 'static) -> Self {
         self.progress = Some(Box::new(f));
@@ -355,13 +355,13 @@ impl Options {
     }
 }
 
-/// Size of a log whose last slab ends at `end`, in a file of so many bytes: all of it, but for a segment and more behind that, which no superblock
-/// names. A growth that was interrupted leaves such a file.
+/// Size of a log whose last slab ends at `end`, in a file of `file_bytes`: all of the file, unless a segment or more lies behind that end,
+/// which no superblock names. An interrupted growth leaves such a file.
 pub(crate) fn capacity_in(file_bytes: u64, end: u64, segment: u64) -> u64 {
     if file_bytes.saturating_sub(end) < segment { file_bytes } else { end }
 }
 
-/// Of a new file: its segments, behind the superblocks.
+/// The least capacity of a new file: its segments, behind the superblocks.
 fn least_capacity(segment: u64) -> u64 {
     POOL_OFFSET + MIN_SEGMENTS * segment
 }

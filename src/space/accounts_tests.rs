@@ -78,7 +78,7 @@ fn three_quarters_of_the_budget_are_for_small_replicas_their_own_charge_apart() 
     assert_eq!(others, Charge { chunks: 5, carried: 20 });
 }
 
-/// Where others have spent the budget since: nobody looks whether there are chunks for what shrinks.
+/// A replica that shrinks stays carried even if others have spent the budget since: nobody checks whether there are chunks for it.
 #[test]
 fn a_small_replica_that_does_not_grow_takes_no_chunk() {
     let mut accounts = accounts(1000, 50);
@@ -91,7 +91,7 @@ fn a_small_replica_that_does_not_grow_takes_no_chunk() {
     assert_eq!(accounts.price(own, demand(251), 2).chunks, 1);
 }
 
-/// To the segment: what is carried in one more than the cleaner was left would stop it.
+/// Exact to the segment: if what is carried needed one more than the cleaner was left, it would stop.
 #[test]
 fn who_holds_chunks_is_carried_only_where_the_cleaner_has_what_it_needs_for_it() {
     let mut accounts = Accounts::new(65_536, 65_536, 50, (400, 400));
@@ -139,7 +139,7 @@ fn the_budget_is_half_of_what_the_journal_does_not_keep_back() {
     assert_eq!(accounts.budget(), 2 * before);
 }
 
-/// Whatever the geometry: beside what is carried, and the segments kept for cleaning it, as much is left for appends.
+/// In any geometry, as much is left for appends as for what is carried, beside the segments kept for cleaning it.
 #[test]
 fn a_journal_whose_budget_is_spent_has_room_for_appends() {
     for segment in (16..=26).map(|n| 1_u64 << n) {
@@ -165,7 +165,7 @@ fn the_cleaner_gets_around_a_journal_full_of_what_is_carried() {
             let mut accounts = Accounts::new(4096, segment, 50, (slabs, slabs));
             let carried = accounts.budget();
             accounts.settle(&mut Charge::default(), Charge { chunks: 0, carried });
-            // Three quarters carried, a quarter of what is reserved: as much as the cleaner ever moves forward.
+            // Three quarters of each are carried, and a quarter is reserved for: the cleaner never moves more forward.
             let full = (carried * 4).div_ceil(3 * segment);
             let mut kept = (2 + accounts.cleaning() as u64) * segment;
             for n in 0..full {
@@ -184,7 +184,7 @@ fn the_journal_grows_before_the_budget_is_spent_and_shrinks_when_less_would_do()
     let mut carry = |accounts: &mut Accounts, segments: u64| {
         accounts.settle(&mut own, Charge { chunks: 0, carried: segments * SEGMENT });
     };
-    // Of more than thirteen segments three quarters are for small replicas.
+    // The budget is more than thirteen segments, of which three quarters are for small replicas.
     carry(&mut accounts, 9);
     assert!(!accounts.wants_to_grow() && !accounts.may_shrink(), "one more is just left");
     carry(&mut accounts, 8);

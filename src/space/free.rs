@@ -4,19 +4,21 @@ use std::ops::Range;
 
 use roaring::RoaringBitmap;
 
-/// So many free runs are looked at for one that is long enough: some tens of microseconds, under the lock that orders all batches. A pool may
-/// have millions. A piece that finds none is scattered, which costs its descriptor ten bytes a run, and its readers a copy.
+/// At most this many free runs are looked at for one that is long enough, which takes some tens of microseconds under the lock that orders
+/// all batches; a pool may have millions. A piece that finds none is scattered, which costs its descriptor ten bytes a run, and its readers
+/// a copy.
 pub(super) const MOST_RUNS: usize = 4096;
 
-/// A bitmap.
+/// The free chunks, as a bitmap.
 #[derive(Debug)]
 pub(super) struct Free {
     chunks: RoaringBitmap,
-    /// How many of each slab are not.
+    /// How many chunks of each slab are not free.
     taken: Vec<u32>,
-    /// Slabs of which all are. There may be very many slabs, and none like that: they are asked for under the lock that orders all batches.
+    /// Slabs whose chunks are all free. A pool may have very many slabs and none of these, and they are looked for under the lock that
+    /// orders all batches.
     whole: RoaringBitmap,
-    /// How many there are, free or not.
+    /// How many chunks there are, free or not.
     end: u32,
     per_slab: u32,
     /// Next-fit: the search begins where the last one ended, so that neighbours stay neighbours.
@@ -24,7 +26,7 @@ pub(super) struct Free {
 }
 
 impl Free {
-    /// All are, but for those of these slabs.
+    /// All chunks are free, except those of the journal's slabs.
     pub fn new(end: u32, per_slab: u32, journal_slabs: &[u32]) -> Self {
         let slabs = end / per_slab;
         let (mut chunks, mut whole) = (RoaringBitmap::new(), RoaringBitmap::new());
@@ -43,12 +45,12 @@ impl Free {
         self.chunks.contains(chunk)
     }
 
-    /// Ascending.
+    /// The free chunks, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.chunks.iter()
     }
 
-    /// `false`: it is free already.
+    /// `false`: it was free already.
     pub fn insert(&mut self, chunk: u32) -> bool {
         if !self.chunks.insert(chunk) {
             return false;
@@ -67,7 +69,7 @@ impl Free {
         self.take(chunk..chunk + 1);
     }
 
-    /// Those of these that are free.
+    /// Takes those of these chunks that are free.
     fn take(&mut self, chunks: Range<u32>) {
         let mut first = chunks.start;
         while first < chunks.end {
@@ -82,8 +84,8 @@ impl Free {
         }
     }
 
-    /// Takes `n` chunks that lie side by side: behind the wish, or else from the cursor on, all around. Not if very many runs that are too
-    /// short lie before: the next search goes on there.
+    /// Takes `n` adjacent chunks: behind the wish, or else from the cursor on, all around. It gives up after very many runs that are too
+    /// short: the next search goes on there.
     pub fn take_run(&mut self, n: u32, wish: Option<u32>) -> Option<u32> {
         let chunk = self.find(n, wish.unwrap_or(self.cursor))?;
         self.take(chunk..chunk + n);
@@ -97,7 +99,7 @@ impl Free {
             Ok(chunk) => return Some(chunk),
             Err(near) => near,
         };
-        // There nothing is to be found.
+        // Nothing is to be found between the wish and `near`.
         let from = if (wish..near).contains(&self.cursor) { near } else { self.cursor }.min(end);
         let found = self.run(n, from..end, MOST_RUNS / 4).or_else(|far| {
             let around = self.run(n, 0..from.saturating_add(n).min(end), MOST_RUNS / 4);
@@ -112,7 +114,7 @@ impl Free {
         }
     }
 
-    /// The first `n` free chunks that lie side by side among these, if fewer than `most` runs lie before. Else where it ended.
+    /// The first `n` adjacent free chunks in `among`, if fewer than `most` runs lie before them. Otherwise where the search ended.
     fn run(&self, n: u32, among: Range<u32>, most: usize) -> Result<u32, u32> {
         let mut free = self.chunks.range(among.clone());
         let (mut run, mut looked) = (0..0, 0);
@@ -133,18 +135,19 @@ impl Free {
         Err(run.end)
     }
 
-    /// Takes any: only for a piece longer than every free run that was looked at.
+    /// Takes any `n` chunks: only for a piece longer than every free run that was looked at.
     pub fn take_any(&mut self, n: u32) -> Vec<u32> {
         let picked: Vec<u32> = self.chunks.iter().take(n as usize).collect();
         picked.iter().for_each(|&chunk| self.remove(chunk));
         picked
     }
 
-    /// Where so many lie, and how many each time: all of them side by side, where there are as many; else the `most` longest runs.
+    /// Free runs of `wanted` chunks, each as its first chunk and its length: the smallest run that holds them all; if there is none, the
+    /// `most` longest.
     pub fn runs(&self, wanted: u64, most: usize) -> Vec<(u32, u64)> {
         let mut runs: Vec<(u32, u64)> = Vec::new();
         let mut free = self.chunks.range(..);
-        // The bitmap's own ranges may end where another of them begins.
+        // Adjacent ranges of the bitmap may be one run.
         while let Some(next) = free.next_range() {
             let (chunk, more) = (*next.start(), u64::from(next.end() - next.start()) + 1);
             match runs.last_mut() {
@@ -152,7 +155,7 @@ impl Free {
                 _ => runs.push((chunk, more)),
             }
         }
-        // The smallest that holds all of it; else the longest there are.
+        // The smallest that holds all of them; else the longest.
         if let Some(&run) = runs.iter().filter(|(_, n)| *n >= wanted).min_by_key(|&&(first, n)| (n, first)) {
             return vec![run];
         }
@@ -169,7 +172,7 @@ impl Free {
         Some(slab)
     }
 
-    /// The chunks of a slab are free. Answers how many were not.
+    /// Frees the chunks of a slab. Answers how many were not free.
     pub fn insert_slab(&mut self, slab: u32) -> u64 {
         (slab * self.per_slab..(slab + 1) * self.per_slab).map(|chunk| u64::from(self.insert(chunk))).sum()
     }

@@ -6,18 +6,18 @@ use rand::{Rng, SeedableRng};
 use std::cell::Cell;
 
 thread_local! {
-    /// Free runs that were looked at.
+    /// How many free runs were looked at.
     pub static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Of so many chunks those that `free` says yes to.
+/// A set of so many chunks, of which those are free that `free` says yes to.
 fn free_of(chunks: u32, free: impl Fn(u32) -> bool) -> Free {
     let mut all = Free::new(chunks, 16, &[]);
     (0..chunks).filter(|&chunk| !free(chunk)).for_each(|chunk| all.remove(chunk));
     all
 }
 
-/// Before the cursor as well as behind it, at either end, and across it.
+/// Before the cursor or behind it, at either end, or across it.
 #[test]
 fn what_lies_side_by_side_is_found_wherever_it_is() {
     let seed = rand::random();
@@ -53,7 +53,7 @@ fn few_of_many_short_runs_are_looked_at_for_a_long_one() {
         let looked = LOOKED_AT.get() - before;
         assert!(looked <= MOST_RUNS as u64, "{looked} runs");
     }
-    // A long one is come to, search by search, wherever it is.
+    // Search by search, a long run is reached, wherever it is.
     let mut free = free_of(CHUNKS, |chunk| chunk % 2 == 0 || (700_000..700_100).contains(&chunk));
     let mut searches = 0..CHUNKS as usize / MOST_RUNS * 4;
     assert!(searches.any(|_| free.take_run(3, None).is_some() || free.take_any(3).len() != 3));
@@ -64,7 +64,7 @@ fn slabs_are_taken_whole_and_from_the_end() {
     let mut free = Free::new(64, 4, &[0, 7]);
     assert_eq!((free.take_slab(), free.take_slab()), (Some(15), Some(14)));
     assert_eq!(free.len(), 48);
-    // One of them is not free as a whole.
+    // One slab is not free as a whole.
     free.remove(13 * 4 + 2);
     assert_eq!(free.take_slab(), Some(12));
     assert_eq!((free.insert_slab(15), free.len()), (4, 47));

@@ -1,4 +1,4 @@
-//! The chunks: which are free, who may not be disturbed, and what must be held back.
+//! The chunks: which are free, which readers pin, and what must be held back.
 
 mod accounts;
 mod chunk_use;

@@ -5,7 +5,7 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// One counter a chunk.
+/// One counter per chunk.
 #[derive(Debug)]
 pub(crate) struct Pins {
     counts: Box<[AtomicU32]>,
@@ -24,10 +24,10 @@ impl Pins {
         }
     }
 
-    /// Lets go.
+    /// Lets the chunk go.
     pub fn unpin(&self, chunk: u32) {
         if let Some(count) = self.counts.get(chunk as usize) {
-            // Release: the reader's loads happen before whoever sees zero writes the chunk anew.
+            // Release: the reader's loads happen before the chunk is overwritten by a thread that sees zero.
             count.fetch_sub(1, Ordering::Release);
         }
     }

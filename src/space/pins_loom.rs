@@ -18,7 +18,7 @@ struct Space {
     pins: Pins,
     /// Stands for the chunk's bytes. **loom fails the model if a write overlaps a read**, in time or in what is visible of it.
     touched: UnsafeCell<()>,
-    /// What they are.
+    /// What those bytes are.
     bytes: AtomicU64,
 }
 

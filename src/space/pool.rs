@@ -21,7 +21,7 @@ pub(crate) struct Tail {
     pub block: u32,
 }
 
-/// Whose each chunk is, while the log is being opened: replicas are numbered from 0, in whatever order they are asked.
+/// The owner of each chunk, while the log is being opened. Replicas are numbered from 0, in any order.
 #[derive(Debug)]
 pub(crate) struct Owners(Vec<u32>);
 
@@ -30,7 +30,7 @@ impl Owners {
         self.0.get(chunk as usize)?.checked_sub(1)
     }
 
-    /// `true`: it was nobody's.
+    /// `true`: it had no owner.
     pub fn set(&mut self, chunk: u32, owner: u32) -> bool {
         self.0.get_mut(chunk as usize).is_some_and(|slot| std::mem::replace(slot, owner.saturating_add(1)) == 0)
     }
@@ -51,7 +51,7 @@ pub(crate) struct Pool {
     free: Free,
     /// Pieces in each chunk: linked ones, those being written, and those whose unlinking is not durable yet.
     pieces: Vec<u16>,
-    /// How many chunks have some.
+    /// How many chunks hold pieces.
     used: u64,
     /// Grows whenever the chunk is freed.
     generations: Vec<u32>,
@@ -91,7 +91,7 @@ impl Pool {
         self.free.len()
     }
 
-    /// Chunks that will be free once something is durable or a reader lets go (an upper bound), in chunks.
+    /// Chunks that will be free once something is durable or a reader lets go (an upper bound).
     pub fn pending(&self) -> u64 {
         let dying: u64 = self.dying.iter().flat_map(|(_, e)| e).map(|e| u64::from(e.blocks)).sum();
         dying.div_ceil(u64::from(self.blocks_per_chunk)) + self.pinned.len() as u64
@@ -129,7 +129,7 @@ impl Pool {
         ((t.chunk + 1) * self.blocks_per_chunk).saturating_sub(t.block)
     }
 
-    /// As if another piece lay in the chunk that is written on: given back when that is done.
+    /// Counts another piece in the chunk that is written on, so that it does not become free. To be given back when that is done.
     pub fn keep(&mut self, tail: Option<Tail>) -> Option<Extent> {
         let tail = tail.filter(|t| self.behind(Some(*t)) > 0)?;
         let kept = Extent { block: tail.chunk * self.blocks_per_chunk, blocks: 1 };
@@ -137,7 +137,7 @@ impl Pool {
         Some(kept)
     }
 
-    /// Allocates room for one piece. The extents are one wherever the pool allows it.
+    /// Allocates room for one piece, in one extent wherever the pool allows it.
     pub fn allocate(&mut self, blocks: u32, tail: &mut Option<Tail>) -> Option<Extents> {
         if self.behind(*tail) >= blocks
             && let Some(t) = tail.as_mut()
@@ -162,7 +162,7 @@ impl Pool {
         Some(self.hold(extents))
     }
 
-    /// A piece in any chunks.
+    /// Allocates a piece in any free chunks.
     fn scatter(&mut self, chunks: u32, blocks: u32) -> Extents {
         let mut left = blocks;
         let mut extents = Extents::new();
@@ -177,7 +177,7 @@ impl Pool {
         extents
     }
 
-    /// Free chunks for so many blocks, in as few runs as there are, and at most `most`, ascending. **They stay free**: for whoever writes
+    /// Free chunks for so many blocks, in as few runs as possible, at most `most`, ascending. **They stay free**: for a caller that writes
     /// when nobody allocates any more.
     pub fn free_runs(&self, blocks: u64, most: usize) -> Option<Vec<Extent>> {
         let per = u64::from(self.blocks_per_chunk);
@@ -210,7 +210,7 @@ impl Pool {
         }
     }
 
-    /// Recovery: takes the chunks of a linked piece for the `owner`th replica. `false`, and nothing changes, where one of them belongs to the
+    /// Recovery: takes the chunks of a linked piece for replica number `owner`. `false`, and nothing changes, if one of them belongs to the
     /// journal or to another replica.
     pub fn claim(&mut self, extents: &[Extent], owner: u32, owners: &mut Owners) -> bool {
         let chunks = || extents.iter().flat_map(|e| e.chunks(self.blocks_per_chunk));
@@ -230,13 +230,13 @@ impl Pool {
         true
     }
 
-    /// Nobody owns any of its chunks.
+    /// No chunk has an owner.
     pub fn owners(&self) -> Owners {
         Owners(vec![0; self.pieces.len()])
     }
 
-    /// Recovery: takes the chunks of a piece that is dead already, and frees them once a durable watermark covers `lsn`.
-    /// Answers what it took: what is the journal's stays the journal's.
+    /// Recovery: takes the chunks of a piece that is dead already, and frees them once a durable watermark covers `lsn`. Answers what it
+    /// took: what is the journal's stays the journal's.
     pub fn hold_dead(&mut self, lsn: u64, mut extents: Extents) -> Extents {
         let ours = |c: u32| self.free.contains(c) || self.pieces.get(c as usize).is_some_and(|&n| n > 0);
         extents.retain(|e| e.chunks(self.blocks_per_chunk).all(ours));
@@ -266,15 +266,15 @@ impl Pool {
         }
     }
 
-    /// Gives back at once what was never linked.
+    /// Gives back at once the space of pieces that were never linked.
     pub fn give_back(&mut self, extents: &[Extent], pins: &Pins) {
         for extent in extents {
             self.drop_piece(*extent, pins);
         }
     }
 
-    /// Frees what records at or below `watermark` unlinked. `watermark` was carried by a frame that is itself durable: recovery
-    /// then never verifies a payload that lay there.
+    /// Frees what records at or below `watermark` unlinked. A frame that carries `watermark` must itself be durable: then recovery never
+    /// verifies a payload that lay there.
     pub fn release(&mut self, watermark: u64, pins: &Pins) {
         while self.dying.front().is_some_and(|&(lsn, _)| lsn <= watermark) {
             let Some((_, extents)) = self.dying.pop_front() else { break };
@@ -310,8 +310,8 @@ impl Pool {
         }
     }
 
-    /// Compares the counts with the pieces that are really linked, by chunk; answers what does not agree. There may be many millions of chunks, and
-    /// nothing moves meanwhile: so each is looked at once, and nothing is looked for.
+    /// Compares the counts with the pieces that are really linked, chunk by chunk; answers every disagreement. There may be many millions
+    /// of chunks, and nothing moves meanwhile: so each is looked at once, and nothing is searched for.
     pub fn audit(&self, mut linked: Vec<u16>, journal_slabs: &[u32]) -> Vec<String> {
         linked.resize(self.pieces.len(), 0);
         self.dying.iter().for_each(|(_, extents)| count_pieces(extents, self.blocks_per_chunk, &mut linked));

@@ -251,7 +251,7 @@ fn slabs_change_hands_whole_and_from_the_end() {
     assert_eq!(pool.take_slab(), Some(15));
 }
 
-/// A pool, and what it must be like.
+/// A pool, and a model of it.
 struct World {
     pool: Pool,
     pins: Pins,
@@ -261,10 +261,10 @@ struct World {
     dying: Vec<(u64, Extents)>,
     kept: Vec<Extent>,
     tails: [Option<Tail>; 3],
-    /// Where they are as long as their chunk is not given up: the block that comes next.
+    /// Where each tail is while its chunk is not given up: the next block.
     ends: [Option<u32>; 3],
     pinned: Vec<u32>,
-    /// Without pieces, and read when that was looked at.
+    /// Chunks without pieces that were pinned when that was checked.
     waiting: Vec<u32>,
     lsn: u64,
 }
@@ -304,7 +304,7 @@ impl World {
         counts
     }
 
-    /// As the chunks are that had pieces before, and have none.
+    /// Updates the model for chunks that had pieces before, and have none now.
     fn dropped(&mut self, before: &[u16]) {
         for (chunk, (&was, &is)) in (0..).zip(before.iter().zip(&self.pieces())) {
             if was > 0 && is == 0 {
@@ -370,7 +370,7 @@ impl World {
                 self.pool.give_back(&[kept], &self.pins);
                 self.dropped(&before);
             }
-            // Who holds the cell that names it.
+            // As a reader does that holds the cell which names the chunk.
             87..=90 if !self.live.is_empty() => {
                 let (_, extents) = &self.live[rng.random_range(0..self.live.len())];
                 let chunk = chunks_of(extents).next().expect("one");
@@ -399,7 +399,7 @@ impl World {
         }
     }
 
-    /// As an opening finds it: those above a watermark are held, and nobody reads.
+    /// As an opening finds it: what records above a watermark unlinked is held, and nobody reads.
     fn open_again(&mut self, rng: &mut StdRng) {
         let fresh = Self { journal: self.journal.clone(), ..Self::new() };
         let Self { live, dying, .. } = std::mem::replace(self, fresh);
@@ -441,7 +441,7 @@ impl World {
         self.live.iter().for_each(|(_, e)| count_pieces(e, PER_CHUNK, &mut linked));
         count_pieces(&self.kept, PER_CHUNK, &mut linked);
         assert_eq!(self.pool.audit(linked, &self.journal), Vec::<String>::new());
-        // No block is two pieces', no chunk two replicas', whether they live or may still be looked at.
+        // No block belongs to two pieces, and no chunk to two replicas, whether they live or may still be verified.
         let all = self.live.iter().map(|(_, e)| e).chain(self.dying.iter().map(|(_, e)| e));
         let mut blocks: Vec<u32> = all.flatten().flat_map(|e| e.block..e.block + e.blocks).collect();
         let n = blocks.len();
@@ -455,7 +455,7 @@ impl World {
     }
 }
 
-/// Whatever is allocated, unlinked, given back, kept, pinned, made the journal's, and opened again.
+/// Whatever is allocated, unlinked, given back, kept, pinned, made the journal's, and opened again, in any order.
 #[test]
 fn every_chunk_is_where_a_plain_list_of_pieces_says() {
     for seed in 0..60 {
