@@ -39,11 +39,11 @@ impl Wal {
     /// Causes no sync: the report, and the truncations that it allows, are written with the next commit. A crash may lose reports, so that
     /// entries are applied twice, and waiting truncations, which must then be asked for again. Report
     ///
-    /// - once after each opening, before the first truncation; and sync the state machine's files before that: what a killed process
-    ///   left may be in the kernel's cache alone;
-    /// - in the batch that creates a replica ([`Batch::durable_applied`]; before what creates it it counts as 0): a report of one that does not exist is
-    ///   ignored, and so is one of a life that is over if it says so ([`Wal::durable_applied_in`]);
-    /// - again after a damaged replica was healed by [`Batch::install_snapshot`].
+    /// - once after each opening, before the first truncation. Sync the state machine's files before that, as what a killed process
+    ///   left may be only in the kernel's cache;
+    /// - in the batch that creates a replica ([`Batch::durable_applied`]; before the operation that creates it, it counts as 0). A report for
+    ///   a replica that does not exist is ignored, and so is one that names a life that is over ([`Wal::durable_applied_in`]);
+    /// - again after [`Batch::install_snapshot`] has healed a damaged replica.
     ///
     /// Heal a replica whose state is [lost](Lost::State) before you truncate it: if damage took all its reports, nobody knows that there
     /// were any, and it is truncated as asked.
@@ -54,8 +54,8 @@ impl Wal {
         self.durable_applied_many(&[(replica, index)])
     }
 
-    /// As [`Wal::durable_applied`], of this [life](Replica::life) of the replica alone: it is ignored once that is over, also where the replica was begun
-    /// anew. For whoever may still report when the replica is removed, such as a flush that is under way.
+    /// Like [`Wal::durable_applied`], for this [life](Replica::life) of the replica only: once that is over, the report is ignored, even if
+    /// the replica has begun anew. For a store that may still report when the replica is removed, from a flush in progress for instance.
     ///
     /// # Errors
     /// As [`Wal::durable_applied`].
@@ -64,7 +64,7 @@ impl Wal {
         Ok(())
     }
 
-    /// As [`Wal::durable_applied`], for many replicas at once: for a store whose state machines are flushed together.
+    /// Like [`Wal::durable_applied`], for many replicas at once: for a store that flushes its state machines together.
     ///
     /// # Errors
     /// As [`Wal::durable_applied`]. If the reports do not fit one batch, they are split, and some may have been accepted when another is refused.

@@ -90,7 +90,7 @@ impl Engine {
                 // No more than reports let go.
                 What::Truncate { first } => holds_below(state.reaches(first, t.report)),
                 What::Cut { from } => from <= state.last,
-                // What waited for it.
+                // The truncation that waited for it.
                 What::Applied { life: Some(life), .. } if !state.is_in(life) => false,
                 What::Applied { index, .. } => {
                     self.first_behind_report(t.cell.id, &state, index).is_some_and(holds_below)

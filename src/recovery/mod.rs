@@ -104,10 +104,10 @@ pub(crate) fn recover(
     };
     let Standing { registry, cells, mut segments, .. } = standing;
     let session = (standing.session >> 32).saturating_add(1) << 32 | u64::from(random_u32());
-    // Nothing is written then, by no such opening: the next one could read it no more.
+    // Once the numbers are used up no opening writes anything: the next one could not read it.
     let used_up = used_up(&segments, geo.segment_bytes, session);
     counters.used_up.set(u64::from(used_up.is_some()));
-    // Who only reads is told that where something is written all the same.
+    // An opening that only reads is told so only when something is written all the same.
     let used_up = used_up.filter(|_| !read_only);
     let read_only = read_only || used_up.is_some();
     let slabs = (superblock.journal_slabs.len() as u64, u64::from(superblock.journal_cap));
