@@ -55,11 +55,11 @@ pub trait OldLog {
     /// Errors of the old log.
     fn state(&self, replica: u64) -> Result<Vec<(Bytes, Bytes)>, OldError>;
 
-    /// One value of it: asked for by [`DualWrite::get`](crate::migrate::DualWrite::get) of a replica that has not moved over. As provided it looks through
-    /// all of [`state`](OldLog::state): write one where your log finds a key by itself.
+    /// One value of the keyed state, for [`DualWrite::get`](crate::migrate::DualWrite::get) of a replica that has not moved over. The default
+    /// searches all of [`state`](OldLog::state): override it if your log can look up a key.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     fn value(&self, replica: u64, key: &[u8]) -> Result<Option<Bytes>, OldError> {
         let state = self.state(replica)?;
         Ok(state.into_iter().find(|(of, _)| of == key).map(|(_, value)| value))
