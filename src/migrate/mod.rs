@@ -194,7 +194,7 @@ impl<O: OldLog> DualWrite<O> {
     /// Whether the old log is empty: the migration is complete.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     pub fn is_done(&self) -> Result<bool, MigrateError> {
         self.old.replicas().map(|ids| ids.is_empty()).map_err(MigrateError::Old)
     }
