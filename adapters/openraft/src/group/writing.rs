@@ -8,7 +8,7 @@ use crate::encoded::Encoded;
 
 impl Group {
     /// Appends: readable on return; `done` is called when it is durable, after all that was written before. Entries from the first index on are
-    /// overwritten; what was purged is not stored again. While the log's queue is full it waits, without blocking a thread.
+    /// overwritten; what was purged is not stored again. While the log has no room it waits, without blocking a thread.
     pub async fn append(
         &self,
         entries: Encoded,
