@@ -1,10 +1,11 @@
-//! A batch that failed, given again: the old log may have all of it by then, or so many of its changes, or none.
+//! A batch that failed is committed again: by then the old log may have all of it, the first of its changes, or none.
 //!
-//! What is absolute may be done twice: entries at their indexes, keys, a snapshot. But who appended, and then overwrote further down or truncated
-//! behind it, cannot append there again. So what the log cannot take any more is left out. It has been done: of changes that are made in order, some
-//! that are done and then all that follow them come to the same. So do those from an earlier one on, if the log takes them.
+//! Absolute changes may be done twice: entries at their indexes, keys, a snapshot. But a batch that appended, and then overwrote from a lower
+//! index or truncated past the entries, cannot append them again. So the changes that the log can no longer take are left out. They have been
+//! done: changes are made in order, so repeating all from the first undone one, or from any earlier one if the log takes them, has the same result.
 //!
-//! A report before what begins its replica counts as one of 0, as it may be of a life before. It still does where the batch has begun it by then.
+//! A report before the operation that begins its replica counts as one of 0, because it may concern a previous life. It still does if the first
+//! attempt has begun the replica.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,17 +16,17 @@ use super::{DualWrite, MigrateError, OldLog};
 use crate::batch::Batch;
 use crate::operation::What;
 
-/// A batch that failed when the old log might have it already, as one of its replicas remembers it.
+/// For one replica: a batch that failed after the old log might have applied it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unfinished {
-    /// By what it is known.
+    /// The batch's fingerprint.
     is: u64,
-    /// Neither log had the replica before.
+    /// Neither log had the replica before the batch.
     unborn: bool,
 }
 
 impl<O: OldLog> DualWrite<O> {
-    /// What is left to do of a batch that failed before, where that is not all of it.
+    /// What is left to do of a batch that failed before; `None` if that is all of it.
     pub(super) fn rest_of(&self, batch: &Batch) -> Result<Option<Batch>, MigrateError> {
         if !batch.ops.iter().any(|op| self.unfinished.contains_key(&op.replica)) {
             return Ok(None);
@@ -38,7 +39,7 @@ impl<O: OldLog> DualWrite<O> {
             let Some(unfinished) = self.unfinished.get(&id).filter(|unfinished| unfinished.is == is) else { continue };
             let ops: Vec<What> = at.iter().filter_map(|&at| batch.ops.get(at)).map(|op| op.what).collect();
             let stands = Stands::new(id, self.bounds(id)?);
-            // If none of them fits it is not what was done that is in the way.
+            // If no suffix fits, the obstacle is not what was already done.
             let first = (0..ops.len()).find(|&first| fits(ops.get(first..).unwrap_or(&[]), stands)).unwrap_or(0);
             let moves = |what: &What| matches!(what, What::Append { .. } | What::Truncate { .. } | What::Cut { .. });
             done.extend(at.iter().zip(&ops).take(first).filter(|(_, what)| moves(what)).map(|(&at, _)| at));
@@ -59,7 +60,7 @@ impl<O: OldLog> DualWrite<O> {
         Ok(Some(rest))
     }
 
-    /// It may be in the old log, and it is not known to be in strandlog. `unborn`: the replicas that neither log had.
+    /// Remembers that the batch may be in the old log, and is not known to be in strandlog. `unborn`: the replicas that neither log had.
     pub(super) fn is_unfinished(&mut self, batch: &Batch, unborn: &BTreeSet<u64>) {
         let is = fingerprint(batch);
         for op in &batch.ops {
@@ -70,12 +71,12 @@ impl<O: OldLog> DualWrite<O> {
     }
 }
 
-/// Whether a replica that stands so takes them, as far as indexes go.
+/// Whether a replica with these bounds takes the operations, as far as indexes go.
 fn fits(ops: &[What], mut stands: Stands) -> bool {
     ops.iter().all(|&what| stands.go(what).is_ok())
 }
 
-/// Tells a batch from others.
+/// A hash of the batch's content, to recognize it.
 fn fingerprint(batch: &Batch) -> u64 {
     let mut hasher = DefaultHasher::new();
     for op in &batch.ops {

@@ -1,5 +1,5 @@
-//! What the old log is asked, and whether its answers may be: somebody else wrote it. Taken as they come, entries that were not asked for would be
-//! copied or asked for again without end, and what is not shown would count as compared.
+//! Queries to the old log, with its answers checked, because that is foreign code. Unchecked, entries that were not asked for would be
+//! copied, or requested again without end, and entries that it leaves out would count as compared.
 
 use super::{DualWrite, MigrateError, OldLog};
 use crate::batch::Entry;
@@ -38,7 +38,7 @@ impl<O: OldLog> DualWrite<O> {
     }
 }
 
-/// Its contract does not allow that.
+/// The error for an answer that the contract does not allow.
 fn untrue(what: String) -> MigrateError {
     MigrateError::Old(format!("{what}; `OldLog` does not allow that").into())
 }

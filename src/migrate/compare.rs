@@ -1,4 +1,4 @@
-//! Comparing the two logs, and making strandlog say what the old one says.
+//! Compares the two logs, and makes strandlog's copy agree with the old one.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::index::MOVING_KEY;
 
 impl<O: OldLog> DualWrite<O> {
-    /// Where the logs do not agree about a mirrored replica, as far as strandlog's copy goes.
+    /// The differences between the logs of a mirrored replica, within the range of strandlog's copy.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     pub fn differences_of(&self, replica: u64) -> Result<Vec<Difference>, MigrateError> {
         match self.old_bounds(replica)? {
             Some(held) => self.compare(replica, held),
@@ -24,7 +24,7 @@ impl<O: OldLog> DualWrite<O> {
         }
     }
 
-    /// The same, of one of which the old log holds these.
+    /// The same, given the first and last index in the old log.
     pub(super) fn compare(&self, replica: u64, (first, last): (u64, u64)) -> Result<Vec<Difference>, MigrateError> {
         let new = self.new.replica(replica);
         let mut found = self.compare_state(replica)?;
@@ -45,14 +45,14 @@ impl<O: OldLog> DualWrite<O> {
         Ok(found)
     }
 
-    /// Whether both know the same term before `first`: else a snapshot, or another leader's entries, took the place of what was there.
+    /// Whether both have the same term before `first`; otherwise a snapshot, or another leader's entries, replaced what was there.
     fn same_beginning(&self, id: u64, first: u64) -> Result<bool, MigrateError> {
         let before = first.saturating_sub(1);
         let term = self.old.term(id, before).map_err(MigrateError::Old)?;
         Ok(self.new.replica(id).term(before).ok() == Some(term))
     }
 
-    /// Compares what the old log says with strandlog's copy, where it has one.
+    /// Compares entries of the old log with strandlog's copy, as far as that reaches back.
     pub(super) fn compare_entries(&self, replica: u64, entries: &[Entry]) -> Vec<Difference> {
         let new = self.new.replica(replica);
         let held = entries.iter().filter(|e| e.index >= new.first_index());
@@ -80,8 +80,8 @@ impl<O: OldLog> DualWrite<O> {
         Ok(found.into_iter().map(|what| Difference { replica, what }).collect())
     }
 
-    /// Makes the copy of a mirrored replica what the old log has. Where strandlog has no place for all of it the copy is begun anew, behind the
-    /// old log's end: that frees what it held, and the old log has it.
+    /// Makes the copy of a mirrored replica agree with the old log. If strandlog has no place for all of it, the copy is begun anew at the
+    /// old log's end: that frees what it held, which the old log has.
     pub(super) fn make_agree(&mut self, id: u64, held: (u64, u64)) -> Result<(), MigrateError> {
         self.doubtful.insert(id);
         match self.mend(id, held) {
@@ -90,12 +90,12 @@ impl<O: OldLog> DualWrite<O> {
         }
     }
 
-    /// From the first difference on, or from the copy's end.
+    /// Copies from the first difference on, or from the copy's end.
     fn mend(&mut self, id: u64, (first, last): (u64, u64)) -> Result<(), MigrateError> {
         let new = self.new.replica(id);
         let (new_first, new_last) = new.bounds();
         let readable = new.exists() && new.damage().is_empty();
-        // What it holds beyond the old log's end, or not up to its beginning, cannot be mended by appending.
+        // A copy that reaches beyond the old log's end, or does not reach its beginning, cannot be mended by appending.
         if !readable || new_last > last || new_last.saturating_add(1) < first || new_first > last.saturating_add(1) {
             return self.begin(id, last);
         }
@@ -113,9 +113,10 @@ impl<O: OldLog> DualWrite<O> {
             }
         }
         let applied = new.durable_applied()?;
-        // Applied entries are never overwritten: this is another life, and the report is not of it.
+        // Applied entries are never overwritten: this is another life, which the report does not concern.
         let is_of_another_life = applied.is_some_and(|applied| same <= applied);
-        // Truncated by a report that a crash took: the copy would keep what the old log has no more, and with the switch the log would begin earlier.
+        // The old log was truncated after a report that a crash took: the copy would keep what the old log no longer has, and after the
+        // switch the log would begin earlier.
         let lags = applied.is_some_and(|applied| applied.saturating_add(1) < first) && new_first < first;
         if is_of_another_life || lags {
             same = first.max(new_first);
@@ -136,7 +137,7 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    /// A batch for each mebibyte or so: the old log may have given all that it has.
+    /// Copies about a mebibyte per batch: the old log may have returned all that it has.
     fn copy_entries(&self, id: u64, mut entries: &[Entry]) -> Result<(), Error> {
         while !entries.is_empty() {
             let mut bytes = 0;
@@ -152,7 +153,7 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    /// In one batch, or in so many that none is too large, whatever lies in it: little payload may be of many entries.
+    /// In one batch, or in several if that is too large, which it may be with little payload in many entries.
     fn commit_entries(&self, id: u64, entries: &[Entry]) -> Result<(), Error> {
         let mut batch = Batch::new();
         batch.append(id, entries);
@@ -165,8 +166,8 @@ impl<O: OldLog> DualWrite<O> {
         self.new.commit(&mut batch).map(drop)
     }
 
-    /// Makes the keyed state of a copy what the old log has: in parts, if there is much. Until the last of them is in it the copy is in
-    /// doubt, and after a crash its mark says that it is to be compared.
+    /// Makes the keyed state of a copy agree with the old log, in several batches if there is much. Until the last of them is written the copy is in
+    /// doubt, and after a crash its mark says that it must be compared.
     pub(super) fn copy_state(&self, id: u64) -> Result<(), MigrateError> {
         let state = self.old.state(id).map_err(MigrateError::Old)?;
         let stays: HashSet<&Bytes> = state.iter().map(|(key, _)| key).collect();
@@ -176,7 +177,7 @@ impl<O: OldLog> DualWrite<O> {
         Ok(self.commit_state(id, &changes)?)
     }
 
-    /// In one batch; in two where one does not hold them, and so on.
+    /// In one batch; in two if it is too large, and so on.
     fn commit_state(&self, id: u64, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), Error> {
         let mut batch = Batch::new();
         for (key, value) in changes {

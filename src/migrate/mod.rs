@@ -46,7 +46,7 @@ pub use old::{Change, Difference, Differs, OldError, OldLog};
 const MIRRORED: &[u8] = b"m";
 /// Value of the mark of a switched one.
 const SWITCHED: &[u8] = b"s";
-/// Differences that are kept until somebody asks for them.
+/// The most differences that are kept for [`DualWrite::take_differences`].
 const KEPT_DIFFERENCES: usize = 1024;
 /// Payload copied into one batch.
 const COPY_BYTES: usize = 1 << 20;
@@ -79,7 +79,7 @@ pub enum MigrateError {
     },
 }
 
-/// Whether strandlog has no place for what it was given. Nothing failed.
+/// Whether strandlog only has no place for what it was given: nothing failed.
 fn refused(error: &MigrateError) -> bool {
     let MigrateError::New(error) = error else { return false };
     matches!(
@@ -88,7 +88,7 @@ fn refused(error: &MigrateError) -> bool {
             | Error::EntryTooLarge { .. }
             | Error::ValueTooLarge { .. }
             | Error::BatchTooLarge { .. }
-            // A key of the log's own.
+            // A key with the prefix of strandlog's own.
             | Error::Contradiction { .. }
     )
 }
@@ -129,15 +129,15 @@ pub struct DualWrite<O> {
     doubtful: BTreeSet<u64>,
     /// Switched replicas that the old log may still hold.
     leftover: BTreeSet<u64>,
-    /// Truncations of mirrored replicas that wait for a report: the index that was to be the first.
+    /// Truncations of mirrored replicas that wait for a report: the first index that they were to keep.
     waiting: BTreeMap<u64, u64>,
-    /// Replicas of batches that failed when the old log might have them already.
+    /// Replicas of batches that failed after the old log might have applied them.
     unfinished: BTreeMap<u64, Unfinished>,
     differences: Vec<Difference>,
 }
 
 impl MigrateError {
-    /// Where the old log has been written.
+    /// The same error, after the old log was written.
     fn behind_old(self) -> Self {
         match self {
             Self::New(error) => Self::OldAlone(error),
@@ -152,7 +152,7 @@ impl<O: OldLog> DualWrite<O> {
     /// # Errors
     /// [`MigrateError::Collision`] if strandlog holds replicas of its own; [`Error::ReadOnly`] if it was opened read-only; errors of either log.
     pub fn open(old: O, new: Wal) -> Result<Self, MigrateError> {
-        // Before the old log is told to let go of anything: what a salvage shows of the new one may lack what that has.
+        // Refused before the old log is told to drop anything: a salvaged view of the new log may lack what the file has.
         if new.engine.read_only {
             return Err(Error::ReadOnly.into());
         }
@@ -168,18 +168,18 @@ impl<O: OldLog> DualWrite<O> {
                     this.leftover.insert(id);
                     this.clear_leftover(id)?;
                 }
-                // Also where the mark cannot be read, and of one that was hurt: who was switched is not changed before the old log has let
-                // go of it, so that has all of it still.
+                // Also if the mark cannot be read, and for a switched replica that was damaged: it is not changed before the old log has
+                // dropped it, so the old log still has all of it.
                 (Ok(Some(_)) | Err(_), Some(held)) => {
                     this.stages.insert(id, Stage::Mirrored);
                     match this.make_agree(id, held) {
-                        // One that cannot be copied now must not keep all the others from being opened.
+                        // A replica that cannot be copied now must not keep all others from being opened.
                         Err(error) if refused(&error) => {}
                         agrees => agrees?,
                     }
                 }
                 (Ok(Some(Stage::Mirrored | Stage::Old)), None) => drop(this.new.commit(Batch::new().remove(id))?),
-                // Where it is damaged its raft hears of it when it reads.
+                // If it is damaged, its raft group gets the error when it reads.
                 (Ok(Some(Stage::Switched) | None) | Err(_), None) => drop(this.stages.insert(id, Stage::Switched)),
             }
         }
@@ -194,7 +194,7 @@ impl<O: OldLog> DualWrite<O> {
     /// Whether the old log is empty: the migration is complete.
     ///
     /// # Errors
-    /// What the old log says.
+    /// Errors of the old log.
     pub fn is_done(&self) -> Result<bool, MigrateError> {
         self.old.replicas().map(|ids| ids.is_empty()).map_err(MigrateError::Old)
     }
@@ -223,7 +223,7 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    /// The old log has it no more, or never had it: what there is of a copy goes, and is not taken for one of the next life.
+    /// The old log no longer has the replica, or never had it: removes any copy, so that it is not taken for a copy of the next life.
     fn forget(&mut self, id: u64) -> Result<(), MigrateError> {
         if self.new.replica(id).exists() {
             self.new.commit(Batch::new().remove(id))?;
@@ -234,8 +234,8 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    /// A copy without entries or keyed state, in the place of any that there is: in doubt until it has them. It rides with what is
-    /// committed next; a crash before finds what was there before.
+    /// Begins a copy without entries or keyed state, in place of any that there is; it is in doubt until it has them. Written with
+    /// the next commit; after a crash before that, the previous copy is there.
     fn begin_behind(&mut self, id: u64, before: u64, term: u64) -> Result<(), MigrateError> {
         let reports = self.reports(id);
         let mut batch = Batch::new();
@@ -243,8 +243,8 @@ impl<O: OldLog> DualWrite<O> {
             batch.remove(id);
         }
         batch.install_snapshot(id, before, term).put_own(id, MOVING_KEY, MIRRORED);
-        // What was reported may be of a life before, or lie below all that the copy will hold: that there was a report is what counts.
-        // Nothing is truncated ahead of the next one, and what is applied again is applied once too often at worst.
+        // The report may concern a previous life, or lie below all that the copy will hold: only the fact that there was one counts.
+        // Nothing is truncated before the next report; at worst some entries are applied once more.
         if reports {
             batch.durable_applied(id, 0);
         }
@@ -259,7 +259,8 @@ impl<O: OldLog> DualWrite<O> {
         !matches!(self.new.replica(id).durable_applied(), Ok(None))
     }
 
-    /// Everything that the old log holds is in strandlog, and the same: the replica moves over. `settled`: the old log was written since it failed.
+    /// If strandlog holds everything that the old log does, and the same, the replica moves over. `settled`: the old log was successfully written
+    /// after any failure.
     fn try_switch(&mut self, id: u64, held: (u64, u64), settled: bool) -> Result<(), MigrateError> {
         if self.new.replica(id).first_index() > held.0 {
             return Ok(());
@@ -270,7 +271,7 @@ impl<O: OldLog> DualWrite<O> {
             return self.make_agree(id, held);
         }
         if !settled {
-            // What it was compared with may be of a write that failed, and be lost yet.
+            // The compared content may come from a write that failed, and may yet be lost.
             let change = Change::TruncatePrefix { replica: id, first_kept: held.0 };
             self.old.write(&[change]).map_err(MigrateError::Old)?;
         }
@@ -279,14 +280,15 @@ impl<O: OldLog> DualWrite<O> {
         // **Durable before the old log forgets it**: until then that is the truth.
         self.new.commit(&mut mark)?;
         self.stages.insert(id, Stage::Switched);
-        // Strandlog holds it back, too. Not where the copy was begun anew since: then it is to be asked for again, as after a crash.
+        // Strandlog defers the truncation, too. Not if the copy was begun anew since: then it must be requested again, as after a crash.
         self.waiting.remove(&id);
         self.leftover.insert(id);
         self.clear_leftover(id)
     }
 
-    /// Whether what the old log has of a switched replica is what it was to let go of: the two were compared, and neither has changed since. What was
-    /// hurt since is none to go on from. Where they differ the old log has had it anew, by itself, and letting go of that would lose it.
+    /// Whether what the old log has of a switched replica is only what it was about to drop: the two were compared, and neither has changed since.
+    /// Not if strandlog's was damaged since: one cannot go on from it. If they differ, the old log was used alone and has the replica anew, and
+    /// dropping that would lose it.
     fn is_left_over(&self, id: u64, held: (u64, u64)) -> Result<bool, MigrateError> {
         let new = self.new.replica(id);
         if !new.damage().is_empty() {
@@ -302,7 +304,7 @@ impl<O: OldLog> DualWrite<O> {
         Ok(true)
     }
 
-    /// A switched replica must be gone from the old log before it is changed: or a crash after its removal would bring it back.
+    /// A switched replica must be gone from the old log before it is changed; otherwise a crash after its removal would bring it back.
     fn clear_leftover(&mut self, id: u64) -> Result<(), MigrateError> {
         if self.leftover.contains(&id) {
             self.old.write(&[Change::Remove { replica: id }]).map_err(MigrateError::Old)?;

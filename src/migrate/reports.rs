@@ -1,12 +1,12 @@
-//! What state machines report of replicas that both logs hold: the old log lets go of nothing that one may have to apply again. The copy
-//! may begin later, so strandlog alone would keep too little.
+//! Reports of state machines for replicas that both logs hold: the old log drops nothing that a state machine may have to apply again.
+//! Strandlog alone would keep too little, because its copy may begin later.
 
 use super::{Change, DualWrite, MigrateError, OldLog, Stage};
 use crate::applied;
 use crate::operation::What;
 use crate::replica::Replica;
 
-/// A replica's life, and what its state machine was reported to hold, as they stand in the middle of a batch.
+/// Whether a replica exists, and what its state machine was reported to hold, in the middle of a batch.
 #[derive(Debug)]
 pub(super) struct Reported {
     exists: bool,
@@ -14,12 +14,12 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// What strandlog knows; a report that cannot be read lets nothing go.
+    /// As strandlog has it; a report that cannot be read counts as 0, so that nothing is dropped.
     pub fn to(new: &Replica) -> Self {
         Self { exists: new.exists(), applied: new.durable_applied().unwrap_or(Some(0)) }
     }
 
-    /// The next operation on the replica. As in strandlog a report counts only where there is a life.
+    /// Takes account of the next operation on the replica. As in strandlog, a report counts only if the replica exists.
     pub fn see(&mut self, what: What) {
         match what {
             What::Remove => *self = Self { exists: false, applied: None },
@@ -54,8 +54,8 @@ impl<O: OldLog> DualWrite<O> {
         Ok(applied::reapply_from(bounds, new.durable_applied()?))
     }
 
-    /// Truncates in the old log what waited for a report, as far as that goes now. Strandlog has done so with its copy. Takes and answers what the old
-    /// log holds.
+    /// Carries out the waiting truncation in the old log, as far as the report allows now. Strandlog has already done so with its copy. Takes and
+    /// returns the bounds of the old log.
     pub(super) fn let_go(&mut self, id: u64, (first, last): (u64, u64)) -> Result<(u64, u64), MigrateError> {
         let Some(&wanted) = self.waiting.get(&id) else { return Ok((first, last)) };
         let bound = Reported::to(&self.new.replica(id)).bound();

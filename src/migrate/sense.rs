@@ -1,5 +1,5 @@
-//! Whether what a batch asks for makes sense where a log stands, as far as indexes go: see `engine/admit.rs`, which decides it for strandlog. Of a
-//! replica that is not switched strandlog cannot: its copy may begin later than the old log, and who has none is asked of that log alone.
+//! Checks whether a batch fits a log's bounds, as far as indexes go, as `engine/admit.rs` does for strandlog. For a replica that is not
+//! switched strandlog cannot decide it: its copy may begin later than the old log, or there may be none, and then only the old log is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,15 +8,15 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::operation::What;
 
-/// First and last index of replicas in the old log, where it has them.
+/// First and last index of replicas in the old log; `None` if it does not have the replica.
 pub(super) type Bounds = BTreeMap<u64, Option<(u64, u64)>>;
 
-/// Where a replica stands in the middle of a batch.
+/// A replica's bounds in the middle of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stands {
     replica: u64,
     bounds: Option<(u64, u64)>,
-    /// A truncation waits for a report: the index that was to be the first.
+    /// If a truncation waits for a report: the first index that it was to keep.
     waiting: Option<u64>,
 }
 
@@ -25,7 +25,7 @@ impl Stands {
         Self { replica, bounds, waiting: None }
     }
 
-    /// The next operation on it.
+    /// Checks the next operation on the replica, and moves the bounds.
     pub fn go(&mut self, what: What) -> Result<()> {
         let replica = self.replica;
         let behind = |last: u64, index: u64| last.checked_add(1).is_some_and(|next| index > next);
@@ -59,7 +59,7 @@ impl Stands {
                 (self.bounds, self.waiting) = (Some((index.saturating_add(1), index)), None);
             }
             What::Remove => (self.bounds, self.waiting) = (None, None),
-            // As it will be truncated: what the batch lets go it must not append or cut.
+            // The waiting truncation will be carried out: the batch must not append to or cut what it drops.
             What::Applied { index, .. } => {
                 let first = self.waiting.map_or(0, |first| first.min(index.saturating_add(1)));
                 self.truncate(self.bounds.map_or(0, |(_, last)| first.min(last.saturating_add(1))));
@@ -75,7 +75,7 @@ impl Stands {
 }
 
 impl<O: OldLog> DualWrite<O> {
-    /// Refuses what makes no sense to the old log, before either hears of it. Answers where each of the replicas stands there that are not switched.
+    /// Refuses a batch that does not fit the old log, before either log sees it. Returns the bounds there of each replica that is not switched.
     pub(super) fn check_sense(&self, batch: &Batch) -> std::result::Result<Bounds, MigrateError> {
         let ids: BTreeSet<u64> = batch.ops.iter().map(|op| op.replica).collect();
         let (mut bounds, mut stand) = (Bounds::new(), BTreeMap::new());
@@ -90,7 +90,8 @@ impl<O: OldLog> DualWrite<O> {
         Ok(bounds)
     }
 
-    /// A copy that ends before the old log does would refuse what that takes, whoever appended there; and of who is gone there is nothing to go on from.
+    /// Puts mirrored replicas in doubt whose copy ends before the old log does (for whatever reason: it would refuse what the old log takes), or
+    /// that the old log no longer has.
     pub(super) fn compare_ends(&mut self, bounds: &Bounds) {
         for (&replica, held) in bounds {
             if self.stage(replica) != Stage::Mirrored || self.doubtful.contains(&replica) {

@@ -1,4 +1,4 @@
-//! Writing both logs: the old one first, then strandlog, with what each of them needs to hear.
+//! Writes both logs: the old one first, then strandlog, each with the operations that concern it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ impl<O: OldLog> DualWrite<O> {
         written
     }
 
-    /// Says, too, whether it came so far that the old log may have it, and which of its replicas neither log had before.
+    /// Sets `in_old` once the old log may have been written: to the replicas of the batch that neither log had before.
     fn write(&mut self, batch: &Batch, in_old: &mut Option<BTreeSet<u64>>) -> Result<(), MigrateError> {
         let bounds = self.check_sense(batch)?;
         self.compare_ends(&bounds);
@@ -41,17 +41,17 @@ impl<O: OldLog> DualWrite<O> {
         let mut left_out = BTreeSet::new();
         for (&id, asked) in &asked {
             match self.prepare(id, asked, bounds.get(&id).copied().flatten()) {
-                // The old log can let go without strandlog; the copy stays in doubt.
+                // The old log can drop entries and keys without strandlog; the copy stays in doubt.
                 Err(error) if asked.lets_go && refused(&error) => drop(left_out.insert(id)),
                 prepared => prepared?,
             }
         }
         let unswitched: BTreeSet<u64> = asked.into_keys().filter(|&id| self.stage(id) != Stage::Switched).collect();
-        // It asks the old log for terms that the batch may truncate there.
+        // Before the old log is written: this asks it for terms that the batch may truncate there.
         let (mut copy, begun) = self.for_new(batch, &unswitched, &left_out)?;
-        // What it refuses whatever room there is must not be in the old log: it would refuse it for ever.
+        // A batch that strandlog would refuse however much room there is must not get into the old log: strandlog could never follow.
         self.new.engine.check(&mut copy)?;
-        // Until both have it, nobody knows what strandlog lacks.
+        // Until both have the batch, it is unknown what strandlog lacks.
         self.doubtful.extend(&unswitched);
         self.stages.extend(begun.iter().map(|&id| (id, Stage::Mirrored)));
         self.end_lives(&begun)?;
@@ -60,11 +60,11 @@ impl<O: OldLog> DualWrite<O> {
         let behind_old = |error: MigrateError| if has_written { error.behind_old() } else { error };
         self.new.commit(&mut copy).map_err(|error| behind_old(error.into()))?;
         self.doubtful.retain(|id| !unswitched.contains(id) || left_out.contains(id));
-        // All of this before a switch, which may fail: who is gone must not seem to be mirrored still, or the next life has no mark.
+        // All of this before a switch, which may fail: a removed replica must not still count as mirrored, or its next life gets no mark.
         for op in batch.ops.iter().filter(|op| matches!(op.what, What::Remove | What::Reset { .. })) {
-            // It was asked of entries that are gone.
+            // The waiting truncation was for entries that are gone.
             self.waiting.remove(&op.replica);
-            // Begun anew in the same batch, it stays where it is.
+            // A replica that was begun anew in the same batch keeps its stage.
             if !self.new.replica(op.replica).exists() {
                 self.stages.remove(&op.replica);
             }
@@ -87,8 +87,8 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    /// Has a copy stand where the batch needs one: begun, or made to agree. A replica that neither log has gets none: the batch itself begins
-    /// its life in both, if it does, and until then what is reported counts as 0 at most. It is of a life that is gone.
+    /// Prepares the copy that the batch needs: begins it, or makes it agree. A replica that the old log does not have gets none: if the batch
+    /// begins its life, it does so in both logs, and reports before that count as 0 at most, because they concern a life that is gone.
     fn prepare(&mut self, id: u64, asked: &Asked, held: Option<(u64, u64)>) -> Result<(), MigrateError> {
         let stage = self.stage(id);
         if stage == Stage::Switched {
@@ -98,22 +98,22 @@ impl<O: OldLog> DualWrite<O> {
             return Ok(());
         }
         let Some(held) = held else { return self.forget(id) };
-        // Nothing has to agree with what goes.
+        // A copy that the batch removes need not agree.
         if asked.removed {
             return Ok(());
         }
         if stage == Stage::Old { self.begin(id, held.1) } else { self.make_agree(id, held) }
     }
 
-    /// What both have written may let a mirrored replica go on its way.
+    /// After both logs were written: carries out a waiting truncation, and switches the replica if possible.
     fn move_on(&mut self, id: u64, has_written: bool) -> Result<(), MigrateError> {
         let Some(held) = self.old_bounds(id)? else { return Ok(()) };
         let now = self.let_go(id, held)?;
         self.try_switch(id, now, has_written || now != held)
     }
 
-    /// Before the old log begins lives anew in the batch that ends the ones before: the two may look the same, so after a crash between the
-    /// logs the copy would be taken for one of the new life, and what its state machine was reported to hold with it.
+    /// For replicas that the batch removes and begins anew: before the old log is written, replaces their copies and reports. The two lives may
+    /// look the same, so after a crash between the logs the old copy, and its report with it, would be taken for those of the new life.
     fn end_lives(&mut self, begun: &BTreeSet<u64>) -> Result<(), MigrateError> {
         for &id in begun {
             if !self.reports(id) {
@@ -121,7 +121,7 @@ impl<O: OldLog> DualWrite<O> {
             }
             let new = self.new.replica(id);
             let before = new.first_index().saturating_sub(1);
-            // Unknown only where it is damaged; if the life goes on after all, the term is compared.
+            // Unknown only if it is damaged; if the old life goes on after all, the term is compared.
             let term = new.term(before).unwrap_or(0);
             self.begin_behind(id, before, term)?;
             self.new.sync()?;
@@ -129,7 +129,7 @@ impl<O: OldLog> DualWrite<O> {
         Ok(())
     }
 
-    /// Answers which truncations wait for a report, and what index was to be the first; and whether there was anything to write.
+    /// Returns which truncations wait for a report, with the first index to keep, and whether there was anything to write.
     fn write_old(
         &mut self,
         batch: &Batch,
@@ -159,11 +159,11 @@ impl<O: OldLog> DualWrite<O> {
                 What::Cut { from } => Change::TruncateSuffix { replica, from },
                 What::Reset { index, term } => {
                     waiting.remove(&replica);
-                    // At index 0 no log has an entry, and strandlog no term.
+                    // No log has an entry at index 0, and strandlog has no term for it.
                     Change::InstallSnapshot { replica, index, term: if index == 0 { 0 } else { term } }
                 }
                 What::Remove => Change::Remove { replica },
-                // Strandlog's own affair.
+                // Only strandlog keeps reports.
                 What::Applied { .. } => continue,
             });
         }
@@ -174,8 +174,8 @@ impl<O: OldLog> DualWrite<O> {
         Ok((waiting, writes))
     }
 
-    /// The batch as strandlog takes it. A mirror may begin in the middle of a log: an overwrite from before moves its beginning.
-    /// With it, those of the replicas that are not switched whose lives it begins, anew or for the first time.
+    /// The batch for strandlog. A copy may begin in the middle of the log: an overwrite from below moves its beginning.
+    /// Also returns the unswitched replicas whose lives the batch begins, anew or for the first time.
     fn for_new(
         &self,
         batch: &Batch,
@@ -205,7 +205,7 @@ impl<O: OldLog> DualWrite<O> {
                     let term = self.old.term(id, before).map_err(MigrateError::Old)?;
                     copy.install_snapshot(id, before, term);
                     *first_held = from;
-                    // A cut leaves nothing behind that.
+                    // Of a cut this is empty: nothing is left after it.
                     copy.append(id, &entries_of(batch, op.what));
                     continue;
                 }
@@ -221,7 +221,7 @@ impl<O: OldLog> DualWrite<O> {
             add_again(&mut copy, batch, op);
         }
         begun.retain(|id| unswitched.contains(id));
-        // The mark has gone with the life before, if there was one.
+        // The mark is gone with the previous life, if there was one.
         for id in &begun {
             copy.put_own(*id, MOVING_KEY, MIRRORED);
         }
@@ -229,17 +229,17 @@ impl<O: OldLog> DualWrite<O> {
     }
 }
 
-/// What a batch asks of a replica, in short.
+/// A summary of what a batch does to a replica.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
-    /// First of all to be removed.
+    /// Its first operation is a removal.
     removed: bool,
-    /// Nothing but to drop entries and keys.
+    /// All its operations only drop entries and keys.
     lets_go: bool,
 }
 
 impl Asked {
-    /// Of each replica that the batch names.
+    /// For each replica that the batch names.
     fn of(batch: &Batch) -> BTreeMap<u64, Self> {
         let mut all: BTreeMap<u64, Self> = BTreeMap::new();
         for op in &batch.ops {
@@ -251,7 +251,7 @@ impl Asked {
     }
 }
 
-/// Adds what another batch asks for.
+/// Adds an operation of another batch.
 pub(super) fn add_again(to: &mut Batch, batch: &Batch, op: &Op) {
     let id = op.replica;
     match op.what {

@@ -1,4 +1,4 @@
-//! Writes a second, and how long one takes, of one node or of several in this process, each with a log of its own, and a group.
+//! Measures writes per second, and the time of one, with one node or several in this process, each with a log of its own and one group.
 //!
 //! `cargo run --release --example rate -- --nodes 3 --clients 64 --seconds 2 --dir /on/the/disk`
 
@@ -49,7 +49,7 @@ struct Args {
     dir: Option<PathBuf>,
 }
 
-/// Remembers where it is, and nothing else.
+/// Remembers its position, and nothing else.
 #[derive(Clone, Default)]
 struct Machine(Arc<Mutex<SnapshotMetaOf<Types>>>);
 
@@ -108,7 +108,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 }
 
-/// The nodes, which call each other.
+/// The nodes, which call each other directly.
 #[derive(Clone, Default)]
 struct Net(Arc<Mutex<BTreeMap<u64, Raft>>>);
 
@@ -163,7 +163,7 @@ async fn begin(args: &Args, dir: &std::path::Path) -> Result<Raft, Box<dyn Error
     let net = Net::default();
     let config = Config {
         heartbeat_interval: 200,
-        // Nobody else leads because the machine was busy.
+        // So long that no other node takes over because the machine was busy.
         election_timeout_min: 10_000,
         election_timeout_max: 20_000,
         enable_leader_restore: Some(false),
@@ -181,7 +181,7 @@ async fn begin(args: &Args, dir: &std::path::Path) -> Result<Raft, Box<dyn Error
     let nodes: BTreeMap<u64, EmptyNode> = (0..args.nodes).map(|id| (id, EmptyNode {})).collect();
     first.initialize(nodes).await?;
     first.wait(Some(Duration::from_secs(20))).state(ServerState::Leader, "it leads").await?;
-    // Until the others have answered it serves nobody.
+    // Until the others have answered, the leader serves nobody.
     while first.client_write("the first".to_owned()).await.is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

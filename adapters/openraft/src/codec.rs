@@ -1,21 +1,21 @@
-//! How openraft's types are spelled in the log.
+//! How openraft's types are encoded in the log.
 //!
 //! A version byte, then [postcard](https://docs.rs/postcard): compact, and not self-describing. The log's checksums vouch for the bytes,
 //! but they may still come from a newer version of this crate, or from another program.
 //!
-//! Votes and log ids have zeros behind them, up to a length that does not change: what takes the place of one that is there needs no room
-//! in the log, so that one that is full does not refuse it.
+//! Votes and log ids are padded with zeros to a length that does not change: rewriting one needs no more room in the log, so a full log
+//! does not refuse it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Entries; and votes and log ids as they once were, without zeros.
+/// An entry; or a vote or log id in its old form, without zeros.
 const VERSION: u8 = 1;
-/// A vote or a log id, and zeros.
+/// A vote or a log id, padded with zeros.
 const PADDED: u8 = 2;
-/// Room for one, and nothing in it yet.
+/// Reserves room for a vote or a log id; there is none yet.
 const NOTHING: u8 = 3;
-/// What a vote or a log id takes, also with a node id of some forty letters; a longer one takes a multiple of it.
+/// Bytes of a vote or a log id, even with a node id of some forty letters; a longer one takes a multiple of it.
 const STATE_BYTES: usize = 64;
 
 /// Why a value could not be encoded or decoded.
@@ -28,10 +28,10 @@ pub enum CodecError {
     /// The format has a version which this crate does not know.
     #[error("format version {0} is unknown")]
     Version(u8),
-    /// Bytes are left over behind the value.
+    /// Bytes are left over after the value.
     #[error("{0} bytes are left over")]
     Trailing(usize),
-    /// What serde or postcard say.
+    /// An error of serde or postcard.
     #[error("{0}")]
     Value(String),
 }
@@ -42,7 +42,7 @@ impl From<postcard::Error> for CodecError {
     }
 }
 
-/// Appends the encoded form of `value` to `out`, and gives it back.
+/// Appends the encoded form of `value` to `out`, which it returns.
 pub(crate) fn encode_behind<T: Serialize + ?Sized>(value: &T, mut out: Vec<u8>) -> Result<Vec<u8>, CodecError> {
     out.push(VERSION);
     Ok(postcard::to_extend(value, out)?)
@@ -62,21 +62,21 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     if rest.is_empty() { Ok(value) } else { Err(CodecError::Trailing(rest.len())) }
 }
 
-/// A vote or a log id at its length.
+/// A vote or a log id, padded to its length.
 pub(crate) fn encode_state<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut out = postcard::to_extend(value, vec![PADDED])?;
     out.resize(out.len().next_multiple_of(STATE_BYTES), 0);
     Ok(out)
 }
 
-/// Keeps room for a vote or a log id.
+/// The value that reserves room for a vote or a log id.
 pub(crate) fn nothing() -> [u8; STATE_BYTES] {
     let mut out = [0; STATE_BYTES];
     out[0] = NOTHING;
     out
 }
 
-/// Whether it only keeps room.
+/// Whether the value only reserves room.
 pub(crate) fn is_nothing(bytes: &[u8]) -> bool {
     bytes.first() == Some(&NOTHING)
 }

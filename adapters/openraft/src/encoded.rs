@@ -1,11 +1,11 @@
-//! Entries on their way into a batch.
+//! Entries, encoded for a batch.
 
 use serde::Serialize;
 
 use crate::codec::encode_behind;
 use crate::{Error, Result};
 
-/// Entries of consecutive indexes, in one buffer: an entry costs no allocation.
+/// Entries with consecutive indexes, in one buffer: an entry costs no allocation.
 pub(crate) struct Encoded {
     bytes: Vec<u8>,
     marks: Vec<Mark>,
@@ -19,7 +19,7 @@ struct Mark {
 }
 
 impl Encoded {
-    /// `place` says an entry's index and term.
+    /// `place` gives an entry's index and term.
     pub fn of<E: Serialize>(
         group: u64,
         entries: impl IntoIterator<Item = E>,
@@ -41,7 +41,7 @@ impl Encoded {
         Ok(Self { bytes, marks })
     }
 
-    /// As a batch takes them. A slot is at least 1.
+    /// Slot, term and bytes of each, as a batch takes them. A slot is at least 1.
     pub fn slots(&self) -> Vec<(u64, u64, &[u8])> {
         let mut start = 0;
         let mut slots = Vec::with_capacity(self.marks.len());

@@ -1,4 +1,4 @@
-//! What can go wrong, and how openraft hears of it.
+//! This crate's errors, and how they become openraft's.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use crate::codec::CodecError;
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of this crate. openraft 0.10 is told it as the source of an [`io::Error`], openraft 0.9 as the source of its `StorageError`.
+/// An error of this crate. openraft 0.10 gets it as the source of an [`io::Error`], openraft 0.9 as the source of its `StorageError`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,7 +15,7 @@ pub enum Error {
     #[error(transparent)]
     Log(#[from] strandlog::Error),
 
-    /// A value's own serialization refused.
+    /// A value's own serialization failed.
     #[error("group {group}: {what} cannot be encoded: {source}")]
     Encode {
         /// The group.
@@ -47,19 +47,19 @@ pub enum Error {
         what: String,
     },
 
-    /// The state machine holds something of a group that the log does not know: the log was lost or replaced, and votes and acknowledged entries with
-    /// it. Rebuild the node as a new member: README, "A damaged group".
+    /// The state machine holds something of a group that the log does not know: the log was lost or replaced, and with it votes and acknowledged
+    /// entries. Rebuild the node as a new member: README, "A damaged group".
     #[error(
         "group {group}: the state machine is at {applied}, and the log knows nothing of the group: it was lost or replaced; rebuild it as a new member"
     )]
     Lost {
         /// The group.
         group: u64,
-        /// What the state machine holds, by openraft's index.
+        /// The last index that the state machine holds, as openraft counts.
         applied: u64,
     },
 
-    /// An append would leave a hole, or rewrite what was purged; or a truncation would cut off what was purged.
+    /// An append would leave a hole or rewrite what was purged, or a truncation would cut off what was purged.
     #[error("group {group}: index {index} does not continue the log, which holds {first}..{next}")]
     NotContinuous {
         /// The group.
@@ -72,7 +72,7 @@ pub enum Error {
         next: u64,
     },
 
-    /// The log was cut off or purged while a stream read it: what comes next does not follow what was handed out. Read again.
+    /// The log was cut off or purged while a stream read it: what comes next does not follow what was handed out. Start again.
     #[error("group {group}: entry {next} no longer follows what was read: the log changed meanwhile")]
     Changed {
         /// The group.

@@ -1,4 +1,4 @@
-//! One group's part of the log, in openraft's indexes. Both versions of openraft stand on it.
+//! One group's part of the log, in openraft's indexes. The storage for both versions of openraft is built on it.
 //!
 //! openraft counts from 0, the log from 1: an entry lies one *slot* higher than its index says.
 
@@ -28,22 +28,22 @@ pub(crate) use reading::plain;
 pub(crate) struct Group {
     wal: Arc<Wal>,
     replica: Replica,
-    /// All that openraft keeps beside the entries has its place: see [`Group::keep_room`].
+    /// Room is reserved for all that openraft keeps beside the entries: see [`Group::keep_room`].
     has_room: AtomicBool,
-    /// The life that this one has begun, or found: what is reported of it is not of the next.
+    /// The life of the replica that this value began, or found: a report about it must not count for the next one.
     life: Mutex<Option<Life>>,
     /// Whether a vote was saved since the group was opened.
     has_voted: AtomicBool,
-    /// The first index that a purge which waits leaves; 0: none waits. Nothing before it is shown.
+    /// The first index that the waiting purge will leave, or 0 if none waits. Nothing before it is shown to openraft.
     shown_from: AtomicU64,
     /// That purge. Only the group's [`LogStore`](crate::LogStore) writes it.
     waiting: Mutex<Option<Waiting>>,
-    /// What is not durable yet, and whether it is committed.
+    /// Appends that are not durable yet, and up to where the log is committed.
     #[cfg(feature = "v010")]
     appended: Appended,
 }
 
-/// A batch whose callback will say that it is durable.
+/// A submitted batch. `outcome` is completed by its callback, when it is durable.
 struct Submitted {
     lsn: Lsn,
     outcome: oneshot::Receiver<strandlog::Result<Lsn>>,
@@ -52,11 +52,12 @@ struct Submitted {
 impl Group {
     pub fn open(wal: Arc<Wal>, id: u64) -> Result<Self> {
         let replica = wal.replica(id);
-        // openraft takes what it finds for durable. Who had the group before in this process may have been shut down before it was.
+        // openraft takes what it finds for durable. An earlier store of this process may have been shut down before its writes were.
         if !replica.is_durable() {
             wal.sync()?;
         }
-        // Of the entry before the first only the term can be damaged. Nobody asks the log for it: the purge point says it.
+        // Damage before the first entry can only concern the term of the entry before it. Nobody asks the log for that term: it is in the
+        // purge point.
         let first = replica.first_index();
         let counts = |damage: &Damage| !matches!(damage.lost, Lost::Entries { last, .. } if last < first);
         if let Some(damage) = replica.damage().into_iter().find(counts) {
@@ -80,21 +81,21 @@ impl Group {
         self.replica.id()
     }
 
-    /// The indexes of the entries it holds, as openraft is to know it: without what a purge that waits takes.
+    /// The indexes of the entries that openraft is to see: those in the log, without those that a waiting purge will drop.
     pub fn held(&self) -> Range<u64> {
-        // First, as a purge is over only when the log has it.
+        // Read before the log's bounds: it is cleared only once the log has the purge.
         let from = self.shown_from.load(Ordering::Acquire);
         let stored = self.stored();
         stored.start.max(from)..stored.end.max(from)
     }
 
-    /// The indexes of the entries that the log has.
+    /// The indexes of the entries in the log.
     fn stored(&self) -> Range<u64> {
         let (first, last) = self.replica.bounds();
         first.saturating_sub(1)..last
     }
 
-    /// How often the log's end was cut off so far, also by who had this group open before: what was read meanwhile may be of two logs.
+    /// How often the end of this group's log was cut off so far, also by earlier stores: if it changes during a read, the result may mix two logs.
     pub fn cuts(&self) -> u32 {
         self.replica.cuts()
     }
@@ -106,7 +107,7 @@ impl Group {
         Ok(Submitted { lsn, outcome })
     }
 
-    /// It was written: nobody else does that. A write may begin a life, and a snapshot over damage another one.
+    /// To be called after each write: it may have begun a life, and a snapshot over damage another one. Nobody else writes to the group.
     fn lives(&self) {
         if let Some(life) = self.replica.life() {
             *self.life() = Some(life);
@@ -117,10 +118,10 @@ impl Group {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the callback. Callbacks come in order: whoever appended before has been told by then. Who waits for the batch itself
-    /// may be woken ahead of them.
+    /// Waits for the callback. Callbacks come in order, so those of earlier appends have run by then. A waiter for the batch's durability
+    /// could be woken ahead of them.
     async fn wait(&self, Submitted { lsn, outcome }: Submitted) -> Result<()> {
-        // A log without threads is written by who waits. How that ends the callback says, too.
+        // A log without threads is written by the waiter. The callback reports the outcome, too.
         drop(self.wal.wait_durable_async(lsn).await);
         outcome.await.unwrap_or(Err(strandlog::Error::Closed))?;
         Ok(())

@@ -26,11 +26,11 @@ pub const COMMITTED: &[u8] = b"committed";
 /// Key of the log id up to which a group's log was purged.
 pub const PURGED: &[u8] = b"purged";
 
-/// Where the log holds openraft's entry `index`: openraft counts from 0, the log from 1. What is asked of or told to the log itself goes by
-/// this, such as [`Wal::durable_applied_many`](strandlog::Wal::durable_applied_many).
+/// The log's index of openraft's entry `index`: openraft counts from 0, the log from 1. Calls to the log itself use it, such as
+/// [`Wal::durable_applied_many`](strandlog::Wal::durable_applied_many).
 pub const fn slot(index: u64) -> u64 {
     index.saturating_add(1)
 }
 
-/// What one read for replication, or for applying, takes at most (one entry at least): it is all in memory at once.
+/// The most bytes of one read for replication or for applying, but at least one entry: it is all in memory at once.
 const READ_BYTES: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! The storage of a group and its readers. Both versions of openraft have their traits on them.
+//! The storage of a group and its readers. The traits of both versions of openraft are implemented on them.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ pub struct LogStore<C> {
 #[derive(Debug)]
 pub struct LogReader<C> {
     pub(crate) group: Arc<Group>,
-    /// How often the log's end had been cut off when openraft asked for this reader.
+    /// How often the end of the group's log had been cut off when openraft asked for this reader.
     pub(crate) cuts: u32,
     types: PhantomData<fn() -> C>,
 }
 
 impl<C> LogStore<C> {
-    /// The storage of `group`, as the log holds it: blank when it does not. The group is the replica's id in the log.
+    /// The storage of `group`, as the log holds it; blank if the log does not know it. The group is the replica's id in the log.
     ///
-    /// Everything in it is durable on return: where the group was written before in this process, and that is not, it waits for a sync.
+    /// Everything in it is durable on return: if this process wrote to the group before, and that is not durable yet, it waits for a sync.
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`](crate::Error::Damaged) when the log lost something of this group, which then must not take part: what it
-    /// promised may be gone. What the log answers to that sync.
+    /// [`Error::Damaged`](crate::Error::Damaged) if the log lost something of this group, which then must not take part: what it
+    /// promised may be gone. The log's error if that sync fails.
     pub fn new(wal: Arc<Wal>, group: u64) -> Result<Self> {
         Ok(Self { group: Arc::new(Group::open(wal, group)?), types: PhantomData })
     }
@@ -49,29 +49,29 @@ impl<C> LogStore<C> {
         LogReader { group: Arc::clone(&self.group), cuts: self.group.cuts(), types: PhantomData }
     }
 
-    /// The state machine holds everything up to openraft's `index` durably; `None`: nothing yet. To be called once after each opening, before
-    /// openraft has this store; later reports come from a [reader](Self::reader).
+    /// Reports that the state machine durably holds everything up to openraft's `index`; `None`: nothing yet. Call it once after each opening,
+    /// before openraft gets this store; later reports go through a [reader](Self::reader).
     ///
     /// From the first report on the log can be the state machine's only write-ahead log
     /// ([`Wal::durable_applied`](strandlog::Wal::durable_applied)): a purge goes no further than was reported, so that after a crash
-    /// openraft can apply again what the state machine lacks. A group which the log does not know yet is created with it, if
-    /// the state machine holds nothing. Costs no sync.
+    /// openraft can apply again what the state machine lacks. If the log does not know the group yet, `None` creates it. Costs no sync.
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`](crate::Error::Lost) for an index of a group which the log does not know: it lost more than that. What the log refuses.
+    /// [`Error::Lost`](crate::Error::Lost) for an index of a group that the log does not know: the log lost that group's votes and entries.
+    /// The log's error if it refuses the report.
     pub fn durable_applied(&mut self, index: Option<u64>) -> Result<()> {
         self.group.report_first(index)
     }
 }
 
 impl<C> LogReader<C> {
-    /// The state machine holds everything up to openraft's `index` durably: see [`LogStore::durable_applied`]. Costs no sync. A reader of a group that was
-    /// removed, and maybe begun anew, reports nothing: the flush that was under way then is of a life that is over.
+    /// Reports that the state machine durably holds everything up to openraft's `index`: see [`LogStore::durable_applied`]. Costs no sync. If the
+    /// group was removed since, and maybe begun anew, nothing is reported: the flush belongs to a life that is over.
     ///
     /// # Errors
     ///
-    /// What the log refuses.
+    /// The log's error if it refuses the report.
     pub fn durable_applied(&self, index: u64) -> Result<()> {
         self.group.report(index)
     }

@@ -72,7 +72,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
 
     async fn purge(&mut self, log_id: LogIdOf<C>) -> io::Result<()> {
         let log_id = match self.group.may_purge(log_id.index)? {
-            // It waits itself until a snapshot is installed.
+            // openraft 0.10 itself waits until a snapshot is installed.
             Purge::AsAsked | Purge::Unreported => log_id,
             Purge::To(entry) => self.group.decode::<EntryOf<C>>("an entry", &entry)?.log_id(),
             Purge::Nothing => return Ok(()),
@@ -83,8 +83,8 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
 }
 
 impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
-    /// A state machine applies from it what is committed here: that is durable in this log when it comes. openraft may have it from a quorum without
-    /// this node, and a state machine that goes ahead of its own log would be found so after a crash.
+    /// The state machine applies committed entries from this stream, which hands them out only when they are durable in this log. openraft may
+    /// know them to be committed by a quorum without this node, and after a crash the state machine would be ahead of its own log.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<C::Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -106,7 +106,7 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         Ok(self.group.decode_all(&self.group.read(&plain(&range))?)?)
     }
 
-    /// What the opening found is handed out as not committed until a vote is saved: no node comes back as the leader that it was.
+    /// Until a vote is saved, hands out the one that the opening found as not committed: no node comes back as the leader that it was.
     ///
     /// openraft sends a leader's entries when they are submitted. A crash may take from its log what the others have, and by default
     /// (`Config::enable_leader_restore`) it would go on as the leader of the same term, and give their log ids to other entries. Term and
@@ -120,27 +120,27 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         }))
     }
 
-    /// What openraft sends to others. Nothing, where that would not follow what this reader's leader sent before: openraft then asks again until it has
-    /// heard that another leads.
+    /// Entries that openraft sends to others. None if they would not follow what this reader's leader sent before: openraft then asks again,
+    /// until it has heard that another leads.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<C::Entry>> {
         Ok(self.group.decode_all(&self.group.read_to_send(&(start..end), READ_BYTES, self.cuts)?)?)
     }
 }
 
-/// A stream of entries: so many in memory as are read at once.
+/// A stream of entries. Only as many are in memory as one read takes.
 ///
-/// What it hands out stood in the log together. openraft applies from it while the end of the log may be cut off, so not
-/// every cut ends it, but only one of what was handed out.
+/// All that it hands out stood in the log together. openraft applies from it while the end of the log may be cut off, so a
+/// cut ends it only if it takes something that was handed out.
 struct Walk {
     group: Arc<Group>,
     next: u64,
     end: u64,
-    /// Up to where it may read now.
+    /// The index up to which it may read now.
     upto: u64,
     read: vec::IntoIter<Entry>,
-    /// What was handed out last.
+    /// The entry that was handed out last.
     last: Option<Entry>,
-    /// How often the log had been cut off when it was read last.
+    /// How often the log had been cut off at the last read.
     cuts: u32,
 }
 
@@ -170,7 +170,7 @@ impl Walk {
         Ok(Some(decoded))
     }
 
-    /// Reads what follows the last entry, which still stands.
+    /// Reads what follows the last entry; an error unless that is still in the log.
     fn read_on(&mut self) -> Result<Vec<Entry>> {
         let changed = || Error::Changed { group: self.group.id(), next: self.next };
         loop {
@@ -179,7 +179,7 @@ impl Walk {
                 return Err(changed());
             }
             let read = self.group.read_some(&(self.next..self.upto), READ_BYTES)?;
-            // A log may begin behind what is asked for, but not in the middle of it.
+            // The log may begin after the start of what is asked for, but must not be purged in the middle of it.
             let begins = read.first().map_or_else(|| self.group.held().start, |first| first.index.saturating_sub(1));
             if self.last.is_some() && self.next < self.end && begins > self.next {
                 return Err(changed());
@@ -191,7 +191,7 @@ impl Walk {
         }
     }
 
-    /// Whether the log holds what was handed out last, and so all before it. Whose entry it is stands in its bytes.
+    /// Whether the log still holds the entry that was handed out last, and so all before it. Its bytes contain its log id.
     fn last_stands(&self) -> Result<bool> {
         let Some(last) = &self.last else { return Ok(true) };
         let now = self.group.read_some(&(self.next.saturating_sub(1)..self.next), 0)?;
@@ -199,9 +199,9 @@ impl Walk {
     }
 }
 
-/// The term, for those who look into the log: openraft's own way to say it depends on the kind of leader id. 0 where it has no number.
+/// The term, for people who inspect the log: how openraft exposes it depends on the kind of leader id. 0 if it is not a number.
 ///
-/// Nothing is decided by it: whose entry it is stands in the entry.
+/// Nothing is decided by it: the entry itself contains its log id.
 fn term_of<C: RaftTypeConfig>(leader: &CommittedLeaderIdOf<C>) -> u64 {
     let leader: &dyn Any = leader;
     if let Some(leader) = leader.downcast_ref::<leader_id_adv::LeaderId<C::Term, C::NodeId>>() {

@@ -73,12 +73,12 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         self.group.truncate(log_id.index).await.map_err(writing::<C>)
     }
 
-    /// What was not committed here by entries is a snapshot's, and openraft 0.9 purges for that when it has told the state machine to
-    /// install it (0.10: when that is done). Until then what the state machine lacks is in the log alone, so such a purge waits. The entries
-    /// behind it come when the leader has heard that the snapshot is installed.
+    /// A purge beyond what is committed here is for a snapshot, and openraft 0.9 purges for it as soon as it has told the state machine to
+    /// install it (0.10: when that is done). Until then what the state machine lacks is only in the log, so such a purge waits. The entries
+    /// after it come when the leader has heard that the snapshot is installed.
     ///
-    /// Where the state machine reports, nothing is purged for one that the log has entries up to, not even what was reported: the snapshot
-    /// that is there still would not reach to where the log begins. The next purge goes on.
+    /// If the state machine reports, and the log has entries up to the snapshot, nothing is purged for it, not even what was reported: the
+    /// previous snapshot, which is still the only one, would not reach to where the log begins. The next purge goes on.
     async fn purge(&mut self, log_id: LogId<NodeId<C>>) -> Stored<C, ()> {
         let committed = self.read_committed().await?;
         let is_ahead = committed.is_none_or(|committed| committed.index < log_id.index);
@@ -99,7 +99,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 }
 
-/// openraft 0.9 asks the storage itself to be a reader, too.
+/// openraft 0.9 requires the storage itself to be a reader, too.
 impl<C: RaftTypeConfig> RaftLogReader<C> for LogStore<C> {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> Stored<C, Vec<C::Entry>>
     where
@@ -122,8 +122,8 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         self.group.decode_all(&entries).map_err(reading::<C>)
     }
 
-    /// What openraft sends to others. Nothing, where that would not follow what this reader's leader sent before: openraft then asks again until it has
-    /// heard that another leads.
+    /// Entries that openraft sends to others. None if they would not follow what this reader's leader sent before: openraft then asks again,
+    /// until it has heard that another leads.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Stored<C, Vec<C::Entry>> {
         let entries = self.group.read_to_send(&(start..end), READ_BYTES, self.cuts).map_err(reading::<C>)?;
         self.group.decode_all(&entries).map_err(reading::<C>)

@@ -1,5 +1,5 @@
-//! openraft 0.9: its own storage suite in full, each case a new group in one shared log; and what the suite leaves out. The rest is
-//! shared with 0.10 and tested there.
+//! openraft 0.9: its own storage suite in full, with each case as a new group in one shared log; and what that suite leaves out.
+//! What both versions share is tested with 0.10.
 
 #![cfg(feature = "v09")]
 #![allow(missing_docs)]
@@ -37,7 +37,7 @@ type Stored<T> = Result<T, StorageError<u64>>;
 type Meta = SnapshotMeta<u64, openraft_09::EmptyNode>;
 type Members = StoredMembership<u64, openraft_09::EmptyNode>;
 
-/// A state machine that applies nothing but log ids and memberships. Clones are one machine.
+/// A state machine that applies only log ids and memberships. Clones share one machine.
 #[derive(Clone, Debug, Default)]
 struct Machine(Arc<Mutex<Contents>>);
 
@@ -46,7 +46,7 @@ struct Contents {
     applied: Option<LogId<u64>>,
     members: Members,
     snapshot: Option<Meta>,
-    /// Writing the files of a snapshot that it installs takes longer than anybody here waits.
+    /// Writing the files of a snapshot to be installed takes longer than anything here waits.
     is_slow: bool,
 }
 
@@ -160,7 +160,7 @@ async fn what_was_promised_survives_a_power_cut() {
         store.truncate(log_id(3, 9, 7)).await.unwrap();
         store.purge(log_id(3, 9, 1)).await.unwrap();
         store.save_committed(Some(log_id(3, 9, 4))).await.unwrap();
-        // Makes what was lazy durable, too: one log, one order.
+        // Makes the earlier lazy writes durable, too: one log, one order.
         store.blocking_append([blank_ent::<Types>(5, 8, 7)]).await.unwrap();
     }
 
@@ -194,7 +194,7 @@ async fn a_purge_goes_no_further_than_the_state_machine_was_reported_to_hold() {
     assert_eq!(store.try_get_log_entries(..).await.unwrap().len(), 5);
 }
 
-/// What it reads would be sent as what follows an entry that is no longer the one before it, or behind entries that are gone.
+/// What is read would be sent as following an entry that is no longer the one before it, or that is gone.
 #[tokio::test]
 async fn a_leaders_replication_gets_what_follows_or_nothing_when_another_leads() {
     let wal = open(&Arc::new(SimDisk::new(8 << 20)));
@@ -225,7 +225,7 @@ async fn a_failed_disk_is_told_to_whoever_waits() {
     assert_eq!(store.try_get_log_entries(..1).await.unwrap().len(), 1, "what is there can still be read");
 }
 
-/// A network in which nobody answers.
+/// A network in which no node answers.
 struct Nobody;
 
 type NoAnswer<E = openraft_09::error::Infallible> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
@@ -264,8 +264,8 @@ impl RaftNetwork<Types> for Nobody {
     }
 }
 
-/// openraft 0.9 purges for a snapshot when it has told the state machine to install it: at 149, beyond the log's end, or at 109, where the log
-/// has entries that are not committed here.
+/// openraft 0.9 purges for a snapshot as soon as it has told the state machine to install it: at 149, beyond the log's end, or at 109,
+/// where the log has entries that are not committed here.
 #[tokio::test]
 async fn the_log_keeps_what_the_state_machine_lacks_until_a_snapshot_is_installed() {
     for (reports, snapshot) in [(true, 149), (true, 109), (false, 149), (false, 109)] {
@@ -285,7 +285,7 @@ async fn the_log_keeps_what_the_state_machine_lacks_until_a_snapshot_is_installe
         let leader_commit = Some(log_id(1, 2, 99));
         raft.append_entries(AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit }).await.unwrap();
         raft.wait(None).applied_index(Some(99), "applied").await.unwrap();
-        // Where it reports, its files are behind.
+        // If it reports, its files lag behind.
         let durable = if reports { 49 } else { 99 };
         if reports {
             reader.durable_applied(durable).unwrap();
@@ -298,7 +298,7 @@ async fn the_log_keeps_what_the_state_machine_lacks_until_a_snapshot_is_installe
         let installing = tokio::spawn(async move { node.install_full_snapshot(vote, sent).await.map(drop) });
         raft.wait(None).metrics(|metrics| metrics.purged == last_log_id, "purged").await.unwrap();
         assert!(!installing.is_finished());
-        // Another group's write makes durable what is lazy. Then the power goes.
+        // Another group's write makes the lazy writes durable. Then the power goes.
         store(&wal, 8).save_vote(&Vote::new(1, 1)).await.unwrap();
         let wal = open(&Arc::new(disk.crash_lost_all()));
         let mut group = store(&wal, 7);
@@ -315,7 +315,7 @@ async fn the_log_keeps_what_the_state_machine_lacks_until_a_snapshot_is_installe
     }
 }
 
-/// What openraft sees of a group, and the slots that the log has of it.
+/// What openraft sees of a group, and the slots that are in the log.
 async fn seen(wal: &Wal, group: &mut Store) -> (Option<LogId<u64>>, Option<LogId<u64>>, Vec<u64>, (u64, u64)) {
     let state = group.get_log_state().await.unwrap();
     let entries = group.try_get_log_entries(..).await.unwrap();
@@ -339,14 +339,14 @@ async fn a_purge_that_waits_is_shown_at_once_and_carried_out_before_the_next_app
     group.truncate(log_id(3, 9, 9)).await.unwrap();
     assert_eq!(seen(&wal, &mut group).await, (at(6), at(8), vec![7, 8], (5, 9)));
     assert!(group.truncate(log_id(3, 9, 5)).await.is_err(), "that is purged");
-    // Beyond the end, and again.
+    // Beyond the end, and once more.
     for index in [19, 29, 24] {
         group.purge(log_id(3, 9, index)).await.unwrap();
     }
     assert_eq!(seen(&wal, &mut group).await, (at(29), at(29), vec![], (5, 9)));
     group.truncate(log_id(3, 9, 30)).await.unwrap();
     assert!(group.limited_get_log_entries(7, 9).await.unwrap().is_empty());
-    // A crash forgets it. openraft asks again when it finds the state machine ahead of the log.
+    // A crash forgets the waiting purge. openraft asks again when it finds the state machine ahead of the log.
     group.save_vote(&Vote::new(3, 9)).await.unwrap();
     let disk = Arc::new(disk.crash_lost_all());
     let wal = open(&disk);
@@ -363,7 +363,7 @@ async fn a_purge_that_waits_is_shown_at_once_and_carried_out_before_the_next_app
     assert_eq!(seen(&wal, &mut store(&wal, 1)).await, then);
 }
 
-/// In two batches a crash between them would leave a log that does not begin where openraft is told.
+/// If it were two batches, a crash between them would leave a log that does not begin at the purge point that openraft is told.
 #[tokio::test]
 async fn a_purge_and_its_point_are_one_batch() {
     let wal = open(&Arc::new(SimDisk::new(8 << 20)));
@@ -393,8 +393,8 @@ async fn a_purge_for_a_snapshot_that_was_reported_waits_for_nothing() {
     assert_eq!(seen(&wal, &mut group).await, (at(19), at(19), vec![], (21, 20)));
 }
 
-/// The leader changes while the state machine installs, or sends the snapshot again, and then what is behind it. openraft does nothing of that before the
-/// state machine has it, nor votes: a crash finds the log as it was.
+/// The leader changes while the state machine installs, or sends the snapshot again, and then the entries after it. openraft does nothing
+/// of that, nor votes, before the state machine has the snapshot: a crash finds the log as it was.
 #[tokio::test]
 async fn nothing_is_written_behind_a_snapshot_before_it_is_installed() {
     let disk = Arc::new(SimDisk::new(8 << 20));

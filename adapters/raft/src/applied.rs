@@ -1,7 +1,7 @@
-//! How far a group's state machine is, and what the log lets go behind it.
+//! How far a group's state machine is, and which entries the log may drop because of it.
 //!
-//! What was put into a batch is not in the log yet: the batch may be refused, and another be written before it. So what a batch drops
-//! or promises goes by what that batch and the log hold, and by what a state machine outside the log says of itself.
+//! What was put into a batch is not in the log yet: the batch may be refused, or another may be written before it. So what a batch drops
+//! or promises depends only on what that batch and the log hold, and on what a state machine outside the log reports.
 
 use raft::eraftpb::{ConfState, HardState};
 use strandlog::Batch;
@@ -16,24 +16,24 @@ pub struct Checkpoint<'a> {
     pub index: u64,
     /// Term of that entry.
     pub term: u64,
-    /// Configuration as of that entry: what [`RawNode::apply_conf_change`](raft::RawNode::apply_conf_change) answered last, or the snapshot
-    /// that was installed since has. [`GroupStorage::conf_state`] is that of the last checkpoint: with it changes that were applied since
-    /// would be forgotten, and the entries that made them compacted away.
+    /// Configuration as of that entry: the last result of [`RawNode::apply_conf_change`](raft::RawNode::apply_conf_change), or that of a
+    /// snapshot that was installed since. Not [`GroupStorage::conf_state`], which is that of the last checkpoint: changes that were applied
+    /// since would be forgotten, and the entries that made them compacted away.
     pub conf_state: &'a ConfState,
     /// The state machine's bytes; empty when it lives elsewhere.
     pub data: &'a [u8],
 }
 
 impl GroupStorage {
-    /// A state machine outside the log holds everything up to entry `index`, of `term`, durably. Never goes back.
+    /// Reports that a state machine outside the log durably holds everything up to entry `index`, of `term`. Never goes back.
     ///
     /// # Errors
     ///
-    /// [`Error::Inconsistent`] when the log ends before `index` (it lost what the state machine has, or a snapshot was not told to it: see
-    /// [`adopt`](Self::adopt)), starts beyond it (the state machine lost what was compacted), or has another entry there, of another term
-    /// (again `adopt`); and when the configuration changed on the way from
-    /// [`applied`](Self::applied) to `index`, or may have, in entries that are gone: the log does not
-    /// know to what, so [`set_applied_with`](Self::set_applied_with) must tell it.
+    /// [`Error::Inconsistent`] if the log ends before `index` (it lost what the state machine has, or never heard of a snapshot: see
+    /// [`adopt`](Self::adopt)), starts beyond it (the state machine lost what was compacted), or has an entry of another term there
+    /// (again `adopt`). Also if the configuration changed between
+    /// [`applied`](Self::applied) and `index`, or may have, in entries that are gone: the log does not
+    /// know to what, so [`set_applied_with`](Self::set_applied_with) must say it.
     pub fn set_applied(&mut self, index: u64, term: u64) -> Result<()> {
         let (group, applied) = (self.group(), self.applied);
         let inconsistent = |what| Err(Error::Inconsistent { group, what });
@@ -52,12 +52,13 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// As [`set_applied`](Self::set_applied), of a state machine that holds the configuration as of `index`, too: what
-    /// [`RawNode::apply_conf_change`](raft::RawNode::apply_conf_change) answered last. The next checkpoint or compaction writes it.
+    /// As [`set_applied`](Self::set_applied), for a state machine that also holds the configuration as of `index`: the last result of
+    /// [`RawNode::apply_conf_change`](raft::RawNode::apply_conf_change). The next checkpoint or compaction writes it.
     ///
     /// # Errors
     ///
-    /// As [`set_applied`](Self::set_applied), but for changes of the configuration; [`Error::TooLarge`] for one that no value holds.
+    /// As [`set_applied`](Self::set_applied), except for changes of the configuration; [`Error::TooLarge`] for a configuration that no
+    /// value can hold.
     pub fn set_applied_with(&mut self, index: u64, term: u64, conf_state: &ConfState) -> Result<()> {
         self.check_applied(index, term)?;
         self.encode_conf_state(index, conf_state)?;
@@ -68,19 +69,19 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// The state machine outside the log installed a snapshot of entry `index`, of `term`, and the log may not know: a snapshot is made durable there
-    /// *before* its batch is submitted, and a crash came between. To be called at an opening, before the group is driven, and the batch be
-    /// committed, before raft has it; in place of [`set_applied_with`](Self::set_applied_with), as which it does where the log has that entry.
+    /// The state machine outside the log is at entry `index`, of `term`, maybe by a snapshot that the log does not know of: a snapshot is made
+    /// durable there *before* its batch is submitted, and a crash may come between. Call this at an opening, before the group is driven, in
+    /// place of [`set_applied_with`](Self::set_applied_with), and commit the batch before raft gets the storage.
     ///
-    /// Else the log's entries go, as raft drops them for that snapshot. The replica promised nothing by them: they end before `index`,
-    /// or are of a leader that was overruled.
+    /// If the log has that entry, this does what `set_applied_with` does. Otherwise it drops the log's entries, as raft does for that snapshot.
+    /// The replica promised nothing by them: they end before `index`, or come from a leader that was overruled.
     ///
     /// # Errors
     ///
-    /// Nothing was written. As [`set_applied_with`](Self::set_applied_with), where the log begins behind `index`; [`Error::Inconsistent`] also where it
-    /// has another entry there and knows it for committed: then the file is of another group, or of another life of this one. And where
-    /// the log has no hard state of the group at all: then the log was lost, or is not the one that was, and how this replica voted went
-    /// with it. An older copy of the log cannot be told from the right one.
+    /// Nothing was written. As [`set_applied_with`](Self::set_applied_with) if the log begins after `index`. [`Error::Inconsistent`] also if the
+    /// log has another entry there and knows that to be committed: then the file belongs to another group, or to another life of this one. And if
+    /// the log has no hard state of the group at all: then the log was lost or replaced, and with it how this replica voted. An older copy of
+    /// the log cannot be told from the right one.
     pub fn adopt(&mut self, batch: &mut Batch, index: u64, term: u64, conf_state: &ConfState) -> Result<()> {
         let (first, last) = self.replica.bounds();
         if index.saturating_add(1) < first || (index <= last && self.other_term(index, term)?.is_none()) {
@@ -116,7 +117,7 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// The term that the log has of an entry, if it is another. One that a truncation over damage left unknown is no other.
+    /// The term of an entry in the log, if it is not `term`. A term that a truncation over damage left unknown counts as equal.
     fn other_term(&self, index: u64, term: u64) -> Result<Option<u64>> {
         match self.replica.term(index) {
             Ok(held) => Ok(Some(held).filter(|&held| held != term)),
@@ -147,16 +148,16 @@ impl GroupStorage {
         self.hard_state.commit = self.hard_state.commit.max(index);
     }
 
-    /// Writes the state machine's own copy. From here applying resumes after a restart, and up to here
+    /// Writes the state machine's own copy. After a restart applying resumes here, and up to here
     /// the log may be compacted.
     ///
-    /// May ride in a lazy batch: what a crash takes of one replica is always a suffix, so a compaction
-    /// that survives has its checkpoint before it, and a checkpoint has its commit index.
+    /// It may go in a lazy batch: what a crash takes of one replica is always a suffix, so a compaction
+    /// never survives without its checkpoint, nor a checkpoint without its commit index.
     ///
     /// # Errors
     ///
     /// Nothing was written. [`Error::TooLarge`] for bytes beyond [`Wal::max_value_bytes`](strandlog::Wal::max_value_bytes);
-    /// [`Error::Inconsistent`] when the log begins behind the entry that comes after `index`.
+    /// [`Error::Inconsistent`] if the log begins after entry `index + 1`.
     pub fn checkpoint(&mut self, batch: &mut Batch, checkpoint: Checkpoint<'_>) -> Result<()> {
         let Checkpoint { index, term, conf_state, data } = checkpoint;
         let first = self.replica.first_index();
@@ -173,7 +174,7 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// Writes an applied position, and the configuration that is of it.
+    /// Writes an applied position, and the configuration as of it.
     fn put_applied(&self, batch: &mut Batch, index: u64, configuration: &[u8], encoded: &[u8]) -> Result<()> {
         // What is applied is committed; raft must find it so after a restart.
         let commit = if self.told { index.max(self.applied) } else { index };
@@ -184,12 +185,12 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// The hard state behind the batch, with `commit` in it at least.
+    /// The hard state to write with this batch; its commit index is at least `commit`.
     ///
-    /// Term and vote are the newest that were written, in whichever batch: one that was submitted before this one must not be taken back,
-    /// and one that still waits holds from now on, which raft only asks for later. The commit index is no higher than what this batch and
-    /// the log vouch for, as what raft has committed since may be of entries that another batch has still to bring; should it go back by that,
-    /// raft learns it anew. It is written even where the log has it: a batch before this one may say less.
+    /// Term and vote are the newest that were written, in whichever batch: a batch submitted before this one must not be taken back, and
+    /// for one that still waits, they hold earlier than raft asks. The commit index is no higher than what this batch and
+    /// the log vouch for, because what raft has committed since may be entries that another batch has yet to bring; if it goes back by that,
+    /// raft learns it anew. It is written even if the log has it: a batch before this one may say less.
     fn committed(&self, batch: &Batch, commit: u64) -> Result<HardState> {
         let decode = |bytes: &[u8]| state::decode_hard_state(bytes).map_err(|e| self.undecodable("hard state", e));
         let written = self.replica.get(HARD_STATE)?.map(|bytes| decode(&bytes)).transpose()?;
@@ -198,28 +199,28 @@ impl GroupStorage {
         Ok(HardState { commit, ..self.hard_state.clone() })
     }
 
-    /// Drops entries before `first_kept`, but none which the state machine does not hold durably: by a checkpoint in this very batch or in
-    /// the log, not in a batch that has still to be submitted, or by what [`set_applied`](Self::set_applied) said. Returns the first index
-    /// kept; costs no sync of its own.
+    /// Drops entries before `first_kept`, but only those that the state machine holds durably: by a checkpoint in this very batch or in
+    /// the log (not in another batch that is yet to be submitted), or by what [`set_applied`](Self::set_applied) reported. Returns the first
+    /// index kept; costs no sync of its own.
     ///
-    /// Where that goes beyond the newest checkpoint, the applied index and its configuration are written with it, and take the
-    /// checkpoint's place: its state machine is elsewhere, and the entries that led on from it are gone.
+    /// If it goes beyond the newest checkpoint, the applied index and its configuration are written with it, and replace the
+    /// checkpoint: the state machine is elsewhere, and the entries that led on from the checkpoint are gone.
     ///
     /// # Errors
     ///
     /// Nothing was written: what the log holds of the group cannot be read.
     pub fn compact(&mut self, batch: &mut Batch, first_kept: u64) -> Result<u64> {
         let (first, last) = self.replica.bounds();
-        // The last bound: right behind an installed snapshot the log is still empty.
+        // The bound by `last`: right after a snapshot was installed, the log is still empty.
         let mut kept = first_kept.min(self.applied.saturating_add(1)).min(last.saturating_add(1));
         if kept <= first {
             return Ok(first);
         }
         let held = self.held(batch, kept - 1)?;
-        // Not ahead of a checkpoint that waits: it would take the applied index back when it comes.
+        // Not past a checkpoint in a batch that waits: it would take the applied index back when it is written.
         if kept - 1 > held && self.told && held >= self.put {
-            // A state machine said so, and the log does not yet: it must begin neither behind its commit index, nor behind
-            // a change of the configuration that nothing else tells.
+            // A state machine reported it, and the log does not say so yet: the log must begin neither after its own commit index, nor after
+            // a change of the configuration that is recorded nowhere else.
             let configuration = self.encode_conf_state(self.applied, &self.conf_state)?;
             self.put_applied(batch, self.applied, &configuration, &state::encode_applied_elsewhere(self.applied))?;
         } else {
@@ -232,7 +233,7 @@ impl GroupStorage {
         Ok(kept)
     }
 
-    /// The applied index behind the batch, or one that is `enough`.
+    /// The applied index as it will be after the batch; or an earlier one, if that is `enough`.
     fn held(&mut self, batch: &Batch, enough: u64) -> Result<u64> {
         if self.in_log < enough {
             let decode = |bytes: &[u8]| state::applied_index(bytes).map_err(|e| self.undecodable("applied index", e));

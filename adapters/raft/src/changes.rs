@@ -1,7 +1,7 @@
-//! Where a group's log changes its configuration, behind the applied index.
+//! Where a group's log changes its configuration, after the applied index.
 //!
-//! Raft applies such entries by itself, and the log's configuration stays that of the applied index: whoever moves that index past a
-//! change must say what came of it. Entries written here are looked at as they come, those that an opening found at the opening.
+//! Raft applies such entries by itself, while the log's configuration stays that of the applied index: a caller that moves that index past
+//! a change must give the resulting configuration. Entries are looked at when they are written, and those in the log at the opening.
 
 use std::ops::Range;
 
@@ -11,41 +11,41 @@ use strandlog::Replica;
 use crate::error::Result;
 use crate::read::read_entries;
 
-/// Entries looked at together.
+/// Bytes of entries that are looked at together.
 const SCAN_BYTES: u64 = 1 << 20;
 
-/// The changes that are known, and where others may be.
+/// The known changes, and the range in which there may be others.
 #[derive(Debug)]
 pub(crate) struct Changes {
     /// Ascending.
     known: Vec<u64>,
-    /// Entries that nobody has looked at yet.
+    /// Entries that have not been looked at yet.
     unseen: Range<u64>,
 }
 
 impl Changes {
-    /// Nobody has looked at the entries of `unseen`, and there are no others.
+    /// The entries in `unseen` have not been looked at, and there are no others.
     pub fn unseen(unseen: Range<u64>) -> Self {
         Self { known: Vec::new(), unseen }
     }
 
-    /// The entries from `from` on go.
+    /// The entries from `from` on are cut off.
     pub fn cut(&mut self, from: u64) {
         self.known.retain(|&index| index < from);
         self.unseen.end = self.unseen.end.min(from);
     }
 
-    /// These are written, in the place of all from the first one's index on.
+    /// These entries are written; they replace all from the first one's index on.
     pub fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         self.cut(first.index);
         self.known.extend(entries.iter().filter(|entry| is_change(entry)).map(|entry| entry.index));
     }
 
-    /// The configuration is known as of `index` now, and was as of `before`.
+    /// The configuration is now known as of `index`; before, it was as of `before`.
     pub fn pass(&mut self, before: u64, index: u64) {
         if index < before {
-            // What lies between was let go when it was passed.
+            // The changes in between were forgotten when they were passed.
             let end = before.saturating_add(1).max(self.unseen.end);
             self.unseen = index.saturating_add(1)..end;
             return;

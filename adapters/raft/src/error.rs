@@ -1,11 +1,11 @@
-//! What can go wrong, and how raft hears of it.
+//! This crate's errors, and how they become raft's.
 
 use crate::codec::DecodeError;
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of this crate. Converts into [`raft::Error`], which knows fewer.
+/// An error of this crate. Converts into [`raft::Error`], which has fewer kinds.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -44,7 +44,7 @@ pub enum Error {
         what: String,
     },
 
-    /// Entries would leave a hole in the log, or rewrite what was compacted.
+    /// The entries would leave a hole in the log, or rewrite what was compacted.
     #[error("group {group}: entries from {index} do not continue the log [{first}, {last}]")]
     NotContinuous {
         /// The group.
@@ -57,8 +57,8 @@ pub enum Error {
         last: u64,
     },
 
-    /// A snapshot offers nothing beyond what the log has already compacted; or the log has its entry and others behind it, which this replica has
-    /// acknowledged and a snapshot would drop: raft 0.7 may hand over one that was on its way when another was asked for
+    /// A snapshot offers nothing beyond what the log has already compacted. Or the log has the snapshot's entry and others after it, which this
+    /// replica has acknowledged and the snapshot would drop: raft 0.7 may hand over one that was on its way when another was asked for
     /// ([`RawNode::request_snapshot`](raft::RawNode::request_snapshot)).
     #[error("group {group}: snapshot at {index} is out of date, the log is [{first}, {last}]")]
     SnapshotOutOfDate {
@@ -72,25 +72,25 @@ pub enum Error {
         last: u64,
     },
 
-    /// The log would refuse it, and with it the whole batch: nothing was written of this group. It stays too large: an entry is to be refused when it is
-    /// proposed ([`GroupStorage::max_proposal_bytes`](crate::GroupStorage::max_proposal_bytes)), a state machine of that size keeps its own
+    /// The log would refuse it, and with it the whole batch: nothing of this group was written. Trying again does not help: refuse an entry when it is
+    /// proposed ([`GroupStorage::max_proposal_bytes`](crate::GroupStorage::max_proposal_bytes)), and let a state machine of that size keep its own
     /// files ([`GroupStorage::with_snapshots`](crate::GroupStorage::with_snapshots)).
     #[error("group {group}: {what} at {index} takes {bytes} bytes, the log's limit is {limit}; nothing was written")]
     TooLarge {
         /// The group.
         group: u64,
-        /// "an entry", "a snapshot", "a checkpoint", "the configuration", "a value" of another key, "a Ready" as a whole, "all of a round" where what
-        /// a round has of the group is more than any batch takes.
+        /// "an entry", "a snapshot", "a checkpoint", "the configuration", "a value" (of another key), "a Ready" (as a whole), or "all of a round" if a
+        /// round has more of the group than any batch takes.
         what: &'static str,
-        /// Its index; of a value of another key 0.
+        /// Its index; 0 for a value of another key.
         index: u64,
-        /// What it takes.
+        /// Its size.
         bytes: u64,
         /// The limit.
         limit: u64,
     },
 
-    /// A group's Ready was put into a [`Round`](crate::Round) which cannot take it.
+    /// The call was not allowed at this point, such as a group's Ready for a [`Round`](crate::Round) that cannot take it.
     #[error("group {group}: {what}")]
     Misuse {
         /// The group.
@@ -105,7 +105,7 @@ impl From<Error> for raft::Error {
         use raft::StorageError as S;
         raft::Error::Store(match error {
             Error::Log(strandlog::Error::Compacted { .. }) => S::Compacted,
-            // Who was never written has no entries, as any blank group.
+            // A replica that was never written has no entries, like any blank group.
             Error::Log(strandlog::Error::OutOfRange { .. } | strandlog::Error::UnknownReplica { .. }) => S::Unavailable,
             Error::SnapshotOutOfDate { .. } => S::SnapshotOutOfDate,
             other => S::Other(Box::new(other)),

@@ -1,4 +1,4 @@
-//! Old entries, read from the disk by another thread: no poller waits for a follower that lags.
+//! Reads old entries from the disk on another thread: no poller waits for a lagging follower.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -17,10 +17,10 @@ use crate::read::read_entries;
 
 /// Reads what groups ask for and the log no longer has in memory, on a thread of its own. One for each poller thread.
 ///
-/// Where raft can wait for entries, which is where it sends them to a follower,
+/// Where raft can wait for entries, that is, when it sends them to a follower,
 /// [`Storage::entries`](raft::Storage::entries) then answers `LogTemporarilyUnavailable` instead of waiting for the disk, and this
-/// queue hands over what was read. Of followers that are at the very same place one is answered so, and the others when they next
-/// answer a heartbeat:
+/// queue hands over what was read. If several followers are at the very same place, one of them is served that way, and the others when
+/// they next answer a heartbeat:
 ///
 /// ```no_run
 /// # fn poller(mut queue: strandlog_raft::FetchQueue, mut nodes: std::collections::HashMap<u64, raft::RawNode<strandlog_raft::GroupStorage>>) {
@@ -32,16 +32,16 @@ use crate::read::read_entries;
 /// # }
 /// ```
 ///
-/// What is read for a group whose storage was dropped meanwhile, because it was removed or is opened anew, is handed to nobody.
+/// What was read for a group whose storage was dropped meanwhile, because it was removed or is opened anew, is dropped.
 pub struct FetchQueue {
     jobs: Sender<Job>,
     done: Receiver<Fetched>,
-    /// The thread holds one like it; whoever waits for an answer sees that neither is gone.
+    /// Held by the queue; the thread holds another one. Groups that wait for an answer see from these that both still exist.
     alive: Arc<()>,
     thread: Weak<()>,
 }
 
-/// What a group asks for.
+/// A group's request.
 struct Job {
     replica: Replica,
     low: u64,
@@ -61,8 +61,8 @@ pub struct Fetched {
 }
 
 impl FetchQueue {
-    /// Starts the thread, which ends with this and the groups that use it. `wake` runs on it whenever something was read, and must be
-    /// short: put a token into the poller's inbox, unpark it.
+    /// Starts the thread, which ends when this queue and all groups that use it are gone. `wake` runs on it whenever something was read, and
+    /// must be short: put a token into the poller's inbox, unpark it.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl fmt::Debug for FetchQueue {
 }
 
 impl Fetched {
-    /// Of a group that waits for nothing any more.
+    /// For a group that waits for nothing any more: drops the entries.
     pub(crate) fn unheard(self) -> GetEntriesContext {
         self.context
     }
@@ -132,23 +132,23 @@ impl fmt::Debug for Fetched {
 /// A group's side of the queue.
 pub(crate) struct Fetching {
     jobs: Sender<Job>,
-    /// The queue, and its thread: without either no answer comes.
+    /// The queue and its thread: if either is gone, no answer comes.
     answers: [Weak<()>; 2],
-    /// Goes with the group's storage, and nobody waits for its answers then.
+    /// Dropped with the group's storage: then nobody waits for its answers.
     asker: Arc<()>,
     state: RefCell<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Where the reads begin that are under way: none is asked for twice.
+    /// The first indexes of the reads under way: none is requested twice.
     under_way: Vec<u64>,
-    /// What was read last, and where it begins: until raft asks again, for that or for anything else. Slices of it pin chunks.
+    /// The last read, and its first index; kept until raft asks again, for that or for anything else. Its slices pin chunks.
     there: Option<(u64, Result<Vec<Entry>>)>,
 }
 
 impl Fetching {
-    /// What is at hand of `low..high`, which the log holds, or the error that says to wait.
+    /// The entries `low..high`, which the log holds, if they have been read; or else the error that says to wait.
     pub fn entries(
         &self,
         replica: &Replica,
@@ -160,12 +160,12 @@ impl Fetching {
             return Ok(there?);
         }
         if self.answers.iter().any(|one| one.strong_count() == 0) {
-            // Better slowly than never, also what was asked for before.
+            // Better to read here than to wait for ever, also for what was requested before.
             return Ok(read_entries(replica, low, high, max_size)?);
         }
         let mut state = self.state.borrow_mut();
         if !state.under_way.contains(&low) {
-            // Should the thread end at this moment, that is seen when raft asks again.
+            // If the thread ends at this moment, that is seen when raft asks again.
             let asker = Arc::downgrade(&self.asker);
             let _ = self.jobs.send(Job { replica: replica.clone(), low, high, max_size, context, asker });
             state.under_way.push(low);
@@ -173,12 +173,12 @@ impl Fetching {
         Err(raft::Error::Store(StorageError::LogTemporarilyUnavailable))
     }
 
-    /// What was read for this, if it still is what the log holds.
+    /// The entries that were read for this request, if the log still holds them.
     fn take(&self, replica: &Replica, low: u64, high: u64, max_size: Option<u64>) -> Option<Result<Vec<Entry>>> {
         let (_, there) = self.state.borrow_mut().there.take().filter(|(first, _)| *first == low)?;
         let mut entries = match there {
             Ok(entries) => entries,
-            // The log was another when it was read: now it holds what is asked for.
+            // The log has changed since the read: now it holds what is asked for.
             Err(Error::Log(
                 LogError::Compacted { .. } | LogError::OutOfRange { .. } | LogError::UnknownReplica { .. },
             )) => {
@@ -188,12 +188,12 @@ impl Fetching {
         };
         entries.retain(|entry| entry.index < high);
         limit_size(&mut entries, max_size);
-        // They stood in one log together, and raft's logs are the same up to an entry of one index and term.
+        // They stood in one log together, and by raft's log matching two logs with the same last entry (index and term) are equal up to it.
         let last = entries.last()?;
         (replica.term(last.index).ok()? == last.term).then_some(Ok(entries))
     }
 
-    /// Not what this storage did not ask for: another of the group did, before it.
+    /// Keeps only what this storage asked for: an earlier storage of the group may have asked for the rest.
     pub fn accept(&self, fetched: Fetched) -> GetEntriesContext {
         let Fetched { low, context, entries, .. } = fetched;
         let mut state = self.state.borrow_mut();
@@ -204,12 +204,12 @@ impl Fetching {
         context
     }
 
-    /// What was read is kept no longer: nobody may ever ask for it again.
+    /// Drops what was read: raft might never ask for it again.
     pub fn let_go(&self) {
         self.state.borrow_mut().there = None;
     }
 
-    /// Nor is what is being read awaited: raft asks anew, if it sends in this term at all.
+    /// Drops what was read, and forgets the reads under way: raft asks anew, if it sends in this term at all.
     pub fn let_all_go(&self) {
         *self.state.borrow_mut() = State::default();
     }

@@ -11,12 +11,12 @@
 //! 4. when the durable watermark passes, [`PersistQueue::poll`] hands back what may happen now:
 //!    [`on_persist_ready`](raft::RawNode::on_persist_ready), and the messages that had to wait.
 //!
-//! A follower that lags asks for entries which may have to come from the disk: a [`FetchQueue`] reads them on another thread.
+//! Entries for a lagging follower may have to come from the disk: a [`FetchQueue`] reads them on another thread.
 //!
-//! No poller thread ever waits for the disk, a leader's messages leave before its own entries are
-//! durable, and a follower's acknowledgement never does; nor does any message before the term and the vote that it speaks of.
+//! No poller thread ever waits for the disk. A leader's messages leave before its own entries are durable; a follower's
+//! acknowledgement never does. No message leaves before the term and the vote that it speaks of are durable.
 //!
-//! # Where what lives
+//! # What lives where
 //!
 //! | raft                | strandlog                                                                  |
 //! |---------------------|----------------------------------------------------------------------------|
@@ -24,13 +24,14 @@
 //! | entry               | entry: index and term as they are; type, context, data by [`codec::entry`] |
 //! | hard state          | keyed state [`HARD_STATE`]                                                 |
 //! | configuration       | keyed state [`CONF_STATE`], always written together with `applied`         |
-//! | applied index, term | keyed state [`APPLIED`], with the state machine's bytes behind, if any; the index alone where it lives elsewhere and the log was compacted |
+//! | applied index, term | keyed state [`APPLIED`], followed by the state machine's bytes, if any; the index alone if the state machine lives elsewhere and the log was compacted |
 //!
 //! # What must come from outside
 //!
 //! Ticks, a network, and the state machine. A state machine small enough (1 MiB, or half a segment of the log if that is
-//! less) can live in the log as a [`Checkpoint`]; a larger one keeps its own files, names the index it holds *durably* by
-//! [`GroupStorage::set_applied`] ([`GroupStorage::adopt`] at an opening), and supplies a [`SnapshotSource`]: then the log takes of a snapshot from a peer the index alone.
+//! less) can live in the log as a [`Checkpoint`]. A larger one keeps its own files, reports the index that it holds *durably* with
+//! [`GroupStorage::set_applied`] ([`GroupStorage::adopt`] at an opening), and supplies a [`SnapshotSource`]: then the log stores only the index of a
+//! snapshot from a peer.
 
 mod applied;
 mod changes;
@@ -65,11 +66,11 @@ pub const APPLIED: &[u8] = b"applied";
 
 /// Index (and term) at which [`GroupStorage::bootstrap`] starts a group.
 ///
-/// Not 0: a replica added later starts blank, at 0, and so can only catch up through a snapshot, which
-/// brings it the configuration that no log entry holds.
+/// Not 0: a replica that is added later starts blank, at 0, and so can only catch up through a snapshot, which
+/// brings the configuration that no log entry holds.
 pub const BOOTSTRAP_INDEX: u64 = 1;
 
-/// The snippet of the README compiles.
+/// Compiles the README's snippets.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -13,7 +13,7 @@ use crate::round::Round;
 use crate::waiting::{Persisted, Waiting, Written};
 use crate::{Error, Result};
 
-/// Submits [`Round`]s and knows what has become durable since. One for each poller thread.
+/// Submits [`Round`]s and tells which of them have become durable. One for each poller thread.
 ///
 /// ```text
 ///  poller:  persist .. persist, submit: send ---> step on ---> poll: on_persist_ready, send the rest
@@ -27,7 +27,7 @@ pub struct PersistQueue {
     last: Option<Lsn>,
 }
 
-/// What the log's writer thread leaves for the poller.
+/// What the log's writer thread tells the poller.
 struct Signal {
     durable: AtomicU64,
     failed: Mutex<Option<strandlog::Error>>,
@@ -46,10 +46,9 @@ impl PersistQueue {
         }
     }
 
-    /// An empty round, of a size that suits the log. One is enough for a poller's life: it is emptied by
-    /// [`submit`](Self::submit).
+    /// An empty round, of a size that suits the log. A poller needs only one: [`submit`](Self::submit) empties it.
     pub fn round(&self) -> Round {
-        // A batch must fit a segment; a quarter leaves room for what is put into it last.
+        // A batch must fit a segment; a quarter of one leaves room for whatever fills the round.
         let limit = (self.wal.stats().segment_size / 4).min(1 << 20);
         Round::new(limit, self.wal.max_value_bytes())
     }
@@ -58,32 +57,32 @@ impl PersistQueue {
     /// its readies: call [`RawNode::advance_append_async`](raft::RawNode::advance_append_async) there, and send the messages that
     /// need not wait.
     ///
-    /// A round in which raft relies on nothing (only commit indexes, checkpoints) is lazy: it becomes
+    /// A round in which raft relies on nothing (only commit indexes and checkpoints) is lazy: it becomes
     /// durable with whatever is synced next.
     ///
-    /// A round that is too large for one batch is written as several, one after the other. What it has of one group is in one of them.
+    /// A round that is too large for one batch is written as several, one after the other. All that it has of one group is in one of them.
     ///
-    /// Waits while the log's queue is full (`Options::queue_bytes`), and while a full log is cleaned: [`try_submit`](Self::try_submit) does not.
+    /// Waits while the log's queue is full (`Options::queue_bytes`), and while a full log is cleaned; [`try_submit`](Self::try_submit) does not.
     ///
     /// # Errors
     ///
-    /// What `advance` was not called for is still in the round, which may be submitted again, and takes no Ready first. After
+    /// What `advance` was not called for is still in the round. It may be submitted again, and takes no further Ready before that. After
     /// [`strandlog::Error::Full`] that makes sense once other batches have written a [checkpoint](crate::GroupStorage::checkpoint) of the groups
-    /// that hold most and [compacted](crate::GroupStorage::compact) them (compacting alone goes only as far as the checkpoint in the log, and
-    /// not by what waits in this round); or when a group was [removed](Self::remove), also of this round. What the
-    /// log refuses of one group by name goes with it ([`forget`](Self::forget)): after [`Error::TooLarge`], of a group of which the round has more than any
-    /// batch takes, all others are written. Any other error is for good.
+    /// that hold most and [compacted](crate::GroupStorage::compact) them (a compaction alone goes only as far as the checkpoint in the log, not
+    /// the one that waits in this round); or once a group was [removed](Self::remove), also one of this round. If the log refuses
+    /// one group by name, [`forget`](Self::forget) that group: after [`Error::TooLarge`], which means that the round has more of a group than any
+    /// batch takes, all others are written. Any other error is final.
     pub fn submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
         self.submit_parts(round, true, advance)
     }
 
-    /// As [`submit`](Self::submit), but never waits: for a poller that has something else to do while the log's queue is full, or its cleaner
-    /// behind.
+    /// As [`submit`](Self::submit), but never waits: for a poller that has something else to do while the log's queue is full or its cleaner
+    /// is behind.
     ///
     /// # Errors
     ///
-    /// As `submit`, and [`strandlog::Error::Busy`]: try again when `wake` was called, and after a while in any case, for it may be
-    /// other pollers' rounds that fill the queue. [`strandlog::Error::Full`] is said sooner than by `submit`, which cleans the log first.
+    /// As `submit`, and [`strandlog::Error::Busy`]: try again when `wake` was called, and after a while in any case, because it may be
+    /// other pollers' rounds that fill the queue. [`strandlog::Error::Full`] comes sooner than from `submit`, which cleans the log first.
     pub fn try_submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
         self.submit_parts(round, false, advance)
     }
@@ -98,7 +97,7 @@ impl PersistQueue {
                         round.rest.push_front(rest);
                         continue;
                     }
-                    // One group's, which no batch takes: not the others' fault.
+                    // A single group's part that no batch takes: the others are still written.
                     None => {
                         refused.get_or_insert_with(|| round.part.too_large(bytes, limit));
                         hopeless.push_back(std::mem::take(&mut round.part));
@@ -125,7 +124,7 @@ impl PersistQueue {
         Err(refused)
     }
 
-    /// What is written goes where it is awaited.
+    /// Hands over the readies of a part that was written, and queues those that wait for their sync.
     fn hand_over(&mut self, lsn: Option<Lsn>, part: &mut Part, mut advance: impl FnMut(Written)) {
         for taken in part.readies.drain(..) {
             let position = if taken.must_sync() { lsn } else { None };
@@ -137,18 +136,18 @@ impl PersistQueue {
             if pledges || self.waiting.awaits_pledge(group) {
                 waiting.messages.append(&mut messages);
             }
-            // First the group learns that it may read what it wrote, then what is durable.
+            // First the group learns that it may read what it wrote, then that it is durable.
             advance(Written { group, ready, messages });
             self.waiting.push(position.map(|lsn| lsn.get()), waiting, pledges);
         }
     }
 
-    /// Where the part's sync will be, `None` when it needs none.
+    /// Writes the part. Returns the LSN whose durability it waits for; `None` if it needs no sync.
     fn write(&mut self, part: &mut Part, wait: bool) -> strandlog::Result<Option<Lsn>> {
         let needs_sync = part.needs_sync();
         let batch = &mut part.batch;
         if batch.is_empty() {
-            // It may be another's write that failed: a leader that has nothing to write must not go on sending.
+            // Another caller's write may have failed: a leader that has nothing to write must not go on sending.
             return self.wal.check().map(|()| None);
         }
         if !needs_sync {
@@ -164,8 +163,8 @@ impl PersistQueue {
         Ok(Some(lsn))
     }
 
-    /// Takes the group out of the round, also of one that the log refused, and hands over nothing more of it: its Ready, its checkpoint and whatever else was
-    /// asked of it in this round are dropped, and so is what waits for a sync. The log keeps what it has of it.
+    /// Takes the group out of the round, even of one that the log refused, and hands over nothing more of it: its Ready, its checkpoint and
+    /// everything else of it in this round are dropped, and so is what waits for a sync. The log keeps what it has of the group.
     ///
     /// For a group whose Ready was refused: drop its node and storage, submit the round, [`flush`](Self::flush) (a new node takes what it
     /// finds in the log for durable), and open it anew.
@@ -176,7 +175,7 @@ impl PersistQueue {
 
     /// Takes the group out of the round, as [`forget`](Self::forget) does, and out of the log: the end of a replica that moved elsewhere.
     ///
-    /// Durable with the next sync. The round takes nothing more of the group; whoever comes by its name later is opened when that round has been submitted.
+    /// Durable with the next sync. The round takes nothing more of the group; open a new one of the same id only after this round was submitted.
     pub fn remove(&mut self, round: &mut Round, group: u64) {
         round.remove(group);
         self.waiting.forget(group);
@@ -187,13 +186,14 @@ impl PersistQueue {
     ///
     /// # Errors
     ///
-    /// A write or sync failed, of this queue or of anybody else: the log is poisoned, nothing more will become durable, and nobody must
+    /// A write or sync failed, of this queue or of any other caller: the log is poisoned, nothing more will become durable, and nobody must
     /// hear from these groups again until the log has been reopened.
     pub fn poll(&mut self, each: impl FnMut(Persisted)) -> Result<()> {
         if let Some(error) = self.signal.failure().as_ref() {
             return Err(Error::Log(error.clone()));
         }
-        // While a sync is awaited its failure is told. Else another's write may fail, and what was durable before a log was closed may be told.
+        // While this queue awaits a sync, its callback reports the failure. Otherwise another caller's write may have failed. `Closed` is no
+        // failure: what was durable before the log was closed may be handed over.
         if !self.waiting.awaits_sync()
             && let Err(error) = self.wal.check()
             && !matches!(error, strandlog::Error::Closed)
@@ -214,7 +214,7 @@ impl PersistQueue {
         Ok(())
     }
 
-    /// How many readies wait, merged ones counted once.
+    /// The number of readies that wait; merged ones count as one.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -239,7 +239,7 @@ impl Signal {
     }
 
     fn failure(&self) -> std::sync::MutexGuard<'_, Option<strandlog::Error>> {
-        // Nothing panics while holding it; if something did, the error inside is still the truth.
+        // Nothing panics while holding it; if something did, the error inside would still be true.
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

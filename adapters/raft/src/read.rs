@@ -1,4 +1,4 @@
-//! Entries as they are read from the log, by whomever.
+//! Reads entries from the log, on any thread.
 
 use raft::eraftpb::Entry;
 use raft::util::limit_size;
@@ -7,13 +7,13 @@ use strandlog::Replica;
 use crate::codec::entry;
 use crate::error::{Error, Result};
 
-/// An encoded entry is smaller than the form by which raft counts: the log cuts off too little, never too much, and raft's own
-/// limit does the rest.
+/// The log's limit for a read. An encoded entry is smaller than the form that raft counts: so the log cuts off too little, never too much,
+/// and raft's own `limit_size` does the rest.
 pub(crate) fn payload_limit(max_size: Option<u64>) -> usize {
     max_size.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
 }
 
-/// Entries `[low, high)`, as many as `max_size` bytes of them hold and one at least.
+/// Entries `[low, high)`: as many as fit `max_size` bytes, and at least one.
 pub(crate) fn read_entries(replica: &Replica, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<Entry>> {
     if low >= high {
         return Ok(Vec::new());

@@ -8,43 +8,43 @@ use strandlog::{Batch, MAX_BATCH_BYTES};
 use crate::part::{Part, Taken};
 use crate::{APPLIED, CONF_STATE, Checkpoint, Error, GroupStorage, HARD_STATE, Result};
 
-/// The readies of one iteration, gathered into one atomic [`Batch`]; where that is too large for the log, into several.
+/// The readies of one iteration, gathered into one atomic [`Batch`]; or into several, if one would be too large for the log.
 ///
 /// Made by [`PersistQueue::round`](crate::PersistQueue::round), filled by [`persist`](Self::persist), emptied by [`PersistQueue::submit`](crate::PersistQueue::submit),
-/// and then good for the next iteration. All that it has of one group is in one batch, durable together or not at all. The batch is nobody else's:
-/// what a Ready wrote into it is what its messages promise.
+/// and then ready for the next iteration. All that it has of one group is in one batch, durable together or not at all. Nothing else writes
+/// to that batch: what a Ready wrote into it is what its messages promise.
 #[derive(Debug, Default)]
 pub struct Round {
-    /// All of it, until that has turned out to be too large; then what is submitted next.
+    /// The whole round, until that turns out to be too large; then the part that is submitted next.
     pub(crate) part: Part,
-    /// What comes behind.
+    /// The parts that are submitted after it.
     pub(crate) rest: VecDeque<Part>,
     groups: HashSet<u64>,
-    /// Taken out of it, and not to be written again before it is submitted.
+    /// Groups that were taken out: they must not be written again before the round is submitted.
     gone: HashSet<u64>,
-    /// Submitting was tried, and failed.
+    /// A submission failed.
     pub(crate) sealed: bool,
     limit: u64,
     max_value: u64,
 }
 
 impl Round {
-    /// To be submitted at `limit` bytes; `max_value` is the log's.
+    /// A round that is full at `limit` bytes; `max_value` is the log's limit for a value.
     pub(crate) fn new(limit: u64, max_value: u64) -> Self {
         Self { limit, max_value, ..Self::default() }
     }
 
     /// Takes over a group's Ready: writes its snapshot, entries and hard state, and keeps the messages.
     ///
-    /// Before this, take from it [`Ready::take_committed_entries`] and [`Ready::take_read_states`], and *no messages*: those that may be sent
+    /// Before this, take [`Ready::take_committed_entries`] and [`Ready::take_read_states`] from it, but *no messages*: those that may be sent
     /// at once, a leader's, come back when the round is submitted ([`Written`](crate::Written)), the others when it is durable. raft calls a
-    /// leader's messages ready to be sent even where the Ready brings the very term that they speak of, as an only voter's does that has
-    /// just elected itself: told to a learner, and forgotten in a power cut, it would be a term of two leaders. Afterwards do
+    /// leader's messages ready to be sent even if the Ready brings the very term that they speak of, as that of an only voter does that has
+    /// just elected itself: if a learner hears of that term, and a power cut takes it, the term may get two leaders. Afterwards do
     /// not touch the group until the round is submitted.
     ///
     /// # Errors
     ///
-    /// Nothing of this Ready was written, and it is gone; the other groups of the round are not concerned. This one has come to its end, for its
+    /// Nothing of this Ready was written, and it is gone; the other groups of the round are not affected. This group cannot go on, because its
     /// node counts on what the log will never have: [`PersistQueue::forget`](crate::PersistQueue::forget) it, and open it anew.
     pub fn persist(&mut self, storage: &mut GroupStorage, ready: Ready) -> Result<()> {
         let group = storage.group();
@@ -66,7 +66,7 @@ impl Round {
         }
         let (first, last) =
             if snapshot.is_empty() { storage.replica().bounds() } else { storage.bounds_behind(snapshot)? };
-        // Whatever may be refused is looked at before anything is written.
+        // All that may be refused is checked before anything is written.
         let entries = storage.encode_behind(ready.entries(), first, last)?;
         let batch = self.part.batch_for(group);
         if !snapshot.is_empty() {
@@ -89,14 +89,14 @@ impl Round {
         if self.gone.contains(&group) { Err(Error::Misuse { group, what }) } else { Ok(()) }
     }
 
-    /// The batch that has what there is of the group already: a compaction goes by the checkpoint in it.
+    /// The batch that already holds something of the group, if one does: a compaction depends on the checkpoint in it.
     fn batch_of(&mut self, group: u64) -> &mut Batch {
         let Self { part, rest, .. } = self;
         let part = rest.iter_mut().find(|part| part.names(group)).unwrap_or(part);
         part.batch_for(group)
     }
 
-    /// [`GroupStorage::checkpoint`] in this round, durable with the next sync: it does not make the round wait for one. So do the following.
+    /// [`GroupStorage::checkpoint`] in this round. Like those below, it does not make the round wait for a sync: it is durable with the next one.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl Round {
         storage.checkpoint(self.batch_of(storage.group()), checkpoint)
     }
 
-    /// [`GroupStorage::compact`] in this round, which a checkpoint in the same round counts for.
+    /// [`GroupStorage::compact`] in this round; a checkpoint in the same round counts.
     ///
     /// # Errors
     ///
@@ -116,12 +116,12 @@ impl Round {
         storage.compact(self.batch_of(storage.group()), first_kept)
     }
 
-    /// Keyed state of your own.
+    /// Sets a keyed value of your own.
     ///
     /// # Errors
     ///
     /// Nothing was written. [`Error::TooLarge`] for a value beyond [`Wal::max_value_bytes`](strandlog::Wal::max_value_bytes); [`Error::Misuse`]
-    /// for a key of this crate or of the log, and a group that was taken out of the round.
+    /// for a key of this crate or of the log, or a group that was taken out of the round.
     pub fn put(&mut self, group: u64, key: &[u8], value: &[u8]) -> Result<()> {
         self.check_key(group, key)?;
         let (bytes, limit) = (value.len() as u64, self.max_value);
@@ -132,7 +132,7 @@ impl Round {
         Ok(())
     }
 
-    /// Deletes keyed state of your own.
+    /// Deletes a keyed value of your own.
     ///
     /// # Errors
     ///
@@ -153,20 +153,20 @@ impl Round {
         Ok(())
     }
 
-    /// Takes the group out of it, whether or not its submission failed.
+    /// Takes the group out of the round, whether or not its submission failed.
     pub(crate) fn forget(&mut self, group: u64) {
         self.parts_mut().for_each(|part| part.forget(group));
         self.gone.insert(group);
     }
 
-    /// Nothing but the end of the group is in it.
+    /// Takes the group out of the round, and puts only its removal into it.
     pub(crate) fn remove(&mut self, group: u64) {
         self.forget(group);
         self.batch_of(group).remove(group);
     }
 
-    /// Whether it should be submitted before it takes more groups: a batch must fit a segment of the log's journal, and larger ones bring no more speed. A
-    /// round that does not fit is written as several; to part it costs copies.
+    /// Whether it should be submitted before it takes more groups: a batch must fit a segment of the log's journal, and larger ones are no faster.
+    /// A round that does not fit is written as several batches; splitting it costs copies.
     pub fn is_full(&self) -> bool {
         self.parts().map(|part| part.batch.log_bytes()).sum::<u64>() >= self.limit
     }
@@ -193,7 +193,7 @@ impl Round {
     }
 }
 
-/// A batch takes so much, and no more.
+/// Refuses a Ready larger than any batch.
 fn check_bytes(group: u64, ready: &Ready) -> Result<()> {
     let size = |entry: &raft::eraftpb::Entry| (entry.data.len() + entry.context.len() + 32) as u64;
     let bytes = ready.snapshot().data.len() as u64 + ready.entries().iter().map(size).sum::<u64>();

@@ -22,31 +22,31 @@ use crate::{APPLIED, CONF_STATE, Error, HARD_STATE, Result, SnapshotSource};
 /// [`Batch`](strandlog::Batch): see [`Round`](crate::Round) for the Ready flow, and
 /// [`bootstrap`](Self::bootstrap), [`checkpoint`](Self::checkpoint), [`compact`](Self::compact) for the rest.
 ///
-/// What is written through this value must be submitted in the order in which it was written, and one
-/// group must have one `GroupStorage`: it belongs to the thread that drives the group. Before the group is opened
-/// anew, what was written through the last one is submitted or dropped: later it would take back what the new one promised. And its queue
-/// [forgets](crate::PersistQueue::forget) it: what waits there is of the last one.
+/// Batches must be submitted in the order in which they were written through this value. A group must have only one
+/// `GroupStorage`, which belongs to the thread that drives the group. Before the group is opened anew, submit or drop all that was written
+/// through the previous one: submitted later, it would take back what the new one promised. And have the queue
+/// [forget](crate::PersistQueue::forget) the group: what waits there belongs to the previous one.
 pub struct GroupStorage {
     pub(crate) replica: Replica,
     pub(crate) hard_state: HardState,
     pub(crate) conf_state: ConfState,
     pub(crate) applied: u64,
-    /// Whether a state machine outside the log says so: then the log need not hold it.
+    /// Whether a state machine outside the log reported `applied`: then the log need not hold it.
     pub(crate) told: bool,
-    /// An applied index that the log was seen to hold, not only a batch.
+    /// An applied index that was seen in the log itself, not only in a batch.
     pub(crate) in_log: u64,
     /// The applied index of the newest checkpoint or snapshot, in a batch or in the log.
     pub(crate) put: u64,
-    /// Where the configuration changes behind the applied index, which is that of which it is known.
+    /// Entries after the applied index that change the configuration; as of the applied index it is known.
     pub(crate) changes: Changes,
     pub(crate) limits: Limits,
     pub(crate) fetching: Option<Fetching>,
     pub(crate) source: Option<Box<dyn SnapshotSource>>,
-    /// raft asked for a snapshot, and the newest checkpoint was none that helps.
+    /// raft asked for a snapshot, and the newest checkpoint did not help.
     pub(crate) wanted: Cell<bool>,
 }
 
-/// What the log refuses if it is larger, and with it the batch that it is in.
+/// The log refuses anything larger, and with it the whole batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub entry: u64,
@@ -59,22 +59,22 @@ impl Limits {
     }
 }
 
-/// An entry takes no more of the log's capacity than one part in so many: so much is left of the smallest log there is, beside its journal and
-/// what is kept for a large value. A larger one the log might never hold, and a round with it would be refused for good, with all its groups.
+/// An entry may take at most this fraction (one eighth) of the log's capacity: that much is left in the smallest possible log beside its
+/// journal and what is reserved for a large value. The log might never hold a larger one, and would refuse its round for good, with all groups in it.
 const SHARE: u64 = 8;
 
 impl GroupStorage {
-    /// Opens `group` as the log holds it: blank when it does not. Where somebody of this process had it before, and what he wrote is not durable yet, that
-    /// is synced first: raft acknowledges what it finds here, and votes by it.
+    /// Opens `group` as the log holds it; blank if the log does not know it. If the group was open before in this process, and what was written
+    /// then is not durable yet, that is synced first: raft acknowledges what it finds here, and votes by it.
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] when the log lost something of this group, or cannot read an entry behind the applied index; [`Error::Decode`] when its state is not
-    /// this crate's, [`Error::Inconsistent`] when it contradicts itself. In each case the replica must not
+    /// [`Error::Damaged`] if the log lost something of this group, or cannot read an entry after the applied index; [`Error::Decode`] if its
+    /// state was not written by this crate; [`Error::Inconsistent`] if it contradicts itself. In each case the replica must not
     /// take part: what it promised may be gone.
     pub fn open(wal: &Wal, group: u64) -> Result<Self> {
         let replica = wal.replica(group);
-        // raft takes what it finds for durable. Who had the group before in this process may have let go of it before it was.
+        // raft takes what it finds for durable. An earlier `GroupStorage` of this process may have been dropped before its writes were.
         if !replica.is_durable() {
             wal.sync()?;
         }
@@ -112,7 +112,7 @@ impl GroupStorage {
         Ok(storage)
     }
 
-    /// What raft would panic about, or worse, believe.
+    /// Refuses what raft would panic about or, worse, believe.
     fn check(&self, has_hard_state: bool) -> Result<()> {
         let (first, last) = (self.replica.first_index(), self.replica.last_index());
         let commit = self.hard_state.commit;
@@ -130,9 +130,9 @@ impl GroupStorage {
         Err(Error::Inconsistent { group: self.group(), what })
     }
 
-    /// Reads what raft will: all behind the applied index, which is also where the configuration may change. raft panics where a reading fails, in
-    /// the middle of its work, and takes the other groups of its thread along; and the log writes nothing down of what a reading met, so it
-    /// would do so after each opening.
+    /// Reads what raft will read: all entries after the applied index, which may also change the configuration. If a read fails in the middle
+    /// of its work, raft panics, and takes the other groups of its thread along. The log does not record damage that a read meets, so raft
+    /// would panic again after each opening.
     fn read_unapplied(&mut self) -> Result<()> {
         match self.changes.first(&self.replica, self.replica.last_index()) {
             Err(Error::Log(strandlog::Error::Damaged(damage))) => {
@@ -142,8 +142,8 @@ impl GroupStorage {
         }
     }
 
-    /// Snapshots come from `source` from now on, not from checkpoints in the log; and the bytes of those that are installed go to the state
-    /// machine alone, whatever their size: the log notes their index.
+    /// From now on snapshots come from `source`, not from checkpoints in the log; and the bytes of installed snapshots, of whatever size, go
+    /// to the state machine alone: the log stores only their index.
     pub fn with_snapshots(mut self, source: impl SnapshotSource + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
@@ -164,19 +164,19 @@ impl GroupStorage {
         &self.hard_state
     }
 
-    /// Configuration as last written, which is that of [`applied`](Self::applied): not what raft has applied since, and nothing to
-    /// make the next checkpoint with.
+    /// Configuration as last written, which is that of [`applied`](Self::applied): it lacks what raft has applied since, so do not make the
+    /// next checkpoint with it.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf_state
     }
 
-    /// Up to where the state machine's own copy is safe: [`compact`](Self::compact) goes no further, and
-    /// after a restart applying resumes behind it ([`raft::Config::applied`]).
+    /// The index up to which the state machine's own copy is safe: [`compact`](Self::compact) goes no further, and
+    /// after a restart applying resumes after it ([`raft::Config::applied`]).
     pub fn applied(&self) -> u64 {
         self.applied
     }
 
-    /// The state machine's bytes of the newest checkpoint or installed snapshot. None where the log was compacted beyond it
+    /// The state machine's bytes of the newest checkpoint or installed snapshot. `None` if the log was compacted beyond it
     /// ([`set_applied`](Self::set_applied)).
     pub fn checkpoint_data(&self) -> Result<Option<Bytes>> {
         Ok(self.read_applied()?.and_then(|applied| applied.machine).map(|(_, data)| data))
@@ -194,16 +194,16 @@ impl GroupStorage {
         Error::Decode { group: self.group(), what, source }
     }
 
-    /// Entries `[low, high)`, as many as `max_size` bytes of them hold and one at least.
+    /// Entries `[low, high)`: as many as fit `max_size` bytes, and at least one.
     pub fn read_entries(&self, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<Entry>> {
         read_entries(&self.replica, low, high, max_size)
     }
 
-    /// Whether raft asked for a snapshot since the last checkpoint, and the newest one does not help: it is older than what was asked for, or its
-    /// configuration does not name the replica that needs it, which joined later and would ignore it. raft asks again, and in a group in which
-    /// nobody writes it does so for ever: a poller that finds this set checkpoints the group, however little was applied, if its state machine is
-    /// further than [`applied`](Self::applied) or has another configuration. (What was asked for may be of an entry that is not committed
-    /// yet: the same checkpoint once more does not help.) Never where snapshots come from a [source](Self::with_snapshots).
+    /// Whether raft asked for a snapshot since the last checkpoint, and the newest checkpoint does not help: it is older than what was asked
+    /// for, or its configuration does not name the replica that needs it, which joined later and would ignore it. raft asks again; in a group in
+    /// which nobody writes, for ever. So a poller that finds this set checkpoints the group, however little was applied, if its state machine is
+    /// further than [`applied`](Self::applied) or has another configuration. (raft may ask for a snapshot at an entry that is not committed
+    /// yet: repeating the same checkpoint does not help.) Never set if snapshots come from a [source](Self::with_snapshots).
     pub fn wants_checkpoint(&self) -> bool {
         self.wanted.get()
     }
@@ -213,7 +213,7 @@ impl GroupStorage {
         self.fetching = Some(queue.of_group());
     }
 
-    /// Takes what was read for this group. The answer is for [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
+    /// Takes what was read for this group. Pass the result to [`RawNode::on_entries_fetched`](raft::RawNode::on_entries_fetched).
     pub fn accept(&mut self, fetched: Fetched) -> GetEntriesContext {
         match &self.fetching {
             Some(fetching) => fetching.accept(fetched),
@@ -221,13 +221,13 @@ impl GroupStorage {
         }
     }
 
-    /// The entries between the applied index and the log's first, if there were any: nobody has what they did.
+    /// Names the entries between the applied index and the log's first, if any: their effects are lost.
     pub(crate) fn gone(&self) -> Option<String> {
         let (next, first) = (self.applied.saturating_add(1), self.replica.first_index());
         (first > next).then(|| format!("entries {next} to {} are gone", first - 1))
     }
 
-    /// The applied index is `index` as soon as a batch is in the log.
+    /// A batch was given `index` as the applied index; the log has it as soon as that batch is written.
     pub(crate) fn put_in_batch(&mut self, index: u64) {
         self.changes.pass(self.applied, index);
         (self.applied, self.told, self.put) = (index, false, index);
@@ -236,7 +236,7 @@ impl GroupStorage {
         self.hard_state.commit = self.hard_state.commit.max(index);
     }
 
-    /// The log refuses a larger value, and with it the batch, with the groups that did nothing wrong.
+    /// Refuses what the log would: it refuses the whole batch, with the groups that did nothing wrong.
     pub(crate) fn check_value(&self, what: &'static str, index: u64, bytes: usize) -> Result<()> {
         let (bytes, limit) = (bytes as u64, self.limits.value);
         if bytes > limit { Err(Error::TooLarge { group: self.group(), what, index, bytes, limit }) } else { Ok(()) }
@@ -249,7 +249,7 @@ impl GroupStorage {
     }
 
     fn checkpoint_snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        // Index 0 is no snapshot at all to raft, and one older than it asked for does not help it.
+        // To raft a snapshot of index 0 is none at all, and one older than it asked for does not help.
         let unavailable = || {
             self.wanted.set(true);
             raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)
@@ -260,12 +260,12 @@ impl GroupStorage {
         if index == 0 || index < request_index {
             return Err(unavailable());
         }
-        // The one kept here may be of a later index; in the log the two are always written together.
+        // `self.conf_state` may be of a later index; in the log the two are always written together.
         let Some(conf_state) = written_conf_state(&self.replica)? else {
             let what = format!("a checkpoint at {index} without a configuration");
             return Err(Error::Inconsistent { group: self.group(), what }.into());
         };
-        // Nor is one taken by whom it does not name.
+        // A replica ignores a snapshot whose configuration does not name it.
         if !names(&conf_state, to) {
             return Err(unavailable());
         }
@@ -278,7 +278,7 @@ fn names(conf_state: &ConfState, id: u64) -> bool {
     [voters, learners, voters_outgoing, learners_next].into_iter().any(|ids| ids.contains(&id))
 }
 
-/// The configuration of the applied index that the log holds.
+/// The configuration in the log, which is that of the applied index in the log.
 fn written_conf_state(replica: &Replica) -> Result<Option<ConfState>> {
     let undecodable = |source| Error::Decode { group: replica.id(), what: "configuration", source };
     let bytes = replica.get(CONF_STATE)?;
@@ -295,7 +295,7 @@ pub(crate) fn snapshot_of(index: u64, term: u64, conf_state: &ConfState, data: B
 }
 
 impl Storage for GroupStorage {
-    /// Not before a state machine has said that it holds what is gone: raft would panic.
+    /// Refused until a state machine has reported that it holds the entries that are gone: raft would panic.
     fn initial_state(&self) -> raft::Result<RaftState> {
         if let Some(gone) = self.gone() {
             let what = format!("{gone}, and the state machine is at {}", self.applied);
@@ -314,14 +314,14 @@ impl Storage for GroupStorage {
         let max_size = max_size.into();
         if let Some(fetching) = self.fetching.as_ref().filter(|_| context.can_async() && low < high) {
             let (first, last) = self.replica.bounds();
-            // What is out of bounds is refused at once.
+            // A request out of bounds is refused at once, below.
             let held = first <= low && high - 1 <= last;
             if held && !self.replica.is_in_memory(low..high, payload_limit(max_size)) {
                 return fetching.entries(&self.replica, (low, high), max_size, context);
             }
         }
         match self.read_entries(low, high, max_size) {
-            // Of both it is what raft can go on from, and what its own storage says: a snapshot is sent.
+            // Whichever end is out of range: after `Compacted` raft can go on, by sending a snapshot, and its own storage says so, too.
             Err(Error::Log(strandlog::Error::OutOfRange { .. } | strandlog::Error::UnknownReplica { .. }))
                 if low < self.replica.first_index() =>
             {
@@ -333,7 +333,7 @@ impl Storage for GroupStorage {
 
     fn term(&self, index: u64) -> raft::Result<u64> {
         match self.replica.term(index) {
-            // A truncation over damage left it unknown. Raft takes what is compacted for a reason to send a snapshot, and else panics.
+            // A truncation over damage left it unknown. On `Compacted` raft sends a snapshot; on any other error it panics.
             Err(strandlog::Error::Damaged(_)) if index.checked_add(1) == Some(self.replica.first_index()) => {
                 Err(raft::Error::Store(raft::StorageError::Compacted))
             }

@@ -1,18 +1,18 @@
-//! Readies between "submitted" and "durable": who waits for which position of the log.
+//! Readies between "submitted" and "durable": which waits for which position in the log.
 
 use std::collections::{HashMap, VecDeque};
 
 use raft::Ready;
 use raft::eraftpb::Message;
 
-/// A Ready that is written, and not durable yet.
+/// A Ready that is written, but not durable yet.
 #[derive(Debug)]
 pub struct Written {
     /// The group.
     pub group: u64,
     /// For [`RawNode::advance_append_async`](raft::RawNode::advance_append_async). Its messages are not in it any more.
     pub ready: Ready,
-    /// The messages that need not wait, to be sent at once: a leader's, as long as it is durable that it leads. The others come with
+    /// The messages that need not wait, to be sent at once: a leader's, provided that its term and vote are durable. The others come with
     /// [`Persisted`].
     pub messages: Vec<Message>,
 }
@@ -24,7 +24,7 @@ pub struct Persisted {
     pub group: u64,
     /// For [`RawNode::on_persist_ready`](raft::RawNode::on_persist_ready), to be called first.
     pub number: u64,
-    /// The messages that had to wait, to be sent then.
+    /// The messages that had to wait, to be sent after that.
     pub messages: Vec<Message>,
 }
 
@@ -32,17 +32,17 @@ pub struct Persisted {
 ///
 /// A Ready that changes nothing raft relies on (`must_sync` is false) waits for no sync of its own. But
 /// it must not overtake an earlier one of its group: its messages may acknowledge what that one wrote.
-/// So it joins the newest that waits, or, where none does, is through at once.
+/// So it joins the group's newest Ready that waits; if none does, it is handed over at once.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     through: Vec<Persisted>,
     queue: VecDeque<Place>,
-    /// Where in the queue a group's newest is, counted from the first that was ever queued.
+    /// The place of each group's newest Ready in the queue, counted from the first that was ever queued.
     newest: HashMap<u64, u64>,
     popped: u64,
-    /// How many of a group in the queue bring a term or a vote.
+    /// How many of a group's readies in the queue bring a term or a vote.
     pledges: HashMap<u64, usize>,
-    /// The number of a group's last Ready. Its node counts them.
+    /// The number of each group's last Ready, by its node's own count.
     last: HashMap<u64, u64>,
 }
 
@@ -50,16 +50,16 @@ pub(crate) struct Waiting {
 struct Place {
     lsn: u64,
     ready: Persisted,
-    /// It brings another term or vote than the group had.
+    /// The Ready brings another term or vote than the group had.
     pledges: bool,
 }
 
 impl Waiting {
-    /// A Ready was written; `lsn` is where its sync will have it, `None` when it needs none. `pledges`: a term or a vote came with it.
+    /// A Ready was written; it waits until `lsn` is durable, or for no sync if that is `None`. `pledges`: it brings a term or a vote.
     ///
-    /// Positions must not go back from call to call.
+    /// LSNs must not go back from call to call.
     pub(crate) fn push(&mut self, lsn: Option<u64>, ready: Persisted, pledges: bool) {
-        // Whose numbers begin anew is another node of the group, and would take what the one before wrote for its own.
+        // If the numbers begin anew, it is another node of the group, which would take for its own what the one before it wrote.
         if self.last.get(&ready.group).is_some_and(|&last| ready.number <= last) {
             self.forget(ready.group);
         }
@@ -84,7 +84,7 @@ impl Waiting {
         }
     }
 
-    /// Hands over whatever needs no position beyond `durable`.
+    /// Hands over every Ready that waits for no LSN beyond `durable`.
     pub(crate) fn release(&mut self, durable: u64, mut each: impl FnMut(Persisted)) {
         self.through.drain(..).for_each(&mut each);
         while self.queue.front().is_some_and(|place| place.lsn <= durable) {
@@ -105,17 +105,17 @@ impl Waiting {
         }
     }
 
-    /// Nothing of the group is handed over any more: it is another group, or none, that would hear of it.
+    /// Hands over nothing more of the group: another life of it, or nobody, would hear of it.
     pub(crate) fn forget(&mut self, group: u64) {
         self.through.retain(|ready| ready.group != group);
         self.queue.retain(|place| place.ready.group != group);
         self.pledges.remove(&group);
         self.last.remove(&group);
-        // Places have moved; of several the newest is the last.
+        // Places have moved; of a group's several places the last one stays, which is the newest.
         self.newest = (self.popped..).zip(&self.queue).map(|(at, place)| (place.ready.group, at)).collect();
     }
 
-    /// Whether a term or a vote of the group is not durable yet: then nobody may hear of it, in whatever message.
+    /// Whether a term or a vote of the group is not durable yet: then no message of any kind may tell of it.
     pub(crate) fn awaits_pledge(&self, group: u64) -> bool {
         self.pledges.contains_key(&group)
     }

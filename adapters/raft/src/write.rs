@@ -8,7 +8,7 @@ use crate::codec::{entry, state};
 use crate::storage::snapshot_of;
 use crate::{APPLIED, BOOTSTRAP_INDEX, CONF_STATE, Error, GroupStorage, HARD_STATE, Result};
 
-/// Entries as they lie in the log. One buffer for all, and slices of it: an entry costs no allocation.
+/// Encoded entries: one buffer for all, and where each ends. An entry costs no allocation.
 pub(crate) struct Encoded<'a> {
     entries: &'a [Entry],
     bytes: Vec<u8>,
@@ -17,19 +17,19 @@ pub(crate) struct Encoded<'a> {
 
 impl GroupStorage {
     /// Starts a new group with these members, its log at [`BOOTSTRAP_INDEX`] and `data` as the state
-    /// machine's first checkpoint. Every first member must be given the same.
+    /// machine's first checkpoint. Every first member must be started with the same.
     pub fn bootstrap(&mut self, batch: &mut Batch, conf_state: &ConfState, data: &[u8]) -> Result<()> {
         let data = Bytes::copy_from_slice(data);
         let snapshot = snapshot_of(BOOTSTRAP_INDEX, BOOTSTRAP_INDEX, conf_state, data);
         self.install_snapshot(batch, &snapshot, None)
     }
 
-    /// Appends entries; those at and behind the first one's index are overwritten.
+    /// Appends entries; they replace those from the first one's index on.
     ///
     /// # Errors
     ///
-    /// Nothing was written. [`Error::NotContinuous`]; [`Error::TooLarge`] for an entry that a proposal of
-    /// [`max_proposal_bytes`](Self::max_proposal_bytes) does not become.
+    /// Nothing was written. [`Error::NotContinuous`]; [`Error::TooLarge`] for an entry that is too large for the log, which none of at most
+    /// [`max_proposal_bytes`](Self::max_proposal_bytes) is.
     pub fn append(&mut self, batch: &mut Batch, entries: &[Entry]) -> Result<()> {
         let (first, last) = self.replica.bounds();
         let encoded = self.encode_behind(entries, first, last)?;
@@ -37,9 +37,9 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// What is appended to a log which is `[first, last]` by the time the batch gets there.
+    /// Encodes entries for a log that will be `[first, last]` when the batch is written.
     ///
-    /// Checked here although the log checks too: what it refuses is the whole batch, with the groups
+    /// Checked here although the log checks, too: the log refuses the whole batch, with the groups
     /// that did nothing wrong.
     pub(crate) fn encode_behind<'a>(&self, entries: &'a [Entry], first: u64, last: u64) -> Result<Encoded<'a>> {
         let mut encoded = Encoded { entries, bytes: Vec::new(), ends: Vec::new() };
@@ -78,16 +78,16 @@ impl GroupStorage {
         }
     }
 
-    /// The most that data and context of a proposal may have together. A larger one is to be refused where it is proposed: in the Ready that
-    /// brings its entry it is too late ([`Error::TooLarge`]), for raft counts on it already. The other replicas' logs should have no lower limit: it
-    /// is that of [`Wal::max_entry_bytes`](strandlog::Wal::max_entry_bytes), or an eighth of the log's capacity if that is less, which fits a log
-    /// that is otherwise empty.
+    /// The most bytes that data and context of a proposal may have together. Refuse a larger one when it is proposed: in the Ready that
+    /// brings its entry it is too late ([`Error::TooLarge`]), because raft already counts on it. The other replicas' logs should not have a lower
+    /// limit: it comes from [`Wal::max_entry_bytes`](strandlog::Wal::max_entry_bytes), or from an eighth of the log's capacity if that is less,
+    /// which fits a log that is otherwise empty.
     pub fn max_proposal_bytes(&self) -> u64 {
         self.limits.entry.saturating_sub(entry::OVERHEAD as u64)
     }
 
-    /// Cuts off the entries from `from` on, none of them committed. Raft needs no such thing, it overwrites; this is for whoever gives up
-    /// on them from outside, before the group is driven.
+    /// Cuts off the entries from `from` on, none of which may be committed. Raft does not need this, it overwrites; it is for callers outside
+    /// of raft that give those entries up before the group is driven.
     pub fn cut(&mut self, batch: &mut Batch, from: u64) -> Result<()> {
         if from <= self.hard_state.commit.max(self.applied) {
             return Err(Error::Misuse { group: self.group(), what: "a committed entry is not cut off" });
@@ -106,16 +106,17 @@ impl GroupStorage {
         self.hard_state = hard_state.clone();
     }
 
-    /// Replaces the log by a snapshot: entries, configuration, applied position and hard state, at once.
+    /// Replaces the log by a snapshot: entries, configuration, applied position and hard state, all at once.
     ///
-    /// `hard_state` is the one that came with it, when one did. Where the state machine lives outside
-    /// the log, it must hold the snapshot durably *before* the batch is submitted; [`adopt`](Self::adopt) goes on from a crash between the two. Where snapshots come from a
-    /// [source](Self::with_snapshots) that is where it lives, and the log takes the index alone; elsewhere it takes the bytes, as a checkpoint.
+    /// `hard_state` is the one that came with the snapshot, if any. A state machine outside the log must hold the snapshot durably
+    /// *before* the batch is submitted; [`adopt`](Self::adopt) goes on from a crash between the two. If snapshots come from a
+    /// [source](Self::with_snapshots), the state machine is taken to be outside, and the log takes only the index; otherwise it takes the bytes, as a
+    /// checkpoint.
     ///
     /// # Errors
     ///
-    /// Nothing was written. [`Error::SnapshotOutOfDate`] for one before the log's first index, but for one at the very end of an empty log, which
-    /// raft may ask for ([`RawNode::request_snapshot`](raft::RawNode::request_snapshot)); [`Error::TooLarge`] for bytes that the log shall hold, and that are beyond
+    /// Nothing was written. [`Error::SnapshotOutOfDate`] for a snapshot before the log's first index, except one at the very end of an empty log, which
+    /// raft may ask for ([`RawNode::request_snapshot`](raft::RawNode::request_snapshot)); [`Error::TooLarge`] for bytes that the log is to hold and that exceed
     /// [`Wal::max_value_bytes`](strandlog::Wal::max_value_bytes).
     pub fn install_snapshot(
         &mut self,
@@ -139,7 +140,7 @@ impl GroupStorage {
         Ok(())
     }
 
-    /// The log begins behind entry `at`, with these; nothing of it stays. The configuration and the applied position come encoded.
+    /// Has the log begin after entry `at` (index, term); none of its entries stays. `encoded`: the configuration and the applied position.
     pub(crate) fn replace(
         &mut self,
         batch: &mut Batch,
@@ -162,8 +163,8 @@ impl GroupStorage {
         }
     }
 
-    /// The log goes on behind the snapshot's entry, which it has: what raft drops for a snapshot it dropped before, or never had. But while it waits for one that it
-    /// asked for it takes an older one, too, and what is behind that was acknowledged.
+    /// Refuses a snapshot whose entry the log has, with others after it, which were acknowledged. Normally raft drops nothing like that for a
+    /// snapshot; but while it waits for one that it asked for, it takes an older one, too.
     pub(crate) fn check_not_behind(&self, snapshot: &Snapshot) -> Result<()> {
         let (group, metadata) = (self.group(), snapshot.get_metadata());
         let (index, (first, last)) = (metadata.index, self.replica.bounds());
@@ -171,11 +172,11 @@ impl GroupStorage {
         if holds_it && index < last { Err(Error::SnapshotOutOfDate { group, index, first, last }) } else { Ok(()) }
     }
 
-    /// First and last index of the log which the snapshot leaves.
+    /// First and last index of the log once the snapshot is installed.
     pub(crate) fn bounds_behind(&self, snapshot: &Snapshot) -> Result<(u64, u64)> {
         let (group, metadata) = (self.group(), snapshot.get_metadata());
         let (index, (first, last)) = (metadata.index, self.replica.bounds());
-        // Where the log is empty, one at its very end is what raft asks for: the same again, for a state machine that lost it.
+        // If the log is empty, raft may ask for a snapshot at its very end: the same again, for a state machine that lost it.
         let again = index > 0 && index == last && self.replica.term(index).map_or(true, |term| term == metadata.term);
         if index < first && !again {
             return Err(Error::SnapshotOutOfDate { group, index, first, last });

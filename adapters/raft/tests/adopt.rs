@@ -1,5 +1,5 @@
-//! A state machine with files of its own installs a snapshot: the file is durable *before* the batch (`GroupStorage::install_snapshot`). Killed in
-//! between, the file is of another history than the log, or ahead of it.
+//! A state machine with files of its own installs a snapshot: the file is durable *before* the batch (`GroupStorage::install_snapshot`). If
+//! the process is killed between the two, the file has another history than the log, or is ahead of it.
 
 mod support;
 
@@ -22,7 +22,7 @@ impl SnapshotSource for Files {
     }
 }
 
-/// A follower with 101 to 140 of the leader of term 2, committed up to 110: the rest nobody else has.
+/// A follower with entries 101 to 140 of the leader of term 2, committed up to 110: nobody else has the rest.
 fn follower(wal: &Wal) -> GroupStorage {
     let mut group = GroupStorage::open(wal, GROUP).unwrap().with_snapshots(Files);
     let mut snapshot = Snapshot::default();
@@ -42,7 +42,7 @@ fn reopened(disk: &SimDisk) -> (Wal, GroupStorage) {
     (wal, group)
 }
 
-/// The leader of term 3 sent a snapshot: at 130, where the log has an entry that is not committed, or at 150, behind its end.
+/// The leader of term 3 sent a snapshot: at 130, where the log has an entry that is not committed, or at 150, beyond its end.
 #[test]
 fn a_file_that_the_log_does_not_know_is_gone_on_with() {
     let changed = conf_state(&[1, 2, 3, 4]);
@@ -57,7 +57,7 @@ fn a_file_that_the_log_does_not_know_is_gone_on_with() {
         assert_eq!((group.applied(), group.hard_state()), (100, &hard_state(2, 3, 110)), "nothing has changed");
         commit(&wal, |batch| group.adopt(batch, index, 3, &changed)).unwrap();
         for mut group in [group, GroupStorage::open(&wal, GROUP).unwrap()] {
-            // Of term 3 it has not voted.
+            // It has not voted in term 3.
             assert_eq!(group.hard_state(), &hard_state(3, 0, index));
             assert_eq!((group.first_index(), group.last_index()), (Ok(index + 1), Ok(index)));
             assert_eq!((group.term(index), group.applied(), group.conf_state()), (Ok(3), index, &changed));
@@ -67,7 +67,7 @@ fn a_file_that_the_log_does_not_know_is_gone_on_with() {
     }
 }
 
-/// What the log has it keeps: it was acknowledged, and may be committed.
+/// The log keeps what it has: it was acknowledged, and may be committed.
 #[test]
 fn a_file_of_an_entry_that_the_log_has_takes_nothing_from_it() {
     let disk = disk();
@@ -94,7 +94,7 @@ fn a_file_that_contradicts_what_is_committed_is_refused() {
     assert!(batch.is_empty() && group.applied() == 100);
 }
 
-/// The leader of the term that it is in sent the snapshot. In that term it has voted, and must not do so again.
+/// The snapshot came from the leader of the replica's current term. It has voted in that term, and must not do so again.
 #[test]
 fn a_file_of_the_term_that_the_log_is_in_takes_no_vote_back() {
     let disk = disk();
@@ -109,7 +109,7 @@ fn a_file_of_the_term_that_the_log_is_in_takes_no_vote_back() {
     }
 }
 
-/// Its votes went with the log: a blank replica that adopts would vote twice in a term.
+/// Its votes went with the log: a blank replica that adopts could vote twice in a term.
 #[test]
 fn a_file_beside_a_log_that_knows_nothing_of_the_group_is_refused() {
     let wal = open(&disk());
@@ -121,7 +121,7 @@ fn a_file_beside_a_log_that_knows_nothing_of_the_group_is_refused() {
         "{refused:?}"
     );
     assert!(batch.is_empty() && group.applied() == 0);
-    // Whoever has voted is no stranger, though nothing else is there: its first snapshot was being installed.
+    // A replica that has voted is known to the log, even without anything else: it was installing its first snapshot.
     commit(&wal, |batch| group.set_hard_state(batch, &hard_state(3, 2, 0)));
     for mut group in [group, GroupStorage::open(&wal, GROUP).unwrap()] {
         group.adopt(&mut batch, 150, 3, &conf_state(&[1, 2, 3])).unwrap();

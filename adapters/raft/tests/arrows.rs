@@ -1,5 +1,5 @@
-//! The files of this crate use each other one way only, as the folders of the log do; also by the methods of `GroupStorage`, which has its own in
-//! several of them.
+//! The files of this crate use each other in one direction only, as the folders of the log do. That includes the methods of `GroupStorage`,
+//! which are defined in several files.
 
 #[path = "../../../tests/support/circles.rs"]
 mod circles;
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use circles::Arrows;
 
-/// With what is used of it.
+/// The arrows, each with what is used.
 type Found = Arrows<String>;
 
-/// Rust files below.
+/// Rust files below a folder.
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -21,7 +21,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What the files, and the folders as one, say outside of comments and of tests, which are their end.
+/// The code of each file, or of a folder as one, without comments and without its tests, which come last.
 fn code() -> BTreeMap<String, String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut found, mut code) = (Vec::new(), BTreeMap::<_, String>::new());
@@ -41,7 +41,7 @@ fn word(text: &str) -> &str {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
 }
 
-/// Names behind each occurrence: of `crate::` those of a whole list, too.
+/// The names after each occurrence; for `crate::` also those in a whole list.
 fn names(code: &str, behind: &str) -> Vec<String> {
     let mut names = Vec::new();
     for part in code.split(behind).skip(1) {
@@ -60,7 +60,7 @@ fn arrows() -> Found {
     let mut code = code();
     let root = code.remove("lib").expect("the root");
     let rooms: BTreeSet<String> = code.keys().cloned().collect();
-    // What the root hands on, and the methods of the storage, belong to a file each.
+    // What the root re-exports, and each method of the storage, belongs to one file.
     let mut homes: BTreeMap<String, String> = rooms.iter().map(|room| (room.clone(), room.clone())).collect();
     for line in root.lines().filter_map(|line| line.strip_prefix("pub use ")) {
         let (room, list) = line.split_once("::").expect("a module and its names");
@@ -91,7 +91,7 @@ fn arrows() -> Found {
 #[test]
 fn no_two_of_them_use_each_other() {
     let arrows = arrows();
-    // It does see what there is: names of a module, names that the root hands on, methods.
+    // The check does see something: names in a module, names that the root re-exports, methods.
     for (from, to) in [("queue", "round"), ("round", "storage"), ("storage", "error"), ("applied", "write")] {
         assert!(arrows[from].contains_key(to), "{from} no longer uses {to}: {arrows:?}");
     }

@@ -1,5 +1,5 @@
-//! `Config::batch_append`: raft 0.7 puts entries into a message that waits, whatever that one says they follow. Taken at its word it has a follower
-//! acknowledge entries that it never had.
+//! `Config::batch_append`: raft 0.7 adds entries to a message that waits, whatever position that message names. Taken literally, it makes a
+//! follower acknowledge entries that it never had.
 
 mod support;
 
@@ -53,14 +53,15 @@ fn entries_leave_in_no_message_that_says_they_follow_another_than_they_do() {
     leader.step(message(MessageType::MsgRequestVoteResponse, 2, 1, 2)).unwrap();
     assert_eq!(leader.raft.state, StateRole::Leader);
     drive(&mut leader);
-    // Replica 2 has entry 10, and is sent the others.
+    // Replica 2 has entry 10, and is sent the rest.
     leader.step(answer(2, 10)).unwrap();
     drive(&mut leader);
-    // What replica 3 acknowledges is committed, which 2 is told by a message without entries; and then 2 says that those before were lost.
+    // Replica 3's acknowledgement commits, which 2 is told by a message without entries; and then 2 reports that the earlier ones were
+    // lost.
     leader.step(answer(3, 21)).unwrap();
     leader.step(Message { reject: true, reject_hint: 10, ..answer(2, 21) }).unwrap();
     let mut said = drive(&mut leader);
-    // A message is lost, as on any network, and raft sends again what was in it.
+    // The message counts as lost, as on any network, and raft sends its content again.
     leader.step(message(MessageType::MsgHeartbeatResponse, 2, 1, 2)).unwrap();
     said.extend(drive(&mut leader));
     let mut sent = 0;

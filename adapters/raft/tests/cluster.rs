@@ -1,8 +1,8 @@
-//! Three stores, a few groups, a lossy network, and power cuts on simulated disks: nothing that a store
-//! said may turn out forgotten, nothing applied may differ, and in the end all have the same.
+//! Three stores, a few groups, a lossy network, and power cuts on simulated disks: nothing that a store said
+//! may be forgotten, nothing applied may differ, and in the end all have the same.
 //!
-//! One thread plays everything. Elections draw their timeouts from raft's own randomness, so a seed
-//! names a manner, not a run.
+//! One thread plays everything. Elections draw their timeouts from raft's own randomness, so a seed fixes the
+//! kind of run, not the run itself.
 
 mod support;
 
@@ -51,7 +51,7 @@ struct Cluster {
     stores: Vec<Option<Store>>,
     mail: Vec<Vec<(u64, Message)>>,
     promises: HashMap<(u64, u64), Promise>,
-    /// The chain behind each entry applied anywhere: the same everywhere.
+    /// The hash chain after each entry that was applied anywhere: the same everywhere.
     chains: HashMap<(u64, u64), u64>,
     snapshots: u64,
     crashes: u64,
@@ -105,7 +105,7 @@ impl Cluster {
         self.below(100) < percent
     }
 
-    /// A store as its log has it. Everything that it ever said must still hold.
+    /// Opens a store as its log has it. Everything that it ever said must still hold.
     fn store(&self, store: u64, wal: Wal) -> Store {
         assert_eq!(wal.damage(), [], "store {store}");
         let group = |group| {
@@ -137,7 +137,7 @@ impl Cluster {
         self.time_passes(store);
         self.deliver(store, 10);
         if self.chance(4) {
-            // Somewhere in the writes to come, and perhaps in none.
+            // A power cut somewhere in the writes to come, or perhaps after them.
             let disk = &self.disks[store as usize - 1];
             let (disk, now) = (Arc::clone(disk), disk.events());
             disk.fail_at(now + self.below(4), Fault::Cut);
@@ -166,7 +166,7 @@ impl Cluster {
         }
     }
 
-    /// Hands over what is in the mail; some of it is lost, none is reordered.
+    /// Delivers the mail; some of it is lost, none is reordered.
     fn deliver(&mut self, store: u64, loss_percent: u64) {
         for (group, message) in std::mem::take(&mut self.mail[store as usize - 1]) {
             let lost = self.chance(loss_percent);
@@ -253,7 +253,7 @@ impl Cluster {
         }
     }
 
-    /// The power is gone; what the medium keeps, chance decides.
+    /// Cuts the power; chance decides what the medium keeps.
     fn crash(&mut self, store: u64) {
         self.crashes += 1;
         self.stores[store as usize - 1] = None;
@@ -268,10 +268,10 @@ impl Cluster {
         self.stores[store as usize - 1] = Some(opened);
     }
 
-    /// Everybody is there and nothing is lost: until all are at the same index.
+    /// All stores are up and nothing is lost: runs until all are at the same index.
     fn settle(&mut self) {
         for store in 1..=STORES {
-            // A cut that was planned and has not come yet shall not come.
+            // A power cut that was planned and has not happened is cancelled.
             self.crash(store);
             self.come_back(store);
         }
@@ -292,7 +292,7 @@ impl Cluster {
         panic!("the stores did not come together");
     }
 
-    /// Whether each group has a leader, and all its replicas have applied all there is and hold the same.
+    /// Whether each group has a leader, and all its replicas have applied everything and hold the same.
     fn agree(&self) -> bool {
         let stores: Vec<&Store> = self.stores.iter().flatten().collect();
         (0..GROUPS as usize).all(|group| {

@@ -1,4 +1,4 @@
-//! What was put into a batch is not in the log yet: no compaction overtakes its checkpoint, and no applied index a change of the configuration.
+//! What was put into a batch is not in the log yet: no compaction overtakes its checkpoint, and no applied index a configuration change.
 
 mod support;
 
@@ -17,7 +17,7 @@ fn change(index: u64, term: u64) -> Entry {
     Entry { entry_type: EntryType::EntryConfChange, ..entry(index, term) }
 }
 
-/// Entries 101 to 140 behind a checkpoint at 100, where the log's commit index is.
+/// Entries 101 to 140 after a checkpoint at 100, which is also the log's commit index.
 fn at_100(wal: &Wal) -> GroupStorage {
     let mut group = GroupStorage::open(wal, GROUP).unwrap();
     let mut snapshot = Snapshot { data: b"100"[..].into(), ..Snapshot::default() };
@@ -30,7 +30,7 @@ fn at_100(wal: &Wal) -> GroupStorage {
     group
 }
 
-/// As the next opening finds it after a power cut.
+/// What the next opening finds after a power cut.
 fn reopened(disk: &SimDisk) -> (Wal, GroupStorage) {
     let wal = open(&Arc::new(disk.crash_lost_all()));
     let group = GroupStorage::open(&wal, GROUP).expect("it does not contradict itself");
@@ -47,7 +47,7 @@ fn put(group: &mut GroupStorage, batch: &mut Batch, index: u64) {
     group.checkpoint(batch, Checkpoint { index, term: 2, conf_state: &conf_state, data: &data }).unwrap();
 }
 
-/// The log is full, and refuses the round that has the checkpoint; batches that compact get through.
+/// The log is full, and refuses the round that has the checkpoint; batches that compact still get through.
 #[test]
 fn a_compaction_goes_no_further_than_the_checkpoint_that_the_log_holds() {
     let disk = disk();
@@ -61,7 +61,7 @@ fn a_compaction_goes_no_further_than_the_checkpoint_that_the_log_holds() {
     assert_eq!((found.first_index(), found.applied(), found.hard_state().commit), (Ok(101), 100, 100));
     assert_eq!(found.checkpoint_data().unwrap().unwrap(), &b"100"[..]);
 
-    // With it, or behind it.
+    // Together with the checkpoint, or after it.
     assert_eq!(group.compact(&mut waits, 120).unwrap(), 120);
     wal.commit(&mut waits).unwrap();
     assert_eq!(commit(&wal, |batch| group.compact(batch, 140)).unwrap(), 133);
@@ -73,7 +73,7 @@ fn a_compaction_goes_no_further_than_the_checkpoint_that_the_log_holds() {
     );
 }
 
-/// Nor does a later checkpoint trust a commit index or a configuration that waits.
+/// Nor does a later checkpoint rely on a commit index or a configuration that waits in a batch.
 #[test]
 fn a_checkpoint_brings_what_only_a_waiting_batch_has() {
     let disk = disk();
@@ -85,12 +85,12 @@ fn a_checkpoint_brings_what_only_a_waiting_batch_has() {
     commit(&wal, |batch| put(&mut group, batch, 130));
     let (_wal, found) = reopened(&disk);
     assert_eq!((found.applied(), found.conf_state()), (130, &conf_state(&[1, 2, 3, 4])));
-    // Committed as far as is applied, and no further: what raft committed since may be of entries that wait, too. Its term and its vote hold
-    // by themselves, and the sooner the better.
+    // The commit index is what was applied, and no higher: what raft committed since may be entries that wait, too. Its term and its vote
+    // hold by themselves, and the sooner the better.
     assert_eq!(found.hard_state(), &hard_state(3, 1, 130));
 }
 
-/// It holds what it says, whatever waits.
+/// The checkpoint that waits holds what it says, whatever else waits.
 #[test]
 fn a_state_machine_elsewhere_is_believed() {
     let disk = disk();
@@ -105,7 +105,7 @@ fn a_state_machine_elsewhere_is_believed() {
     assert_eq!((found.first_index(), found.applied()), (Ok(133), 132));
     assert_eq!(found.hard_state(), &hard_state(3, 1, 132));
     found.set_applied(132, 2).unwrap();
-    // Where a checkpoint waits, the log may not begin behind it when it comes.
+    // If a checkpoint waits, the log may not begin after it when it is written.
     group.set_applied(135, 2).unwrap();
     put(&mut group, &mut waits, 140);
     assert_eq!(commit(&wal, |batch| group.compact(batch, 141)).unwrap(), 133);
@@ -129,7 +129,7 @@ fn what_a_state_machine_says_does_not_overtake_a_checkpoint_that_waits() {
     assert_eq!((found.first_index(), found.applied()), (Ok(133), 132));
 }
 
-/// Raft applies the change, and the next opening would start with the members of before.
+/// Raft applies the change, and the next opening would start with the old members.
 #[test]
 fn an_applied_index_passes_no_change_of_the_configuration_that_was_written_since_the_opening() {
     let disk = disk();
@@ -157,7 +157,7 @@ fn an_applied_index_passes_no_change_of_the_configuration_that_was_written_since
     assert_eq!(commit(&wal, |batch| group.compact(batch, 71)).unwrap(), 71);
     let (_wal, mut found) = reopened(&disk);
     assert_eq!((found.applied(), found.conf_state()), (70, &changed));
-    // Found in the log, where a part was overwritten before anybody looked.
+    // Found in the log, where a part was overwritten before anything looked at it.
     assert!(found.set_applied(80, 2).is_err());
     let mut batch = Batch::new();
     found.append(&mut batch, &entries(78..=79, &[79])).unwrap();
@@ -168,7 +168,7 @@ fn an_applied_index_passes_no_change_of_the_configuration_that_was_written_since
     assert!(found.set_applied(79, 2).is_err());
 }
 
-/// A checkpoint that goes back has the changes behind it before it again, also one right where the state machine was.
+/// After a checkpoint that goes back, the changes after it count again, even one right where the state machine was.
 #[test]
 fn a_change_that_was_passed_counts_again_for_an_older_checkpoint() {
     for passed in [3, 4] {
@@ -197,7 +197,7 @@ fn a_change_of_the_second_kind_is_one_too() {
     assert!(found.set_applied(4, 2).is_err(), "as an opening finds it");
 }
 
-/// A report that is late, or a file that is old: what the log let go of by the newer one stays said.
+/// A late report, or an old file: that the log was compacted by the newer report is not forgotten.
 #[test]
 fn what_a_state_machine_says_of_less_than_is_known_changes_nothing() {
     let wal = open(&disk());
@@ -211,7 +211,7 @@ fn what_a_state_machine_says_of_less_than_is_known_changes_nothing() {
     assert_eq!(commit(&wal, |batch| group.compact(batch, 133)).unwrap(), 133);
 }
 
-/// The hard state of the Ready that the round holds is in the batch only: raft was told that it is committed.
+/// The hard state of the Ready in the round is only in its batch, although raft was told that it is committed.
 #[test]
 fn a_checkpoint_takes_back_no_commit_index_of_its_own_batch() {
     let disk = disk();
@@ -225,7 +225,7 @@ fn a_checkpoint_takes_back_no_commit_index_of_its_own_batch() {
     assert_eq!((found.hard_state(), found.applied()), (&hard_state(3, 1, 135), 130));
 }
 
-/// Index, term and bytes come from the log, and the configuration is what was written there beside them.
+/// Index, term and bytes come from the log, and the configuration is the one written together with them.
 #[test]
 fn a_snapshot_has_the_configuration_of_its_index_and_none_that_waits() {
     let wal = open(&disk());
@@ -242,7 +242,7 @@ fn a_snapshot_has_the_configuration_of_its_index_and_none_that_waits() {
     assert_eq!(of(&group), (1, before.clone()));
     wal.commit(&mut waits).unwrap();
     assert_eq!(of(&group), (9, changed.clone()));
-    // Nor what a state machine elsewhere says of a later index.
+    // Nor the one that a state machine outside the log reports for a later index.
     group.set_applied_with(10, 2, &before).unwrap();
     assert_eq!(of(&group), (9, changed));
     assert_eq!(group.conf_state(), &before);

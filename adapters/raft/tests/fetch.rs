@@ -1,4 +1,4 @@
-//! Old entries are read by another thread where raft can wait for them, and by the caller where it cannot.
+//! Old entries are read by another thread if raft can wait for them, and by the caller if it cannot.
 
 mod support;
 
@@ -16,7 +16,7 @@ use strandlog_raft::{FetchQueue, Fetched, GroupStorage, PersistQueue};
 use support::{bootstrapped, commit, entry, hard_state, message, node};
 
 const GROUP: u64 = 7;
-/// More than the log keeps in memory, four times.
+/// Four times what the log keeps in memory.
 const ENTRIES: u64 = 1000;
 
 fn of(index: u64, term: u64) -> Entry {
@@ -52,10 +52,10 @@ impl Bench {
         (Self { wal, fetches, woken }, storage)
     }
 
-    /// What the other thread has read next. Only a hang lasts so long.
+    /// The next result of the other thread. Only a hang lasts this long.
     fn fetched(&mut self) -> Vec<Fetched> {
         let mut all = Vec::new();
-        // What wakes may be late: the poll before may have taken what it tells of.
+        // A wake-up may be late: an earlier poll may have taken what it announces.
         while all.is_empty() {
             self.woken.recv_timeout(Duration::from_secs(60)).expect("something is being read");
             self.fetches.poll(|fetched| all.push(fetched));
@@ -64,7 +64,7 @@ impl Bench {
     }
 }
 
-/// A disk on which one reading, when it is told so, says that it began and waits to be let go on.
+/// A disk on which a chosen read reports that it has begun, and waits until it may go on.
 #[derive(Debug)]
 struct Held {
     disk: SimDisk,
@@ -76,7 +76,7 @@ impl Held {
         Arc::new(Self { disk: SimDisk::new(16 << 20), hold: Mutex::default() })
     }
 
-    /// Of the next reading: when it began, and what lets it go on.
+    /// For the next read: reports that it has begun, and lets it go on.
     fn next(&self) -> (Receiver<()>, Sender<()>) {
         let (begins, began) = channel();
         let (go, goes) = channel();
@@ -151,14 +151,14 @@ fn old_entries_come_later_to_whom_can_wait_and_at_once_to_all_others() {
     let _ = storage.accept(all.remove(0));
     assert_eq!(later(&storage, 2, 5, None), want(2..5));
     assert_eq!(later(&storage, 2, 5, None), waiting(), "they are not kept");
-    // Less than was read, for whoever has a smaller limit by now; one at least.
+    // Less than was read, if the limit is smaller by now; at least one.
     for (high, max, end) in [(4, u64::MAX, 4), (5, 0, 3), (5, 4010, 3), (5, 8100, 4)] {
         let mut all = bench.fetched();
         let _ = storage.accept(all.remove(0));
         assert_eq!(later(&storage, 2, high, max), want(2..end), "to {high}, {max} bytes");
         assert_eq!(later(&storage, 2, 5, None), waiting());
     }
-    // What will never come is said at once.
+    // What will never come is refused at once.
     assert_eq!(later(&storage, first - 1, 5, None), Err(RaftError::Store(StorageError::Compacted)));
     assert_eq!(later(&storage, last, last + 2, None), Err(RaftError::Store(StorageError::Unavailable)));
     assert_eq!(later(&storage, 5, 5, None), Ok(vec![]));
@@ -185,7 +185,7 @@ fn what_was_overwritten_or_compacted_while_it_was_read_is_not_handed_out() {
     assert_eq!(later(&storage, 2, 5, None), Err(RaftError::Store(StorageError::Compacted)));
 }
 
-/// While it is read the log is another leader's, and asked for again in the same words before the answer comes.
+/// During the read another leader's log takes the place, and the same range is requested again before the answer comes.
 #[test]
 fn what_is_handed_out_is_one_log_whatever_was_written_while_it_was_read() {
     let disk = Held::new();
@@ -213,7 +213,8 @@ fn what_is_handed_out_is_one_log_whatever_was_written_while_it_was_read() {
     }
 }
 
-/// What was out of bounds when it was read need not be when raft asks again; raft panics where it is told so of what it knows to be there.
+/// What was out of bounds when it was read need not be when raft asks again; raft panics if it is told so about entries that it knows to
+/// exist.
 #[test]
 fn a_log_that_was_too_short_while_it_was_read_is_read_anew() {
     let disk = Held::new();
@@ -243,7 +244,7 @@ fn a_log_that_was_too_short_while_it_was_read_is_read_anew() {
     }
 }
 
-/// Slices of what was read keep its chunks: a leader that stepped down never asks again.
+/// Slices of what was read pin its chunks: a leader that stepped down never asks again.
 #[test]
 fn what_was_read_is_let_go_when_the_log_grows_or_something_else_is_asked_for() {
     let (mut bench, mut storage) = Bench::new();
@@ -261,7 +262,7 @@ fn what_was_read_is_let_go_when_the_log_grows_or_something_else_is_asked_for() {
     }
     commit(&bench.wal, |batch| storage.append(batch, &[of(last + 1, 2)])).unwrap();
     assert_eq!(later(&storage, 2, 5, None), waiting(), "kept while the log grew");
-    // In another term it is another who sends.
+    // In another term somebody else sends.
     let _ = storage.accept(bench.fetched().remove(0));
     commit(&bench.wal, |batch| storage.set_hard_state(batch, &hard_state(3, 0, 1)));
     assert_eq!(later(&storage, 2, 5, None), waiting(), "kept in another term");
@@ -271,7 +272,7 @@ fn what_was_read_is_let_go_when_the_log_grows_or_something_else_is_asked_for() {
     assert_eq!(later(&storage, 2, 5, None), Ok((2..5).map(|i| of(i, 1)).collect::<Vec<_>>()));
 }
 
-/// raft drops an answer to what it asked in another term: who leads now, and asks for the same, is answered himself.
+/// raft drops the answer to a request of another term: a new leader that asks for the same gets an answer of its own.
 #[test]
 fn what_was_asked_in_another_term_is_asked_again() {
     let (mut bench, mut storage) = Bench::new();
@@ -280,7 +281,7 @@ fn what_was_asked_in_another_term_is_asked_again() {
     assert_eq!(later(&storage, 2, 5, None), waiting(), "another vote is no other term: awaited as it was");
     commit(&bench.wal, |batch| storage.set_hard_state(batch, &hard_state(3, 0, 1)));
     assert_eq!(later(&storage, 2, 5, None), waiting());
-    // What is asked for last is read last.
+    // The last request is read last.
     assert_eq!(later(&storage, 501, 502, None), waiting());
     let mut handed = 0;
     while later(&storage, 501, 502, None) == waiting() {
@@ -298,12 +299,12 @@ fn without_its_thread_a_group_reads_for_itself() {
     let Bench { wal: _wal, fetches, woken } = bench;
     assert_eq!(later(&storage, 2, 3, None), waiting());
     drop((fetches, woken));
-    // Also what was asked for while there was somebody to read it.
+    // Also what was requested while there was a thread to read it.
     assert_eq!(later(&storage, 2, 3, None), Ok(vec![of(2, 1)]));
     assert_eq!(later(&storage, 501, 502, None), Ok(vec![of(501, 1)]));
 }
 
-/// Removed while entries were read for it, or opened anew: nobody has to know what was under way.
+/// The group was removed while entries were read for it, or opened anew: the caller need not know what was under way.
 #[test]
 fn a_group_that_is_gone_is_handed_nothing() {
     let (mut bench, storage) = Bench::new();
@@ -313,7 +314,7 @@ fn a_group_that_is_gone_is_handed_nothing() {
     let mut storage = GroupStorage::open(&bench.wal, GROUP).unwrap();
     storage.fetch_with(&bench.fetches);
     assert_eq!(later(&storage, 501, 502, None), waiting());
-    // What is asked for first is read first.
+    // The first request is read first.
     let mut handed = 0;
     while later(&storage, 501, 502, None) == waiting() {
         for fetched in bench.fetched() {
@@ -324,7 +325,7 @@ fn a_group_that_is_gone_is_handed_nothing() {
     assert_eq!(handed, 1);
 }
 
-/// A leader whose follower is far behind: it sends what was fetched, to the end, and nothing twice.
+/// A leader whose follower is far behind: it sends all that was fetched, and nothing twice.
 #[test]
 fn a_follower_that_lags_is_sent_everything_as_it_is_fetched() {
     let (mut bench, storage) = Bench::new();

@@ -1,4 +1,4 @@
-//! A log full of small groups: each can let go of what it has, and vote.
+//! A log full of small groups: each can still compact what it has, and vote.
 
 mod support;
 
@@ -34,7 +34,7 @@ fn full(wal: &Wal, last: u64, data: usize) -> Vec<GroupStorage> {
     groups
 }
 
-/// State machines of a few bytes more, and all entries go.
+/// State machines that need a few more bytes, while all entries go.
 #[test]
 fn a_full_log_takes_checkpoints_that_let_go_of_entries() {
     for (last, data) in [(3, 10), (3, 100), (3, 400), (20, 10), (20, 50), (60, 10), (130, 0)] {
@@ -59,7 +59,7 @@ fn a_full_log_takes_checkpoints_that_let_go_of_entries() {
     }
 }
 
-/// None of these makes any room: terms, votes and indexes of any size take what the first ones took.
+/// None of these makes room: terms, votes and indexes of any size take what the first ones took.
 #[test]
 fn a_full_log_takes_hard_states_and_checkpoints_of_the_same_data() {
     let wal = open(&disk());
@@ -80,7 +80,7 @@ fn a_full_log_takes_hard_states_and_checkpoints_of_the_same_data() {
     assert_eq!(group.checkpoint_data().unwrap().as_deref(), Some(&b"stats"[..]));
 }
 
-/// A larger one would seal its round, with all groups in it, for good.
+/// A larger entry would seal its round, with all groups in it, for good.
 #[test]
 fn the_largest_proposal_fits_a_log_that_holds_nothing_else() {
     let small = || Wal::options().segment_size(64 << 10).chunk_size(4096);
@@ -103,7 +103,7 @@ fn the_largest_proposal_fits_a_log_that_holds_nothing_else() {
     }
 }
 
-/// The leader of term 1 sends a group its next entry, and that all before it is committed.
+/// The leader of term 1 sends a group its next entry, and the news that all earlier ones are committed.
 fn next(node: &mut RawNode<GroupStorage>, round: &mut Round) -> u64 {
     let last = node.raft.raft_log.last_index();
     let mut append = message(MessageType::MsgAppend, 2, 1, 1);

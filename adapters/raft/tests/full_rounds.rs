@@ -1,4 +1,4 @@
-//! A poller that submits whenever a round says that it is full is never refused one as too large, whatever it puts into it.
+//! A poller that submits whenever a round says that it is full never has one refused as too large, whatever it puts into it.
 
 mod support;
 
@@ -10,7 +10,7 @@ use strandlog::{Batch, Wal};
 use strandlog_raft::{Checkpoint, GroupStorage, PersistQueue, Round};
 use support::{bootstrapped, commit, conf_state, entry, message, node};
 
-/// As many groups as `count`, each with the entries 2 to 9, and what a poller has for them.
+/// `count` groups, each with the entries 2 to 9, and what a poller has for them.
 struct Store {
     groups: Vec<GroupStorage>,
     queue: PersistQueue,
@@ -35,7 +35,7 @@ impl Store {
         self.submitted += 1;
     }
 
-    /// Something for each group, and a submission wherever the round is full.
+    /// Puts something of each group into the round, and submits it whenever it is full.
     fn each(&mut self, write: impl Fn(&mut PersistQueue, &mut Round, &mut GroupStorage)) {
         for group in 0..self.groups.len() {
             write(&mut self.queue, &mut self.round, &mut self.groups[group]);
@@ -81,7 +81,7 @@ fn compactions_alone_come_in_rounds_that_fit() {
     assert!(store.submitted < 90, "{} rounds: they were not full", store.submitted);
 }
 
-/// What a configuration takes counts, too.
+/// The size of a configuration counts, too.
 #[test]
 fn large_configurations_come_in_rounds_that_fit() {
     let mut store = Store::new(support::open(&Arc::new(SimDisk::new(16 << 20))), 200);
@@ -116,7 +116,7 @@ fn readies_come_in_rounds_that_fit_the_smallest_segments() {
     assert!(nodes.iter().all(|node| node.store().replica().last_index() == 2));
 }
 
-/// What was taken out of a round makes room in it.
+/// Taking something out of a round makes room in it.
 #[test]
 fn a_group_that_is_forgotten_no_longer_fills_the_round() {
     let mut store = Store::new(support::open(&support::disk()), 2);

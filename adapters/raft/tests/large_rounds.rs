@@ -1,4 +1,4 @@
-//! Rounds that no batch takes: they are written as several, and what can never be written is refused of its own group.
+//! Rounds that no batch takes: they are written as several, and only the group is refused that can never be written.
 
 mod support;
 
@@ -15,14 +15,14 @@ use support::{conf_state, entry, message, nodes};
 /// More than ten batches hold, in segments of 64 KiB.
 const GROUPS: u64 = 900;
 const DISK: u64 = 32 << 20;
-/// Whose Ready is written last.
+/// The group whose Ready is written last.
 const LAST: usize = GROUPS as usize - 1;
 
 struct Poller {
     nodes: Vec<RawNode<GroupStorage>>,
     queue: PersistQueue,
     round: Round,
-    /// Of whom the log said that it is written.
+    /// The groups that the log reported as written.
     written: Vec<u64>,
 }
 
@@ -34,7 +34,7 @@ impl Poller {
         Self { nodes, round: queue.round(), queue, written: Vec::new() }
     }
 
-    /// What the leader of term 2 sends the group, behind its first entry.
+    /// The leader of term 2 sends the group entries after its first one.
     fn hear(&mut self, group: u64, entries: Vec<Entry>) {
         let node = &mut self.nodes[group as usize];
         let term = entries.last().map_or(2, |entry| entry.term);
@@ -61,7 +61,7 @@ impl Poller {
         })
     }
 
-    /// Who may be answered now.
+    /// The groups that may answer now.
     fn answers(&mut self) -> Vec<u64> {
         let (mut answers, nodes) = (Vec::new(), &mut self.nodes);
         let told = self.queue.poll(|durable| {
@@ -104,7 +104,7 @@ fn a_round_that_no_batch_takes_is_written_as_several() {
     assert!(found.nodes.iter().all(|node| node.store().hard_state().term == 2));
 }
 
-/// What it has of a group besides stays with it: the checkpoint that a compaction goes by, and keys of one's own.
+/// Whatever else the round has of a group stays with it: the checkpoint that a compaction relies on, and the caller's own keys.
 #[test]
 fn what_a_large_round_has_of_one_group_is_in_one_batch() {
     let mut poller = Poller::on(open(&Arc::new(SimDisk::new(DISK))), true);
@@ -132,7 +132,8 @@ fn what_a_large_round_has_of_one_group_is_in_one_batch() {
     }
 }
 
-/// The power fails at each event of the writes: who was answered is there, with its term; a Ready is there whole or not at all.
+/// The power fails at each event of the writes: a group that was answered is there, with its term; a Ready is there as a whole
+/// or not at all.
 #[test]
 fn wherever_the_power_fails_in_a_large_round_nobody_has_heard_what_is_gone() {
     let mut found = BTreeSet::new();
@@ -156,7 +157,7 @@ fn wherever_the_power_fails_in_a_large_round_nobody_has_heard_what_is_gone() {
     assert!(found.len() > 2 && found.contains(&0), "always the same came of it: {found:?}");
 }
 
-/// A new leader at each entry, for no longer than the log of one group: what tells of the terms fits no segment, wherever the entries lie.
+/// A new term with each entry, in the log of one group: the record of the terms fits no segment, wherever the entries lie.
 fn hopeless() -> Vec<Entry> {
     (2..9000).map(|index| entry(index, index)).collect()
 }
@@ -189,7 +190,7 @@ fn a_ready_that_fits_no_batch_is_refused_of_its_group_and_all_others_are_written
     assert!([70, 500].map(|group| poller.lasts()[group]) == [1, 1] && poller.lasts()[501] == 2);
 }
 
-/// The log takes the first batches of a large round, and no more: what it took is written, and the rest may be submitted again.
+/// The log takes only the first batches of a large round: what it took is written, and the rest may be submitted again.
 #[test]
 fn what_is_left_of_a_large_round_waits_for_room_in_the_queue() {
     let options = support::options().queue_bytes(128 << 10);
@@ -211,7 +212,7 @@ fn what_is_left_of_a_large_round_waits_for_room_in_the_queue() {
         }
         assert!(!poller.round.is_empty() && refusals < 100);
         if refusals == 1 {
-            // What is added to a group comes behind what is there of it.
+            // What is added for a group goes after what is already there of it.
             let (storage, conf_state) = (poller.nodes[LAST].mut_store(), conf_state(&[1, 2, 3]));
             let checkpoint = Checkpoint { index: 2, term: 2, conf_state: &conf_state, data: b"at two" };
             poller.round.checkpoint(storage, checkpoint).unwrap();

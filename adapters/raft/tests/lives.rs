@@ -1,5 +1,5 @@
-//! A group's log beside raft's own `MemStorage`, in whatever order raft may have things written: entries in flight, overwritten, under a snapshot;
-//! configurations that change; compactions; restarts and power cuts; the group removed, and begun anew under its number.
+//! Compares a group's log with raft's own `MemStorage`, in every order in which raft may write: entries in flight, overwritten, replaced by
+//! a snapshot; configuration changes; compactions; restarts and power cuts; the group removed, and begun anew under its number.
 
 mod support;
 
@@ -27,7 +27,7 @@ impl Rng {
     }
 }
 
-/// Both, and what raft and its state machine would know.
+/// Both storages, and what raft and its state machine would know.
 struct Life {
     rng: Rng,
     disk: Arc<SimDisk>,
@@ -35,7 +35,7 @@ struct Life {
     ours: GroupStorage,
     theirs: MemStorage,
     hard_state: HardState,
-    /// Of the newest checkpoint or snapshot.
+    /// As of the newest checkpoint or snapshot.
     kept: Option<Snapshot>,
     applied: u64,
 }
@@ -67,7 +67,7 @@ impl Life {
         (self.ours.first_index().unwrap(), self.ours.last_index().unwrap())
     }
 
-    /// Mostly nobody waits for it.
+    /// Usually nothing waits for it to be durable.
     fn submit<T>(&mut self, write: impl FnOnce(&mut GroupStorage, &mut Batch) -> T) -> T {
         let mut batch = Batch::new();
         let out = write(&mut self.ours, &mut batch);
@@ -78,7 +78,7 @@ impl Life {
         out
     }
 
-    /// By a snapshot, as raft has it.
+    /// Installs a snapshot as raft would.
     fn begin(&mut self) {
         let (index, members) = (1 + self.below(20), self.members());
         self.install(snapshot(index, 1, &members));
@@ -139,7 +139,7 @@ impl Life {
         self.set_hard_state(self.hard_state.term, to);
     }
 
-    /// A checkpoint of what is committed, and a compaction in its batch, or of what was there before.
+    /// Checkpoints what is committed, and compacts by that in the same batch, or by the previous checkpoint.
     fn checkpoint(&mut self, compacts: bool) {
         let index = self.applied + self.below(self.hard_state.commit + 1 - self.applied);
         let term = self.ours.term(index).unwrap();
@@ -164,7 +164,7 @@ impl Life {
         self.compacted(kept);
     }
 
-    /// `MemStorage` forgets where it is when it is compacted to nothing, and the term before its first entry when it is compacted at all.
+    /// `MemStorage` forgets its position when it is compacted to nothing, and the term before its first entry at any compaction.
     fn compacted(&mut self, kept: u64) {
         let (first, last) = (self.theirs.first_index().unwrap(), self.theirs.last_index().unwrap());
         if kept <= first {
@@ -183,7 +183,7 @@ impl Life {
         self.theirs = theirs;
     }
 
-    /// What raft would not install, and what it does.
+    /// Snapshots that raft would not install, and one that it would.
     fn snapshot(&mut self) {
         let (first, last) = self.bounds();
         let members = self.members();
@@ -205,7 +205,7 @@ impl Life {
         self.ours = GroupStorage::open(&self.wal, GROUP).unwrap();
     }
 
-    /// By the thread that drives it: the storage goes first.
+    /// On the thread that drives the group: the storage is dropped first.
     fn remove(&mut self) {
         drop(self.wal.submit(Batch::new().remove(GROUP)).unwrap());
         self.ours = GroupStorage::open(&self.wal, GROUP).unwrap();
@@ -240,7 +240,7 @@ impl Life {
             let what = format!("[{low}, {high}) up to {max:?} of [{first}, {last}]");
             let ours = |low, high, max| self.ours.entries(low, high, max, GetEntriesContext::empty(false));
             let theirs = |low, high, max| self.theirs.entries(low, high, max, GetEntriesContext::empty(false));
-            // Where it panics ours says that they are not there.
+            // Where `MemStorage` panics, ours returns that the entries are not there.
             let want = match low >= first && high > last + 1 {
                 true => Err(RaftError::Store(StorageError::Unavailable)),
                 false if low < first => Err(RaftError::Store(StorageError::Compacted)),

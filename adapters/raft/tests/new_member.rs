@@ -1,5 +1,5 @@
-//! A node joins a group in which nobody writes. Its snapshot is the checkpoint of before, which does not name it: raft would send that again and
-//! again, and the newcomer would ignore it.
+//! A node joins a group in which nobody writes. Its snapshot would be the old checkpoint, which does not name it: raft would send that
+//! again and again, and the new member would ignore it.
 
 mod support;
 
@@ -39,7 +39,7 @@ impl Member {
         Self { wal, node: node(id, storage), queue, round, out: vec![], applied, conf_state, installed: false }
     }
 
-    /// As a poller does, which checkpoints only what wants it.
+    /// Polls as a poller does that checkpoints only groups that want it.
     fn drive(&mut self) {
         while self.node.has_ready() || self.node.store().wants_checkpoint() {
             let mut ready = self.node.ready();
@@ -109,7 +109,7 @@ fn a_new_member_of_an_idle_group_catches_up() {
     assert!(!leader.node.store().wants_checkpoint());
 }
 
-/// Whoever the configuration names in any way gets one.
+/// A replica that the configuration names in any way gets a snapshot.
 #[test]
 fn a_snapshot_is_for_those_whom_its_configuration_names() {
     let wal = open(&disk());

@@ -20,7 +20,7 @@ const GROUP: u64 = 7;
 mod gate {
     use std::sync::{Condvar, Mutex};
 
-    /// Open or shut; who passes waits while it is shut.
+    /// Open or shut; a sync waits while it is shut.
     #[derive(Debug, Default)]
     pub struct Gate {
         shut: Mutex<bool>,
@@ -39,7 +39,7 @@ mod gate {
     }
 }
 
-/// A disk on which everything goes well, when the gate lets it.
+/// A disk on which everything succeeds, once the gate lets it.
 #[derive(Debug)]
 struct GatedDisk {
     disk: SimDisk,
@@ -101,7 +101,7 @@ impl Bench {
         Bench { node: node(1, storage), round: queue.round(), queue, gate, disk, woken }
     }
 
-    /// Takes the Ready there is, writes it, and returns the messages that may leave at once.
+    /// Takes the pending Ready, writes it, and returns the messages that may leave at once.
     fn write(&mut self) -> Vec<Message> {
         let ready = self.node.ready();
         self.round.persist(self.node.mut_store(), ready).unwrap();
@@ -114,7 +114,7 @@ impl Bench {
         at_once
     }
 
-    /// The messages which may leave now that had to wait until now.
+    /// The messages that had to wait until now.
     fn released(&mut self) -> Vec<Message> {
         let mut out = Vec::new();
         let node = &mut self.node;
@@ -127,7 +127,7 @@ impl Bench {
         out
     }
 
-    /// Lets the disk finish, and waits until the queue has heard of it.
+    /// Lets the disk finish, and waits until the queue has noticed.
     fn open_gate(&mut self) {
         let before = self.woken.load(Ordering::SeqCst);
         self.gate.set_shut(false);
@@ -152,7 +152,7 @@ impl Bench {
     }
 }
 
-/// A test that fails must not leave the log's writer waiting, and itself for the writer.
+/// A test that fails must not leave the log's writer waiting for the gate, and itself for the writer.
 impl Drop for Bench {
     fn drop(&mut self) {
         self.gate.set_shut(false);
@@ -170,7 +170,7 @@ fn a_follower_acknowledges_nothing_before_it_is_durable() {
     bench.append(2..4);
     assert_eq!(bench.write(), []);
     assert_eq!(bench.node.store().replica().last_index(), 3, "written is readable");
-    // The leader sends it again: nothing new to write, but the acknowledgement says the same.
+    // The leader sends it again: there is nothing new to write, but the acknowledgement says the same.
     bench.append(2..4);
     assert_eq!(bench.write(), []);
     std::thread::sleep(Duration::from_millis(20));
@@ -180,7 +180,7 @@ fn a_follower_acknowledges_nothing_before_it_is_durable() {
     assert_eq!(kinds(&messages), [MessageType::MsgAppendResponse; 2]);
     assert!(messages.iter().all(|message| message.index == 3 && !message.reject));
     assert_eq!(bench.queue.waiting(), 0);
-    // With nothing on its way an answer that changes nothing waits for nothing.
+    // With nothing under way, an answer that changes nothing need not wait.
     bench.gate.set_shut(true);
     bench.append(2..4);
     assert_eq!(bench.write(), []);
@@ -201,7 +201,7 @@ fn a_vote_leaves_when_it_is_durable() {
     let messages = bench.released();
     assert_eq!(kinds(&messages), [MessageType::MsgRequestVoteResponse]);
     assert!(!messages[0].reject);
-    // And it is what the disk has, should the power go now.
+    // And it is on the disk, even if the power goes now.
     let wal = support::open(&Arc::new(bench.disk.disk.crash_lost_all()));
     let storage = GroupStorage::open(&wal, GROUP).unwrap();
     assert_eq!((storage.hard_state().term, storage.hard_state().vote), (2, 3));
@@ -220,7 +220,7 @@ fn a_leader_sends_while_it_appends_and_counts_itself_when_durable() {
     bench.gate.set_shut(true);
     assert_eq!(kinds(&bench.write()), [MessageType::MsgAppend; 2], "at once, beside its own write");
     assert_eq!(bench.released(), []);
-    // One follower has it; with the leader that would be a quorum, but the leader does not have it yet.
+    // One follower has it; with the leader that would be a quorum, but the leader itself does not have it yet.
     let mut answer = message(MessageType::MsgAppendResponse, 2, 1, 2);
     answer.index = 2;
     bench.node.step(answer).unwrap();
@@ -269,7 +269,7 @@ fn after_a_failed_sync_nobody_hears_anything() {
     }
 }
 
-/// Leaders that have nothing to write would keep others from leading, where they cannot lead themselves.
+/// Leaders with nothing to write would otherwise keep others from leading, although they themselves no longer can.
 #[test]
 fn who_writes_nothing_hears_that_another_write_has_poisoned_the_log() {
     let mut bench = Bench::new();
@@ -286,7 +286,7 @@ fn who_writes_nothing_hears_that_another_write_has_poisoned_the_log() {
     let poisoned = |outcome| matches!(outcome, Err(Error::Log(strandlog::Error::Poisoned { .. })));
     assert!(first == 1 && poisoned(bench.queue.poll(|_| ())));
     let node = &mut bench.node;
-    // A Ready of messages alone: nothing to write.
+    // A Ready with only messages: nothing to write.
     let beat = message(MessageType::MsgHeartbeat, 2, 1, 2);
     node.step(beat).unwrap();
     let ready = node.ready();
@@ -313,7 +313,7 @@ fn a_round_takes_one_ready_a_group_and_a_bad_one_does_no_harm() {
     let ready = bench.node.ready();
     let number = ready.number();
     bench.round.persist(bench.node.mut_store(), ready).unwrap();
-    // A second Ready of the same group would be written over what the first has not written yet.
+    // A second Ready of the same group would overwrite what the first has not written yet.
     let second = RawNode::ready(&mut node(1, GroupStorage::open(bench.queue.wal(), GROUP).unwrap()));
     let refused = bench.round.persist(bench.node.mut_store(), second);
     assert!(matches!(refused, Err(Error::Misuse { group: GROUP, .. })), "{refused:?}");

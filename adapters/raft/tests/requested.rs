@@ -1,4 +1,4 @@
-//! A snapshot that raft asks for where the log has nothing behind its beginning: its index is that of the last entry, which was compacted.
+//! A snapshot that raft asks for when the log is empty: its index is that of the last entry, which was compacted.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn snapshot(index: u64, term: u64, data: &'static [u8]) -> Snapshot {
     snapshot
 }
 
-/// Persists all that the node has, and answers what it says.
+/// Persists everything that the node has, and returns its messages.
 fn drive(wal: &Arc<Wal>, node: &mut RawNode<GroupStorage>) -> Result<Vec<Message>, Error> {
     let mut queue = PersistQueue::new(Arc::clone(wal), || ());
     let mut round = queue.round();
@@ -52,7 +52,7 @@ fn a_snapshot_that_raft_asked_for_is_taken_where_the_log_is_empty() {
     follower.step(sent).unwrap();
     drive(&wal, &mut follower).expect("it is taken");
     assert_eq!(follower.store().checkpoint_data().unwrap().unwrap(), &b"again"[..]);
-    // And the log goes on behind it.
+    // And the log goes on after it.
     let mut append = message(MessageType::MsgAppend, 2, 1, 1);
     (append.index, append.log_term) = (1, 1);
     append.set_entries(vec![entry(2, 1)].into());
@@ -65,7 +65,8 @@ fn a_snapshot_that_raft_asked_for_is_taken_where_the_log_is_empty() {
     assert_eq!(found.checkpoint_data().unwrap().unwrap(), &b"again"[..]);
 }
 
-/// Whatever it would take the place of is newer: nothing asks for it, and a group that is bootstrapped again would lose what it acknowledged.
+/// What such a snapshot would replace is newer: nobody asks for that, and a group that is bootstrapped again would lose what it
+/// acknowledged.
 #[test]
 fn a_snapshot_at_the_beginning_of_a_log_that_has_entries_is_refused() {
     let wal = open(&disk());
@@ -93,8 +94,8 @@ fn a_snapshot_of_nothing_or_of_what_was_compacted_is_refused() {
     assert!(batch.is_empty());
 }
 
-/// raft 0.7 takes any snapshot while it waits for one that it asked for, also an older one that was on its way already, and forgets the entries behind it. The leader
-/// counts on them.
+/// While raft 0.7 waits for a snapshot that it asked for it takes any, even an older one that was on its way already, and forgets the
+/// entries after it, which the leader counts on.
 #[test]
 fn a_snapshot_that_was_on_its_way_takes_no_entry_that_was_acknowledged() {
     let disk = disk();
@@ -114,7 +115,7 @@ fn a_snapshot_that_was_on_its_way_takes_no_entry_that_was_acknowledged() {
     follower.step(sent).unwrap();
     let refused = drive(&wal, &mut follower);
     assert!(matches!(refused, Err(Error::SnapshotOutOfDate { index: 6, last: 10, .. })), "{refused:?}");
-    // The group is opened anew, and has what it acknowledged; raft asks anew if it is told to.
+    // The group is opened anew, and has what it acknowledged; raft asks again if it is told to.
     let mut follower = node(1, GroupStorage::open(&wal, GROUP).unwrap());
     assert_eq!(follower.store().replica().bounds(), (2, 10));
     follower.step(message(MessageType::MsgHeartbeat, 2, 1, 1)).unwrap();

@@ -1,4 +1,4 @@
-//! An entry rots that raft reads when it starts. raft panics where a read fails, with all groups of its thread: so the group is not opened.
+//! An entry that raft reads at its start rots. raft panics if a read fails, with all groups of its thread: so the group is not opened.
 
 mod support;
 
@@ -12,13 +12,13 @@ use support::{bootstrapped, commit, conf_state, disk, hard_state, node, open};
 
 const GROUP: u64 = 7;
 
-/// 64 KiB, which lie in the group's chunks: no opening of the log reads them.
+/// 64 KiB: these entries lie in the group's chunks, which no opening of the log reads.
 fn entries() -> Vec<Entry> {
     let data: Vec<u8> = (0..64 << 10).map(|i: u32| (i * 7 % 251) as u8).collect();
     (2..=4).map(|index| Entry { index, term: 1, data: data.clone().into(), ..Entry::default() }).collect()
 }
 
-/// Entries 2 to 4, all of them committed and applied up to one; the last one rotted.
+/// Entries 2 to 4, all committed and all but the last applied; the last one rotted.
 fn rotten(applied: u64) -> Arc<SimDisk> {
     let disk = disk();
     let wal = open(&disk);
@@ -41,19 +41,20 @@ fn rotten(applied: u64) -> Arc<SimDisk> {
 #[test]
 fn a_group_of_which_raft_could_not_read_an_entry_is_not_opened() {
     let mut disk = rotten(1);
-    // What a reading met is written down nowhere: each opening looks itself.
+    // Damage that a read met is recorded nowhere: each opening looks for itself.
     for _ in 0..3 {
         let wal = open(&disk);
         let refused = GroupStorage::open(&wal, GROUP).map(drop);
         assert!(matches!(refused, Err(Error::Damaged { group: GROUP, .. })), "{refused:?}");
-        // The others do not mind.
+        // The other groups are not affected.
         drop(node(1, bootstrapped(&wal, 8)));
         wal.close().unwrap();
         disk = Arc::new(disk.crash_kept_all());
     }
 }
 
-/// What is applied already no opening reads, but raft does, for a follower that lags: the scrub finds it for the next opening.
+/// No opening reads entries that are already applied, but raft does, for a lagging follower: the scrub records the damage for
+/// the next opening.
 #[test]
 fn nor_one_of_which_a_scrub_has_found_that_it_rotted() {
     let found = rotten(4);

@@ -1,4 +1,4 @@
-//! Many groups, one log, one batch a round: what a crash between "written" and "durable" leaves, and the order in which they are told.
+//! Many groups, one log, one batch per round: what a crash between "written" and "durable" leaves, and the order in which groups are told.
 
 mod support;
 
@@ -41,14 +41,14 @@ impl Poller {
             .unwrap();
     }
 
-    /// Submits the round if that takes no waiting.
+    /// Submits the round if that is possible without waiting.
     fn try_submit(&mut self) -> Result<(), Error> {
         let nodes = &mut self.nodes;
         self.queue
             .try_submit(&mut self.round, |written| nodes[written.group as usize].advance_append_async(written.ready))
     }
 
-    /// Puts what it sends into the round.
+    /// Puts what the leader sends into the round.
     fn hear(&mut self, index: u64) {
         for node in &mut self.nodes {
             let mut append = message(MessageType::MsgAppend, 2, 1, 2);
@@ -61,7 +61,7 @@ impl Poller {
         }
     }
 
-    /// Who may be answered now, and to which index.
+    /// The groups that may answer now, and up to which index.
     fn answers(&mut self) -> Vec<(u64, u64)> {
         let mut answers = Vec::new();
         let nodes = &mut self.nodes;
@@ -98,7 +98,7 @@ fn a_crash_between_written_and_durable_takes_a_whole_round_of_which_nobody_has_h
     let crashed = Arc::new(disk.crash_lost_all());
     let mut again = Poller::open(&crashed, false);
     assert_eq!(again.last_indexes(), [2; GROUPS as usize]);
-    // Its leader sends it anew, and goes on.
+    // The leader sends it again, and goes on.
     again.follow(3);
     again.follow(4);
     again.queue.flush().unwrap();
@@ -108,7 +108,7 @@ fn a_crash_between_written_and_durable_takes_a_whole_round_of_which_nobody_has_h
     assert!(found.nodes.iter().all(|node| node.store().hard_state().term == 2));
 }
 
-/// The power fails at each event of the write: every group has the round, or none has, and who was answered has it.
+/// The power fails at each event of the write: all groups have the round, or none has, and every group that was answered has it.
 #[test]
 fn a_round_is_there_whole_or_not_at_all_wherever_the_power_fails() {
     let mut found = std::collections::BTreeSet::new();
@@ -154,7 +154,7 @@ fn an_end_that_is_not_committed_is_cut_off_and_no_other() {
 
 #[test]
 fn who_does_not_wait_is_told_that_the_queue_is_full_and_keeps_the_round() {
-    // Of segments there are plenty: only the queue is short.
+    // There are plenty of segments: only the queue is short.
     let options = support::options().queue_bytes(64 << 10);
     let wal = options.open_disk(Arc::new(SimDisk::new(64 << 20))).expect("the log opens");
     let mut poller = Poller::on(wal, true);

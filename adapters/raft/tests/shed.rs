@@ -1,4 +1,4 @@
-//! What the log refuses of one group is that group's affair: the others of its round are written, and their poller goes on.
+//! What the log refuses concerns one group alone: the others of its round are written, and their poller goes on.
 
 mod support;
 
@@ -13,11 +13,11 @@ use strandlog_raft::{APPLIED, Checkpoint, Error, GroupStorage, PersistQueue, Rou
 use support::{bootstrapped, commit, conf_state, entry, hard_state, message, node};
 
 const GROUPS: u64 = 3;
-/// The smallest segments have half of that for a value.
+/// Half of the smallest segment: the limit for a value.
 const MAX_VALUE: usize = 32 << 10;
 const MAX_ENTRY: u32 = 1000;
 
-/// Of a state machine that keeps its own files.
+/// The source of a state machine that keeps its own files.
 struct Elsewhere;
 
 impl SnapshotSource for Elsewhere {
@@ -26,7 +26,7 @@ impl SnapshotSource for Elsewhere {
     }
 }
 
-/// Replica 1 of groups 0 to 2, and what they have said.
+/// Replica 1 of groups 0 to 2, and what they have sent.
 struct Poller {
     disk: Arc<SimDisk>,
     nodes: Vec<RawNode<GroupStorage>>,
@@ -57,7 +57,7 @@ impl Poller {
         self.step(group, append);
     }
 
-    /// It sends the state machine as of 10.
+    /// The leader sends the state machine as of 10.
     fn install(&mut self, group: u64, bytes: usize) {
         let mut install = message(MessageType::MsgSnapshot, 2, 1, 2);
         install.mut_snapshot().data = vec![7; bytes].into();
@@ -82,7 +82,7 @@ impl Poller {
         self.queue.submit(&mut self.round, |written| nodes[written.group as usize].advance_append_async(written.ready))
     }
 
-    /// All that may be said now.
+    /// All messages that may be sent now.
     fn hear(&mut self) -> Vec<(u64, MessageType, u64)> {
         let (nodes, said) = (&mut self.nodes, &mut self.said);
         self.queue
@@ -94,7 +94,7 @@ impl Poller {
         std::mem::take(said)
     }
 
-    /// Opens a group anew, as the log has it.
+    /// Opens a group anew from the log.
     fn reopen(&mut self, group: u64) {
         let storage = GroupStorage::open(self.queue.wal(), group).expect("the group opens");
         self.nodes[group as usize] = node(1, storage);
@@ -129,7 +129,7 @@ fn the_bytes_of_a_snapshot_go_where_the_state_machine_is() {
     assert_eq!(storage.checkpoint_data().unwrap(), None);
 }
 
-/// There is no way for the state machine, and none for its group: the others go on.
+/// There is no way to store the state machine, and so none for its group: the others go on.
 #[test]
 fn a_snapshot_too_large_for_the_log_and_an_entry_are_refused_to_their_groups_alone() {
     let mut poller = Poller::new(false);
@@ -151,7 +151,7 @@ fn a_snapshot_too_large_for_the_log_and_an_entry_are_refused_to_their_groups_alo
         poller.reopen(group);
         assert_eq!(poller.nodes[group as usize].store().replica().bounds(), (2, 1), "nothing was written");
     }
-    // As much as there may be.
+    // As large as a value may be.
     let most = poller.nodes[1].store().max_proposal_bytes() as usize;
     poller.append(1, vec![Entry { data: vec![1; most].into(), ..entry(2, 2) }]);
     poller.install(0, MAX_VALUE - 22);
@@ -161,7 +161,7 @@ fn a_snapshot_too_large_for_the_log_and_an_entry_are_refused_to_their_groups_alo
     assert_eq!(poller.hear(), [acknowledged(0, 10), acknowledged(1, 2)]);
 }
 
-/// A snapshot that fits, and entries behind it that do not: neither is written.
+/// A snapshot that fits, with entries after it that do not: neither is written.
 #[test]
 fn a_ready_that_is_refused_for_its_end_has_written_nothing_of_its_beginning() {
     let mut poller = Poller::new(false);
@@ -196,7 +196,7 @@ fn a_checkpoint_or_state_of_ones_own_too_large_for_the_log_is_not_in_the_round()
     assert_eq!(poller.nodes[0].store().replica().get(b"own").unwrap().unwrap(), &[1; MAX_VALUE][..]);
 }
 
-/// In the round that has its Ready, with an earlier one under way; and what comes by its name later hears nothing of it.
+/// Forgotten in the round that has its Ready, with an earlier one under way; a later group of the same id hears nothing of it.
 #[test]
 fn a_group_is_removed_whatever_it_has_in_the_round() {
     for sealed in [false, true] {
@@ -210,7 +210,7 @@ fn a_group_is_removed_whatever_it_has_in_the_round() {
             poller.persist(group).unwrap();
         }
         if sealed {
-            // What the log refuses, whatever it is.
+            // Something that the log refuses, whatever it is.
             commit(poller.queue.wal(), |batch| {
                 batch.remove(1);
             });
@@ -228,7 +228,7 @@ fn a_group_is_removed_whatever_it_has_in_the_round() {
         assert!(matches!(poller.persist(1), Err(Error::Misuse { group: 1, .. })), "a zombie");
         poller.submit().expect("the others go on");
         assert!(!poller.queue.wal().replica(1).exists());
-        // A replica of that name is placed here anew, and starts blank.
+        // A replica of that id is placed here anew, and starts blank.
         let storage = GroupStorage::open(poller.queue.wal(), 1).expect("it starts blank");
         poller.nodes[1] = node(1, storage);
         poller.install(1, 5);
@@ -247,7 +247,8 @@ fn a_group_is_removed_whatever_it_has_in_the_round() {
     }
 }
 
-/// A heartbeat's commit index needs none, and comes last; or it is taken out again. The entries of the other group are waited for all the same.
+/// A heartbeat's commit index needs no sync, and comes last; or it is taken out again. The other group's entries are waited for in any
+/// case.
 #[test]
 fn a_round_waits_for_the_sync_that_any_of_its_groups_needs() {
     for forgets in [false, true] {
@@ -272,7 +273,7 @@ fn a_round_waits_for_the_sync_that_any_of_its_groups_needs() {
     }
 }
 
-/// A round of nothing that raft relies on asks for no sync, and is waited for by who flushes.
+/// A round in which raft relies on nothing requests no sync; a flush waits for it.
 #[test]
 fn what_was_flushed_survives_a_power_cut_also_where_no_round_asked_for_a_sync() {
     let mut poller = Poller::new(false);

@@ -1,4 +1,4 @@
-//! A leader that is the only voter elects itself, and leads, in one Ready: nobody hears of its term before that is durable.
+//! An only voter elects itself, and leads, in one Ready: nobody hears of its term before that is durable.
 mod support;
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Member {
         Self { node: node(id, storage), queue: PersistQueue::new(Arc::clone(wal), || ()), committed: vec![] }
     }
 
-    /// As a poller does it. What may be sent. `sync`: the disk is fast, or never comes to an end.
+    /// Submits and polls as a poller does, and returns the messages that may be sent. `sync`: the disk is fast, or never finishes.
     fn drive(&mut self, sync: bool) -> Vec<Message> {
         let (mut out, mut round) = (Vec::new(), self.queue.round());
         while self.node.has_ready() {
@@ -97,7 +97,7 @@ fn an_only_voter_tells_nothing_of_a_term_before_it_is_durable() {
     assert_eq!(second_life.committed, learner.committed);
 }
 
-/// A later Ready brings neither term nor vote, and its messages speak of the one before.
+/// A later Ready brings neither term nor vote, but its messages speak of the earlier one's.
 #[test]
 fn nor_in_a_later_ready_and_once_it_is_durable_messages_need_not_wait() {
     let wal = Arc::new(open(&disk()));
@@ -125,8 +125,8 @@ fn nor_in_a_later_ready_and_once_it_is_durable_messages_need_not_wait() {
     assert!(!leader.drive(false).is_empty(), "at once, beside its own write");
 }
 
-/// Whoever opens a group anew should have its queue forget it. Where he did not, what waited there is no word to the new node, which counts its readies from one
-/// again: it would take its own for durable, commit them, and answer clients.
+/// A caller that opens a group anew should have its queue forget it. If it did not, what waited there must not reach the new node, which
+/// counts its readies from one again: it would take the old write for its own, commit, and answer clients.
 #[test]
 fn a_node_that_is_opened_anew_takes_nothing_for_durable_that_the_one_before_wrote() {
     let wal = Arc::new(open(&disk()));
@@ -135,7 +135,7 @@ fn a_node_that_is_opened_anew_takes_nothing_for_durable_that_the_one_before_wrot
     member.drive(false);
     assert!(member.committed.is_empty(), "nothing is durable yet");
     assert!(member.queue.waiting() > 0);
-    // The opening syncs what is there; nobody has polled.
+    // The opening syncs what is there; nothing has polled.
     member.node = node(1, GroupStorage::open(&wal, GROUP).unwrap());
     member.node.campaign().unwrap();
     member.drive(false);

@@ -1,5 +1,5 @@
-//! The contract of `raft::Storage`: the cases that raft's own `MemStorage` is tested with, the places where
-//! a log that survives must differ, and what is refused rather than believed.
+//! The contract of `raft::Storage`: the cases by which raft tests its own `MemStorage`, the places where a
+//! log that survives must differ, and what is refused rather than believed.
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::{bootstrapped, commit, conf_state, disk, entry, hard_state, open};
 
 const GROUP: u64 = 7;
 
-/// Entries 3 to `last`, each of the term of its index, behind a snapshot at 2.
+/// Entries 3 to `last`, each with its index as term, after a snapshot at 2.
 fn storage(wal: &Wal, last: u64) -> GroupStorage {
     let mut storage = GroupStorage::open(wal, GROUP).unwrap();
     commit(wal, |batch| storage.install_snapshot(batch, &snapshot(2, 2), None)).unwrap();
@@ -53,7 +53,7 @@ fn term() {
     }
 }
 
-/// Raft takes no error for an answer there but that it is compacted: then it sends a snapshot.
+/// The only error that raft accepts there is that the entry is compacted: then it sends a snapshot.
 #[test]
 fn a_term_that_a_truncation_over_damage_left_unknown_is_compacted() {
     let disk = disk();
@@ -95,7 +95,7 @@ fn entries() {
         (4, 5, u64::MAX, of(4..5)),
         (4, 6, u64::MAX, of(4..6)),
         (4, 7, u64::MAX, of(4..7)),
-        // Even if the limit is zero, the first is returned.
+        // Even with a limit of zero the first entry is returned.
         (4, 7, 0, of(4..5)),
         (4, 7, size(4) + size(5), of(4..6)),
         (4, 7, size(4) + size(5) + size(6) / 2, of(4..6)),
@@ -153,7 +153,7 @@ fn compaction_stops_at_what_the_state_machine_holds_durably() {
     assert!(matches!(storage.set_applied(5, 5), Err(Error::Inconsistent { .. })), "the log starts at 7");
 }
 
-/// The lazily written commit index was lost, and the state machine is further.
+/// The lazily written commit index was lost, and the state machine is ahead of it.
 #[test]
 fn what_a_state_machine_says_is_committed_is_written_before_the_log_begins_behind_it() {
     for compacts in [true, false] {
@@ -178,7 +178,7 @@ fn what_a_state_machine_says_is_committed_is_written_before_the_log_begins_behin
     }
 }
 
-/// A group whose entry 5 changes the configuration, behind a snapshot at 2; entry 6 is the last.
+/// A group whose entry 5 changes the configuration, after a snapshot at 2; entry 6 is the last.
 fn with_a_change(wal: &Wal) -> GroupStorage {
     let mut group = storage(wal, 4);
     let change = Entry { entry_type: EntryType::EntryConfChange, ..entry(5, 5) };
@@ -186,7 +186,7 @@ fn with_a_change(wal: &Wal) -> GroupStorage {
     group
 }
 
-/// Votes would be counted by a configuration that is past.
+/// Votes would be counted by an outdated configuration.
 #[test]
 fn a_state_machine_beyond_a_change_of_the_configuration_must_tell_it() {
     let disk = disk();
@@ -202,7 +202,7 @@ fn a_state_machine_beyond_a_change_of_the_configuration_must_tell_it() {
     let changed = conf_state(&[1, 2, 3, 4]);
     group.set_applied_with(6, 6, &changed).unwrap();
     assert_eq!((group.applied(), group.initial_state().unwrap().conf_state), (6, changed.clone()));
-    // From now on raft tells of changes, and the log need not be looked at.
+    // From now on raft reports changes, and the log need not be searched.
     group.set_applied(6, 6).unwrap();
     commit(&wal, |batch| group.checkpoint(batch, Checkpoint { index: 6, term: 6, conf_state: &changed, data: b"" }))
         .unwrap();
@@ -214,7 +214,7 @@ fn a_state_machine_beyond_a_change_of_the_configuration_must_tell_it() {
     group.set_applied(6, 6).unwrap();
 }
 
-/// The entry that said so goes: whoever opens the log next cannot know.
+/// The entry that made the change goes: the next opening cannot know.
 #[test]
 fn a_compaction_writes_the_configuration_that_only_the_dropped_entries_told() {
     for first_kept in [4, 7] {
@@ -251,7 +251,7 @@ fn a_compaction_without_a_change_of_the_configuration_has_nothing_told_again() {
     let mut group = GroupStorage::open(&wal, GROUP).unwrap();
     assert_eq!((group.first_index(), group.applied()), (Ok(5), 4));
     group.set_applied(4, 4).unwrap();
-    // Nor is one after a snapshot: it brings what it begins with.
+    // Nor is one needed after a snapshot: it brings its own configuration.
     let installed = snapshot(9, 9);
     commit(&wal, |batch| group.install_snapshot(batch, &installed, None)).unwrap();
     let disk = std::sync::Arc::new(disk.crash_lost_all());
@@ -262,7 +262,7 @@ fn a_compaction_without_a_change_of_the_configuration_has_nothing_told_again() {
     group.set_applied(9, 9).unwrap();
 }
 
-/// As a log was compacted by whoever did not write the configuration.
+/// As a log that was compacted without writing the configuration.
 #[test]
 fn a_log_that_begins_behind_its_configuration_must_be_told_it() {
     let disk = disk();
@@ -279,7 +279,7 @@ fn a_log_that_begins_behind_its_configuration_must_be_told_it() {
     let gone = |what: &str| what.contains("entries 3 to 6");
     let refused = group.set_applied(6, 6);
     assert!(matches!(&refused, Err(Error::Inconsistent { what, .. }) if gone(what)), "{refused:?}");
-    // Raft would panic: it finds nothing to apply behind index 2.
+    // Raft would panic: it finds nothing to apply after index 2.
     let started = group.initial_state();
     assert!(started.as_ref().is_err_and(|error| gone(&error.to_string())), "{started:?}");
     let changed = conf_state(&[1, 2, 3, 4]);
@@ -295,12 +295,12 @@ fn append() {
         (of(&[(3, 3), (4, 4), (5, 5)]), Some(of(&[(3, 3), (4, 4), (5, 5)]))),
         (of(&[(3, 3), (4, 6), (5, 6)]), Some(of(&[(3, 3), (4, 6), (5, 6)]))),
         (of(&[(3, 3), (4, 4), (5, 5), (6, 5)]), Some(of(&[(3, 3), (4, 4), (5, 5), (6, 5)]))),
-        // Overwriting what was compacted is not allowed.
+        // Overwriting what was compacted is refused.
         (of(&[(2, 3), (3, 3), (4, 5)]), None),
-        // Truncates what is there and appends.
+        // Truncates existing entries and appends.
         (of(&[(4, 5)]), Some(of(&[(3, 3), (4, 5)]))),
         (of(&[(6, 6)]), Some(of(&[(3, 3), (4, 4), (5, 5), (6, 6)]))),
-        // Holes, behind the log and in the entries.
+        // Holes, after the log and among the entries.
         (of(&[(7, 7)]), None),
         (of(&[(5, 5), (7, 7)]), None),
         (vec![], Some(of(&[(3, 3), (4, 4), (5, 5)]))),
@@ -398,7 +398,7 @@ fn state_that_contradicts_itself_is_not_opened() {
             batch.put(GROUP, key, value);
         })
     };
-    // Term 1, no vote, commit 9: of a log that ends at 1.
+    // Term 1, no vote, commit 9, in a log that ends at 1.
     assert!(matches!(put(HARD_STATE, &[1, 1, 0, 9]), Error::Inconsistent { .. }));
     assert!(matches!(put(HARD_STATE, &[1, 1, 0, 0]), Error::Inconsistent { .. }));
     assert!(matches!(put(APPLIED, &[1, 5, 1]), Error::Inconsistent { .. }));
@@ -424,7 +424,7 @@ fn an_entry_of_another_program_is_an_error_not_a_panic() {
     assert!(matches!(read(&storage, 2, 3, None), Err(RaftError::Store(StorageError::Other(_)))));
 }
 
-/// Whatever is done to both, both say the same.
+/// After the same operations both return the same.
 #[test]
 fn agrees_with_mem_storage() {
     let mut seed = 1u64;
@@ -446,7 +446,7 @@ fn agrees_with_mem_storage() {
                 commit(&wal, |batch| ours.append(batch, &entries)).unwrap();
                 theirs.wl().append(&entries).unwrap();
             }
-            // MemStorage forgets where it is when it is compacted to nothing.
+            // MemStorage forgets its position when it is compacted to nothing.
             6..8 if last > first => {
                 let to = first + below(last - first);
                 ours.set_applied(last, ours.term(last).unwrap()).unwrap();
@@ -474,7 +474,7 @@ fn agrees_with_mem_storage() {
     }
 }
 
-/// raft acknowledges what it finds at its start, without any Ready that says that it was persisted.
+/// At its start raft acknowledges what it finds, without any Ready that reports it persisted.
 #[test]
 fn what_an_opening_finds_survives_a_power_cut_though_nobody_waited_for_it() {
     let disk = disk();

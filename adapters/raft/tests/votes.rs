@@ -1,4 +1,4 @@
-//! A checkpoint or a compaction writes a hard state, too, and takes back nothing of one that another batch brought.
+//! A checkpoint or a compaction also writes a hard state, and takes back nothing of one that another batch brought.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn put(group: &mut GroupStorage, batch: &mut Batch, index: u64) {
     group.checkpoint(batch, Checkpoint { index, term: 2, conf_state: &conf_state, data: b"" }).unwrap();
 }
 
-/// Written in this order, submitted in this order, both durable.
+/// Written and submitted in this order, both durable.
 #[test]
 fn a_checkpoint_in_a_batch_of_its_own_takes_no_vote_back() {
     let disk = disk();
@@ -61,7 +61,7 @@ fn nor_does_a_compaction_that_writes_what_a_state_machine_said() {
     assert_eq!((found.hard_state(), found.applied()), (&hard_state(5, 3, 10), 10));
 }
 
-/// The log has a commit index that the batch before this one, written when the log had less, will take back.
+/// The log has a commit index that the earlier batch, written when the log had less, will take back.
 #[test]
 fn a_checkpoint_brings_its_commit_index_whatever_the_log_has_when_it_is_written() {
     let disk = disk();
@@ -79,19 +79,19 @@ fn a_checkpoint_brings_its_commit_index_whatever_the_log_has_when_it_is_written(
     assert_eq!((found.hard_state(), found.applied()), (&hard_state(5, 3, 20), 18));
 }
 
-/// Replica 1 votes for 3 in term 5, is cut off, and is asked by 2 in term 5.
+/// Replica 1 votes for 3 in term 5, is cut off, and is then asked by 2 in term 5.
 #[test]
 fn nobody_votes_twice_in_a_term() {
     let disk = disk();
     let wal = Arc::new(open(&disk));
     let mut first_life = node(1, bootstrapped(&wal, GROUP));
-    // Entries of leader 2 of term 2, not committed yet.
+    // Entries of leader 2 in term 2, not committed yet.
     let mut append = message(MessageType::MsgAppend, 2, 1, 2);
     (append.index, append.log_term) = (1, 1);
     append.set_entries((2..=10).map(|i| entry(i, 2)).collect::<Vec<_>>().into());
     first_life.step(append).unwrap();
     drive(&wal, &mut first_life, &mut Batch::new());
-    // Its last word, and then a candidate. What was applied is checkpointed in a lazy batch.
+    // Leader 2's last message, and then a candidate. What was applied is checkpointed in a lazy batch.
     first_life.step(Message { commit: 10, ..message(MessageType::MsgHeartbeat, 2, 1, 2) }).unwrap();
     first_life.step(asks_for_a_vote(3)).unwrap();
     let mut lazy = Batch::new();
@@ -116,7 +116,7 @@ fn grants(said: &[Message]) -> bool {
     said.iter().any(|m| m.get_msg_type() == MessageType::MsgRequestVoteResponse && !m.reject && m.term == 5)
 }
 
-/// Persists all that the node has; checkpoints what it applies, between a Ready's writing and its submission; answers what it says.
+/// Persists all that the node has, checkpoints what it applies between writing a Ready and submitting it, and returns the messages.
 fn drive(wal: &Arc<Wal>, node: &mut RawNode<GroupStorage>, checkpoints: &mut Batch) -> Vec<Message> {
     let mut queue = PersistQueue::new(Arc::clone(wal), || ());
     let mut round = queue.round();

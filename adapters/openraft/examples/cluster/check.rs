@@ -1,4 +1,4 @@
-//! The end: all nodes hold the same, and every acknowledged write is in it.
+//! The final check: all nodes hold the same, and every acknowledged write is in it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use crate::types::Versioned;
 use crate::wire::{Answer, Ask};
 
 const AT_ONCE: usize = 64;
-/// Differences that are printed.
+/// The number of differences that are printed.
 const EXAMPLES: usize = 5;
 
-/// Waits until all nodes have applied the same entries and made the same of them. Says how long it took.
+/// Waits until all nodes have applied the same entries with the same result. Returns how long it took.
 pub async fn agreement(client: &Client, at_most: Duration) -> Result<Duration, String> {
     let began = Instant::now();
     loop {
@@ -43,7 +43,7 @@ pub async fn agreement(client: &Client, at_most: Duration) -> Result<Duration, S
     }
 }
 
-/// Holds what was acknowledged against what each node has applied, and against what the leaders say.
+/// Compares what was acknowledged with what each node has applied, and with what the leaders return.
 pub async fn writes(client: &Client, written: &[Written], bytes: usize) -> Result<String, String> {
     let mut wrong = Vec::new();
     let mut nodes = Vec::new();
@@ -78,7 +78,7 @@ pub async fn writes(client: &Client, written: &[Written], bytes: usize) -> Resul
     ))
 }
 
-/// At least what was acknowledged, at most what was asked for, and not a byte else.
+/// At least what was acknowledged, at most what was requested, and not a byte else.
 fn fits(one: &Written, value: Option<&Versioned>, bytes: usize) -> bool {
     match value {
         None => one.acknowledged == 0,

@@ -10,12 +10,12 @@ use crate::wire::{Answer, Ask};
 
 /// Longer than a node takes to give up.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// Before the next node is asked, when one did not know better.
+/// How long to wait before asking the next node, when one knew no leader.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub struct Client {
     links: Vec<Link>,
-    /// Who led each group when it was last asked.
+    /// The node that led each group when it was last asked.
     leaders: Vec<AtomicUsize>,
 }
 
@@ -39,7 +39,7 @@ impl Client {
         self.of_leader(group, Ask::Put { group, put }, until).await.map(drop)
     }
 
-    /// What the key is set to now, and not a moment ago.
+    /// The current value of the key, not an outdated one.
     pub async fn get(&self, key: &str, until: Instant) -> Result<Option<Versioned>, NoAnswer> {
         let group = group_of(key, self.groups());
         match self.of_leader(group, Ask::Get { group, key: key.into() }, until).await? {
@@ -48,7 +48,7 @@ impl Client {
         }
     }
 
-    /// Asks one node.
+    /// Sends a request to one node.
     pub async fn of(&self, node: usize, ask: Ask) -> Result<Answer, NoAnswer> {
         self.links.get(node).ok_or(NoAnswer)?.ask(ask, PATIENCE).await
     }
@@ -60,7 +60,7 @@ impl Client {
             match self.of(node, ask.clone()).await {
                 Ok(Answer::NotLeader(Some(other))) if other as usize != node => {
                     leader.store(other as usize, Ordering::Relaxed);
-                    // It may not have heard the news of a dead leader.
+                    // It may not have heard yet that the leader is dead.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 Ok(Answer::NotLeader(_) | Answer::Failed(_)) | Err(NoAnswer) => {

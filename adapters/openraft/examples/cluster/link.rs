@@ -1,4 +1,4 @@
-//! One connection to a node, for all groups and all who ask: what they ask goes out in one stream, and each answer finds its asker.
+//! One connection to a node, for all groups and all callers: requests go out in one stream, and each answer finds its caller.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::wire::{Answer, Ask, put_frame, take_frame};
 
-/// So many messages go out in one write at most.
+/// At most this many messages go out in one write.
 const MESSAGES_A_WRITE: usize = 256;
 const RECONNECT: Duration = Duration::from_millis(100);
 
@@ -25,20 +25,20 @@ pub struct Link {
     asks: mpsc::UnboundedSender<Asked>,
 }
 
-/// There is no connection, it broke, or the time was up: what was asked may have been done or not.
+/// There is no connection, it broke, or the time was up: the request may have been carried out or not.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no answer")]
 pub struct NoAnswer;
 
 impl Link {
-    /// A link that connects, and connects again, for as long as somebody holds it.
+    /// A link that connects, and reconnects, for as long as a caller holds it.
     pub fn to(addr: SocketAddr) -> Self {
         let (asks, asked) = mpsc::unbounded_channel();
         tokio::spawn(run(addr, asked));
         Self { asks }
     }
 
-    /// Asks, and waits for the answer so long at most. Fails at once while there is no connection.
+    /// Sends a request, and waits at most this long for the answer. Fails at once while there is no connection.
     pub async fn ask(&self, ask: Ask, at_most: Duration) -> Result<Answer, NoAnswer> {
         let (answer, answered) = oneshot::channel();
         self.asks.send((ask, answer)).map_err(|_| NoAnswer)?;
@@ -63,7 +63,7 @@ async fn run(addr: SocketAddr, mut asked: mpsc::UnboundedReceiver<Asked>) {
     }
 }
 
-/// Nobody waits for a connection: whoever asks meanwhile is told that there is none. `None` when nobody can ask any more.
+/// Nobody waits for a connection: callers that ask meanwhile are told that there is none. `None` when no callers are left.
 async fn connect(addr: SocketAddr, asked: &mut mpsc::UnboundedReceiver<Asked>) -> Option<TcpStream> {
     loop {
         let connecting = async {
@@ -88,7 +88,7 @@ async fn connect(addr: SocketAddr, asked: &mut mpsc::UnboundedReceiver<Asked>) -
     }
 }
 
-/// Sends until the connection breaks, or nobody can ask any more (true).
+/// Sends until the connection breaks, or no callers are left (true).
 async fn send(
     mut to: OwnedWriteHalf,
     asked: &mut mpsc::UnboundedReceiver<Asked>,
@@ -104,7 +104,7 @@ async fn send(
         match received {
             Ok(0) => return true,
             Ok(_) => {}
-            // Only to see whether the other half has ended.
+            // Only to notice that the other half has ended.
             Err(_) => continue,
         }
         for (ask, answer) in some.drain(..) {
@@ -122,7 +122,7 @@ async fn send(
     }
 }
 
-/// Hands out answers until the connection breaks; whoever still waits then is told so by a dropped sender.
+/// Hands out answers until the connection breaks; callers that still wait then learn it from a dropped sender.
 async fn hear(from: OwnedReadHalf, waiting: Waiting) -> io::Result<()> {
     let (mut from, mut body) = (BufReader::with_capacity(64 << 10, from), Vec::new());
     loop {
@@ -134,7 +134,7 @@ async fn hear(from: OwnedReadHalf, waiting: Waiting) -> io::Result<()> {
             }
         };
         let asker = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        // Whoever gave up does not mind.
+        // The caller may have given up: that is no error.
         let _ = asker.map(|asker| asker.send(answer));
     }
 }

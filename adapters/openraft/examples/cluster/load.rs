@@ -17,13 +17,13 @@ const LAST_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Written {
     pub key: String,
-    /// The newest version that was acknowledged; 0 when none was.
+    /// The newest version that was acknowledged; 0 if none was.
     pub acknowledged: u64,
-    /// The newest that was asked for.
+    /// The newest version that was requested.
     pub asked: u64,
 }
 
-/// What the key is set to in this version: so many bytes, which nothing else would be.
+/// The value of the key in this version: that many bytes, which no other key or version has.
 pub fn text(key: &str, version: u64, bytes: usize) -> String {
     let mut text = format!("{key} {version} ").repeat(bytes / (key.len() + 2) + 1);
     text.truncate(bytes);
@@ -37,7 +37,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Median, 99th percentile and worst, in microseconds, since this was last asked.
+    /// Median, 99th percentile and worst, in microseconds, since the last call.
     pub fn take(&self) -> (u64, u64, u64) {
         let mut micros = self.micros.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = (micros.value_at_quantile(0.5), micros.value_at_quantile(0.99), micros.max());
@@ -53,7 +53,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// `writers` tasks of `keys` keys each.
+    /// Starts `writers` tasks with `keys` keys each.
     pub fn start(client: &Arc<Client>, writers: u64, keys: u64, bytes: usize) -> Self {
         let histogram = Histogram::new_with_max(LAST_PATIENCE.as_micros() as u64 * 2, 3).expect("within its bounds");
         let meter = Arc::new(Meter { acknowledged: AtomicU64::new(0), micros: Mutex::new(histogram) });
@@ -71,7 +71,7 @@ impl Load {
         Self { meter, stop, writers }
     }
 
-    /// Every writer sees its last write through, and says what it wrote. One that panicked has no say: then nothing is.
+    /// Every writer completes its last write, and returns what it wrote. If one panicked, the whole result is an error.
     pub async fn stop(self) -> Result<Vec<Written>, JoinError> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();

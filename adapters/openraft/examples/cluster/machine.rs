@@ -1,7 +1,7 @@
 //! One shard: a map in memory, and its snapshots in the log beside the group's entries.
 //!
-//! After a restart the map is the last snapshot, and openraft applies what was committed behind it once more. A snapshot is in the log
-//! before the purge that relies on it, so the log needs no second file beside it.
+//! After a restart the map is the last snapshot, and openraft applies again what was committed after it. A snapshot is in the log
+//! before the purge that relies on it, so no second file is needed beside the log.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,21 +22,21 @@ type Members = StoredMembershipOf<Types>;
 type Meta = SnapshotMetaOf<Types>;
 type Snapshot = SnapshotOf<Types, Vec<u8>>;
 
-/// Key of the group's keyed state that holds its last snapshot: at most a mebibyte, or half a segment of the log if that is less, which a
-/// shard must stay below.
+/// Key of the group's keyed state that holds its last snapshot: at most a mebibyte, or half a segment of the log if that is less. A shard
+/// must stay below that.
 const SNAPSHOT: &[u8] = b"snapshot";
 
-/// Clones are one machine.
+/// Clones share one machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
     wal: Arc<Wal>,
     group: u64,
     shard: Arc<Mutex<Shard>>,
-    /// Where the snapshot in the log is of. Held while one is stored: see [`Machine::store`].
+    /// The position of the snapshot in the log. Held while one is stored: see [`Machine::store`].
     stored_at: Arc<tokio::sync::Mutex<Option<LogId>>>,
 }
 
-/// All of a shard; its encoded form is a snapshot.
+/// The whole content of a shard; its encoded form is a snapshot.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Shard {
     applied: Option<LogId>,
@@ -63,7 +63,7 @@ impl Machine {
         self.shard().pairs.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    /// Up to where entries are applied, and a hash of what they made.
+    /// Up to where entries are applied, and a hash of the result.
     pub fn digest(&self) -> (u64, u64) {
         let shard = self.shard();
         let mut hasher = DefaultHasher::new();
@@ -72,7 +72,7 @@ impl Machine {
     }
 
     fn shard(&self) -> MutexGuard<'_, Shard> {
-        // A panic in the middle of a change ends the group, and no reader minds.
+        // A panic in the middle of a change ends the group; it does not matter to readers.
         self.shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -80,11 +80,11 @@ impl Machine {
         self.wal.replica(self.group).get(SNAPSHOT).map_err(io::Error::other)
     }
 
-    /// Durable on return, this one or a later one.
+    /// On return this snapshot, or a later one, is durable.
     ///
-    /// openraft builds a snapshot beside the task that installs one: what was built of an earlier state may come here last. In the place of
-    /// the later one it would lie before the purge point, and nothing could be applied behind it after a restart. So whoever stores looks
-    /// first, and nobody comes between.
+    /// openraft builds a snapshot while another task may install one: a snapshot of an earlier state may be stored last. In place of the
+    /// later one it would lie before the purge point, and nothing could be applied after it after a restart. So this checks before it
+    /// stores, and holds the lock meanwhile.
     async fn store(&self, at: Option<LogId>, snapshot: &[u8]) -> io::Result<()> {
         let mut stored_at = self.stored_at.lock().await;
         if at < *stored_at {
@@ -191,7 +191,7 @@ mod tests {
         machine.store(early.applied, &postcard::to_allocvec(&early).unwrap()).await.unwrap();
         let kept = machine.get_current_snapshot().await.unwrap().unwrap();
         assert_eq!(kept.meta.last_log_id, late.applied);
-        // And by one that was opened again.
+        // And by a machine that was opened again.
         let mut machine = Machine::open(wal, 7).unwrap();
         assert_eq!(machine.applied_state().await.unwrap().0, late.applied);
         machine.store(early.applied, &postcard::to_allocvec(&early).unwrap()).await.unwrap();

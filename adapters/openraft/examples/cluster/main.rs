@@ -146,7 +146,7 @@ fn soon() -> Instant {
 
 async fn put(key: String, text: String, place: &Place) -> Outcome<()> {
     let client = client(place)?;
-    // Later writes win: the clock will do for a person who types.
+    // Later writes win: the clock is good enough for a person who types.
     let version = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64 * 1000;
     println!("{key} is of group {}", group_of(&key, client.groups()));
     client.put(Put { key, value: Versioned { version, text } }, soon()).await?;

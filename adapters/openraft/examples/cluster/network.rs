@@ -1,4 +1,4 @@
-//! The network as openraft sees it: for each group and each other node a client, all clients of a node on one link.
+//! The network as openraft sees it: a client for each group and each other node, with all clients to a node on one link.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::link::Link;
 use crate::types::Types;
 use crate::wire::{Answer, Ask};
 
-/// One group's way to the other nodes.
+/// One group's client for the other nodes.
 #[derive(Clone)]
 pub struct Network {
     pub links: Arc<Vec<Link>>,
@@ -61,7 +61,7 @@ impl Peer {
     }
 }
 
-/// openraft waits a while before it tries again.
+/// Has openraft wait a while before it tries again.
 fn unreachable<E: From<Unreachable<Types>>>(answer: Result<Answer, Unusable>) -> E {
     let why = answer.map_or_else(|error| error, |answer| Unusable::Foreign(Box::new(answer)));
     E::from(Unreachable::new(&why))

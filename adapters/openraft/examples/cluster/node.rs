@@ -84,7 +84,7 @@ struct Node {
     found: u64,
 }
 
-/// Runs until the standard input ends: whoever started this is gone, or wants it to end.
+/// Runs until standard input ends: the process that started it is gone, or wants it to end.
 pub async fn run(args: NodeArgs) -> io::Result<()> {
     let addr = usize::try_from(args.id).ok().and_then(|id| args.nodes.get(id)).copied();
     let listener = TcpListener::bind(addr.ok_or(io::ErrorKind::InvalidInput)?).await?;
@@ -129,16 +129,16 @@ async fn open(args: &NodeArgs) -> io::Result<Node> {
 fn config(heartbeat: u64) -> io::Result<Config> {
     let config = Config {
         heartbeat_interval: heartbeat,
-        // A leader's lease lasts the longer of these; an election begins so long after it.
+        // A leader's lease lasts the longer of these; an election begins that long after it.
         election_timeout_min: heartbeat * 2,
         election_timeout_max: heartbeat * 3,
         enable_pre_vote: Some(true),
-        // A leader's entries are with the others before they are durable here: killed, it must not resume its term.
+        // A leader's entries reach the others before they are durable here: after a kill, it must not resume its term.
         enable_leader_restore: Some(false),
         install_snapshot_timeout: PATIENCE.as_millis() as u64,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(50),
         max_in_snapshot_log_to_keep: 20,
-        // A thousand groups that cannot reach a node must not spend their time on trying.
+        // A thousand groups that cannot reach a node must not spend all their time on trying.
         backoff: "1s".into(),
         ..Config::default()
     };
@@ -149,13 +149,13 @@ async fn accept(listener: TcpListener, node: Arc<Node>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => drop(tokio::spawn(serve(stream, Arc::clone(&node)))),
-            // Too many open files, say: they become fewer.
+            // Too many open files, for instance: they will become fewer.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-/// One connection: each question is a task, and answers go out as they come.
+/// Serves one connection: each request is a task, and answers go out as they come.
 async fn serve(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (from, mut to) = stream.into_split();
@@ -177,7 +177,7 @@ async fn serve(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
         let (node, answers) = (Arc::clone(&node), answers.clone());
         tokio::spawn(async move {
             let answer = node.answer(ask).await;
-            // The connection may have gone meanwhile.
+            // The connection may be gone by now.
             let _ = answers.send((number, answer));
         });
     }
@@ -245,7 +245,7 @@ impl Node {
         let forming = stream::iter(mine).map(|raft| {
             let members = members.clone();
             async move {
-                // A group that exists already stays what it is.
+                // A group that exists already stays as it is.
                 if matches!(raft.is_initialized().await, Ok(false)) {
                     let _ = raft.initialize(members).await;
                 }

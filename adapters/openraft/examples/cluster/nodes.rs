@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::node::NodeArgs;
 
-/// Where the addresses of a running cluster stand, for clients that come later.
+/// The file with the addresses of a running cluster, for clients that come later.
 const ADDRESSES: &str = "nodes";
 
 pub struct Nodes {
@@ -22,7 +22,7 @@ pub struct Nodes {
 impl Nodes {
     pub fn new(dir: &Path, count: u64, groups: u64, log_bytes: u64, heartbeat: u64) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        // Bound all at once, so that they differ; free again when this returns.
+        // All bound at once, so that they differ; free again when this returns.
         let ports: Vec<TcpListener> =
             (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<_>>()?;
         let addrs: Vec<SocketAddr> = ports.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
@@ -41,7 +41,7 @@ impl Nodes {
         Ok((groups, addrs))
     }
 
-    /// Starts a node; says its process id.
+    /// Starts a node; returns its process id.
     pub fn start(&mut self, id: usize) -> io::Result<u32> {
         let args = NodeArgs {
             id: id as u64,
@@ -53,7 +53,7 @@ impl Nodes {
         };
         let child = Command::new(std::env::current_exe()?)
             .args(args.command_line())
-            // It ends when this end of the pipe does, however that comes about.
+            // It ends when this end of the pipe does, for whatever reason.
             .stdin(Stdio::piped())
             .spawn()?;
         let pid = child.id();
@@ -63,7 +63,7 @@ impl Nodes {
         Ok(pid)
     }
 
-    /// SIGKILL: nothing is written, closed or said any more.
+    /// Kills it with SIGKILL: nothing more is written, closed or sent.
     pub fn kill(&mut self, id: usize) -> io::Result<()> {
         if let Some(child) = self.children.get_mut(id).and_then(Option::as_mut) {
             child.kill()?;
@@ -72,7 +72,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Nodes that have ended by themselves, or were killed by somebody else.
+    /// Nodes that have ended by themselves, or that somebody else killed.
     pub fn ended(&mut self) -> Vec<(usize, String)> {
         let mut ended = Vec::new();
         for (id, place) in self.children.iter_mut().enumerate() {
@@ -84,7 +84,7 @@ impl Nodes {
         ended
     }
 
-    /// Lets all of them end in an orderly way.
+    /// Has all of them end in an orderly way.
     pub fn stop(&mut self) -> io::Result<()> {
         for child in self.children.iter_mut().flatten() {
             drop(child.stdin.take());

@@ -1,4 +1,4 @@
-//! The whole story: three nodes, load, one of them is killed and comes back, and what was acknowledged is there.
+//! The whole run: three nodes, load, one of them is killed and comes back, and what was acknowledged is there.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub struct LoadArgs {
     pub payload: usize,
 }
 
-/// Starts the nodes, and forms the groups that are not there yet.
+/// Starts the nodes, and forms the groups that do not exist yet.
 pub async fn start(dir: &Path, args: &ClusterArgs) -> Outcome<(Nodes, Arc<Client>)> {
     let began = Instant::now();
     let heartbeat = args.heartbeat.unwrap_or(args.groups.max(100));
@@ -61,7 +61,7 @@ pub async fn start(dir: &Path, args: &ClusterArgs) -> Outcome<(Nodes, Arc<Client
     let began = Instant::now();
     let all = Duration::from_secs(60) + Duration::from_millis(heartbeat * 12);
     for id in 0..NODES as usize {
-        // Asked twice it is formed once; a machine that is busy with other things may take its time.
+        // Forming a group twice does no harm; a machine that is busy with other things may take its time.
         while client.of(id, Ask::Form).await.is_err() {
             if began.elapsed() > all || !nodes.ended().is_empty() {
                 return Err(format!("node {id} does not form its groups").into());
@@ -83,7 +83,7 @@ pub async fn start(dir: &Path, args: &ClusterArgs) -> Outcome<(Nodes, Arc<Client
     Ok((nodes, client))
 }
 
-/// Waits until a node answers; says how it is.
+/// Waits until a node answers; returns its status.
 async fn wait_for(client: &Client, nodes: &mut Nodes, id: usize) -> Outcome<Status> {
     let began = Instant::now();
     loop {
@@ -149,7 +149,7 @@ pub async fn run(dir: &Path, args: &ClusterArgs, load_args: &LoadArgs, victim: u
     Ok(())
 }
 
-/// Compares at the end. A cluster that acknowledged nothing has nothing to show, and fails.
+/// The comparison at the end. A cluster that acknowledged nothing fails it.
 pub async fn finish(client: &Client, written: &[crate::load::Written], payload: usize) -> Outcome<()> {
     if written.iter().all(|one| one.acknowledged == 0) {
         return Err("no write was acknowledged, so nothing is proved".into());
@@ -175,7 +175,7 @@ pub async fn finish(client: &Client, written: &[crate::load::Written], payload: 
     Ok(())
 }
 
-/// A line a second.
+/// Prints a line every second.
 pub struct Ticker {
     acknowledged: u64,
     before: Vec<Status>,
@@ -204,7 +204,7 @@ impl Ticker {
                 Some(now) => {
                     line += &format!(" {}", now.leads);
                     if now.frames < before.frames {
-                        // Started anew.
+                        // The node was started again, so its counters begin anew.
                         *before = Status::default();
                     }
                     let frames = now.frames.saturating_sub(before.frames);

@@ -35,6 +35,6 @@ pub fn group_of(key: &str, groups: u64) -> u64 {
     let hash = key
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    // The low bits of FNV are its weakest.
+    // FNV's low bits are its weakest.
     (hash ^ (hash >> 32)) % groups
 }

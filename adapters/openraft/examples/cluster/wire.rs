@@ -1,4 +1,4 @@
-//! What goes over a connection: frames of a length, a number and a message, of all groups mixed.
+//! The protocol of a connection: frames of a length, a number and a message, of all groups mixed.
 //!
 //! ```text
 //! | length u32 | number u64 | message, postcard ... |      the length is of what follows it
@@ -14,11 +14,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::types::{Put, Types, Versioned};
 
-/// No message is larger; a length that says so is not a length.
+/// The largest message: a length above this is invalid.
 const MAX_FRAME: usize = 64 << 20;
 const NUMBER_BYTES: usize = 8;
 
-/// What is asked of a node: the first four by another node, the others by clients.
+/// A request to a node: the first four come from another node, the others from clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Ask {
     Append {
@@ -45,7 +45,7 @@ pub enum Ask {
         group: u64,
         put: Put,
     },
-    /// What the leader says, after it made sure that it is still the leader.
+    /// The leader's value, after it made sure that it is still the leader.
     Get {
         group: u64,
         key: String,
@@ -68,12 +68,12 @@ pub enum Answer {
     Held(Vec<(String, Versioned)>),
     Digests(Vec<(u64, u64)>),
     Status(Status),
-    /// Another node leads, if it is known which.
+    /// Another node leads, named if known.
     NotLeader(Option<u64>),
     Failed(String),
 }
 
-/// How a node is doing.
+/// The status of a node.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Groups that it leads.
@@ -106,7 +106,7 @@ pub fn put_frame<T: Serialize>(number: u64, message: &T, mut out: Vec<u8>) -> io
     Ok(out)
 }
 
-/// Reads the next frame. `body` is used again from frame to frame.
+/// Reads the next frame. `body` is reused from frame to frame.
 pub async fn take_frame<T: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
     body: &mut Vec<u8>,

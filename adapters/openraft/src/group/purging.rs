@@ -1,4 +1,4 @@
-//! What the state machine holds durably, and what goes from the front of the log for it.
+//! What the state machine holds durably, and how far the front of the log may therefore be purged.
 
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
@@ -11,19 +11,19 @@ use strandlog::Batch;
 use super::Group;
 use crate::{Error, PURGED, Result, codec, slot};
 
-/// How far a purge goes now.
+/// How far a purge may go now.
 pub(crate) enum Purge {
-    /// To where openraft says.
+    /// As far as openraft asks.
     AsAsked,
-    /// The same, but nobody reported that the state machine holds it: by openraft's word alone.
+    /// The same, but only by openraft's word: it was not reported that the state machine holds it.
     Unreported,
-    /// To this entry, the last that the state machine was reported to hold durably.
+    /// Up to this entry, the last that the state machine was reported to hold durably.
     To(Bytes),
-    /// Nowhere.
+    /// Not at all.
     Nothing,
 }
 
-/// A purge that is to be carried out before the next append.
+/// A purge that will be carried out before the next append.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     index: u64,
@@ -33,13 +33,13 @@ pub(super) struct Waiting {
 }
 
 impl Group {
-    /// The state machine holds everything up to `index` durably. Of a group that was removed it is ignored, whoever has begun it anew.
+    /// Reports that the state machine durably holds everything up to `index`. Ignored if the group was removed since, even if it was begun anew.
     pub fn report(&self, index: u64) -> Result<()> {
         let Some(life) = *self.life() else { return Ok(()) };
         Ok(self.wal.durable_applied_in(self.id(), life, slot(index))?)
     }
 
-    /// The same, or that it holds nothing yet, also of a group that is new. Nobody else writes meanwhile.
+    /// The same, or that it holds nothing yet, which creates a new group. Nobody else writes to the group meanwhile.
     pub fn report_first(&self, index: Option<u64>) -> Result<()> {
         if let Some(applied) = index.filter(|_| !self.replica.exists()) {
             return Err(Error::Lost { group: self.id(), applied });
@@ -52,15 +52,15 @@ impl Group {
         Ok(())
     }
 
-    /// What the state machine was not reported to hold durably stays, if it reports at all. Not by the log's own waiting: it would let the
-    /// entries go behind the next report, and the purge point, which openraft goes by, would not be where the log begins.
+    /// If the state machine reports at all, what it was not reported to hold durably stays. The log's own deferral of truncations will not do: it
+    /// would drop the entries with the next report, and the purge point, which openraft relies on, would not be where the log begins.
     pub fn may_purge(&self, index: u64) -> Result<Purge> {
         let (first, last) = self.replica.bounds();
         let Some(applied) = self.replica.durable_applied()? else { return Ok(Purge::Unreported) };
         if slot(index) <= applied {
             return Ok(Purge::AsAsked);
         }
-        // Beyond the end it is a snapshot's.
+        // A purge beyond the end of the log is for a snapshot.
         if slot(index) > last {
             return Ok(Purge::Unreported);
         }
@@ -69,13 +69,13 @@ impl Group {
         }
         match self.replica.entry(applied) {
             Ok(entry) => Ok(Purge::To(entry.data)),
-            // Whose entry it is stands in it alone. A later report is of another.
+            // The log id that the purge point needs is only in the entry itself. A later report will name another entry.
             Err(strandlog::Error::Damaged(_)) => Ok(Purge::Nothing),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Forgets the entries up to `index`, and remembers `log_id` as the point. Costs no sync: it rides with the next one.
+    /// Drops the entries up to `index`, and stores `log_id` as the purge point. Costs no sync: it rides with the next one.
     pub async fn purge<L: Serialize>(&self, index: u64, term: u64, log_id: &L) -> Result<()> {
         self.purge_to(index, term, &self.encode("purge point", log_id)?).await
     }
@@ -103,8 +103,8 @@ impl Group {
         Ok(())
     }
 
-    /// As [`purge`](Self::purge), when the next entries come. Until then openraft is shown what it will find; the log keeps what it has, for
-    /// a crash before the state machine has it.
+    /// As [`purge`](Self::purge), but carried out when the next entries come. Until then openraft already sees the log as purged; the log itself
+    /// keeps the entries, in case of a crash before the state machine has them.
     #[cfg(feature = "v09")]
     pub fn purge_later<L: Serialize>(&self, index: u64, term: u64, log_id: &L) -> Result<()> {
         let next = self.behind(index)?;
@@ -117,15 +117,15 @@ impl Group {
         Ok(())
     }
 
-    /// By itself, not in the append's batch: a full log would refuse it together with that.
+    /// Carries out the waiting purge in a batch of its own, not in the append's: a full log would refuse both together.
     pub(super) async fn purge_what_waits(&self) -> Result<()> {
-        // It waits on until the log has it.
+        // `purge_to` clears it, once the log has it.
         let waiting = self.waiting().clone();
         let Some(Waiting { index, term, point }) = waiting else { return Ok(()) };
         self.purge_to(index, term, &point).await
     }
 
-    /// The log id up to which the log was purged, or will be by a purge that waits.
+    /// The log id up to which the log was purged, or will be by the waiting purge.
     pub fn purge_point<L: DeserializeOwned>(&self) -> Result<Option<L>> {
         match &*self.waiting() {
             Some(waiting) => self.decode_state(&waiting.point),
@@ -137,12 +137,12 @@ impl Group {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The index behind one that is purged, of which there is a slot.
+    /// The index after a purged one; an error if it has no slot.
     fn behind(&self, index: u64) -> Result<u64> {
         index.checked_add(1).filter(|next| next.checked_add(1).is_some()).ok_or_else(|| self.not_continuous(index))
     }
 
-    /// Whether the log begins where it was purged.
+    /// Whether the log was ever purged, and so begins at its purge point.
     pub(super) fn was_purged(&self) -> Result<bool> {
         Ok(self.replica.get(PURGED)?.is_some_and(|bytes| !codec::is_nothing(&bytes)))
     }

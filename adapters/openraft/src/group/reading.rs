@@ -1,4 +1,4 @@
-//! Entries read back: of one moment, and for a leader of the log that it led.
+//! Reads entries: as of one moment, and, to send them for a leader, only from the log that it led.
 
 use std::ops::{Bound, Range, RangeBounds};
 
@@ -9,7 +9,7 @@ use super::Group;
 use crate::{Error, Result, slot};
 
 impl Group {
-    /// The entry at the end.
+    /// The last entry.
     pub fn last(&self) -> Result<Option<Bytes>> {
         let held = self.held();
         if held.is_empty() {
@@ -24,7 +24,7 @@ impl Group {
             let cuts = self.cuts();
             match self.read_once(wanted) {
                 Ok(entries) if self.cuts() == cuts => return Ok(entries),
-                // Cut off or purged while it was read. Whoever did that got on, so this ends.
+                // The log was cut off or purged during the read. Each retry means that another task made progress, so this ends.
                 Ok(_) => {}
                 Err(Error::Log(strandlog::Error::Compacted { .. } | strandlog::Error::OutOfRange { .. })) => {}
                 Err(error) => return Err(error),
@@ -49,7 +49,7 @@ impl Group {
         Ok(entries)
     }
 
-    /// The first entries of `wanted` that the log holds: at least one if it holds any, of about `bytes` together.
+    /// The first entries of `wanted` that the log holds: about `bytes` together, and at least one if it holds any.
     pub fn read_some(&self, wanted: &Range<u64>, bytes: usize) -> Result<Vec<Entry>> {
         loop {
             let cuts = self.cuts();
@@ -63,11 +63,11 @@ impl Group {
         }
     }
 
-    /// What a leader sends, as [`read_some`](Self::read_some): all that it gets follows the entry before `wanted`, or it gets nothing. `cuts`: those that there
-    /// had been when its log was known.
+    /// As [`read_some`](Self::read_some), for a leader to send: either all entries follow the one before `wanted`, or there are none. `cuts`: how
+    /// often the log had been cut off when the leader's reader was made.
     ///
-    /// openraft lets a leader's replication go on when another leads, and purges then what it still reads. It would send what it finds behind an entry that
-    /// is no longer the one before it, and who has not heard of the other leader would believe it.
+    /// openraft lets a leader's replication go on for a while when another leads, and may purge then what it still reads. It would send what it
+    /// finds as following an entry that is no longer the one before it, and a node that has not heard of the other leader would believe it.
     pub fn read_to_send(&self, wanted: &Range<u64>, bytes: usize, cuts: u32) -> Result<Vec<Entry>> {
         let mut read = self.read_some(wanted, bytes)?;
         // A leader cuts nothing off its own log.
@@ -88,7 +88,7 @@ fn slots(range: &Range<u64>) -> Range<u64> {
     range.start.saturating_add(1)..range.end.saturating_add(1)
 }
 
-/// A range as openraft gives it, with its bounds written out.
+/// Converts openraft's range into a plain one.
 pub(crate) fn plain(range: &impl RangeBounds<u64>) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start,

@@ -12,7 +12,7 @@ use crate::slot;
 use crate::{COMMITTED, Error, PURGED, Result, VOTE, codec};
 
 impl Group {
-    /// Whether the vote is of this opening, and not what the one before left. To be asked before the vote is read.
+    /// Whether a vote was saved since this opening; otherwise the vote is what an earlier one left. Ask before reading the vote.
     #[cfg(feature = "v010")]
     pub fn has_voted(&self) -> bool {
         self.has_voted.load(Ordering::Acquire)
@@ -25,7 +25,7 @@ impl Group {
         Ok(())
     }
 
-    /// Everything up to `index` is committed. Costs no sync.
+    /// Saves that everything up to `index` is committed. Costs no sync.
     #[cfg(feature = "v010")]
     pub async fn save_committed<L: Serialize>(&self, index: Option<u64>, log_id: Option<&L>) -> Result<()> {
         self.put_lazily(COMMITTED, "the committed log id", log_id).await?;
@@ -33,8 +33,8 @@ impl Group {
         Ok(())
     }
 
-    /// Asks for the room of a vote, a committed log id and a purge point when the group's first batch does, as it may be refused then:
-    /// later a full log would refuse the very purge that makes room in it. `key`: what the batch brings of them itself, if it is no append.
+    /// Reserves room for a vote, a committed log id and a purge point with the group's first batch, which may still be refused: later a full log
+    /// would refuse the very purge that makes room in it. `key`: which of them the batch itself writes, if it is no append.
     pub(super) fn keep_room(&self, batch: &mut Batch, key: Option<&[u8]>) -> Result<()> {
         if self.has_room.load(Ordering::Relaxed) {
             return Ok(());
@@ -48,7 +48,7 @@ impl Group {
         if missing.is_empty() {
             self.has_room.store(true, Ordering::Relaxed);
         }
-        // One that has its place already brings nothing that could be refused.
+        // A batch that rewrites an existing value never needs room: nothing is added to it that could be refused.
         if key.is_none_or(|key| missing.contains(&key)) {
             for one in missing.into_iter().filter(|&one| Some(one) != key) {
                 batch.put(self.id(), one, &codec::nothing());
@@ -66,7 +66,7 @@ impl Group {
         self.wait(put).await
     }
 
-    /// Sets a value, or that there is none, with the next sync that somebody asks for.
+    /// Sets or clears a value; durable with the next sync of any caller.
     pub async fn put_lazily<T: Serialize>(
         &self,
         key: &'static [u8],

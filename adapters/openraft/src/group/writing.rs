@@ -1,4 +1,4 @@
-//! Entries that come, and those that are cut off.
+//! Appends entries, and cuts them off.
 
 use strandlog::{Batch, Lsn};
 
@@ -7,8 +7,8 @@ use crate::Result;
 use crate::encoded::Encoded;
 
 impl Group {
-    /// Appends: readable on return, `done` when durable, after all that was written before. What lies at and behind the first index is
-    /// overwritten; what was purged is not stored again. While the log has no room it waits, and blocks no thread.
+    /// Appends: readable on return; `done` is called when it is durable, after all that was written before. Entries from the first index on are
+    /// overwritten; what was purged is not stored again. While the log has no room it waits, without blocking a thread.
     pub async fn append(
         &self,
         entries: Encoded,
@@ -27,7 +27,7 @@ impl Group {
         if let Some(&(slot, ..)) = slots.first() {
             let first = slot - 1;
             if first > held.end && held.is_empty() && !self.was_purged()? {
-                // A log may begin anywhere, as long as nobody knows what was before it.
+                // A log that was never purged may begin anywhere, as long as it is empty.
                 batch.install_snapshot(self.id(), first, 0);
             } else if first < held.start || first > held.end {
                 return Err(self.not_continuous(first));
@@ -48,8 +48,8 @@ impl Group {
 
     /// Cuts off everything from index `end` on; durable on return.
     ///
-    /// It waits because openraft puts nothing of its own behind it: a snapshot that it installs next is durable elsewhere, and found
-    /// beside the old end after a power cut it would keep the node from starting.
+    /// It waits because openraft may write nothing to this log after it: a snapshot that it installs next is durable elsewhere, and if that is
+    /// found beside the old end after a power cut, the node does not start.
     pub async fn truncate(&self, end: u64) -> Result<()> {
         let held = self.held();
         if end >= held.end {
@@ -64,8 +64,8 @@ impl Group {
         self.wait(cut).await
     }
 
-    /// Up to where whoever reads from `next` to `end` may read now. Whoever reads no further than to what is committed, as a state machine does, reads what is
-    /// durable: where nothing of it is, it waits for the write that is under way.
+    /// Up to which index a reader of `next..end` may read now. A reader that asks for committed entries only, as a state machine does, gets only
+    /// durable ones; if none of them is durable, it waits for the write under way.
     #[cfg(feature = "v010")]
     pub async fn durable_from(&self, next: u64, end: u64) -> Result<u64> {
         let mut durable = self.wal.durable_lsn();

@@ -1,4 +1,4 @@
-//! A disk on which a reading stands still.
+//! A disk on which a chosen read is held up.
 
 use std::cell::Cell;
 use std::io;
@@ -12,7 +12,7 @@ thread_local! {
     static NEXT_READ_WAITS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The next reading on this thread, of whichever disk, begins, and waits.
+/// The next read on this thread, of any disk, is held up once it has begun.
 pub fn hold_next_read() {
     NEXT_READ_WAITS.set(true);
 }
@@ -34,7 +34,7 @@ impl Interrupted {
         Arc::new(Self { disk: SimDisk::new(bytes), begins, begun, goes_on, go_on })
     }
 
-    /// Waits for that reading.
+    /// Waits until that read has begun.
     pub async fn reading(&self) {
         let begun = self.begun.lock().unwrap().take();
         begun.expect("once").await.expect("somebody reads");
@@ -45,7 +45,7 @@ impl Interrupted {
     }
 }
 
-/// It cannot be mapped: whoever reads comes to it.
+/// It cannot be mapped, so every read goes through it.
 impl Disk for Interrupted {
     fn len(&self) -> u64 {
         self.disk.len()

@@ -21,7 +21,7 @@ struct Contents {
     members: Members,
 }
 
-/// Clones are one machine.
+/// Clones share one machine.
 #[derive(Clone, Debug)]
 pub struct Machine(Arc<watch::Sender<Contents>>);
 
@@ -36,7 +36,7 @@ impl Machine {
         self.0.borrow().applied.clone()
     }
 
-    /// Until this entry is applied.
+    /// Waits until this entry is applied.
     pub async fn until(&self, index: u64) {
         self.0.subscribe().wait_for(|contents| contents.applied.len() as u64 > index).await.unwrap();
     }

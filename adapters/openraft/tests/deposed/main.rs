@@ -1,5 +1,5 @@
-//! openraft 0.9 leaves a leader's replication running when another leads: five nodes, of which one hears from the old leader alone, whose replication is in the middle of a
-//! reading of its log when the next leader's entries take the place of those that it was to read.
+//! openraft 0.9 leaves a leader's replication running when another leads. Of five nodes, one hears only from the old leader, whose
+//! replication is in the middle of a read of its log when the next leader's entries replace those that it was to read.
 
 #![cfg(feature = "v09")]
 #![allow(missing_docs)]
@@ -29,13 +29,13 @@ openraft_09::declare_raft_types!(
 const OLD: u64 = 0;
 const NEW: u64 = 1;
 const THIRD: u64 = 2;
-/// Hears from the old leader alone.
+/// Hears only from the old leader.
 const APART: u64 = 4;
 const NODES: u64 = 5;
-/// One read for replication takes one of these, and the next is for another.
+/// Size of an entry: one read for replication takes one entry, and leaves the next to another read.
 const LARGE: usize = 600 << 10;
-/// Entries that only the old leader has, and the first of them whoever is apart. Their places, and then some, are those of the next leader's: so many that a third looks for what
-/// `APART` has beyond the place where the two logs part.
+/// Entries that only the old leader has; `APART` has the first of them. The next leader's entries take their places and more: so many that
+/// a third leader searches its log for what `APART` has beyond the place where the two logs diverge.
 const OF_OLD: u64 = 9;
 const OF_NEW: u64 = 20;
 
@@ -49,21 +49,22 @@ async fn nor_does_it_where_its_group_was_shut_down_and_opened_anew() {
     another_leads(true).await;
 }
 
-/// In the middle of the old leader's reading; `anew`: which is shut down then, and begins again on the same log.
+/// Another node becomes leader in the middle of the old leader's read. `anew`: the old one is shut down then,
+/// and starts again on the same log.
 async fn another_leads(anew: bool) {
     let net = Arc::new(Net::default());
     let disk = Interrupted::new(16 << 20);
     let mut nodes = Vec::new();
     for id in 0..NODES {
         let disk = if id == OLD { Arc::clone(&disk) } else { Interrupted::new(16 << 20) };
-        // What is read comes from the disk: memory has the last of these entries alone.
+        // Reads come from the disk: memory holds only the last of these entries.
         let options = Wal::options().chunk_size(64 << 10).segment_size(1 << 20).recent_bytes(1 << 20);
         let wal = options.open_disk(disk as Arc<dyn Disk>).unwrap();
         nodes.push(start(id, &net, Arc::new(wal)).await);
     }
     let [old, new, third, apart] = [OLD, NEW, THIRD, APART].map(|id| &nodes[id as usize]);
 
-    // All have what the first leader begins with.
+    // All have the first leader's initial entries.
     net.open(|_, _| true);
     old.raft.initialize((0..NODES).collect::<BTreeSet<_>>()).await.unwrap();
     old.raft.wait(None).state(ServerState::Leader, "the first leads").await.unwrap();
@@ -73,7 +74,7 @@ async fn another_leads(anew: bool) {
         node.raft.wait(None).metrics(has_it, "has what it began with").await.unwrap();
     }
 
-    // It goes on, and nobody hears of it; then one does, of the first entry. The next is being read.
+    // The old leader writes on, and no other node hears of it; then one hears of the first entry. The next one is being read.
     net.open(|_, _| false);
     for _ in 0..OF_OLD {
         let raft = old.raft.clone();
@@ -93,7 +94,7 @@ async fn another_leads(anew: bool) {
         old
     };
 
-    // The others elect another, which writes to other ends, and the old one follows it.
+    // The others elect another leader, which writes entries of its own, and the old one follows it.
     let others = |node| node != APART && node != OLD;
     net.open(|from, to| others(from) && others(to) || [(OLD, APART), (APART, OLD)].contains(&(from, to)));
     new.lead().await;
@@ -104,7 +105,7 @@ async fn another_leads(anew: bool) {
     net.open(|from, to| others(from) && (others(to) || to == OLD) || from == OLD);
     old.machine.until(end).await;
 
-    // What it reads now is of another log. When it has sent what it got, `APART` hears from a third leader, whose log is long.
+    // What it now reads belongs to another log. When it has sent what it got, `APART` hears from a third leader, whose log is long.
     let sent = net.next_append(OLD, APART);
     disk.go_on();
     sent.await;
@@ -131,16 +132,16 @@ impl Node {
     async fn lead(&self) {
         while self.raft.metrics().borrow().state != ServerState::Leader {
             self.raft.trigger().elect().await.unwrap();
-            // Or the others still go by the one before.
+            // Or the others still follow the previous leader.
             let soon = self.raft.wait(Some(Duration::from_millis(400)));
             drop(soon.state(ServerState::Leader, "it leads").await);
         }
     }
 
-    /// Where the line is.
+    /// Returns the index of the entry.
     async fn write(&self) -> u64 {
         loop {
-            // An election that was asked for twice may be on its way.
+            // An election that was requested twice may be under way.
             if let Ok(written) = self.raft.client_write("y".to_owned()).await {
                 return written.log_id.index;
             }
@@ -151,7 +152,7 @@ impl Node {
 
 async fn start(id: u64, net: &Arc<Net>, wal: Arc<Wal>) -> Node {
     let machine = Machine::default();
-    // Nobody does anything by himself.
+    // No node does anything by itself.
     let config = Config {
         enable_tick: false,
         heartbeat_interval: 200,

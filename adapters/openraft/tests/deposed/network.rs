@@ -1,4 +1,4 @@
-//! A network in which the test says who hears whom.
+//! A network in which the test decides which node hears which.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ pub struct Net(Mutex<State>);
 struct State {
     rafts: BTreeMap<u64, Raft<Types>>,
     open: Vec<Way>,
-    /// Behind the next entries that get there this way.
+    /// Holds up the read that follows the next entries on this link.
     holds: Option<Way>,
     tells: Option<(Way, oneshot::Sender<()>)>,
 }
@@ -41,12 +41,12 @@ impl Net {
         state.open = ways.filter(|&(from, to)| is_open(from, to)).collect();
     }
 
-    /// Whoever sends the next entries this way stands still in the reading after that.
+    /// The sender of the next entries on this link is held up in its following read.
     pub fn hold_next_read_behind(&self, from: u64, to: u64) {
         self.0.lock().unwrap().holds = Some((from, to));
     }
 
-    /// When the next append was answered that goes this way.
+    /// Completed when the next append on this link was answered.
     pub fn next_append(&self, from: u64, to: u64) -> impl Future<Output = ()> + use<> {
         let (tell, told) = oneshot::channel();
         self.0.lock().unwrap().tells = Some(((from, to), tell));
@@ -58,7 +58,7 @@ impl Net {
         state.rafts.get(&way.1).filter(|_| state.open.contains(&way)).cloned()
     }
 
-    /// On the thread of who sent.
+    /// On the sender's thread.
     fn was_appended(&self, way: Way, had_entries: bool) {
         let mut state = self.0.lock().unwrap();
         if had_entries && state.holds.take_if(|holds| *holds == way).is_some() {

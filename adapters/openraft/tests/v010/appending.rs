@@ -1,4 +1,4 @@
-//! `append` waits for nothing: what it wrote can be read while the disk is still at it, and is acknowledged in order afterwards.
+//! `append` does not wait: what it wrote can be read while the disk still writes it, and is acknowledged in order afterwards.
 
 use std::io;
 use std::ops::Deref;
@@ -71,7 +71,7 @@ impl Disk for Gate {
     }
 }
 
-/// A test that fails while it is shut would else wait for the log to be closed.
+/// Opens the gate, so that a failing test does not wait for the log to be closed.
 struct Keeper(Arc<Gate>);
 
 impl Drop for Keeper {
@@ -88,7 +88,7 @@ impl Deref for Keeper {
     }
 }
 
-/// The keeper comes second, so that it goes first.
+/// The keeper is declared second, so that it is dropped first.
 fn gated() -> (Arc<Wal>, Keeper) {
     gated_with(options())
 }
@@ -130,14 +130,14 @@ async fn appends_return_and_can_be_read_while_the_disk_writes_and_are_told_in_or
     gate.set(false);
     while let Some(last) = told.pop() {
         last.await.unwrap().unwrap();
-        // One log, one order: all before it have been told, too.
+        // One log, one order: all earlier callbacks have run, too.
         for mut before in std::mem::take(&mut told) {
             told_already(&mut before).expect("told before the later one").unwrap();
         }
     }
 }
 
-/// One thread for everything: if an append blocked it, nobody would ever open the gate.
+/// One thread for everything: if an append blocked it, the gate would never open.
 #[tokio::test]
 async fn an_append_that_finds_the_queue_full_waits_and_its_thread_goes_on() {
     let (wal, gate) = gated_with(options().queue_bytes(64 << 10));
@@ -202,7 +202,7 @@ async fn an_append_of_nothing_is_told_after_what_was_before_it() {
     told_already(&mut first).expect("told").unwrap();
 }
 
-/// A quorum may have it without this node. What a state machine does with it must not be ahead of the log that a crash leaves.
+/// A quorum may have it without this node. The state machine must not be ahead of the log that a crash leaves.
 #[tokio::test]
 async fn what_is_committed_is_handed_to_a_state_machine_when_it_is_durable_here() {
     let (wal, gate) = gated();
@@ -216,7 +216,7 @@ async fn what_is_committed_is_handed_to_a_state_machine_when_it_is_durable_here(
 
     let mut durable = Box::pin(durable.entries_stream(2..5).await);
     assert_eq!(first(durable.next().now_or_never().expect("it waits for what it does not read")), 2);
-    // Where openraft sends it to others, it need not be.
+    // For entries that openraft sends to others that is not required.
     let mut beyond = Box::pin(beyond.entries_stream(2..7).await);
     for index in 2..7 {
         assert_eq!(first(beyond.next().now_or_never().expect("it waits for the disk")), index);
@@ -232,7 +232,7 @@ async fn what_is_committed_is_handed_to_a_state_machine_when_it_is_durable_here(
     let found = Arc::new(gate.disk.crash_lost_all());
     assert!(held(&mut store(&open(&found), 1)).await.last >= Some(log_id(1, 5)));
 
-    // Of what was overwritten it waits for the new one.
+    // After an overwrite it waits for the new entry.
     append(&mut group, 1, 7..9).await;
     group.truncate_after(Some(log_id(1, 6))).await.unwrap();
     gate.set(true);

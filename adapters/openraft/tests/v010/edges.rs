@@ -1,4 +1,4 @@
-//! What is asked for at the edges of a log, and beyond them.
+//! Requests at the edges of a log, and beyond them.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -8,7 +8,7 @@ use strandlog::Batch;
 
 use crate::support::{Store, append, disk, entry, held, indexes, log_id, open, store};
 
-/// The same three times.
+/// The indexes of the range; asserts that a stream returns the same.
 async fn read(group: &mut Store, range: impl RangeBounds<u64> + Clone + std::fmt::Debug + Send + Sync) -> Vec<u64> {
     let mut reader = group.get_log_reader().await;
     let got = indexes(&reader.try_get_log_entries(range.clone()).await.unwrap());
@@ -79,7 +79,7 @@ async fn a_purge_that_was_there_before_changes_nothing_and_none_is_beyond_the_la
     }
 }
 
-/// The log ends before what a snapshot holds, at its end, or behind it.
+/// The log ends before the snapshot's entry, at it, or after it.
 #[tokio::test]
 async fn what_a_snapshot_holds_goes_and_what_lies_behind_it_stays() {
     for (snapshot, left) in [(25, vec![]), (19, vec![]), (14, vec![15, 16, 17, 18, 19]), (0, (1..20).collect())] {

@@ -1,4 +1,4 @@
-//! A disk that fails: whoever waits is told, nothing is acknowledged afterwards, and what is there can be read.
+//! A disk that fails: every waiter is told, nothing is acknowledged afterwards, and what is there can be read.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ async fn whoever_waits_for_a_failed_write_gets_its_error() {
     disk.on_event(|_| Some(Fault::Error(EIO)));
     let mut told = Vec::new();
     for group in &mut groups {
-        // The first write may have failed already: then the append itself says so.
+        // The first write may have failed already: then the append itself returns the error.
         match group.append([entry(1, 2, "lost")], signal(&mut told)).await {
             Ok(()) => {}
             Err(error) => assert!(error.to_string().contains("poisoned"), "{error}"),
@@ -29,7 +29,7 @@ async fn whoever_waits_for_a_failed_write_gets_its_error() {
     assert!(!told.is_empty());
     let mut errors = 0;
     for told in told {
-        // A refused append drops its callback: openraft has the error of the append.
+        // A refused append drops its callback: openraft gets the append's error.
         if let Ok(outcome) = told.await {
             let error = outcome.expect_err("acknowledged, and not written");
             assert!(error.to_string().contains("poisoned"), "{error}");
@@ -51,7 +51,7 @@ async fn whoever_waits_for_a_failed_write_gets_its_error() {
     }
 }
 
-/// Wherever the text lies that is to be found, it rots.
+/// Corrupts every place on the disk that holds the text.
 fn rot(disk: &SimDisk) {
     let image = disk.kept_image();
     for (at, _) in image.windows(16).enumerate().filter(|(_, window)| window == b"find me find me ").step_by(100) {
@@ -78,7 +78,7 @@ async fn a_log_that_is_dropped_tells_whoever_waits() {
     assert!(refused.to_string().contains("closed"), "{refused}");
 }
 
-/// Nothing is read to cut an end off: the entry that is then the last one may have rotted, and so may the one that goes.
+/// Cutting off the end reads nothing: the entry that is then the last one may have rotted, and so may those that go.
 #[tokio::test]
 async fn an_end_is_cut_off_behind_what_rotted_and_with_it() {
     let disk = disk();
@@ -99,7 +99,7 @@ async fn an_end_is_cut_off_behind_what_rotted_and_with_it() {
     assert_eq!((found.last, found.entries.len()), (Some(log_id(2, 4)), 5));
 }
 
-/// The log no longer knows the term of what was purged, and calls it damaged for that. The purge point is openraft's own.
+/// The log no longer knows the term of the last purged entry, and reports that as damage. openraft has its own purge point.
 #[tokio::test]
 async fn a_group_that_purged_what_rotted_is_opened() {
     let disk = disk();
@@ -114,7 +114,7 @@ async fn a_group_that_purged_what_rotted_is_opened() {
     let mut group = store(&wal, 1);
     wal.scrub(u64::MAX, |_| std::ops::ControlFlow::Continue(())).unwrap();
     assert!(matches!(LogStore::<Types>::new(Arc::clone(&wal), 1), Err(Error::Damaged { .. })));
-    // As long as it is an entry, and be it the first one.
+    // But damage to an entry counts, even to the first one.
     group.purge(log_id(1, 2)).await.unwrap();
     assert!(matches!(LogStore::<Types>::new(Arc::clone(&wal), 1), Err(Error::Damaged { .. })));
     group.purge(log_id(1, 3)).await.unwrap();
@@ -126,7 +126,7 @@ async fn a_group_that_purged_what_rotted_is_opened() {
     assert_eq!((found.last, found.entries.len()), (Some(log_id(1, 5)), 2));
 }
 
-/// openraft takes a refusal for the end: a log that is full of others' entries must still let a follower follow.
+/// openraft takes a refusal as fatal: a log that is full of others' entries must still let a follower follow.
 #[tokio::test]
 async fn a_full_log_lets_an_end_be_cut_off() {
     let disk = disk();
@@ -165,7 +165,7 @@ async fn a_damaged_group_is_not_opened_and_its_neighbours_are() {
     let wal = open_still(&Arc::new(disk.crash_lost_all()));
     let damage = wal.verify(|_| {}).unwrap().damage;
     assert!(damage.iter().all(|damage| damage.replica == 2) && !damage.is_empty(), "{damage:?}");
-    // Whether the opening or the reading finds it: never a wrong byte.
+    // Whether the opening or the read finds it: never a wrong byte.
     match LogStore::<Types>::new(Arc::clone(&wal), 2) {
         Err(error) => assert!(matches!(error, Error::Damaged { group: 2, .. }), "{error}"),
         Ok(group) => {

@@ -1,10 +1,10 @@
-//! A log full of small groups: what makes room in it, and votes, are not refused.
+//! A log full of small groups: neither votes nor what makes room in it are refused.
 
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 
 use crate::support::{Store, disk, entry, held, log_id, open, store, vote};
 
-/// The groups that began well, and could append; then one that did not.
+/// The groups that began and could append; then one that could not.
 async fn fill(wal: &std::sync::Arc<strandlog::Wal>, begin: impl AsyncFn(&mut Store) -> bool) -> u64 {
     let mut groups = 0;
     loop {
@@ -27,7 +27,7 @@ async fn groups_purge_and_vote_in_a_log_that_is_full() {
     })
     .await;
     assert!(groups > 1000, "{groups} groups");
-    // Some purge, and make room, before the others do.
+    // Some purge, and so make room, before the others do.
     for id in 1..=40 {
         let mut group = store(&wal, id);
         group.save_vote(&vote(u64::MAX, u64::MAX)).await.unwrap();
@@ -40,7 +40,7 @@ async fn groups_purge_and_vote_in_a_log_that_is_full() {
     assert_eq!((held.purged, held.last, held.entries), (Some(log_id(1, 1)), Some(log_id(1, 1)), vec![]));
 }
 
-/// None of these makes any room.
+/// None of these makes room.
 #[tokio::test]
 async fn what_a_group_keeps_beside_its_entries_finds_the_room_that_its_first_write_asked_for() {
     let disk = disk();

@@ -25,10 +25,10 @@ type Raft = openraft::Raft<Types, Machine>;
 type Nodes = Arc<Mutex<HashMap<u64, Raft>>>;
 
 const GROUP: u64 = 7;
-/// Nothing here takes as long, but for a test that would never end.
+/// Nothing here takes this long, except a test that would never end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What one node reaches the others by, until it is unplugged.
+/// How one node reaches the others, until it is unplugged.
 #[derive(Clone)]
 struct Net {
     nodes: Nodes,
@@ -89,7 +89,7 @@ impl RaftNetworkV2<Types> for Client {
     }
 }
 
-/// With openraft's defaults, but that nobody is elected before a killed leader is back.
+/// openraft's defaults, except that nobody is elected before a killed leader is back.
 async fn start(nodes: &Nodes, id: u64, disk: &Arc<SimDisk>) -> (Raft, Arc<AtomicBool>) {
     let config =
         Config { heartbeat_interval: 100, election_timeout_min: 2000, election_timeout_max: 3000, ..Config::default() };
@@ -135,7 +135,7 @@ async fn a_leader_that_is_killed_does_not_give_one_log_id_to_two_entries() {
     let at = last(leader);
     until("all have it", async || rafts.iter().all(|(raft, _)| last(raft) == at)).await;
 
-    // The device of node 0 is slow: what the others have already is not durable there. Then node 0 is killed.
+    // The device of node 0 is slow: what the others already have is not durable there. Then node 0 is killed.
     let found = Arc::new(disks[0].crash_lost_all());
     slow.store(true, Ordering::SeqCst);
     let old = leader.clone();

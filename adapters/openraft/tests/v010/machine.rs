@@ -17,10 +17,10 @@ pub struct Contents {
     pub lines: Vec<String>,
 }
 
-/// A snapshot that was built, and what it is of.
+/// A snapshot that was built, and its position.
 type Kept = (SnapshotMetaOf<Types>, Contents);
 
-/// Clones are one machine.
+/// Clones share one machine.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
     contents: Arc<Mutex<Contents>>,
@@ -28,7 +28,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// As if it had applied so far.
+    /// As if it had applied everything up to here.
     pub fn at(&mut self, applied: LogIdOf<Types>) {
         self.contents.lock().unwrap().applied = Some(applied);
     }

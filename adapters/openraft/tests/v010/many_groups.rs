@@ -1,4 +1,4 @@
-//! Many groups at once from many tasks, in one log.
+//! Many groups at once, written by many tasks, in one log.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ async fn the_power_fails_while_all_of_them_write() {
     }
 }
 
-/// A replication task reads on while another leader's entries replace what it reads.
+/// A replication task goes on reading while another leader's entries replace those that it reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reader_never_sees_two_logs_at_once() {
     let wal = open(&disk());
@@ -90,7 +90,7 @@ async fn a_reader_never_sees_two_logs_at_once() {
                 assert!(terms.is_sorted(), "{terms:?}");
                 let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
                 assert_eq!(indexes(&entries), (first.log_id.index..=last.log_id.index).collect::<Vec<_>>());
-                // Behind a cut all is of the newest leader.
+                // After a cut everything is from the newest leader.
                 let cut = entries.iter().position(|entry| entry.log_id.leader_id.term > 1);
                 let behind = cut.map_or(&[][..], |cut| &entries[cut..]);
                 assert!(behind.iter().all(|entry| entry.log_id.leader_id == behind[0].log_id.leader_id), "{terms:?}");

@@ -1,4 +1,5 @@
-//! The log as the state machine's only write-ahead log: what it lacks after a crash openraft applies again, and the log still has it.
+//! The log as the state machine's only write-ahead log: after a crash openraft applies again what the state machine lacks, and the
+//! log still has it.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ async fn reporting(disk: &Arc<SimDisk>) -> Store {
     group
 }
 
-/// openraft's own look at a node that starts, with a state machine that applied up to there.
+/// What openraft itself finds when a node starts, with a state machine that applied up to there.
 async fn starts_at(group: &mut Store, applied: u64) -> Machine {
     let mut machine = Machine::default();
     machine.at(log_id(1, applied));
@@ -36,12 +37,12 @@ async fn starts_at(group: &mut Store, applied: u64) -> Machine {
 async fn what_the_state_machine_lacks_after_a_crash_is_applied_again() {
     let disk = disk();
     let mut group = reporting(&disk).await;
-    // Its files hold 0..=49. openraft took a snapshot at 79 and purges: that goes as far as the files do.
+    // Its files hold 0..=49. openraft took a snapshot at 79 and purges: the purge goes only as far as the files.
     group.reader().durable_applied(49).unwrap();
     group.purge(log_id(1, 79)).await.unwrap();
     let then = held(&mut group).await;
     assert_eq!((then.purged, indexes(&then.entries)), (Some(log_id(1, 49)), (50..100).collect()));
-    // Also where the snapshot is of the last entry, and right behind what was reported.
+    // Also if the snapshot is at the last entry, or right after what was reported.
     for asked in [99, 50] {
         group.purge(log_id(1, asked)).await.unwrap();
         assert_eq!(held(&mut group).await, then, "{asked}");
@@ -76,7 +77,7 @@ async fn before_the_first_report_of_a_new_group_nothing_is_purged() {
     let mut machine = Machine::default();
     let state = StorageHelper::new(&mut group, &mut machine).with_id(1).get_initial_state().await;
     assert!(state.is_ok(), "{}", state.unwrap_err());
-    // Reported again, as after every opening: neither vote nor purge point is touched.
+    // Reported again, as after every opening: neither vote nor purge point changes.
     group.durable_applied(None).unwrap();
     group.durable_applied(Some(9)).unwrap();
     assert_eq!(held(&mut group).await, then);
@@ -85,7 +86,7 @@ async fn before_the_first_report_of_a_new_group_nothing_is_purged() {
     assert_eq!(group.reader().try_get_log_entries(..).await.unwrap().len(), 91);
 }
 
-/// Its votes went with the log: a blank node beside a state machine that is at 149 would vote twice in a term.
+/// Its votes went with the log: a blank node beside a state machine at 149 could vote twice in a term.
 #[tokio::test]
 async fn a_state_machine_that_holds_something_beside_a_blank_log_is_refused() {
     let wal = open(&disk());
@@ -114,7 +115,7 @@ async fn a_snapshot_beyond_the_end_takes_the_place_of_what_was_not_reported() {
     assert!(StorageHelper::new(&mut group, &mut machine).with_id(1).get_initial_state().await.is_ok());
 }
 
-/// A flush that was under way when the group was removed is over when it has begun anew: what it reports nobody holds of the new life.
+/// A flush was under way when the group was removed, and ends after it was begun anew: its report must not count for the new life.
 #[tokio::test]
 async fn what_a_removed_group_still_reports_is_not_of_its_next_life() {
     let wal = open(&disk());

@@ -1,5 +1,5 @@
-//! The power fails at each write of a script in turn: every group is found as it was after some of its writes, in their order, and after
-//! all that were acknowledged. A group's vote, entries, purge point and committed log id never change places.
+//! The power fails at each write of a script in turn. Every group is then found as it was after some of its writes, in their order, and
+//! after all that were acknowledged: its vote, entries, purge point and committed log id are never reordered.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::support::{Rng, disk, open_still, try_open_still};
 const GROUPS: u64 = 5;
 const STEPS: usize = 60;
 
-/// Writes to all groups, one thread, until the power fails; says what each may be.
+/// Writes to all groups from one thread until the power fails; returns what each group may be.
 async fn write(wal: &Arc<Wal>, seed: u64) -> Vec<Scribe> {
     let mut rng = Rng(seed);
     let mut scribes = Vec::new();
@@ -61,7 +61,7 @@ async fn one_power_cut_after_another() {
         let mut disk = disk();
         for life in 0..6 {
             disk.fail_at(disk.events() + 10 + rng.below(40), Fault::Cut);
-            // What opening writes may be what fails: then there is nothing to judge.
+            // The opening's own writes may fail: then there is nothing to judge.
             let scribes = match try_open_still(&disk) {
                 Ok(wal) => write(&wal, rng.next()).await,
                 Err(_) => Vec::new(),

@@ -1,4 +1,4 @@
-//! What a store says after its log was closed, or dropped, and opened again: the same.
+//! What a store returns is the same after its log was closed, or dropped, and opened again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ fn open_file(path: &Path) -> Arc<Wal> {
     Arc::new(options().capacity(8 << 20).open(path).unwrap())
 }
 
-/// Ends the log in both ways, opens it again, and holds what the group says then against what it said before.
+/// Ends the log in both ways, opens it again, and compares what the group returns with what it returned before.
 async fn same_after_reopening(path: &Path, wal: Arc<Wal>, mut group: Store) -> (Arc<Wal>, Store, Held) {
     let before = held(&mut group).await;
     wal.sync().unwrap();
@@ -51,7 +51,7 @@ async fn vote_entries_purge_point_and_committed_are_there_again() {
     assert_eq!(held_then.entries[0], entry(2, 4, "2/4"));
     assert_eq!(indexes(&held_then.entries), [4, 5, 6, 7, 8]);
 
-    // A conflict: the end goes, another leader's entries come.
+    // A conflict: the end is cut off, and another leader's entries follow.
     group.truncate_after(Some(log_id(3, 6))).await.unwrap();
     let (wal, mut group, held_then) = same_after_reopening(&path, wal, group).await;
     assert_eq!(held_then.last, Some(log_id(3, 6)));
@@ -60,13 +60,13 @@ async fn vote_entries_purge_point_and_committed_are_there_again() {
     let (wal, mut group, held_then) = same_after_reopening(&path, wal, group).await;
     assert_eq!((held_then.last, held_then.committed), (Some(log_id(5, 7)), None));
 
-    // Cut back to the purge point, of which the log holds no entry any more.
+    // Cut back to the purge point, of which the log no longer has an entry.
     group.truncate_after(Some(log_id(2, 3))).await.unwrap();
     let (wal, mut group, held_then) = same_after_reopening(&path, wal, group).await;
     assert_eq!((held_then.purged, held_then.last), (Some(log_id(2, 3)), Some(log_id(2, 3))));
     append(&mut group, 6, 4..6).await;
 
-    // A snapshot beyond the end, and the log behind it.
+    // A snapshot beyond the end, and entries after it.
     group.purge(log_id(9, 100)).await.unwrap();
     let (wal, mut group, held_then) = same_after_reopening(&path, wal, group).await;
     assert_eq!((held_then.purged, held_then.last), (Some(log_id(9, 100)), Some(log_id(9, 100))));
@@ -88,13 +88,13 @@ async fn who_led_before_an_opening_does_not_lead_behind_it() {
     assert_eq!(group.reader().read_vote().await.unwrap(), Some(committed), "whoever leads reads that it does");
     drop((group, wal));
 
-    // The term and whose vote it is stay: nobody votes twice.
+    // The vote's term and node stay: nobody votes twice.
     let wal = open_file(&path);
     let mut group = store(&wal, 7);
     for _ in 0..2 {
         assert_eq!(group.reader().read_vote().await.unwrap(), Some(vote(3, 2)));
     }
-    // What is said behind the opening is said as it is: a follower hears from the same leader again, or there is another one.
+    // A vote saved after the opening is returned as it is: a follower hears from the same leader again, or there is another one.
     for told in [committed, vote(4, 1), Vote::new_committed(4, 1)] {
         let reader = group.reader();
         group.save_vote(&told).await.unwrap();
@@ -102,7 +102,7 @@ async fn who_led_before_an_opening_does_not_lead_behind_it() {
     }
 }
 
-/// What is to be saved says nothing of the vote that is there.
+/// A vote that could not be saved says nothing about the vote that is there.
 #[tokio::test]
 async fn nor_by_a_vote_that_could_not_be_saved() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ async fn entries_of_every_size_are_there_again() {
     for (one, size) in held_then.entries.iter().zip(sizes) {
         assert_eq!(*one, entry(1, one.log_id.index, &"x".repeat(size)));
     }
-    // Replication takes what fits into a read, and at least one.
+    // A read for replication takes what fits, and at least one entry.
     let some = group.reader().limited_get_log_entries(0, 8).await.unwrap();
     assert!(!some.is_empty() && some.len() <= 8);
     assert_eq!(group.reader().limited_get_log_entries(7, 8).await.unwrap().len(), 1);
@@ -200,7 +200,7 @@ async fn groups_do_not_see_each_other() {
         group.save_vote(&vote(id + 1, id)).await.unwrap();
         append(&mut group, id + 1, 0..id % 7).await;
     }
-    // One is thrown away, and comes back as if it had never been.
+    // One group is removed, and comes back as if it had never existed.
     let mut batch = strandlog::Batch::new();
     batch.remove(20);
     wal.commit(&mut batch).unwrap();
@@ -214,13 +214,13 @@ async fn groups_do_not_see_each_other() {
     assert_eq!(gone, Held { vote: None, purged: None, last: None, committed: None, entries: vec![] });
 }
 
-/// openraft takes what it finds at its start for durable, and says so to a leader.
+/// At its start openraft takes what it finds to be durable, and tells a leader so.
 #[tokio::test]
 async fn what_an_opening_finds_survives_a_power_cut_though_nobody_waited_for_it() {
     let disk = disk();
     let wal = open_still(&disk);
     let mut group = store(&wal, 1);
-    // Nothing writes these before somebody waits for them, and the group is shut down.
+    // Nothing writes these before a caller waits for them, and the group is shut down.
     for index in 0..4 {
         drop(append_later(&mut group, entry(1, index, "x")).await);
     }

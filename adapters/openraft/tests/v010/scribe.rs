@@ -1,4 +1,4 @@
-//! A group that is written at random, and everything it may be found to be after a power cut.
+//! A group with random writes, and every state that it may be found in after a power cut.
 
 use std::io;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::support::{Held, LogId, Rng, Store, Told, Types, entry, held, log_id, 
 
 pub struct Scribe {
     store: Store,
-    /// What the group was after each of its writes: one batch each.
+    /// The state of the group after each of its writes: one batch each.
     states: Vec<Held>,
-    /// Up to which of them it must survive.
+    /// The write up to which it must survive.
     acknowledged: usize,
     waiting: Vec<(usize, Told)>,
     term: u64,
 }
 
 impl Scribe {
-    /// Goes on from what the log holds.
+    /// Continues from what the log holds.
     pub async fn open(wal: &Arc<Wal>, group: u64) -> Self {
         let mut store = store(wal, group);
         let found = held(&mut store).await;
@@ -33,7 +33,7 @@ impl Scribe {
         self.store.group()
     }
 
-    /// How many writes it has seen through.
+    /// The number of writes that it completed.
     pub fn acknowledged(&self) -> usize {
         self.acknowledged
     }
@@ -47,7 +47,7 @@ impl Scribe {
         self.states.len() - 1
     }
 
-    /// One write of any kind. An error ends the scribe: the power is off.
+    /// One write of a random kind. An error ends the scribe: the power is off.
     pub async fn step(&mut self, rng: &mut Rng) -> io::Result<()> {
         let now = self.now();
         // openraft's order: purged <= committed <= last.
@@ -76,7 +76,7 @@ impl Scribe {
         Ok(())
     }
 
-    /// What the group is when everything from `end` on is cut off.
+    /// The state of the group with everything from `end` on cut off.
     fn cut(&self, end: u64) -> Held {
         let mut cut = self.now();
         cut.entries.retain(|entry| entry.log_id.index < end);
@@ -87,7 +87,7 @@ impl Scribe {
     async fn truncate(&mut self, end: u64) -> io::Result<()> {
         let cut = self.cut(end);
         if cut == self.now() {
-            // Nothing is written, and so nothing acknowledged.
+            // Nothing is written, so nothing is acknowledged.
             return self.store.truncate_after(cut.last).await;
         }
         let last = cut.last;
@@ -144,9 +144,9 @@ impl Scribe {
         self.store.purge(point).await
     }
 
-    /// Takes note of what became durable. Callbacks come in the order of the appends: whatever lies before one that was told is told, too.
+    /// Notes what became durable. Callbacks come in the order of the appends: if one has run, so have all before it.
     ///
-    /// Looks from the newest back. From the oldest on, both could be told between the look at one and at the next.
+    /// Searches from the newest backwards. From the oldest on, both could complete between the look at one and at the next.
     fn listen(&mut self) {
         let mut later = false;
         let mut silent = Vec::new();
@@ -167,7 +167,7 @@ impl Scribe {
         self.waiting = silent;
     }
 
-    /// Holds what was found after a power cut against what was promised.
+    /// Compares what was found after a power cut with what was promised.
     pub async fn judge(mut self, found: &Arc<Wal>, what: &str) {
         self.listen();
         let group = self.group();

@@ -1,11 +1,12 @@
-//! What a leader's replication gets follows what it sent before, or it gets nothing: also when another leads by now, of which openraft tells it later.
+//! A leader's replication gets entries that follow what it sent before, or nothing: even if another leads by now, which openraft tells it
+//! only later.
 
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use strandlog::Batch;
 
 use crate::support::{append, disk, entry, indexes, log_id, open, store};
 
-/// Who has entry 6 of term 1, and has not heard of term 2, would put entry 7 of term 2 behind it.
+/// A node that has entry 6 of term 1, and has not heard of term 2, would put entry 7 of term 2 after it.
 #[tokio::test]
 async fn a_leaders_replication_gets_nothing_of_anothers_log() {
     let wal = open(&disk());
@@ -22,13 +23,13 @@ async fn a_leaders_replication_gets_nothing_of_anothers_log() {
         }
         assert_eq!(sends.limited_get_log_entries(7, 10).await.unwrap(), []);
         assert_eq!(sends.clone().limited_get_log_entries(7, 8).await.unwrap(), []);
-        // When it leads again, openraft asks for another reader.
+        // When the node leads again, openraft asks for another reader.
         let mut sends = group.get_log_reader().await;
         assert_eq!(sends.limited_get_log_entries(7, 8).await.unwrap(), [entry(term, 7, &format!("{term}/7"))]);
     }
 }
 
-/// It would be taken for what follows the entry before those that are gone.
+/// It would be taken as following the entry before those that are gone.
 #[tokio::test]
 async fn nor_what_lies_behind_entries_that_were_purged() {
     let wal = open(&disk());
@@ -38,13 +39,14 @@ async fn nor_what_lies_behind_entries_that_were_purged() {
     group.purge(log_id(1, 5)).await.unwrap();
     assert_eq!(sends.limited_get_log_entries(3, 10).await.unwrap(), []);
     assert_eq!(indexes(&sends.limited_get_log_entries(6, 10).await.unwrap()), [6, 7, 8, 9]);
-    // For another leader's snapshot, and that one's entries behind it.
+    // Purged for another leader's snapshot, with that leader's entries after it.
     group.purge(log_id(2, 19)).await.unwrap();
     append(&mut group, 2, 20..22).await;
     assert_eq!(sends.limited_get_log_entries(8, 22).await.unwrap(), []);
 }
 
-/// openraft waits for no replication when it is shut down: what is left of one must not send what the group's next life in this process wrote.
+/// At its shutdown openraft does not wait for its replication tasks: a leftover one must not send what the group's next life in this
+/// process wrote.
 #[tokio::test]
 async fn nor_what_was_written_since_the_group_was_opened_anew() {
     let wal = open(&disk());

@@ -1,4 +1,4 @@
-//! A stream is of one log, or says that it is not.
+//! A stream is of one log, or reports that it is not.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use strandlog::Wal;
 
 use crate::support::{Entry, LogId, Store, disk, entry, indexes, log_id, open, store};
 
-/// So large that a stream reads a few at once, and not all.
+/// So large that a stream reads only a few entries at once.
 const LARGE: usize = 300 << 10;
 
 async fn append(group: &mut Store, term: u64, range: std::ops::Range<u64>) {
@@ -17,7 +17,8 @@ async fn append(group: &mut Store, term: u64, range: std::ops::Range<u64>) {
     }
 }
 
-/// The entries of a stream over all that a log of entries `..10` of term 1 holds, which is changed behind the first; and whether it ends well.
+/// Streams all of a log with entries `..10` of term 1, which is changed after the first; returns the entries, and whether the stream ended
+/// well.
 async fn streamed(change: impl AsyncFnOnce(&mut Store)) -> (Vec<Entry>, bool) {
     streamed_of(&open(&disk()), change).await
 }
@@ -55,7 +56,7 @@ async fn a_stream_is_not_of_two_leaders() {
     assert!(!whole, "it was cut off, and nothing was said");
 }
 
-/// An append over an old end cuts that off by itself, which is a cut like any other.
+/// An append over an old end cuts that off by itself; that is a cut like any other.
 #[tokio::test]
 async fn nor_is_it_where_an_append_takes_the_place_of_what_was_handed_out() {
     let (got, whole) = streamed(async |group| append(group, 2, 2..8).await).await;
@@ -64,7 +65,7 @@ async fn nor_is_it_where_an_append_takes_the_place_of_what_was_handed_out() {
     assert!(!whole, "it was overwritten, and nothing was said");
 }
 
-/// Nor where another opening of the group in this process does that.
+/// Nor if another opening of the group in this process does that.
 #[tokio::test]
 async fn nor_is_it_where_the_group_was_opened_anew() {
     let wal = open(&disk());
@@ -80,7 +81,7 @@ async fn nor_does_it_end_as_if_a_log_that_was_cut_off_ended_there() {
     assert!(indexes(&got).len() > 2 && !whole, "{:?}", indexes(&got));
 }
 
-/// openraft applies what is committed from a stream, while it cuts off what is not.
+/// openraft applies committed entries from a stream while it cuts off others.
 #[tokio::test]
 async fn a_cut_of_what_was_not_handed_out_yet_ends_no_stream() {
     let (got, whole) = streamed(async |group| {
@@ -104,7 +105,7 @@ async fn a_stream_has_no_hole() {
     }
 }
 
-/// What was handed out is not asked for again.
+/// What was handed out is not read again.
 #[tokio::test]
 async fn a_purge_of_what_was_handed_out_ends_no_stream() {
     let (got, whole) = streamed(async |group| group.purge(log_id(1, 1)).await.unwrap()).await;

@@ -1,4 +1,4 @@
-//! What the tests share: small logs, and short ways to say things to openraft.
+//! Shared by the tests: small logs, and helpers to drive openraft.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub fn open(disk: &Arc<SimDisk>) -> Arc<Wal> {
     Arc::new(options().open_disk(Arc::clone(disk) as Arc<dyn Disk>).expect("the log opens"))
 }
 
-/// Without threads: nothing is durable before somebody waits for it, and every run makes the same writes.
+/// Without threads: nothing is durable before a caller waits for it, and every run makes the same writes.
 pub fn open_still(disk: &Arc<SimDisk>) -> Arc<Wal> {
     try_open_still(disk).expect("the log opens")
 }
@@ -49,7 +49,7 @@ pub fn store(wal: &Arc<Wal>, group: u64) -> Store {
     Store::new(Arc::clone(wal), group).expect("the group opens")
 }
 
-/// The leader of a term is the node of that number plus ten.
+/// The leader of a term is the node whose id is that number plus ten.
 pub fn log_id(term: u64, index: u64) -> LogId {
     openraft::testing::log_id::<Types>(term, term + 10, index)
 }
@@ -69,7 +69,7 @@ pub async fn append(store: &mut Store, term: u64, indexes: std::ops::Range<u64>)
     store.blocking_append(entries.collect::<Vec<_>>()).await.expect("appended");
 }
 
-/// Appends one entry and waits for nothing. What comes back is told when it is durable.
+/// Appends one entry without waiting. The returned receiver completes when it is durable.
 pub async fn append_later(store: &mut Store, entry: Entry) -> Told {
     let (told, told_later) = Types::oneshot();
     store.append([entry], IOFlushed::signal(told)).await.expect("appended");
@@ -78,12 +78,12 @@ pub async fn append_later(store: &mut Store, entry: Entry) -> Told {
 
 pub type Told = OneshotReceiverOf<Types, std::io::Result<()>>;
 
-/// What has been told by now, if anything. tokio's budget, which ends a task's turn, does not count.
+/// What has been received by now, if anything. tokio's budget, which ends a task's turn, does not count.
 pub fn told_already(told: &mut Told) -> Option<std::io::Result<()>> {
     tokio::task::unconstrained(told).now_or_never().map(|told| told.expect("a callback was dropped"))
 }
 
-/// Everything that the store would say after a restart.
+/// Everything that the store would return after a restart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
     pub vote: Option<Vote>,

@@ -1,4 +1,4 @@
-//! What a seed decides: how the state machines keep what they hold, and what becomes of each message.
+//! What a seed decides: how the state machines keep their state, and what becomes of each message.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -13,14 +13,14 @@ use crate::rng::Rng;
 
 pub const GROUPS: u64 = 2;
 
-/// Where a state machine keeps what it holds.
+/// Where a state machine keeps its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {
-    /// In files of its own, and the log is not told.
+    /// In files of its own; the log is told nothing.
     Files,
-    /// The same, and it reports what is durable: the log is its only write-ahead log.
+    /// In files of its own, and it reports what is durable: the log is its only write-ahead log.
     FilesAndReports,
-    /// In memory, and its snapshots in the log.
+    /// In memory, with its snapshots in the log.
     InLog,
 }
 
@@ -30,14 +30,14 @@ pub struct Env {
     pub judge: Judge,
     rng: Mutex<Rng>,
     net: Mutex<Net>,
-    /// Groups that shall have another leader while a snapshot is installed.
+    /// Groups that are to get another leader while a snapshot is installed.
     elections: Mutex<Vec<u64>>,
 }
 
 struct Net {
-    /// From where to where nothing gets through.
+    /// Links (from, to) on which nothing gets through.
     cut: BTreeSet<(u64, u64)>,
-    /// How many in a hundred are lost, and are delivered twice.
+    /// Percentages of messages that are lost, and that are delivered twice.
     lossy: u64,
     doubled: u64,
     /// Milliseconds.
@@ -74,7 +74,7 @@ impl Env {
         self.below(many) == 0
     }
 
-    /// Soon.
+    /// Asks for another leader soon.
     pub fn want_election(&self, group: u64) {
         self.elections.lock().unwrap().push(group);
     }
@@ -83,7 +83,7 @@ impl Env {
         self.elections.lock().unwrap().pop()
     }
 
-    /// Another weather in the network.
+    /// Changes the network's conditions.
     pub fn change_net(&self) {
         let mut net = self.net.lock().unwrap();
         net.cut.clear();
@@ -94,7 +94,7 @@ impl Env {
             0 => net.cut.extend((0..nodes).flat_map(|peer| [(node, peer), (peer, node)])),
             1 => net.cut.extend([(node, other), (other, node)]),
             2 => net.cut.extend([(node, other)]),
-            // The one hears from the other alone.
+            // One node is connected only with the other.
             6 | 7 => {
                 net.cut.extend((0..nodes).filter(|&peer| peer != other).flat_map(|peer| [(node, peer), (peer, node)]))
             }
@@ -111,7 +111,7 @@ impl Env {
         (net.lossy, net.doubled, net.slowest) = (0, 0, 3);
     }
 
-    /// Whether a message gets there, after its time.
+    /// Whether a message arrives, after its delay.
     async fn travel(&self, from: u64, to: u64) -> bool {
         let (slow, lost) = {
             let net = self.net.lock().unwrap();
@@ -121,7 +121,7 @@ impl Env {
         !lost && !self.net.lock().unwrap().cut.contains(&(from, to))
     }
 
-    /// Asks another node something, over this network. `ask` is done there, twice at times; None: no answer came.
+    /// Sends a request to another node over this network. `ask` is done there, sometimes twice. None: no answer came.
     pub async fn call<A, F>(
         self: &Arc<Self>,
         from: &Arc<Life>,

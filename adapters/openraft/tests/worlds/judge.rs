@@ -1,4 +1,4 @@
-//! What has been promised, and whether it is kept.
+//! What was promised, and whether it is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -8,11 +8,11 @@ pub type Ballot = (u64, u64);
 
 #[derive(Default)]
 struct Group {
-    /// What the state machine is when everything up to this index is applied: one hash, on every node and in every life.
+    /// The state machine after everything up to this index: one hash, the same on every node and in every life.
     states: BTreeMap<u64, u64>,
     /// What clients were told is written.
     acknowledged: BTreeSet<u64>,
-    /// The highest vote that a node gave away, or by which it accepted a leader.
+    /// The highest vote that a node granted, or by which it accepted a leader.
     ballots: BTreeMap<u64, Ballot>,
 }
 
@@ -23,7 +23,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// The first word stands: what follows is of a world that is broken.
+    /// Keeps only the first failure: what follows is of a world that is already broken.
     pub fn fail(&self, why: String) {
         self.verdict.lock().unwrap().get_or_insert(why);
     }
@@ -40,13 +40,13 @@ impl Judge {
         }
     }
 
-    /// What a node has given so far. To be asked before it is asked something.
+    /// What a node has granted so far. Ask before sending it a request.
     pub fn given(&self, node: u64, group: u64) -> Option<Ballot> {
         self.groups.lock().unwrap().entry(group).or_default().ballots.get(&node).copied()
     }
 
-    /// A node granted a vote, or accepted a leader by it; `before`: what it had given when it was asked. What it gave meanwhile may have come later: openraft
-    /// 0.10 answers an append when its entries are durable, and may have voted since.
+    /// A node granted a vote, or accepted a leader by it. `before`: what it had granted before the request. What it granted meanwhile may
+    /// have come later: openraft 0.10 answers an append when its entries are durable, and may have voted since.
     pub fn voted(&self, node: u64, group: u64, ballot: Ballot, before: Option<Ballot>) {
         if Some(ballot) < before {
             self.fail(format!("node {node}, group {group}: voted for {ballot:?} after {before:?}"));
@@ -56,12 +56,12 @@ impl Judge {
         *highest = ballot.max(*highest);
     }
 
-    /// The node is no member, and will be a new one: it owes nothing.
+    /// The node is no longer a member, and will come back as a new one: it is bound by nothing.
     pub fn forget(&self, node: u64, group: u64) {
         self.groups.lock().unwrap().entry(group).or_default().ballots.remove(&node);
     }
 
-    /// The vote that a node comes back with.
+    /// The vote with which a node comes back.
     pub fn returned(&self, node: u64, group: u64, ballot: Option<Ballot>) {
         let mut groups = self.groups.lock().unwrap();
         let given = groups.entry(group).or_default().ballots.get(&node).copied();
@@ -84,7 +84,7 @@ impl Judge {
         if !left.is_empty() {
             self.fail(format!("node {node}, group {group}: acknowledged, and gone: {left:?}"));
         }
-        // What was not acknowledged may be there; nothing is there more than once.
+        // Unacknowledged writes may be there; nothing is there more than once.
         let different: BTreeSet<u64> = lines.iter().copied().collect();
         if different.len() != lines.len() {
             self.fail(format!("node {node}, group {group}: applied twice, {twice} lines unexpected"));

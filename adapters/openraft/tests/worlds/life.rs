@@ -1,4 +1,4 @@
-//! A node from one start to its death: its log on a simulated disk, and the files of its state machines on the same power.
+//! A node from a start to its death: its log on a simulated disk, and the files of its state machines, which lose power together with it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::rng::Rng;
 
-/// A file that is replaced whole: what is written is there after a crash only by luck, until it is synced.
+/// A file that is replaced as a whole: after a crash, what was written is there only by luck, unless it was synced.
 #[derive(Clone, Debug, Default)]
 struct File {
     durable: Vec<u8>,
@@ -21,7 +21,7 @@ struct File {
 /// The replica that fills logs.
 const OTHERS: u64 = 1000;
 
-/// A group's file, and which of its two: the state, or the last snapshot.
+/// A group's file, one of two: the state, or the last snapshot.
 pub type Name = (u64, &'static str);
 
 /// What a death leaves.
@@ -51,9 +51,9 @@ pub struct Life {
 struct Power {
     dead: AtomicBool,
     died: Notify,
-    /// So many events are left; 0: as many as there are.
+    /// The number of events until the power fails; 0: no limit.
     left: AtomicU64,
-    /// So many until one fails by itself, which ends the log; 0: none does.
+    /// The number of events until one returns an error, which ends the log; 0: none does.
     left_to_error: AtomicU64,
     erred: AtomicBool,
 }
@@ -67,7 +67,7 @@ impl Power {
 }
 
 impl Life {
-    /// Opens the log of what is left; `cut`: the power fails at that event, which may be one of the opening.
+    /// Opens the log that was left; `cut`: the power fails at that event, which may be one of the opening's.
     pub fn begin(node: u64, remains: Remains, cut: u64, rng: &mut Rng) -> Result<Arc<Self>, Remains> {
         let Remains { disk, files } = remains;
         let power = Arc::new(Power { left: AtomicU64::new(cut), ..Power::default() });
@@ -86,7 +86,7 @@ impl Life {
                 Fault::Error(EIO)
             })
         });
-        // Without threads, so that a seed writes the same in every run. `flush` does what they would.
+        // Without threads, so that a seed makes the same writes in every run. `flush` does what they would.
         let options = Wal::options().chunk_size(4096).segment_size(64 << 10).background(false);
         match options.open_disk(Arc::clone(&disk) as Arc<dyn Disk>) {
             Ok(wal) => Ok(Arc::new(Self {
@@ -120,23 +120,23 @@ impl Life {
         self.power.left.store(event, Ordering::SeqCst);
     }
 
-    /// The disk's event of this number from now is an error: the log ends, and the process soon.
+    /// The disk's event of this number from now returns an error: the log ends, and soon the process.
     pub fn fail_at(&self, event: u64) {
         self.power.left_to_error.store(event, Ordering::SeqCst);
     }
 
-    /// The disk answered an error: nobody gets anywhere any more.
+    /// The disk returned an error: nothing makes progress any more.
     pub fn has_erred(&self) -> bool {
         self.power.erred.load(Ordering::SeqCst)
     }
 
-    /// Nothing of that kind is to come.
+    /// Cancels planned failures.
     pub fn spare(&self) {
         self.cut_at(0);
         self.fail_at(0);
     }
 
-    /// Somebody else's entries take all the room that there is.
+    /// Another replica's entries take all the room that there is.
     pub fn fill(&self) {
         self.is_full.store(true, Ordering::SeqCst);
         for size in [30_000, 3000, 300] {
@@ -150,13 +150,13 @@ impl Life {
         }
     }
 
-    /// And give it back.
+    /// Gives that room back.
     pub fn relieve(&self) {
-        // Fails with the disk alone.
+        // Fails only with the disk.
         drop(self.wal.commit(Batch::new().remove(OTHERS)));
     }
 
-    /// Whether appends may be refused for want of room; until whoever ended by that was started anew.
+    /// Whether appends may be refused for want of room; until the groups that ended by that were started anew.
     pub fn is_full(&self) -> bool {
         self.is_full.load(Ordering::SeqCst)
     }
@@ -165,13 +165,13 @@ impl Life {
         self.is_full.store(false, Ordering::SeqCst);
     }
 
-    /// What the node has of a group is gone: it was taken out of it.
+    /// What the node has of a group is dropped: it was removed from that group.
     pub fn forget(&self, group: u64) {
         self.files.lock().unwrap().retain(|&(of, _), _| of != group);
         drop(self.wal.commit(Batch::new().remove(group)));
     }
 
-    /// The process dies now; the power stays, or goes, too. What its tasks still write is written nowhere.
+    /// The process dies now; the power stays, or goes, too. What its tasks still write goes nowhere.
     pub fn kill(&self, power_stays: bool, rng: &mut Rng) {
         if self.is_alive() {
             let disk = if power_stays { self.disk.restart() } else { self.disk.crash_seeded(rng.next()) };
@@ -217,12 +217,12 @@ impl Life {
         }
     }
 
-    /// Writes what appends wait for, and now and then what nobody waits for.
+    /// Writes what appends wait for, and now and then what nothing waits for.
     pub fn flush(&self, seen: &mut BTreeMap<u64, u64>, groups: u64, rng: &mut Rng) {
         let ends: BTreeMap<u64, u64> =
             (1..=groups).map(|group| (group, self.wal.replica(group).last_index())).collect();
         if ends != *seen || rng.below(12) == 0 {
-            // Fails with the power alone; then nobody is told anything.
+            // Fails only with the power; then nobody is told anything.
             drop(self.wal.sync());
             *seen = ends;
         }

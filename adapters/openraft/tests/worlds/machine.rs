@@ -1,4 +1,4 @@
-//! A state machine in its documented ways, for both versions of openraft: `L` is their log id, `M` their membership.
+//! A state machine in each documented form, for both versions of openraft: `L` is their log id, `M` their membership.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::env::{Env, Keeps};
 use crate::life::Life;
 
-/// Key of a snapshot that is kept in the log.
+/// Key of the snapshot that is kept in the log.
 const SNAPSHOT: &[u8] = b"snapshot";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,40 +20,40 @@ pub struct Contents<L, M> {
     pub applied: Option<L>,
     pub members: M,
     pub lines: Vec<u64>,
-    /// How many entries are applied, and a hash of them all.
+    /// The number of entries applied, and a hash of them all.
     pub next: u64,
     hash: u64,
 }
 
-/// Not derived: that would ask it of `L`, too.
+/// Not derived: that would require it of `L`, too.
 impl<L, M: Default> Default for Contents<L, M> {
     fn default() -> Self {
         Self { applied: None, members: M::default(), lines: Vec::new(), next: 0, hash: 0 }
     }
 }
 
-/// What an entry is to a state machine.
+/// An entry, as the state machine sees it.
 pub enum What<M> {
     Blank,
     Line(u64),
     Members(M),
 }
 
-/// Clones are one machine.
+/// Clones share one machine.
 #[derive(Clone)]
 pub struct Machine<L, M> {
     pub env: Arc<Env>,
     pub life: Arc<Life>,
     pub group: u64,
     contents: Arc<Mutex<Contents<L, M>>>,
-    /// Up to where the snapshot goes that is stored. Held while one is.
+    /// The position of the stored snapshot. Held while one is stored.
     stored: Arc<tokio::sync::Mutex<u64>>,
     report: Arc<Mutex<Option<Report>>>,
 }
 
 type Report = Box<dyn Fn(u64) + Send>;
 
-/// What the memberships of both versions are.
+/// What the memberships of both versions have in common.
 pub trait Value: Clone + Default + Serialize + DeserializeOwned + Send + 'static {}
 impl<T: Clone + Default + Serialize + DeserializeOwned + Send + 'static> Value for T {}
 
@@ -62,7 +62,7 @@ where
     L: Clone + Serialize + DeserializeOwned + Send + 'static,
     M: Value,
 {
-    /// As its files, or the log, have it.
+    /// Opens it from its files, or from the log.
     pub fn open(env: Arc<Env>, life: Arc<Life>, group: u64) -> Self {
         let machine =
             Self { env, life, group, contents: Arc::default(), stored: Arc::default(), report: Arc::default() };
@@ -94,7 +94,7 @@ where
         self.contents.lock().unwrap().clone()
     }
 
-    /// What a dead node still does nobody sees.
+    /// A dead node's further actions are invisible.
     fn show(&self, contents: &Contents<L, M>, how: &str) {
         if self.life.is_alive()
             && let Some(index) = contents.next.checked_sub(1)
@@ -103,7 +103,7 @@ where
         }
     }
 
-    /// Entry `index`, of the leader of this term and number.
+    /// Applies entry `index`, of the leader with this term and number.
     pub fn apply(&self, id: L, (term, leader, index): (u64, u64, u64), what: What<M>) {
         let contents = {
             let mut contents = self.contents.lock().unwrap();
@@ -180,7 +180,7 @@ where
         if self.life.is_alive() { Ok(()) } else { Err(dead()) }
     }
 
-    /// Durable on return, this one or a later one.
+    /// On return this snapshot, or a later one, is durable.
     async fn store(&self, contents: &Contents<L, M>, bytes: &[u8]) -> io::Result<()> {
         let mut stored = self.stored.lock().await;
         if contents.next < *stored {
@@ -202,7 +202,7 @@ where
         Ok(())
     }
 
-    /// The last that was stored.
+    /// The snapshot that was stored last.
     pub fn snapshot(&self) -> Option<Vec<u8>> {
         let bytes = if self.env.keeps == Keeps::InLog {
             self.life.wal.replica(self.group).get(SNAPSHOT).unwrap().map(|bytes| bytes.to_vec()).unwrap_or_default()

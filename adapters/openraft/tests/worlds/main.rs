@@ -1,12 +1,12 @@
-//! Small clusters of real openraft on simulated disks, in a time that a seed directs: nodes are killed at any write, disks fail, logs are full for a while,
-//! messages are lost, late and doubled, snapshots are built and installed, logs purged, members removed and taken back, some of them blank; members change at any time, in openraft
-//! 0.10 the leader among them.
+//! Small clusters of real openraft on simulated disks, in a time that a seed directs: nodes are killed at any write, disks fail, logs are
+//! full for a while, messages are lost, late and duplicated, snapshots are built and installed, logs purged, members removed and taken
+//! back, some of them blank; membership changes at any time, in openraft 0.10 even the leader's.
 //!
-//! Whatever happens: no vote is taken back, nobody applies at an index what another does not, what a client was told is in the end on all
-//! nodes, every node comes back, and the groups go on. `STRANDLOG_SEED=n` runs one world, `STRANDLOG_SEEDS=n` so many.
+//! Whatever happens: no vote is taken back, no two nodes apply different entries at an index, in the end all nodes have what a client was
+//! told, every node comes back, and the groups go on. `STRANDLOG_SEED=n` runs one world, `STRANDLOG_SEEDS=n` runs that many.
 //!
-//! In openraft 0.9 a seed is one world. In 0.10, which does not repeat itself exactly, it is one of several: what was found in one may take a few runs to be
-//! found again.
+//! In openraft 0.9 a seed is exactly one world. openraft 0.10 does not repeat itself exactly, so a seed is one of several: it may take a
+//! few runs to find a failure again.
 
 #![cfg(any(feature = "v09", feature = "v010"))]
 
@@ -24,7 +24,7 @@ mod world;
 
 use world::{Member, Tally};
 
-/// The seeds to run: `STRANDLOG_SEEDS` of them from `STRANDLOG_SEED`; that one alone, or `some` from 0, if only one is set.
+/// The seeds to run: `STRANDLOG_SEEDS` of them from `STRANDLOG_SEED`; only that one, or `some` from 0, if only one variable is set.
 fn seeds(some: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (from, many) = (number("STRANDLOG_SEED"), number("STRANDLOG_SEEDS"));

@@ -1,4 +1,4 @@
-//! Who is in a group changes.
+//! Changes of a group's members.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use crate::world::{Change, Member, Phase, World};
 impl<R: Member> World<R> {
     /// Takes members out, and back in as learners that are promoted.
     ///
-    /// Of openraft 0.9 the leader only in a quiet time, but for clients. There it appends the change that it is out by, and where it ends before others have
-    /// that it is no candidate any more, by what it has itself, and cannot be made one (`ExternalCommand::Elect`); who has less than it does asks in vain for its
-    /// vote, which two configurations may need. So the group is without a leader for good (databendlabs/openraft#2091, mended for 0.10 alone by #2098): of seeds
-    /// 0 to 199 that ended 27, 84 and 169 where the leader went at any time, and nothing else any. No storage has a say in that.
+    /// With openraft 0.9 it takes out the leader only in a quiet time, when only clients go on. There a leader appends the change that
+    /// removes it, and if it ends before others have that entry, it is by its own log no longer a candidate, and cannot be made one
+    /// (`ExternalCommand::Elect`); a node with a shorter log asks in vain for its vote, which two configurations may need. So the group is
+    /// without a leader for good (databendlabs/openraft#2091, mended only for 0.10 by #2098): of seeds 0 to 199 that ended 27, 84 and 169
+    /// when the leader could go at any time, and nothing else ended any. No storage can change that.
     pub async fn change_members(self, group: u64) {
         loop {
             sleep(Duration::from_millis(1000 + self.net.env.below(4000))).await;
@@ -35,7 +36,7 @@ impl<R: Member> World<R> {
         }
     }
 
-    /// Whatever befalls them meanwhile; nobody forgets anything.
+    /// Whatever happens to them meanwhile; no node forgets anything.
     async fn change_some(&self, group: u64) {
         let env = &self.net.env;
         for _ in 0..1 + env.below(4) {
@@ -67,7 +68,7 @@ impl<R: Member> World<R> {
             life.spare();
         }
         sleep(Duration::from_secs(2)).await;
-        // Who goes by a membership from before would be elected by those that have forgotten what came of it.
+        // Nodes that still go by the earlier membership could be elected by those that have forgotten what came of it.
         let are_all_in = self.are_all_voters(group);
         sleep(Duration::from_secs(1)).await;
         if let Some((node, leader)) = self.leader_inside(group).filter(|_| are_all_in) {
@@ -78,7 +79,7 @@ impl<R: Member> World<R> {
             };
             let change = Change::Demote { node: away, stays: false };
             let change = timeout(Duration::from_secs(5), leader.change(change)).await;
-            // A learner stays one.
+            // A learner stays a learner.
             let is_out = change.is_ok_and(|is_done| is_done) && !leader.view().members.contains(&away);
             if is_out && self.net.env.one_in(2) {
                 self.make_blank(away, group).await;
@@ -94,7 +95,7 @@ impl<R: Member> World<R> {
         all.iter().all(|&node| knows(node))
     }
 
-    /// As of a damaged group: it is removed from the log, and the node begins it anew.
+    /// Rebuilds it like a damaged group: it is removed from the log, and the node begins it anew.
     async fn make_blank(&self, node: u64, group: u64) {
         let member = self.net.member(node, group).filter(|(life, _)| !life.has_erred() && !life.is_full());
         let Some((life, raft)) = member else { return };
@@ -106,7 +107,7 @@ impl<R: Member> World<R> {
         self.start(&life, group).await;
     }
 
-    /// Two configurations are first made one in which the leader is. It is a voter anew where it may not go.
+    /// If the configuration is joint, or the change would remove a leader that must not go, the leader is made a voter instead.
     async fn change(&self, group: u64, change: Change) {
         if let Some((node, leader)) = self.leader_inside(group) {
             let may_not = leader.view().is_joint || !R::LEADER_GOES_AT_ANY_TIME && change.takes_out(node);
@@ -115,10 +116,11 @@ impl<R: Member> World<R> {
         }
     }
 
-    /// Who leads, and is a member itself. A debug build of openraft 0.10 panics where a leader that is out, and leads on until it steps down, is asked for the next
-    /// change: it answers as a leader as long as it has its leader's state (`Engine::try_leader_handler`), and asserts that it is one by the membership
-    /// (`ReplicationHandler::append_membership`, `RaftState::is_leading`). It asks itself for one where a change that begins in two configurations leads to two others,
-    /// none of them with the leader: the second step comes when the first is committed, and the leader out. No storage has a say in that.
+    /// The leader, provided that it is a member itself. A debug build of openraft 0.10 panics if a leader that was removed, and leads on
+    /// until it steps down, is asked for the next change: it answers as a leader as long as it has its leader's state
+    /// (`Engine::try_leader_handler`), and asserts that it is one by the membership (`ReplicationHandler::append_membership`,
+    /// `RaftState::is_leading`). It asks itself for one if a change that begins in a joint configuration leads to another, neither of which
+    /// has the leader: the second step comes when the first is committed, with the leader removed. No storage can change that.
     fn leader_inside(&self, group: u64) -> Option<(u64, R)> {
         self.net.leader(group).filter(|(node, leader)| leader.view().members.contains(node))
     }

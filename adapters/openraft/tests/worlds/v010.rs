@@ -113,12 +113,12 @@ impl Member for Node {
             let applied = machine.0.now().applied.map(|id| id.index);
             store.durable_applied(applied).map_err(|error| error.to_string())?;
             let reader = store.reader();
-            // Refused only by a log that is dead.
+            // Refused only by a dead log.
             machine.0.reports_by(move |index| drop(reader.durable_applied(index)));
         }
         let vote = store.reader().read_vote().await.map_err(|error| error.to_string())?;
         env.judge.returned(id, group, vote.as_ref().map(ballot));
-        // All the same time is openraft's to draw: the seed draws it here.
+        // openraft draws the timeout between min and max. They differ by 1, so it is the seed that draws it.
         let patience = 300 + 100 * id + env.below(100);
         let config = Config {
             heartbeat_interval: 60,
@@ -178,7 +178,7 @@ impl Member for Node {
     fn view(&self) -> View {
         let mut watch = self.raft.metrics();
         let metrics = watch.borrow_watched().clone();
-        // A core that panicked says nothing more.
+        // A core that panicked reports nothing more.
         let mut gone = None;
         while let Some(told) = tokio::task::unconstrained(watch.changed()).now_or_never() {
             if told.is_err() {
@@ -272,7 +272,7 @@ impl RaftNetworkV2<Types> for Link {
         self.call(rpc, ask, heard).await.map(|(answer, _)| answer).ok_or_else(no_answer)
     }
 
-    /// Promises nothing.
+    /// This request promises nothing.
     async fn pre_vote(
         &mut self,
         rpc: VoteRequest<Types>,
@@ -289,7 +289,7 @@ impl RaftNetworkV2<Types> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        // The answer is of a vote from before it was installed: by then another may have been given.
+        // The answer carries a vote from before the installation: by then another may have been granted.
         let ask = |node: Node, (vote, snapshot): (Vote, Snapshot)| async move {
             node.raft.install_full_snapshot(vote, snapshot).await.ok()
         };

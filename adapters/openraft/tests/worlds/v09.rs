@@ -121,12 +121,12 @@ impl Member for Node {
             let applied = machine.0.now().applied.map(|id| id.index);
             store.durable_applied(applied).map_err(|error| error.to_string())?;
             let reader = store.reader();
-            // Refused only by a log that is dead.
+            // Refused only by a dead log.
             machine.0.reports_by(move |index| drop(reader.durable_applied(index)));
         }
         let vote = store.read_vote().await.map_err(|error| error.to_string())?;
         env.judge.returned(id, group, vote.as_ref().map(ballot));
-        // All the same time is openraft's to draw: the seed draws it here.
+        // openraft draws the timeout between min and max. They differ by 1, so it is the seed that draws it.
         let patience = 300 + 100 * id + env.below(100);
         let config = Config {
             heartbeat_interval: 60,
@@ -183,7 +183,7 @@ impl Member for Node {
 
     fn view(&self) -> View {
         let watch = self.raft.metrics();
-        // A core that panicked says nothing more.
+        // A core that panicked reports nothing more.
         let gone = watch.has_changed().is_err().then(|| "it is gone".to_owned());
         let metrics = watch.borrow().clone();
         let text = metrics.to_string();

@@ -1,4 +1,4 @@
-//! One world: three nodes, or five, two groups on each node's one log, clients, and what befalls them.
+//! One world: three nodes, or five, two groups in each node's one log, clients, and everything that happens to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -11,15 +11,15 @@ use crate::env::{Env, GROUPS};
 use crate::judge::Ballot;
 use crate::life::{Life, Remains};
 
-/// What is asked of one version of openraft.
+/// What a world needs of one version of openraft.
 pub trait Member: Clone + Send + Sync + 'static {
-    /// Whether the leader may be taken out of the voters while anything befalls them: see [`World::change_members`].
+    /// Whether the leader may be removed from the voters while anything may happen: see [`World::change_members`].
     const LEADER_GOES_AT_ANY_TIME: bool;
 
-    /// The node's part of a group, from what its log and files hold.
+    /// The node's member of a group, from what its log and files hold.
     async fn start(net: Net<Self>, life: Arc<Life>, group: u64) -> Result<Self, String>;
     async fn begin(&self);
-    /// Whether it was told to be written; else who may know better.
+    /// Whether the write was acknowledged; otherwise, which node may know better.
     async fn write(&self, line: u64) -> Result<(), Option<u64>>;
     /// Whether it is done.
     async fn change(&self, change: Change) -> bool;
@@ -33,14 +33,14 @@ pub trait Member: Clone + Send + Sync + 'static {
 pub enum Change {
     AddLearner(u64),
     Promote(u64),
-    /// No voter any more: a learner, or out.
+    /// Not a voter any more: a learner, or removed.
     Demote {
         node: u64,
         stays: bool,
     },
-    /// Out, who is no voter.
+    /// Removes nodes that are not voters.
     Drop(u64),
-    /// These are the voters, by way of two configurations. Who was one, and is not among them, is a learner, or out.
+    /// Makes these the voters, through a joint configuration. A voter that is not among them becomes a learner, or is removed.
     Voters {
         voters: BTreeSet<u64>,
         stay: bool,
@@ -48,7 +48,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether this node is no voter behind it.
+    /// Whether this node is no voter after the change.
     pub fn takes_out(&self, node: u64) -> bool {
         match self {
             Self::AddLearner(_) | Self::Promote(_) => false,
@@ -58,32 +58,32 @@ impl Change {
     }
 }
 
-/// What a member says of itself.
+/// What a member reports about itself.
 #[derive(Debug)]
 pub struct View {
-    /// Why it runs no more.
+    /// Why it no longer runs.
     pub ended: Option<String>,
-    /// By which vote it leads. A leader that was taken out, and has not heard of it, says that it does.
+    /// The vote by which it leads. A leader that was removed, and has not heard of it, still reports that it leads.
     pub leads: Option<Ballot>,
-    /// In each of the configurations, if there are two.
+    /// The voters; in a joint configuration those that are in both.
     pub voters: BTreeSet<u64>,
     pub is_joint: bool,
-    /// And who else is known.
+    /// The other known nodes.
     pub members: BTreeSet<u64>,
-    /// How many entries are applied, and the lines.
+    /// The number of entries applied, and the lines.
     pub applied: u64,
     pub lines: Vec<u64>,
     /// For people.
     pub metrics: String,
 }
 
-/// By node and group, who is there now.
+/// The members that exist now, by node and group.
 pub type Members<R> = Arc<Mutex<BTreeMap<(u64, u64), (Arc<Life>, R)>>>;
 
 pub struct Net<R> {
     pub env: Arc<Env>,
     pub members: Members<R>,
-    /// How often a node was a new member of a group. Messages of its life before are not for it.
+    /// How often a node was a new member of a group. Messages of an earlier life are not for it.
     pub lives: Arc<Mutex<BTreeMap<(u64, u64), u64>>>,
 }
 
@@ -106,13 +106,14 @@ impl<R: Member> Net<R> {
         self.members.lock().unwrap().get(&(node, group)).filter(|(life, _)| life.is_alive()).cloned()
     }
 
-    /// The way to a group's member. The life of both is part of it, as it should be of a member's address: a way to one that was taken out does not lead to the
-    /// new one in its place.
+    /// The link to a group's member. The lives of both ends are part of it, as they should be of a member's address: a link to a member
+    /// that was removed does not lead to the new one in its place.
     pub fn path(&self, from: u64, to: u64, group: u64) -> Path {
         Path { group, to, from, lives: self.lives(group, [from, to]) }
     }
 
-    /// Asks a group's member there. What it says is said if its node lives on; `heard`: by which vote it then goes.
+    /// Sends a request to a group's member over the link. Its answer counts only if its node lives on; `heard`: the
+    /// vote that it goes by after that.
     pub async fn call<Q, A, F>(
         &self,
         from: &Arc<Life>,
@@ -155,21 +156,21 @@ impl<R: Member> Net<R> {
         nodes.map(|node| lives.get(&(node, group)).copied().unwrap_or_default())
     }
 
-    /// Who leads. A leader that was taken out, and has not heard of it, says that it does: its vote is the lower one.
+    /// The leader. A leader that was removed, and has not heard of it, also reports that it leads: its vote is the lower one.
     pub fn leader(&self, group: u64) -> Option<(u64, R)> {
         let leads = |node| self.member(node, group).and_then(|(_, raft)| Some((raft.view().leads?, (node, raft))));
         (0..self.env.nodes).filter_map(leads).max_by_key(|(ballot, _)| *ballot).map(|(_, leader)| leader)
     }
 }
 
-/// What was tried.
+/// What was attempted.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub acknowledged: u64,
     pub deaths: u64,
 }
 
-/// What the log says that is full.
+/// The error of a full log.
 const FULL: &str = "the log is full";
 const CHAOS: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -198,16 +199,16 @@ pub fn run<R: Member>(seed: u64) -> Tally {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Chaos,
-    /// Nobody dies any more, and every message gets there.
+    /// No node dies any more, and every message arrives.
     Calm,
-    /// Nor does anybody write.
+    /// Nor does any client write.
     Closed,
 }
 
 pub struct World<R> {
     pub net: Net<R>,
     phase: Arc<Mutex<Phase>>,
-    /// How many want that nothing befalls anybody.
+    /// How many tasks want a quiet time.
     pub quiet: Arc<Mutex<u64>>,
     deaths: Arc<Mutex<u64>>,
 }
@@ -303,7 +304,7 @@ impl<R: Member> World<R> {
 
     pub async fn start(&self, life: &Arc<Life>, group: u64) {
         match R::start(self.net.clone(), Arc::clone(life), group).await {
-            // Who died meanwhile has its members taken away already.
+            // A node that died meanwhile has had its members taken away already.
             Ok(raft) if life.is_alive() => {
                 self.net.members.lock().unwrap().insert((life.node, group), (Arc::clone(life), raft));
             }
@@ -315,7 +316,7 @@ impl<R: Member> World<R> {
         }
     }
 
-    /// Of a log that failed nothing more comes. Somebody looks at the device, and opens it anew.
+    /// A failed log does nothing more. An operator looks at the device, and opens it anew.
     async fn end_soon_after_an_error(self, life: Arc<Life>) {
         while life.is_alive() {
             sleep(Duration::from_millis(50 + self.net.env.below(400))).await;
@@ -325,11 +326,11 @@ impl<R: Member> World<R> {
         }
     }
 
-    /// Others make room in a full log, and the groups that ended by it are started anew.
+    /// Others make room in a full log, and the groups that it ended are started anew.
     async fn relieve(self, life: Arc<Life>) {
         sleep(Duration::from_millis(self.net.env.below(1500))).await;
         life.relieve();
-        // What was refused is told by now.
+        // By now every refusal has been reported.
         sleep(Duration::from_secs(2)).await;
         for group in 1..=GROUPS {
             let member = self.net.member(life.node, group);
@@ -429,7 +430,7 @@ impl<R: Member> World<R> {
         Ok(())
     }
 
-    /// All nodes are there, all are voters again, clients are served, and all hold the same.
+    /// All nodes are up, all are voters again, clients are served, and all hold the same.
     async fn settle(&self) -> Result<(), String> {
         let many = self.net.env.nodes;
         let nodes = || (0..many).flat_map(|node| (1..=GROUPS).map(move |group| (node, group)));
@@ -444,7 +445,7 @@ impl<R: Member> World<R> {
             self.until("something is written", PATIENCE, || self.net.env.judge.count() > before + 20).await?;
         }
         *self.phase.lock().unwrap() = Phase::Closed;
-        // Longer than a client waits, or a membership is changed.
+        // Longer than a client waits, or a change of membership takes.
         sleep(Duration::from_secs(10)).await;
         for (node, group) in nodes() {
             let member = |node| self.net.member(node, group).map(|(_, raft)| raft.view());

@@ -1,4 +1,4 @@
-//! What everybody may know: who leads, how far each replica has applied, what went wrong.
+//! What all threads may know: which store leads, how far each replica has applied, what went wrong.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -31,12 +31,12 @@ impl Board {
         }
     }
 
-    /// The store that leads `group`, 0 when nobody is known to.
+    /// The store that leads `group`, or 0 if none is known to.
     pub fn leader(&self, group: u64) -> u64 {
         u64::from(self.leaders[group as usize - 1].load(Relaxed))
     }
 
-    /// `store` gained or lost the lead.
+    /// `store` became the leader, or lost the lead.
     pub fn set_leader(&self, group: u64, store: u64, leads: bool) {
         let leader = &self.leaders[group as usize - 1];
         if leads {
@@ -73,14 +73,14 @@ impl Board {
         &self.totals[store as usize - 1]
     }
 
-    /// How far the furthest replica of each group is.
+    /// How far the furthest replica of each group has applied.
     pub fn furthest(&self) -> Vec<u64> {
         let stores = 1..=STORES as u64;
         let furthest = |group| stores.clone().map(|store| self.applied(store, group)).max().unwrap_or(0);
         (1..=self.groups()).map(furthest).collect()
     }
 
-    /// Groups of `store` that have not got as far as `target`.
+    /// Groups of `store` that have not reached `target`.
     pub fn behind(&self, store: u64, target: &[u64]) -> usize {
         let groups = 1..=self.groups();
         groups.zip(target).filter(|(group, target)| self.applied(store, *group) < **target).count()
@@ -93,7 +93,7 @@ impl Board {
         stores.map(|store| self.behind(store, &furthest)).max().unwrap_or(0)
     }
 
-    /// The first failure counts.
+    /// Keeps only the first failure.
     pub fn fail(&self, what: impl Into<String>) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.get_or_insert_with(|| what.into());

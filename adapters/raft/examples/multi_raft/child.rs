@@ -1,4 +1,4 @@
-//! A store in a process of its own, and its end of the connection.
+//! A store in a process of its own, and that process's end of the connection.
 
 use std::io::{BufReader, BufWriter, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,10 +13,10 @@ use crate::store::{Store, World};
 use crate::wire::{self, Frame, Status};
 use crate::{Result, STORES};
 
-/// How often the parent hears how far this store is.
+/// How often this store reports its progress to the parent.
 const STATUS_EVERY: Duration = Duration::from_millis(50);
 
-/// Runs store `id` until the parent says finish, or goes away.
+/// Runs store `id` until the parent tells it to finish, or goes away.
 pub fn run(args: Args, id: u64, connect: SocketAddr) -> Result<()> {
     let stream = TcpStream::connect(connect)?;
     stream.set_nodelay(true)?;
@@ -44,7 +44,7 @@ pub fn run(args: Args, id: u64, connect: SocketAddr) -> Result<()> {
             Frame::Finish => {
                 let usage = store.close()?;
                 frames.send(Frame::Bye(usage))?;
-                // The parent closes the connection when it has read the last word.
+                // The parent closes the connection when it has read the last frame.
                 while wire::read(&mut stream).is_ok_and(|frame| frame.is_some()) {}
                 return Ok(());
             }
@@ -68,7 +68,7 @@ pub fn send_frames(stream: TcpStream) -> Result<Sender<Frame>> {
         }
         Ok(())
     };
-    // A broken connection ends the thread, and sending into the channel fails from then on.
+    // A broken connection ends the thread, and from then on sending into the channel fails.
     std::thread::Builder::new().name("wire".into()).spawn(move || drop(run()))?;
     Ok(sender)
 }

@@ -1,4 +1,4 @@
-//! The clients: each has one proposal on its way, and makes the next when that is answered.
+//! The clients: each has one proposal under way, and makes the next when that is answered.
 //!
 //! One thread plays them all. A fifth of the proposals goes to one group in a hundred: those logs are
 //! truncated beyond a store that was away, which then needs a snapshot; the others catch up by log.
@@ -17,14 +17,14 @@ use crate::rng::Rng;
 use crate::store::World;
 use crate::{Result, STORES};
 
-/// Asked the wrong store, or nobody leads: ask again after this.
+/// How long to wait after asking the wrong store, or when no store leads.
 const RETRY: Duration = Duration::from_millis(10);
-/// No answer: the store that took it is gone. What became of the proposal stays unknown.
+/// How long to wait for an answer: the store that took the proposal is gone, and the proposal's fate stays unknown.
 const GIVE_UP: Duration = Duration::from_secs(2);
-/// Nobody took it: an election is on.
+/// How long to wait when no store took it: an election is under way.
 const GIVE_UP_LOOKING: Duration = Duration::from_secs(10);
 
-/// What can be watched while they work.
+/// Figures to watch while they work.
 #[derive(Debug, Default)]
 pub struct Load {
     pub answered: AtomicU64,
@@ -33,7 +33,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// No new proposals; the thread ends when the last is answered.
+    /// Ask for no new proposals; the thread ends when the last one is answered.
     pub fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
@@ -55,7 +55,7 @@ impl Load {
     }
 }
 
-/// What they can tell at the end.
+/// What they report at the end.
 pub struct Report {
     /// From proposing to applied by the leader, and back, in microseconds.
     pub latency: Histogram<u64>,
@@ -69,15 +69,15 @@ pub struct Report {
 #[derive(Clone, Copy, PartialEq)]
 enum Phase {
     Idle,
-    /// Nobody has taken the proposal: no leader is known, or it was the wrong one.
+    /// No store has taken the proposal: no leader is known, or it was the wrong one.
     Looking,
-    /// On its way.
+    /// A store has it.
     Sent,
 }
 
 #[derive(Clone, Copy)]
 struct Client {
-    /// Of its proposal; names the client, too.
+    /// Id of its proposal, which also names the client.
     id: u64,
     group: u64,
     start: Instant,
@@ -144,7 +144,7 @@ impl Clients {
         Ok(self.report)
     }
 
-    /// The client's next proposal, unless it is to stop.
+    /// Makes the client's next proposal, unless it is to stop.
     fn propose(&mut self, index: usize) {
         let groups = self.world.args.groups;
         let range = if self.rng.below(5) == 0 { groups.div_ceil(100) } else { groups };
@@ -158,7 +158,7 @@ impl Clients {
         }
     }
 
-    /// To the leader, as far as is known.
+    /// Sends it to the leader, as far as one is known.
     fn send(&mut self, index: usize) {
         let Client { id, group, .. } = self.clients[index];
         let leader = self.world.board.leader(group);
@@ -190,7 +190,7 @@ impl Clients {
             let index = self.index(id);
             let Client { id: current, group, start, phase } = self.clients[index];
             if current != id || phase != Phase::Sent {
-                // Given up before the answer came: what was unknown then stays so.
+                // The client had given up before the answer came: the outcome stays unknown.
                 continue;
             }
             if outcome == Outcome::NotLeader(id) {
@@ -246,7 +246,7 @@ impl Clients {
     }
 }
 
-/// Of microseconds, up to a minute.
+/// Records microseconds, up to a minute.
 fn histogram(digits: u8) -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000, digits)?)
 }

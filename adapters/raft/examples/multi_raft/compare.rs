@@ -1,4 +1,4 @@
-//! The verdict: what the three files hold after everything was closed, group by group.
+//! The verdict: compares what the three files hold after everything was closed, group by group.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::machine::{Machine, SLOTS};
 use crate::store::path;
 use crate::{Result, STORES};
 
-/// Differences that are named; more are counted.
+/// The number of differences that are listed; further ones are only counted.
 const NAMED: usize = 10;
 
 #[derive(Debug, Default)]
@@ -34,8 +34,8 @@ impl Verdict {
     }
 }
 
-/// Opens the three logs for reading and compares every group's: the entries that all of them retain, up to
-/// what is applied, by index, term and bytes; the applied states; and that nothing acknowledged is missing.
+/// Opens the three logs for reading and compares each group: the entries that all of them retain, up to what
+/// is applied, by index, term and bytes; the applied states; and that nothing acknowledged is missing.
 pub fn compare(dir: &Path, groups: u64, acknowledged: &[[u32; SLOTS]]) -> Result<Verdict> {
     let mut wals = Vec::new();
     for store in 1..=STORES as u64 {
@@ -105,7 +105,7 @@ fn compare_group(wals: &[Wal], group: u64, acknowledged: &[u32; SLOTS], verdict:
     Ok(())
 }
 
-/// A checker that cannot fail checks nothing: spoils store 2's copy of one group.
+/// A checker that cannot fail checks nothing: corrupts store 2's copy of one group.
 pub fn plant(dir: &Path, groups: u64, what: Plant) -> Result<()> {
     let wal = Wal::options().open(path(dir, 2))?;
     let group = groups.div_ceil(2);

@@ -1,11 +1,11 @@
-//! Progress: one line that changes on a terminal, a line now and then elsewhere.
+//! Progress: one line that changes on a terminal; elsewhere a line now and then.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Between two plain lines.
+/// Time between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Display {
@@ -27,7 +27,7 @@ impl Display {
         Display { bar, start: now, plain: now }
     }
 
-    /// Something happened, for good.
+    /// Prints an event, which stays.
     pub fn say(&self, what: impl AsRef<str>) {
         let line = format!("{:6.2} s  {}", self.start.elapsed().as_secs_f64(), what.as_ref());
         match &self.bar {
@@ -36,7 +36,7 @@ impl Display {
         }
     }
 
-    /// How things stand.
+    /// Shows the current state.
     pub fn live(&mut self, what: String) {
         match &self.bar {
             Some(bar) => bar.set_message(what),

@@ -13,7 +13,7 @@ use crate::machine::Machine;
 /// Entries applied between two checkpoints of a group's state machine.
 pub const CHECKPOINT_EVERY: u64 = 32;
 
-/// Ticks of 100 ms: modest traffic where a thousand groups beat at once.
+/// In ticks of 100 ms: modest traffic even with a thousand groups.
 const HEARTBEAT_TICKS: usize = 3;
 const ELECTION_TICKS: usize = 10;
 
@@ -24,12 +24,12 @@ pub struct Group {
     pub conf_state: ConfState,
     /// Number of the Ready that installed a snapshot, until it is durable.
     pub snapshot: Option<u64>,
-    /// Has, or may have, a Ready: listed to be looked at.
+    /// Has, or may have, a Ready: it is in the list of groups to look at.
     pub listed: bool,
 }
 
 impl Group {
-    /// As the log has it: the state machine's checkpoint, and raft told to go on from there.
+    /// Opens the group as the log has it: the state machine from its checkpoint, with raft going on from there.
     pub fn open(wal: &Wal, group: u64, store: u64) -> Result<Self> {
         let storage = GroupStorage::open(wal, group)?;
         let data = storage.checkpoint_data()?.ok_or("a group without a checkpoint")?;
@@ -57,12 +57,12 @@ impl Group {
         self.node.raft.state == StateRole::Leader
     }
 
-    /// While a snapshot is not durable yet its entries cannot be applied, and raft cannot campaign.
+    /// While a snapshot is not durable yet, its entries cannot be applied, and raft cannot campaign.
     pub fn tick(&mut self) -> bool {
         self.snapshot.is_none() && self.node.tick()
     }
 
-    /// A snapshot takes the machine's place.
+    /// A snapshot replaces the machine.
     pub fn install(&mut self, snapshot: &Snapshot, ready: u64) -> Result<()> {
         self.machine = Machine::decode(&snapshot.data)?;
         self.conf_state = snapshot.get_metadata().get_conf_state().clone();
@@ -70,8 +70,8 @@ impl Group {
         Ok(())
     }
 
-    /// Applies the next entry. Returns the proposal's id when it is one. (Nobody here proposes a change of the configuration, but a store
-    /// that did would have to keep what came of it.)
+    /// Applies the next entry. Returns the proposal's id if it is one. (Nobody here proposes a configuration change, but a store that did
+    /// would have to keep the resulting configuration.)
     pub fn apply(&mut self, entry: &Entry) -> Result<Option<u64>> {
         match entry.get_entry_type() {
             EntryType::EntryNormal => {}
@@ -101,11 +101,11 @@ impl Group {
         self.applied();
     }
 
-    /// Writes the state machine's copy when it is worth it, and lets go of the entries behind it.
+    /// Checkpoints the state machine when that is worthwhile, and compacts the log up to it.
     pub fn checkpoint(&mut self, round: &mut Round, every: u64, retain: u64) -> Result<()> {
         let Machine { index, term, .. } = self.machine;
         let storage = self.node.mut_store();
-        // What raft asks for may be of an entry that is not applied yet: the same checkpoint again helps nobody.
+        // raft may ask for a snapshot at an entry that is not applied yet: repeating the same checkpoint does not help.
         let has_news = index > storage.applied() || self.conf_state != *storage.conf_state();
         if index < storage.applied() + every && !(storage.wants_checkpoint() && has_news) {
             return Ok(());
@@ -117,7 +117,7 @@ impl Group {
         Ok(())
     }
 
-    /// The state machine's copy and a compaction up to it, in a batch of their own. Answers the first index kept.
+    /// Writes the state machine's copy and a compaction up to it, in a batch of their own. Returns the first index kept.
     pub fn let_go(&mut self, batch: &mut Batch) -> Result<u64> {
         let Machine { index, term, .. } = self.machine;
         let storage = self.node.mut_store();

@@ -1,29 +1,29 @@
-//! The state machine of a group: small, deterministic, and sensitive to every byte it ever applied.
+//! The state machine of a group: small, deterministic, and sensitive to every byte that it ever applied.
 
 use raft::eraftpb::Entry;
 
 use crate::Result;
 use crate::rng::mix;
 
-/// A small map beside the chain; a proposal's slot follows from its id.
+/// Slots of a small map beside the hash chain; a proposal's id determines its slot.
 pub const SLOTS: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
-    /// Proposals applied to it.
+    /// Number of proposals applied to it.
     pub count: u32,
     /// Hash of the last one.
     pub last: u64,
 }
 
-/// Two replicas that applied the same entries in the same order are equal, and no others.
+/// Two replicas are equal if and only if they applied the same entries in the same order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Index of the last entry applied.
     pub index: u64,
     /// Term of that entry.
     pub term: u64,
-    /// Proposals applied: entries without those by which leaders begin.
+    /// Number of proposals applied: all entries except those with which leaders begin.
     pub count: u64,
     /// Running hash over everything applied.
     pub chain: u64,
@@ -31,12 +31,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// As of the start of a group, before any entry.
+    /// The state at the start of a group, before any entry.
     pub fn at(index: u64, term: u64) -> Self {
         Machine { index, term, ..Machine::default() }
     }
 
-    /// Applies the next entry. Returns the proposal's id when it is one.
+    /// Applies the next entry. Returns the proposal's id if it is one.
     pub fn apply(&mut self, entry: &Entry) -> Result<Option<u64>> {
         if entry.index != self.index + 1 {
             return Err(format!("entry {} cannot be applied behind {}", entry.index, self.index).into());

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 
 /// Whether something was acknowledged, and everything agrees.
 fn run(mut args: Args) -> Result<bool> {
-    // Ours to remove only if nobody named it.
+    // The directory is removed only if nobody named it.
     let removable = args.data_dir.is_none();
     let dir = args.data_dir();
     args.data_dir = Some(dir.clone());
@@ -82,7 +82,7 @@ fn run(mut args: Args) -> Result<bool> {
     Ok(proved)
 }
 
-/// A run starts from nothing: logs that an earlier one left are removed, and only they.
+/// A run starts from nothing: removes logs that an earlier one left, and only those.
 fn prepare(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     for store in 1..=STORES as u64 {

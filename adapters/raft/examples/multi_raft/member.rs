@@ -1,4 +1,4 @@
-//! A store wherever it runs: in this process, or in one of its own.
+//! A store, in this process or in one of its own.
 
 use crate::Result;
 use crate::remote::Remote;
@@ -20,7 +20,7 @@ impl Member {
         })
     }
 
-    /// Abruptly. What a killed process did, nobody can tell.
+    /// Stops it abruptly. A killed process returns no figures.
     pub fn cut(self) -> Result<Option<Usage>> {
         match self {
             Member::Local(store) => store.cut().map(Some),

@@ -20,7 +20,7 @@ pub struct Proposal {
     pub payload: Vec<u8>,
 }
 
-/// What became of a proposal.
+/// The outcome of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Committed, and applied by the store that took it.
@@ -29,7 +29,7 @@ pub enum Outcome {
     NotLeader(u64),
 }
 
-/// What a poller thread finds in its inbox.
+/// An item in a poller thread's inbox.
 #[derive(Debug)]
 pub enum Inbound {
     Raft(Vec<Envelope>),
@@ -42,9 +42,9 @@ pub enum Inbound {
     Finish,
 }
 
-/// The way to one store.
+/// The link to one store.
 pub enum Outlet {
-    /// Nobody there: what is sent is lost, and the sender is told.
+    /// The store is down: what is sent is lost, and the sender is told.
     Down,
     /// Poller threads of this process.
     Local(Vec<Sender<Inbound>>),
@@ -52,7 +52,7 @@ pub enum Outlet {
     Wire(Sender<Frame>),
 }
 
-/// The ways to all stores; they change when a store comes or goes.
+/// The links to all stores; they change when a store comes or goes.
 pub struct Network {
     outlets: RwLock<[Outlet; STORES]>,
     pollers: u64,
@@ -67,17 +67,17 @@ impl Network {
         self.write()[store as usize - 1] = outlet;
     }
 
-    /// The poller thread that has `group`, the same on every store.
+    /// The poller thread that drives `group`, the same on every store.
     pub fn lane(&self, group: u64) -> u64 {
         (group - 1) % self.pollers
     }
 
-    /// Where a group is among those of its lane.
+    /// The position of a group among those of its lane.
     pub fn slot(&self, group: u64) -> usize {
         ((group - 1) / self.pollers) as usize
     }
 
-    /// Sends one batch of messages from a lane to the same lane of another store. Gives them back when nobody is there.
+    /// Sends one batch of messages from a lane to the same lane of another store. Returns them if that store is down.
     pub fn raft(&self, store: u64, lane: u64, batch: Vec<Envelope>) -> Result<(), Vec<Envelope>> {
         match &self.read()[store as usize - 1] {
             Outlet::Down => Err(batch),
@@ -92,7 +92,7 @@ impl Network {
         }
     }
 
-    /// Sends proposals to a store, to whichever lanes they belong.
+    /// Sends proposals to a store, to the lanes that they belong to.
     pub fn propose(&self, store: u64, proposals: Vec<Proposal>) {
         match &self.read()[store as usize - 1] {
             Outlet::Down => {}

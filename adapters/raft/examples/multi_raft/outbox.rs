@@ -1,4 +1,4 @@
-//! Messages of one iteration, gathered for each store: one send for all groups.
+//! Messages of one iteration, gathered by store: one send for all groups.
 
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType};
@@ -23,7 +23,7 @@ impl Outbox {
         }
     }
 
-    /// Sends them all, and tells raft what did not get through.
+    /// Sends them all, and tells raft which did not get through.
     pub fn flush(&mut self, network: &Network, groups: &mut [Group]) {
         for (index, batch) in self.to.iter_mut().enumerate() {
             if batch.is_empty() {

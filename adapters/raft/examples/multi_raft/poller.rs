@@ -1,7 +1,7 @@
-//! The thread that drives many groups: the shape of every multi-raft store.
+//! The thread that drives many groups: what every multi-raft store needs.
 //!
-//! Round and round: take what has arrived, let time pass, gather the readies of all groups concerned
-//! into one batch, submit it, and go on. What has become durable meanwhile is heard of in the inbox.
+//! Each iteration takes what has arrived, lets time pass, gathers the readies of all groups concerned into
+//! one batch, submits it, and goes on. The inbox tells it what has become durable meanwhile.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::net::{Inbound, Network, Outcome, Proposal};
 use crate::outbox::Outbox;
 use crate::{Result, STORES};
 
-/// A tenth of the groups ticks every 10 ms: each ticks every 100 ms, and they do not all beat at once.
+/// A tenth of the groups ticks every 10 ms: each group ticks every 100 ms, and they do not all send heartbeats at once.
 const PHASES: usize = 10;
 const PHASE: Duration = Duration::from_millis(10);
 
-/// Inbox items taken before their readies are looked after.
+/// Inbox items taken before their readies are handled.
 const ITEMS_A_ROUND: usize = 256;
 
 /// What a poller thread is given.
@@ -38,9 +38,9 @@ pub struct Setup {
     pub network: Arc<Network>,
     pub board: Arc<Board>,
     pub retain: u64,
-    /// A token that something of its own is done is in the inbox already.
+    /// The inbox already has a token saying that something of this poller's own is done.
     pub woken: Arc<AtomicBool>,
-    /// Stop dead, finish nothing.
+    /// Stop at once, finishing nothing.
     pub cut: Arc<AtomicBool>,
 }
 
@@ -52,12 +52,12 @@ pub struct Poller {
     listed: Vec<usize>,
     /// Groups whose Ready the log refused.
     refused: Vec<usize>,
-    /// Proposals taken here and not applied yet.
+    /// Proposals taken here but not applied yet.
     proposed: HashSet<u64>,
     answers: Vec<Outcome>,
     phase: usize,
     next_phase: Instant,
-    /// Time stands still until the other stores are there.
+    /// Ticks are held back until the other stores are up.
     awake: bool,
     finishing: bool,
 }
@@ -77,14 +77,14 @@ impl Poller {
             finishing: false,
             setup,
         };
-        // Committed entries that the checkpoint does not cover are waiting to be applied again.
+        // Committed entries that the checkpoint does not cover must be applied again.
         for slot in 0..poller.setup.groups.len() {
             poller.list(slot);
         }
         poller
     }
 
-    /// Until finished or cut.
+    /// Runs until it is told to finish or is cut off.
     pub fn run(mut self) -> Result<()> {
         while !self.finishing {
             self.receive();
@@ -124,7 +124,7 @@ impl Poller {
             Inbound::Raft(batch) => {
                 for (group, message) in batch {
                     let slot = self.slot(group);
-                    // Refused: a response from somebody who is no member. Nothing to do about it.
+                    // raft refuses a response from a node that is no member: that needs no handling.
                     let _ = self.setup.groups[slot].node.step(message);
                     self.list(slot);
                 }
@@ -139,7 +139,7 @@ impl Poller {
     fn propose(&mut self, Proposal { id, group, payload }: Proposal) {
         let slot = self.slot(group);
         let group = &mut self.setup.groups[slot];
-        // A follower would forward it; the client is better told.
+        // A follower would forward it; it is better to tell the client.
         if group.is_leader() && group.node.propose(id.to_le_bytes().to_vec(), payload).is_ok() {
             self.proposed.insert(id);
             self.list(slot);
@@ -148,7 +148,7 @@ impl Poller {
         }
     }
 
-    /// The first leaders are spread over the stores by hand; after that it is as elections fall out.
+    /// The first leaders are assigned to the stores; later ones are whoever wins an election.
     fn campaign(&mut self) {
         for slot in 0..self.setup.groups.len() {
             let node = &mut self.setup.groups[slot].node;
@@ -164,7 +164,7 @@ impl Poller {
         if now < self.next_phase {
             return;
         }
-        // After a stall time has not passed for raft: better a late election than a thousand at once.
+        // After a stall, raft's time does not catch up: better a late election than a thousand at once.
         self.next_phase = now + PHASE;
         if !self.awake {
             return;
@@ -177,7 +177,7 @@ impl Poller {
         self.phase = (self.phase + 1) % PHASES;
     }
 
-    /// Every Ready there is, into as few batches as possible: one.
+    /// Takes every Ready there is into as few batches as possible: one.
     fn persist(&mut self) -> Result<()> {
         for slot in std::mem::take(&mut self.listed) {
             self.setup.groups[slot].listed = false;
@@ -234,13 +234,13 @@ impl Poller {
                 let group = &mut groups[network.slot(id)];
                 group.node.advance_append_async(ready);
                 group.applied();
-                // A leader's, which need not wait.
+                // A leader's messages, which need not wait.
                 outbox.add(id, messages);
             });
             match outcome {
-                // The same round again.
+                // Submits the same round again.
                 Err(Error::Log(strandlog::Error::Full(_))) if self.make_room()? => {}
-                // No batch takes what there is of this group; all others are written.
+                // No batch takes all that the round has of this group; all others are written.
                 Err(error @ Error::TooLarge { group, .. }) => {
                     eprintln!("store {}: {error}", self.setup.store);
                     self.setup.queue.forget(&mut self.round, group);
@@ -254,7 +254,7 @@ impl Poller {
         }
     }
 
-    /// The log is full, and the round waits with the checkpoints in it: they come in batches of their own. Whether anything was let go.
+    /// The log is full, and the checkpoints wait in the round: writes them in batches of their own. Returns whether anything was compacted.
     fn make_room(&mut self) -> Result<bool> {
         let Setup { store, groups, queue, .. } = &mut self.setup;
         eprintln!("store {store}: the log is full");
@@ -268,7 +268,7 @@ impl Poller {
         Ok(made)
     }
 
-    /// Groups whose Ready was refused go on from what the log has of them. A new node takes that for durable: so it must be.
+    /// Groups whose Ready was refused go on from what the log has of them. A new node takes that for durable, so it must be.
     fn reopen(&mut self) -> Result<()> {
         for slot in std::mem::take(&mut self.refused) {
             let Setup { store, groups, queue, fetches, .. } = &mut self.setup;
@@ -296,7 +296,7 @@ impl Poller {
         Ok(())
     }
 
-    /// Entries for followers that lag: raft sends them with its next Ready.
+    /// Entries for lagging followers: raft sends them with its next Ready.
     fn hear_of_old_entries(&mut self) {
         let Setup { fetches, groups, network, .. } = &mut self.setup;
         let listed = &mut self.listed;
@@ -319,7 +319,7 @@ impl Poller {
         }
     }
 
-    /// Everything is applied and nobody writes: leave the state machines as they are.
+    /// Everything is applied and nobody writes: checkpoints the state machines as they are.
     fn finish(mut self) -> Result<()> {
         for slot in 0..self.setup.groups.len() {
             self.setup.groups[slot].checkpoint(&mut self.round, 1, self.setup.retain)?;

@@ -1,4 +1,4 @@
-//! The parent's side of a store that runs as a process of its own.
+//! The parent's end of a store that runs as a process of its own.
 
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
@@ -43,7 +43,7 @@ impl Remote {
         let reader = {
             let world = world.clone();
             std::thread::Builder::new().name(format!("remote-{id}")).spawn(move || {
-                // A connection that breaks is what the kill is about; what must not break is noticed elsewhere.
+                // The kill is meant to break the connection; an unexpected break is noticed elsewhere.
                 let _ = listen(&world, id, stream, &words);
             })?
         };
@@ -64,7 +64,7 @@ impl Remote {
         Ok((Remote { id, process, world, reader, usage }, opened))
     }
 
-    /// SIGKILL.
+    /// Kills it with SIGKILL.
     pub fn kill(mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
@@ -74,11 +74,11 @@ impl Remote {
         Ok(())
     }
 
-    /// Lets it close its log and end.
+    /// Has it close its log and end.
     pub fn close(mut self) -> Result<Usage> {
         self.world.network.tell(self.id, || Inbound::Finish);
         let usage = self.usage.recv_timeout(PATIENCE).map_err(|_| format!("store {} did not close", self.id))?;
-        // The last sender of frames goes, and with it the connection.
+        // Drops the last sender of frames, and with it the connection.
         self.world.network.set(self.id, Outlet::Down);
         self.process.kill()?;
         self.process.wait()?;
@@ -110,7 +110,7 @@ fn accept(listener: &TcpListener, process: &mut Child) -> Result<TcpStream> {
 }
 
 fn listen(world: &World, id: u64, stream: TcpStream, words: &Sender<Word>) -> Result<()> {
-    // A new life counts from nothing; the board goes on.
+    // A new life counts from zero; the board's totals go on.
     let totals = world.board.totals(id);
     let before = [&totals.applied, &totals.snapshots].map(|total| total.load(Ordering::Relaxed));
     let mut stream = BufReader::with_capacity(1 << 20, stream);

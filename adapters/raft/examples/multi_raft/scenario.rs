@@ -1,4 +1,4 @@
-//! The story: elections, load, a store cut off, its return, the end.
+//! The whole run: elections, load, a store that is cut off, its return, the end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,10 +16,10 @@ use crate::{Result, STORES};
 
 /// The store that is cut off.
 const VICTIM: u64 = 3;
-/// The share of the load time after which it goes, and after which it is back.
+/// The shares of the load time after which it is cut off, and after which it comes back.
 const CUT_AT: f64 = 0.35;
 const BACK_AT: f64 = 0.6;
-/// Nothing in this story takes longer, unless something is broken.
+/// Nothing in this run takes longer, unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What happened.
@@ -34,9 +34,9 @@ pub struct Story {
 
 pub struct Comeback {
     pub opened: Opened,
-    /// Groups behind at the return.
+    /// Groups that lagged behind when it came back.
     pub behind: usize,
-    /// Snapshots that were needed for some of them.
+    /// Snapshots that some of them needed.
     pub snapshots: u64,
     pub caught_up: Duration,
 }
@@ -52,7 +52,7 @@ pub struct Scenario {
     rate: f64,
 }
 
-/// Plays it, up to all logs being closed.
+/// Runs everything, until all logs are closed.
 pub fn play(args: Args, display: Display) -> Result<(Story, Display)> {
     let (outcomes, answers) = channel();
     let world = World {
@@ -177,7 +177,7 @@ impl Scenario {
         clients.join().map_err(|_| "the clients panicked")?
     }
 
-    /// Until all replicas of all groups have applied the same, and stay so.
+    /// Waits until all replicas of all groups have applied the same, and stay so.
     fn drain(&mut self) -> Result<()> {
         let start = Instant::now();
         let mut since = None;

@@ -22,20 +22,20 @@ use crate::{Result, STORES};
 /// Groups bootstrapped by one batch.
 const BOOTSTRAP_BATCH: u64 = 256;
 
-/// What opening a store found.
+/// What was found when a store was opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Opened {
     /// Opening the log: recovery, or creation.
     pub log_micros: u64,
     /// Building all groups on it.
     pub groups_micros: u64,
-    /// Committed entries behind the checkpoints, which are applied again.
+    /// Committed entries after the checkpoints, which are applied again.
     pub reapplied: u64,
     /// Entries in the log.
     pub entries: u64,
 }
 
-/// What a log did in one life.
+/// The totals of a log in one life.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     pub entries: u64,
@@ -45,7 +45,7 @@ pub struct Usage {
     pub device_bytes: u64,
 }
 
-/// What all stores share in a process.
+/// What all stores of a process share.
 #[derive(Clone)]
 pub struct World {
     pub args: Arc<Args>,
@@ -68,11 +68,11 @@ pub fn path(dir: &Path, store: u64) -> PathBuf {
 }
 
 impl Store {
-    /// Opens (creating, recovering) a store and starts its threads.
+    /// Opens a store (which creates or recovers its log) and starts its threads.
     pub fn open(world: &World, id: u64) -> Result<(Store, Opened)> {
         let args = &world.args;
         let start = Instant::now();
-        // Entries die young here, and in the journal they die for nothing: it may have most of the file.
+        // Entries are short-lived here, and cost nothing if they are dropped while still in the journal: so it may have most of the file.
         let capacity = args.capacity();
         let options = Wal::options().capacity(capacity).journal_cap(capacity / 4 * 3);
         let wal = options.open(path(&args.data_dir(), id))?;
@@ -145,7 +145,7 @@ impl Store {
         Ok(())
     }
 
-    /// Cuts it off: the threads stop where they are, the log is dropped without being closed.
+    /// Cuts it off: the threads stop where they are, and the log is dropped without being closed.
     pub fn cut(mut self) -> Result<Usage> {
         self.cut.store(true, Ordering::Relaxed);
         self.world.network.set(self.id, Outlet::Down);
@@ -154,7 +154,7 @@ impl Store {
         Ok(usage(&self.wal))
     }
 
-    /// Ends in order: final checkpoints, everything durable, log closed.
+    /// Ends in order: final checkpoints, everything durable, the log closed.
     pub fn close(mut self) -> Result<Usage> {
         self.world.network.tell(self.id, || Inbound::Finish);
         self.join()?;
@@ -175,7 +175,7 @@ impl Store {
     }
 }
 
-/// Gives a blank log its groups. All stores start from the same.
+/// Bootstraps the groups in a blank log. All stores start with the same.
 fn bootstrap(wal: &Wal, groups: u64) -> Result<()> {
     let conf_state = ConfState { voters: (1..=STORES as u64).collect(), ..ConfState::default() };
     let data = Machine::at(BOOTSTRAP_INDEX, BOOTSTRAP_INDEX).encode();

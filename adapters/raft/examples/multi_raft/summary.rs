@@ -1,4 +1,4 @@
-//! The end of the story in figures.
+//! The figures at the end of a run.
 
 use crate::args::Args;
 use crate::compare::Verdict;

@@ -1,4 +1,4 @@
-//! What travels between two processes: frames on a stream, length first.
+//! The protocol between two processes: frames on a stream, length first.
 
 use std::io::{self, Read, Write};
 
@@ -9,15 +9,15 @@ use crate::Result;
 use crate::net::{Envelope, Outcome, Proposal};
 use crate::store::{Opened, Usage};
 
-/// Largest frame that is believed.
+/// The largest length that is accepted.
 const LIMIT: usize = 1 << 30;
 
-/// How far one store is, for the board of the other process.
+/// The progress of one store, for the board of the other process.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     pub applied_entries: u64,
     pub snapshots: u64,
-    /// Applied index and "leads", group by group.
+    /// Applied index and whether it leads, group by group.
     pub groups: Vec<(u64, bool)>,
     pub failure: Option<String>,
 }
@@ -48,7 +48,7 @@ pub fn write(stream: &mut impl Write, frame: &Frame) -> Result<()> {
     Ok(())
 }
 
-/// The next frame; `None` when the other side is gone.
+/// The next frame; `None` if the other side is gone.
 pub fn read(stream: &mut impl Read) -> Result<Option<Frame>> {
     let mut length = [0; 4];
     match stream.read_exact(&mut length) {

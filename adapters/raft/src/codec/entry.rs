@@ -12,8 +12,8 @@
 //!        bits 4-7  zero
 //! ```
 //!
-//! One byte more than the data in the common case, and always less than raft's protobuf form: a size
-//! limit given by raft never cuts off more here than it means to.
+//! One byte more than the data in the common case, and always less than raft's protobuf form: so a size
+//! limit given by raft never cuts off more here than raft means.
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType};
@@ -24,7 +24,7 @@ const TYPE: u8 = 0b0011;
 const HAS_CONTEXT: u8 = 0b0100;
 const SYNC_LOG: u8 = 0b1000;
 
-/// The most that an encoded entry has beside its context and data.
+/// The most bytes that an encoded entry has beside its context and data.
 pub(crate) const OVERHEAD: usize = 1 + 10;
 
 /// Appends the encoded form of `entry` to `out`.

@@ -1,6 +1,6 @@
-//! How raft's types are spelled in the log.
+//! How raft's types are encoded in the log.
 //!
-//! Compact, versioned, and decoded with typed errors: bytes which the log's checksums vouch for may still
+//! Compact, versioned, and decoded with typed errors: bytes whose checksums are right may still
 //! come from a newer version of this crate, or from another program.
 
 pub mod entry;
@@ -16,7 +16,7 @@ pub enum DecodeError {
     /// The bytes end before the value does.
     #[error("the bytes end early")]
     Truncated,
-    /// Bytes are left over behind the value.
+    /// Bytes are left over after the value.
     #[error("{0} bytes are left over")]
     Trailing(usize),
     /// The value's format has a version which this crate does not know.

@@ -1,7 +1,7 @@
 //! Hard state, configuration and applied position as keyed state.
 //!
-//! Each value starts with a version byte. What raft writes again and again has numbers of eight bytes, little-endian: it keeps its length,
-//! so that a full log does not refuse it. Numbers of a configuration are varints.
+//! Each value starts with a version byte. The values that raft keeps rewriting have numbers of eight bytes, little-endian, so their length
+//! does not change, and a full log does not refuse them. The numbers of a configuration are varints.
 //!
 //! ```text
 //! hard state      | 2 | term | vote | commit |
@@ -10,20 +10,20 @@
 //!                 | 4 | index |: the state machine is elsewhere
 //! ```
 //!
-//! Hard states of version 1 and applied positions of 1 and 2 are the same in varints. They are read, and no longer written.
+//! Hard states of version 1 and applied positions of versions 1 and 2 hold the same in varints. They are still read, but no longer written.
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, HardState};
 
 use super::{DecodeError, put_varint, take_varint};
 
-/// In varints.
+/// A configuration; also older hard states and applied positions. All in varints.
 const VERSION: u8 = 1;
-/// Of an applied position, in varints: without a state machine.
+/// An applied position without a state machine, in varints.
 const ELSEWHERE: u8 = 2;
-/// Of a hard state: eight bytes a number.
+/// A hard state with eight bytes for each number.
 const FIXED_STATE: u8 = 2;
-/// Of an applied position: eight bytes a number.
+/// An applied position with eight bytes for each number.
 const FIXED: u8 = 3;
 /// The same without a state machine.
 const FIXED_ELSEWHERE: u8 = 4;
@@ -134,7 +134,7 @@ pub(crate) fn applied_index(mut bytes: &[u8]) -> Result<u64, DecodeError> {
 
 type Take = fn(&mut &[u8]) -> Result<u64, DecodeError>;
 
-/// The index, and how the term behind it is taken, if there is one.
+/// The index, and the function that decodes the term after it, if there is one.
 fn take_applied(bytes: &mut &[u8]) -> Result<(u64, Option<Take>), DecodeError> {
     let (take, has_machine): (Take, bool) = match take_version(bytes)? {
         VERSION => (take_varint, true),
@@ -160,7 +160,7 @@ fn take_fixed(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
 
 fn take_ids(bytes: &mut &[u8]) -> Result<Vec<u64>, DecodeError> {
     let count = take_varint(bytes)?;
-    // An id is a byte at least: allocate for what can be there, not for what a number claims.
+    // An id takes at least one byte: allocate for what can be there, not for what a number claims.
     if count > bytes.len() as u64 {
         return Err(DecodeError::Truncated);
     }

@@ -1,4 +1,4 @@
-//! What the tests share: small logs on simulated disks, and short ways to say things to raft.
+//! Shared by the tests: small logs on simulated disks, and helpers to drive raft.
 
 #![allow(dead_code, missing_docs, reason = "each test uses its part")]
 
@@ -11,7 +11,7 @@ use strandlog::disk::sim::SimDisk;
 use strandlog::{Batch, Options, Wal};
 use strandlog_raft::GroupStorage;
 
-/// A log without threads of its own: nothing is durable before somebody syncs.
+/// A log without threads of its own: nothing is durable before a caller syncs.
 pub fn options() -> Options {
     Wal::options().chunk_size(4096).segment_size(64 << 10).direct_threshold(8 << 10).background(false)
 }
@@ -57,7 +57,7 @@ pub fn bootstrapped(wal: &Wal, group: u64) -> GroupStorage {
     storage
 }
 
-/// Replica 1 of so many groups of three, as the log has it or just bootstrapped.
+/// Replica 1 of `count` groups of three, as the log has it or just bootstrapped.
 pub fn nodes(wal: &Wal, groups: u64, fresh: bool) -> Vec<RawNode<GroupStorage>> {
     let storage = |group| match fresh {
         true => bootstrapped(wal, group),

@@ -1,4 +1,4 @@
-//! What must hold of a world, whatever happens in it. Nothing here is asked of the log's word alone: it goes by what was said and applied.
+//! What must hold in a world, whatever happens in it. The checks do not rely on what the log says, but on what was sent and applied.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,17 +13,17 @@ use crate::machine::{Machine, digest};
 struct Applied {
     term: u64,
     digest: u64,
-    /// What a machine is behind it.
+    /// The state of a machine after it.
     chain: u64,
-    /// The term of whoever applied it first: it was committed in that or in an earlier one.
+    /// The term in which it was first applied: it was committed in that or in an earlier term.
     by: u64,
 }
 
-/// What a replica has told others.
+/// What a replica has promised others.
 #[derive(Clone, Copy, Debug, Default)]
 struct Promise {
     term: u64,
-    /// That its log is that of the leader of this term, up to this index.
+    /// That up to this index its log is that of the leader of this term.
     matched: (u64, u64),
 }
 
@@ -47,7 +47,7 @@ pub struct Figures {
     pub reads: u64,
     pub fetched: u64,
     pub reopened: u64,
-    /// Groups that came into a round that was full.
+    /// Groups that were added to a round that was already full.
     pub gathered: u64,
     /// Snapshots that were refused: rare.
     pub outdated: u64,
@@ -100,7 +100,7 @@ impl Figures {
         }
     }
 
-    /// Everything came about, and more than once.
+    /// Every kind of event happened, and more than once.
     pub fn is_much(mut self) {
         let text = format!("{self:?}");
         let [usual @ .., _] = self.all();
@@ -110,30 +110,30 @@ impl Figures {
 
 #[derive(Debug, Default)]
 pub struct Checks {
-    /// For whom a replica voted: group, id, term.
+    /// Whom a replica voted for, by group, id and term.
     votes: HashMap<(u64, u64, u64), u64>,
     /// Who led a group in a term.
     leaders: HashMap<(u64, u64), u64>,
-    /// Of each group, behind the bootstrap.
+    /// Of each group, the entries after the bootstrap.
     committed: HashMap<u64, Vec<Applied>>,
     /// One content for each group, index and term.
     contents: HashMap<(u64, u64, u64), u64>,
-    /// What the leader of a term has in its log, as far as it told: the term at an index.
+    /// What the leader of a term has in its log, as far as its messages showed: the term at an index.
     logs: HashMap<(u64, u64), BTreeMap<u64, u64>>,
     promises: HashMap<(u64, u64), Promise>,
     /// Proposals that clients were told are applied.
     acknowledged: HashMap<(u64, u64), u64>,
-    /// Readings that were asked for, and how far they must see.
+    /// Reads that were requested, and the index that they must see.
     readings: HashMap<u64, (u64, u64)>,
     pub figures: Figures,
 }
 
 impl Checks {
-    /// A message leaves.
+    /// A message is sent.
     pub fn said(&mut self, group: u64, message: &Message) {
         use MessageType::*;
         let (id, kind, term) = (message.from, message.get_msg_type(), message.term);
-        // What is only asked, and what is passed on in another's name.
+        // Not messages that only ask, or that are forwarded for another replica.
         if matches!(kind, MsgRequestPreVote | MsgRequestPreVoteResponse | MsgTransferLeader | MsgPropose | MsgReadIndex)
         {
             return;
@@ -179,7 +179,7 @@ impl Checks {
         assert_eq!(first, digest, "group {group}: two entries {} of term {}", entry.index, entry.term);
     }
 
-    /// Something was done to a group. Whoever leads has all that was committed in earlier terms.
+    /// Something was done to a group. A leader has all that was committed in earlier terms.
     pub fn look(&mut self, group: u64, node: &RawNode<GroupStorage>) {
         let raft = &node.raft;
         if raft.state != StateRole::Leader || self.leaders.get(&(group, raft.term)) == Some(&raft.id) {
@@ -199,7 +199,7 @@ impl Checks {
         }
     }
 
-    /// An entry was applied, and this came of it: the same everywhere.
+    /// An entry was applied, with this result: the same everywhere.
     pub fn applied(&mut self, group: u64, id: u64, by: u64, entry: &Entry, machine: &Machine) {
         self.content(group, entry);
         let committed = self.committed.entry(group).or_default();
@@ -214,7 +214,7 @@ impl Checks {
         assert!(same, "group {group}: {id} applies another entry {}: {new:?}, not {known:?}", entry.index);
     }
 
-    /// A machine that was found somewhere is that of its index.
+    /// A machine that was found anywhere must be that of its index.
     pub fn machine(&self, group: u64, machine: &Machine, what: &str) {
         if machine.index <= BOOTSTRAP_INDEX {
             return;
@@ -225,19 +225,19 @@ impl Checks {
         assert_eq!((known.term, known.chain), (machine.term, machine.chain), "group {group}: {what} is another");
     }
 
-    /// How far anybody is.
+    /// The highest index that any machine has applied.
     pub fn end(&self, group: u64) -> u64 {
         BOOTSTRAP_INDEX + self.committed.get(&group).map_or(0, Vec::len) as u64
     }
 
-    /// A client hears that its proposal is applied.
+    /// A client is told that its proposal is applied.
     pub fn acknowledge(&mut self, group: u64, proposal: u64, index: u64) {
         self.figures.acknowledged += 1;
         let first = *self.acknowledged.entry((group, proposal)).or_insert(index);
         assert_eq!(first, index, "group {group}: proposal {proposal} twice");
     }
 
-    /// A client reads: it must see all that was applied anywhere by now.
+    /// A client reads: it must see everything that was applied anywhere by now.
     pub fn asks(&mut self, reading: u64, group: u64) {
         self.readings.insert(reading, (group, self.end(group)));
     }
@@ -248,12 +248,13 @@ impl Checks {
         assert!(index >= end, "group {group}: a reading at {index} misses what was applied up to {end}");
     }
 
-    /// Whether others may count on something that the replica said.
+    /// Whether others may rely on something that the replica sent.
     pub fn promised(&self, group: u64, id: u64) -> bool {
         self.promises.get(&(group, id)).is_some_and(|promise| promise.matched.1 > 0)
     }
 
-    /// An opening found this of a replica: everything that it ever said must still hold. (`is_past`: it is what happened, not only what could.)
+    /// An opening found this of a replica: all that it ever promised must still hold. (`is_past`: what really happened, not only what could
+    /// have.)
     pub fn found(&mut self, group: u64, id: u64, storage: &GroupStorage, machine: &Machine, is_past: bool) {
         let (state, (first, last)) = (storage.hard_state(), storage.replica().bounds());
         let promise = self.promises.get(&(group, id)).copied().unwrap_or_default();

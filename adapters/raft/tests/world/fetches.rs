@@ -1,4 +1,4 @@
-//! The thread that reads old entries, made to keep step: what was asked for is read before anything else happens.
+//! The thread that reads old entries, kept in step: a request is read before anything else happens.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
@@ -9,7 +9,7 @@ use strandlog::disk::sim::SimDisk;
 use strandlog::{Batch, Wal};
 use strandlog_raft::{Checkpoint, FetchQueue, Fetched, GroupStorage};
 
-/// A group that nobody else has: what it asks for is read behind all that was asked before.
+/// A group that only this uses: its request is read after all earlier ones.
 const LAST_IN_LINE: u64 = u64::MAX / 2;
 const ENTRIES: u64 = 40;
 
@@ -17,7 +17,7 @@ pub struct Fetches {
     queue: FetchQueue,
     woken: Receiver<()>,
     last_in_line: GroupStorage,
-    /// Read, and not handed over yet.
+    /// Read, but not handed over yet.
     pub done: Vec<Fetched>,
 }
 
@@ -37,7 +37,7 @@ impl Fetches {
         storage.fetch_with(&self.queue);
     }
 
-    /// Until all that was asked for so far is read.
+    /// Waits until all requests so far are read.
     pub fn keep_step(&mut self) {
         let read = |storage: &GroupStorage| storage.entries(2, 3, None, GetEntriesContext::empty(true));
         assert!(read(&self.last_in_line).is_err(), "it is in memory");

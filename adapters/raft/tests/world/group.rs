@@ -16,17 +16,17 @@ pub struct Group {
     pub group: u64,
     pub id: u64,
     pub node: RawNode<GroupStorage>,
-    /// In memory.
+    /// The state machine in memory.
     pub machine: Machine,
     /// Number of the Ready that brought a snapshot, until that is durable.
     pub snapshot: Option<u64>,
-    /// Committed, and not applied yet.
+    /// Committed, but not applied yet.
     pub waits: VecDeque<Entry>,
-    /// Proposals of clients that wait here.
+    /// Proposals of clients that wait for an answer here.
     pub proposed: HashSet<u64>,
 }
 
-/// A group as the log and the files have it.
+/// Opens a group as the log and the files have it.
 pub fn found(
     wal: &Wal,
     files: &Files,
@@ -54,7 +54,7 @@ pub fn found(
     let before = storage.replica().bounds();
     let mut batch = Batch::new();
     match storage.adopt(&mut batch, machine.index, machine.term, &machine.conf_state) {
-        // A new member that was cut off between its first snapshot's file and its first batch.
+        // A new member that was killed between its first snapshot's file and its first batch.
         Err(Error::Inconsistent { .. }) if is_new && !wal.replica(group).exists() => {
             files.lock().remove(&group);
             return Ok((storage, Machine::default(), false));
@@ -75,7 +75,7 @@ impl Group {
             applied: storage.applied(),
             election_tick: 10,
             heartbeat_tick: 3,
-            // One timeout for all, and time passes as chance will have it: a seed is one run.
+            // One timeout for all, with chance deciding how time passes: a seed is exactly one run.
             min_election_tick: 10,
             max_election_tick: 11,
             check_quorum: manner.check_quorum,
@@ -85,7 +85,7 @@ impl Group {
             max_size_per_msg: manner.max_size_per_msg,
             max_committed_size_per_ready: manner.max_committed_size_per_ready,
             max_inflight_msgs: manner.max_inflight_msgs,
-            // A log that is full of what nobody can commit is full for good.
+            // A log that is full of entries that nobody can commit stays full for good.
             max_uncommitted_size: (manner.capacity / 32 / manner.groups).max(16 << 10),
             ..Config::default()
         };
@@ -100,12 +100,12 @@ impl Group {
         self.node.raft.state == StateRole::Leader
     }
 
-    /// As raft has applied it.
+    /// As of what raft has applied.
     pub fn conf_state(&self) -> ConfState {
         self.node.raft.prs().conf().to_conf_state()
     }
 
-    /// Where raft 0.7 panics if it stands for election: see the README, "What to mind".
+    /// When raft 0.7 panics if it stands for election: see the README, "What to mind".
     pub fn may_campaign(&self) -> bool {
         let (voters, log) = (self.conf_state().voters, &self.node.raft.raft_log);
         self.snapshot.is_none() && (self.leads() || voters != [self.id] || log.persisted == log.last_index())
@@ -115,7 +115,7 @@ impl Group {
         self.node.raft.prs().conf().voters().contains(self.id)
     }
 
-    /// A snapshot takes the machine's place, durably where it has files.
+    /// A snapshot replaces the machine, durably if it has files.
     pub fn install(&mut self, snapshot: &Snapshot, ready: u64, files: &Files, manner: &Manner, checks: &mut Checks) {
         let machine = Machine::from_snapshot(snapshot);
         checks.machine(self.group, &machine, "a snapshot that is installed");
@@ -162,7 +162,7 @@ impl Group {
         checks.figures.changes += 1;
         checks.figures.joint += u64::from(!conf_state.voters_outgoing.is_empty());
         self.machine.conf_state = conf_state;
-        // raft 0.7 leads on where it is no member any more, and panics when something of it becomes durable.
+        // raft 0.7 goes on leading after it was removed, and panics when something of it becomes durable.
         if self.leads() && self.node.raft.prs().get(self.id).is_none() {
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, raft::INVALID_ID);
@@ -185,7 +185,7 @@ impl Group {
         self.tell();
     }
 
-    /// What a machine in the log writes of itself.
+    /// What a machine in the log writes about itself.
     pub fn checkpoint(&mut self, batch: Into<'_>, retain: u64, manner: &Manner) -> Result<u64, Error> {
         let Machine { index, term, .. } = self.machine;
         let data = self.machine.bytes();
@@ -205,19 +205,19 @@ impl Group {
         }
     }
 
-    /// Whether another checkpoint would say something new.
+    /// Whether another checkpoint would differ from the last one.
     pub fn has_news(&self) -> bool {
         let storage = self.node.store();
         self.machine.index > storage.applied() || self.machine.conf_state != *storage.conf_state()
     }
 
-    /// What a machine with files has made durable is told to the log.
+    /// Reports to the log what a machine with files has made durable.
     pub fn report(&mut self, wal: &Wal, files: &Files, manner: &Manner) -> Result<(), Error> {
         let saved = files.lock().get(&self.group).cloned();
         let saved = if manner.planted(Plant::AppliedTooEarly) { Some(self.machine.clone()) } else { saved };
         let Some(saved) = saved.filter(|_| self.snapshot.is_none()) else { return Ok(()) };
         let storage = self.node.mut_store();
-        // It refuses where the configuration changed on the way.
+        // It refuses if the configuration changed on the way.
         if storage.set_applied(saved.index, saved.term).is_err() {
             storage.set_applied_with(saved.index, saved.term, &saved.conf_state)?;
         }
@@ -228,7 +228,7 @@ impl Group {
     }
 }
 
-/// Where something is written to.
+/// Where a write goes.
 pub enum Into<'a> {
     Round(&'a mut Round),
     Batch(&'a mut Batch),

@@ -10,13 +10,13 @@ use strandlog_raft::SnapshotSource;
 
 use crate::rng::mix;
 
-/// Two that applied the same entries in the same order are equal, and no others.
+/// Two machines are equal if and only if they applied the same entries in the same order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Machine {
     pub index: u64,
     pub term: u64,
     pub chain: u64,
-    /// As of `index`.
+    /// The configuration as of `index`.
     pub conf_state: ConfState,
 }
 
@@ -27,7 +27,7 @@ impl Machine {
         self.chain = mix(self.chain.rotate_left(23) ^ digest(entry));
     }
 
-    /// What a checkpoint or a snapshot carries; the rest is in their metadata.
+    /// The bytes in a checkpoint or a snapshot; the rest is in their metadata.
     pub fn bytes(&self) -> Vec<u8> {
         [self.index, self.chain].iter().flat_map(|word| word.to_le_bytes()).collect()
     }
@@ -46,7 +46,7 @@ impl Machine {
     }
 }
 
-/// All of an entry.
+/// Hashes the whole entry.
 pub fn digest(entry: &Entry) -> u64 {
     let bytes = entry.write_to_bytes().expect("an entry is encoded");
     bytes.chunks(8).fold(bytes.len() as u64, |state, chunk| {
@@ -56,7 +56,7 @@ pub fn digest(entry: &Entry) -> u64 {
     })
 }
 
-/// The state machines' files on one store: what is in them is durable.
+/// The state machines' files on one store: their content is durable.
 #[derive(Clone, Debug, Default)]
 pub struct Files(Arc<Mutex<BTreeMap<u64, Machine>>>);
 
@@ -70,7 +70,7 @@ impl Files {
     }
 }
 
-/// Snapshots out of those files.
+/// Makes snapshots from those files.
 impl SnapshotSource for Files {
     fn snapshot(&self, group: u64, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let files = self.lock();

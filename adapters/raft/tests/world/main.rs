@@ -1,9 +1,10 @@
-//! Clusters that live through what may happen to them, and checks that know what raft promises.
+//! Clusters under everything that may happen to them, with checks of what raft promises.
 //!
-//! Three to five stores, several groups on the one log of each, on simulated disks whose power is cut at any write; a network that
-//! loses, doubles and reorders; leaders that change, members that come and go, snapshots, compactions, replicas that are damaged and rebuilt; state machines in the log and in files of their own.
-//! One thread plays everything and a seed is one run: `STRANDLOG_SEED=n` runs that one alone, `STRANDLOG_SEEDS=n` runs more of them,
-//! `STRANDLOG_SAY=1` tells what happens.
+//! Three to five stores, several groups on the one log of each, on simulated disks whose power is cut at any write; a network that loses,
+//! duplicates and reorders; leaders that change, members that come and go, snapshots, compactions, replicas that are damaged and rebuilt;
+//! state machines in the log and in files of their own.
+//! One thread plays everything, and a seed is exactly one run: `STRANDLOG_SEED=n` runs only that one, `STRANDLOG_SEEDS=n` runs more
+//! of them, `STRANDLOG_SAY=1` prints what happens.
 
 mod checks;
 mod fetches;
@@ -25,9 +26,9 @@ use checks::Figures;
 use manner::Plant;
 use world::World;
 
-/// Worlds of a run that nobody asked more of.
+/// Worlds of a run by default.
 const SEEDS: u64 = 60;
-/// In so many worlds a bug must be noticed.
+/// A bug must be noticed within this many worlds.
 const ENOUGH: u64 = 150;
 
 fn env(name: &str) -> Option<u64> {

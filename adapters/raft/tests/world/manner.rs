@@ -1,40 +1,40 @@
-//! What kind of world a seed is.
+//! What kind of world a seed makes.
 
 use crate::rng::Rng;
 
-/// Where the state machines are, in the two ways that the crate documents.
+/// Where the state machines live: the two ways that the crate documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machines {
     /// Small ones, as checkpoints in the log.
     InLog,
-    /// In files of their own, which lag behind; the log hears of what is durable there.
+    /// In files of their own, which lag behind; the log is told what is durable there.
     OfTheirOwn,
-    /// And the log is told by its own word as well (`Wal::durable_applied`).
+    /// The same, and the log's own report is used as well (`Wal::durable_applied`).
     Reported,
 }
 
-/// A bug in whoever drives the groups, which the checks must notice.
+/// A bug in the code that drives the groups, which the checks must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plant {
-    /// Messages leave when they are written.
+    /// Messages are sent as soon as they are written.
     SentAtOnce,
-    /// Disks take a sync for done that is not.
+    /// Disks report a sync that they did not do.
     SyncsIgnored,
     /// An opening finds a hard state without its vote.
     VotesForgotten,
-    /// The log hears of what the state machine has not made durable.
+    /// The log is told more than the state machine has made durable.
     AppliedTooEarly,
     /// A snapshot is in the log before it is in the state machine's file.
     SnapshotTooLate,
     /// A checkpoint has the configuration of the one before.
     OldConfiguration,
-    /// A lost replica comes back blank, by the id of before.
+    /// A lost replica comes back blank, with its old id.
     BackBlank,
-    /// What is durable of a Ready is told to raft when it is written.
+    /// raft is told that a Ready is durable as soon as it is written.
     PersistedAtOnce,
 }
 
-/// Length of a log of which not all is in memory.
+/// Length of a log of which not everything is in memory.
 pub const FETCHED: u64 = 16 << 20;
 
 #[derive(Clone, Debug)]
@@ -53,22 +53,22 @@ pub struct Manner {
     pub capacity: u64,
     pub payload: u64,
     pub retain: u64,
-    /// Nothing is let go of before the log is full.
+    /// Nothing is compacted before the log is full.
     pub hoards: bool,
-    /// A round takes all that there is, however large that is.
+    /// A round takes everything, however large that is.
     pub gathers: bool,
-    /// Replicas are found damaged when their store comes back.
+    /// Replicas may be found damaged when their store comes back.
     pub rots: bool,
-    /// Entries are applied a while after they were handed over.
+    /// Entries are applied some time after they were handed over.
     pub late: bool,
     /// Old entries are read by another thread.
     pub fetch: bool,
     pub members_change: bool,
-    /// Percents of what is delivered.
+    /// Percentages of deliveries.
     pub lost: u64,
     pub doubled: u64,
     pub reordered: u64,
-    /// Percent of the steps.
+    /// Percentage of the steps.
     pub crashes: u64,
     pub steps: u64,
     pub plant: Option<Plant>,

@@ -1,4 +1,4 @@
-//! Members come and go, as the crate's README says that they may.
+//! Members come and go, as the crate's README allows.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use raft::eraftpb::{
 use crate::network::store_of;
 use crate::world::{Life, World};
 
-/// Entries that a learner may lack and be promoted.
+/// The most entries that a learner may lack when it is promoted.
 const CLOSE: u64 = 5;
 
 impl World {
-    /// Looks after one of the groups, through its leader.
+    /// Manages one of the groups, through its leader.
     pub fn admin(&mut self) {
         if !self.manner.members_change {
             return;
@@ -35,7 +35,7 @@ impl World {
         }
     }
 
-    /// A damaged replica is taken out of its group, before anything else is changed; it comes back as another.
+    /// A damaged replica is removed from its group before anything else is changed; it comes back as a new one.
     pub fn take_out_the_damaged(&mut self, group: u64, leader: u64) -> bool {
         let Some(conf_state) = self.configuration(group, leader) else { return false };
         let named = ids(&conf_state);
@@ -49,7 +49,7 @@ impl World {
         true
     }
 
-    /// Whether the group goes on without this voter, whatever comes of the changes that somebody still knows of.
+    /// Whether the group can go on without this voter, whatever becomes of the changes that some replica still knows of.
     pub fn is_spared(&self, store: u64, group: u64) -> bool {
         let Some(leader) = self.leader(group) else { return false };
         let Some(conf_state) = self.configuration(group, leader) else { return false };
@@ -82,7 +82,7 @@ impl World {
         opened.groups.get(&group).map(|group| group.machine.conf_state.clone())
     }
 
-    /// Who is named by a configuration, and as of when.
+    /// The members that a configuration names, and as of when.
     pub fn notice(&mut self, group: u64, leader: u64) {
         let Some(opened) = &self.stores[leader as usize - 1] else { return };
         let Some(one) = opened.groups.get(&group) else { return };
@@ -139,7 +139,7 @@ impl World {
             let life = self.lives[at].get(&group).copied();
             let (id, kind) = match life {
                 None => {
-                    // Blank, by an id that nobody had.
+                    // Blank, with an id that was never used.
                     self.ids[at] += 1;
                     let id = store + 100 * self.ids[at];
                     self.lives[at].insert(group, Life { id, named: 0, leaves: false, is_damaged: false, is_new: true });

@@ -1,11 +1,11 @@
-//! The network: it loses, doubles and reorders, and is parted now and then.
+//! The network: it loses, duplicates and reorders, and is partitioned now and then.
 
 use raft::eraftpb::{EntryType, Message};
 
 use crate::manner::Manner;
 use crate::rng::Rng;
 
-/// A message, and the group it belongs to. Ids are of one life of a replica: the store is what remains of them by a hundred.
+/// A message, and its group. Ids belong to one life of a replica; an id modulo a hundred is the store.
 #[derive(Clone, Debug)]
 pub struct Envelope {
     pub group: u64,
@@ -19,7 +19,7 @@ pub fn store_of(id: u64) -> u64 {
 #[derive(Debug)]
 pub struct Network {
     mail: Vec<Vec<Envelope>>,
-    /// Stores that hear nobody, and are heard by nobody.
+    /// Stores that are cut off in both directions.
     apart: Vec<bool>,
     pub lost: u64,
     doubled: u64,
@@ -50,7 +50,7 @@ impl Network {
         }
     }
 
-    /// What was on its way to a store that is gone.
+    /// Drops what was on its way to a store that is gone.
     pub fn drop_mail(&mut self, store: u64) {
         self.mail[store as usize - 1].clear();
     }
@@ -66,7 +66,7 @@ impl Network {
         self.mail[store as usize - 1].len()
     }
 
-    /// The next that arrives at a store, if it does.
+    /// The next message that arrives at a store, if one does.
     pub fn arrives(&mut self, store: u64, rng: &mut Rng) -> Option<Envelope> {
         let mail = &mut self.mail[store as usize - 1];
         if mail.is_empty() {

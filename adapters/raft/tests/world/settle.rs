@@ -4,7 +4,7 @@ use crate::group::Group;
 use crate::members::ids;
 use crate::world::World;
 
-/// Rounds in which every group must have a leader, commit something new, and be the same everywhere.
+/// Rounds within which every group must have a leader, commit something new, and be the same everywhere.
 const ROUNDS: u64 = 3000;
 
 impl World {
@@ -13,7 +13,7 @@ impl World {
         self.network.heal();
         self.settles = true;
         for store in 1..=self.manner.stores {
-            // All at once: nobody knows what another has in memory.
+            // All restart at once: nobody remembers anything of another from memory.
             self.crash(store);
         }
         let before: Vec<u64> = (1..=self.manner.groups).map(|group| self.checks.end(group)).collect();
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// Whether all members have applied all that there is, and have the same log.
+    /// Whether all members have applied everything, and have the same log.
     fn agrees(&self, group: u64, leader: u64) -> bool {
         let Some(conf_state) = self.configuration(group, leader) else { return false };
         let named = ids(&conf_state);
@@ -118,7 +118,7 @@ impl World {
 }
 
 impl Group {
-    /// Its machine, with the configuration in the order of another's.
+    /// Its machine, with the configuration in the same order as another's.
     fn machine_as(&self, other: &Self) -> crate::machine::Machine {
         let sorted = |of: &raft::eraftpb::ConfState| {
             let mut lists = [&of.voters, &of.learners, &of.voters_outgoing, &of.learners_next].map(|ids| ids.to_vec());

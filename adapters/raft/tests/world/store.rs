@@ -24,7 +24,7 @@ pub struct Store {
     disk: Arc<SimDisk>,
     /// Groups whose Ready was refused.
     pub refused: Vec<u64>,
-    /// What leaves when the step is over.
+    /// Messages that leave when the step is over.
     pub out: Vec<Envelope>,
 }
 
@@ -34,7 +34,7 @@ pub struct Poller {
     pub fetches: Option<Fetches>,
 }
 
-/// What a store's work looks at.
+/// The parts of a world that a store's work needs.
 pub struct Around<'a> {
     pub manner: &'a Manner,
     pub rng: &'a mut Rng,
@@ -83,7 +83,7 @@ impl Store {
             if self.groups[&group].node.has_ready() {
                 self.ready(poller, group, around)?;
                 if !all && around.rng.below(150) == 0 && self.groups.contains_key(&group) {
-                    // Taken out of the round with all that it had in it.
+                    // Taken out of the round with everything of it in there.
                     around.checks.figures.reopened += 1;
                     self.refused.push(group);
                     self.forget(poller, group)?;
@@ -110,7 +110,7 @@ impl Store {
         if !ready.snapshot().is_empty() {
             group.install(ready.snapshot(), ready.number(), &self.files, manner, checks);
             if rng.chance(20 * manner.crashes) {
-                // In mid-installation: in the file, and not in the log.
+                // In the middle of an installation: in the file, but not in the log.
                 self.disk.fail_at(self.disk.events(), Fault::Cut);
             }
         }
@@ -124,7 +124,7 @@ impl Store {
             self.out.extend(messages.into_iter().map(|message| Envelope { group: group.group, message }));
         }
         match round.persist(group.node.mut_store(), ready) {
-            // An older one than was asked for: the group starts anew.
+            // An older snapshot than was asked for: the group starts anew.
             Err(Error::SnapshotOutOfDate { .. }) => {
                 checks.figures.outdated += 1;
                 let group = group.group;
@@ -138,7 +138,7 @@ impl Store {
         }
         if group.snapshot.is_none() && manner.in_log() {
             let wanted = group.node.store().wants_checkpoint() && group.has_news();
-            // What raft was not told of is not let go of: it looks there for changes when it stands for election.
+            // Nothing is compacted that raft was not told is applied: it searches there for changes when it stands for election.
             if wanted || (!manner.hoards && rng.chance(15) && group.has_news()) {
                 let first = group.node.store().replica().first_index();
                 let kept = group.checkpoint(Into::Round(round), manner.retain, manner)?;
@@ -203,7 +203,7 @@ impl Store {
         Ok(made)
     }
 
-    /// What has become durable since.
+    /// Handles what has become durable.
     pub fn poll(&mut self, poller: usize, checks: &mut Checks) -> Result<(), Error> {
         let (groups, out) = (&mut self.groups, &mut self.out);
         let mut touched = Vec::new();
@@ -218,7 +218,7 @@ impl Store {
         Ok(())
     }
 
-    /// Old entries that were read.
+    /// Handles old entries that were read.
     pub fn hear_of_old_entries(&mut self, poller: usize, checks: &mut Checks) {
         let done = self.pollers[poller].fetches.as_mut().map(|fetches| std::mem::take(&mut fetches.done));
         for fetched in done.into_iter().flatten() {
@@ -232,7 +232,7 @@ impl Store {
         }
     }
 
-    /// What state machines do by themselves: apply, make durable, say so, and let go of the log.
+    /// What state machines do by themselves: apply, make durable, report, and compact.
     pub fn work(&mut self, group: u64, around: &mut Around<'_>) -> Result<(), Error> {
         let Around { manner, rng, checks } = around;
         let Some(one) = self.groups.get_mut(&group) else { return Ok(()) };
@@ -256,7 +256,7 @@ impl Store {
             if storage.compact(&mut batch, kept)? > first {
                 checks.figures.compacted += 1;
                 match self.wal.submit(batch.lazy()) {
-                    // As good as never asked for.
+                    // As if it had never been asked for.
                     Err(strandlog::Error::Full(_)) => {}
                     submitted => drop(submitted.map_err(Error::Log)?),
                 }
@@ -273,7 +273,7 @@ impl Store {
         Ok(())
     }
 
-    /// What was refused may be opened anew.
+    /// Groups that were refused may be opened anew.
     pub fn give_up(&mut self) -> Result<Vec<u64>, Error> {
         let refused = std::mem::take(&mut self.refused);
         for &group in &refused {
@@ -283,7 +283,7 @@ impl Store {
         Ok(refused)
     }
 
-    /// The group starts anew from what the log has, as after a Ready that was refused.
+    /// The group starts anew from the log, as after a Ready that was refused.
     pub fn take_out(&mut self, group: u64, around: &mut Around<'_>) -> Result<(), Error> {
         let poller = self.poller_of(group);
         self.forget(poller, group)?;
@@ -291,7 +291,7 @@ impl Store {
         self.pollers[poller].queue.flush()
     }
 
-    /// The group goes for good. Durable when this returns.
+    /// The group is removed for good. Durable when this returns.
     pub fn remove(&mut self, group: u64, around: &mut Around<'_>) -> Result<(), Error> {
         let poller = self.poller_of(group);
         let Poller { queue, round, .. } = &mut self.pollers[poller];

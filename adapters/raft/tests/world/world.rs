@@ -1,4 +1,4 @@
-//! A world: its stores, what they know of each other, and one step after the other.
+//! A world: its stores, what they know of each other, and its steps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::network::{Envelope, Network, store_of};
 use crate::rng::Rng;
 use crate::store::{Around, Store};
 
-/// A replica's life on a store.
+/// One life of a replica on a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
     pub id: u64,
     /// The newest index as of which a configuration named it.
     pub named: u64,
-    /// It is to be removed, which may not be durable yet.
+    /// It is being removed, which may not be durable yet.
     pub leaves: bool,
-    /// What it said may be gone: it is not opened any more.
+    /// What it promised may be lost: it is not opened any more.
     pub is_damaged: bool,
     /// It began blank.
     pub is_new: bool,
@@ -39,9 +39,9 @@ pub struct World {
     pub disks: Vec<Arc<SimDisk>>,
     pub files: Vec<Files>,
     pub stores: Vec<Option<Store>>,
-    /// By store and group: what each store knows of itself.
+    /// By store and group: what each store knows of its own replica.
     pub lives: Vec<BTreeMap<u64, Life>>,
-    /// Replicas that there ever were, by store.
+    /// All replicas that ever existed, by store.
     pub ids: Vec<u64>,
     pub says: bool,
     /// Nothing fails any more.
@@ -183,7 +183,7 @@ impl World {
         }
     }
 
-    /// Does something with a store that is up, and sends what comes of it.
+    /// Does something with a store that is up, and sends the resulting messages.
     pub fn with<T>(
         &mut self,
         store: u64,
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// Whatever ended a store's work is a fault of its disk, or there is no room, or it is a bug.
+    /// If a store's work ended, the cause is a fault of its disk, or a full log, or it is a bug.
     pub fn ended<T>(&mut self, store: u64, outcome: Result<T, Error>) {
         let disk = &self.disks[store as usize - 1];
         match outcome {
@@ -246,7 +246,7 @@ impl World {
         }
     }
 
-    /// Groups of which something was refused are opened anew.
+    /// Groups that were refused something are opened anew.
     pub fn go_on(&mut self, store: u64, outcome: Result<Option<Vec<u64>>, Error>) {
         let refused = outcome.as_ref().ok().cloned().flatten().unwrap_or_default();
         self.ended(store, outcome);
@@ -320,7 +320,7 @@ impl World {
         }
     }
 
-    /// Proposes something of which somebody will hear.
+    /// Proposes something whose outcome a client will hear.
     pub fn propose(&mut self, store: u64, group: u64) {
         self.proposals += 1;
         let Some(opened) = &mut self.stores[store as usize - 1] else { return };
@@ -331,7 +331,7 @@ impl World {
         opened.look(group, &mut self.checks);
     }
 
-    /// A group is opened anew in a log that goes on, as after a Ready that was refused.
+    /// A group is opened anew while its log goes on, as after a Ready that was refused.
     fn starts_anew(&mut self, store: u64) {
         let at = store as usize - 1;
         let groups: Vec<u64> = self.lives[at].keys().copied().collect();
@@ -346,7 +346,7 @@ impl World {
         }
     }
 
-    /// The power is gone; what the medium keeps, chance decides.
+    /// Cuts the power; chance decides what the medium keeps.
     pub fn crash(&mut self, store: u64) {
         let at = store as usize - 1;
         self.say(|| format!("store {store}: power cut"));
@@ -404,7 +404,7 @@ impl World {
         }
     }
 
-    /// Whether it is open now: not where the power went.
+    /// Whether it is open now: not after the power went.
     pub fn open_group(&mut self, store: u64, group: u64, is_past: bool) -> bool {
         let at = store as usize - 1;
         let (Some(opened), Some(life)) = (&mut self.stores[at], self.lives[at].get(&group).copied()) else {
@@ -458,7 +458,7 @@ impl World {
         }
     }
 
-    /// How far each group is, and who has what.
+    /// For humans: how far each group is, and which store has what.
     pub fn ends(&self) -> Vec<(u64, u64)> {
         (1..=self.manner.groups).map(|group| (group, self.checks.end(group))).collect()
     }
@@ -472,7 +472,7 @@ impl World {
 }
 
 fn open(disk: Arc<SimDisk>) -> strandlog::Result<Wal> {
-    // What a lagging replica is sent comes in one Ready, and shall fit one batch.
+    // What a lagging replica is sent comes in one Ready, and should fit one batch.
     let segment = if strandlog::disk::Disk::len(&*disk) < FETCHED { 64 << 10 } else { 512 << 10 };
     let options = Wal::options().chunk_size(4096).segment_size(segment).direct_threshold(8 << 10);
     options.recent_bytes(1 << 20).background(false).open_disk(disk as Arc<dyn Disk>)
