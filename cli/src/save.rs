@@ -18,41 +18,47 @@ pub fn check(path: &Path, force: bool) -> Result<()> {
     if force { refuse_nowhere(path) } else { refuse_existing(path, UNLESS_FORCED) }
 }
 
-/// Writes a file; replaces an existing one only with `force`.
+/// Writes a file; replaces an existing one only with `force`. It has another name until it is whole, and outlives a power cut once this returns.
 pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     refuse_log(path)?;
     if force {
         refuse_nowhere(path)?;
+    } else {
+        refuse_existing(path, UNLESS_FORCED)?;
     }
     let failed = |e: io::Error| match e.kind() {
         ErrorKind::AlreadyExists => exists(path, UNLESS_FORCED),
         _ => Failure::Request(format!("writing {}: {e}", path.display())),
     };
-    match path.metadata() {
-        Ok(found) if force && found.is_file() => {
-            // Replace a link's target, not the link, and only by a whole file.
-            let path = path.canonicalize().map_err(failed)?;
-            let new = unfinished(&path, ".writing", "a picture or a report")?;
-            create(&new, bytes).map_err(failed)?;
+    let found = if force { path.metadata().ok() } else { None };
+    if found.as_ref().is_some_and(|found| !found.is_file()) {
+        // A device or a pipe is written into, not replaced.
+        return OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(bytes)).map_err(failed);
+    }
+    // Replace a link's target, not the link.
+    let place = if found.is_some() { path.canonicalize().map_err(failed)? } else { path.to_owned() };
+    let new = unfinished(&place, ".writing", "a picture or a report")?;
+    create(&new, bytes).map_err(failed)?;
+    let named = match found {
+        Some(found) => {
             // Keep the permissions, if the file system has any.
             let _ = std::fs::set_permissions(&new, found.permissions());
-            std::fs::rename(&new, &path).map_err(|e| {
-                let _ = std::fs::remove_file(&new);
-                failed(e)
-            })
+            std::fs::rename(&new, &place)
         }
-        // A device or a pipe is written into, not replaced.
-        Ok(_) if force => {
-            OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(bytes)).map_err(failed)
-        }
-        _ => create(path, bytes).map_err(failed),
-    }
+        // One may have appeared since the last check.
+        None => publish(&new, &place),
+    };
+    named.map_err(|e| {
+        let _ = std::fs::remove_file(&new);
+        failed(e)
+    })?;
+    sync_name(&place)
 }
 
-/// Writes a new file, whole or not at all. Checks for an existing one and creates it in one step, because one may have appeared since the last check.
+/// Writes a new file, durably, whole or not at all.
 fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
-    file.write_all(bytes).inspect_err(|_| {
+    file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| {
         // We created it, and half of it is of no use.
         let _ = std::fs::remove_file(path);
     })
@@ -132,6 +138,12 @@ pub fn name(unfinished: &Path, path: &Path) -> Result<()> {
         let unfinished = unfinished.display();
         Failure::Request(format!("naming {shown}: {e}; the copy is whole, and stays under the name {unfinished}"))
     })?;
+    sync_name(path)
+}
+
+/// Makes the name of a whole file durable.
+fn sync_name(path: &Path) -> Result<()> {
+    let shown = path.display();
     sync_directory_of(path).map_err(|e| {
         Failure::Request(format!(
             "{shown} is there, and whole, but a power cut may take its name: syncing its directory: {e}"

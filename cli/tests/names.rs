@@ -25,9 +25,10 @@ fn traced(trace: &Path, options: &[&str], args: &[&str]) -> Option<(Ran, String)
 }
 
 /// The commands that make a new file out of an existing log.
-fn copies(path: &Path, lines: &Path, to: &Path) -> [Vec<String>; 3] {
+fn copies(path: &Path, lines: &Path, to: &Path) -> [Vec<String>; 4] {
     let (path, lines, to) = (str(path), str(lines), str(to));
-    [vec!["salvage", path, to], vec!["export", path, "--out", to], vec!["import", "--from", "jsonl", lines, to]]
+    let import = vec!["import", "--from", "jsonl", lines, to];
+    [vec!["salvage", path, to], vec!["export", path, "--out", to], vec!["map", path, "--svg", to], import]
         .map(|args| args.into_iter().map(str::to_owned).collect())
 }
 

@@ -8,19 +8,24 @@ use super::touched::{InChunks, Touched};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::record::CORE_BYTES;
-use crate::index::{APPLIED_BYTES, APPLIED_KEY, Cells, IdMap, Registry, Value, journal_bytes, value_cost, weight};
+use crate::index::{
+    APPLIED_BYTES, APPLIED_KEY, Cell, Cells, IdMap, Registry, Value, journal_bytes, value_cost, weight,
+};
 use crate::journal::Class;
 use crate::operation::What;
 use crate::space::{Accounts, Demand};
+use crate::sync::Arc;
 
 /// The replicas of one batch. A thread uses it again and again, so that steady use allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
+    pub cells: Vec<Arc<Cell>>,
+    /// What the batch makes of them, in the same order, once it was [validated](Engine::validate).
     pub touched: Vec<Touched>,
-    /// Where each operation's replica stands in `touched`.
+    /// Where each operation's replica stands in both.
     slots: Vec<usize>,
     ids: Ids,
-    cells: Cells,
+    search: Cells,
     /// Whether the operations on each replica are neighbours.
     pub grouped: bool,
     /// Chunks that direct appends need.
@@ -84,10 +89,8 @@ impl Admission {
             self.slots.push(slot);
         }
         match self.ids.all.as_slice() {
-            few if few.len() <= FEW => {
-                self.touched.extend(few.iter().map(|&id| Touched::new(registry.get_or_create(id))))
-            }
-            many => self.touched.extend(registry.get_or_create_all(many, &mut self.cells).map(Touched::new)),
+            few if few.len() <= FEW => self.cells.extend(few.iter().map(|&id| registry.get_or_create(id))),
+            many => self.cells.extend(registry.get_or_create_all(many, &mut self.search)),
         }
     }
 
@@ -102,6 +105,7 @@ impl Admission {
 
     /// Forgets the batch, and keeps nobody's cell alive.
     pub fn clear(&mut self) {
+        self.cells.clear();
         self.touched.clear();
         self.slots.clear();
         self.ids.clear();
@@ -138,15 +142,17 @@ impl Engine {
     /// Checks every operation against the replica it names, in order.
     pub(super) fn validate(&self, batch: &Batch, plan: &Plan, adm: &mut Admission) -> Result<()> {
         (adm.append_chunks, adm.value_chunks) = (0, 0);
-        adm.touched.iter_mut().for_each(Touched::look);
+        adm.touched.clear();
+        adm.touched.extend(adm.cells.iter().map(|cell| Touched::of(&cell.lock())));
         for (i, op) in batch.ops.iter().enumerate() {
             let direct: u64 = plan
                 .pieces_of(i)
                 .map_or(0, |p| p.iter().map(|p| u64::from(p.blocks().div_ceil(self.geo.blocks_per_chunk))).sum());
             let is_append = matches!(op.what, What::Append { .. });
             *(if is_append { &mut adm.append_chunks } else { &mut adm.value_chunks }) += direct;
-            let Some(t) = adm.slots.get(i).and_then(|&slot| adm.touched.get_mut(slot)) else { continue };
-            self.validate_op(batch, plan, i, op.replica, t, direct)?;
+            let Some(&slot) = adm.slots.get(i) else { continue };
+            let (Some(cell), Some(t)) = (adm.cells.get(slot), adm.touched.get_mut(slot)) else { continue };
+            self.validate_op(batch, plan, i, cell, t, direct)?;
         }
         let grows = adm.touched.iter().any(|t| t.grows);
         adm.class = if grows { Class::Grow } else { Class::Keep };
@@ -159,11 +165,12 @@ impl Engine {
         batch: &Batch,
         plan: &Plan,
         i: usize,
-        replica: u64,
+        cell: &Cell,
         t: &mut Touched,
         direct: u64,
     ) -> Result<()> {
         let Some(op) = batch.ops.get(i) else { return Ok(()) };
+        let replica = cell.id;
         match op.what {
             What::Append { first, from, to } => {
                 t.create();
@@ -206,7 +213,7 @@ impl Engine {
                 t.create();
                 let key = batch.bytes_of(key);
                 let (now, held) = {
-                    let state = t.cell.lock();
+                    let state = cell.lock();
                     match state.keys.get(key).filter(|_| !t.removed) {
                         // Priced as a new one of its length, which may cost a little more than it does: else the put would seem to grow.
                         Some(Value::Out(piece)) => (
@@ -252,10 +259,10 @@ impl Engine {
             }
             // A report creates no replica: it is ignored, unless something else of this batch creates one.
             What::Applied { .. } if !t.exists => t.reports_unborn = true,
-            What::Applied { life: Some(life), .. } if !t.cell.lock().is_in(life) => {}
+            What::Applied { life: Some(life), .. } if !cell.lock().is_in(life) => {}
             What::Applied { index, .. } => {
                 let (now, first) = {
-                    let state = t.cell.lock();
+                    let state = cell.lock();
                     let now = if t.removed { 0 } else { state.keys.cost(APPLIED_KEY) };
                     (now, self.first_behind_report(replica, &state, index))
                 };
@@ -282,7 +289,7 @@ impl Engine {
                 (t.first, t.last) = (first, index);
                 t.reset = true;
                 t.cut();
-                t.replace_entries();
+                t.replace_entries(cell);
                 t.changed = true;
             }
             What::Remove => {
@@ -322,11 +329,11 @@ impl Engine {
     /// entries do not count any more; nor while some of them are being settled, as only new ones are counted then.
     fn give_back_truncated(&self, adm: &mut Admission) -> bool {
         let mut any = false;
-        for t in &mut adm.touched {
+        for (cell, t) in adm.cells.iter().zip(&mut adm.touched) {
             let Some(first) = t.truncated.take().filter(|_| t.demand.pledged.is_none() && !t.replaced) else {
                 continue;
             };
-            let state = t.cell.lock();
+            let state = cell.lock();
             let (weight, bytes) = state.places.below(state.reaches(first, t.report), self.geo.chunk_bytes);
             t.demand.weight = t.demand.weight.saturating_sub(weight);
             t.demand.journal_bytes = t.demand.journal_bytes.saturating_sub(bytes);

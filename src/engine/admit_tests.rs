@@ -29,10 +29,10 @@ fn each_operation_finds_the_slot_of_its_replica() {
                 first.push(id);
             }
         }
-        assert_eq!(adm.touched.iter().map(|t| t.cell.id).collect::<Vec<_>>(), first, "seed {seed}");
+        assert_eq!(adm.cells.iter().map(|cell| cell.id).collect::<Vec<_>>(), first, "seed {seed}");
         for (op, id) in named.iter().enumerate() {
-            let slot = adm.slot(op).and_then(|slot| adm.touched.get(slot));
-            assert_eq!(slot.map(|t| t.cell.id), Some(*id), "seed {seed}, operation {op}");
+            let cell = adm.slot(op).and_then(|slot| adm.cells.get(slot));
+            assert_eq!(cell.map(|cell| cell.id), Some(*id), "seed {seed}, operation {op}");
         }
         let neighbours = named.chunk_by(|a, b| a == b).count() == first.len();
         assert_eq!(adm.grouped, neighbours, "seed {seed}");

@@ -28,10 +28,10 @@ impl Engine {
         let mut ops = batch.ops.iter().enumerate().peekable();
         while let Some(&(i, _)) = ops.peek() {
             let Some(slot) = adm.slot(i) else { break };
-            let Some(t) = adm.touched.get(slot) else { break };
-            let mut state = t.cell.lock();
+            let (Some(cell), Some(t)) = (adm.cells.get(slot), adm.touched.get(slot)) else { break };
+            let mut state = cell.lock();
             if let Some(anew) = t.anew.filter(|_| state.state_suspect) {
-                self.reset(s, t.cell.id, &mut state, anew.index, anew.term, &mut freed);
+                self.reset(s, cell.id, &mut state, anew.index, anew.term, &mut freed);
             }
             while let Some((i, op)) = ops.next_if(|&(i, _)| adm.slot(i) == Some(slot)) {
                 if t.anew.is_some_and(|anew| anew.leaves_out(i, op.what)) {
@@ -39,9 +39,9 @@ impl Engine {
                 }
                 let what = t.anew.map_or(op.what, |anew| anew.taken(i, op.what));
                 let existed = state.exists;
-                self.apply_op(s, batch, plan.pieces_of(i), what, &mut payload_at, &t.cell, &mut state, &mut freed);
+                self.apply_op(s, batch, plan.pieces_of(i), what, &mut payload_at, cell, &mut state, &mut freed);
                 if t.reports_unborn && !existed && state.exists {
-                    self.apply_report(s, &t.cell, &mut state, 0, &mut freed);
+                    self.apply_report(s, cell, &mut state, 0, &mut freed);
                 }
             }
             if adm.grouped {
@@ -51,12 +51,13 @@ impl Engine {
         debug_assert_eq!(payload_at, s.open.here(), "the index and the frame disagree where payloads lie");
         if !adm.grouped {
             // In the order in which admission priced them, and only as they stand in the end.
-            for t in &adm.touched {
-                shrunk |= self.recharge_as_admitted(s, &mut t.cell.lock(), t);
+            for (cell, t) in adm.cells.iter().zip(&adm.touched) {
+                shrunk |= self.recharge_as_admitted(s, &mut cell.lock(), t);
             }
         }
         if shrunk {
-            adm.touched.iter().filter(|t| t.is_in_chunks()).for_each(|t| self.recharge(s, &mut t.cell.lock()));
+            let in_chunks = adm.cells.iter().zip(&adm.touched).filter(|(_, t)| t.is_in_chunks());
+            in_chunks.for_each(|(cell, _)| self.recharge(s, &mut cell.lock()));
         }
         s.open.batches += 1;
         s.open.user_batches += 1;

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 /// No frame is acknowledged if the last look is longer ago than this.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// When somebody last looked. A plain atomic of the standard library in every build: two threads that look at once do no harm.
+/// When the last look began that found the file. A plain atomic of the standard library in every build: two threads that look at once do no
+/// harm.
 #[derive(Debug)]
 pub(crate) struct Looked {
     since: Instant,
@@ -32,10 +33,6 @@ impl Looked {
         self.since.elapsed().as_millis() as u64
     }
 
-    fn note(&self) {
-        self.at.store(self.millis(), StdOrdering::Relaxed);
-    }
-
     fn is_long_ago(&self) -> bool {
         self.millis().wrapping_sub(self.at.load(StdOrdering::Relaxed)) >= EVERY.as_millis() as u64
     }
@@ -44,8 +41,11 @@ impl Looked {
 impl Engine {
     /// Whether the file is as long as it was, and to be found under its name.
     pub(super) fn find_file(&self) -> Result<()> {
-        self.looked.note();
-        self.ask_disk(|disk| disk.check_size().and_then(|()| disk.check_name()))
+        let began = self.looked.millis();
+        self.ask_disk(|disk| disk.check_size().and_then(|()| disk.check_name()))?;
+        // Not before: it would vouch for frames that others acknowledge until this thread has ended the log, or while the system does not answer.
+        self.looked.at.store(began, StdOrdering::Relaxed);
+        Ok(())
     }
 
     /// As [`Engine::find_file`], if the last look is long ago. Without background threads nobody looks.
@@ -145,5 +145,24 @@ mod tests {
         drop(busy);
         assert!(matches!(refused, Err(Error::FileLost { .. })), "{refused:?}");
         assert!(matches!(commit(), Err(Error::FileLost { .. })), "it has ended");
+    }
+
+    /// Another thread comes with its frame before the log has ended.
+    #[test]
+    fn a_look_that_did_not_find_the_file_vouches_for_no_frame() {
+        let (busy, cleaner) = channel();
+        let (is_gone, cleaner) = (AtomicBool::new(false), Mutex::new(cleaner));
+        let disk = Arc::new(Removed { disk: SimDisk::new(4 << 20), is_gone, cleaner });
+        let wal = Wal::options().segment_size(64 << 10).chunk_size(4096).open_disk(disk.clone()).expect("formatted");
+        disk.is_gone.store(true, StdOrdering::Relaxed);
+        let engine = &wal.engine;
+        engine.looked.at.store(engine.looked.millis().wrapping_sub(1000), StdOrdering::Relaxed);
+        let looked = engine.find_file();
+        let refused = wal.commit(Batch::new().put(1, b"key", b"value")).map(drop);
+        drop(busy);
+        assert!(
+            matches!((&looked, &refused), (Err(Error::FileLost { .. }), Err(Error::FileLost { .. }))),
+            "{refused:?}"
+        );
     }
 }

@@ -7,6 +7,7 @@ use super::touched::Touched;
 use super::{CleanerState, Engine};
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::index::Cell;
 use crate::journal::{Class, Sequencer};
 use crate::operation::What;
 
@@ -75,13 +76,13 @@ impl Engine {
         let brings = |what: &What| matches!(what, What::Append { .. } | What::Put { .. });
         !batch.ops.iter().any(|op| brings(&op.what))
             && batch.ops.iter().enumerate().any(|(i, op)| {
-                let touched = adm.slot(i).and_then(|slot| adm.touched.get(slot));
-                touched.is_some_and(|t| self.frees(batch, t, op.what))
+                let touched = adm.slot(i).and_then(|slot| adm.cells.get(slot).zip(adm.touched.get(slot)));
+                touched.is_some_and(|(cell, t)| self.frees(batch, cell, t, op.what))
             })
     }
 
-    fn frees(&self, batch: &Batch, t: &Touched, what: What) -> bool {
-        let state = t.cell.lock();
+    fn frees(&self, batch: &Batch, cell: &Cell, t: &Touched, what: What) -> bool {
+        let state = cell.lock();
         let holds_below = |first: u64| state.first < first && state.first <= state.last;
         state.exists
             && match what {
@@ -93,7 +94,7 @@ impl Engine {
                 // The truncation that waited for it.
                 What::Applied { life: Some(life), .. } if !state.is_in(life) => false,
                 What::Applied { index, .. } => {
-                    self.first_behind_report(t.cell.id, &state, index).is_some_and(holds_below)
+                    self.first_behind_report(cell.id, &state, index).is_some_and(holds_below)
                 }
                 What::Reset { .. } => state.first <= state.last,
                 What::Remove => true,

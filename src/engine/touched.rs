@@ -3,12 +3,10 @@
 use super::anew::Anew;
 use crate::index::{APPLIED_BYTES, APPLIED_KEY, Cell, ReplicaState, value_cost};
 use crate::space::{Charge, Demand};
-use crate::sync::Arc;
 
 /// A replica named by the batch, as it will stand after the operations looked at so far.
 #[derive(Debug)]
 pub(super) struct Touched {
-    pub cell: Arc<Cell>,
     pub exists: bool,
     pub first: u64,
     pub last: u64,
@@ -53,41 +51,30 @@ pub(super) enum InChunks {
 }
 
 impl Touched {
-    pub fn new(cell: Arc<Cell>) -> Self {
+    /// The replica as it stands now. All of it is written in one go: this is done for each replica of a batch.
+    #[inline(always)]
+    pub fn of(s: &ReplicaState) -> Self {
         Self {
-            cell,
-            exists: false,
-            first: 1,
-            last: 0,
+            exists: s.exists,
+            first: s.first,
+            last: s.last,
             changed: false,
             removed: false,
             reset: false,
-            suspect: false,
+            suspect: s.state_suspect,
             anew: None,
-            charge: Charge::default(),
-            demand: Demand::default(),
+            charge: s.charge,
+            demand: demand(s),
             appended_meta: 0,
             grows: false,
             lives: 0,
-            adjoins: false,
+            adjoins: s.places.spans().last().is_some_and(|span| span.last() == s.last),
             truncated: None,
             report: None,
             reports_unborn: false,
             replaced: false,
             admitted: None,
         }
-    }
-
-    /// Takes over how the replica stands now.
-    pub fn look(&mut self) {
-        let s = self.cell.lock();
-        (self.exists, self.first, self.last, self.charge) = (s.exists, s.first, s.last, s.charge);
-        (self.suspect, self.anew) = (s.state_suspect, None);
-        (self.demand, self.appended_meta) = (demand(&s), 0);
-        self.adjoins = s.places.spans().last().is_some_and(|span| span.last() == s.last);
-        (self.changed, self.removed, self.reset) = (false, false, false);
-        (self.grows, self.admitted, self.lives) = (false, None, 0);
-        (self.truncated, self.report, self.reports_unborn, self.replaced) = (None, None, false, false);
     }
 
     /// Whether it was admitted as one whose entries are not carried.
@@ -117,10 +104,10 @@ impl Touched {
 
     /// A snapshot takes all entries away: what they cost until now is given back when the batch is applied, with their terms, runs and
     /// descriptors. Not while some of them are being settled.
-    pub fn replace_entries(&mut self) {
+    pub fn replace_entries(&mut self, cell: &Cell) {
         if self.demand.pledged.is_none() {
             // What it has now is given back only once.
-            let had = if self.replaced { 0 } else { self.cell.lock().meta_bytes_of_entries() };
+            let had = if self.replaced { 0 } else { cell.lock().meta_bytes_of_entries() };
             let gone = had + std::mem::take(&mut self.appended_meta);
             self.demand = Demand { meta_bytes: self.demand.meta_bytes.saturating_sub(gone), ..Demand::default() };
         }

@@ -87,7 +87,14 @@ impl PersistQueue {
         self.submit_parts(round, false, advance)
     }
 
-    fn submit_parts(&mut self, round: &mut Round, wait: bool, mut advance: impl FnMut(Written)) -> Result<()> {
+    fn submit_parts(&mut self, round: &mut Round, wait: bool, advance: impl FnMut(Written)) -> Result<()> {
+        let submitted = self.submit_all(round, wait, advance);
+        // What is left may wait for long. If its nodes heard meanwhile of what others of their groups wrote before them, raft would panic.
+        round.readies().for_each(|(group, number)| self.waiting.meet(group, number));
+        submitted
+    }
+
+    fn submit_all(&mut self, round: &mut Round, wait: bool, mut advance: impl FnMut(Written)) -> Result<()> {
         let (mut hopeless, mut refused) = (VecDeque::new(), None);
         loop {
             match self.write(&mut round.part, wait) {

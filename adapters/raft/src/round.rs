@@ -176,6 +176,11 @@ impl Round {
         self.parts().all(|part| part.readies.is_empty() && part.batch.is_empty())
     }
 
+    /// Group and number of each Ready that is not submitted yet.
+    pub(crate) fn readies(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.parts().flat_map(|part| &part.readies).map(|taken| (taken.group, taken.ready.number()))
+    }
+
     fn parts(&self) -> impl Iterator<Item = &Part> {
         std::iter::once(&self.part).chain(&self.rest)
     }

@@ -59,10 +59,7 @@ impl Waiting {
     ///
     /// LSNs must not go back from call to call.
     pub(crate) fn push(&mut self, lsn: Option<u64>, ready: Persisted, pledges: bool) {
-        // If the numbers begin anew, it is another node of the group, which would take for its own what the one before it wrote.
-        if self.last.get(&ready.group).is_some_and(|&last| ready.number <= last) {
-            self.forget(ready.group);
-        }
+        self.meet(ready.group, ready.number);
         self.last.insert(ready.group, ready.number);
         match lsn {
             Some(lsn) => {
@@ -81,6 +78,14 @@ impl Waiting {
                 }
                 None => self.through.push(ready),
             },
+        }
+    }
+
+    /// There is a Ready of this number, written or not. If the numbers begin anew, it is another node of the group, which would take for its own
+    /// what the one before it wrote.
+    pub(crate) fn meet(&mut self, group: u64, number: u64) {
+        if self.last.get(&group).is_some_and(|&last| number <= last) {
+            self.forget(group);
         }
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use raft::RawNode;
 use raft::eraftpb::{ConfState, Message};
-use strandlog::Wal;
-use strandlog_raft::{GroupStorage, PersistQueue, Persisted, Written};
-use support::{commit, disk, node, open};
+use strandlog::{Batch, Wal};
+use strandlog_raft::{Error, GroupStorage, PersistQueue, Persisted, Written};
+use support::{commit, disk, node, open, options};
 
 const GROUP: u64 = 7;
 
@@ -142,6 +142,33 @@ fn a_node_that_is_opened_anew_takes_nothing_for_durable_that_the_one_before_wrot
     assert!(member.committed.is_empty(), "committed, and not durable: {:?}", member.committed);
     member.queue.flush().unwrap();
     let node = &mut member.node;
+    member.queue.poll(|Persisted { number, .. }| node.on_persist_ready(number)).unwrap();
+    member.drive(true);
+    assert!(!member.committed.is_empty(), "it leads");
+}
+
+/// The log's queue is full, so its first Ready stays in the round; a poller that is woken polls before it submits again. raft panics at a Ready
+/// that is durable before it is written.
+#[test]
+fn nor_while_its_own_first_write_waits_for_room() {
+    let wal = Arc::new(options().queue_bytes(64 << 10).open_disk(disk()).unwrap());
+    let mut member = Member::new(1, &wal);
+    member.node.campaign().unwrap();
+    member.drive(false);
+    member.node = node(1, GroupStorage::open(&wal, GROUP).unwrap());
+    member.node.campaign().unwrap();
+    let (mut round, ready) = (member.queue.round(), member.node.ready());
+    round.persist(member.node.mut_store(), ready).unwrap();
+    for len in [4000, 1] {
+        while wal.try_submit(Batch::new().put(9, b"key", &vec![7; len]).lazy()).is_ok() {}
+    }
+    let busy = member.queue.try_submit(&mut round, |_| panic!("there is no room"));
+    assert!(matches!(busy, Err(Error::Log(strandlog::Error::Busy { .. }))), "{busy:?}");
+    let node = &mut member.node;
+    member.queue.poll(|Persisted { number, .. }| node.on_persist_ready(number)).unwrap();
+    wal.sync().unwrap();
+    member.queue.submit(&mut round, |Written { ready, .. }| node.advance_append_async(ready)).unwrap();
+    member.queue.flush().unwrap();
     member.queue.poll(|Persisted { number, .. }| node.on_persist_ready(number)).unwrap();
     member.drive(true);
     assert!(!member.committed.is_empty(), "it leads");
