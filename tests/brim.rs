@@ -351,7 +351,8 @@ impl World {
 
     /// With the log that was opened anew.
     fn goes_on(&mut self, wal: Wal) {
-        self.squeezed = self.wal.stats().carried_class_bytes > wal.stats().carried_class_limit;
+        // Without cuts nothing was refused for it so far.
+        self.squeezed = self.cuts.is_some() && self.wal.stats().carried_class_bytes > wal.stats().carried_class_limit;
         self.wal = Arc::new(wal);
     }
 

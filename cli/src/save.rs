@@ -20,12 +20,7 @@ pub fn check(path: &Path, force: bool) -> Result<()> {
 
 /// Writes a file; replaces an existing one only with `force`. It has another name until it is whole, and outlives a power cut once this returns.
 pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
-    refuse_log(path)?;
-    if force {
-        refuse_nowhere(path)?;
-    } else {
-        refuse_existing(path, UNLESS_FORCED)?;
-    }
+    check(path, force)?;
     let failed = |e: io::Error| match e.kind() {
         ErrorKind::AlreadyExists => exists(path, UNLESS_FORCED),
         _ => Failure::Request(format!("writing {}: {e}", path.display())),

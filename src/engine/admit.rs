@@ -19,12 +19,14 @@ use crate::sync::Arc;
 /// The replicas of one batch. A thread uses it again and again, so that steady use allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
+    /// Their cells, each once, in the order in which the batch names them first.
     pub cells: Vec<Arc<Cell>>,
     /// What the batch makes of them, in the same order, once it was [validated](Engine::validate).
     pub touched: Vec<Touched>,
     /// Where each operation's replica stands in both.
     slots: Vec<usize>,
     ids: Ids,
+    /// Memory for finding the cells of many.
     search: Cells,
     /// Whether the operations on each replica are neighbours.
     pub grouped: bool,
