@@ -10,6 +10,8 @@ pub mod record;
 pub mod superblock;
 pub mod varint;
 
+use zerocopy::IntoBytes as _;
+
 use crate::disk::BLOCK;
 
 /// Version of the on-disk format that this library writes.
@@ -55,14 +57,16 @@ impl Seed {
     /// `payload_crc` is the plain CRC-32C of the payload, computed by the caller before any lock is taken; the identity is appended to it,
     /// so that a torn write cannot pair this header with another body, nor a body with another place.
     pub fn entry_crc(self, payload_crc: u32, place: u64, id: EntryId) -> u32 {
-        let mut salt = [0_u8; 40];
-        salt[..4].copy_from_slice(&self.0.to_le_bytes());
-        salt[4..12].copy_from_slice(&place.to_le_bytes());
-        salt[12..20].copy_from_slice(&id.replica.to_le_bytes());
-        salt[20..28].copy_from_slice(&id.index.to_le_bytes());
-        salt[28..36].copy_from_slice(&id.term.to_le_bytes());
-        salt[36..].copy_from_slice(&id.len.to_le_bytes());
-        crc::append(payload_crc, &salt)
+        // The fields one after the other, the seed and the length in four bytes, the others in eight. Made as words: stored in pieces they
+        // would be waited for when they are read as words, and where they are not aligned they are summed byte by byte.
+        let words = [
+            u64::from(self.0) | place << 32,
+            place >> 32 | id.replica << 32,
+            id.replica >> 32 | id.index << 32,
+            id.index >> 32 | id.term << 32,
+            id.term >> 32 | u64::from(id.len) << 32,
+        ];
+        crc::append(payload_crc, words.map(u64::to_le).as_bytes())
     }
 }
 
@@ -168,6 +172,20 @@ mod tests {
         assert_ne!(base, seed.entry_crc(9, 100, EntryId { term: 4, ..id }));
         assert_ne!(base, seed.entry_crc(9, 100, EntryId { len: 5, ..id }));
         assert_ne!(base, Seed::new(&[8; 16]).entry_crc(9, 100, id));
+    }
+
+    /// The sum is part of the format: of the payload's bytes, followed by those of the fields.
+    #[test]
+    fn entry_crc_is_the_sum_of_the_fields_bytes() {
+        let (uuid, payload) = ([9; 16], b"payload");
+        let id = EntryId { replica: 0x0102_0304_0506_0708, index: 0x1112_1314_1516_1718, term: u64::MAX - 5, len: 7 };
+        let place = 0x2122_2324_2526_2728_u64;
+        let mut bytes = payload.to_vec();
+        bytes.extend(crc32c::crc32c(&uuid).to_le_bytes());
+        bytes.extend([place, id.replica, id.index, id.term].iter().flat_map(|field| field.to_le_bytes()));
+        bytes.extend(id.len.to_le_bytes());
+        let sum = Seed::new(&uuid).entry_crc(crc::of(payload), place, id);
+        assert_eq!(sum, crc32c::crc32c(&bytes));
     }
 
     #[test]
