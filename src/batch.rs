@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::charge;
+use crate::charge::Takes;
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
 use crate::format::crc;
@@ -82,6 +82,26 @@ const STEP: usize = 16 << 10;
 /// In a batch of up to this many operations, looking through all of them costs less than remembering which replicas they name.
 const SHORT: usize = 32;
 
+/// The longest that any operation of a batch brings, or brought before another ended it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Longest {
+    /// What the entries of one take in a frame.
+    pub payload: u64,
+    pub key: usize,
+    pub value: usize,
+}
+
+impl Longest {
+    fn see(&mut self, what: What, takes: Takes) {
+        self.payload = self.payload.max(takes.payload);
+        match what {
+            What::Put { key, value } => (self.key, self.value) = (self.key.max(key.len), self.value.max(value.len)),
+            What::Delete { key } => self.key = self.key.max(key.len),
+            _ => {}
+        }
+    }
+}
+
 /// A list of changes that become durable together or not at all.
 ///
 /// Payloads are copied and checksummed as they are added, outside all locks. A batch passed to
@@ -99,8 +119,9 @@ pub struct Batch {
     /// The payloads of bulky entries, each padded to whole blocks.
     bulk: Vec<Arc<AlignedBuf>>,
     bulk_bytes: u64,
-    /// What its operations take of a frame at most.
-    charged: u64,
+    /// What its operations take in a frame.
+    pub(crate) takes: Takes,
+    pub(crate) longest: Longest,
     pub(crate) lazy: bool,
     /// What contradicts itself: the replica, and why. The batch is refused for the first of these.
     bad: Vec<(u64, &'static str)>,
@@ -236,7 +257,7 @@ impl Batch {
             }
             ended
         };
-        self.charged -= ended.charged;
+        self.takes = self.takes.without(ended.takes);
         self.ended_bytes += ended.bytes;
         self.ended_metas += ended.metas;
         // An entry without a payload takes room, too: that of its `Meta`.
@@ -343,7 +364,8 @@ impl Batch {
         self.arena.clear();
         self.bulk.clear();
         self.bulk_bytes = 0;
-        self.charged = 0;
+        self.takes = Takes::default();
+        self.longest = Longest::default();
         self.lazy = false;
         self.bad.clear();
         self.ended_bytes = 0;
@@ -365,7 +387,7 @@ impl Batch {
     /// and large values go. To make room for a batch, no run shorter than the carry fraction of a chunk
     /// ([`Options::carry_fraction`](crate::Options::carry_fraction)) is placed there: it would take a chunk of its own.
     pub fn log_bytes(&self) -> u64 {
-        self.charged
+        self.takes.at_most
     }
 
     /// Reports the first contradiction. Called before the operations are looked at: after this all of them count.
@@ -394,6 +416,11 @@ impl Batch {
     /// Bytes of the payloads, keys and values that count.
     pub(crate) fn bytes(&self) -> u64 {
         (self.arena.len() as u64 + self.bulk_bytes).saturating_sub(self.ended_bytes)
+    }
+
+    /// How many entries count.
+    pub(crate) fn entries(&self) -> u64 {
+        self.metas.len().saturating_sub(self.ended_metas) as u64
     }
 
     fn copy(&mut self, data: &[u8]) -> (usize, u32) {
@@ -433,7 +460,9 @@ impl Batch {
     }
 
     fn push(&mut self, replica: u64, what: What) -> &mut Self {
-        self.charged += charge::at_most(what, &self.metas);
+        let takes = Takes::of(what, &self.metas);
+        self.takes = self.takes.and(takes);
+        self.longest.see(what, takes);
         self.ops.push(Op { replica, what });
         self
     }

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn of_a_removal() -> u64 {
+    Takes::of(What::Remove, &[]).at_most
+}
+
 /// Neither its memory nor its bytes count against what stays.
 #[test]
 fn nothing_of_a_run_that_is_refused_stays() {
@@ -23,7 +27,7 @@ fn what_a_removal_ended_does_not_count() {
     let (bytes, charged) = (batch.bytes(), batch.log_bytes());
     batch.put(3, b"k", b"v").delete(3, b"k").append(3, &[(1, 1, vec![3; 7]), (2, 1, vec![3; BULKY])]).remove(3);
     assert_eq!(batch.bytes(), bytes);
-    assert_eq!(batch.log_bytes(), charged + charge::at_most(What::Remove, &[]));
+    assert_eq!(batch.log_bytes(), charged + of_a_removal());
     batch.remove(4).remove(3).remove(1);
     assert_eq!((batch.bytes(), batch.ops.len()), (8, 4));
     batch.withdraw(1).append(1, &[(1, 1, b"a")]).remove(1);
@@ -94,7 +98,7 @@ fn a_batch_takes_back_hundreds_of_thousands_in_the_order_in_which_they_were_put(
     assert_eq!((batch.ops.len(), batch.bytes(), batch.log_bytes()), (0, 0, 0));
     fill(&mut batch);
     (0..300_000).for_each(|replica| _ = batch.remove(replica));
-    assert_eq!(batch.log_bytes(), 300_000 * charge::at_most(What::Remove, &[]));
+    assert_eq!(batch.log_bytes(), 300_000 * of_a_removal());
     assert!(batch.check().is_ok() && batch.ops.iter().all(|op| matches!(op.what, What::Remove)));
     assert!(batch.ops.iter().map(|op| op.replica).eq(0..300_000));
 }

@@ -18,19 +18,38 @@ pub(crate) const VALUE_DESCRIPTORS: u64 = 2 * DESCRIPTOR;
 // Such a value is charged its length, which is more.
 const _: () = assert!(VALUE_DESCRIPTORS <= INLINE_VALUE_BYTES as u64);
 
-/// The most that an operation takes, wherever its entries and its value come to lie and whether or not it begins a life.
-#[inline]
-pub(crate) fn at_most(what: What, metas: &[Meta]) -> u64 {
-    let brings = match what {
-        What::Append { from, to, .. } => {
-            let run = Run::of(metas.get(from..to).unwrap_or(&[]));
-            // The smallest chunks, of one block, take the most descriptors.
-            run.inline().max(run.descriptors(BLOCK_BYTES))
-        }
-        What::Put { value, .. } => value.len as u64,
-        _ => 0,
-    };
-    CORE_BYTES + records(what) + brings
+/// What operations take in a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Takes {
+    /// The most that they take, wherever their entries and values come to lie and whether or not they begin lives.
+    pub at_most: u64,
+    /// What their entries take if all of them go inline.
+    pub payload: u64,
+}
+
+impl Takes {
+    #[inline]
+    pub fn of(what: What, metas: &[Meta]) -> Self {
+        let (brings, payload) = match what {
+            What::Append { from, to, .. } => {
+                let run = Run::of(metas.get(from..to).unwrap_or(&[]));
+                // The smallest chunks, of one block, take the most descriptors.
+                (run.inline().max(run.descriptors(BLOCK_BYTES)), run.inline_payload())
+            }
+            What::Put { value, .. } => (value.len as u64, 0),
+            _ => (0, 0),
+        };
+        Self { at_most: CORE_BYTES + records(what) + brings, payload }
+    }
+
+    pub fn and(self, other: Self) -> Self {
+        Self { at_most: self.at_most + other.at_most, payload: self.payload + other.payload }
+    }
+
+    /// Without a part of these.
+    pub fn without(self, part: Self) -> Self {
+        Self { at_most: self.at_most - part.at_most, payload: self.payload - part.payload }
+    }
 }
 
 /// An operation's records, without the value or the entries that it brings.
@@ -66,11 +85,16 @@ impl Run {
         }
     }
 
-    /// The bytes that the entries take in the journal.
+    /// The bytes that the entries take in the journal, with their records.
     #[inline]
     fn inline(&self) -> u64 {
-        const ENTRY: u64 = (ENTRY_CRC_BYTES + varint::MAX_BYTES_32) as u64;
-        self.payload + self.entries * ENTRY + self.terms * RECORD_HEAD
+        self.inline_payload() + self.entries * varint::MAX_BYTES_32 as u64 + self.terms * RECORD_HEAD
+    }
+
+    /// The same without their records.
+    #[inline]
+    fn inline_payload(&self) -> u64 {
+        self.payload + self.entries * ENTRY_CRC_BYTES as u64
     }
 
     /// The bytes that the descriptors take if the entries are placed directly, in chunks of `chunk` bytes.

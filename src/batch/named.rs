@@ -4,7 +4,7 @@
 //! Ended operations stay in the list until they are half of it, or the batch is submitted: so each one that is moved then is paid for by
 //! one that goes.
 
-use crate::charge;
+use crate::charge::Takes;
 use crate::index::IdMap;
 use crate::operation::{Meta, Op, What};
 
@@ -12,8 +12,8 @@ use crate::operation::{Meta, Op, What};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     ops: usize,
-    /// What it takes of a frame, at most.
-    pub charged: u64,
+    /// What it takes in a frame.
+    pub takes: Takes,
     /// Payloads, keys and values.
     pub bytes: u64,
     pub metas: usize,
@@ -30,17 +30,12 @@ impl Asked {
             What::Delete { key } => (key.len as u64, 0),
             _ => (0, 0),
         };
-        Self { ops: 1, charged: charge::at_most(op.what, metas), bytes, metas: entries }
+        Self { ops: 1, takes: Takes::of(op.what, metas), bytes, metas: entries }
     }
 
     pub fn and(self, other: Self) -> Self {
-        let Self { ops, charged, bytes, metas } = other;
-        Self {
-            ops: self.ops + ops,
-            charged: self.charged + charged,
-            bytes: self.bytes + bytes,
-            metas: self.metas + metas,
-        }
+        let Self { ops, takes, bytes, metas } = other;
+        Self { ops: self.ops + ops, takes: self.takes.and(takes), bytes: self.bytes + bytes, metas: self.metas + metas }
     }
 }
 

@@ -58,15 +58,16 @@ impl Seed {
     /// so that a torn write cannot pair this header with another body, nor a body with another place.
     pub fn entry_crc(self, payload_crc: u32, place: u64, id: EntryId) -> u32 {
         // The fields one after the other, the seed and the length in four bytes, the others in eight. Made as words: stored in pieces they
-        // would be waited for when they are read as words, and where they are not aligned they are summed byte by byte.
+        // would be waited for when they are read as words, and where they are not aligned they are summed byte by byte. To append them to
+        // a sum is to sum them alone, with that sum XORed into their first four bytes: a CRC is linear.
         let words = [
-            u64::from(self.0) | place << 32,
+            u64::from(self.0 ^ payload_crc) | place << 32,
             place >> 32 | id.replica << 32,
             id.replica >> 32 | id.index << 32,
             id.index >> 32 | id.term << 32,
             id.term >> 32 | u64::from(id.len) << 32,
         ];
-        crc::append(payload_crc, words.map(u64::to_le).as_bytes())
+        crc::of(words.map(u64::to_le).as_bytes())
     }
 }
 
