@@ -335,6 +335,45 @@ mod tests {
         };
     }
 
+    /// Each as long as may be, and one byte longer. What is longest need not come last.
+    #[test]
+    fn what_is_long_is_looked_at() {
+        let open = |placement| {
+            let options = Wal::options().segment_size(64 << 10).chunk_size(4096).direct_threshold(6000);
+            let options = options.max_entry_bytes(9000).placement(placement).background(false);
+            options.open_disk(Arc::new(SimDisk::new(4 << 20))).expect("formatted")
+        };
+        let (auto, journal, chain) = (open(Placement::Auto), open(Placement::Journal), open(Placement::Chain));
+        let by_sums = |wal: &Wal, fill: &dyn Fn(&mut Batch)| {
+            let mut batch = Batch::new();
+            fill(&mut batch);
+            batch.append(2, &[(1, 1, b"short")]).put(2, b"k", b"v");
+            wal.engine.all_goes_inline(&batch)
+        };
+        let crc = ENTRY_CRC_BYTES;
+        let run = |len: usize| move |batch: &mut Batch| drop(batch.append(1, &[(1, 1, vec![7; len])]));
+        assert_eq!([5999 - crc, 6000 - crc].map(|len| by_sums(&auto, &run(len))), [true, false], "the threshold");
+        assert_eq!([8999 - crc, 9000 - crc].map(|len| by_sums(&journal, &run(len))), [true, false], "an entry");
+        assert!(!by_sums(&chain, &|_| {}), "nothing goes inline there");
+        let key = |len: usize| move |batch: &mut Batch| drop(batch.put(1, &vec![7; len], b"v"));
+        let gone = |len: usize| move |batch: &mut Batch| drop(batch.delete(1, &vec![7; len]));
+        let value = |len: usize| move |batch: &mut Batch| drop(batch.put(1, b"k", &vec![7; len]));
+        let most = [MAX_KEY_BYTES as usize, MAX_KEY_BYTES as usize + 1];
+        assert_eq!(most.map(|len| by_sums(&auto, &key(len))), [true, false], "a key");
+        assert_eq!(most.map(|len| by_sums(&auto, &gone(len))), [true, false], "a key to delete");
+        let most = [INLINE_VALUE_BYTES, INLINE_VALUE_BYTES + 1];
+        assert_eq!(most.map(|len| by_sums(&auto, &value(len))), [true, false], "a value");
+        let many = |bytes: u64| {
+            move |batch: &mut Batch| {
+                (3..)
+                    .take_while(|&replica| batch.append(replica, &[(1, 1, [7; 1000])]).log_bytes() < bytes)
+                    .for_each(drop)
+            }
+        };
+        let most = auto.engine.max_inline();
+        assert_eq!([most - 2000, most].map(|bytes| by_sums(&auto, &many(bytes))), [true, false], "all of it");
+    }
+
     /// Also behind what was taken back, moved into another, or refused.
     #[test]
     fn the_sums_of_a_batch_are_those_of_its_operations() {
