@@ -110,6 +110,10 @@ impl Engine {
     /// have what they were admitted with: another may count on the room in which this one would be carried. One that was admitted as
     /// carried is carried, though it held chunks. Returns whether one admitted with chunks is small now.
     fn recharge_as_admitted(&self, s: &mut Sequencer, state: &mut ReplicaState, t: &Touched) -> bool {
+        if t.admitted.is_none() && state.is_charged_as_carried() {
+            // Mostly a hard state took the place of another: that is found without pricing it anew.
+            return false;
+        }
         let demand = demand(state);
         let now = match t.admitted {
             Some(InChunks::Yes) => s.accounts.price_in_chunks(demand),
@@ -277,7 +281,7 @@ impl Engine {
         let mut metas = batch.metas.get(from..to).unwrap_or(&[]);
         let mut index = first;
         let lies = |p: &Places| (p.weight(), p.journal_bytes(), p.spans().len() as u64);
-        let (before, mut runs) = (lies(&state.places), 0);
+        let (before, mut runs) = (state.pledge.is_some().then(|| lies(&state.places)), 0);
         while let Some(head) = metas.first() {
             let n = metas.iter().take_while(|m| m.term == head.term).count();
             let (run, rest) = metas.split_at(n);
@@ -302,7 +306,7 @@ impl Engine {
             metas = rest;
             runs += 1;
         }
-        if let Some(pledge) = state.pledge.as_mut() {
+        if let (Some(pledge), Some(before)) = (state.pledge.as_mut(), before) {
             let (now, fresh) = (lies(&state.places), &mut pledge.fresh);
             fresh.weight += now.0 - before.0;
             fresh.journal_bytes += now.1 - before.1;

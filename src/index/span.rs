@@ -102,9 +102,12 @@ impl Span {
         locs.split_at(locs.len().saturating_sub(self.ordered as usize))
     }
 
-    /// Makes room for `n` more.
+    /// Makes room for `n` more. For one that is done when it comes.
+    #[inline]
     pub fn reserve(&mut self, n: usize) {
-        self.buf.reserve(n);
+        if n > 1 {
+            self.buf.reserve(n);
+        }
     }
 
     /// Forgets all but the first `n`.

@@ -215,6 +215,12 @@ impl ReplicaState {
         CORE_BYTES + self.keys.bytes() + self.meta_bytes_of_entries()
     }
 
+    /// Whether it is charged for being carried, with everything that it has, and for no more: see `Accounts::price_carried`.
+    pub fn is_charged_as_carried(&self) -> bool {
+        let carried = self.meta_bytes() + self.places.journal_bytes();
+        self.pledge.is_none() && self.charge == Charge { chunks: 0, carried }
+    }
+
     /// The part of [`Self::meta_bytes`] that goes with the entries: descriptors, changes of term, what is known to be lost of them.
     pub fn meta_bytes_of_entries(&self) -> u64 {
         const PIECE: u64 = crate::format::piece::PieceDesc::TYPICAL_BYTES;
