@@ -89,8 +89,15 @@ fn refuse_log(path: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a standard output that is a log: the shell was told to append to it or to write into it.
-pub fn refuse_log_as_output() -> Result<()> {
+/// Refuses a standard output that takes nothing: one that is open only for reading, to which Rust writes as if to `/dev/null`; and one that is a log:
+/// the shell was told to append to it or to write into it.
+pub fn refuse_output() -> Result<()> {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    if fcntl_getfl(io::stdout()).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY) {
+        return Err(Failure::Request(
+            "the standard output is open for reading only: nothing can be written to it".into(),
+        ));
+    }
     // By this name it can be opened for reading, even if standard output is write-only. A system without such a name cannot tell.
     if is_log(Path::new("/proc/self/fd/1")).unwrap_or(false) {
         let why = "the standard output is a strandlog file: no output is written into one";
