@@ -67,3 +67,12 @@ fn a_disk_that_ignores_syncs_is_found_out() {
     });
     assert!(caught, "no input noticed that nothing was ever made durable");
 }
+
+/// Until then `crash_image` never removed a replica and changed it in the same batch.
+#[test]
+fn replicas_that_are_removed_and_begun_anew_in_one_batch_are_in_the_corpus() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/crash_image");
+    let inputs = std::fs::read_dir(&corpus).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    let begun: u64 = inputs.map(|input| harness::crash::lives_begun_with_a_removal(&input)).sum();
+    assert!(begun >= 40, "{begun}");
+}

@@ -11,11 +11,14 @@ use crate::args::Export;
 use crate::failure::{Failure, Result};
 use crate::item::{FORMAT, Sums, encoded};
 use crate::output::{Output, Style, say};
+use crate::save::What;
 use crate::size::count;
 use crate::{open, progress, save};
 
 /// Bytes of payload read at a time.
 const STEP_BYTES: usize = 1 << 20;
+/// Suffix of a file's name until all lines are in it.
+const SUFFIX: &str = ".exporting";
 
 /// What an export wrote, and what it left out.
 #[derive(Debug, Default)]
@@ -93,7 +96,7 @@ fn hinted(failure: Failure) -> Failure {
 
 /// Exports into a file that has another name until it is whole: half an export must not be taken for one.
 fn to_file(wal: &Wal, path: &Path, bar: &indicatif::ProgressBar, skip: bool) -> Result<Exported> {
-    let unfinished = save::unfinished(path, ".exporting", "an export")?;
+    let unfinished = save::unfinished(path, SUFFIX, What::File("an export"))?;
     let failed = |e: std::io::Error| Failure::Request(format!("writing {}: {e}", path.display()));
     let file = File::create_new(&unfinished).map_err(failed)?;
     let written: Result<Exported> = (|| {

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(told) => return help_or_usage(&told),
     };
-    if let Err(failure) = save::refuse_log_as_output() {
+    if let Err(failure) = save::refuse_output() {
         // To standard error even with --json: JSON would go into the log.
         let _ = writeln!(io::stderr(), "strandlog: {failure}");
         return ExitCode::from(2);

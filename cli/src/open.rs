@@ -6,7 +6,7 @@ use strandlog::{Error, ReadMode, RecoveryMode, Wal};
 
 use crate::failure::{Failure, Result};
 use crate::output::say;
-use crate::progress;
+use crate::{progress, save};
 
 /// Opens the log for reading only: nothing is written, not even a repair.
 ///
@@ -39,6 +39,11 @@ pub fn tell_refusal(path: &Path, refusal: &Error) {
         "{} does not open: {refusal}\nwhat is shown is what `strandlog salvage` would save, and `strandlog verify` says what is lost",
         path.display()
     ));
+}
+
+/// As [`read_only`], with the log's own error.
+pub fn for_reading(path: &Path, quiet: bool) -> strandlog::Result<Wal> {
+    attempt(path, RecoveryMode::TolerateTornTail, quiet)
 }
 
 fn no_directory(path: &Path) -> Result<()> {
@@ -74,6 +79,10 @@ fn failure(path: &Path, error: Error) -> Failure {
 /// Adds the file's name to errors that lack it.
 pub fn named(path: &Path, error: Error) -> Failure {
     match error {
+        Error::Corrupt { .. } if save::is_export(path) => Failure::Request(format!(
+            "{0}: {error}\n{0} is an export of a log: `strandlog import --from jsonl {0} NEW` makes a log of it",
+            path.display()
+        )),
         Error::Corrupt { .. } | Error::Cut { .. } | Error::Unsupported { .. } => {
             Failure::Request(format!("{}: {error}", path.display()))
         }

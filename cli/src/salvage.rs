@@ -8,15 +8,21 @@ use strandlog::{Error, RecoveryMode, SalvageReport, Wal};
 use crate::args::Salvage;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Style};
+use crate::save::What;
 use crate::size::{count, human, with_spare};
 use crate::{open, progress, save, verify};
+
+/// Suffix of the copy's name until it is whole, and while it is created.
+const SUFFIXES: [&str; 2] = [".salvaging", ".salvaging.creating"];
 
 /// Copies what can still be proved intact into a fresh log, and says what was lost.
 pub fn run(args: &Salvage, out: &mut Output) -> Result<()> {
     save::refuse_existing(&args.to, "a salvage never overwrites")?;
-    let from = open::as_far_as_possible(&args.from, RecoveryMode::Salvage, out.is_json())?;
+    save::refuse_source(&args.from, &args.to, &SUFFIXES)?;
     // The copy has another name until it is whole: half of one must not be taken for a log.
-    let unfinished = save::unfinished(&args.to, ".salvaging", "a salvage")?;
+    let [suffix, _] = SUFFIXES;
+    let unfinished = save::unfinished(&args.to, suffix, What::Log("a salvage"))?;
+    let from = open::as_far_as_possible(&args.from, RecoveryMode::Salvage, out.is_json())?;
     // A copy needs more room until its entries are moved to where they take least: one of a full log does not fit a log of the same size.
     let capacity = args.capacity.unwrap_or_else(|| with_spare(from.stats().capacity));
     let to = fresh(&from, capacity, &unfinished, out)?;

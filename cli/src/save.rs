@@ -3,18 +3,24 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use strandlog::format::superblock::{MAGIC, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 
 use crate::failure::{Failure, Result};
 
+/// How the first line of an export begins.
+pub const EXPORT: &[u8] = br#"{"strandlog":"#;
 /// Said of an existing file that could be replaced.
 const UNLESS_FORCED: &str = "--force replaces it";
 
 /// Refuses what [`save`] would refuse, for use before the work is done.
 pub fn check(path: &Path, force: bool) -> Result<()> {
     refuse_log(path)?;
+    if path.is_dir() {
+        return Err(Failure::Request(format!("{} is a directory: name a file in it", path.display())));
+    }
     if force { refuse_nowhere(path) } else { refuse_existing(path, UNLESS_FORCED) }
 }
 
@@ -32,7 +38,7 @@ pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     }
     // Replace a link's target, not the link.
     let place = if found.is_some() { path.canonicalize().map_err(failed)? } else { path.to_owned() };
-    let new = unfinished(&place, ".writing", "a picture or a report")?;
+    let new = unfinished(&place, ".writing", What::File("a picture or a report"))?;
     create(&new, bytes).map_err(failed)?;
     let named = match found {
         Some(found) => {
@@ -83,8 +89,15 @@ fn refuse_log(path: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a standard output that is a log: the shell was told to append to it or to write into it.
-pub fn refuse_log_as_output() -> Result<()> {
+/// Refuses a standard output that takes nothing: one that is open only for reading, to which Rust writes as if to `/dev/null`; and one that is a log:
+/// the shell was told to append to it or to write into it.
+pub fn refuse_output() -> Result<()> {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    if fcntl_getfl(io::stdout()).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY) {
+        return Err(Failure::Request(
+            "the standard output is open for reading only: nothing can be written to it".into(),
+        ));
+    }
     // By this name it can be opened for reading, even if standard output is write-only. A system without such a name cannot tell.
     if is_log(Path::new("/proc/self/fd/1")).unwrap_or(false) {
         let why = "the standard output is a strandlog file: no output is written into one";
@@ -93,8 +106,29 @@ pub fn refuse_log_as_output() -> Result<()> {
     Ok(())
 }
 
+/// Refuses a copy that would have the name of its own source until it is whole: nobody is told to remove that, and nothing else is taken for it.
+/// `suffixes` are those that the copy's name has meanwhile.
+pub fn refuse_source(source: &Path, to: &Path, suffixes: &[&str]) -> Result<()> {
+    for suffix in suffixes {
+        let name = beside(to, suffix)?;
+        if is_same(source, &name) {
+            let (name, to) = (name.display(), to.display());
+            return Err(Failure::Request(format!(
+                "{name} is what is read, and {to} would have that name until it is whole: choose another name than {to}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether both names lead to the same file.
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let of = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
+    matches!((of(one), of(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 /// Whether one of the two superblocks begins as it should, as in every log that opens. Follows links.
-fn is_log(path: &Path) -> io::Result<bool> {
+pub fn is_log(path: &Path) -> io::Result<bool> {
     match path.metadata() {
         // Nothing is read from a pipe: it was meant for others.
         Ok(found) if found.is_file() => {}
@@ -114,6 +148,13 @@ fn is_log(path: &Path) -> io::Result<bool> {
     Ok(begins(a)? || begins(b)?)
 }
 
+/// Whether the file begins as an export does.
+pub fn is_export(path: &Path) -> bool {
+    let mut head = [0; EXPORT.len()];
+    // Nothing is read from a pipe: it was meant for others.
+    path.is_file() && File::open(path).is_ok_and(|file| file.read_exact_at(&mut head, 0).is_ok() && head == *EXPORT)
+}
+
 /// Whether the file is the log with this uuid. Works even if another process has it open.
 pub fn is_log_of(path: &Path, uuid: [u8; 16]) -> bool {
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
@@ -128,11 +169,19 @@ pub fn is_log_of(path: &Path, uuid: [u8; 16]) -> bool {
 /// Gives a whole copy its name, durably: once told of it, the user may remove the original. If naming fails the copy is kept, because it may have taken
 /// hours.
 pub fn name(unfinished: &Path, path: &Path) -> Result<()> {
-    let shown = path.display();
-    publish(unfinished, path).map_err(|e| {
-        let unfinished = unfinished.display();
-        Failure::Request(format!("naming {shown}: {e}; the copy is whole, and stays under the name {unfinished}"))
-    })?;
+    name_unless(unfinished, path, || false)
+}
+
+/// As [`name`], unless `has_it` says that the copy has its name already, from another process.
+pub fn name_unless(unfinished: &Path, path: &Path, has_it: impl Fn() -> bool) -> Result<()> {
+    if let Err(e) = publish(unfinished, path)
+        && !has_it()
+    {
+        let (shown, unfinished) = (path.display(), unfinished.display());
+        return Err(Failure::Request(format!(
+            "naming {shown}: {e}; the copy is whole, and stays under the name {unfinished}"
+        )));
+    }
     sync_name(path)
 }
 
@@ -188,16 +237,30 @@ pub fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
     Ok(name)
 }
 
-/// As [`beside`], but refuses an existing file: `what` is under way, or did not end.
-pub fn unfinished(path: &Path, suffix: &str, what: &str) -> Result<PathBuf> {
+/// As [`beside`], but refuses an existing file: `what` is under way, or did not end. A log is left only of what makes one; any other is somebody's.
+pub fn unfinished(path: &Path, suffix: &str, what: What) -> Result<PathBuf> {
     let name = beside(path, suffix)?;
     if name.symlink_metadata().is_ok() {
-        let name = name.display();
-        return Err(Failure::Request(format!(
-            "{name} is left of {what} that did not end, or under way: remove it first"
-        )));
+        let (shown, path) = (name.display(), path.display());
+        return Err(Failure::Request(match what {
+            What::File(_) if is_log(&name).unwrap_or(false) => format!(
+                "{shown} is a strandlog file, and {path} would have that name until it is whole: choose another name than {path}"
+            ),
+            What::File(what) | What::Log(what) => format!(
+                "{shown} is left of {what} that did not end, or under way: remove it first (a file of your own: choose another name than {path})"
+            ),
+        }));
     }
     Ok(name)
+}
+
+/// What is made, in words.
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    /// A log.
+    Log(&'static str),
+    /// Anything else.
+    File(&'static str),
 }
 
 fn exists(path: &Path, why: &str) -> Failure {

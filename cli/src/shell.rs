@@ -55,6 +55,9 @@ fn pages_into(dir: &Path, force: bool) -> Result<()> {
         page.render(&mut text)?;
         pages.push((dir.join(page.get_filename()), text));
     }
+    if dir.symlink_metadata().is_ok() && !dir.is_dir() {
+        return Err(Failure::Request(format!("{} is no directory", dir.display())));
+    }
     std::fs::create_dir_all(dir).map_err(|e| Failure::Request(format!("writing to {}: {e}", dir.display())))?;
     pages.iter().try_for_each(|(path, _)| save::check(path, force))?;
     pages.iter().try_for_each(|(path, text)| save::save(path, text, force))

@@ -50,6 +50,19 @@ fn a_report_is_one_page_that_needs_nothing_else() {
     }
 }
 
+/// Minutes of measuring are not lost for a page.
+#[test]
+fn a_report_that_cannot_be_written_takes_nothing_from_what_was_measured() {
+    let (dir, _) = place();
+    let args = ["--seconds", "0.3", "--capacity", "32M", "--replicas", "50", "--html", "/dev/full", "--force"];
+    let ran = strandlog(&[&["bench", str(dir.path())][..], &args].concat());
+    assert!(ran.code == 2 && ran.err.contains("No space left"), "{ran:?}");
+    assert!(ran.out.contains("p99") && !ran.out.contains("report: "), "{ran:?}");
+    let ran = strandlog(&[&["bench", str(dir.path()), "--json"][..], &args].concat());
+    let lines = ran.lines();
+    assert!(ran.code == 2 && lines[0]["items"].is_u64() && lines[1]["error"].is_string(), "{ran:?}");
+}
+
 /// The refusal comes at once, not after the measurement.
 #[test]
 fn a_report_replaces_no_file_that_is_there() {

@@ -3,6 +3,7 @@
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 
 use support::{filled, find, payload, rot, str, strandlog, strandlog_cut_off, strandlog_full};
 
@@ -115,6 +116,21 @@ fn an_export_that_was_cut_off_is_no_export() {
     let ran = strandlog_cut_off(&["export", str(&path), "--out", str(&lines)]);
     assert_eq!(ran.code, CUT_OFF, "{ran:?}");
     assert!(std::fs::read_to_string(&lines).unwrap().lines().last().unwrap().starts_with(r#"{"end":true"#));
+}
+
+/// Nothing of it would arrive anywhere, and the exit code would say that all is well.
+#[test]
+fn an_output_that_cannot_be_written_to_is_refused() {
+    let (dir, path) = filled();
+    let other = dir.path().join("other");
+    std::fs::write(&other, "precious").unwrap();
+    for args in [&["export", str(&path)][..], &["info", str(&path), "--json"]] {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_strandlog"));
+        let ran = tool.args(args).stdout(std::fs::File::open(&other).unwrap()).output().unwrap();
+        let err = String::from_utf8(ran.stderr).unwrap();
+        assert!(ran.status.code() == Some(2) && err.contains("for reading only"), "{args:?}: {:?}: {err}", ran.status);
+    }
+    assert_eq!(std::fs::read(&other).unwrap(), b"precious");
 }
 
 #[test]

@@ -24,6 +24,18 @@ fn a_probe_says_what_it_measured_and_what_it_recommends_and_leaves_nothing() {
     assert!(ran.code == 0 && ran.out.contains("Use ") && ran.out.contains("1 MiB"), "{ran:?}");
 }
 
+/// The size that is told is the one that was measured in; no number is too large to be refused.
+#[test]
+fn a_file_of_any_size_is_made_or_refused() {
+    let (dir, _) = place();
+    let ran = strandlog(&["probe", str(dir.path()), "--seconds", "0.2", "--size", "0"]);
+    assert!(ran.code == 0 && ran.out.contains("a file of 2.1 MiB"), "{ran:?}");
+    let most = u64::MAX.to_string();
+    let ran = strandlog(&["probe", str(dir.path()), "--seconds", "0.2", "--size", &most]);
+    assert!(ran.code == 2 && ran.err.starts_with("strandlog: "), "{ran:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+}
+
 #[test]
 fn nonsense_is_refused() {
     let (_dir, path) = place();

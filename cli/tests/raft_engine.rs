@@ -237,3 +237,12 @@ fn a_term_that_is_not_where_it_is_said_to_be_is_refused() {
         assert!(!path.exists(), "--term-field {field}: {ran:?}");
     }
 }
+
+/// The arguments stand in the wrong order.
+#[test]
+fn a_file_in_the_place_of_the_engine_is_called_one() {
+    let (dir, path) = place();
+    std::fs::write(&path, "a file").unwrap();
+    let ran = strandlog(&["import", "--from", "raft-engine", str(&path), str(dir.path())]);
+    assert!(ran.code == 2 && ran.err.contains("is a file, and a raft-engine is a directory"), "{ran:?}");
+}

@@ -4,6 +4,7 @@
 //! (so acknowledged bytes survive, batches are whole, and what is lost is a suffix), nothing is called damaged, every
 //! checksum and every chunk is in order, and the log goes on working.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -24,6 +25,10 @@ const CUTS: u64 = 192;
 /// gone.
 const REPORTS: u8 = 208;
 
+/// This operation removes a replica and leaves the batch open for more. No input of the corpus had it when it was added: it has a value of its own, so
+/// that all else is read as before.
+const REMOVES: u8 = 0xab;
+
 /// Runs one input.
 ///
 /// # Panics
@@ -40,7 +45,15 @@ pub fn run_on_a_lying_disk(bytes: &[u8]) {
     go(bytes, true);
 }
 
-fn go(bytes: &[u8], lying: bool) {
+/// How many batches were accepted in which a replica was removed and begun anew.
+///
+/// # Panics
+/// When the log breaks a promise.
+pub fn lives_begun_with_a_removal(bytes: &[u8]) -> u64 {
+    go(bytes, false)
+}
+
+fn go(bytes: &[u8], lying: bool) -> u64 {
     let mut input = Input::new(bytes);
     let mut run = Run::new(&mut input);
     if lying {
@@ -49,7 +62,7 @@ fn go(bytes: &[u8], lying: bool) {
     while !input.is_empty() {
         run.step(&mut input);
     }
-    run.end();
+    run.end()
 }
 
 struct Run {
@@ -65,6 +78,10 @@ struct Run {
     pending: Vec<(u64, Model)>,
     /// The open batch asks for something.
     filled: bool,
+    /// The replicas that the open batch removes.
+    removed: BTreeSet<u64>,
+    /// Batches accepted that removed a replica and began it anew.
+    begun: u64,
     salt: u64,
     /// A fault is planned: what follows may be refused.
     doomed: bool,
@@ -86,6 +103,8 @@ impl Run {
             acked: Model::default(),
             pending: Vec::new(),
             filled: false,
+            removed: BTreeSet::new(),
+            begun: 0,
             salt: 0,
             doomed: false,
             poisoned: false,
@@ -105,6 +124,9 @@ impl Run {
 
     fn step(&mut self, input: &mut Input<'_>) {
         let op = input.u8();
+        if op == REMOVES {
+            return self.remove_in_batch(IDS[input.below(IDS.len())]);
+        }
         let id = IDS[usize::from(op >> 4) % IDS.len()];
         match op & 15 {
             0..=3 => self.append(id, false, input),
@@ -204,13 +226,21 @@ impl Run {
         self.filled = true;
     }
 
-    /// Alone in its batch: it would cancel what the batch asks of the replica before.
+    /// Alone in its batch.
     fn remove(&mut self, id: u64) {
         self.commit();
         self.draft.0.remove(&id);
         self.batch.remove(id);
         self.filled = true;
         self.commit();
+    }
+
+    /// What the batch asked of the replica before is cancelled, and what it asks after is of a new life.
+    fn remove_in_batch(&mut self, id: u64) {
+        self.draft.0.remove(&id);
+        self.batch.remove(id);
+        self.removed.insert(id);
+        self.filled = true;
     }
 
     fn commit(&mut self) {
@@ -239,8 +269,12 @@ impl Run {
     /// The batch was applied as a whole, or not at all.
     fn submitted(&mut self, outcome: Result<Lsn>) {
         self.filled = false;
+        let removed = std::mem::take(&mut self.removed);
         match outcome {
-            Ok(lsn) => self.pending.push((lsn.get(), self.draft.clone())),
+            Ok(lsn) => {
+                self.begun += u64::from(removed.iter().any(|id| self.draft.0.contains_key(id)));
+                self.pending.push((lsn.get(), self.draft.clone()));
+            }
             // Refused: nothing of it may be found.
             Err(Error::Poisoned { .. }) if self.poisoned => self.draft = self.last().clone(),
             Err(Error::Poisoned { .. }) if self.doomed => {
@@ -403,12 +437,13 @@ impl Run {
         self.pending.clear();
         self.draft = self.acked.clone();
         self.batch.clear();
+        self.removed.clear();
         (self.filled, self.doomed, self.poisoned) = (false, false, false);
         self.check_all().expect("the disk is whole");
     }
 
     /// Whatever was done to it, the log goes on.
-    fn end(mut self) {
+    fn end(mut self) -> u64 {
         self.disk = Arc::new(self.disk.crash_seeded(self.salt));
         self.wal = open(&self.disk, self.carry, 0).expect("a crash leaves a log that opens");
         self.survived();
@@ -421,6 +456,7 @@ impl Run {
         self.disk = Arc::new(self.disk.restart());
         self.wal = open(&self.disk, self.carry, 0).expect("a closed log opens");
         self.survived();
+        self.begun
     }
 }
 

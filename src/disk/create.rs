@@ -19,6 +19,7 @@ use rustix::{
 use std::{
     ffi::OsString,
     io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -91,7 +92,8 @@ struct Place {
 
 impl Place {
     fn of(path: &Path) -> Result<Self, OpenError> {
-        let Some(name) = path.file_name() else {
+        // `name/` is a directory, or nothing: no file has that name, though its last part would do for one.
+        let Some(name) = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes())) else {
             return Err(OpenError::NotAFile { path: path.into() });
         };
         let mut temporary = OsString::from(name);
@@ -246,6 +248,17 @@ mod tests {
         assert!(lacks(&space, 8193) && !lacks(&space, 8192));
         (space.f_blocks, space.f_bfree) = (0, 0);
         assert!(!lacks(&space, 8193));
+    }
+
+    #[test]
+    fn a_name_with_something_behind_it_is_none_of_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["wal/", "wal//", "wal/.", "wal/..", "/"] {
+            let path = dir.path().join(name);
+            let made = FileDisk::create(&path, 4 * BLOCK as u64, OpenMode::default(), &mut |_, _| {}, |_| Ok(()));
+            assert!(matches!(made, Err(OpenError::NotAFile { .. })), "{name}: {made:?}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use strandlog::disk::Disk;
 use strandlog::disk::sim::SimDisk;
-use strandlog::disk::{Disk, DiskInfo, Map};
 
+use super::support;
 use super::support::schedule::thread;
 
 /// A disk that has some writes wait a little, so that those of two threads land in any order.
@@ -35,12 +36,7 @@ impl Jittery {
 }
 
 impl Disk for Jittery {
-    fn len(&self) -> u64 {
-        Disk::len(&*self.disk)
-    }
-    fn at_once(&self) -> usize {
-        self.disk.at_once()
-    }
+    support::passed_on!();
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.disk.read_at(offset, buf)
     }
@@ -57,14 +53,5 @@ impl Disk for Jittery {
     }
     fn flush(&self) -> io::Result<()> {
         self.disk.flush()
-    }
-    fn map(&self) -> Option<Arc<Map>> {
-        self.disk.map()
-    }
-    fn info(&self) -> DiskInfo {
-        self.disk.info()
-    }
-    fn release(&self) {
-        self.disk.release();
     }
 }

@@ -10,7 +10,7 @@ use strandlog::{Lsn, Wal};
 use crate::outgoing::drop_misplaced;
 use crate::part::{Part, Taken};
 use crate::round::Round;
-use crate::waiting::{Persisted, Waiting, Written};
+use crate::waiting::{Met, Persisted, Waiting, Written};
 use crate::{Error, Result};
 
 /// Submits [`Round`]s and tells which of them have become durable. One for each poller thread.
@@ -23,6 +23,7 @@ use crate::{Error, Result};
 pub struct PersistQueue {
     wal: Arc<Wal>,
     waiting: Waiting,
+    met: Arc<Met>,
     signal: Arc<Signal>,
     last: Option<Lsn>,
 }
@@ -41,6 +42,7 @@ impl PersistQueue {
         PersistQueue {
             wal,
             waiting: Waiting::default(),
+            met: Arc::default(),
             signal: Arc::new(Signal { durable: AtomicU64::new(0), failed: Mutex::new(None), wake: Box::new(wake) }),
             last: None,
         }
@@ -50,7 +52,7 @@ impl PersistQueue {
     pub fn round(&self) -> Round {
         // A batch must fit a segment; a quarter of one leaves room for whatever fills the round.
         let limit = (self.wal.stats().segment_size / 4).min(1 << 20);
-        Round::new(limit, self.wal.max_value_bytes())
+        Round::new(limit, self.wal.max_value_bytes(), Arc::clone(&self.met))
     }
 
     /// Submits a round. When this returns, what it wrote is readable, and `advance` was called for each of
@@ -73,7 +75,7 @@ impl PersistQueue {
     /// one group by name, [`forget`](Self::forget) that group: after [`Error::TooLarge`], which means that the round has more of a group than any
     /// batch takes, all others are written. Any other error is final.
     pub fn submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
-        self.submit_parts(round, true, advance)
+        self.submit_all(round, true, advance)
     }
 
     /// As [`submit`](Self::submit), but never waits: for a poller that has something else to do while the log's queue is full or its cleaner
@@ -84,17 +86,17 @@ impl PersistQueue {
     /// As `submit`, and [`strandlog::Error::Busy`]: try again when `wake` was called, and after a while in any case, because it may be
     /// other pollers' rounds that fill the queue. [`strandlog::Error::Full`] comes sooner than from `submit`, which cleans the log first.
     pub fn try_submit(&mut self, round: &mut Round, advance: impl FnMut(Written)) -> Result<()> {
-        self.submit_parts(round, false, advance)
+        self.submit_all(round, false, advance)
     }
 
-    fn submit_parts(&mut self, round: &mut Round, wait: bool, advance: impl FnMut(Written)) -> Result<()> {
-        let submitted = self.submit_all(round, wait, advance);
-        // What is left may wait for long. If its nodes heard meanwhile of what others of their groups wrote before them, raft would panic.
-        round.readies().for_each(|(group, number)| self.waiting.meet(group, number));
-        submitted
+    /// A Ready that a round took may be the first of a group's new node, to which nothing is handed over of the one before it. Heard before what
+    /// is written is queued: from then on a number that is heard of again would be taken for another node's.
+    fn meet(&mut self) {
+        self.met.take().into_iter().for_each(|(group, number)| self.waiting.meet(group, number));
     }
 
     fn submit_all(&mut self, round: &mut Round, wait: bool, mut advance: impl FnMut(Written)) -> Result<()> {
+        self.meet();
         let (mut hopeless, mut refused) = (VecDeque::new(), None);
         loop {
             match self.write(&mut round.part, wait) {
@@ -191,11 +193,17 @@ impl PersistQueue {
     /// Hands over each Ready which has become durable since the last call. For each, call
     /// [`RawNode::on_persist_ready`](raft::RawNode::on_persist_ready), *then* send its messages.
     ///
+    /// A node numbers its readies from 1. So once a round has taken the first Ready of a group that was opened anew, nothing of the node before
+    /// is handed over any more, also if nobody called [`forget`](Self::forget). Between that node's `ready` and `persist` do not poll: the
+    /// queue does not know of its Ready yet, and raft would take the news of an earlier one for its own: it would call a snapshot durable that
+    /// is not written, and panic once the Ready is.
+    ///
     /// # Errors
     ///
     /// A write or sync failed, of this queue or of any other caller: the log is poisoned, nothing more will become durable, and nobody must
     /// hear from these groups again until the log has been reopened.
     pub fn poll(&mut self, each: impl FnMut(Persisted)) -> Result<()> {
+        self.meet();
         if let Some(error) = self.signal.failure().as_ref() {
             return Err(Error::Log(error.clone()));
         }

@@ -1,11 +1,13 @@
 //! One iteration of a poller thread: the readies of many groups, one batch.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use raft::Ready;
 use strandlog::{Batch, MAX_BATCH_BYTES};
 
 use crate::part::{Part, Taken};
+use crate::waiting::Met;
 use crate::{APPLIED, CONF_STATE, Checkpoint, Error, GroupStorage, HARD_STATE, Result};
 
 /// The readies of one iteration, gathered into one atomic [`Batch`]; or into several, if one would be too large for the log.
@@ -26,15 +28,18 @@ pub struct Round {
     pub(crate) sealed: bool,
     limit: u64,
     max_value: u64,
+    /// Where the queue learns of each Ready taken.
+    met: Arc<Met>,
 }
 
 impl Round {
     /// A round that is full at `limit` bytes; `max_value` is the log's limit for a value.
-    pub(crate) fn new(limit: u64, max_value: u64) -> Self {
-        Self { limit, max_value, ..Self::default() }
+    pub(crate) fn new(limit: u64, max_value: u64, met: Arc<Met>) -> Self {
+        Self { limit, max_value, met, ..Self::default() }
     }
 
-    /// Takes over a group's Ready: writes its snapshot, entries and hard state, and keeps the messages.
+    /// Takes over a group's Ready: writes its snapshot, entries and hard state, and keeps the messages. Call it as soon as the node made the
+    /// Ready, before the next [`poll`](crate::PersistQueue::poll).
     ///
     /// Before this, take [`Ready::take_committed_entries`] and [`Ready::take_read_states`] from it, but *no messages*: those that may be sent
     /// at once, a leader's, come back when the round is submitted ([`Written`](crate::Written)), the others when it is durable. raft calls a
@@ -80,6 +85,7 @@ impl Round {
         }
         drop(entries);
         self.groups.insert(group);
+        self.met.add(group, ready.number());
         self.part.readies.push(Taken { group, ready, pledges });
         Ok(())
     }
@@ -174,11 +180,6 @@ impl Round {
     /// Whether there is nothing to submit.
     pub fn is_empty(&self) -> bool {
         self.parts().all(|part| part.readies.is_empty() && part.batch.is_empty())
-    }
-
-    /// Group and number of each Ready that is not submitted yet.
-    pub(crate) fn readies(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.parts().flat_map(|part| &part.readies).map(|taken| (taken.group, taken.ready.number()))
     }
 
     fn parts(&self) -> impl Iterator<Item = &Part> {

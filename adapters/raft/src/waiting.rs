@@ -1,6 +1,7 @@
 //! Readies between "submitted" and "durable": which waits for which position in the log.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use raft::Ready;
 use raft::eraftpb::Message;
@@ -26,6 +27,25 @@ pub struct Persisted {
     pub number: u64,
     /// The messages that had to wait, to be sent after that.
     pub messages: Vec<Message>,
+}
+
+/// Group and number of each Ready that a round took since the queue looked last: shared by a queue and its rounds.
+#[derive(Debug, Default)]
+pub(crate) struct Met(Mutex<Vec<(u64, u64)>>);
+
+impl Met {
+    pub(crate) fn add(&self, group: u64, number: u64) {
+        self.lock().push((group, number));
+    }
+
+    pub(crate) fn take(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Waiting readies, oldest first.

@@ -324,3 +324,43 @@ fn a_round_takes_one_ready_a_group_and_a_bad_one_does_no_harm() {
     bench.await_wake(0);
     bench.queue.poll(|ready| assert_eq!(ready.number, number)).unwrap();
 }
+
+/// The first node's readies are durable, but it is gone before it hears of it, and nobody called `forget`. The second counts its own from 1 again. If it
+/// heard of the first one's, it would take a snapshot for durable that is not even written, and panic when it is.
+#[test]
+fn a_node_opened_anew_hears_nothing_of_who_was_before_it_once_its_ready_is_taken() {
+    for installs in [false, true] {
+        let mut bench = Bench::new();
+        for range in [2..4, 4..5] {
+            bench.append(range);
+            bench.write();
+        }
+        bench.queue.flush().unwrap();
+        bench.await_wake(0);
+        bench.await_wake(1);
+        bench.node = node(1, GroupStorage::open(bench.queue.wal(), GROUP).unwrap());
+        let last = if installs {
+            let mut install = message(MessageType::MsgSnapshot, 2, 1, 2);
+            let metadata = install.mut_snapshot().mut_metadata();
+            (metadata.index, metadata.term) = (10, 2);
+            metadata.set_conf_state(conf_state(&[1, 2, 3]));
+            bench.node.step(install).unwrap();
+            10
+        } else {
+            bench.append(5..6);
+            5
+        };
+        let ready = bench.node.ready();
+        assert_eq!(ready.number(), 1);
+        bench.round.persist(bench.node.mut_store(), ready).unwrap();
+        let durable = bench.node.raft.raft_log.persisted;
+        assert!(durable < last && bench.released().is_empty());
+        assert_eq!(bench.node.raft.raft_log.persisted, durable);
+        let (node, before) = (&mut bench.node, bench.woken.load(Ordering::SeqCst));
+        bench.queue.submit(&mut bench.round, |written| node.advance_append_async(written.ready)).unwrap();
+        bench.queue.flush().unwrap();
+        bench.await_wake(before);
+        assert_eq!(kinds(&bench.released()), [MessageType::MsgAppendResponse]);
+        assert_eq!(bench.node.raft.raft_log.persisted, last);
+    }
+}

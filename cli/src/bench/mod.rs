@@ -48,22 +48,28 @@ pub fn run(args: &Bench, out: &mut Output) -> Result<()> {
     let outcome = outcome?;
     wal.close()?;
     let place = place(args);
-    if let Some(path) = &args.html {
-        save::save(path, report::html(&plan, &outcome, &place).as_bytes(), args.force)?;
-    }
+    // If one of the two cannot be written, the other is there: what was measured is not lost.
+    let reported = report(args, &plan, &outcome, &place);
     if out.is_json() {
         out.json(&as_json(&plan, &outcome, &place))?;
-        return Ok(());
+        return reported;
     }
     let title = out.styled(Style::Bold, plan.words());
     out.line(format_args!("{title}\n{:.1} s in {place}\n", outcome.seconds))?;
     for (name, value) in facts(&plan, &outcome) {
         out.fact(name, value)?;
     }
+    reported?;
     if let Some(path) = &args.html {
         out.line(format_args!("\nreport: {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Writes the report, if one is wanted.
+fn report(args: &Bench, plan: &Plan, outcome: &Outcome, place: &str) -> Result<()> {
+    let Some(path) = &args.html else { return Ok(()) };
+    save::save(path, report::html(plan, outcome, place).as_bytes(), args.force)
 }
 
 /// Where it was measured: directory, file system, processors.

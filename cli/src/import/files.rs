@@ -17,6 +17,12 @@ const LOCK: &str = "LOCK";
 pub fn all_there(main: &Path, spill: Option<&Path>) -> Result<()> {
     let mut found = [const { BTreeMap::new() }; SUFFIXES.len()];
     for dir in [Some(main), spill].into_iter().flatten() {
+        if dir.is_file() {
+            return Err(Failure::Request(format!(
+                "{} is a file, and a raft-engine is a directory: that comes first, and then the log that it is imported into",
+                dir.display()
+            )));
+        }
         let mut is_used = false;
         let opening = |e| Failure::Request(format!("opening {}: {e}", dir.display()));
         for file in std::fs::read_dir(dir).map_err(opening)? {

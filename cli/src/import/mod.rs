@@ -37,7 +37,7 @@ pub trait Items {
 /// Copies, then compares.
 pub fn run(args: &Import, out: &mut Output) -> Result<()> {
     let mut items: Box<dyn Items> = match args.from {
-        Source::Jsonl => Box::new(jsonl::Lines::open(&args.source)?),
+        Source::Jsonl => Box::new(jsonl::Lines::open(&args.source, &args.path)?),
         #[cfg(feature = "raft-engine")]
         Source::RaftEngine => Box::new(raft_engine::Groups::open(args)?),
         #[cfg(not(feature = "raft-engine"))]
@@ -46,8 +46,9 @@ pub fn run(args: &Import, out: &mut Output) -> Result<()> {
             return Err(Failure::Request(why.into()));
         }
     };
-    let place = Place::of(&args.path)?;
-    let wal = target(args, &place.path, items.shape(), out)?;
+    let place = Place::of(&args.path, &args.source)?;
+    let wal = target(args, &place, items.shape(), out)?;
+    place.opened(&wal)?;
     if place.was_there {
         tell_size(args, &place.path, &wal.stats());
     }
@@ -66,7 +67,7 @@ pub fn run(args: &Import, out: &mut Output) -> Result<()> {
     wal.close()?;
     drop(wal);
     // Opened read-only, it stays locked until it has its name: nobody else can write to it before.
-    let wal = open::read_only(&place.path, out.is_json())?;
+    let wal = open::for_reading(&place.path, out.is_json()).map_err(|error| place.not_opened(error))?;
     let different = verify(&wal, &copied, out)?;
     let path = if different.is_empty() { place.name(&wal, &copied)? } else { place.path };
     drop(wal);
@@ -94,11 +95,12 @@ fn cut_short(failure: &Failure, has_written: bool, path: &Path) -> Failure {
 }
 
 /// Opens the existing log, or creates one.
-fn target(args: &Import, path: &Path, shape: Shape, out: &Output) -> Result<Wal> {
+fn target(args: &Import, place: &Place, shape: Shape, out: &Output) -> Result<Wal> {
     let bar = progress::bytes("opening", out.is_json());
     let shown = bar.clone();
     let capacity = args.capacity.unwrap_or(shape.capacity);
-    let mut options = Wal::options().capacity(capacity).progress(move |p| {
+    // One that was there and is gone now is not made anew: another import named it, or somebody moves logs about.
+    let mut options = Wal::options().capacity(capacity).create(!place.was_there).progress(move |p| {
         shown.set_length(p.total);
         shown.set_position(p.done);
     });
@@ -108,9 +110,9 @@ fn target(args: &Import, path: &Path, shape: Shape, out: &Output) -> Result<Wal>
         options = options.chunk_size(narrow(shape.chunk_size)).segment_size(narrow(shape.segment_size));
         options = options.journal_cap(shape.journal_cap.min(capacity));
     }
-    let wal = options.open(path);
+    let wal = options.open(&place.path);
     bar.finish_and_clear();
-    wal.map_err(|error| open::named(path, error))
+    wal.map_err(|error| place.not_opened(error))
 }
 
 /// Says that an existing log keeps its size, if --capacity asks for another.
@@ -177,4 +179,29 @@ fn report(path: &Path, args: &Import, copied: &Copied, different: &[u64], out: &
         out.line(format_args!("  so it is not named {}: remove it, to begin anew", args.path.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use clap::Parser;
+
+    /// It saw half of an import, which another one finished and named before this one opened it.
+    #[test]
+    fn what_another_import_took_away_is_not_made_a_second_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, lines) = (dir.path().join("log"), dir.path().join("lines"));
+        let args = ["strandlog", "import", "--from", "jsonl", lines.to_str().unwrap(), log.to_str().unwrap()];
+        let Ok(Args { command: Command::Import(args), .. }) = Args::try_parse_from(args) else { panic!("an import") };
+        let half = dir.path().join("log.importing");
+        std::fs::write(&half, "half").unwrap();
+        let place = Place::of(&log, &lines).unwrap();
+        std::fs::rename(&half, &log).unwrap();
+        let shape = Shape { capacity: 4 << 20, ..Shape::default() };
+        let refused = target(&args, &place, shape, &Output::new(true)).unwrap_err().to_string();
+        assert!(refused.contains("by another import") && refused.contains("again"), "{refused}");
+        assert!(!half.exists());
+        assert_eq!(std::fs::read(&log).unwrap(), b"half");
+    }
 }

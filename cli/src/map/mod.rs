@@ -7,7 +7,7 @@ mod terminal;
 use serde_json::{Value, json};
 
 use crate::args::Map;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{Output, Style};
 use crate::size::{count, human};
 use crate::{open, save};
@@ -15,6 +15,9 @@ use model::{Kind, Model};
 
 /// Draws the map into the files asked for, or else on the terminal.
 pub fn run(args: &Map, out: &mut Output) -> Result<()> {
+    if args.svg.is_some() && args.svg == args.png {
+        return Err(Failure::Request("--svg and --png name the same file".into()));
+    }
     args.svg.iter().chain(&args.png).try_for_each(|path| save::check(path, args.force))?;
     let (wal, refusal) = open::even_if_refused(&args.path, out.is_json())?;
     if let Some(refusal) = &refusal {

@@ -66,13 +66,16 @@ pub struct Evidence {
     pub methods: Vec<Measured>,
     /// The method that the log itself chooses when opened here.
     pub chosen: SyncMethod,
+    /// Size of the file.
+    pub bytes: u64,
 }
 
 /// Measures for `time`, in a file of `bytes` bytes.
 pub fn measure(dir: &Path, bytes: u64, time: Duration, stop: &Interrupt, bar: &ProgressBar) -> Result<Evidence> {
     let file = Scratch::new(dir, "probe")?;
     let failed = |e: OpenError| Failure::Request(e.to_string());
-    let len = bytes.max(2 * (BEGIN + SIZES[2] as u64)).next_multiple_of(BLOCK as u64);
+    // Rounded down: the next multiple of the largest number is none.
+    let len = bytes.max(2 * (BEGIN + SIZES[2] as u64)) / BLOCK as u64 * BLOCK as u64;
     let mut progress = |done, total| {
         file.end_if(stop);
         bar.set_length(total);
@@ -112,7 +115,7 @@ pub fn measure(dir: &Path, bytes: u64, time: Duration, stop: &Interrupt, bar: &P
             bar.inc(1);
         }
     }
-    Ok(Evidence { methods, chosen })
+    Ok(Evidence { methods, chosen, bytes: len })
 }
 
 fn mode(sync: SyncMethod) -> OpenMode {

@@ -33,7 +33,7 @@ pub fn run(args: &Probe, out: &mut Output) -> Result<()> {
     }
     let title = out.styled(Style::Bold, args.dir.display());
     let place = place.map_or_else(String::new, |place| format!(", {place}"));
-    out.line(format_args!("{title}{place}, a file of {}, {:.0} s\n", human(args.size), args.seconds))?;
+    out.line(format_args!("{title}{place}, a file of {}, {:.0} s\n", human(evidence.bytes), args.seconds))?;
     alone(&evidence, out)?;
     two(&evidence, out)?;
     scattered(&evidence, out)?;

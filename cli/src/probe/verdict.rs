@@ -134,7 +134,7 @@ mod tests {
 
     fn words(methods: Vec<Measured>) -> (Option<SyncMethod>, String) {
         let chosen = methods.first().map_or(SyncMethod::Auto, |m| m.method);
-        let verdict = weigh(&Evidence { methods, chosen });
+        let verdict = weigh(&Evidence { methods, chosen, bytes: 1 << 20 });
         (verdict.method, verdict.words.join("\n"))
     }
 

@@ -143,6 +143,10 @@ pub fn read(path: &Path) -> Result<Snapshot> {
             path.display(),
             path,
         )),
+        std::io::ErrorKind::InvalidData => Failure::Request(format!(
+            "{} is no text: no process publishes its figures there (--stats names the file of the figures, not the log)",
+            path.display()
+        )),
         _ => Failure::Request(format!("reading {}: {error}", path.display())),
     })?;
     Snapshot::parse(&text).map_err(|why| Failure::Request(format!("{}: {why}", path.display())))
