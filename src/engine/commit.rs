@@ -75,7 +75,9 @@ impl Engine {
         let _told = Told::begin(Telling::Callbacks);
         {
             let mut completion = self.completion.lock();
-            let landing = { self.seq.lock().in_flight.land(frame) };
+            // A caller among few waits here while another one's large batch is applied. In a crowd others have use for the processor.
+            let few = frame.batches < CROWD;
+            let landing = { if few { self.seq.lock_awake() } else { self.seq.lock() }.in_flight.land(frame) };
             match landing {
                 Landing::Next(frame) => {
                     let mut next = Some(frame);

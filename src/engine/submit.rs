@@ -82,6 +82,9 @@ pub(crate) const USED_UP_BYTES: &str = "3 EiB of journal";
 /// What it says of sessions.
 pub(crate) const USED_UP_OPENINGS: &str = "three thousand million openings";
 
+/// A batch of so many operations holds the sequencer about as long as it takes to fall asleep and be woken.
+const MANY: usize = 32;
+
 /// How often in a row a relief may make room that is not enough, although the log did not move.
 const UNMOVED_RELIEFS: u32 = 3;
 
@@ -204,7 +207,8 @@ impl Engine {
         let (mut hopeless, mut stood, mut unmoved) = (false, 0, 0);
         let (mut patience, mut last_resort) = (None, false);
         let mut waits = Waits::default();
-        let mut s = self.seq.lock();
+        // So that two callers with many replicas each do not send each other to sleep.
+        let mut s = if batch.ops.len() >= MANY { self.seq.lock_awake() } else { self.seq.lock() };
         loop {
             takes_batches(&s)?;
             let (waiting, limit) = (s.waiting_bytes(), self.run.queue_bytes as u64);
