@@ -63,7 +63,7 @@ impl Engine {
         plan.creating = batch.ops.len() as u64 * CORE_BYTES;
         if self.all_goes_inline(batch) {
             plan.payload = batch.takes.payload;
-            plan.table = batch.takes.at_most - plan.creating - plan.payload;
+            plan.table = batch.takes.at_most.saturating_sub(plan.creating + plan.payload);
             plan.entries = batch.entries();
             return Ok(());
         }
@@ -351,13 +351,29 @@ mod tests {
             wal.engine.all_goes_inline(&batch)
         };
         let crc = ENTRY_CRC_BYTES;
-        let run = |len: usize| move |batch: &mut Batch| drop(batch.append(1, &[(1, 1, vec![7; len])]));
+        let run = |len: usize| {
+            move |batch: &mut Batch| {
+                batch.append(1, &[(1, 1, vec![7; len])]);
+            }
+        };
         assert_eq!([5999 - crc, 6000 - crc].map(|len| by_sums(&auto, &run(len))), [true, false], "the threshold");
         assert_eq!([8999 - crc, 9000 - crc].map(|len| by_sums(&journal, &run(len))), [true, false], "an entry");
         assert!(!by_sums(&chain, &|_| {}), "nothing goes inline there");
-        let key = |len: usize| move |batch: &mut Batch| drop(batch.put(1, &vec![7; len], b"v"));
-        let gone = |len: usize| move |batch: &mut Batch| drop(batch.delete(1, &vec![7; len]));
-        let value = |len: usize| move |batch: &mut Batch| drop(batch.put(1, b"k", &vec![7; len]));
+        let key = |len: usize| {
+            move |batch: &mut Batch| {
+                batch.put(1, &vec![7; len], b"v");
+            }
+        };
+        let gone = |len: usize| {
+            move |batch: &mut Batch| {
+                batch.delete(1, &vec![7; len]);
+            }
+        };
+        let value = |len: usize| {
+            move |batch: &mut Batch| {
+                batch.put(1, b"k", &vec![7; len]);
+            }
+        };
         let most = [MAX_KEY_BYTES as usize, MAX_KEY_BYTES as usize + 1];
         assert_eq!(most.map(|len| by_sums(&auto, &key(len))), [true, false], "a key");
         assert_eq!(most.map(|len| by_sums(&auto, &gone(len))), [true, false], "a key to delete");
