@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::charge::Takes;
+use crate::charge::{Longest, Takes};
 use crate::disk::{AlignedBuf, BLOCK};
 use crate::error::{Error, Result};
 use crate::format::crc;
@@ -81,26 +81,6 @@ const KEPT_BYTES: u64 = 64 << 10;
 const STEP: usize = 16 << 10;
 /// In a batch of up to this many operations, looking through all of them costs less than remembering which replicas they name.
 const SHORT: usize = 32;
-
-/// The longest that any operation of a batch brings, or brought before another ended it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Longest {
-    /// What the entries of one take in a frame.
-    pub payload: u64,
-    pub key: usize,
-    pub value: usize,
-}
-
-impl Longest {
-    fn see(&mut self, what: What, takes: Takes) {
-        self.payload = self.payload.max(takes.payload);
-        match what {
-            What::Put { key, value } => (self.key, self.value) = (self.key.max(key.len), self.value.max(value.len)),
-            What::Delete { key } => self.key = self.key.max(key.len),
-            _ => {}
-        }
-    }
-}
 
 /// A list of changes that become durable together or not at all.
 ///

@@ -52,6 +52,27 @@ impl Takes {
     }
 }
 
+/// The longest that any operation of a batch brings, or brought before another ended it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Longest {
+    /// What the entries of one take in a frame.
+    pub payload: u64,
+    pub key: usize,
+    pub value: usize,
+}
+
+impl Longest {
+    #[inline]
+    pub fn see(&mut self, what: What, takes: Takes) {
+        self.payload = self.payload.max(takes.payload);
+        match what {
+            What::Put { key, value } => (self.key, self.value) = (self.key.max(key.len), self.value.max(value.len)),
+            What::Delete { key } => self.key = self.key.max(key.len),
+            _ => {}
+        }
+    }
+}
+
 /// An operation's records, without the value or the entries that it brings.
 pub(crate) fn records(what: What) -> u64 {
     match what {

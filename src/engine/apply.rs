@@ -112,6 +112,11 @@ impl Engine {
     fn recharge_as_admitted(&self, s: &mut Sequencer, state: &mut ReplicaState, t: &Touched) -> bool {
         if t.admitted.is_none() && state.is_charged_as_carried() {
             // Mostly a hard state took the place of another: that is found without pricing it anew.
+            debug_assert_eq!(
+                s.price_unasked(state.charge, demand(state)),
+                state.charge,
+                "it would be priced otherwise"
+            );
             return false;
         }
         let demand = demand(state);

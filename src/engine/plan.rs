@@ -404,7 +404,7 @@ mod tests {
                 if rng.random_ratio(1, 10) {
                     batch.withdraw(u64::MAX - rng.random_range(0..9));
                 }
-                // Refused, but for this test only as far as it is checked.
+                // A run that is refused leaves nothing behind.
                 batch.append(7, &[(3, 1, b"a"), (5, 1, b"b")]).withdraw(7);
             }
             if rng.random_ratio(1, 4) {
